@@ -1,0 +1,27 @@
+"""brewgraph: knowledge distillation as a loss equation.
+
+import brewgraph as bg
+
+recipe = bg.load("spec.brew", T=4)
+distiller = recipe.build()
+distiller(batch).loss.backward()
+
+bg.run("spec.brew", T=4)
+"""
+
+from brewgraph.api import LoadedRecipe, check, format_text, load, loads, run
+from brewgraph.diagnostics import BrewError, Diagnostic, RunError, SpecError, UsageError
+
+__all__ = [
+    "BrewError",
+    "Diagnostic",
+    "LoadedRecipe",
+    "RunError",
+    "SpecError",
+    "UsageError",
+    "check",
+    "format_text",
+    "load",
+    "loads",
+    "run",
+]

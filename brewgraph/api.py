@@ -1,0 +1,99 @@
+"""The public verbs: `load`, `check`, `run`, `format`. Each is a few lines; the rooms below do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.project.check import Checked, read_spec
+from brewgraph.project.check import check as _check
+from brewgraph.source import Source
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from torch import nn
+
+    from brewgraph.project.run import RunResult
+    from brewgraph.recipe.elaborate import Recipe
+    from brewgraph.runtime.distiller import Distiller
+
+
+class LoadedRecipe:
+    """A checked spec: look at its `graph`, or `build()` it into a torch module."""
+
+    def __init__(self, checked: Checked):
+        self._checked = checked
+
+    @property
+    def recipe(self) -> Recipe:
+        """The meaning of the spec: models, data, params, equations, settings."""
+        return self._checked.recipe
+
+    @property
+    def graph(self) -> nx.DiGraph:
+        """The dependency graph of the loss after all passes; nodes carry their `Node` under `"node"`."""
+        if self._checked.graph is None:
+            raise SpecError(self._checked.warnings)
+        return self._checked.graph
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What the check found legal but worth a word."""
+        return self._checked.warnings
+
+    def build(self, *, allow_python: bool = False, **models: nn.Module) -> Distiller:
+        """The loss as a torch module: `distiller(batch).loss.backward()`.
+
+        Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The others
+        are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
+        """
+        from brewgraph.project.build import Workshop
+        from brewgraph.project.run import finished_teachers
+
+        runs = finished_teachers(self._checked, given=models)
+        teachers = {name: path / "student" for name, path in runs.items()}
+        return Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python).distiller()
+
+
+def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
+    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault that was found."""
+    return LoadedRecipe(_check(read_spec(path), params))
+
+
+def loads(text: str, /, **params: Any) -> LoadedRecipe:
+    """The same for a spec in a string; its relative paths start at the working directory."""
+    return LoadedRecipe(_check(Source(text), params))
+
+
+def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
+    """Everything that is wrong with a spec, errors and warnings, in the order of the text; empty where nothing is."""
+    try:
+        return _check(read_spec(path), params).warnings
+    except SpecError as error:
+        return error.diagnostics
+
+
+def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
+    """Train a spec, as the command does. `options` are those of the command: `out`, `runs`, `force`, `dry_run`,
+    `without_teacher`, `allow_python`, and `reporter`; any other keyword replaces a param of the spec.
+    """
+    from dataclasses import fields
+
+    from brewgraph.project.run import Options
+    from brewgraph.project.run import run as _run
+    from brewgraph.training.reporter import LogReporter
+
+    reporter = options.pop("reporter", None) or LogReporter()
+    names = {f.name for f in fields(Options)}
+    own = {k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names}
+    rest = {k: v for k, v in options.items() if k not in names}
+    return _run(read_spec(path), {**rest, **(params or {})}, Options(**own), reporter)
+
+
+def format_text(text: str) -> str:
+    """A spec's text in the one way in which it is written. Raises `SpecError` where it does not parse."""
+    from brewgraph.syntax.format import format_source
+
+    return format_source(Source(text))

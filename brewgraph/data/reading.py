@@ -1,0 +1,287 @@
+"""Rows from files and from the hub, through `datasets`: what stands there, not yet checked."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+
+from brewgraph.diagnostics import SourceFault, listing, suggest
+
+FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+"""The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
+
+_NEARBY = 8
+"""How many names of a folder a help text lists at most."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as it stands in its source. `place` names it in messages; `typed` is false where all is text."""
+
+    rows: datasets.Dataset
+    place: str
+    typed: bool = True
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no log lines of `datasets` inside; afterwards both are as they were before."""
+    bars, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    if bars:
+        datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def read_file(name: str, folder: Path, field: str) -> Split:
+    """All rows of one file, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
+
+    Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
+    """
+    path = (folder / Path(name).expanduser()).resolve()
+    if not path.is_file():
+        raise _missing_file(name, path, field)
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in FORMATS:
+        raise SourceFault(
+            "B404",
+            f"`{name}` has no format that is known here",
+            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`",
+            field=field,
+        )
+    # In a folder of its own, so that nothing is written beside the user's data and no older copy is taken for this one.
+    with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
+        try:
+            options = _csv_options(path, suffix, field) if FORMATS[suffix] == "csv" else {}
+            if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
+                path = _unpacked(path, Path(cache))
+            rows = datasets.load_dataset(
+                FORMATS[suffix],
+                data_files={field: glob.escape(path.as_posix())},
+                split=field,
+                cache_dir=cache,
+                keep_in_memory=True,
+                **options,
+            )
+        except Exception as error:  # readers raise whatever their format's library raises
+            if isinstance(error, SourceFault):
+                raise
+            if _is_empty(error):
+                raise no_rows(f"`{name}`", field) from error
+            raise SourceFault(
+                "B404",
+                f"`{name}` cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
+                help="look at the file: one that was cut short, or has another format than its name says?",
+                field=field,
+            ) from error
+    return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv")
+
+
+def read_hub(
+    name: str,
+    subset: str | None,
+    revision: str | None,
+    splits: Mapping[str, str],
+    folder: Path,
+    optional: frozenset[str],
+) -> dict[str, Split]:
+    """Some splits of a data set of the hub, or of a local folder below `folder` that is laid out like one.
+
+    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. Raises `SourceFault`: B401
+    for a folder or a split that is not there, B402 for a subset, B404 for unreadable files, B405 for the hub.
+    """
+    local = _local(name, folder)
+    with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
+        builder = _builder(name, subset, revision, folder, cache if local else None)
+        try:
+            builder.download_and_prepare()
+        except Exception as error:
+            if local:
+                raise SourceFault(
+                    "B404",
+                    f"the files in `{name}` cannot be read: {_cause(error)}",
+                    help="look at its files, or name those that are good with `files(train=...)`",
+                    field="name",
+                ) from error
+            raise _unreachable(name, subset, error) from error
+        there = list(builder.info.splits or {})
+        found = {}
+        for field, wanted in splits.items():
+            base = re.split(r"[\[+]", wanted)[0]
+            if base not in there:
+                if field in optional:
+                    continue
+                raise SourceFault(
+                    "B401",
+                    f"`{name}` has no split `{base}`",
+                    help=f"{suggest(base, there)} the splits are {listing(there)}".strip(),
+                    field=field,
+                )
+            place = f"split `{wanted}` of `{name}`"
+            try:
+                rows = builder.as_dataset(split=wanted, in_memory=local)
+            except ValueError as error:
+                if _is_empty(error):
+                    raise no_rows(place, field) from error
+                raise SourceFault(
+                    "B401",
+                    f"there is no {place}: {_cause(error)}",
+                    help=f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(there)}",
+                    field=field,
+                ) from error
+            found[field] = Split(rows, place)
+        return found
+
+
+def hub_info(name: str, subset: str | None, revision: str | None, folder: Path) -> datasets.DatasetInfo:
+    """What is known of a data set before its rows are fetched; raises like `read_hub`."""
+    with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
+        return _builder(name, subset, revision, folder, cache if _local(name, folder) else None).info
+
+
+def no_rows(place: str, field: str) -> SourceFault:
+    """The fault of a split without a single row."""
+    return SourceFault(
+        "B404", f"{place} has no rows", help=f"name a file or split with rows for `{field}`", field=field
+    )
+
+
+def _builder(name: str, subset: str | None, revision: str | None, folder: Path, cache: str | None) -> Any:
+    local = _local(name, folder)
+    path = str((folder / Path(name).expanduser()).resolve()) if local else name
+    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise SourceFault(
+            "B401",
+            f"there is no folder `{name}`",
+            help=_nearby((folder / Path(name).expanduser()).resolve()),
+            field="name",
+        )
+    try:
+        return datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache)
+    except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
+        available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
+        if available:
+            names = re.findall(r"'([^']+)'", available.group(0))
+            said = f"there is no subset `{subset}` in `{name}`" if subset else f"`{name}` has several subsets"
+            help = f"{suggest(subset or '', names)} the subsets are {listing(names)}".strip()
+            raise SourceFault("B402", said, help=help, field="subset") from error
+        if local:
+            raise SourceFault(
+                "B404",
+                f"the folder `{name}` cannot be read as a data set: {_cause(error)}",
+                help="put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`",
+                field="name",
+            ) from error
+        raise _unreachable(name, subset, error) from error
+
+
+def _local(name: str, folder: Path) -> bool:
+    return (folder / Path(name).expanduser()).is_dir()
+
+
+def _unreachable(name: str, subset: str | None, error: Exception) -> SourceFault:
+    arguments = f'"{name}"' + (f', "{subset}"' if subset else "")
+    offline = datasets.config.HF_HUB_OFFLINE
+    why = (
+        "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before" if offline else _cause(error)
+    )
+    return SourceFault(
+        "B405",
+        f"the data set `{name}` cannot be fetched from the hub: {why}",
+        help=f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
+        'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
+        field="name",
+    )
+
+
+def _missing_file(name: str, path: Path, field: str) -> SourceFault:
+    return SourceFault("B401", f"there is no file `{name}`", help=_nearby(path), field=field)
+
+
+def _nearby(path: Path) -> str:
+    """What is there where `path` is not: a similar name, else some names of its folder."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
+    if not names:
+        return f"the folder {path.parent} is empty"
+    more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
+    return suggest(path.name, names) or f"in {path.parent} there is {listing(names[:_NEARBY])}{more}"
+
+
+def _csv_options(path: Path, suffix: str, field: str) -> dict[str, Any]:
+    """Every value as the text that stands there: pandas would take a text `NA` for nothing and `007` for a number."""
+    separator = "\t" if suffix == ".tsv" else ","
+    head = pandas.read_csv(path, sep=separator, nrows=1)
+    if not isinstance(
+        head.index, pandas.RangeIndex
+    ):  # pandas takes what is too much for names of rows, and shifts the rest
+        raise SourceFault(
+            "B404",
+            f"`{path.name}` has more fields in row 1 than names in its header",
+            help=f'name every column in the header, and put values with a separator in them into "quotes": '
+            f"the header is {listing(head.columns)}",
+            field=field,
+        )
+    features = datasets.Features({column: datasets.Value("string") for column in head.columns})
+    return {"sep": separator, "features": features, "na_filter": False}
+
+
+def _bad_line(path: Path, suffix: str) -> str:
+    """Where a file of one JSON object per line goes wrong: the readers count within the chunk that they are at."""
+    if suffix != ".jsonl":
+        return ""
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    if line.strip():
+                        json.loads(line)
+                except ValueError as error:
+                    return f"line {number}: {getattr(error, 'msg', error)}"
+    except OSError:
+        pass  # no gzip file after all: the reader's own words say so
+    return ""
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    target = folder / path.name.removesuffix(".gz")
+    with gzip.open(path) as packed, target.open("wb") as plain:
+        shutil.copyfileobj(packed, plain)
+    return target
+
+
+def _is_empty(error: BaseException | None) -> bool:
+    """Whether a reader failed because there was nothing to read: each format has its own way to say so."""
+    while error is not None:
+        if isinstance(error, StopIteration | pandas.errors.EmptyDataError):
+            return True
+        if "corresponds to no data" in str(error) or "BatchSize must be greater than 0" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what lies at the bottom of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

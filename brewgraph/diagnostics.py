@@ -1,0 +1,216 @@
+"""Faults as values: what is wrong, where, and what to do about it.
+
+    BrewError                 whatever brewgraph raises for a user
+    ├── SpecError             the spec is at fault: carries diagnostics        exit 1
+    ├── SourceFault           a model or a data set is not as the spec says    becomes a diagnostic at its place
+    ├── UsageError            the command or the call is at fault              exit 2
+    └── RunError              the run could not go on: one line and a remedy   exit 3
+
+Codes: B0xx text and syntax, B1xx names and settings, B2xx kinds, lists and shapes, B3xx models and taps, B4xx data,
+B9xx not supported yet; W for warnings.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from brewgraph.source import Span
+
+
+@dataclass(frozen=True)
+class Label:
+    """A secondary place, with a few words about it."""
+
+    span: Span
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One fault of a spec: `span` is the culprit, `note` the words under the caret, `help` the remedy."""
+
+    code: str
+    message: str
+    span: Span
+    help: str = ""
+    note: str = ""
+    labels: tuple[Label, ...] = ()
+
+    @property
+    def severity(self) -> str:
+        return "warning" if self.code.startswith("W") else "error"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same facts for machines: lines and columns from 1, `end` excluded."""
+
+        def place(span: Span) -> dict[str, Any]:
+            (line, column), (end_line, end_column) = span.position, span.source.position(span.end)
+            return {
+                "file": span.source.name,
+                "line": line,
+                "column": column,
+                "end_line": end_line,
+                "end_column": end_column,
+            }
+
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            **place(self.span),
+            "note": self.note,
+            "help": self.help,
+            "labels": [{**place(label.span), "text": label.text} for label in self.labels],
+        }
+
+
+class BrewError(Exception):
+    """The base of every error that brewgraph raises for its users."""
+
+    exit_code = 3
+
+
+class SpecError(BrewError):
+    """The spec is at fault. `diagnostics` holds every fault that was found, in the order of the text."""
+
+    exit_code = 1
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]):
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n\n".join(render(d) for d in self.diagnostics))
+
+
+class SourceFault(BrewError):
+    """A model or data set is not what the spec takes it for. `field` names the argument at fault, where one is.
+
+    The rooms that meet it (models, data) know no spans; whoever called them turns it into a diagnostic.
+    """
+
+    exit_code = 1
+
+    def __init__(self, code: str, message: str, *, help: str = "", field: str | None = None):
+        self.code, self.message, self.help, self.field = code, message, help, field
+        super().__init__(f"{message} ({help})" if help else message)
+
+
+class UsageError(BrewError):
+    """The command line or a Python call is at fault."""
+
+    exit_code = 2
+
+
+class RunError(BrewError):
+    """The spec is sound and yet the run cannot go on (a missing file, a full disk, a label outside the classes)."""
+
+    exit_code = 3
+
+
+@dataclass
+class Collector:
+    """Where the passes of one check put what they find."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        *,
+        help: str = "",
+        note: str = "",
+        labels: tuple[Label, ...] = (),
+    ) -> None:
+        found = Diagnostic(code, message, span, help, note, labels)
+        if found not in self.diagnostics:
+            self.diagnostics.append(found)
+
+    @property
+    def failed(self) -> bool:
+        return any(d.severity == "error" for d in self.diagnostics)
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        return tuple(d for d in self.sorted() if d.severity == "warning")
+
+    def sorted(self) -> list[Diagnostic]:
+        return sorted(self.diagnostics, key=lambda d: (d.span.source.name, d.span.start, d.code))
+
+    def raise_errors(self) -> None:
+        """Raise one `SpecError` with everything found so far, if any of it is an error."""
+        if self.failed:
+            raise SpecError(self.sorted())
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`did you mean `x`?` where a known word is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+def listing(words: Iterable[str]) -> str:
+    """`a`, `b` and `c`: for help texts."""
+    quoted = [f"`{word}`" for word in words]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)
+
+
+def render(diagnostic: Diagnostic, paint: Any = None) -> str:
+    """The diagnostic as text: head, place, the lines with carets, help.
+
+    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `caret`, `second`, `help`); left out, plain.
+    """
+    paint = paint or (lambda text, role: text)
+    severity = diagnostic.severity
+    line, column = diagnostic.span.position
+    marks = [(diagnostic.span, "^", diagnostic.note)] + [(x.span, "-", x.text) for x in diagnostic.labels]
+    here = [m for m in marks if m[0].source == diagnostic.span.source]
+    rows = sorted({m[0].position[0] for m in here})
+    gutter = len(str(max(rows)))
+    bar = paint(" " * gutter + " |", "place")
+    out = [
+        paint(f"{severity}[{diagnostic.code}]", severity) + f": {diagnostic.message}",
+        paint(" " * gutter + "--> ", "place") + f"{diagnostic.span.source.name}:{line}:{column}",
+        bar,
+    ]
+    for row in rows:
+        text = diagnostic.span.source.line(row)
+        out.append(paint(f"{row:>{gutter}} |", "place") + f" {text}")
+        out.extend(bar + " " + under for under in _underline(text, row, here, severity, paint))
+    for span, _, words in marks:
+        if span.source != diagnostic.span.source:
+            at_line, at_column = span.position
+            out.append(paint(" " * gutter + " = ", "place") + f"{words} {span.source.name}:{at_line}:{at_column}")
+    if diagnostic.help:
+        out += [bar, paint(" " * gutter + " = ", "place") + paint("help: ", "help") + diagnostic.help]
+    return "\n".join(out)
+
+
+def _underline(text: str, row: int, marks: list, severity: str, paint: Any) -> list[str]:
+    """The caret lines under one line of source: all marks on the first, their words to the right or below."""
+    spots = []
+    for span, sign, words in marks:
+        if span.position[0] == row:
+            start = span.position[1] - 1
+            width = max(1, min(span.end - span.start, len(text) - start))
+            spots.append((start, width, sign, words))
+    spots.sort()
+    plain, painted = "", ""
+    for start, width, sign, _ in spots:
+        gap = "".join("\t" if c == "\t" else " " for c in text[len(plain) : start].ljust(max(0, start - len(plain))))
+        if start < len(plain):
+            continue
+        plain += gap + sign * width
+        painted += gap + paint(sign * width, severity if sign == "^" else "second")
+    last = spots[-1]
+    if last[3]:
+        painted += " " + paint(last[3], severity if last[2] == "^" else "second")
+    below = [
+        "".join("\t" if c == "\t" else " " for c in text[:start].ljust(start))
+        + paint(words, severity if sign == "^" else "second")
+        for start, _, sign, words in spots[:-1]
+        if words
+    ]
+    return [painted, *below]

@@ -1,0 +1,164 @@
+"""An attention function that lets itself be watched: registered with transformers under the name `brewgraph`.
+
+Modules that somebody watches for `attention` run their own eager attention, all others what they ran before
+(scaled dot product attention where that was the choice). No model's code is touched.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from brewgraph.diagnostics import SourceFault
+
+NAME = "brewgraph"
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """One watcher of one attention module: the names it wants and the function that gets each call's values."""
+
+    wants: frozenset[str]
+    record: Callable[[dict[str, Tensor]], None]
+
+
+@dataclass
+class _Borrowed:
+    config: PretrainedConfig
+    former: str
+    holders: int = 0
+
+
+_probes: WeakKeyDictionary[nn.Module, list[Probe]] = WeakKeyDictionary()
+_borrowed: dict[int, _Borrowed] = {}  # by id of the config: models built from one config share its setting
+
+
+def watch(module: nn.Module, probe: Probe) -> Callable[[], None]:
+    """Watch an attention module; returns what ends it."""
+    probes = _probes.setdefault(module, [])
+    probes.append(probe)
+    return lambda: probes.remove(probe)
+
+
+def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
+    """Switch a model to the attention implementation `name`; returns what restores the former one.
+
+    Holders are counted per configuration, and the last to leave restores. A model that cannot be switched raises
+    SourceFault B304.
+    """
+    config = model.config
+    entry = _borrowed.get(id(config))
+    if entry is None:
+        former = config._attn_implementation
+        if former == NAME:  # a copy of a model that was being watched
+            former = "sdpa" if model._supports_sdpa else "eager"
+        entry = _borrowed[id(config)] = _Borrowed(config, former)
+    entry.holders += 1
+
+    def give_back() -> None:
+        entry.holders -= 1
+        if not entry.holders:
+            _borrowed.pop(id(config), None)
+            model.set_attn_implementation(entry.former)
+
+    model.set_attn_implementation(name)
+    if config._attn_implementation != name:
+        give_back()
+        raise SourceFault(
+            "B304",
+            f"{type(model).__name__} cannot switch its attention from {entry.former} to {name}",
+            help="its attention weights are out of reach; match hidden states instead, or tap modules by path",
+        )
+    return give_back
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention as transformers' interface wants it.
+
+    query (batch, heads, length, size), key and value (batch, key heads, length, size), mask additive
+    (batch, 1, length, length) or None. Returns output (batch, length, heads, size), and the probabilities where the
+    module runs eagerly. What runs depends on who watches, never on whether a capture is armed, so that activation
+    checkpointing recomputes the same graph.
+    """
+    probes = _probes.get(module, ())
+    wanted = frozenset[str]().union(*(probe.wants for probe in probes))
+    values = {"query": query, "key": key, "value": value}
+    if "scores" in wanted:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        values["scores"] = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+    weights: Tensor | None = None
+    if "attention" in wanted or _former(module) == "eager":
+        # The module's own eager function is called without dropout: what it returns is then the probabilities as such,
+        # with every peculiarity of the architecture (softcap, sinks, the dtype of the softmax).
+        eager = _own_eager(module)
+        output, weights = eager(module, query, key, value, attention_mask, scaling=scaling, dropout=0.0, **kwargs)
+        values["attention"] = weights
+        if dropout and module.training:
+            weights = nn.functional.dropout(weights, p=dropout)
+            output = torch.matmul(weights, _spread(value, query)).transpose(1, 2).contiguous()
+    else:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    for probe in probes:
+        probe.record(values)
+    return output, weights
+
+
+def plain_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention without dropout, for modules whose file has no `eager_attention_forward` of its own."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return torch.matmul(weights, _spread(value, query)).transpose(1, 2).contiguous(), weights
+
+
+def _own_eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The eager attention of the file that a module's class comes from (a base class's, where it was wrapped)."""
+    for kind in type(module).__mro__:
+        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        if found is not None:
+            return found
+    return plain_attention
+
+
+def _spread(x: Tensor, query: Tensor) -> Tensor:
+    """Repeat grouped key or value heads until there is one for each head of the query."""
+    return repeat_kv(x, query.shape[1] // x.shape[1])
+
+
+def _former(module: nn.Module) -> str:
+    entry = _borrowed.get(id(getattr(module, "config", None)))
+    return entry.former if entry else "sdpa"
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, eager_mask)

@@ -1,0 +1,225 @@
+"""What a model is going to be, decided from configurations alone: class, configuration, where weights and tokens come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from brewgraph.diagnostics import SourceFault, suggest
+from brewgraph.recipe.features import Feature
+from brewgraph.recipe.sources import Hf, Layers
+
+AUTO_CLASSES = {
+    "features": "AutoModel",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+}
+_VOCABULARY = 8000
+"""Size of a vocabulary that is trained on the data where the spec does not say."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How text becomes tokens: from a folder or hub name, or (`name` None) a WordPiece vocabulary trained on the data."""
+
+    name: str | None
+    revision: str | None = None
+    vocab_size: int = _VOCABULARY
+
+    def load(self) -> PreTrainedTokenizerBase:
+        assert self.name is not None
+        return load_tokenizer(self.name, self.revision)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two tokenizers that cut every text into the same tokens."""
+        if self.name is None:
+            return f"trained on the data: {self.vocab_size}"
+        return tokenizer_fingerprint(self.load())
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model before it is built. `checkpoint` is where its weights are, None for random ones."""
+
+    auto_class: str
+    config: PreTrainedConfig
+    tokens: Tokens
+    checkpoint: str | None = None
+    revision: str | None = None
+    init: Layers | None = None
+
+    @property
+    def model_class(self) -> Any:
+        return getattr(transformers, self.auto_class)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        if self.auto_class in (
+            "AutoModel",
+            "AutoModelForMaskedLM",
+            "AutoModelForCausalLM",
+            "AutoModelForQuestionAnswering",
+        ):
+            return ()
+        return tuple(str(self.config.id2label[i]) for i in range(self.config.num_labels))
+
+    def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:
+        """The same model from scratch for a vocabulary that is known now."""
+        config = type(self.config)(
+            **{**self.config.to_dict(), "vocab_size": size, "pad_token_id": tokenizer.pad_token_id}
+        )
+        return replace(self, config=config)
+
+
+def blueprint(
+    source: Hf,
+    *,
+    role: str,
+    folder: Path,
+    features: Collection[Feature],
+    classes: Sequence[str],
+    inherited: Tokens | None,
+) -> Blueprint:
+    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, where there is one."""
+    auto_class = AUTO_CLASSES[source.task or task_of(features)]
+    labels = source.labels or (tuple(classes) if role == "student" else None)
+    if source.name is None:
+        tokens = _named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or _VOCABULARY)
+        config = _config_from_scratch(source, tokens)
+        return Blueprint(auto_class, _label(config, labels, auto_class), tokens, init=source.init)
+    name = local(source.name, folder)
+    config = _config_of(name, source)
+    _check_overrides(source, config, name)
+    tokens = _named_tokens(source, folder) or Tokens(name, source.revision)
+    for key, value in source.config.items():
+        setattr(config, key, value)
+    if labels and auto_class.endswith("SequenceClassification") and _needs_labels(source, config, labels):
+        config = _label(config, labels, auto_class)
+    return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
+
+
+def task_of(features: Collection[Feature]) -> str:
+    """The head that a model needs for what is taken from it."""
+    names = {f.name for f in features}
+    if names & {"start", "end"}:
+        return "question-answering"
+    return "sequence-classification" if "logits" in names else "features"
+
+
+def local(name: str, folder: Path) -> str:
+    """A folder beside the spec where there is one of that name, else the name itself, for the hub."""
+    path = (folder / name).expanduser()
+    return str(path) if path.is_dir() else name
+
+
+def _named_tokens(source: Hf, folder: Path) -> Tokens | None:
+    return Tokens(local(source.tokenizer, folder)) if source.tokenizer else None
+
+
+@lru_cache(maxsize=32)
+def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        if Path(name).is_dir():
+            raise SourceFault("B310", f"the folder `{name}` holds no model: {_first_line(error)}", field="name",
+                              help="it needs config.json, weights and a tokenizer, as save_pretrained writes them") from error  # fmt: skip
+        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        if looks_local:
+            raise SourceFault(
+                "B310", f"there is no folder `{name}`", field="name", help="paths start at the spec's folder"
+            ) from error
+        raise SourceFault("B311", f"the configuration of `{name}` cannot be reached: {_first_line(error)}", field="name",
+                          help="check the name, connect to the hub, or name a local folder") from error  # fmt: skip
+
+
+def _config_of(name: str, source: Hf) -> PreTrainedConfig:
+    config = _read_config(name, source.revision)
+    return type(config).from_dict(config.to_dict())
+
+
+def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
+    kind = source.model_type or ""
+    if kind not in CONFIG_MAPPING:
+        raise SourceFault(
+            "B312", f"transformers has no architecture `{kind}`", field="model_type", help=suggest(kind, CONFIG_MAPPING)
+        )
+    config_class = CONFIG_MAPPING[kind]
+    _check_overrides(source, config_class(), kind)
+    sized: dict[str, Any] = {"vocab_size": tokens.vocab_size}
+    if tokens.name is not None:
+        tokenizer = tokens.load()
+        sized = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    try:
+        return config_class(**{**sized, **source.config})
+    except (ValueError, TypeError) as error:
+        raise SourceFault("B313", f"`{kind}` refuses this configuration: {_first_line(error)}") from error
+
+
+def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
+    """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
+    known = set(config.to_dict()) | set(config.attribute_map)
+    for key in source.config:
+        if key not in known:
+            shown = sorted(k for k in known if not k.startswith("_"))
+            help = suggest(key, shown) or "see the configuration's page in transformers"
+            raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)
+
+
+def _needs_labels(source: Hf, config: PreTrainedConfig, labels: Sequence[str]) -> bool:
+    """Whether the classes are set anew: not where a pretrained head of as many classes already names them."""
+    return (
+        bool(source.labels)
+        or config.num_labels != len(labels)
+        or set(config.label2id) == {f"LABEL_{i}" for i in range(len(labels))}
+    )
+
+
+def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: str) -> PreTrainedConfig:
+    if labels and auto_class != "AutoModel":
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+    return config
+
+
+@cache
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer by folder or hub name; a `SourceFault` where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        help = (
+            "name one: tokenizer=…"
+            if Path(name).is_dir()
+            else "connect to the hub, or name a local folder: tokenizer=…"
+        )
+        raise SourceFault(
+            "B314", f"no tokenizer can be loaded from `{name}`: {_first_line(error)}", field="tokenizer", help=help
+        ) from error
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what a tokenizer does to text; truncation and padding, which belong to a batch, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(sorted(tokenizer.get_vocab().items()))
+    copy = type(backend).from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return hashlib.sha256(copy.to_str().encode()).hexdigest()[:16]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,147 @@
+"""Blueprints to modules: weights loaded, layers copied, tokenizers at hand."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from brewgraph.diagnostics import RunError, SourceFault, suggest
+from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.blueprint import Blueprint
+from brewgraph.recipe.sources import Python
+
+log = logging.getLogger("brewgraph")
+
+
+def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module] | None = None) -> nn.Module:
+    """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor.
+
+    The global generators are left as they were.
+    """
+    with _seeded(seed), _quiet():
+        if blueprint.checkpoint is not None:
+            try:
+                model, report = blueprint.model_class.from_pretrained(
+                    blueprint.checkpoint,
+                    config=blueprint.config,
+                    revision=blueprint.revision,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+            except OSError as error:
+                raise SourceFault("B315", f"no weights can be loaded from `{blueprint.checkpoint}`: {str(error).splitlines()[0]}",
+                                  field="name", help="the folder needs model.safetensors, as save_pretrained writes it") from error  # fmt: skip
+            _check_loaded(model, report, blueprint)
+        else:
+            model = blueprint.model_class.from_config(blueprint.config)
+    model = model.float()
+    if blueprint.init is not None:
+        copy_layers(model, (donors or {})[blueprint.init.model], blueprint.init.layers)
+    built: nn.Module = model
+    return built
+
+
+def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint) -> None:
+    """Only a head may begin at random. A trunk that does is a model that silently lost its pretraining."""
+    prefix = model.base_model_prefix + "."
+    names = [key if isinstance(key, str) else key[0] for key in (*report["missing_keys"], *report["mismatched_keys"])]
+    bare = not hasattr(model, model.base_model_prefix)
+    lost = [n for n in names if (bare or n.startswith(prefix)) and "pooler." not in n]
+    if lost:
+        message = f"{len(lost)} weights of `{blueprint.checkpoint}` do not fit this configuration, {lost[0]} among them"
+        raise SourceFault(
+            "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
+        )
+    if names:
+        log.info("%s: starts at random: %s", blueprint.checkpoint, ", ".join(names))
+
+
+def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> list[str]:
+    """Copy some of a donor's layers, in this order, and everything outside the layers that has the same name and shape.
+
+    Returns the names of the parameters that were copied.
+    """
+    into, source = Anatomy.of(model), Anatomy.of(donor)
+    if len(layers) != len(into.layer_paths):
+        message = f"`init` gives {len(layers)} layers to a model of {len(into.layer_paths)}"
+        raise SourceFault("B316", message, field="init", help=f"name {len(into.layer_paths)} layers")
+    count = len(source.layer_paths)
+    if any(not -count <= i < count for i in layers):
+        raise SourceFault(
+            "B303", f"`init` names a layer beyond the {count} that there are", field="init", help=f"0 to {count - 1}"
+        )
+    moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
+    theirs = donor.state_dict()
+    copied: list[str] = []
+    with torch.no_grad():
+        for name, own in model.state_dict().items():
+            prefix = next((p for p in moved if name.startswith(p)), None)
+            other = moved[prefix] + name[len(prefix) :] if prefix else name
+            if other in theirs and theirs[other].shape == own.shape:
+                own.copy_(theirs[other])
+                copied.append(name)
+            elif prefix:
+                raise SourceFault("B316", f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
+                                  field="init", help="start from a model of the same architecture and width")  # fmt: skip
+    return copied
+
+
+def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.Module:
+    """The module that a factory returns. Only installed packages are imported, unless `allow` says otherwise."""
+    module_name, _, path = source.target.partition(":")
+    top = module_name.partition(".")[0]
+    if not allow and top not in importlib.metadata.packages_distributions():
+        raise RunError(
+            f"`{source.target}` is not an installed package; run with --allow-python to import it from the spec's folder"
+        )
+    if allow and str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SourceFault(
+            "B317", f"`{module_name}` cannot be imported: {error}", field="target", help="install it"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise SourceFault(
+                "B317", f"`{module_name}` has no `{path}`", field="target", help=suggest(part, dir(found))
+            )
+        found = getattr(found, part)
+    with _seeded(seed):
+        made = found(**source.arguments)
+    if not isinstance(made, nn.Module):
+        raise SourceFault("B317", f"`{source.target}` gave {type(made).__name__}, not a torch module", field="target")
+    return made
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' own progress bars and load reports stay silent while a model is loaded."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()

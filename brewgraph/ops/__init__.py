@@ -1,0 +1,11 @@
+"""Everything a loss equation can be made of; to add a loss is to write one decorated function in one of these files."""
+
+from brewgraph.ops import distance as _distance
+from brewgraph.ops import relation as _relation
+from brewgraph.ops import soft as _soft
+from brewgraph.ops.projections import PROJECTIONS, Projection
+from brewgraph.ops.registry import KINDS, OPERATIONS, UNITS, Operation, operation
+from brewgraph.ops.schedules import SCHEDULES
+
+__all__ = ["KINDS", "OPERATIONS", "PROJECTIONS", "SCHEDULES", "UNITS", "Operation", "Projection", "operation"]
+_FAMILIES = (_distance, _relation, _soft)

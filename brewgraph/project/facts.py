@@ -1,0 +1,151 @@
+"""What is known of a spec's models before a weight is loaded: from configurations, tokenizers, and other specs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.graph.passes import digest
+from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
+from brewgraph.models.shapes import Shapes, count_parameters
+from brewgraph.recipe.elaborate import Recipe
+from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.reduce import features_used
+from brewgraph.recipe.sources import Brew, Hf, Python
+from brewgraph.recipe.values import ModelDeclaration
+
+
+@dataclass(frozen=True)
+class BlueprintFacts:
+    """Facts of a transformers model that is not built yet (a `ModelFacts`)."""
+
+    blueprint: Blueprint
+    data: str = ""
+    """Identity of the data that a tokenizer would be trained on."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.blueprint.labels
+
+    @cached_property
+    def tokenizer(self) -> str:
+        tokens = self.blueprint.tokens
+        return tokens.fingerprint + (self.data if tokens.name is None else "")
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        return Shapes.of(self.blueprint.config, self.blueprint.model_class)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Trainable numbers, tied ones counted once."""
+        return count_parameters(self.shapes.model)
+
+    def rows(self, name: str) -> int:
+        return self.shapes.anatomy.rows(name)
+
+    def paths(self, pattern: str) -> tuple[str, ...]:
+        return self.shapes.anatomy.paths(pattern)
+
+    def shape(self, feature: Feature) -> Shape:
+        return self.shapes.shape(feature)
+
+
+@dataclass
+class FactsBook:
+    """The facts of every model of a recipe, each looked up once; faults become diagnostics at the model's source.
+
+    `other_spec` answers for `brew(...)`: the facts of that spec's student.
+    """
+
+    recipe: Recipe
+    folder: Path
+    classes: tuple[str, ...]
+    collector: Collector
+    other_spec: Callable[[ModelDeclaration], BlueprintFacts]
+    known: dict[str, BlueprintFacts | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.features = features_used(self.recipe)
+        self.open: list[str] = []
+
+    def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
+        if model.name not in self.known:
+            self.known[model.name] = None
+            try:
+                self.known[model.name] = self._find(model)
+            except SourceFault as fault:
+                self._report(model, fault)
+        return self.known[model.name]
+
+    def _report(self, model: ModelDeclaration, fault: SourceFault) -> None:
+        place = model.place(fault.field)
+        if fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
+            help = f"{fault.help}; until then its layers, widths and classes are not checked"
+            self.collector.add("W301", fault.message, place, help=help)
+        else:
+            self.collector.add(fault.code, fault.message, place, help=fault.help)
+
+    def _is_local(self, model: ModelDeclaration) -> bool:
+        return (
+            isinstance(model.source, Hf) and bool(model.source.name) and (self.folder / str(model.source.name)).is_dir()
+        )
+
+    def _find(self, model: ModelDeclaration) -> BlueprintFacts | None:
+        source = model.source
+        if isinstance(source, Python):
+            return None
+        if isinstance(source, Brew):
+            return self.other_spec(model)
+        made = blueprint(
+            source,
+            role=model.role,
+            folder=self.folder,
+            features=self.features[model.name],
+            classes=self.classes,
+            inherited=self._inherited(model, source),
+        )
+        data = next(iter(self.recipe.data.values()))
+        return BlueprintFacts(made, digest(repr(data.source)))
+
+    def _inherited(self, model: ModelDeclaration, source: Hf) -> Tokens | None:
+        """The tokenizer of the model that is named, or else, from scratch, of the first teacher."""
+        if source.tokenizer is not None and source.tokenizer not in self.recipe.models:
+            return None
+        if source.name is not None and source.tokenizer is None:
+            return None
+        others = [t for t in self.recipe.teachers if t.name != model.name and not isinstance(t.source, Python)]
+        named = self.recipe.models[source.tokenizer] if source.tokenizer else None
+        other = named or (others[0] if others and model.role == "student" else None)
+        facts = self(other) if other is not None else None
+        return facts.blueprint.tokens if facts is not None else None
+
+
+def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
+    """What each model and data set is, whatever it is called: for the graph's hashes."""
+    found: dict[str, str] = {name: digest("data", repr(data.source)) for name, data in recipe.data.items()}
+    visiting: set[str] = set()
+
+    def identity(name: str) -> str:
+        if name in found or name in visiting:
+            return found.get(name, "circle")
+        visiting.add(name)
+        model = recipe.models[name]
+        if isinstance(model.source, Brew):
+            found[name] = digest(model.role, other_spec(model))
+        else:
+            text = repr(model.source)
+            for other in recipe.models:
+                if isinstance(model.source, Hf) and other != name:
+                    init = model.source.init
+                    if model.source.tokenizer == other or (init and init.model == other):
+                        text = text.replace(f"'{other}'", identity(other))
+            found[name] = digest(model.role, text)
+        return found[name]
+
+    for name in recipe.models:
+        identity(name)
+    return found

@@ -1,0 +1,127 @@
+"""Calls that configure (sources, optimizers, schedules, `train { }`) to their pydantic models, faults at their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.recipe.sources import Settings
+from brewgraph.recipe.values import FAULT
+from brewgraph.source import Span
+from brewgraph.syntax import tree as t
+
+S = TypeVar("S", bound=Settings)
+Written = dict[str, tuple[Any, Span]]
+"""Argument name -> its evaluated value and where it stands."""
+
+
+def written_arguments(
+    call: t.Call,
+    settings: type[Settings],
+    evaluate: Callable[[str, t.Expression], Any],
+    collector: Collector,
+    name: str,
+) -> Written | None:
+    """The arguments of a call by field name; None where one is at fault (diagnosed)."""
+    written: Written = {}
+    sound = True
+    free = list(settings.positional)
+    for argument in call.arguments:
+        if argument.key is not None:
+            collector.add("B121", f"`{name}` takes no `key: value` arguments", argument.span, help="write `name=value`")
+            sound = False
+            continue
+        if argument.name is None:
+            if not free:
+                takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
+                collector.add(
+                    "B121",
+                    f"`{name}` takes {takes} without a name",
+                    argument.span,
+                    help=f"name it: {listing(fields_of(settings))}",
+                )
+                sound = False
+                continue
+            key, place = free.pop(0), argument.span
+        else:
+            key, place = argument.name, argument.name_span or argument.span
+            if key in free:
+                free.remove(key)
+        if not known(settings, key):
+            report_unknown(key, place, fields_of(settings), collector, f"`{name}`")
+            sound = False
+        elif key in written:
+            collector.add("B125", f"`{key}` is given twice", place, help="remove one of them")
+            sound = False
+        else:
+            value = evaluate(key, argument.value)
+            sound = sound and value is not FAULT
+            written[key] = (value, argument.value.span)
+    return written if sound else None
+
+
+def fields_of(settings: type[Settings]) -> list[str]:
+    return [field for field in settings.model_fields if field != settings.extras]
+
+
+def known(settings: type[Settings], key: str) -> bool:
+    return settings.extras is not None or key in settings.model_fields
+
+
+def report_unknown(
+    key: str,
+    place: Span,
+    fields: Iterable[str],
+    collector: Collector,
+    owner: str,
+    others: Mapping[str, str] | None = None,
+) -> None:
+    names = list(fields)
+    if others and key in others:
+        help = f"here it is written: {others[key]}"
+    else:
+        help = suggest(key, names) or f"it knows {listing(names)}"
+    collector.add("B120", f"{owner} has no setting `{key}`", place, help=help)
+
+
+def settle(settings: type[S], written: Written, place: Span, collector: Collector, name: str) -> S | None:
+    """Validate what was written; None and diagnostics where pydantic objects."""
+    values = {key: value for key, (value, _) in written.items()}
+    if settings.extras is not None:
+        own = settings.model_fields.keys() - {settings.extras}
+        extra = {key: values.pop(key) for key in list(values) if key not in own}
+        values[settings.extras] = extra
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors():
+            field = str(fault["loc"][0]) if fault["loc"] else ""
+            where = written[field][1] if field in written else place
+            message, help = _words(fault, field, name)
+            collector.add("B122", message, where, help=help)
+        return None
+
+
+def places(written: Written) -> Mapping[str, Span]:
+    return MappingProxyType({key: span for key, (_, span) in written.items()})
+
+
+def _words(fault: Any, field: str, name: str) -> tuple[str, str]:
+    """Message and remedy for one pydantic error, in the words of a spec."""
+    kind, given, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if kind == "missing":
+        return f"`{name}` needs `{field}`", f"add {field}=…"
+    if kind == "literal_error":
+        expected = str(context.get("expected", ""))
+        words = [w.strip("' ") for w in expected.replace(" or ", ", ").split(",")]
+        return f"`{field}` cannot be `{given}`", suggest(str(given), words) or f"it is one of {expected}"
+    text = str(fault["msg"]).removeprefix("Value error, ")
+    if not field:
+        return text, ""
+    return f"`{field}`: {text[0].lower()}{text[1:]}", f"it is `{given}` here" if isinstance(
+        given, str | int | float
+    ) else ""

@@ -1,0 +1,115 @@
+"""`train { }`: its settings, with units and defaults, named as in transformers' `TrainingArguments` where the notion is the same."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from brewgraph.recipe.sources import Settings
+from brewgraph.recipe.values import Length
+
+
+class Adamw(Settings):
+    """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms."""
+
+    lr: PositiveFloat = Field(5e-5, description="learning rate at its highest")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two running means")
+    eps: PositiveFloat = Field(1e-8, description="added to the root in the denominator")
+    weight_decay: NonNegativeFloat = Field(0.01, description="decoupled decay per step, times the learning rate")
+
+
+class Sgd(Settings):
+    """`sgd(lr=0.05)`: stochastic gradient descent."""
+
+    lr: PositiveFloat = Field(0.05, description="learning rate at its highest")
+    momentum: NonNegativeFloat = Field(0.0, description="share of the last step that is kept")
+    weight_decay: NonNegativeFloat = Field(0.0, description="decay per step, added to the gradient")
+
+
+class _Warm(Settings):
+    warmup: Length = Field(Length(0.0, "share"), description="from zero to the full rate: 10%, 500 steps, 1 epochs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_number(cls, values: Any) -> Any:
+        if isinstance(values.get("warmup"), int | float):
+            raise ValueError("warmup needs a unit: 10%, 500 steps or 1 epochs")
+        return values
+
+
+class Linear(_Warm):
+    """`linear(warmup=10%)`: down to zero on a straight line."""
+
+
+class Cosine(_Warm):
+    """`cosine(warmup=10%)`: down to zero on half a cosine."""
+
+
+class Constant(_Warm):
+    """`constant(warmup=10%)`: stays at the full rate."""
+
+
+OPTIMIZERS: dict[str, type[Settings]] = {"adamw": Adamw, "sgd": Sgd}
+SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant}
+
+
+class Train(Settings):
+    """What `train { }` may say."""
+
+    calls: ClassVar[dict[str, dict[str, type[Settings]]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+    epochs: PositiveFloat | None = Field(
+        None, description="passes over the training data; 3 where steps is left out too"
+    )
+    steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
+    optimizer: Adamw | Sgd = Field(Adamw(), description="adamw(lr=…) or sgd(lr=…)")
+    schedule: Linear | Cosine | Constant = Field(Linear(), description="of the learning rate")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the student and the losses")
+    accumulate: PositiveInt = Field(1, description="batches per optimizer step")
+    max_grad_norm: PositiveFloat | None = Field(
+        1.0, description="clip the gradient's norm, student and projections together"
+    )
+    seed: NonNegativeInt = Field(0, description="everything random follows from it")
+    eval_steps: Length = Field(Length(1.0, "epoch"), description="how often to evaluate")
+    save_steps: Length = Field(Length(1.0, "epoch"), description="how often to write a checkpoint")
+    save_total_limit: PositiveInt = Field(2, description="how many checkpoints are kept")
+    logging_steps: PositiveInt = Field(20, description="optimizer steps between two lines of metrics.jsonl")
+    baseline: bool = Field(False, description="also train the same student without its teacher, and compare")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
+        return self
+
+
+OTHER_WORDS = {
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_steps": "steps",
+    "num_steps": "steps",
+    "learning_rate": "optimizer = adamw(lr=…)",
+    "lr": "optimizer = adamw(lr=…)",
+    "weight_decay": "optimizer = adamw(weight_decay=…)",
+    "gradient_accumulation_steps": "accumulate",
+    "clip": "max_grad_norm",
+    "fp16": "precision = fp16",
+    "bf16": "precision = bf16",
+    "mixed_precision": "precision",
+    "warmup": "schedule = linear(warmup=…)",
+    "warmup_ratio": "schedule = linear(warmup=…)",
+    "warmup_steps": "schedule = linear(warmup=…)",
+    "lr_scheduler": "schedule",
+    "lr_scheduler_type": "schedule",
+    "batch": "data NAME = …(batch=…)",
+    "batch_size": "data NAME = …(batch=…)",
+    "per_device_train_batch_size": "data NAME = …(batch=…)",
+    "evaluate": "eval_steps",
+    "save": "save_steps",
+    "eval_strategy": "eval_steps",
+    "temperature": "the loss: ce(…, T=…)",
+}
+"""What other toolkits call the same thing, and how it is said here."""
+
+LATER = frozenset({"freeze", "report", "normalise", "metric_for_best_model", "early_stopping"})

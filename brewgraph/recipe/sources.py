@@ -1,0 +1,149 @@
+"""Where models and data come from, as a spec may say it: one frozen pydantic model per source.
+
+The field names are the keyword arguments of the call in the spec, the docstrings its documentation. Values arrive
+evaluated (numbers, strings, tuples), names of columns and of other models as plain strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Task = Literal[
+    "features",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "causal-lm",
+]
+
+
+class Settings(BaseModel):
+    """Base of everything that a call in a spec is turned into: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[str | None] = None
+    """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
+
+
+class Layers(Settings):
+    """`bert.layers[0, 4, 8]`: some layers of a model, to start another model from."""
+
+    model: str
+    layers: tuple[int, ...]
+
+
+class Hf(Settings):
+    """`hf("name or folder", **config)`: a transformers model, from a folder or the hub, or from scratch.
+
+    `hf(model_type="bert", hidden_size=64, ...)` has no name and starts from random weights.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+    extras: ClassVar[str | None] = "config"
+
+    name: str | None = Field(None, description="folder, or name on the hub")
+    model_type: str | None = Field(None, description="architecture of a model from scratch, as transformers names it")
+    task: Task | None = Field(None, description="which head; left out, it follows from what the model is matched with")
+    labels: tuple[str, ...] | None = Field(None, description="names of the classes, in the order of the logits")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    pretrained: bool = Field(True, description="false: the configuration alone, weights random")
+    init: Layers | None = Field(None, description="start from these layers of another model: bert.layers[0, 4, 8]")
+    tokenizer: str | None = Field(
+        None,
+        description="folder, hub name, or another model's name; left out, the model's own, for a model from scratch "
+        "that of its first teacher, else a WordPiece vocabulary trained on the data",
+    )
+    vocab_size: PositiveInt | None = Field(None, description="size of the vocabulary that is trained on the data")
+    config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
+
+
+class Brew(Settings):
+    """`brew("teacher.brew", epochs=3)`: the student of another spec, trained first unless a finished run exists."""
+
+    positional: ClassVar[tuple[str, ...]] = ("path",)
+    extras: ClassVar[str | None] = "params"
+
+    path: str = Field(description="the other spec, relative to this one")
+    params: dict[str, Any] = Field(default_factory=dict, description="its params, by keyword")
+
+
+class Python(Settings):
+    """`python("pkg.mod:factory", **arguments)`: whatever torch module an installed factory returns."""
+
+    positional: ClassVar[tuple[str, ...]] = ("target",)
+    extras: ClassVar[str | None] = "arguments"
+
+    target: str = Field(description="module and callable: pkg.mod:factory", pattern=r"^[\w.]+:[\w.]+$")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="passed on by keyword")
+
+
+ModelSource = Hf | Brew | Python
+
+
+class Data(Settings):
+    """What every data source shares."""
+
+    columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    """Fields whose bare names are columns of the data, not names of the spec."""
+
+    batch: PositiveInt = Field(32, description="examples per batch, over all ranks")
+    max_length: PositiveInt | None = Field(
+        None, description="longest encoding in tokens; left out, the model's own limit"
+    )
+
+
+class Files(Data):
+    """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
+
+    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec.
+    """
+
+    train: str = Field(description="file with the training examples")
+    dev: str | None = Field(None, description="file to evaluate on")
+    test: str | None = Field(None, description="file kept for the end")
+    text: tuple[str, ...] = Field(("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | None = Field("label", description="the label's column; none where there is none")
+
+
+class Glue(Data):
+    """`glue("mnli")`: a task of the GLUE benchmark, its columns known."""
+
+    positional: ClassVar[tuple[str, ...]] = ("task",)
+
+    task: Literal["cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli"] = Field(description="name of the task")
+
+
+class Hub(Data):
+    """`hub("name", text=[a, b], label=label)`: a data set from the hub, or a local folder of the same layout."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name", "subset")
+
+    name: str = Field(description="name on the hub, or a folder")
+    subset: str | None = Field(None, description="the data set's configuration")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    train: str = Field("train", description="split to train on")
+    dev: str | None = Field("validation", description="split to evaluate on")
+    test: str | None = Field(None, description="split kept for the end")
+    text: tuple[str, ...] = Field(("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | None = Field("label", description="the label's column; none where there is none")
+
+
+class Builtin(Data):
+    """`builtin("python-docs")`: real text that is on every machine: the standard library's docstrings by package."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: Literal["python-docs"] = Field(description="name of the data set")
+
+
+DataSource = Files | Glue | Hub | Builtin
+
+MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python}
+DATA: dict[str, type[Data]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin}
+LATER_MODELS = frozenset({"ema", "bigru"})
+LATER_DATA = frozenset({"conll", "squad", "text", "batches"})

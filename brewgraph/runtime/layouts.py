@@ -1,0 +1,61 @@
+"""How the tokens of a batch lie in its tensors, and what follows from it: Gram matrices, masks, counts, masked sums.
+
+Today every batch is padded. What depends on that stands here and nowhere else, so that another layout (real tokens only,
+packed) is another class with the same methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Examples of one length, real tokens marked by `mask_BL` (bool); None where all of them count.
+
+    `which` is the mask that a loss asked for: `tokens`, `pairs`, `labels` or `none`.
+    """
+
+    mask_BL: Tensor | None
+    which: str = "none"
+
+    @staticmethod
+    def gram(x_BLH: Tensor) -> Tensor:
+        """Inner products of all pairs of an example's tokens: (B, L, L)."""
+        return x_BLH @ x_BLH.transpose(-1, -2)
+
+    def sum(self, values: Tensor, unit: str) -> Tensor:
+        """The sum of values per unit, shaped (B), (B, L) or (B, L, L); those that the mask hides are left out."""
+        mask = self._mask(unit)
+        # `where`, not a product: padding may hold infinities
+        return values.sum() if mask is None else torch.where(mask, values, 0).sum()
+
+    def count(self, unit: str) -> Tensor:
+        """How many units of the batch count: a scalar."""
+        mask = self._mask(unit)
+        if mask is None:
+            raise AssertionError("a count without a mask needs the shapes of the batch")
+        return mask.sum()
+
+    def _mask(self, unit: str) -> Tensor | None:
+        if self.mask_BL is None or unit == "example":
+            return None
+        if unit == "pair":
+            return self.mask_BL[:, :, None] & self.mask_BL[:, None, :]
+        return self.mask_BL
+
+
+def token_mask(encoding: dict[str, Tensor]) -> Tensor:
+    """Real tokens of an encoding: (batch, length), bool; all of them where it has no attention mask."""
+    if "attention_mask" in encoding:
+        return encoding["attention_mask"].bool()
+    first = next(x for x in encoding.values() if isinstance(x, Tensor) and x.dim() >= 2)
+    return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
+
+
+def label_mask(labels: Tensor) -> Tensor:
+    """Labels that count: all but -100."""
+    return labels != -100

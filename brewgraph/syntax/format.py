@@ -1,0 +1,323 @@
+"""The one way a spec is laid out: its own lexemes with other blanks between them, so that comments survive.
+
+Two steps: the text is cut into rows (a row is a printed line: its tokens, its trailing comment), then rows are indented,
+their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block over several
+lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from brewgraph.diagnostics import Collector
+from brewgraph.source import Source
+from brewgraph.syntax.layout import Lexeme, lexemes
+from brewgraph.syntax.parser import KEYWORDS, parse
+
+INDENT = 4
+TAB = 8
+_CLAUSES = frozenset(("via", "for", "at", "as"))
+_TIGHT_AFTER = frozenset(("open", "unary", "dot", "named", "slice"))
+_TIGHT_BEFORE = frozenset(("close", "comma", "dot", "named", "slice", "colon", "semicolon"))
+_MARKS = {",": "comma", ".": "dot", ";": "semicolon"}
+
+
+@dataclass(frozen=True)
+class Token:
+    """A lexeme and the part it plays: `begins` where it opens a statement, `ends` where it may end an operand."""
+
+    lexeme: Lexeme
+    role: str
+    begins: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.lexeme.text
+
+    @property
+    def ends(self) -> bool:
+        return self.role in ("operand", "close")
+
+
+@dataclass
+class Row:
+    """One printed line in the making. Columns are those of the input, counted from 0, tabs as wide as `TAB`."""
+
+    tokens: list[Token] = field(default_factory=list)
+    comment: str = ""
+    comment_column: int = 0
+    code_end: int = 0
+    equals_column: int = 0
+    indent: int = 0
+    inside: int = 0  # where a comment line before this row goes: beside what a closing bracket closes
+    alone: bool = False  # one whole statement, and nothing else
+    code: str = ""
+    equals: int | None = None  # offset in `code` of the statement's own `=`
+
+    @property
+    def empty(self) -> bool:
+        return not self.tokens and not self.comment
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the row continues the statement of the row before."""
+        return bool(self.tokens) and not self.tokens[0].begins and self.tokens[0].text != "}"
+
+
+def format_source(source: Source) -> str:
+    """The spec in its canonical layout; formatting it again changes nothing. `SpecError` where it does not parse."""
+    collector = Collector()
+    parse(source, collector)
+    collector.raise_errors()
+    pieces, _ = lexemes(source.text)
+    rows = _drop_blank_rows(_cut(source.text, pieces))
+    _indent(rows)
+    for row in rows:
+        row.code = " " * row.indent + (_spaced(row.tokens) if row.tokens else row.comment)
+    _align_equals(rows)
+    _align_comments(rows)
+    return "".join(row.code.rstrip() + "\n" for row in rows)
+
+
+# ── from lexemes to rows ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
+    """Give every lexeme but blanks its role; comments and line breaks keep their kind as role."""
+    opened: list[str] = []
+    before = Token(Lexeme("newline", "\n", 0), "newline")
+    begins = True
+    for piece in pieces:
+        if piece.kind == "space":
+            continue
+        if piece.kind in ("comment", "newline"):
+            begins = begins or piece.breaks
+            yield Token(piece, piece.kind)
+            continue
+        token = Token(piece, _role(piece, before, begins, opened), begins and piece.text not in ";}")
+        if piece.kind == "open":
+            opened.append(piece.text)
+        elif piece.kind == "close":
+            opened.pop()
+        begins = piece.text in ("{", "}", ";")
+        before = token
+        yield token
+
+
+def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
+    """What a lexeme does where it stands; `before` is the last token, `opened` the brackets around it."""
+    text, innermost = piece.text, opened[-1] if opened else ""
+    if text in "{}":
+        return "brace"
+    if piece.kind in ("open", "close"):
+        return piece.kind
+    if text in _MARKS:
+        return _MARKS[text]
+    if text == ":":
+        return "slice" if innermost == "[" else "colon"
+    if text == "=":
+        return "named" if innermost == "(" else "equals"
+    if piece.kind == "operator":
+        return "unary" if text == "-" and not before.ends else "binary"
+    if begins and text in KEYWORDS:
+        return "keyword"
+    if not begins and ((before.ends and text in _CLAUSES) or (before.text == "@" and text == "input")):
+        return "clause"
+    return "operand"
+
+
+def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
+    """The rows: the author's lines, with the braces of a block over several lines opened up and idle `;` left out."""
+    wide = _wide_braces(pieces)
+    tokens = list(_tokens(pieces))
+    rows = [Row()]
+    waiting: Token | None = None  # a `;` that is printed only if a statement follows on the same row
+
+    def column(offset: int) -> int:
+        return len(text[text.rfind("\n", 0, offset) + 1 : offset].expandtabs(TAB))
+
+    for token in tokens:
+        row, lexeme = rows[-1], token.lexeme
+        if token.role == "newline":
+            rows.append(Row())
+            waiting = None
+        elif token.role == "comment":
+            if (
+                row.empty
+                and len(rows) > 1
+                and _opens_wide(rows[-2], wide)
+                and "\n" not in text[_end(rows[-2]) : lexeme.start]
+            ):
+                rows.pop()
+                row = rows[-1]
+            row.comment, row.comment_column = lexeme.text.rstrip(), column(lexeme.start)
+        elif token.role == "semicolon":
+            waiting = token if row.tokens and row.tokens[-1].text != "{" else None
+            row.code_end = column(lexeme.end)
+        else:
+            if token.text == "}" and lexeme.start in wide and row.tokens:
+                rows.append(row := Row())
+            elif waiting and token.text != "}":
+                row.tokens.append(waiting)
+            waiting = None
+            row.tokens.append(token)
+            row.code_end = column(lexeme.end)
+            if token.role == "equals":
+                row.equals_column = row.equals_column or column(lexeme.start)
+            if token.text == "{" and lexeme.start in wide:
+                rows.append(Row())
+    return rows
+
+
+def _wide_braces(pieces: list[Lexeme]) -> set[int]:
+    """Offsets of the braces, opening and closing, of blocks that hold a line break."""
+    wide: set[int] = set()
+    opened: list[tuple[int, int]] = []
+    breaks = 0
+    for piece in pieces:
+        breaks += piece.kind == "newline"
+        if piece.text == "{":
+            opened.append((piece.start, breaks))
+        elif piece.text == "}":
+            start, before = opened.pop()
+            if breaks > before:
+                wide |= {start, piece.start}
+    return wide
+
+
+def _opens_wide(row: Row, wide: set[int]) -> bool:
+    return bool(row.tokens) and row.tokens[-1].text == "{" and row.tokens[-1].lexeme.start in wide
+
+
+def _end(row: Row) -> int:
+    return row.tokens[-1].lexeme.end
+
+
+def _drop_blank_rows(rows: list[Row]) -> list[Row]:
+    """Blank rows stay between statements, one at a time: not at the edges of a file or block, not inside a statement."""
+    kept: list[Row] = []
+    following: Row | None = None  # the next row that holds code
+    for row in reversed(rows):
+        if not row.empty:
+            kept.append(row)
+            following = row if row.tokens else following
+        elif kept and not kept[-1].empty and not (following and following.goes_on) and not _closes(kept[-1]):
+            kept.append(row)
+    kept.reverse()
+    return [
+        row
+        for before, row in pairwise([Row(), *kept])
+        if not (row.empty and (before.empty or (before.tokens and before.tokens[-1].text == "{")))
+    ]
+
+
+def _closes(row: Row) -> bool:
+    return bool(row.tokens) and row.tokens[0].text == "}"
+
+
+# ── indentation ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _indent(rows: list[Row]) -> None:
+    """Set each row's indentation, from the brackets that are open where it begins."""
+    opened: list[tuple[str, int, int]] = []  # bracket, indentation of the row that opened it, of what it holds
+    for row in rows:
+        if not row.tokens:
+            continue
+        base = next((inside for bracket, _, inside in reversed(opened) if bracket == "{"), 0)
+        row.indent = row.inside = base
+        if row.goes_on:
+            inner = opened[-1] if opened and opened[-1][0] != "{" else None
+            row.indent = row.inside = inner[2] if inner else base + INDENT
+        closing = next((i for i, token in enumerate(row.tokens) if token.role != "close"), len(row.tokens))
+        if closing or _closes(row):
+            row.indent = opened[-max(closing, 1)][1]
+        for token in row.tokens:
+            if token.lexeme.kind == "open":
+                around = opened[-1][2] if opened and opened[-1][0] != "{" else 0
+                held = base + INDENT if token.text == "{" else max(around, row.indent) + INDENT
+                opened.append((token.text, base if token.text == "{" else row.indent, held))
+            elif token.lexeme.kind == "close":
+                opened.pop()
+    below: Row | None = None
+    for row in reversed(rows):
+        if row.tokens:
+            row.alone = row.tokens[0].begins and not (below and below.goes_on) and _is_one_statement(row.tokens)
+            below = row
+        elif row.comment:
+            row.indent = below.inside if below else 0
+
+
+def _is_one_statement(tokens: list[Token]) -> bool:
+    return tokens[-1].text != "{" and not any(token.role == "semicolon" for token in _own(tokens))
+
+
+def _own(tokens: list[Token]) -> Iterator[Token]:
+    """The tokens of a row that stand in none of its brackets."""
+    depth = 0
+    for token in tokens:
+        depth -= token.lexeme.kind == "close"
+        if depth == 0:
+            yield token
+        depth += token.lexeme.kind == "open"
+
+
+# ── blanks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _blank(left: Token, right: Token) -> bool:
+    """Whether a blank stands between two neighbours on a row."""
+    if left.role in _TIGHT_AFTER:
+        return False
+    if right.role in _TIGHT_BEFORE:
+        return right.role == "dot" and left.lexeme.kind == "number"  # `3 .x` is an attribute, `3.x` a broken number
+    if right.role == "open":
+        return not left.ends  # after an operand it calls or indexes
+    return left.text + right.text != "{}"
+
+
+def _spaced(tokens: list[Token]) -> str:
+    return tokens[0].text + "".join(
+        (" " if _blank(left, right) else "") + right.text for left, right in pairwise(tokens)
+    )
+
+
+# ── alignment ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _groups(rows: list[Row], column: Callable[[Row], int | None]) -> Iterator[list[Row]]:
+    """Runs of neighbouring rows that share an input column; rows without one stand between runs."""
+    run: list[Row] = []
+    for row in rows:
+        if run and column(row) != column(run[-1]):
+            yield run
+            run = []
+        if column(row) is not None:
+            run.append(row)
+    if run:
+        yield run
+
+
+def _align_equals(rows: list[Row]) -> None:
+    """Where neighbours had their `=` in one column, they get the smallest column that fits all of them."""
+    for row in rows:
+        if row.alone and row.tokens[0].text != "sample":
+            at = next((i for i, token in enumerate(row.tokens) if token.role == "equals"), None)
+            if at is not None and row.tokens[at] in _own(row.tokens):
+                row.equals = row.indent + len(_spaced(row.tokens[:at])) + 1
+    for group in _groups(rows, lambda row: None if row.equals is None else row.equals_column):
+        widest = max(row.equals or 0 for row in group)
+        for row in group:
+            at = row.equals or 0
+            row.code = row.code[:at] + " " * (widest - at) + row.code[at:]
+
+
+def _align_comments(rows: list[Row]) -> None:
+    """Trailing comments that shared a column share one again; the longest row of such a run keeps its gap, two or more."""
+    for group in _groups(rows, lambda row: row.comment_column if row.comment and row.tokens else None):
+        gap = max(2, min(row.comment_column - row.code_end for row in group))
+        place = max(len(row.code) for row in group) + gap
+        for row in group:
+            row.code = row.code.ljust(place) + row.comment

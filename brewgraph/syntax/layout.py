@@ -1,0 +1,141 @@
+"""Where logical lines end, and whether brackets and quotes close: everything about a spec that is not grammar.
+
+A line runs on inside ( ) and [ ], after an operator, `=`, `,` or `->`, and before a line that begins with `+ - * / ->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+_LEXEME = re.compile(
+    r"""
+      (?P<string>"[^"\n]*"?)
+    | (?P<comment>\#[^\n]*)
+    | (?P<newline>\n)
+    | (?P<space>[ \t\f\r]+)
+    | (?P<open>[(\[{])
+    | (?P<close>[)\]}])
+    | (?P<number>(?:[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?%?)
+    | (?P<word>[A-Za-z_][A-Za-z_0-9]*)
+    | (?P<operator>->|\*\*|[-+*/~@=,])
+    | (?P<mark>[.:;])
+    | (?P<other>.)
+    """,
+    re.VERBOSE,
+)
+PARTNER = {"(": ")", "[": "]", "{": "}"}
+_CONTINUES_BEFORE = ("->", "**", "+", "-", "*", "/")
+
+
+@dataclass(frozen=True)
+class Lexeme:
+    """A piece of text: its kind (a group of `_LEXEME`) and offsets. `breaks` holds for a line break that ends a statement."""
+
+    kind: str
+    text: str
+    start: int
+    breaks: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True)
+class BracketFault:
+    """A bracket or a quote without its partner: `kind` is `unclosed`, `stray`, `mismatch` or `quote`."""
+
+    kind: str
+    start: int
+    end: int
+    opened: int | None = None
+
+
+def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lexeme], list[BracketFault]]:
+    """Cut a stretch of text into lexemes, with the line breaks that end statements marked, and the bracket faults."""
+    raw = [
+        Lexeme(match.lastgroup or "other", match.group(), match.start())
+        for match in _LEXEME.finditer(text, start, len(text) if end is None else end)
+    ]
+    result: list[Lexeme] = []
+    faults: list[BracketFault] = []
+    opened: list[Lexeme] = []
+    previous: Lexeme | None = None
+    followers = _followers(raw)
+    for lexeme, before in zip(raw, followers, strict=True):
+        if lexeme.kind == "open":
+            opened.append(lexeme)
+        elif lexeme.kind == "close":
+            if not opened:
+                faults.append(BracketFault("stray", lexeme.start, lexeme.end))
+            elif lexeme.text in [PARTNER[x.text] for x in opened]:
+                while PARTNER[(inner := opened.pop()).text] != lexeme.text:  # what was opened since is at fault
+                    faults.append(BracketFault("unclosed", inner.start, inner.end))
+            else:
+                faults.append(BracketFault("mismatch", lexeme.start, lexeme.end, opened[-1].start))
+                opened.pop()
+        elif lexeme.kind == "string" and (len(lexeme.text) == 1 or not lexeme.text.endswith('"')):
+            faults.append(BracketFault("quote", lexeme.start, lexeme.end))
+        elif lexeme.kind == "newline":
+            inside = bool(opened) and opened[-1].text != "{"
+            after = previous is not None and previous.kind == "operator"
+            goes_on = before is not None and before.text in _CONTINUES_BEFORE
+            lexeme = Lexeme("newline", "\n", lexeme.start, breaks=not (inside or after or goes_on))
+        result.append(lexeme)
+        if lexeme.kind not in ("space", "comment", "newline"):
+            previous = lexeme
+    faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
+    return result, faults
+
+
+def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
+    """For each lexeme the next one that is no blank, comment or line break."""
+    result: list[Lexeme | None] = []
+    following: Lexeme | None = None
+    for lexeme in reversed(raw):
+        result.append(following)
+        if lexeme.kind not in ("space", "comment", "newline"):
+            following = lexeme
+    return result[::-1]
+
+
+def blank(pieces: list[Lexeme]) -> str:
+    """The same text, as long as before, with comments and the line breaks that end nothing turned into spaces."""
+    keep = [x.text if x.kind != "comment" and (x.kind != "newline" or x.breaks) else " " * len(x.text) for x in pieces]
+    return "".join(keep)
+
+
+def split(pieces: list[Lexeme]) -> Iterator[tuple[int, int]]:
+    """Offsets of the statements at the outermost level, each with the whole of its braces."""
+    depth, start, end = 0, None, 0
+    for x in pieces:
+        if x.kind in ("open", "close"):
+            depth = max(0, depth + (1 if x.kind == "open" else -1))
+        if depth == 0 and (x.breaks or x.text == ";"):
+            if start is not None:
+                yield start, end
+            start = None
+        elif x.kind not in ("space", "comment", "newline"):
+            start, end = (x.start if start is None else start), x.end
+    if start is not None:
+        yield start, end
+
+
+def resplit(text: str, start: int, end: int, keywords: frozenset[str]) -> list[tuple[int, int]]:
+    """Cut a stretch with an unclosed bracket at lines that look like the beginning of a statement.
+
+    Such a line is indented no deeper than the first and begins with `name =` or with a keyword and a name.
+    """
+    first = text.rfind("\n", 0, start) + 1
+    indent = start - first
+    word = "|".join(sorted(keywords))
+    begins = re.compile(
+        rf"^[ \t]{{0,{indent}}}(?:(?:{word})[ \t]+[A-Za-z_{{\"\[]|(?:train)[ \t]*{{|[A-Za-z_]\w*[ \t]*=(?!=))",
+        re.MULTILINE,
+    )
+    cuts = [m.start() for m in begins.finditer(text, start + 1, end)]
+    edges = [start, *cuts, end]
+    return [(a, b) for a, b in pairwise(edges) if text[a:b].strip()]

@@ -1,0 +1,398 @@
+"""What to say about the usual mistakes of syntax.
+
+A fault is described by what stands before it in its statement, what stands there, and what follows. Rules read that
+description from the special to the general: the head of a statement, a place that wants an operand, a place that
+wants an operator. Each answers with a message and a remedy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lark import Lark
+from lark.exceptions import UnexpectedToken
+
+from brewgraph.diagnostics import suggest
+from brewgraph.source import Source, Span
+from brewgraph.syntax.layout import Lexeme, lexemes
+
+FORMS = {
+    "brew": "brew 1",
+    "import": 'import "lib.brew" as lib` or `import package.module as name',
+    "param": "param NAME = VALUE",
+    "let": "let NAME = VALUE",
+    "teacher": 'teacher NAME = hf("…")',
+    "student": 'student NAME = hf("…")',
+    "head": "head NAME = token_classifier(labels=9)",
+    "data": 'data NAME = glue("…")',
+    "tap": 'tap NAME = MODEL @ "path"',
+    "proj": "proj NAME = linear(312 -> 768)",
+    "cache": 'cache NAME = EXPRESSION at "path"',
+    "sample": "sample [ner, qa] ~ size ** 0.5",
+    "task": "task NAME { … }",
+    "stage": "stage NAME for 3 epochs { … }",
+    "train": "train { epochs = 3 }",
+}
+_CONDITIONS = "the language has no conditions; `after(30%)` and `piecewise(0%: 1, 30%: 0.2)` switch terms by progress"
+_LOOPS = "the language has no loops; an operation on a list is the operation on each member"
+_FOREIGN = {
+    **dict.fromkeys(("if", "else", "and", "or", "not", "in"), _CONDITIONS),
+    **dict.fromkeys(("for", "while"), _LOOPS),
+    "def": "a function is written `f(a, b) = …`",
+    "lambda": "a function is a statement of its own: `f(a, b) = …`",
+    "from": 'write `import package.module as name` or `import "lib.brew" as lib`',
+}
+_OPERATORS = ("+", "-", "*", "/", "**", "->")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the line behind it."""
+
+    before: tuple[Lexeme, ...]
+    here: str
+    kind: str
+    behind: str
+
+    @property
+    def first(self) -> str:
+        return self.before[0].text if self.before else ""
+
+    @property
+    def last(self) -> str:
+        return self.before[-1].text if self.before else ""
+
+    @property
+    def shown(self) -> str:
+        return f"before `{self.here}`" if self.here else f"after `{self.last}`"
+
+    @property
+    def opened(self) -> list[int]:
+        """Indices in `before` of the brackets that are open here."""
+        stack: list[int] = []
+        for i, piece in enumerate(self.before):
+            if piece.kind == "open":
+                stack.append(i)
+            elif piece.kind == "close" and stack:
+                stack.pop()
+        return stack
+
+    @property
+    def bracket(self) -> str:
+        return self.before[self.opened[-1]].text if self.opened else ""
+
+    @property
+    def level(self) -> tuple[Lexeme, ...]:
+        """What stands before, in the same brackets, since the last comma."""
+        found: list[Lexeme] = []
+        depth = 0
+        for piece in reversed(self.before):
+            depth += piece.kind == "close"
+            if depth == 0 and (piece.kind == "open" or piece.text == ","):
+                break
+            found += [piece] if depth == 0 else []
+            depth -= piece.kind == "open"
+        return tuple(found)
+
+    @property
+    def indexes(self) -> bool:
+        """Whether the innermost bracket picks from something, rather than being a list."""
+        at = self.opened[-1] if self.bracket == "[" else 0
+        return at > 0 and _ends(self.before[at - 1]) and not (at == 1 and self.first == "sample")
+
+
+Rule = Callable[[Place], tuple[str, str] | None]
+
+
+def _ends(piece: Lexeme) -> bool:
+    return piece.kind in ("word", "number", "string", "close")
+
+
+def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, start: int) -> tuple[str, str]:
+    """Message and help for a token that the grammar refuses; `start` is where its statement begins."""
+    ended = error.token.type == "$END"
+    pieces, _ = lexemes(source.text, start, span.end if ended else span.start)
+    line_end = source.text.find("\n", span.end)
+    place = Place(
+        tuple(x for x in pieces if x.kind not in ("space", "comment", "newline")),
+        "" if ended else span.text.strip() or "the line break",
+        error.token.type,
+        "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],
+    )
+    for rule in _RULES:
+        if answer := rule(place):
+            return answer
+    wanted = ", ".join(sorted(x for x in error.expected if not x.startswith(("_", "$"))))
+    return f"`{place.here}` cannot stand here", f"the grammar knows here: {wanted}"
+
+
+# ── the head of a statement ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _at_the_beginning(place: Place) -> tuple[str, str] | None:
+    if place.before:
+        return None
+    if place.here == "=":
+        return "a name is expected before `=`", "write `name = …`"
+    if place.here == "{":
+        return "a brace opens nothing here", "braces follow `task NAME`, `stage NAME` or `train`, on the same line"
+    comment = place.here in ("/", "-", "*", "**")
+    help = "comments begin with `#`" if comment else "begin with a name and `=`, or with a keyword such as `teacher`"
+    return f"a statement cannot begin with `{place.here}`", help
+
+
+def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
+    first, count, here = place.first, len(place.before), place.here
+    if first not in FORMS:
+        return None
+    form = f"write `{FORMS[first]}`"
+    if first == "brew":
+        if count == 1:
+            return "the language's version is expected after `brew`", form
+        return f"`{here}` cannot follow the version", "begin the next statement on a new line, or after `;`"
+    if place.last == "}":
+        return "nothing can follow the closing brace", "begin the next statement on a new line, or after `;`"
+    if first == "import":
+        return _in_an_import(place, form)
+    if first == "sample":
+        if count == 1:
+            return "the tasks are expected after `sample`", form
+        return _in_a_sample(place, form)
+    if first == "train":
+        return ("braces are expected after `train`", form) if count == 1 else None
+    if count == 1:
+        also = " (a keyword cannot be a name at the beginning of a statement)" if here in ("=", "(", ".", "[") else ""
+        return f"a name is expected after `{first}`", form + also
+    if first in ("task", "stage"):
+        if place.last == "for":
+            return "a length is expected after `for`", form
+        if place.kind == "DURATION":
+            return f"`for` is expected before `{here}`", form
+        if here == "for":
+            return "only a stage has a length", "write `task NAME { … }`, and `stage NAME for 3 epochs { … }` around it"
+        if not place.opened:
+            return f"braces are expected after `{place.last}`", form + ", with the brace on the same line"
+    if count == 2 and first == "param":
+        return "`=` is expected after the name of a param", "write `param NAME = VALUE` or `param NAME: int = VALUE`"
+    if first == "param" and place.last == ":":
+        return "a type is expected after `:`", "write `param NAME: int = VALUE`"
+    if first == "param" and count == 4 and not _wants_operand(place):
+        return "`=` is expected after the type of a param", "write `param NAME: int = VALUE`"
+    if count == 2:
+        return f"`=` is expected after `{first} {place.last}`", form
+    return None
+
+
+def _in_a_sample(place: Place, form: str) -> tuple[str, str] | None:
+    texts = [x.text for x in place.before]
+    if place.bracket or "=" in texts:
+        return None
+    if place.last == "," or (not place.here and "," in [x.text for x in place.before[-2:]]):
+        return "an option is expected after `,`", "an option is written `name = value`" if "[" in texts else form
+    return ("`=` cannot stand here", form) if place.here == "=" and "," not in texts else None
+
+
+def _in_an_import(place: Place, form: str) -> tuple[str, str]:
+    if len(place.before) == 1:
+        return "a path or a module is expected after `import`", form
+    if place.last in ("as", "."):
+        return f"a name is expected after `{place.last}`", form
+    if place.kind == "NAME" and place.before[-1].kind in ("word", "string"):
+        return f"`as` is expected before `{place.here}`", form
+    if place.here == ",":
+        return "an import names one thing", "write one `import` for each"
+    return f"`{place.here}` cannot stand in an import", form
+
+
+def _in_a_left_side(place: Place) -> tuple[str, str] | None:
+    """An equation or a function before its `=`."""
+    if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
+        return None
+    first, here, alone = place.first, place.here, "an expression alone does nothing; name its value: `loss = …`"
+    if first in _FOREIGN and here != "=" and len(place.before) == 1:
+        return f"`{first}` is no statement", _FOREIGN[first]
+    if len(place.before) > 1:
+        if place.opened:
+            help = "write `f(a, b=2) = …`; a call stands on the right of a `=`"
+            return f"the parameters of a function are names, not `{here}`", help
+        return f"`=` is expected after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
+    message = f"`=` is expected after `{first}`"
+    if meant := suggest(first, FORMS):
+        return message, meant
+    if here == ":":
+        types = "types stand only after `param`: `param NAME: int = 3`"
+        return message, "write `name = …`" + ("" if place.behind.startswith("=") else f"; {types}")
+    if here in (".", "[", ","):
+        return message, "the left side of an equation is one plain name: `name = …`"
+    if here in _OPERATORS and place.behind.startswith("="):
+        return message, f"an equation defines its name once; there is no `{here}=`"
+    return message, alone if not here or here in _OPERATORS else "write `name = …`"
+
+
+def _inside(place: Place, at: int) -> bool:
+    before = place.before[:at]
+    return sum(x.kind == "open" for x in before) > sum(x.kind == "close" for x in before)
+
+
+# ── a place that wants an operand ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _wants_operand(place: Place) -> bool:
+    last = place.before[-1]
+    if last.text == "via" and len(place.before) > 1:
+        return _ends(place.before[-2])
+    if last.text == "at" and place.first == "cache" and len(place.before) > 3:
+        return _ends(place.before[-2])
+    if last.text == "input" and len(place.before) > 1 and place.before[-2].text == "@":
+        return True
+    return not _ends(last)
+
+
+def _operand(place: Place) -> tuple[str, str] | None:
+    if not _wants_operand(place):
+        return None
+    last, here = place.last, place.here
+    missing = "put a name or a value there" + ("" if last == "=" else f", or remove `{last}`")
+    after = {
+        "via": ("a projection is expected after `via`", "write `via linear`, or the name of a `proj`"),
+        "at": ("a path is expected after `at`", 'say where in quotes: `cache NAME = EXPRESSION at "path"`'),
+        ".": ("a name is expected after `.`", "a feature is named, `bert.hidden`, or picked, `bert.hidden[3]`"),
+        "~": ("a law is expected after `~`", "write `sample [ner, qa] ~ size ** 0.5`"),
+    }
+    if last in ("@", "input"):
+        return f"a path is expected after `{last}`", 'write it in quotes: `bert @ "encoder.layer.3.output"`'
+    if last in after:
+        return after[last]
+    if here == "." and re.match(r"[0-9]", place.behind):
+        return "a number begins with a digit", f"write `0.{re.match(r'[0-9]+', place.behind)[0]}`"  # type: ignore[index]
+    if here == "=" and last == "=":
+        return "`==` has no meaning here", "write one `=`; there are no comparisons"
+    if here == "=":
+        return "a name is expected before `=`", "a keyword argument is written `name=value`"
+    if here == "{":
+        return "a brace cannot stand in an expression", "lists are written `[a, b]`, tuples `(a, b)`"
+    if here in ("*", "**") and last in ("(", ",", "["):
+        return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
+    if here == "/" and last == "/":
+        return "`//` has no meaning here", "a quotient is written `/`; comments begin with `#`"
+    if here in _OPERATORS and last in _OPERATORS:
+        return f"`{here}` stands right behind `{last}`", "put an expression between the operators, or remove one"
+    if here in _OPERATORS:
+        return (
+            f"an expression is expected before `{here}`",
+            "something is missing there; only `-` can stand before a value",
+        )
+    if here == ")" and last == "(":
+        return "the brackets are empty", "write a value in them, or `none`"
+    if here == "]" and last == "[":
+        return "the index is empty", "write `[3]`, `[0, 4, 8]`, `[::4]`, or `[:]` for all"
+    if here == ":":
+        return "an expression is expected before `:`", "a pair is written `30%: 0.2`, a slice `a[1:3]`"
+    return f"an expression is expected {place.shown}", missing
+
+
+# ── a place that wants an operator ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _operator(place: Place) -> tuple[str, str] | None:
+    here, level = place.here, [x.text for x in place.level]
+    if not here:
+        if place.first == "cache":
+            return "a place on disk is expected", f"say where: `{FORMS['cache']}`"
+        return "the statement breaks off", "complete it, or go on before the line ends: lines run on after an operator"
+    if here == "->":
+        return _arrow(place, level)
+    if here == ":":
+        return _colon(place, level)
+    if here == "=":
+        return _equals(place, level)
+    if here == ",":
+        if re.match(r"[0-9]{3}\b", place.behind) and place.before[-1].kind == "number":
+            return "a comma cannot stand in a number", f"write `{place.last}{place.behind[:3]}`"
+        return "a comma cannot stand outside brackets", "a list is written `[a, b]`; statements are separated by `;`"
+    if here in (";", "the line break"):
+        return f"the statement ends inside an open `{place.bracket or '{'}`", "close the bracket, or write `,`"
+    if here == "{":
+        return "braces cannot follow here", "braces follow `task NAME`, `stage NAME`, `train` or a model"
+    if here in _OPERATORS and "via" in level:
+        return f"`{here}` cannot follow `via`", "`via` binds looser than operators: write `(a via linear) + b`"
+    if here == "~":
+        return "`~` belongs to `sample`", f"write `{FORMS['sample']}`"
+    if here in (")", "]", "}"):
+        return f"`{here}` comes too early", "complete what stands before it, or remove it"
+    return _side_by_side(place)
+
+
+def _arrow(place: Place, level: list[str]) -> tuple[str, str]:
+    if "->" in level:
+        return "only one arrow can stand here", "an arrow joins two sides; put brackets around one of them"
+    if place.indexes:
+        return "an arrow cannot stand in an index", "name the layer map and index with it: `let map = [0, 4] -> [0, 1]`"
+    if ":" in level:
+        return "an arrow cannot stand in a pair", "a pair is written `30%: 0.2`"
+    help = "a match stands in a call: `mse(a -> b)`; a layer map in `let map = [0, 4] -> [0, 1]`"
+    return f"an arrow cannot stand in `{place.first}`", help
+
+
+def _colon(place: Place, level: list[str]) -> tuple[str, str]:
+    if place.indexes:
+        return "a slice has at most three parts", "write `[start:stop:step]`"
+    if place.bracket == "[":
+        return "a slice needs something to pick from", "write `a[0:3]`; a list is written `[0, 1, 2]`"
+    if place.bracket == "(":
+        return "a pair cannot stand here", "pairs are arguments of a call: `piecewise(0%: 1, 30%: 0.2)`"
+    if "lambda" in level:
+        return "`lambda` has no meaning here", _FOREIGN["lambda"]
+    return "`:` cannot stand here", "a pair stands in a call: `piecewise(0%: 1)`; a slice in an index: `a[1:3]`"
+
+
+def _equals(place: Place, level: list[str]) -> tuple[str, str]:
+    if place.behind.startswith(">"):
+        return "`=>` has no meaning here", "the arrow is written `->`"
+    if place.behind.startswith("="):
+        return "`==` has no meaning here", "there are no comparisons"
+    if place.bracket == "(" and len(level) > 1 and place.opened[-1] > 0 and _ends(place.before[place.opened[-1] - 1]):
+        return "the name of a keyword argument is one plain word", "write `name=value`"
+    if place.bracket:
+        return "a keyword argument cannot stand here", "it stands in the round brackets of a call: `f(a, T=4)`"
+    return "a second `=` cannot stand here", "write one equation for each name; statements are separated by `;`"
+
+
+def _side_by_side(place: Place) -> tuple[str, str]:
+    """An operand or a word right behind an operand."""
+    here, last = place.here, place.before[-1]
+    level = {x.text for x in place.level}
+    foreign = _FOREIGN.get(here) or next((_FOREIGN[x] for x in ("not", "lambda") if last.text == x), "")
+    if foreign and here != "for":
+        return f"`{here if here in _FOREIGN else last.text}` has no meaning here", foreign
+    if here == "for":
+        return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; " + _LOOPS
+    if here == "at":
+        return "`at` belongs to `cache`", f"write `{FORMS['cache']}`"
+    if here == "as":
+        return "`as` belongs to `import`", f"write `{FORMS['import']}`"
+    if place.first == "cache" and place.kind == "STRING" and not place.bracket:
+        return "`at` is expected before the path", f"write `{FORMS['cache']}`"
+    if place.first == "sample" and not place.bracket and "~" not in level:
+        return f"`~` is expected before `{here}`", f"write `{FORMS['sample']}`"
+    if not place.bracket and (here in FORMS or re.match(r"[ \t]*=(?!=)", place.behind)):
+        return "two statements stand side by side", "put `;` or a line break between them"
+    if re.match(r"[ \t]*=(?!=)", place.behind) and place.bracket == "(":
+        return "two arguments stand side by side", "put a comma between them"
+    message = "two expressions stand side by side"
+    if last.kind == "number":
+        units = ("step", "steps", "epoch", "epochs")
+        if place.kind == "NAME" and last.text.isdigit() and here in units:
+            return message, f"put a blank before the unit: `{last.text} {here}`"
+        if re.fullmatch(r"(_[0-9]+)+", here):
+            return message, f"a number is written without `_`: `{last.text}{here.replace('_', '')}`"
+        if place.kind == "NAME":
+            return message, f"put an operator between them: `{last.text} * {here}`"
+    if place.kind == "STRING" and last.kind == "word":
+        return message, f"put brackets around the argument of a call: `{last.text}({here})`"
+    return message, "put an operator or a comma between them"
+
+
+_RULES: tuple[Rule, ...] = (_at_the_beginning, _in_a_keyword_statement, _in_a_left_side, _operand, _operator)

@@ -1,0 +1,374 @@
+"""Text to tree. Each statement is parsed on its own, so that ten faults give ten diagnostics."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from brewgraph.diagnostics import Collector, Label
+from brewgraph.source import Source, Span
+from brewgraph.syntax import tree as t
+from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
+from brewgraph.syntax.mistakes import FORMS, explain
+
+KEYWORDS = frozenset(FORMS)
+
+
+def grammar_text() -> str:
+    """The grammar file: from the installed package, or from the checkout that an editable install reads."""
+    packaged = resources.files("brewgraph").joinpath("grammar", "brew.lark")
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "grammar" / "brew.lark").read_text(encoding="utf-8")
+
+
+@cache
+def grammar() -> Lark:
+    """The parser of one or more statements."""
+    return Lark(grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True)
+
+
+def parse(source: Source, collector: Collector) -> t.Spec:
+    """Parse a whole spec. Every fault goes to `collector`; the statements that are sound are in the tree."""
+    pieces, faults = lexemes(source.text)
+    whole = Span(source, 0, len(source.text))
+    if not faults:
+        try:
+            return t.Spec(_statements(source, grammar().parse(blank(pieces)), 0), span=whole)
+        except (UnexpectedInput, RecursionError, _TooLong):
+            pass  # once more, statement by statement, to find every fault
+    statements: list[t.Statement] = []
+    for start, end in split(pieces):
+        try:
+            statements += _parse_chunk(source, start, end, collector)
+        except RecursionError:
+            collector.add(
+                "B012", "this nests too deeply", Span(source, start, end), help="divide it into several equations"
+            )
+    return t.Spec(tuple(statements), span=whole)
+
+
+def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> list[t.Statement]:
+    pieces, faults = lexemes(source.text, start, end)
+    if any(fault.kind == "unclosed" for fault in faults):
+        parts = resplit(source.text, start, end, KEYWORDS)
+        if len(parts) > 1:
+            return [s for a, b in parts for s in _parse_chunk(source, *_trim(source.text, a, b), collector)]
+    if faults:
+        quotes = [fault for fault in faults if fault.kind == "quote"]
+        for fault in quotes or faults:  # a string without its end swallows the brackets behind it
+            _report_bracket(source, fault, collector)
+        return []
+    try:
+        return list(_statements(source, grammar().parse(blank(pieces)), start))
+    except _TooLong as error:
+        collector.add("B013", "this number is too long", error.span, help="a whole number has at most 18 digits")
+        return []
+    except UnexpectedInput as error:
+        opening, closing = _braces(pieces)
+        if not opening < _offset(error) + start <= closing:
+            _report_syntax(source, error, start, end, collector)
+            return []
+        # the fault is inside the braces: each statement in them on its own
+        inside = [x for x in pieces if opening < x.start < closing]
+        found = len(collector.diagnostics)
+        for a, b in split(inside):
+            _parse_chunk(source, a, b, collector)
+        if len(collector.diagnostics) == found:
+            _report_syntax(source, error, start, end, collector)
+        return []
+
+
+def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
+    """Offsets of a statement's braces, opening and closing; both -1 where it has none."""
+    depth, opening = 0, -1
+    for piece in pieces:
+        if piece.text == "{":
+            opening = piece.start if depth == 0 else opening
+            depth += 1
+        elif piece.text == "}":
+            depth -= 1
+            if depth == 0:
+                return opening, piece.start
+    return -1, -1
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    body = text[start:end]
+    return start + len(body) - len(body.lstrip()), start + len(body.rstrip())
+
+
+def _offset(error: UnexpectedInput) -> int:
+    position = error.pos_in_stream
+    if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+        return int(error.token.end_pos or 0) if error.token.end_pos is not None else 0
+    return int(position or 0)
+
+
+def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -> None:
+    span = Span(source, fault.start, fault.end)
+    if fault.kind == "unclosed":
+        collector.add("B001", f"this `{span.text}` is never closed", span, help="add the closing bracket")
+    elif fault.kind == "stray":
+        collector.add("B002", f"this `{span.text}` closes nothing", span, help="remove it, or open it before")
+    elif fault.kind == "mismatch":
+        opened = Span(source, fault.opened or 0, (fault.opened or 0) + 1)
+        collector.add(
+            "B002",
+            f"`{span.text}` cannot close `{opened.text}`",
+            span,
+            labels=(Label(opened, "opened here"),),
+            help="close the inner bracket first",
+        )
+    else:
+        collector.add("B003", "this string does not end", span, help='end it with `"` on the same line')
+
+
+def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int, collector: Collector) -> None:
+    """One syntax fault, with what is known about it."""
+    if isinstance(error, UnexpectedCharacters):
+        begin, finish, message, help = _explain_character(source.text, start + int(error.pos_in_stream or 0))
+        collector.add("B011", message, Span(source, begin, finish), help=help)
+        return
+    assert isinstance(error, UnexpectedToken)
+    token = error.token
+    if token.start_pos is None:
+        span = Span(source, max(start, end - 1), end)
+    else:  # the end of the text borrows the place of the last token
+        span = Span(source, start + int(token.start_pos), start + int(token.end_pos or token.start_pos + 1))
+    message, help = explain(grammar(), error, span, source, start)
+    collector.add("B010", message, span, help=help)
+
+
+def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
+    """Start, end, message and help for a character that begins no word of the language."""
+    if number := re.compile(r"[0-9][0-9.]*(\w*)%?").match(text, at):
+        unit = number[1]
+        fits = unit in ("step", "steps", "epoch", "epochs")
+        help = f"put a blank before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
+        return (
+            at,
+            number.end(),
+            f"`{number[0]}` is no number",
+            help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`",
+        )
+    character = text[at]
+    if character == ">" and text[at - 1 : at] == "-":
+        return at - 1, at + 1, "an expression is expected before `->`", "an arrow joins two sides: `teacher -> student`"
+    shown = f"`{character}`" if character.isprintable() else f"the character U+{ord(character):04X}"
+    return at, at + 1, f"{shown} has no meaning here", _hint(character)
+
+
+def _hint(character: str) -> str:
+    groups = {
+        "'`‘’“”„«»": 'strings stand in double quotes: "text"',
+        "%": "a share is written with its number: 30%",
+        "<": "a match is written from teacher to student: `teacher -> student`",
+        ">→⟶⇒": "the arrow is written `->`",
+        "^²": "powers are written `**`",
+        "!": "there are no comparisons; comments begin with `#`",
+        "&|": "terms are added with `+`; there are no conditions",
+        "?": "there are no conditions",
+        "$": "a param is named without a sign; inside a string it is written `{name}`",
+        "\\": "a line runs on inside brackets, after an operator, or before a line that begins with one",
+        "−–—": "minus is written `-`",
+        "×·∗": "a product is written `*`",
+        "÷": "a quotient is written `/`",
+        "\ufeff": "save the file as UTF-8 without a byte order mark",
+    }
+    for characters, help in groups.items():
+        if character in characters:
+            return help
+    if unicodedata.category(character)[0] in "ZC":
+        return "replace it with an ordinary blank"
+    return "outside strings and comments a spec holds ASCII only; names are letters, digits and `_`"
+
+
+# ── lark's tree to ours ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _TooLong(Exception):
+    """A whole number with more digits than anything here can mean."""
+
+    def __init__(self, span: Span):
+        self.span = span
+
+
+def _statements(source: Source, tree: Tree, offset: int) -> tuple[t.Statement, ...]:
+    builder = _Builder(source, offset)
+    return tuple(builder.node(child) for child in tree.children if child is not None)
+
+
+class _Builder:
+    """Turns lark's trees into nodes; one method per rule or alias of the grammar that stays in its trees."""
+
+    def __init__(self, source: Source, offset: int):
+        self.source, self.offset = source, offset
+
+    def node(self, tree: Any) -> Any:
+        if tree is None:
+            return None
+        return getattr(self, "on_" + tree.data)(tree.children, self.span(tree.meta))
+
+    def nodes(self, trees: list[Any]) -> tuple[Any, ...]:
+        return tuple(self.node(x) for x in trees if x is not None)
+
+    def span(self, meta: Any) -> Span:
+        return Span(self.source, self.offset + meta.start_pos, self.offset + meta.end_pos)
+
+    def token(self, token: Token) -> Span:
+        return Span(self.source, self.offset + (token.start_pos or 0), self.offset + (token.end_pos or 0))
+
+    def named(self, token: Token) -> dict[str, Any]:
+        return {"name": str(token), "name_span": self.token(token)}
+
+    def text(self, token: Token) -> t.String:
+        return t.String(str(token)[1:-1], span=self.token(token))
+
+    def whole(self, token: Token) -> int:
+        if len(token) > 18:
+            raise _TooLong(self.token(token))
+        return int(token)
+
+    # statements
+    def on_version(self, c: list[Any], span: Span) -> t.Version:
+        return t.Version(self.whole(c[0]), span=span)
+
+    def on_import_(self, c: list[Any], span: Span) -> t.Import:
+        target, name = c
+        is_spec = isinstance(target, Token)
+        words = str(target)[1:-1] if is_spec else ".".join(str(x) for x in target.children)
+        if name is not None:
+            return t.Import(**self.named(name), target=words, is_spec=is_spec, span=span)
+        implied = Path(words).stem.replace("-", "_") if is_spec else words.rsplit(".", 1)[-1]
+        place = self.token(target) if is_spec else self.span(target.meta)
+        return t.Import(name=implied, name_span=place, target=words, is_spec=is_spec, span=span)
+
+    def on_param(self, c: list[Any], span: Span) -> t.Param:
+        return t.Param(**self.named(c[0]), type=c[1] and str(c[1]), default=self.node(c[2]), span=span)
+
+    def on_let(self, c: list[Any], span: Span) -> t.Let:
+        return t.Let(**self.named(c[0]), value=self.node(c[1]), span=span)
+
+    def _model(self, role: str, c: list[Any], span: Span) -> t.Model:
+        return t.Model(**self.named(c[0]), role=role, source=self.node(c[1]), block=self.node(c[2]), span=span)
+
+    def on_teacher(self, c: list[Any], span: Span) -> t.Model:
+        return self._model("teacher", c, span)
+
+    def on_student(self, c: list[Any], span: Span) -> t.Model:
+        return self._model("student", c, span)
+
+    def on_head(self, c: list[Any], span: Span) -> t.Head:
+        return t.Head(**self.named(c[0]), source=self.node(c[1]), span=span)
+
+    def on_data(self, c: list[Any], span: Span) -> t.Data:
+        return t.Data(**self.named(c[0]), source=self.node(c[1]), span=span)
+
+    def on_tap(self, c: list[Any], span: Span) -> t.Tap:
+        return t.Tap(**self.named(c[0]), value=self.node(c[1]), span=span)
+
+    def on_proj(self, c: list[Any], span: Span) -> t.Proj:
+        return t.Proj(**self.named(c[0]), value=self.node(c[1]), span=span)
+
+    def on_cache(self, c: list[Any], span: Span) -> t.Cache:
+        return t.Cache(**self.named(c[0]), value=self.node(c[1]), path=self.text(c[2]), span=span)
+
+    def on_sample(self, c: list[Any], span: Span) -> t.Sample:
+        return t.Sample(self.node(c[0]), self.node(c[1]), self.nodes(c[2:]), span=span)
+
+    def on_task(self, c: list[Any], span: Span) -> t.Task:
+        return t.Task(**self.named(c[0]), block=self.node(c[1]), span=span)
+
+    def on_stage(self, c: list[Any], span: Span) -> t.Stage:
+        return t.Stage(**self.named(c[0]), length=self.node(c[1]), block=self.node(c[2]), span=span)
+
+    def on_train(self, c: list[Any], span: Span) -> t.Train:
+        return t.Train(self.node(c[0]), span=span)
+
+    def on_equation(self, c: list[Any], span: Span) -> t.Equation:
+        return t.Equation(**self.named(c[0]), value=self.node(c[1]), span=span)
+
+    def on_function(self, c: list[Any], span: Span) -> t.Function:
+        return t.Function(**self.named(c[0]), parameters=self.nodes(c[1:-1]), value=self.node(c[-1]), span=span)
+
+    def on_parameter(self, c: list[Any], span: Span) -> t.Parameter:
+        return t.Parameter(**self.named(c[0]), default=self.node(c[1]), span=span)
+
+    def on_block(self, c: list[Any], span: Span) -> t.Block:
+        return t.Block(self.nodes(c), span=span)
+
+    # expressions
+    def on_arrow(self, c: list[Any], span: Span) -> t.Arrow:
+        return t.Arrow(self.node(c[0]), self.node(c[1]), span=span)
+
+    def on_via(self, c: list[Any], span: Span) -> t.Via:
+        return t.Via(self.node(c[0]), self.node(c[1]), span=span)
+
+    def on_binary(self, c: list[Any], span: Span) -> t.Binary:
+        return t.Binary(self.node(c[0]), str(c[1]), self.node(c[2]), span=span)
+
+    def on_negative(self, c: list[Any], span: Span) -> t.Negative:
+        return t.Negative(self.node(c[-1]), span=span)
+
+    def on_attribute(self, c: list[Any], span: Span) -> t.Attribute:
+        return t.Attribute(self.node(c[0]), str(c[1]), span=span)
+
+    def on_call(self, c: list[Any], span: Span) -> t.Call:
+        arguments = [self._argument(x) for x in c[1:] if x is not None]
+        return t.Call(self.node(c[0]), tuple(arguments), span=span)
+
+    def _argument(self, tree: Tree) -> t.Argument:
+        span = self.span(tree.meta)
+        if tree.data == "named":
+            return self.on_named(tree.children, span)
+        if tree.data == "pair":
+            return t.Argument(self.node(tree.children[1]), key=self.node(tree.children[0]), span=span)
+        return t.Argument(self.node(tree), span=span)
+
+    def on_named(self, c: list[Any], span: Span) -> t.Argument:
+        return t.Argument(self.node(c[1]), name=str(c[0]), name_span=self.token(c[0]), span=span)
+
+    def on_index(self, c: list[Any], span: Span) -> t.Index:
+        return t.Index(self.node(c[0]), self.nodes(c[1:]), span=span)
+
+    def on_slice(self, c: list[Any], span: Span) -> t.Slice:
+        part = {x.data: self.node(x.children[0]) for x in c if x is not None}
+        return t.Slice(part.get("from"), part.get("to"), part.get("by"), span=span)
+
+    def on_at(self, c: list[Any], span: Span) -> t.At:
+        return t.At(self.node(c[0]), self.text(c[-1]), len(c) == 3, span=span)
+
+    def on_name(self, c: list[Any], span: Span) -> t.Expression:
+        words: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+        word = str(c[0])
+        return t.Constant(words[word], span=span) if word in words else t.Name(word, span=span)
+
+    def on_int(self, c: list[Any], span: Span) -> t.Constant:
+        return t.Constant(self.whole(c[0]), span=span)
+
+    def on_float(self, c: list[Any], span: Span) -> t.Constant:
+        return t.Constant(float(c[0]), span=span)
+
+    def on_percent(self, c: list[Any], span: Span) -> t.Percent:
+        return t.Percent(float(str(c[0])[:-1]), span=span)
+
+    def on_duration(self, c: list[Any], span: Span) -> t.Duration:
+        number, unit = str(c[0]).split()
+        return t.Duration(float(number), unit.rstrip("s"), span=span)
+
+    def on_string(self, c: list[Any], span: Span) -> t.String:
+        return self.text(c[0])
+
+    def on_list(self, c: list[Any], span: Span) -> t.List:
+        return t.List(self.nodes(c), span=span)
+
+    def on_tuple(self, c: list[Any], span: Span) -> t.Tuple:
+        return t.Tuple(self.nodes(c), span=span)

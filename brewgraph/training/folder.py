@@ -1,0 +1,139 @@
+"""A run's folder: what lies where, written so that a crash never leaves a half file under a whole name.
+
+RUN/
+  spec.brew        the spec as it was run          resolved.json   params, hash, versions, models, data
+  metrics.jsonl    a line per logging interval and per evaluation
+  checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
+  student/         the finished student, as save_pretrained writes it, with its tokenizer
+  projections.safetensors    the finished projections
+  finished.json    the last evaluation, written last: a run without it is unfinished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brewgraph.diagnostics import RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run and the few ways in which they are written."""
+
+    path: Path
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """What `finished.json` says, or None for a run that has not ended."""
+        return read_json(self.path / "finished.json")
+
+    @property
+    def resolved(self) -> dict[str, Any] | None:
+        return read_json(self.path / "resolved.json")
+
+    def prepare(self) -> None:
+        """Make the folder, or say in one line why it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".write-test"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(
+                f"the run folder `{self.path}` cannot be written: {error.strerror}; name another with --out"
+            ) from error
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, so that nothing old is taken for new."""
+        for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+        for path in (self.checkpoints, self.student):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_text(self.path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def truncate_log(self, step: int) -> None:
+        """Drop the lines after a step: what a resumed run is going to write again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def writing_checkpoint(self, step: int) -> Iterator[Path]:
+        """A temporary folder that becomes the checkpoint when the block ends well."""
+        name = f"step-{step:06d}"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        temporary = self.checkpoints / f".{name}.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        sizes = {str(p.relative_to(temporary)): p.stat().st_size for p in sorted(temporary.rglob("*")) if p.is_file()}
+        for file in sizes:
+            with open(temporary / file, "rb") as handle:
+                os.fsync(handle.fileno())
+        write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
+        shutil.rmtree(self.checkpoints / name, ignore_errors=True)
+        temporary.rename(self.checkpoints / name)
+
+    def complete_checkpoints(self) -> list[tuple[int, Path]]:
+        """The checkpoints that are whole, oldest first: every file is there in the size that was written."""
+        found = []
+        for path in sorted(self.checkpoints.glob("step-*")):
+            said = read_json(path / "complete.json")
+            if said is not None and all(
+                (path / f).is_file() and (path / f).stat().st_size == size for f, size in said["files"].items()
+            ):
+                found.append((int(said["step"]), path))
+        return sorted(found)
+
+    def rotate(self, keep: int) -> None:
+        """Remove the oldest whole checkpoints, the last `keep` stay."""
+        for _, path in self.complete_checkpoints()[:-keep]:
+            shutil.rmtree(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one move."""
+    temporary = path.with_name(f".{path.name}.part")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError):
+        return None
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of a folder's files."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
