@@ -28,7 +28,7 @@ def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module]
 
     The global generators are left as they were.
     """
-    with _seeded(seed), _quiet():
+    with _seeded(seed), quiet_transformers():
         if blueprint.checkpoint is not None:
             try:
                 model, report = blueprint.model_class.from_pretrained(
@@ -133,8 +133,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' own progress bars and load reports stay silent while a model is loaded."""
+def quiet_transformers() -> Iterator[None]:
+    """transformers' own progress bars and load reports stay silent while a model is loaded or saved."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.disable_progress_bar()

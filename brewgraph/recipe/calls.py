@@ -7,7 +7,8 @@ from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, Operation
-from brewgraph.recipe.evaluate import Evaluator, Row, as_value, describe, pair
+from brewgraph.recipe.describe import as_value, describe
+from brewgraph.recipe.evaluate import Evaluator, pair
 from brewgraph.recipe.sources import DATA, MODELS
 from brewgraph.recipe.values import (
     FAULT,
@@ -19,6 +20,7 @@ from brewgraph.recipe.values import (
     Number,
     Project,
     Projector,
+    Row,
     Scheduled,
     Value,
     members,
@@ -28,7 +30,32 @@ from brewgraph.syntax import tree as t
 
 MASKS = ("none", "tokens", "pairs", "labels")
 LATER = frozenset(
-    ["emd", "fsp", "gram", "mmd", "pkd", "attn", "relation", "words", "softmax", "max", "token_mean", "batch_mean", "probabilities", "flsw", "cwsm", "stop", "rkd", "crd", "cosine", "piecewise", "after", "ema", "shift", "generate"]
+    [
+        "emd",
+        "fsp",
+        "gram",
+        "mmd",
+        "pkd",
+        "attn",
+        "relation",
+        "words",
+        "softmax",
+        "max",
+        "token_mean",
+        "batch_mean",
+        "probabilities",
+        "flsw",
+        "cwsm",
+        "stop",
+        "rkd",
+        "crd",
+        "cosine",
+        "piecewise",
+        "after",
+        "ema",
+        "shift",
+        "generate",
+    ]
 )
 """Functions of the language whose meaning is still to come."""
 ACROSS = ("sum", "mean")

@@ -10,12 +10,13 @@ from typing import Any
 from brewgraph.diagnostics import Collector, Label, listing, suggest
 from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe.calls import evaluate_call, evaluate_via, make_projector
-from brewgraph.recipe.configure import places, report_unknown, settle, written_arguments
-from brewgraph.recipe.evaluate import Evaluator, FactsOf, Row, as_value, describe, wrong_place
-from brewgraph.recipe.settings import LATER as LATER_SETTINGS
-from brewgraph.recipe.settings import OTHER_WORDS, Train
+from brewgraph.recipe.configure import places, settle, written_arguments
+from brewgraph.recipe.describe import as_value, describe, wrong_place
+from brewgraph.recipe.evaluate import Evaluator, FactsOf
+from brewgraph.recipe.settings import Train
 from brewgraph.recipe.sources import DATA, LATER_DATA, LATER_MODELS, MODELS, Builtin, Hf, Settings
-from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Match, ModelDeclaration, Projector, Value
+from brewgraph.recipe.training import train_settings
+from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Match, ModelDeclaration, Projector, Row, Value
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
@@ -61,7 +62,7 @@ def elaborate(
 class _Elaboration:
     def __init__(self, source: Source, params: Mapping[str, Any], collector: Collector, facts: FactsOf | None):
         self.source, self.given, self.collector = source, params, collector
-        self.evaluator = Evaluator(self, collector, facts)
+        self.evaluator = Evaluator(self, collector, facts, source)
         self.statements: dict[str, t.Named] = {}
         self.functions: dict[str, Span] = {}
         self.values: dict[str, Any] = {}
@@ -77,7 +78,7 @@ class _Elaboration:
         self._check_given(spec)
         for name, statement in self.statements.items():
             self.value_of(name, statement.name_span)
-        train = self._train(trains)
+        train = train_settings(trains, self.evaluator, self.statements)
         loss = self._loss(spec)
         models = {n: v for n, v in self.values.items() if isinstance(v, ModelDeclaration)}
         data = {n: v for n, v in self.values.items() if isinstance(v, DataDeclaration)}
@@ -364,48 +365,3 @@ class _Elaboration:
             return value if isinstance(value, Projector) else None
 
         return evaluate_via(self.evaluator, x, side, find, inline=not named)
-
-    # ── train ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _train(self, trains: list[t.Train]) -> Train | None:
-        written: dict[str, tuple[Any, Span]] = {}
-        for statement in trains[0].block.statements if trains else ():
-            if not isinstance(statement, t.Equation):
-                self.collector.add("B110", "`train` holds settings only", statement.span, help="write `name = value`")
-                continue
-            name, place = statement.name, statement.name_span
-            if name in LATER_SETTINGS:
-                self.collector.add("B901", f"the setting `{name}` is not supported yet", place)
-            elif name not in Train.model_fields:
-                report_unknown(name, place, Train.model_fields, self.collector, "`train`", OTHER_WORDS)
-            elif name in written:
-                self.collector.add("B125", f"`{name}` is given twice", place, help="remove one of them")
-            else:
-                value = self._train_value(name, statement.value)
-                if value is FAULT:
-                    continue
-                written[name] = (value, statement.value.span)
-        place = trains[0].span if trains else Span(self.source, 0, 0)
-        return settle(Train, written, place, self.collector, "train")
-
-    def _train_value(self, name: str, x: t.Expression) -> Any:
-        registry = Train.calls.get(name)
-        if registry is None:
-            if (
-                isinstance(x, t.Name)
-                and x.id not in self.statements
-                and Train.model_fields[name].annotation not in (int, float, bool)
-            ):
-                return x.id  # a bare word: precision = bf16
-            return self.evaluator.evaluate(x)
-        call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
-        word = call.function.id if isinstance(call.function, t.Name) else ""
-        if word not in registry:
-            help = suggest(word, registry) or f"there are {listing(registry)}"
-            return self.evaluator.fault(
-                "B101", f"there is no {name} `{call.function.span.text}`", call.function.span, help=help
-            )
-        written = written_arguments(
-            call, registry[word], lambda key, value: self.evaluator.evaluate(value), self.collector, word
-        )
-        return FAULT if written is None else settle(registry[word], written, x.span, self.collector, word) or FAULT

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
-from brewgraph.ops import OPERATIONS
+from brewgraph.recipe.describe import are_layers, as_value, describe, is_number
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
-from brewgraph.recipe.sources import DATA, MODELS, Layers
+from brewgraph.recipe.sources import Layers
 from brewgraph.recipe.values import (
     FAULT,
     Combine,
@@ -21,12 +21,11 @@ from brewgraph.recipe.values import (
     Length,
     Match,
     ModelDeclaration,
-    Number,
-    Scheduled,
+    Row,
     Take,
     Value,
 )
-from brewgraph.source import Span
+from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
 FEATURE_KINDS = {
@@ -46,13 +45,6 @@ FactsOf = Callable[[ModelDeclaration], ModelFacts | None]
 """What is known of a model before its weights are loaded, or None where nothing can be."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of a model's features, not yet indexed: `bert.hidden`."""
-
-    take: Take
-
-
 class Scope(Protocol):
     """What the evaluator asks of the spec's names."""
 
@@ -70,8 +62,8 @@ class Scope(Protocol):
 class Evaluator:
     """Evaluates expressions. Faults go to the collector once; the value is then `FAULT`, which spreads silently."""
 
-    def __init__(self, scope: Scope, collector: Collector, facts: FactsOf | None):
-        self.scope, self.collector, self.facts = scope, collector, facts
+    def __init__(self, scope: Scope, collector: Collector, facts: FactsOf | None, source: Source):
+        self.scope, self.collector, self.facts, self.source = scope, collector, facts, source
 
     def fault(self, code: str, message: str, place: Span, **more: Any) -> Any:
         self.collector.add(code, message, place, **more)
@@ -133,7 +125,7 @@ class Evaluator:
         source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
         if source is FAULT or target is FAULT:
             return FAULT
-        if _layers(source) and _layers(target):
+        if are_layers(source) and are_layers(target):
             if len(source) != len(target):
                 message = f"a layer map needs as many layers on both sides: {len(source)} and {len(target)}"
                 return self.fault("B201", message, x.span, help="pair each layer with one other")
@@ -308,7 +300,7 @@ class Evaluator:
         left, right = sides
         if left is FAULT or right is FAULT:
             return FAULT
-        if _is_number(left) and _is_number(right):
+        if is_number(left) and is_number(right):
             return self._fold(operator, left, right, place)
         if isinstance(left, Group) or isinstance(right, Group):
             return pair(left, right, place, self, lambda a, b: self.combine(operator, (a, b), place))
@@ -380,43 +372,3 @@ def pair(left: Any, right: Any, place: Span, evaluator: Evaluator, function: Cal
             return Group(None, span=place)
         items = tuple(function(a, right) if group is left else function(left, a) for a in group.items)
     return FAULT if FAULT in items else Group(items, span=place)
-
-
-def as_value(x: Any, place: Span) -> Value | None:
-    """A plain number as a value; None for what training cannot compute with."""
-    if _is_number(x):
-        return Number("number", float(x), span=place)
-    return x if isinstance(x, Value) else None
-
-
-def describe(x: Any) -> str:
-    """What a value is, in the words of a message."""
-    if isinstance(x, Scheduled):
-        return "a schedule"
-    if isinstance(x, Value):
-        return {"loss": "a loss", "labels": "labels", "logits": "logits", "hidden": "hidden states"}.get(
-            x.kind, f"a {x.kind}"
-        )
-    named: dict[type, str] = {
-        Group: "a list", Row: "a row of features", LayerMap: "a layer map", Match: "a match", Length: "a length",
-        ModelDeclaration: "a model", DataDeclaration: "a data set", tuple: "a list", str: "a string", bool: "a truth value",
-        int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
-    }  # fmt: skip
-    return next((words for kind, words in named.items() if isinstance(x, kind)), type(x).__name__)
-
-
-def wrong_place(name: str) -> str:
-    """Help for a name that exists, but not as a value."""
-    if name in OPERATIONS:
-        return f"`{name}` is an operation: write `{name}(teacher -> student)`"
-    if name in MODELS or name in DATA:
-        return f"`{name}` is a source: write `{name}(…)`"
-    return ""
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool)
-
-
-def _layers(x: Any) -> bool:
-    return isinstance(x, tuple) and bool(x) and all(isinstance(i, int) and not isinstance(i, bool) for i in x)

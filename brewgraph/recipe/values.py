@@ -77,6 +77,13 @@ class Take(Value):
 
 
 @dataclass(frozen=True)
+class Row:
+    """A row of a model's features, not yet indexed: `bert.hidden`."""
+
+    take: Take
+
+
+@dataclass(frozen=True)
 class Labels(Value):
     """The labels of a data set."""
 

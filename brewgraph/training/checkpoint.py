@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError
+from brewgraph.models.loading import quiet_transformers
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.folder import RunFolder
 
@@ -21,7 +22,8 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     if isinstance(student, PreTrainedModel):
-        student.save_pretrained(temporary)
+        with quiet_transformers():
+            student.save_pretrained(temporary)
     else:
         temporary.mkdir(parents=True)
         save_file({k: v.contiguous() for k, v in student.state_dict().items()}, temporary / "model.safetensors")
