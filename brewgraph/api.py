@@ -1,4 +1,7 @@
-"""The public verbs: `load`, `check`, `run`, `format`. Each is a few lines; the rooms below do the work."""
+"""The public verbs: `load`, `check`, `run`, `format_text`. Each is a few lines; the rooms below do the work.
+
+The rooms are imported when a verb is called, so that `import brewgraph`, and with it the command, begins at once.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.project.check import Checked, read_spec
-from brewgraph.project.check import check as _check
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
+    from brewgraph.project.check import Checked
     from brewgraph.project.run import RunResult
     from brewgraph.recipe.elaborate import Recipe
     from brewgraph.runtime.distiller import Distiller
@@ -46,8 +48,8 @@ class LoadedRecipe:
     def build(self, *, allow_python: bool = False, **models: nn.Module) -> Distiller:
         """The loss as a torch module: `distiller(batch).loss.backward()`.
 
-        Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The others
-        are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
+        Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
+        others are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
         """
         from brewgraph.project.build import Workshop
         from brewgraph.project.run import finished_teachers
@@ -58,19 +60,25 @@ class LoadedRecipe:
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
-    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault that was found."""
-    return LoadedRecipe(_check(read_spec(path), params))
+    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found."""
+    from brewgraph.project.check import check, read_spec
+
+    return LoadedRecipe(check(read_spec(path), params))
 
 
 def loads(text: str, /, **params: Any) -> LoadedRecipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
-    return LoadedRecipe(_check(Source(text), params))
+    from brewgraph.project.check import check
+
+    return LoadedRecipe(check(Source(text), params))
 
 
 def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
     """Everything that is wrong with a spec, errors and warnings, in the order of the text; empty where nothing is."""
+    from brewgraph.project.check import check, read_spec
+
     try:
-        return _check(read_spec(path), params).warnings
+        return check(read_spec(path), params).warnings
     except SpecError as error:
         return error.diagnostics
 
@@ -81,13 +89,16 @@ def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **optio
     """
     from dataclasses import fields
 
+    from brewgraph.project.check import read_spec
     from brewgraph.project.run import Options
     from brewgraph.project.run import run as _run
     from brewgraph.training.reporter import LogReporter
 
     reporter = options.pop("reporter", None) or LogReporter()
     names = {f.name for f in fields(Options)}
-    own = {k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names}
+    own: dict[str, Any] = {
+        k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names
+    }
     rest = {k: v for k, v in options.items() if k not in names}
     return _run(read_spec(path), {**rest, **(params or {})}, Options(**own), reporter)
 

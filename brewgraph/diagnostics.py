@@ -124,6 +124,8 @@ class Collector:
         note: str = "",
         labels: tuple[Label, ...] = (),
     ) -> None:
+        if code == "B901" and not help:
+            help = "leave it out: this version of brewgraph cannot do it, and would not pass over it in silence"
         found = Diagnostic(code, message, span, help, note, labels)
         if found not in self.diagnostics:
             self.diagnostics.append(found)
@@ -160,7 +162,7 @@ def listing(words: Iterable[str]) -> str:
 def render(diagnostic: Diagnostic, paint: Any = None) -> str:
     """The diagnostic as text: head, place, the lines with carets, help.
 
-    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `caret`, `second`, `help`); left out, plain.
+    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); left out, plain.
     """
     paint = paint or (lambda text, role: text)
     severity = diagnostic.severity
@@ -189,7 +191,7 @@ def render(diagnostic: Diagnostic, paint: Any = None) -> str:
 
 
 def _underline(text: str, row: int, marks: list, severity: str, paint: Any) -> list[str]:
-    """The caret lines under one line of source: all marks on the first, their words to the right or below."""
+    """The caret lines under one line of source: words stand behind their marks where they fit, else below them."""
     spots = []
     for span, sign, words in marks:
         if span.position[0] == row:
@@ -197,20 +199,24 @@ def _underline(text: str, row: int, marks: list, severity: str, paint: Any) -> l
             width = max(1, min(span.end - span.start, len(text) - start))
             spots.append((start, width, sign, words))
     spots.sort()
-    plain, painted = "", ""
-    for start, width, sign, _ in spots:
-        gap = "".join("\t" if c == "\t" else " " for c in text[len(plain) : start].ljust(max(0, start - len(plain))))
-        if start < len(plain):
+    column, painted = 0, ""
+    below = []
+    for i, (start, width, sign, words) in enumerate(spots):
+        role = severity if sign == "^" else "second"
+        if start < column:
+            below.append(_indent(text, 0, start) + paint(words, role))
             continue
-        plain += gap + sign * width
-        painted += gap + paint(sign * width, severity if sign == "^" else "second")
-    last = spots[-1]
-    if last[3]:
-        painted += " " + paint(last[3], severity if last[2] == "^" else "second")
-    below = [
-        "".join("\t" if c == "\t" else " " for c in text[:start].ljust(start))
-        + paint(words, severity if sign == "^" else "second")
-        for start, _, sign, words in spots[:-1]
-        if words
-    ]
+        painted += _indent(text, column, start) + paint(sign * width, role)
+        column = start + width
+        room = spots[i + 1][0] - column if i + 1 < len(spots) else len(words) + 2
+        if words and len(words) + 2 <= room:
+            painted += " " + paint(words, role)
+            column += 1 + len(words)
+        elif words:
+            below.append(_indent(text, 0, start) + paint(words, role))
     return [painted, *below]
+
+
+def _indent(text: str, start: int, end: int) -> str:
+    """Blanks as wide as a stretch of the line, tabs kept."""
+    return "".join("\t" if c == "\t" else " " for c in text[start:end].ljust(end - start))

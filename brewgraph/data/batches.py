@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -22,6 +22,10 @@ def derive_seed(*parts: str | float) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+_STRETCH = 50
+"""Batches whose rows are sorted by length together."""
+
+
 class BatchOrder(Sampler[list[int]]):
     """A batch sampler: lists of row numbers, one for each global batch of an epoch, holding this rank's share of it.
 
@@ -29,6 +33,9 @@ class BatchOrder(Sampler[list[int]]):
     gets a contiguous share, and where it does not divide evenly the first ranks get one row more. The last batch may be
     smaller, and is left out with `drop_last`; on several ranks it is also left out where it has fewer rows than there
     are ranks, so that every rank yields equally many batches and none of them is empty.
+
+    With `lengths`, one per row, shuffled batches hold rows of like length, so that little of them is padding: the rows
+    are shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
 
     With `shuffle` the order is drawn anew in every epoch; without, it is that of the rows, as for evaluation. Nothing
     is taken from a global generator. Raises `RunError` where a batch cannot be shared by that many ranks.
@@ -44,6 +51,7 @@ class BatchOrder(Sampler[list[int]]):
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
+        lengths: Sequence[int] | None = None,
     ):
         if rows < 0 or batch < 1 or not 0 <= rank < world:
             raise ValueError(f"no order of batches with {rows=}, {batch=}, {rank=}, {world=}")
@@ -51,6 +59,7 @@ class BatchOrder(Sampler[list[int]]):
             raise RunError(f"a batch of {batch} cannot be shared by {world} processes: use batch={world} or more")
         self.rows, self.batch, self.seed = rows, batch, seed
         self.shuffle, self.drop_last, self.rank, self.world = shuffle, drop_last, rank, world
+        self.lengths = None if lengths is None else numpy.asarray(lengths)
         self.epoch = 0
         self.start = 0
 
@@ -78,13 +87,23 @@ class BatchOrder(Sampler[list[int]]):
     def _order(self) -> numpy.ndarray:
         if not self.shuffle:
             return numpy.arange(self.rows)
-        return numpy.random.default_rng(derive_seed(self.seed, self.epoch)).permutation(self.rows)
+        generator = numpy.random.default_rng(derive_seed(self.seed, self.epoch))
+        order = generator.permutation(self.rows)
+        if self.lengths is None:
+            return order
+        stretch = _STRETCH * self.batch
+        parts = (order[i : i + stretch] for i in range(0, self.rows, stretch))
+        order = numpy.concatenate([part[numpy.argsort(-self.lengths[part], kind="stable")] for part in parts])
+        # the last batch may be smaller and stays at the end
+        whole = self.rows // self.batch
+        batches = order[: whole * self.batch].reshape(whole, self.batch)
+        return numpy.concatenate([generator.permutation(batches).ravel(), order[whole * self.batch :]])
 
 
 def loader(dataset: datasets.Dataset, order: BatchOrder, collator: Callable[[list[Any]], Any]) -> DataLoader[Any]:
     """Batches of `dataset` in that `order`, made by `collator` in this process; pinned memory where there is a GPU."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # a datasets.Dataset is a map-style data set in all but its base class
+        dataset,
         batch_sampler=order,
         collate_fn=collator,
         num_workers=0,

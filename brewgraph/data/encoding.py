@@ -144,6 +144,12 @@ def encode(split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.D
         )
 
 
+def row_lengths(encoded: datasets.Dataset) -> list[int]:
+    """Tokens of each row of `encode`, in its longest encoding."""
+    columns = [column for column in encoded.column_names if column.endswith("/input_ids")]
+    return [max(map(len, row)) for row in zip(*(encoded[column][:] for column in columns), strict=True)]
+
+
 class Collator:
     """Rows of `encode` to one batch of tensors, padded to its longest row with each tokenizer's own padding.
 

@@ -18,6 +18,8 @@ from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.features import Shape
 from brewgraph.source import Span
 
+MASKS = {"token": ("tokens",), "pair": ("pairs",), "label": ("labels",)}
+"""The masks that can choose among the units of a loss; `none` always can."""
 DEFAULT_MASKS = {"token": "tokens", "pair": "pairs", "label": "labels"}
 
 
@@ -54,7 +56,7 @@ class _Builder:
         return key
 
     def build(self, value: v.Value, wanted: Shape | None = None) -> str:
-        """The key of a value's node. `wanted` is the shape on the other side of an arrow, for projections without sizes."""
+        """The key of a value's node. `wanted` is the shape on the arrow's other side, for projections without sizes."""
         # by object, not by equality: merging equal nodes is a pass of its own
         if id(value) not in self.built:
             self.held.append(value)
@@ -76,18 +78,19 @@ class _Builder:
             case v.Combine():
                 inputs = tuple(self.build(operand, wanted) for operand in x.operands)
                 shapes = [s for key in inputs if (s := self.nodes[key].shape)]
-                for other in shapes[1:]:
-                    self._same_shape(shapes[0], other, x)
                 shape = shapes[0] if shapes else () if x.kind in ("loss", "schedule", "number") else None
+                if not all(self._same_shape(shapes[0], other, x) for other in shapes[1:]):
+                    shape = None
                 return self.add(n.Combine(inputs, x.operator, shape=shape, span=x.span))
             case v.Apply():
                 return self._apply(x)
         raise AssertionError(type(x).__name__)
 
-    def _same_shape(self, one: Shape, other: Shape, x: v.Combine) -> None:
+    def _same_shape(self, one: Shape, other: Shape, x: v.Combine) -> bool:
         if one != other:
             message = f"shapes differ: {_show(one)} and {_show(other)}"
             self.collector.add("B204", message, x.span, help="only values of one shape can be joined")
+        return one == other
 
     # ── features ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,11 +104,15 @@ class _Builder:
         return self.add(n.Tap((self.add(forward),), x.model, x.feature, shape=self._shape(x), span=x.span))
 
     def _shape(self, x: v.Take) -> Shape | None:
-        known = self.facts(self.recipe.models[x.model])
+        model = self.recipe.models[x.model]
+        known = self.facts(model)
         try:
             return known.shape(x.feature) if known else None
         except SourceFault as fault:
-            self.collector.add(fault.code, fault.message, x.span, help=fault.help)
+            # a model that cannot be built at all is at fault where it is declared, not where it is used
+            place = model.span if fault.code == "B306" else x.span
+            help = fault.help or "correct the configuration" if fault.code == "B306" else fault.help
+            self.collector.add(fault.code, fault.message, place, help=help or "take another feature, or tap another module")
             return None
 
     def _project(self, x: v.Project, wanted: Shape | None) -> str:
@@ -154,7 +161,8 @@ class _Builder:
         shapes = self.nodes[source].shape, self.nodes[target].shape
         kinds = _kind(x.source.kind, shapes[0]), _kind(x.target.kind, shapes[1])
         unit = operation.unit(*kinds)
-        if unit is None and "tensor" not in kinds:
+        unknown = [kind == "tensor" and shape is None for kind, shape in zip(kinds, shapes, strict=True)]
+        if unit is None and not any(unknown):
             message = f"`{x.operation}` does not compare {kinds[0]} with {kinds[1]}"
             takes = ", ".join(f"{a} -> {b}" for a, b in operation.takes)
             self.collector.add("B210", message, x.span, help=f"it takes {takes}")
@@ -164,6 +172,8 @@ class _Builder:
             unit = "token"
         self._check_sides(x, operation.same, kinds, shapes)
         self._check_tokens(x, unit)
+        self._check_mask(x, unit)
+        self._check_direction(x)
         inputs = [source, target]
         which = x.mask or DEFAULT_MASKS.get(unit)
         if which is not None:
@@ -171,6 +181,25 @@ class _Builder:
         options = tuple(name for name, _ in x.options)
         inputs += [self.build(value) for _, value in x.options]
         return self.add(n.Loss(tuple(inputs), x.operation, unit, which is not None, options, shape=(), span=x.span))
+
+    def _check_direction(self, x: v.Apply) -> None:
+        """An arrow leads to what is trained; one that leads from it is legal (a divergence turned round), and rare."""
+        roles = [
+            {self.recipe.models[t.model].role for t in v.walk(side) if isinstance(t, v.Take)}
+            for side in (x.source, x.target)
+        ]
+        if roles[1] == {"teacher"} and "student" in roles[0]:
+            message = "this arrow leads from the student to the teacher"
+            help = f"turn it round: `{x.target.span.text} -> {x.source.span.text}`"
+            self.collector.add("W202", message, x.source.span.to(x.target.span), help=help)
+
+    def _check_mask(self, x: v.Apply, unit: str) -> None:
+        fits = MASKS.get(unit, ())
+        if x.mask is None or x.mask == "none" or x.mask in fits:
+            return
+        message = f"`{x.operation}` gives one value per {unit} here, which `mask={x.mask}` cannot choose from"
+        words = f"write `mask={fits[0]}`, or leave it out" if fits else "leave `mask` out: every example counts"
+        self.collector.add("B217", message, x.span, help=words)
 
     def _mask(self, which: str, x: v.Apply) -> str:
         """Masks come from the side that is trained: the encoding of the model on the right, or else on the left."""
@@ -196,6 +225,8 @@ class _Builder:
                 "classes": "both models need the same classes: `labels=[…]` on the student, or another teacher",
                 "heads": "give the student as many heads: `num_attention_heads=…`",
             }[axis]
+            if isinstance(x.target, v.Project):
+                help = f"let the projection end in {one[at]}: `linear(… -> {one[at]})`, or leave its sizes out"
             message = (
                 "widths differ and nothing projects between them"
                 if axis == "width"
@@ -213,7 +244,10 @@ class _Builder:
         known = [self.facts(self.recipe.models[t.model]) for t in takes if t]
         if known[0] is None or known[1] is None or known[0].tokenizer == known[1].tokenizer:
             return
-        help = f"give the student the teacher's tokenizer: tokenizer={takes[0].model}; or match what has no tokens (`pooled`, `logits`)"
+        help = (
+            f"give the student the teacher's tokenizer: tokenizer={takes[0].model}; "
+            "or match what has no tokens (`pooled`, `logits`)"
+        )
         labels = (Label(x.source.span, "other tokens"),)
         self.collector.add(
             "B214", "the two models cut the text into different tokens", x.target.span, labels=labels, help=help

@@ -1,7 +1,7 @@
 """The nodes of a graph: what each one is, what it is computed from, and what makes two of them the same.
 
-Keys of `inputs` name other nodes. `content()` is what a node's hash stands on: never a name that the user chose freely, never
-a place in the text, so that renaming and reordering leave it alone.
+Keys of `inputs` name other nodes. `content()` is what a node's hash stands on: never a name that the user chose freely,
+never a place in the text, so that renaming and reordering leave it alone.
 """
 
 from __future__ import annotations

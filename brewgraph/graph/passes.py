@@ -1,6 +1,7 @@
 """Passes over a graph: each is a function named by a verb, from a graph to a graph. Nothing else rewrites one.
 
-A graph is a frozen `networkx.DiGraph`. Each node has its `Node` under `"node"`; edges lead from what is used to what uses it.
+A graph is a frozen `networkx.DiGraph`. Each node has its `Node` under `"node"`; edges lead from what is used to what
+uses it.
 `graph.graph` holds `objective` (the key of the loss) and `terms` (name -> key of each reported scalar).
 """
 
@@ -25,7 +26,8 @@ def assemble(nodes: Mapping[str, Node], objective: str, terms: Mapping[str, str]
         graph.add_node(key, node=node)
     for key, node in nodes.items():
         graph.add_edges_from((used, key) for used in node.inputs)
-    return nx.freeze(graph)
+    frozen: nx.DiGraph = nx.freeze(graph)
+    return frozen
 
 
 def node(graph: nx.DiGraph, key: str) -> Node:

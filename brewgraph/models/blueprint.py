@@ -1,11 +1,11 @@
-"""What a model is going to be, decided from configurations alone: class, configuration, where weights and tokens come from."""
+"""What a model is going to be, decided from configurations alone: class, configuration, weights, tokens."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _VOCABULARY = 8000
 
 @dataclass(frozen=True)
 class Tokens:
-    """How text becomes tokens: from a folder or hub name, or (`name` None) a WordPiece vocabulary trained on the data."""
+    """How text becomes tokens: from a folder or hub name, or (`name` None) a vocabulary trained on the data."""
 
     name: str | None
     revision: str | None = None
@@ -73,7 +73,7 @@ class Blueprint:
             "AutoModelForQuestionAnswering",
         ):
             return ()
-        return tuple(str(self.config.id2label[i]) for i in range(self.config.num_labels))
+        return tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
 
     def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:
         """The same model from scratch for a vocabulary that is known now."""
@@ -92,7 +92,7 @@ def blueprint(
     classes: Sequence[str],
     inherited: Tokens | None,
 ) -> Blueprint:
-    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, where there is one."""
+    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, if any."""
     auto_class = AUTO_CLASSES[source.task or task_of(features)]
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
@@ -129,25 +129,35 @@ def _named_tokens(source: Hf, folder: Path) -> Tokens | None:
 
 
 @lru_cache(maxsize=32)
-def _read_config(name: str, revision: str | None) -> PreTrainedConfig:
+def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(name, revision=revision)
+        found: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+        return found
     except (OSError, ValueError, KeyError) as error:
         if Path(name).is_dir():
-            raise SourceFault("B310", f"the folder `{name}` holds no model: {_first_line(error)}", field="name",
-                              help="it needs config.json, weights and a tokenizer, as save_pretrained writes them") from error  # fmt: skip
+            raise SourceFault(
+                "B310",
+                f"the folder `{name}` holds no model: {_first_line(error)}",
+                field="name",
+                help="it needs config.json, weights and a tokenizer, as save_pretrained writes them",
+            ) from error
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_local:
             raise SourceFault(
                 "B310", f"there is no folder `{name}`", field="name", help="paths start at the spec's folder"
             ) from error
-        raise SourceFault("B311", f"the configuration of `{name}` cannot be reached: {_first_line(error)}", field="name",
-                          help="check the name, connect to the hub, or name a local folder") from error  # fmt: skip
+        raise SourceFault(
+            "B311",
+            f"the configuration of `{name}` cannot be reached: {_first_line(error)}",
+            field="name",
+            help="check the name, connect to the hub, or name a local folder",
+        ) from error
 
 
 def _config_of(name: str, source: Hf) -> PreTrainedConfig:
-    config = _read_config(name, source.revision)
-    return type(config).from_dict(config.to_dict())
+    config = _read_config(name, source.revision, _stamp(name))
+    copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
+    return copy
 
 
 def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
@@ -183,7 +193,7 @@ def _needs_labels(source: Hf, config: PreTrainedConfig, labels: Sequence[str]) -
     return (
         bool(source.labels)
         or config.num_labels != len(labels)
-        or set(config.label2id) == {f"LABEL_{i}" for i in range(len(labels))}
+        or set(config.label2id or {}) == {f"LABEL_{i}" for i in range(len(labels))}
     )
 
 
@@ -194,9 +204,21 @@ def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: s
     return config
 
 
-@cache
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """A tokenizer by folder or hub name; a `SourceFault` where there is none."""
+    return _load_tokenizer(name, revision, _stamp(name))
+
+
+def _stamp(name: str) -> object:
+    """What changes when the files of a local folder do: a long session must not go on with those of before."""
+    files = Path(name).glob("*.*") if Path(name).is_dir() else ()
+    return tuple(
+        sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.suffix in (".json", ".txt"))
+    )
+
+
+@lru_cache(maxsize=32)
+def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError) as error:

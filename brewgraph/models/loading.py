@@ -39,8 +39,12 @@ def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module]
                     output_loading_info=True,
                 )
             except OSError as error:
-                raise SourceFault("B315", f"no weights can be loaded from `{blueprint.checkpoint}`: {str(error).splitlines()[0]}",
-                                  field="name", help="the folder needs model.safetensors, as save_pretrained writes it") from error  # fmt: skip
+                raise SourceFault(
+                    "B315",
+                    f"no weights can be loaded from `{blueprint.checkpoint}`: {str(error).splitlines()[0]}",
+                    field="name",
+                    help="the folder needs model.safetensors, as save_pretrained writes it",
+                ) from error
             _check_loaded(model, report, blueprint)
         else:
             model = blueprint.model_class.from_config(blueprint.config)
@@ -83,6 +87,7 @@ def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> 
     moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
     theirs = donor.state_dict()
     copied: list[str] = []
+    left: list[str] = []
     with torch.no_grad():
         for name, own in model.state_dict().items():
             prefix = next((p for p in moved if name.startswith(p)), None)
@@ -91,8 +96,16 @@ def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> 
                 own.copy_(theirs[other])
                 copied.append(name)
             elif prefix:
-                raise SourceFault("B316", f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
-                                  field="init", help="start from a model of the same architecture and width")  # fmt: skip
+                raise SourceFault(
+                    "B316",
+                    f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
+                    field="init",
+                    help="start from a model of the same architecture and width",
+                )
+            else:
+                left.append(name)
+    if left:
+        log.info("init: starts at random: %s", ", ".join(left))
     return copied
 
 
@@ -100,9 +113,9 @@ def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.
     """The module that a factory returns. Only installed packages are imported, unless `allow` says otherwise."""
     module_name, _, path = source.target.partition(":")
     top = module_name.partition(".")[0]
-    if not allow and top not in importlib.metadata.packages_distributions():
+    if not allow and not _is_installed(top):
         raise RunError(
-            f"`{source.target}` is not an installed package; run with --allow-python to import it from the spec's folder"
+            f"`{source.target}` is in no installed package; run with --allow-python to import it from the spec's folder"
         )
     if allow and str(folder.resolve()) not in sys.path:
         sys.path.insert(0, str(folder.resolve()))
@@ -123,6 +136,17 @@ def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.
     if not isinstance(made, nn.Module):
         raise SourceFault("B317", f"`{source.target}` gave {type(made).__name__}, not a torch module", field="target")
     return made
+
+
+def _is_installed(top: str) -> bool:
+    """Whether a package of this name is installed; one installed in place lists no modules, its own name has to do."""
+    if top in importlib.metadata.packages_distributions():
+        return True
+    try:
+        importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from brewgraph.ops.registry import operation
         "vector -> vector": "example",
     },
     same=("classes", "width", "heads"),
-    source="Ba, Caruana 2014, arXiv:1312.6184, eq. 1 (logits); Jiao et al. 2020, arXiv:1909.10351, eq. 7 and 8 (attention, hidden)",
+    source="Ba, Caruana 2014, arXiv:1312.6184, eq. 1 (logits); "
+    "Jiao et al. 2020, arXiv:1909.10351, eq. 7 and 8 (attention, hidden)",
     T=("number", "temperature: both sides are divided by it (logits)"),
 )
 def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:

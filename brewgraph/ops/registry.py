@@ -1,7 +1,7 @@
 """How an operation is declared: one decorated function says all there is to know about it.
 
-The check reads its kinds, the docs its words, the runtime its maths. Nothing here, and nothing at the top of a module in
-this folder, imports torch: the maths does when it is called.
+The check reads its kinds, the docs its words, the runtime its maths. Nothing here, and nothing at the top of a module
+in this folder, imports torch: the maths does when it is called.
 
 Shape suffixes of tensor names: B examples, L tokens, H width, C classes, N heads; X any leading axes.
 """
@@ -88,7 +88,8 @@ def operation(
         pairs: dict[tuple[str, str], str] = {}
         for pair, unit in takes.items():
             left, right = pair.split(" -> ")
-            assert {left, right} <= KINDS.keys() and unit in UNITS, f"{name}: unknown kind or unit in {pair}: {unit}"
+            assert {left, right} <= KINDS.keys(), f"{name}: unknown kind in {pair}"
+            assert unit in UNITS, f"{name}: unknown unit {unit}"
             pairs[left, right] = unit
         summary, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\n")
         assert summary, f"{name}: a docstring is needed"

@@ -9,7 +9,8 @@ from brewgraph.ops.registry import operation
 
 @operation(
     takes={"hidden -> hidden": "pair"},
-    source="Huang, Wang 2017, arXiv:1707.01219, eq. 7: neuron selectivity transfer with the squared inner product as kernel",
+    source="Huang, Wang 2017, arXiv:1707.01219, eq. 7: neuron selectivity transfer, "
+    "with the squared inner product as kernel",
 )
 def nst(source: Any, target: Any, *, layout: Any) -> Any:
     """Squared distance of the two sides' Gram matrices over tokens, each divided by its width: (X Xᵀ / H) per pair."""

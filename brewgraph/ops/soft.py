@@ -18,12 +18,12 @@ _TEMPERATURE = ("number", "temperature: both sides' logits are divided by it")
         "attention -> attention": "token",
     },
     same=("classes", "heads"),
-    source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); labels: the usual "
-    "cross-entropy; attention: Jiao et al. 2020 variant on probabilities",
+    source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
+    "labels: the usual cross-entropy; attention: Jiao et al. 2020 variant on probabilities",
     T=_TEMPERATURE,
 )
 def ce(source: Any, target: Any, *, T: Any = 1.0) -> Any:
-    """Cross-entropy from a distribution, or from labels, to logits: -Σ p log q, p = softmax(from / T), q = softmax(to / T).
+    """Cross-entropy from a distribution or from labels: -Σ p log q, p = softmax(from / T), q = softmax(to / T).
 
     There is no factor T²: its gradient shrinks by about T² as T grows; `kd` has the factor.
     Labels of -100 are left out. Attention probabilities are taken as they are, summed over keys, averaged over heads.
@@ -49,7 +49,10 @@ def ce(source: Any, target: Any, *, T: Any = 1.0) -> Any:
     T=_TEMPERATURE,
 )
 def kl(source: Any, target: Any, *, T: Any = 1.0) -> Any:
-    """Divergence of the second distribution from the first: Σ p (log p - log q); zero where they agree. No factor T²."""
+    """Divergence of the second distribution from the first: Σ p (log p - log q); zero where they agree.
+
+    There is no factor T²; `kd` has it.
+    """
     from torch.nn import functional as F
 
     log_p_X_C, log_q_X_C = F.log_softmax(source / T, dim=-1), F.log_softmax(target / T, dim=-1)

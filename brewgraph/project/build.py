@@ -21,7 +21,7 @@ from brewgraph.graph.passes import node
 from brewgraph.models.blueprint import Blueprint, load_tokenizer, tokenizer_fingerprint
 from brewgraph.models.loading import build_model, build_python
 from brewgraph.project.check import Checked
-from brewgraph.recipe.sources import Brew, Python
+from brewgraph.recipe.sources import Brew, Hf, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.loop import Material
@@ -89,7 +89,6 @@ class Workshop:
         return self._tokenizers[name]
 
     def _find_tokenizer(self, name: str) -> PreTrainedTokenizerBase:
-        model = self.recipe.models[name]
         if name in self.teachers:
             return load_tokenizer(str(self.teachers[name]))
         blueprint = self.blueprint(name)
@@ -134,7 +133,10 @@ class Workshop:
             blueprint = replace(blueprint, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
         if blueprint.checkpoint is None:
             tokenizer = self.tokenizer(model.name)
-            blueprint = blueprint.with_vocabulary(len(tokenizer), tokenizer)
+            named = isinstance(model.source, Hf) and model.source.name is not None
+            if not named or blueprint.config.vocab_size < len(tokenizer):
+                # a named configuration may hold more places than there are tokens: another model's rows still fit it
+                blueprint = blueprint.with_vocabulary(len(tokenizer), tokenizer)
         elif model.name in self.teachers:
             blueprint = blueprint.with_vocabulary(len(self.tokenizer(model.name)), self.tokenizer(model.name))
         donors = {blueprint.init.model: self.model(blueprint.init.model)} if blueprint.init else {}
@@ -145,7 +147,7 @@ class Workshop:
         self.models.pop(self.recipe.student.name, None)
 
     def distiller(self, checked: Checked | None = None) -> Distiller:
-        """The module that training lowers the loss of; `checked` is the same spec reduced, where not the whole is meant."""
+        """The module whose loss training lowers; `checked` is the same spec reduced, where not the whole is meant."""
         graph = (checked or self.checked).graph
         if graph is None:
             raise UsageError("the spec names models that cannot be reached; see the warnings of its check")
@@ -159,22 +161,27 @@ class Workshop:
     def encodings(
         self, names: Sequence[str], modules: Mapping[str, nn.Module] | None = None
     ) -> tuple[list[Encoding], dict[str, str]]:
-        """One encoding per distinct tokenizer and length, and for each model the key of its own.
+        """One encoding per distinct tokenizer, and for each model the key of its own.
 
-        `modules` stand for the models of these names, where not the workshop's own are meant.
+        Models of one tokenizer see the same tokens, as many as the shortest of them takes. `modules` stand for the
+        models of these names, where not the workshop's own are meant.
         """
         data = next(iter(self.recipe.data.values()))
-        found: dict[tuple[str, int], Encoding] = {}
+        module_of = modules or {name: self.model(name) for name in names}
+        prints = {name: tokenizer_fingerprint(self.tokenizer(name)) for name in names}
+        limits: dict[str, int] = {}
+        for name, distinct in prints.items():
+            own = min(_limits(self.tokenizer(name), module_of[name]), data.source.max_length or _LONGEST)
+            limits[distinct] = min(own, limits.get(distinct, own))
+        found: dict[str, Encoding] = {}
         keys: dict[str, str] = {}
-        for name in names:
-            tokenizer = self.tokenizer(name)
-            module = modules[name] if modules else self.model(name)
-            limit = min(_limits(tokenizer, module), data.source.max_length or _LONGEST)
-            distinct = (tokenizer_fingerprint(tokenizer), limit)
-            with blaming(self.recipe.models[name]):
-                encoding = found.setdefault(distinct, Encoding(name, tokenizer, limit))
+        for name, distinct in prints.items():
+            if distinct not in found:
+                with blaming(self.recipe.models[name]):
+                    found[distinct] = Encoding(name, self.tokenizer(name), limits[distinct])
+            encoding = found[distinct]
             keys[name] = encoding.key
-            config = getattr(module, "config", None)
+            config = getattr(module_of[name], "config", None)
             if config is not None and getattr(config, "pad_token_id", None) is None:
                 config.pad_token_id = encoding.tokenizer.pad_token_id
         return list(found.values()), keys

@@ -43,7 +43,8 @@ class Checked:
         quiet = {"logging_steps", "save_steps", "save_total_limit", "baseline"}
         settings = self.recipe.train.model_dump(exclude=quiet)
         objective = self.graph.graph["objective"] if self.graph is not None else ""
-        return digest(objective, repr(sorted(settings.items(), key=lambda kv: kv[0])), self.classes)
+        batches = [data.source.batch for data in self.recipe.data.values()]
+        return digest(objective, repr(sorted(settings.items(), key=lambda kv: kv[0])), batches, self.classes)
 
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
@@ -69,6 +70,8 @@ def elaborate_sound_part(spec: Any, source: Source, params: Mapping[str, Any], c
 
 def check(source: Source, params: Mapping[str, Any] | None = None, parents: tuple[Path, ...] = ()) -> Checked:
     """Check a spec against its models and data, before any weight is loaded. Raises `SpecError`."""
+    if not parents:
+        _checked.clear()  # files may have changed since the last check
     first = check_names(source, params or {})
     from brewgraph.graph.build import build_graph
     from brewgraph.graph.passes import optimize
@@ -210,13 +213,28 @@ def _check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> No
 
 
 def _check_classes(recipe: Recipe, facts: FactsBook, classes: tuple[str, ...], collector: Collector) -> None:
-    """Labels must lie inside the classes of every model whose logits they are compared with, in the same order."""
+    """Labels must lie inside the classes of every model whose logits they are compared with, in the same order; so must
+    the classes of two models whose logits are compared."""
     from brewgraph.recipe import values as v
+
+    def labels(x: v.Value) -> tuple[str, tuple[str, ...]]:
+        take = next((t for t in v.walk(x) if isinstance(t, v.Take) and t.kind == "logits"), None)
+        known = facts(recipe.models[take.model]) if take is not None else None
+        return (take.model, known.labels) if take is not None and known is not None else ("", ())
 
     for equation in (*recipe.equations.values(), recipe.loss):
         for member in v.members(equation):
             for x in v.walk(member):
-                if not (isinstance(x, v.Apply) and isinstance(x.source, v.Labels)):
+                if not isinstance(x, v.Apply):
+                    continue
+                (one, ones), (other, others) = labels(x.source), labels(x.target)
+                if ones != others and set(ones) == set(others):
+                    message = f"the classes of `{one}` stand in another order than those of `{other}`"
+                    help = (
+                        f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: labels=[…] sets an order"
+                    )
+                    collector.add("B324", message, x.span, help=help)
+                if not isinstance(x.source, v.Labels):
                     continue
                 for take in (t for t in v.walk(x.target) if isinstance(t, v.Take) and t.kind == "logits"):
                     known = facts(recipe.models[take.model])
@@ -231,7 +249,7 @@ def _check_classes(recipe: Recipe, facts: FactsBook, classes: tuple[str, ...], c
                         )
                     elif own and classes and own != classes and set(own) == set(classes):
                         message = f"the classes of the data stand in another order than those of `{take.model}`"
-                        help = f"the model's: {', '.join(own[:6])}; the data's: {', '.join(classes[:6])}: number the labels in the model's order"
+                        help = f"the model's: {', '.join(own[:6])}; the data's: {', '.join(classes[:6])}: use one order"
                         collector.add("B324", message, x.span, help=help)
 
 

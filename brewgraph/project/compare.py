@@ -1,4 +1,4 @@
-"""The closing table of a run: every model that classifies, scored in one go on the same examples and the same machine."""
+"""The closing table of a run: every model that classifies, scored in one go on the same examples and machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import Collator, encode
 from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop
-from brewgraph.training.evaluate import evaluate
+from brewgraph.training.evaluate import classifies, evaluate
 
 _BATCH = 64
 
@@ -47,7 +47,7 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained]) -> tuple[Row, ..
     rows = []
     for name, model in {**teachers, **trained}.items():
         module, own = model.module, name if name in teachers else recipe.student.name
-        if not _classifies(module, len(classes)):
+        if not classifies(module, len(classes)):
             continue
         encodings, _ = workshop.encodings([own], {own: module})
         encoded = encode(dev, encodings)
@@ -56,12 +56,6 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained]) -> tuple[Row, ..
         size = _size(module, model.folder / "student" if name in trained else None)
         rows.append(Row(name, scores.accuracy, scores.macro_f1, count_parameters(module), size, scores.per_second))
     return tuple(rows)
-
-
-def _classifies(module: nn.Module, classes: int) -> bool:
-    """Whether a model has a head for these classes, one label per text."""
-    config = getattr(module, "config", None)
-    return type(module).__name__.endswith("SequenceClassification") and getattr(config, "num_labels", 0) == classes
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:

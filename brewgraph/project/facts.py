@@ -126,7 +126,11 @@ class FactsBook:
 
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
-    found: dict[str, str] = {name: digest("data", repr(data.source)) for name, data in recipe.data.items()}
+    # the batch size is no part of what data is: projections begin alike however a batch is split
+    found: dict[str, str] = {
+        name: digest("data", type(data.source).__name__, repr(data.source.model_dump(exclude={"batch"})))
+        for name, data in recipe.data.items()
+    }
     visiting: set[str] = set()
 
     def identity(name: str) -> str:

@@ -1,16 +1,18 @@
-"""`run`: check, build teachers that other specs describe, train, save, compare. A finished run is found again by its hash."""
+"""`run`: check, train teachers that other specs describe, train, save, compare. A finished run is found by its hash."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from brewgraph.diagnostics import UsageError
@@ -19,10 +21,12 @@ from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, check_other, reduced
 from brewgraph.project.compare import Row, Trained, compare
 from brewgraph.recipe.sources import Brew, Hf
+from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
-from brewgraph.training.checkpoint import save_projections, save_student
+from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, folder_size
 from brewgraph.training.loop import make_accelerator, train
+from brewgraph.training.processes import main_process_alone, this_process
 from brewgraph.training.reporter import Reporter
 
 
@@ -48,67 +52,76 @@ class Options:
 
 
 def run(source: Source, params: Mapping[str, Any], options: Options, reporter: Reporter) -> RunResult:
-    """Run a spec. Raises `SpecError`, `UsageError` or `RunError`; a finished run is returned as it is, unless forced."""
-    return _run(check(source, params), options, reporter)
+    """Run a spec. Raises `SpecError`, `UsageError` or `RunError`; a finished run is returned as is, unless forced."""
+    reporter = reporter if this_process().is_main_process else Reporter()
+    checked = check(source, params)
+    if options.dry_run:
+        with _scratch() as scratch:
+            return _rehearse(checked, options, reporter, scratch)
+    return _run(checked, options, reporter)
 
 
 def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     # what can be known without training comes first, teachers that have to be trained next
     workshop = Workshop(checked, allow_python=options.allow_python)
-    examples = workshop.examples
-    teacher_runs = _teacher_runs(checked, options, reporter)
-    workshop.teachers = {name: path / "student" for name, path in teacher_runs.items()}
-    purpose = "alone" if options.without_teacher else ""
-    identity = identify(checked, examples.fingerprint, teacher_runs, purpose)
+    identity = identify(checked, workshop.examples.fingerprint, "alone" if options.without_teacher else "")
     folder = RunFolder(options.out or options.runs / identity.folder_name)
-    if options.dry_run:
-        return _dry_run(checked, workshop, reporter)
     if (finished := _finished(folder, identity.hash, options)) is not None:
         reporter.say(f"{folder.path} is finished already; --force runs it again")
         return RunResult(folder.path, finished, fresh=False)
-    folder.prepare()
     resume = folder.resolved is not None and not options.force
-    if not resume:
-        folder.clear()
-    _write_resolved(folder, checked, identity)
+    with main_process_alone() as main:
+        if main:
+            folder.prepare()
+    below = replace(options, out=None, force=False, without_teacher=False)
+    for model, other in _other_specs(checked):
+        reporter.say(f"teacher {model.name}: {Path(other.recipe.source.name).name}")
+        workshop.teachers[model.name] = _run(other, below, reporter).folder / "student"
+    with main_process_alone() as main:
+        if main and not resume:
+            folder.clear()
+        if main:
+            _write_resolved(folder, checked, identity)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
     table = compare(workshop, trained)
-    folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in table]})
+    with main_process_alone() as main:
+        if main:
+            folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in table]})
+            for path in (folder.checkpoints, folder.path / "alone" / "checkpoints"):
+                shutil.rmtree(path, ignore_errors=True)
     return RunResult(folder.path, table, fresh=True)
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _teacher_runs(checked: Checked, options: Options, reporter: Reporter) -> dict[str, Path]:
-    """The folders of `brew(...)` models, trained first where no finished run of the same hash is there."""
-    found = {}
+def _other_specs(checked: Checked) -> Iterator[tuple[ModelDeclaration, Checked]]:
+    """The models that are other specs' students, with these specs."""
     for model in checked.recipe.models.values():
         if isinstance(model.source, Brew):
-            other = check_other(model, checked.recipe.source, checked.parents)
-            below = replace(options, out=None, force=False, without_teacher=False, dry_run=False)
-            reporter.say(f"teacher {model.name}: {model.source.path}")
-            found[model.name] = _run(other, below, reporter).folder
-    return found
+            yield model, check_other(model, checked.recipe.source, checked.parents)
 
 
 def _train(
     checked: Checked, workshop: Workshop, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> dict[str, Trained]:
-    """Train the student, and where the spec asks for it the same student without its teacher. Models by their row's name."""
+    """Train the student, and where the spec asks for it the same student without its teacher. Keys are rows' names."""
     recipe = checked.recipe
     student, name = recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
     if recipe.train.baseline and recipe.teachers and not alone:
         path = RunFolder(folder.path / "alone")
-        path.prepare()
-        if not resume:
-            path.clear()
+        with main_process_alone() as main:
+            if main:
+                path.prepare()
         if path.finished is None:
             module = _train_one(reduced(checked), workshop, path, f"{name} without its teacher", reporter, resume)
-            path.write_json("finished.json", {"part of": folder.path.name})
+            with main_process_alone() as main:
+                if main:
+                    path.write_json("finished.json", {"part of": folder.path.name})
         else:
-            module = _load_student(workshop, path)
+            workshop.forget_student()
+            module = load_student(workshop.model(student), path.student)
         trained[f"{student} alone"] = Trained(module, path.path)
     what = reduced(checked) if alone else checked
     module = _train_one(what, workshop, folder, name, reporter, resume)
@@ -126,39 +139,60 @@ def _train_one(
     material = workshop.material(distiller)
     settings = checked.recipe.train
     accelerator = make_accelerator(settings)
-    train(distiller, student, material, settings, folder, reporter, name=name, accelerator=accelerator, resume=resume)
-    distiller.release()
-    if accelerator.is_main_process:
-        save_student(distiller.student, folder.student, workshop.tokenizer(student))
-        save_projections(distiller, folder.path / "projections.safetensors")
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    try:
+        train(
+            distiller, student, material, settings, folder, reporter, name=name, accelerator=accelerator, resume=resume
+        )
+    finally:
+        distiller.release()
+    with main_process_alone() as main:
+        if main:
+            save_student(distiller.student, folder.student, workshop.tokenizer(student))
+            save_projections(distiller, folder.path / "projections.safetensors")
     return distiller.student
 
 
-def _load_student(workshop: Workshop, folder: RunFolder) -> nn.Module:
-    blueprint = workshop.blueprint(workshop.recipe.student.name)
-    assert blueprint is not None
-    model: nn.Module = blueprint.model_class.from_pretrained(folder.student)
-    return model
+# ── a run that leaves nothing ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dry_run(checked: Checked, workshop: Workshop, reporter: Reporter) -> RunResult:
+def _rehearse(checked: Checked, options: Options, reporter: Reporter, scratch: Path) -> RunResult:
     """Everything loaded, one step, one evaluation, one save, nothing kept."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder(Path(scratch))
-        recipe = replace(
-            checked.recipe,
-            train=checked.recipe.train.model_copy(update={"epochs": None, "steps": 1, "baseline": False}),
-        )
-        short = replace(checked, recipe=recipe)
-        own = Workshop(short, allow_python=workshop.allow_python, teachers=workshop.teachers)
-        trained = _train(short, own, folder, False, reporter, resume=False)
-        table = compare(own, trained)
-        reporter.say(
-            f"one step, one evaluation and one save went through; the student takes {folder_size(folder.student):,} bytes"
-        )
+    folder, table = _one_step(checked, options, Reporter(), scratch)
+    size = folder_size(folder.student)
+    reporter.say(f"one step, one evaluation and one save went through; the student takes {size:,} bytes")
     return RunResult(Path(), table, fresh=True)
+
+
+def _one_step(
+    checked: Checked, options: Options, reporter: Reporter, scratch: Path
+) -> tuple[RunFolder, tuple[Row, ...]]:
+    """Train for one step in the scratch folder; a teacher that is not trained yet gets no more than that either."""
+    short = checked.recipe.train.model_copy(update={"epochs": None, "steps": 1, "baseline": False})
+    checked = replace(checked, recipe=replace(checked.recipe, train=short))
+    workshop = Workshop(checked, allow_python=options.allow_python)
+    for model, other in _other_specs(checked):
+        folder = RunFolder(options.runs / identify(other, Workshop(other).examples.fingerprint).folder_name)
+        if folder.finished is None:
+            folder, _ = _one_step(other, replace(options, without_teacher=False), reporter, scratch / model.name)
+        workshop.teachers[model.name] = folder.student
+    folder = RunFolder(scratch / "run")
+    with main_process_alone() as main:
+        if main:
+            folder.prepare()
+    trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=False)
+    return folder, compare(workshop, trained)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for all ranks that is gone afterwards."""
+    with main_process_alone() as main:
+        made = [tempfile.mkdtemp(prefix="brewgraph-") if main else None]
+    path = Path(str(broadcast_object_list(made)[0]))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,9 +207,9 @@ class Identity:
     folder_name: str
 
 
-def identify(checked: Checked, data: str, teacher_runs: Mapping[str, Path], purpose: str = "") -> Identity:
-    """The identity of a run on data of this fingerprint, with these runs as teachers."""
-    prints = {"data": data, **_model_prints(checked, teacher_runs)}
+def identify(checked: Checked, data: str, purpose: str = "") -> Identity:
+    """The identity of a run on data of this fingerprint, which is known before it or its teachers are trained."""
+    prints = {"data": data, **_model_prints(checked)}
     run_hash = digest(checked.spec_hash, sorted(prints.items()), purpose)
     parts = [Path(checked.recipe.source.name).stem.strip("<>"), purpose, run_hash[:8]]
     return Identity(run_hash, prints, "-".join(part for part in parts if part))
@@ -200,18 +234,19 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
     return tuple(Row(**row) for row in finished["table"])
 
 
-def _model_prints(checked: Checked, teacher_runs: Mapping[str, Path]) -> dict[str, str]:
+def _model_prints(checked: Checked) -> dict[str, str]:
     """What the content of each model is: of local folders the files, of other specs their run."""
     found = {}
+    others = {model.name: other for model, other in _other_specs(checked)}
     for position, model in enumerate(checked.recipe.models.values()):
-        facts = checked.facts(model)
-        if model.name in teacher_runs:
-            said = RunFolder(teacher_runs[model.name]).resolved or {}
-            found[f"{position}"] = str(said.get("hash"))
-        elif isinstance(model.source, Hf) and facts is not None and model.source.name:
-            path = checked.folder / model.source.name
-            if path.is_dir():
-                found[f"{position}"] = _folder_hash(path)
+        if model.name in others:
+            other = others[model.name]
+            found[f"{position}"] = identify(other, Workshop(other).examples.fingerprint).hash
+        elif isinstance(model.source, Hf):
+            tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
+            for name in (model.source.name, tokenizer):
+                if name and (checked.folder / name).is_dir():
+                    found[f"{position}/{name}"] = _folder_hash(checked.folder / name)
     return found
 
 
@@ -250,11 +285,9 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity) -> 
 def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path = Path("runs")) -> dict[str, Path]:
     """The run folders that `brew(...)` models stand for; a `UsageError` names the first that is not finished."""
     found = {}
-    for model in checked.recipe.models.values():
-        if isinstance(model.source, Brew) and model.name not in given:
-            other = check_other(model, checked.recipe.source, checked.parents)
-            identity = identify(other, Workshop(other).examples.fingerprint, finished_teachers(other, {}, runs))
-            path = runs / identity.folder_name
+    for model, other in _other_specs(checked):
+        if model.name not in given:
+            path = runs / identify(other, Workshop(other).examples.fingerprint).folder_name
             if RunFolder(path).finished is None:
                 raise UsageError(
                     f"`{model.name}` is not trained yet: run `brewgraph run {other.recipe.source.name}` first"

@@ -7,9 +7,9 @@ from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, Operation
-from brewgraph.recipe.describe import as_value, describe
-from brewgraph.recipe.evaluate import Evaluator, pair
-from brewgraph.recipe.sources import DATA, MODELS
+from brewgraph.recipe.arithmetic import is_positive, pair
+from brewgraph.recipe.describe import as_value, describe, is_number, wrong_place
+from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.values import (
     FAULT,
     Apply,
@@ -23,7 +23,7 @@ from brewgraph.recipe.values import (
     Row,
     Scheduled,
     Value,
-    members,
+    leaves,
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -77,11 +77,8 @@ def evaluate_call(evaluator: Evaluator, call: t.Call, side: str | None, function
     if name in LATER:
         return evaluator.fault("B901", f"`{name}` is not supported yet", place)
     known = [*OPERATIONS, *SCHEDULES, *ACROSS]
-    if name in MODELS or name in DATA:
-        help = "models and data are declared by statements of their own: `teacher NAME = …`, `data NAME = …`"
-        return evaluator.fault("B102", f"the source `{name}` has no place in an equation", place, help=help)
-    if name in PROJECTIONS:
-        return evaluator.fault("B102", f"`{name}` is a projection and stands behind `via`", place, help=f"x via {name}")
+    if help := wrong_place(name):
+        return evaluator.fault("B102", f"`{name}` has no place in an equation", place, help=help)
     if name in evaluator.scope.known_names() and isinstance(evaluator.scope.value_of(name, place), ModelDeclaration):
         return evaluator.fault(
             "B901", "naming a model's input, `M(D)`, is not supported yet", call.span, help=f"write `{name}.…`"
@@ -98,7 +95,12 @@ def _operation(evaluator: Evaluator, operation: Operation, call: t.Call, side: s
     options: dict[str, Any] = {}
     mask: str | None = None
     known = {option.name for option in operation.options}
+    seen: set[str] = set()
     for argument in call.arguments:
+        if argument.name is not None and argument.name in seen:
+            place = argument.name_span or argument.span
+            return evaluator.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
+        seen.add(argument.name or "")
         if argument.name is None and argument.key is None and match is None:
             match = evaluator.evaluate(argument.value, side)
             if match is not FAULT and not isinstance(match, Match):
@@ -113,12 +115,7 @@ def _operation(evaluator: Evaluator, operation: Operation, call: t.Call, side: s
         elif argument.name == "reduce":
             return evaluator.fault("B901", "`reduce` is not supported yet", argument.span)
         elif argument.name in known:
-            options[argument.name or ""] = evaluator.evaluate(argument.value, side)
-            if isinstance(options[argument.name or ""], Value) and options[argument.name or ""].kind not in (
-                "number",
-                "schedule",
-            ):
-                return evaluator.fault("B202", f"`{argument.name}` is a number or a schedule", argument.value.span)
+            options[argument.name or ""] = _option(evaluator, argument, side)
         else:
             place = argument.name_span or argument.span
             what = f"no option `{argument.name}`" if argument.name else "only one match"
@@ -133,6 +130,27 @@ def _operation(evaluator: Evaluator, operation: Operation, call: t.Call, side: s
     if match is FAULT or FAULT in options.values():
         return FAULT
     return _over_options(evaluator, operation, match, options, mask, call.span)
+
+
+def _option(evaluator: Evaluator, argument: t.Argument, side: str | None) -> Any:
+    """The value of a keyword argument of an operation: a number, a schedule, or a list of them."""
+    value, name, place = evaluator.evaluate(argument.value, side), argument.name, argument.value.span
+    if value is FAULT:
+        return FAULT
+    if isinstance(value, tuple):
+        value = Group(value, span=place)
+    if isinstance(value, Group) and value.items == ():
+        return evaluator.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
+    for single in value if isinstance(value, Group) else (value,):
+        if not (is_number(single) or (isinstance(single, Value) and single.kind in ("number", "schedule"))):
+            help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
+            message = f"`{name}` is a number or a schedule, and this is {describe(single)}"
+            return evaluator.fault("B202", message, place, help=help)
+        if name == "T" and not is_positive(single):
+            return evaluator.fault(
+                "B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are"
+            )
+    return value
 
 
 def _mask(evaluator: Evaluator, argument: t.Argument) -> str | None:
@@ -160,18 +178,20 @@ def _over_options(
 ) -> Any:
     """The operation for each member of lists among its options, then for each pair of its match."""
     for name, value in options.items():
-        if isinstance(value, tuple):
-            value = Group(tuple(value), span=place)
         if isinstance(value, Group):
             if value.items is None:
                 return Group(None, span=place, kind="loss")
             if isinstance(match.source, Group) or isinstance(match.target, Group):
-                if len(value.items) != len(
-                    match.source.items if isinstance(match.source, Group) else match.target.items
-                ):
-                    message = f"`{name}` has {len(value.items)} values, the match has another number of pairs"
-                    return evaluator.fault("B201", message, value.span)
-                pairs = pair(match.source, match.target, place, evaluator, lambda a, b: Match(a, b, span=match.span))
+                join = lambda a, b: Match(a, b, span=match.span)  # noqa: E731
+                pairs = pair(match.source, match.target, place, evaluator.fault, join)
+                if pairs is FAULT:
+                    return FAULT
+                if pairs.items is None:
+                    return Group(None, span=place, kind="loss")
+                if len(value.items) != len(pairs.items):
+                    message = f"`{name}` has {len(value.items)} values, and the match {len(pairs.items)} pairs"
+                    help = f"give one `{name}` for each pair, or a single one"
+                    return evaluator.fault("B201", message, value.span, help=help)
                 rest = {k: v for k, v in options.items() if k != name}
                 results = tuple(
                     _over_options(evaluator, operation, m, {**rest, name: v}, mask, place)
@@ -185,7 +205,7 @@ def _over_options(
 
     def apply(source: Any, target: Any) -> Any:
         if isinstance(source, Group) or isinstance(target, Group):
-            return pair(source, target, place, evaluator, apply)
+            return pair(source, target, place, evaluator.fault, apply, "loss")
         return _apply(evaluator, operation, Match(source, target, span=match.span), options, mask, place)
 
     return apply(match.source, match.target)
@@ -218,14 +238,11 @@ def _apply(
         )
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
         return evaluator.fault("B210", message, match.span, help=help)
-    settled: list[tuple[str, Number | Scheduled]] = []
+    settled: list[tuple[str, Number | Scheduled | Combine]] = []
     for option in operation.options:
         value = as_value(options.get(option.name, option.default), place)
-        if not isinstance(value, Number | Scheduled | Combine):
-            return evaluator.fault("B202", f"`{option.name}` is a number or a schedule", place)
-        settled.append((option.name, value))  # type: ignore[arg-type]
-    if any(name == "T" and isinstance(v, Number) and v.value <= 0 for name, v in settled):
-        return evaluator.fault("B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are")
+        assert isinstance(value, Number | Scheduled | Combine), option.name
+        settled.append((option.name, value))
     return Apply("loss", operation.name, source, target, tuple(settled), mask, span=place)
 
 
@@ -259,26 +276,40 @@ def _across(evaluator: Evaluator, name: str, call: t.Call, side: str | None) -> 
     value = evaluator.evaluate(call.arguments[0].value, side)
     if value is FAULT:
         return FAULT
-    if isinstance(value, tuple) and all(isinstance(v, int | float) for v in value):
+    if value == () or (isinstance(value, Group) and value.items == ()):
+        return evaluator.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
+    if isinstance(value, tuple) and all(map(is_number, value)):
         return sum(value) / (len(value) if name == "mean" else 1)
+    if isinstance(value, tuple):
+        value = Group(value, span=call.arguments[0].span)
     if not isinstance(value, Group):
-        help = (
-            "leave it out"
-            if isinstance(value, Value) and value.kind == "loss"
-            else "an operation already reduces its tensors"
-        )
+        help = "leave it out: an operation already gives one number"
+        if isinstance(value, Row):
+            help = f"pick layers: `{value.take.span.text}[:]`"
+        elif not (isinstance(value, Value) and value.kind == "loss"):
+            help = "an operation reduces its tensors: `mse(teacher.… -> student.…)`"
         return evaluator.fault(
             "B211", f"`{name}` goes across a list, and this is {describe(value)}", call.span, help=help
         )
     if value.items is None:
         kind = value.kind
         return Combine(kind, "mean" if name == "mean" else "+", (), span=call.span)
-    items = tuple(members(value))
-    if not items or len({i.kind for i in items}) > 1:
-        return evaluator.fault("B202", f"`{name}` needs a list of values of one kind", call.span)
+    found = [as_value(item, call.span) or item for item in leaves(value)]
+    items = tuple(item for item in found if isinstance(item, Value))
+    if len(items) < len(found) or len({_summable(i.kind) for i in items}) > 1:
+        listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
+        message = f"`{name}` needs a list of values of one kind, and this holds {listed}"
+        return evaluator.fault("B202", message, call.span, help="add up losses with losses, features with features")
+    if any(i.kind == "labels" for i in items):
+        help = "compare them: `ce(data.labels -> model.logits)`"
+        return evaluator.fault("B202", "labels are no numbers to compute with", call.span, help=help)
     if len(items) == 1:
         return items[0]
-    return Combine(items[0].kind, "mean" if name == "mean" else "+", items, span=call.span)
+    return Combine(_summable(items[0].kind), "mean" if name == "mean" else "+", items, span=call.span)
+
+
+def _summable(kind: str) -> str:
+    return "schedule" if kind == "number" else kind
 
 
 # ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -297,18 +328,28 @@ def make_projector(
         return None
     into = out = None
     options: list[tuple[str, float]] = []
+    seen: set[str | None] = set()
     for argument in call.arguments if call else ():
+        if argument.name in seen:
+            what = f"`{argument.name}` is" if argument.name else "the sizes are"
+            evaluator.fault("B125", f"{what} given twice", argument.span, help="remove one of them")
+            return None
+        seen.add(argument.name)
         value = evaluator.evaluate(argument.value)
         if value is FAULT:
             return None
         if (
             argument.name is None
             and isinstance(value, Match)
-            and isinstance(value.source, int)
-            and isinstance(value.target, int)
+            and all(isinstance(size, int) and is_number(size) and size > 0 for size in (value.source, value.target))
         ):
             into, out = value.source, value.target
-        elif argument.name in ("lr", "weight_decay") and isinstance(value, int | float):
+        elif (
+            argument.name in ("lr", "weight_decay")
+            and is_number(value)
+            and value >= 0
+            and (value > 0 or argument.name != "lr")
+        ):
             options.append((argument.name, float(value)))
         else:
             help = f"write `{word}(312 -> 768, lr=1e-3)`; sizes and settings may be left out"
@@ -330,10 +371,13 @@ def evaluate_via(
         if isinstance(item, Group):
             if item.items is None:
                 return item
-            return Group(tuple(project(v, f"{path}.{i}") for i, v in enumerate(item.items)), span=x.span)
+            projected = tuple(project(v, f"{path}.{i}") for i, v in enumerate(item.items))
+            return FAULT if FAULT in projected else Group(projected, span=x.span)
         if not isinstance(item, Value) or item.kind not in ("hidden", "vector", "tensor", "states", "logits"):
             where = item.span if isinstance(item, Value) else x.value.span
-            return evaluator.fault("B212", f"a projection maps features, and this is {describe(item)}", where)
+            message = f"a projection maps features, and this is {describe(item)}"
+            help = "hidden states and vectors can be projected: `tiny.hidden[0] via linear`"
+            return evaluator.fault("B212", message, where, help=help)
         own = projector
         if inline:
             own = Projector(
@@ -342,4 +386,4 @@ def evaluate_via(
         return Project(item.kind, item, own, span=x.span)
 
     result = project(value, projector.site)
-    return FAULT if isinstance(result, Group) and FAULT in result.items else result  # type: ignore[operator]
+    return result

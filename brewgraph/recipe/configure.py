@@ -1,4 +1,4 @@
-"""Calls that configure (sources, optimizers, schedules, `train { }`) to their pydantic models, faults at their arguments."""
+"""Calls that configure (sources, optimizers, schedules, `train { }`) to their pydantic models."""
 
 from __future__ import annotations
 
@@ -95,33 +95,73 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
         own = settings.model_fields.keys() - {settings.extras}
         extra = {key: values.pop(key) for key in list(values) if key not in own}
         values[settings.extras] = extra
+    found: dict[str, Any] = {}
+    for key, value in values.items():  # pydantic would take true for 1
+        if isinstance(value, bool) and not _takes_truth(settings, key):
+            message = f"`{key}` is no truth value"
+            collector.add("B122", message, written[key][1], help=_description(settings, key))
+            found[key] = message
     try:
-        return settings.model_validate(values)
+        made = settings.model_validate(values)
+        return None if found else made
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0]) if fault["loc"] else ""
+            if field in found:
+                continue
+            found[field] = fault
             where = written[field][1] if field in written else place
-            message, help = _words(fault, field, name)
+            message, help = _words(fault, field, name, _description(settings, field))
             collector.add("B122", message, where, help=help)
         return None
+
+
+def _takes_truth(settings: type[Settings], key: str) -> bool:
+    field = settings.model_fields.get(key)
+    return key == settings.extras or field is None or field.annotation is bool
+
+
+def _description(settings: type[Settings], key: str) -> str:
+    field = settings.model_fields.get(key)
+    return f"`{key}`: {field.description}" if field is not None and field.description else ""
 
 
 def places(written: Written) -> Mapping[str, Span]:
     return MappingProxyType({key: span for key, (_, span) in written.items()})
 
 
-def _words(fault: Any, field: str, name: str) -> tuple[str, str]:
+_PLAIN = {
+    "tuple_type": "a list is wanted",
+    "string_type": "a string is wanted",
+    "bool_parsing": "true or false is wanted",
+    "bool_type": "true or false is wanted",
+    "int_type": "a whole number is wanted",
+    "int_parsing": "a whole number is wanted",
+    "int_from_float": "a whole number is wanted",
+    "float_type": "a number is wanted",
+    "float_parsing": "a number is wanted",
+    "dataclass_type": "a list of layers is wanted",
+    "model_type": "layers of a model are wanted",
+}
+"""What pydantic finds, in the words of a spec."""
+
+
+def _words(fault: Any, field: str, name: str, description: str) -> tuple[str, str]:
     """Message and remedy for one pydantic error, in the words of a spec."""
     kind, given, context = fault["type"], fault.get("input"), fault.get("ctx", {})
-    if kind == "missing":
+    if kind == "missing" and len(fault["loc"]) == 1:
         return f"`{name}` needs `{field}`", f"add {field}=…"
     if kind == "literal_error":
         expected = str(context.get("expected", ""))
         words = [w.strip("' ") for w in expected.replace(" or ", ", ").split(",")]
         return f"`{field}` cannot be `{given}`", suggest(str(given), words) or f"it is one of {expected}"
-    text = str(fault["msg"]).removeprefix("Value error, ")
+    text = str(fault["msg"]).removeprefix("Value error, ").removesuffix(" after validation")
+    if kind in ("missing", "too_long", "too_short"):
+        text = "another number of members is wanted"
+    elif kind == "string_pattern_mismatch":
+        text = "it is written module:name"
+    text = _PLAIN.get(kind, text[0].lower() + text[1:]).replace("input should be", "it must be")
+    shown = f", and this is `{given}`" if isinstance(given, str | int | float) and kind != "value_error" else ""
     if not field:
-        return text, ""
-    return f"`{field}`: {text[0].lower()}{text[1:]}", f"it is `{given}` here" if isinstance(
-        given, str | int | float
-    ) else ""
+        return text, "correct one of them"
+    return f"`{field}`: {text}{shown}", description or "correct it"

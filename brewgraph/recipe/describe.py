@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from brewgraph.ops import OPERATIONS
+from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+from brewgraph.recipe.settings import OPTIMIZERS
+from brewgraph.recipe.settings import SCHEDULES as RATES
 from brewgraph.recipe.sources import DATA, MODELS, Layers
 from brewgraph.recipe.values import (
     DataDeclaration,
@@ -14,6 +16,7 @@ from brewgraph.recipe.values import (
     Match,
     ModelDeclaration,
     Number,
+    Projector,
     Row,
     Scheduled,
     Value,
@@ -28,29 +31,50 @@ def as_value(x: Any, place: Span) -> Value | None:
     return x if isinstance(x, Value) else None
 
 
+_KINDS = {
+    "loss": "a loss",
+    "labels": "labels",
+    "logits": "logits",
+    "hidden": "hidden states",
+    "attention": "attention probabilities",
+    "scores": "attention scores",
+    "states": "queries, keys or values",
+    "positions": "scores over tokens",
+}
+
+
 def describe(x: Any) -> str:
     """What a value is, in the words of a message."""
     if isinstance(x, Scheduled):
         return "a schedule"
     if isinstance(x, Value):
-        return {"loss": "a loss", "labels": "labels", "logits": "logits", "hidden": "hidden states"}.get(
-            x.kind, f"a {x.kind}"
-        )
+        return _KINDS.get(x.kind, f"a {x.kind}")
     named: dict[type, str] = {
         Group: "a list", Row: "a row of features", LayerMap: "a layer map", Match: "a match", Length: "a length",
-        ModelDeclaration: "a model", DataDeclaration: "a data set", tuple: "a list", str: "a string", bool: "a truth value",
-        int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
+        ModelDeclaration: "a model", DataDeclaration: "a data set", tuple: "a list", str: "a string",
+        bool: "a truth value", int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
+        Projector: "a projection",
     }  # fmt: skip
     return next((words for kind, words in named.items() if isinstance(x, kind)), type(x).__name__)
 
 
 def wrong_place(name: str) -> str:
-    """Help for a name that exists, but not as a value."""
-    if name in OPERATIONS:
-        return f"`{name}` is an operation: write `{name}(teacher -> student)`"
-    if name in MODELS or name in DATA:
-        return f"`{name}` is a source: write `{name}(…)`"
-    return ""
+    """Where a name of the language belongs; empty where it is none. For messages about names that stand elsewhere."""
+    places = (
+        (OPERATIONS, f"`{name}` is an operation: write `{name}(teacher.… -> student.…)`"),
+        (SCHEDULES, f"`{name}` is a weight that changes with training: write `{name}(1 -> 0) * term`"),
+        (MODELS, f"`{name}` is a model source: write `teacher NAME = {name}(…)` or `student NAME = {name}(…)`"),
+        (DATA, f"`{name}` is a data source: write `data NAME = {name}(…)`"),
+        (OPTIMIZERS, f"`{name}` is an optimizer: write `optimizer = {name}(…)` in `train {{ }}`"),
+        (PROJECTIONS, f"`{name}` is a projection: write `x via {name}`"),
+        (RATES, f"`{name}` is a schedule of the learning rate: write `schedule = {name}(…)` in `train {{ }}`"),
+    )
+    return next((words for registry, words in places if name in registry), "")
+
+
+def is_constant(x: Any) -> bool:
+    """Whether a value is a plain one: a number, a string, true, false, none, or a list of them."""
+    return all(map(is_constant, x)) if isinstance(x, tuple) else x is None or isinstance(x, int | float | str)
 
 
 def is_number(x: Any) -> bool:

@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from brewgraph.diagnostics import Collector, Label, listing, suggest
 from brewgraph.ops import PROJECTIONS
-from brewgraph.recipe.calls import evaluate_call, evaluate_via, make_projector
-from brewgraph.recipe.configure import places, settle, written_arguments
-from brewgraph.recipe.describe import as_value, describe, wrong_place
+from brewgraph.recipe.calls import LATER, evaluate_call, evaluate_via, make_projector
+from brewgraph.recipe.declare import declare
+from brewgraph.recipe.describe import as_value, describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator, FactsOf
 from brewgraph.recipe.settings import Train
-from brewgraph.recipe.sources import DATA, LATER_DATA, LATER_MODELS, MODELS, Builtin, Hf, Settings
+from brewgraph.recipe.sources import DATA, LATER_DATA, LATER_MODELS, MODELS, Builtin, Hf
 from brewgraph.recipe.training import train_settings
-from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Match, ModelDeclaration, Projector, Row, Value
+from brewgraph.recipe.values import (
+    FAULT,
+    Combine,
+    DataDeclaration,
+    Declaration,
+    Group,
+    Match,
+    ModelDeclaration,
+    Projector,
+    Row,
+    Take,
+    Value,
+    walk,
+)
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
 LATER_STATEMENTS = {
-    t.Head: "`head`", t.Cache: "`cache`", t.Task: "`task`", t.Stage: "`stage`", t.Sample: "`sample`", t.Import: "`import`",
-    t.Function: "a function",
-}  # fmt: skip
+    t.Head: "`head`",
+    t.Cache: "`cache`",
+    t.Task: "`task`",
+    t.Stage: "`stage`",
+    t.Sample: "`sample`",
+    t.Import: "`import`",
+    t.Function: "a function of one's own",
+}
+D = TypeVar("D", bound=Declaration)
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
@@ -79,9 +98,9 @@ class _Elaboration:
         for name, statement in self.statements.items():
             self.value_of(name, statement.name_span)
         train = train_settings(trains, self.evaluator, self.statements)
-        loss = self._loss(spec)
-        models = {n: v for n, v in self.values.items() if isinstance(v, ModelDeclaration)}
-        data = {n: v for n, v in self.values.items() if isinstance(v, DataDeclaration)}
+        models = self._declared(ModelDeclaration)
+        data = self._declared(DataDeclaration)
+        loss = self._loss(spec, {m.name for m in models.values() if m.role == "student"})
         self._check_roles(spec, models, data)
         if self.collector.failed or loss is None or train is None:
             return None
@@ -91,9 +110,20 @@ class _Elaboration:
             if isinstance(self.statements[n], t.Equation) and isinstance(v, Value | Group)
         }
         params = {n: self.values[n] for n, s in self.statements.items() if isinstance(s, t.Param)}
-        read_only = (MappingProxyType(x) for x in (params, models, data, equations))
-        span = trains[0].span if trains else Span(self.source, 0, 0)
-        return Recipe(self.source, *read_only, loss, train, span)
+        return Recipe(
+            source=self.source,
+            params=MappingProxyType(params),
+            models=MappingProxyType(models),
+            data=MappingProxyType(data),
+            equations=MappingProxyType(equations),
+            loss=loss,
+            train=train,
+            train_span=trains[0].span if trains else Span(self.source, 0, 0),
+        )
+
+    def _declared(self, kind: type[D]) -> dict[str, D]:
+        """What the spec declares of one kind; a second name for it (`let big = bert`) is no second one."""
+        return {n: v for n, v in self.values.items() if isinstance(v, kind) and v.name == n}
 
     def _enter(self, statement: t.Statement, trains: list[t.Train]) -> None:
         later = LATER_STATEMENTS.get(type(statement))
@@ -130,7 +160,7 @@ class _Elaboration:
                 help = suggest(name, known) or (f"it has {listing(known)}" if known else "add `param NAME = VALUE`")
                 self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
 
-    def _loss(self, spec: t.Spec) -> Value | None:
+    def _loss(self, spec: t.Spec, students: set[str]) -> Value | None:
         end = Span(self.source, max(0, len(self.source.text.rstrip()) - 1), len(self.source.text.rstrip()))
         if "loss" not in self.statements:
             if not any(isinstance(s, t.Task | t.Stage) for s in spec.statements):
@@ -149,8 +179,11 @@ class _Elaboration:
         elif not isinstance(value, Value) or value.kind != "loss":
             help = "a loss is made by an operation: `mse(teacher.… -> student.…)`"
             self.collector.add(
-                "B213", f"the loss is {describe(value)}, not one number that training can lower", place, help=help
+                "B213", f"the loss is {describe(value)}, and training lowers a sum of losses", place, help=help
             )
+        elif students and not any((isinstance(x, Take) and x.model in students) or _is_open(x) for x in walk(value)):
+            help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
+            self.collector.add("B213", "nothing in the loss depends on the student", place, help=help)
         else:
             return value
         return None
@@ -172,8 +205,8 @@ class _Elaboration:
                 end,
                 help="add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`",
             )
-        for extra in sets[1:]:
-            self.collector.add("B901", "several data sets are not supported yet", extra.name_span)
+        for other in sets[1:]:
+            self.collector.add("B901", "several data sets are not supported yet", other.name_span)
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,15 +219,18 @@ class _Elaboration:
             return self.values[name]
         statement = self.statements.get(name)
         if statement is None:
-            help = wrong_place(name) or suggest(name, self.statements)
+            if name in LATER:
+                return self.evaluator.fault("B901", f"`{name}` is not supported yet", place)
+            if help := wrong_place(name):
+                return self.evaluator.fault("B102", f"`{name}` is no value", place, help=help)
+            help = suggest(name, self.statements)
             self.collector.add("B101", f"there is no `{name}`", place, help=help or self._names_help())
             return FAULT
         if name in self.path:
             circle = [*self.path[self.path.index(name) :], name]
-            self.collector.add(
-                "B108", "a name depends on itself: " + " -> ".join(circle), statement.name_span, help="break the circle"
-            )
-            return FAULT
+            message = "a name depends on itself: " + " -> ".join(circle)
+            help = "break the circle: one of them must do without the other"
+            return self.evaluator.fault("B108", message, statement.name_span, help=help)
         self.path.append(name)
         value = self._statement_value(statement)
         self.path.pop()
@@ -211,20 +247,20 @@ class _Elaboration:
             case t.Model():
                 return self._model(s)
             case t.Data():
-                value = self._declare(s, s.source, DATA, LATER_DATA, "data source", DataDeclaration)
-                return (
-                    value
-                    if value is not FAULT
-                    else DataDeclaration(s.name, Builtin(name="python-docs"), span=s.span, places={})
-                )
+                data = declare(self.evaluator, s, s.source, DATA, LATER_DATA, "data source", DataDeclaration)
+                anything = DataDeclaration(s.name, Builtin(name="python-docs"), span=s.span, places={})
+                return data if data is not FAULT else anything
             case t.Proj():
+                if s.name in PROJECTIONS:
+                    message = f"`{s.name}` is the name of a projection already"
+                    return self.evaluator.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
                 return make_projector(self.evaluator, s.value, s.name, s.name, s.name_span) or FAULT
             case t.Tap():
                 value = self.evaluator.evaluate(s.value)
                 if value is not FAULT and not isinstance(value, Value | Group | Row):
-                    return self.evaluator.fault(
-                        "B202", f"a tap is a model's feature, and this is {describe(value)}", s.value.span
-                    )
+                    message = f"a tap is a model's feature, and this is {describe(value)}"
+                    help = f'write `tap {s.name} = model @ "path.of.a.module"`'
+                    return self.evaluator.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Let() | t.Equation():
                 value = self.evaluator.evaluate(s.value)
@@ -258,6 +294,10 @@ class _Elaboration:
                 s.span,
                 help=suggest(declared, TYPES) or f"there are {listing(TYPES)}",
             )
+        if not is_constant(value):
+            message = f"the param `{s.name}` is a constant, and this is {describe(value)}"
+            place = s.default.span if s.default is not None else s.name_span
+            return self.evaluator.fault("B109", message, place, help="a `let` names any value")
         default = None if declared or s.default is None else self.evaluator.evaluate(s.default)
         wanted = TYPES[declared] if declared else type(default) if isinstance(default, int | float | str) else None
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -274,62 +314,11 @@ class _Elaboration:
     def _model(self, s: t.Model) -> Any:
         if s.block is not None:
             self.collector.add("B901", "heads are not supported yet", s.block.span)
-        value = self._declare(s, s.source, MODELS, LATER_MODELS, "model source", ModelDeclaration, role=s.role)
+        value = declare(
+            self.evaluator, s, s.source, MODELS, LATER_MODELS, "model source", ModelDeclaration, role=s.role
+        )
         # a faulty source still leaves a model behind, so that faults in the equations are found in the same run
         return value if value is not FAULT else ModelDeclaration(s.name, s.role, Hf(), span=s.span, places={})
-
-    def _declare(
-        self, s: t.Named, x: t.Expression, registry: Any, later: Any, what: str, build: Any, **more: Any
-    ) -> Any:
-        name = x.function.id if isinstance(x, t.Call) and isinstance(x.function, t.Name) else None
-        if name in later:
-            return self.evaluator.fault("B901", f"`{name}` is not supported yet", x.span)
-        if name is None or name not in registry or not isinstance(x, t.Call):
-            if isinstance(x, t.Binary):
-                return self.evaluator.fault("B901", "joining data sets is not supported yet", x.span)
-            place = x.function.span if isinstance(x, t.Call) else x.span
-            help = suggest(name or x.span.text, registry) or f"there are {listing(registry)}"
-            return self.evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
-        settings = registry[name]
-        written = written_arguments(
-            x, settings, lambda key, value: self._setting(settings, key, value), self.collector, name
-        )
-        made = settle(settings, written, x.span, self.collector, name) if written is not None else None
-        if made is None or written is None:
-            return FAULT
-        self._check_source(made, x, written)
-        return build(s.name, source=made, span=x.span, places=places(written), **more)
-
-    def _check_source(self, made: Settings, x: t.Call, written: Any) -> None:
-        if type(made).__name__ == "Hf" and (made.name is None) == (made.model_type is None):  # type: ignore[attr-defined]
-            help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
-            self.collector.add("B123", "a model needs a name or a model_type, and not both", x.span, help=help)
-        if type(made).__name__ == "Hf" and "revision" in written and made.name is None:  # type: ignore[attr-defined]
-            self.collector.add("B123", "a model from scratch has no revision", written["revision"][1])
-
-    def _setting(self, settings: type[Settings], key: str, x: t.Expression) -> Any:
-        """The value of a source's argument: a bare name is a column, or another model."""
-        if key in getattr(settings, "columns", ()):
-            names = x.items if isinstance(x, t.List) else (x,)
-            if all(isinstance(n, t.Name | t.String) for n in names):
-                words = tuple(n.id if isinstance(n, t.Name) else self.evaluator.interpolate(n) for n in names)  # type: ignore[arg-type]
-                return words if key == "text" else words[0]
-            if isinstance(x, t.Constant) and x.value is None:
-                return None
-            return self.evaluator.fault(
-                "B122", f"`{key}` names columns", x.span, help=f"{key}=column, or [first, second]"
-            )
-        value = self.evaluator.evaluate(x)
-        if isinstance(value, ModelDeclaration):
-            if key == "tokenizer":
-                return value.name
-            help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else ""
-            return self.evaluator.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-        if isinstance(value, Value | Group | Match | Projector | Row):
-            return self.evaluator.fault(
-                "B202", f"`{key}` is a setting and needs a constant, and this is {describe(value)}", x.span
-            )
-        return value
 
     def data_in_scope(self, place: Span) -> DataDeclaration | None:
         sets = [n for n, s in self.statements.items() if isinstance(s, t.Data)]
@@ -359,9 +348,14 @@ class _Elaboration:
                 return make_projector(self.evaluator, x.projection, None, site, x.projection.span)
             value = self.value_of(x.projection.span.text, x.projection.span)
             if value is not FAULT and not isinstance(value, Projector):
-                self.evaluator.fault(
-                    "B212", f"`via` needs a projection, and this is {describe(value)}", x.projection.span
-                )
+                message = f"`via` needs a projection, and this is {describe(value)}"
+                help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
+                self.evaluator.fault("B212", message, x.projection.span, help=help)
             return value if isinstance(value, Projector) else None
 
         return evaluate_via(self.evaluator, x, side, find, inline=not named)
+
+
+def _is_open(x: Value) -> bool:
+    """Whether this adds up a list whose members are not known yet."""
+    return isinstance(x, Combine) and not x.operands

@@ -1,19 +1,20 @@
-"""Expressions to values: names, constants, features, indices, layer maps, arithmetic."""
+"""Expressions to values: names, constants, features, indices, layer maps."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
-from brewgraph.recipe.describe import are_layers, as_value, describe, is_number
+from brewgraph.recipe.arithmetic import combine
+from brewgraph.recipe.describe import are_layers, describe
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.sources import Layers
 from brewgraph.recipe.values import (
     FAULT,
-    Combine,
     DataDeclaration,
     Group,
     Labels,
@@ -23,7 +24,6 @@ from brewgraph.recipe.values import (
     ModelDeclaration,
     Row,
     Take,
-    Value,
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
@@ -73,6 +73,8 @@ class Evaluator:
         """The value of an expression; `side` is `from` or `to` inside an arrow, and picks a layer map's column."""
         match x:
             case t.Constant():
+                if isinstance(x.value, float) and math.isinf(x.value):
+                    return self.fault("B207", "this number is too large", x.span, help="the largest is about 1.8e308")
                 return x.value
             case t.String():
                 return self.interpolate(x)
@@ -100,9 +102,10 @@ class Evaluator:
                     items if all(isinstance(i, int | float | str | bool) for i in items) else Group(items, span=x.span)
                 )
             case t.Negative():
-                return self.combine("*", (-1, self.evaluate(x.operand, side)), x.span)
+                return combine("*", -1, self.evaluate(x.operand, side), x.span, self.fault)
             case t.Binary():
-                return self.combine(x.operator, (self.evaluate(x.left, side), self.evaluate(x.right, side)), x.span)
+                left, right = self.evaluate(x.left, side), self.evaluate(x.right, side)
+                return combine(x.operator, left, right, x.span, self.fault)
             case t.Arrow():
                 return self._arrow(x)
             case t.Via():
@@ -116,10 +119,17 @@ class Evaluator:
 
         def fill(match: re.Match[str]) -> str:
             start = x.span.start + 1 + match.start()
-            value = self.scope.value_of(match.group(1), Span(x.span.source, start, start + len(match.group())))
+            place = Span(x.span.source, start, start + len(match.group()))
+            value = self.scope.value_of(match.group(1), place)
+            if not isinstance(value, int | float | str) and value is not FAULT:
+                message = f"only numbers and strings can stand in a string, and this is {describe(value)}"
+                value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
+            faulty.append(value is FAULT)
             return str(value)
 
-        return re.sub(r"\{([A-Za-z_]\w*)\}", fill, x.value)
+        faulty: list[bool] = []
+        text = re.sub(r"\{([A-Za-z_]\w*)\}", fill, x.value)
+        return FAULT if any(faulty) else text
 
     def _arrow(self, x: t.Arrow) -> Any:
         source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
@@ -141,7 +151,7 @@ class Evaluator:
         if isinstance(value, Group):
             return value.map(lambda item: self._attribute(x, item))
         if isinstance(value, tuple) and value and isinstance(value[0], str):
-            return self.fault("B202", "a list of strings has no features", x.span)
+            return self.fault("B202", "a list of strings has no features", x.span, help="list models: `[big, small]`")
         if isinstance(value, LayerMap):
             if x.name in ("from", "to"):
                 return value.left if x.name == "from" else value.right
@@ -153,11 +163,13 @@ class Evaluator:
                 return Labels("labels", value.name, span=x.span)
             help = suggest(x.name, ["labels"]) or f"write `{value.name}.labels`"
             return self.fault("B103", f"data has no `{x.name}`", place, help=help)
-        return self.fault("B103", f"{describe(value)} has no `{x.name}`", place)
+        help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
+        return self.fault("B103", f"`.{x.name}` is asked of {describe(value)}", place, help=help)
 
     def _feature(self, x: t.Attribute, model: ModelDeclaration, place: Span) -> Any:
         if x.name == "layers":
-            return model
+            help = f"`init={model.name}.layers[0, 4, 8]` on another model starts it from these layers"
+            return self.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
         if x.name not in FEATURE_KINDS:
             known = [*SINGLES, *ROWS]
             help = (
@@ -173,10 +185,11 @@ class Evaluator:
     def _tap(self, x: t.At, item: int | None) -> Any:
         model = self.evaluate(x.model)
         path = self.interpolate(x.path)
-        if model is FAULT:
+        if model is FAULT or path is FAULT:
             return FAULT
         if not isinstance(model, ModelDeclaration):
-            return self.fault("B202", f"`@` taps a model, and this is {describe(model)}", x.model.span)
+            help = 'write `model @ "path.of.a.module"`'
+            return self.fault("B202", f"`@` taps a model, and this is {describe(model)}", x.model.span, help=help)
         data = self.scope.data_in_scope(x.span)
         if data is None:
             return FAULT
@@ -202,9 +215,17 @@ class Evaluator:
     def _index(self, x: t.Index, side: str | None) -> Any:
         if isinstance(x.value, t.At):
             item = self.evaluate(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else None
-            if not isinstance(item, int):
-                return self.fault("B203", "an element of a tuple is picked by one number", x.span)
+            if item is FAULT:
+                return FAULT
+            if not isinstance(item, int) or isinstance(item, bool):
+                place = x.items[0].span.to(x.items[-1].span)
+                help = f"write one whole number: `{x.value.span.text}[0]`"
+                return self.fault("B203", "an element of a tuple is picked by one number", place, help=help)
             return self._tap(x.value, item)
+        if isinstance(x.value, t.Attribute) and x.value.name == "layers":
+            owner = self.evaluate(x.value.value, side)
+            if isinstance(owner, ModelDeclaration) or owner is FAULT:
+                return self._layers(owner, x) if isinstance(owner, ModelDeclaration) else FAULT
         value = self.evaluate(x.value, side)
         return self.index(value, x, side)
 
@@ -214,8 +235,6 @@ class Evaluator:
             return FAULT
         if isinstance(value, Group) and all(isinstance(i, Row) for i in value) and value.items:
             return value.map(lambda item: self.index(item, x, side))
-        if isinstance(value, ModelDeclaration):
-            return self._layers(value, x)
         if isinstance(value, Row):
             count = self._count(value.take)
             if count is FAULT:
@@ -232,10 +251,17 @@ class Evaluator:
         if isinstance(value, Group) and items is None:
             return value
         if not isinstance(items, tuple):
-            return self.fault("B202", f"{describe(value)} cannot be indexed", x.span)
+            help = "rows (`bert.hidden[3]`) and lists are indexed"
+            if isinstance(value, ModelDeclaration):
+                help = f"pick a feature first: `{value.name}.hidden[3]`"
+            elif isinstance(value, Take) and value.feature.name == "tap":
+                help = 'an element of a module\'s tuple is picked beside its path: `(model @ "path")[0]`'
+            return self.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
         picks = self._picks(x, len(items), side, "the list")
-        if picks is FAULT or isinstance(picks, int):
-            return FAULT if picks is FAULT else items[picks]
+        if picks is FAULT:
+            return FAULT
+        if isinstance(picks, int):
+            return items[picks]
         chosen = tuple(items[i] for i in picks)
         return Group(chosen, span=x.span) if isinstance(value, Group) else chosen
 
@@ -243,8 +269,10 @@ class Evaluator:
         picks = self._picks(x, None, None, "the layers")
         if isinstance(picks, tuple):
             return Layers(model=model.name, layers=picks)
+        if picks is FAULT:
+            return FAULT
         return self.fault(
-            "B203", "layers are picked by a list of numbers", x.span, help=f"{model.name}.layers[0, 4, 8]"
+            "B203", "layers are picked by a list of numbers", x.span, help=f"write `{model.name}.layers[0, 4, 8]`"
         )
 
     def _count(self, take: Take) -> Any:
@@ -260,16 +288,22 @@ class Evaluator:
         first = x.items[0]
         if len(x.items) == 1 and isinstance(first, t.Slice):
             parts = [None if p is None else self.evaluate(p) for p in (first.start, first.stop, first.step)]
-            if any(p is not None and not isinstance(p, int) for p in parts):
-                return self.fault("B203", "a slice is made of whole numbers", first.span)
+            if FAULT in parts:
+                return FAULT
+            if any(p is not None and (not isinstance(p, int) or isinstance(p, bool)) for p in parts):
+                help = "write `[::4]`, `[1:]` or `[:]`"
+                return self.fault("B203", "a slice is made of whole numbers", first.span, help=help)
             if parts[2] == 0:
-                return self.fault("B203", "a slice cannot step by zero", first.span)
-            return None if count is None else tuple(range(count))[slice(*parts)]
+                return self.fault("B203", "a slice cannot step by zero", first.span, help="`[::1]` takes every member")
+            if count is None:
+                return None
+            chosen = tuple(range(count))[slice(*parts)]
+            return chosen or self._nothing(first.span, what, count)
         picks: list[int] = []
         single = len(x.items) == 1
         for part in x.items:
             if isinstance(part, t.Slice):
-                return self.fault("B203", "a slice stands alone in its brackets", part.span)
+                return self.fault("B203", "a slice stands alone in its brackets", part.span, help="or list each number")
             value = self.evaluate(part, side)
             if isinstance(value, LayerMap):
                 if side is None:
@@ -285,90 +319,17 @@ class Evaluator:
                 return FAULT
             for pick in value if isinstance(value, tuple) else (value,):
                 if isinstance(pick, bool) or not isinstance(pick, int):
-                    return self.fault("B203", f"an index is a whole number, and this is {describe(pick)}", part.span)
+                    message = f"an index is a whole number, and this is {describe(pick)}"
+                    return self.fault("B203", message, part.span, help="members count from 0; -1 is the last")
                 if count is not None and not -count <= pick < count:
                     what_is = f"`{what}` has {count} members, 0 to {count - 1}"
                     return self.fault("B206", f"{pick} is out of range", part.span, help=what_is)
                 picks.append(pick % count if count is not None else pick)
             single = single and not isinstance(value, tuple)
+        if not picks:
+            return self._nothing(first.span, what, count)
         return picks[0] if single else tuple(picks)
 
-    # ── arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def combine(self, operator: str, sides: tuple[Any, Any], place: Span) -> Any:
-        """`left operator right`, member by member where lists are."""
-        left, right = sides
-        if left is FAULT or right is FAULT:
-            return FAULT
-        if is_number(left) and is_number(right):
-            return self._fold(operator, left, right, place)
-        if isinstance(left, Group) or isinstance(right, Group):
-            return pair(left, right, place, self, lambda a, b: self.combine(operator, (a, b), place))
-        a, b = as_value(left, place), as_value(right, place)
-        if a is None or b is None:
-            wrong = left if a is None else right
-            return self.fault(
-                "B202", f"`{operator}` joins numbers, schedules and features, and this is {describe(wrong)}", place
-            )
-        return self._combine_values(operator, a, b, place)
-
-    def _fold(self, operator: str, a: Any, b: Any, place: Span) -> Any:
-        try:
-            match operator:
-                case "+":
-                    return a + b
-                case "-":
-                    return a - b
-                case "*":
-                    return a * b
-                case "/":
-                    return a / b
-                case _:
-                    return a**b
-        except (ZeroDivisionError, OverflowError) as error:
-            return self.fault("B207", f"this cannot be computed: {error}", place)
-
-    def _combine_values(self, operator: str, a: Value, b: Value, place: Span) -> Any:
-        weights = ("number", "schedule")
-        if a.kind == "labels" or b.kind == "labels":
-            return self.fault("B202", "labels are no numbers to compute with", place)
-        if operator == "**" and not (a.kind in weights and b.kind in weights):
-            return self.fault("B208", "powers are for numbers and schedules", place)
-        if a.kind in weights and b.kind in weights:
-            return Combine("schedule", operator, (a, b), span=place)
-        if operator in "+-" and (a.kind in weights or b.kind in weights):
-            number = a if a.kind in weights else b
-            message = f"a number cannot be added to {describe(a if number is b else b)}"
-            return self.fault("B208", message, place, help="weights multiply: `0.5 * x`", note="")
-        if operator == "/" and b.kind not in weights:
-            return self.fault("B208", "only a number or a schedule can divide", place)
-        if operator == "*" and a.kind not in weights and b.kind not in weights:
-            message = (
-                "two losses cannot be multiplied"
-                if a.kind == b.kind == "loss"
-                else "features are multiplied by numbers only"
-            )
-            return self.fault("B208", message, place, help="a product of means depends on how the batch is split")
-        kind = b.kind if a.kind in weights else a.kind
-        if a.kind not in weights and b.kind not in weights and a.kind != b.kind and "tensor" not in (a.kind, b.kind):
-            return self.fault("B208", f"{describe(a)} and {describe(b)} cannot be joined by `{operator}`", place)
-        return Combine(kind, operator, (a, b), span=place)
-
-
-def pair(left: Any, right: Any, place: Span, evaluator: Evaluator, function: Callable[[Any, Any], Any]) -> Any:
-    """Apply to each pair of two lists of equal length; a single value goes with every member of the other side."""
-    if isinstance(left, Group) and isinstance(right, Group):
-        if left.items is None or right.items is None:
-            return Group(None, span=place)
-        if len(left.items) != len(right.items):
-            message = f"a list of {len(left.items)} cannot be paired with a list of {len(right.items)}"
-            return evaluator.fault(
-                "B201", message, place, help="pair them with a layer map: `let map = [0, 4] -> [0, 1]`"
-            )
-        items = tuple(function(a, b) for a, b in zip(left.items, right.items, strict=True))
-    else:
-        group = left if isinstance(left, Group) else right
-        if group.items is None:
-            return Group(None, span=place)
-        items = tuple(function(a, right) if group is left else function(left, a) for a in group.items)
-    return FAULT if FAULT in items else Group(items, span=place)
+    def _nothing(self, place: Span, what: str, count: int | None) -> Any:
+        help = "name the members to pick" if count is None else f"`{what}` has {count} members, 0 to {count - 1}"
+        return self.fault("B203", "this picks nothing", place, help=help)

@@ -19,8 +19,8 @@ Shape = tuple[int | str, ...]
 class Feature:
     """One value of one forward.
 
-    Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` the module's path,
-    `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
+    Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` that of the
+    module, `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
     `call` which of its calls where a shared module runs several times.
     """
 

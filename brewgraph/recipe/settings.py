@@ -1,10 +1,18 @@
-"""`train { }`: its settings, with units and defaults, named as in transformers' `TrainingArguments` where the notion is the same."""
+"""`train { }`: its settings, with units and defaults; named as in transformers' `TrainingArguments`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from brewgraph.recipe.sources import Settings
 from brewgraph.recipe.values import Length
@@ -13,29 +21,41 @@ from brewgraph.recipe.values import Length
 class Adamw(Settings):
     """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms."""
 
-    lr: PositiveFloat = Field(5e-5, description="learning rate at its highest")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the two running means")
-    eps: PositiveFloat = Field(1e-8, description="added to the root in the denominator")
-    weight_decay: NonNegativeFloat = Field(0.01, description="decoupled decay per step, times the learning rate")
+    lr: PositiveFloat = Field(default=5e-5, description="learning rate at its highest")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two running means")
+    eps: PositiveFloat = Field(default=1e-8, description="added to the root in the denominator")
+    weight_decay: NonNegativeFloat = Field(
+        default=0.01, description="decoupled decay per step, times the learning rate"
+    )
 
 
 class Sgd(Settings):
     """`sgd(lr=0.05)`: stochastic gradient descent."""
 
-    lr: PositiveFloat = Field(0.05, description="learning rate at its highest")
-    momentum: NonNegativeFloat = Field(0.0, description="share of the last step that is kept")
-    weight_decay: NonNegativeFloat = Field(0.0, description="decay per step, added to the gradient")
+    lr: PositiveFloat = Field(default=0.05, description="learning rate at its highest")
+    momentum: NonNegativeFloat = Field(default=0.0, description="share of the last step that is kept")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="decay per step, added to the gradient")
+
+
+def _length(value: Any) -> Length:
+    """A stretch of training. A bare number is refused, since it could mean steps as well as epochs."""
+    if not isinstance(value, Length):
+        raise ValueError("a length has a unit: 10%, 500 steps or 1 epochs")
+    if value.unit == "share" and value.value > 1:
+        raise ValueError("more than 100% of the training is too long")
+    return value
+
+
+def _period(value: Any) -> Length:
+    if _length(value).value <= 0:
+        raise ValueError("the time between two of them is above zero")
+    return _length(value)
 
 
 class _Warm(Settings):
-    warmup: Length = Field(Length(0.0, "share"), description="from zero to the full rate: 10%, 500 steps, 1 epochs")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_number(cls, values: Any) -> Any:
-        if isinstance(values.get("warmup"), int | float):
-            raise ValueError("warmup needs a unit: 10%, 500 steps or 1 epochs")
-        return values
+    warmup: Annotated[Length, BeforeValidator(_length)] = Field(
+        default=Length(0.0, "share"), description="from zero to the full rate: 10%, 500 steps, 1 epochs"
+    )
 
 
 class Linear(_Warm):
@@ -60,22 +80,31 @@ class Train(Settings):
     calls: ClassVar[dict[str, dict[str, type[Settings]]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
     epochs: PositiveFloat | None = Field(
-        None, description="passes over the training data; 3 where steps is left out too"
+        default=None, description="passes over the training data; 3 where steps is left out too"
     )
-    steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
-    optimizer: Adamw | Sgd = Field(Adamw(), description="adamw(lr=…) or sgd(lr=…)")
-    schedule: Linear | Cosine | Constant = Field(Linear(), description="of the learning rate")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast of the student and the losses")
-    accumulate: PositiveInt = Field(1, description="batches per optimizer step")
+    steps: PositiveInt | None = Field(default=None, description="optimizer steps, instead of epochs")
+    optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
+    schedule: Linear | Cosine | Constant = Field(default=Linear(), description="of the learning rate")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="autocast of the student and the losses"
+    )
+    accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
-        1.0, description="clip the gradient's norm, student and projections together"
+        default=1.0, description="clip the gradient's norm, student and projections together"
     )
-    seed: NonNegativeInt = Field(0, description="everything random follows from it")
-    eval_steps: Length = Field(Length(1.0, "epoch"), description="how often to evaluate")
-    save_steps: Length = Field(Length(1.0, "epoch"), description="how often to write a checkpoint")
-    save_total_limit: PositiveInt = Field(2, description="how many checkpoints are kept")
-    logging_steps: PositiveInt = Field(20, description="optimizer steps between two lines of metrics.jsonl")
-    baseline: bool = Field(False, description="also train the same student without its teacher, and compare")
+    seed: NonNegativeInt = Field(default=0, description="everything random follows from it")
+    group_by_length: bool = Field(
+        default=False, description="batches of examples of like length, so that little is padding"
+    )
+    eval_steps: Annotated[Length, BeforeValidator(_period)] = Field(
+        default=Length(1.0, "epoch"), description="how often to evaluate"
+    )
+    save_steps: Annotated[Length, BeforeValidator(_period)] = Field(
+        default=Length(1.0, "epoch"), description="how often to write a checkpoint"
+    )
+    save_total_limit: PositiveInt = Field(default=2, description="how many checkpoints are kept")
+    logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
+    baseline: bool = Field(default=False, description="also train the same student without its teacher, and compare")
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:

@@ -46,19 +46,27 @@ class Hf(Settings):
     positional: ClassVar[tuple[str, ...]] = ("name",)
     extras: ClassVar[str | None] = "config"
 
-    name: str | None = Field(None, description="folder, or name on the hub")
-    model_type: str | None = Field(None, description="architecture of a model from scratch, as transformers names it")
-    task: Task | None = Field(None, description="which head; left out, it follows from what the model is matched with")
-    labels: tuple[str, ...] | None = Field(None, description="names of the classes, in the order of the logits")
-    revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    pretrained: bool = Field(True, description="false: the configuration alone, weights random")
-    init: Layers | None = Field(None, description="start from these layers of another model: bert.layers[0, 4, 8]")
+    name: str | None = Field(default=None, min_length=1, description="folder, or name on the hub")
+    model_type: str | None = Field(
+        default=None, description="architecture of a model from scratch, as transformers names it"
+    )
+    task: Task | None = Field(
+        default=None, description="which head; left out, it follows from what the model is matched with"
+    )
+    labels: tuple[str, ...] | None = Field(default=None, description="names of the classes, in the order of the logits")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    pretrained: bool = Field(default=True, description="false: the configuration alone, weights random")
+    init: Layers | None = Field(
+        default=None, description="start from these layers of another model: bert.layers[0, 4, 8]"
+    )
     tokenizer: str | None = Field(
-        None,
+        default=None,
         description="folder, hub name, or another model's name; left out, the model's own, for a model from scratch "
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
-    vocab_size: PositiveInt | None = Field(None, description="size of the vocabulary that is trained on the data")
+    vocab_size: PositiveInt | None = Field(
+        default=None, description="size of the vocabulary that is trained on the data"
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
 
@@ -91,9 +99,9 @@ class Data(Settings):
     columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
     """Fields whose bare names are columns of the data, not names of the spec."""
 
-    batch: PositiveInt = Field(32, description="examples per batch, over all ranks")
+    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
     max_length: PositiveInt | None = Field(
-        None, description="longest encoding in tokens; left out, the model's own limit"
+        default=None, description="longest encoding in tokens; left out, the model's own limit"
     )
 
 
@@ -104,10 +112,10 @@ class Files(Data):
     """
 
     train: str = Field(description="file with the training examples")
-    dev: str | None = Field(None, description="file to evaluate on")
-    test: str | None = Field(None, description="file kept for the end")
-    text: tuple[str, ...] = Field(("text",), description="one or two text columns", min_length=1, max_length=2)
-    label: str | None = Field("label", description="the label's column; none where there is none")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | None = Field(default="label", description="the label's column; none where there is none")
 
 
 class Glue(Data):
@@ -124,13 +132,13 @@ class Hub(Data):
     positional: ClassVar[tuple[str, ...]] = ("name", "subset")
 
     name: str = Field(description="name on the hub, or a folder")
-    subset: str | None = Field(None, description="the data set's configuration")
-    revision: str | None = Field(None, description="branch, tag or commit on the hub")
-    train: str = Field("train", description="split to train on")
-    dev: str | None = Field("validation", description="split to evaluate on")
-    test: str | None = Field(None, description="split kept for the end")
-    text: tuple[str, ...] = Field(("text",), description="one or two text columns", min_length=1, max_length=2)
-    label: str | None = Field("label", description="the label's column; none where there is none")
+    subset: str | None = Field(default=None, description="the data set's configuration")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    train: str = Field(default="train", description="split to train on")
+    dev: str | None = Field(default="validation", description="split to evaluate on")
+    test: str | None = Field(default=None, description="split kept for the end")
+    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | None = Field(default="label", description="the label's column; none where there is none")
 
 
 class Builtin(Data):

@@ -120,7 +120,7 @@ class Apply(Value):
     operation: str
     source: Value
     target: Value
-    options: tuple[tuple[str, Number | Scheduled], ...]
+    options: tuple[tuple[str, Number | Scheduled | Combine], ...]
     mask: str | None
 
 
@@ -157,11 +157,12 @@ class Group:
     def __iter__(self) -> Iterator[Any]:
         return iter(self.items or ())
 
-    def map(self, function: Callable[[Any], Any]) -> Group:
-        """The same list with the function applied to each member."""
+    def map(self, function: Callable[[Any], Any]) -> Group | Fault:
+        """The same list with the function applied to each member; a fault where one of the results is."""
         if self.items is None:
             return self
-        return Group(tuple(function(x) for x in self.items), span=self.span)
+        items = tuple(function(x) for x in self.items)
+        return FAULT if FAULT in items else Group(items, span=self.span)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,15 @@ class Fault:
 
 
 FAULT = Fault()
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Whatever stands in a list of any depth: values, and plain numbers and strings too."""
+    for item in value if isinstance(value, Group | tuple) else (value,):
+        if isinstance(item, Group | tuple):
+            yield from leaves(item)
+        else:
+            yield item
 
 
 def members(value: Any) -> Iterator[Value]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import networkx as nx
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from transformers.utils import ModelOutput
 
 from brewgraph.data.batches import derive_seed
@@ -34,7 +35,8 @@ class Projected(nn.Module):
         super().__init__()
         if projection.into is None or projection.out is None:
             raise UsageError(f"the sizes of projection `{projection.site}` are not known: write `linear(in -> out)`")
-        self.linear = nn.Linear(projection.into, projection.out)
+        # its own initialisation would draw from the global generator
+        self.linear = skip_init(nn.Linear, projection.into, projection.out)
         self.activation = projection.activation
         generator = torch.Generator().manual_seed(derive_seed(seed, projection.seed))
         with torch.no_grad():
@@ -53,8 +55,9 @@ class Distiller(nn.Module):
         out.loss.backward()
 
     `batch` is one dictionary: the inputs of a model under the model's name where it has its own (`batch["bert"]`), else
-    at the top, and `labels`. Teachers stand beside the module: moved with it, always in eval mode, never in its parameters
-    or state dict, and run without gradients.
+    at the top, and `labels`. Teachers stand beside the module: moved with it, always in eval mode, never in its
+    parameters or state dict, and run without gradients. The module begins in train mode, the student with it: a
+    transformers model comes from its folder in eval mode, and would be trained without dropout.
     """
 
     def __init__(self, graph: nx.DiGraph, models: Mapping[str, nn.Module], student: str, *, seed: int = 0):
@@ -68,10 +71,15 @@ class Distiller(nn.Module):
         self.progress = 0.0
         """Where training stands, k/N: what schedules of weights go by. A loop of your own sets it before each step."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
+        self._before = [
+            ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
+            for teacher in self._teachers
+        ]
         for teacher in self._teachers:
             teacher.requires_grad_(False).eval()
         modules = {site: self.projections[parameter_name(site)] for site in projections}
         self.program = Program(graph, models, modules)
+        self.train()
 
     @property
     def teachers(self) -> tuple[nn.Module, ...]:
@@ -83,8 +91,11 @@ class Distiller(nn.Module):
         return DistillerOutput(loss=loss, terms=terms)
 
     def count(self, batch: Batch) -> Tensor:
-        """Units in the batch (examples, tokens, pairs, labels) that the losses are means over; add them up over the parts of a
-        split batch and hand the sum to each part's forward, and the split does not change the loss."""
+        """Units in the batch (examples, tokens, pairs, labels) that the losses are means over.
+
+        Add them up over the parts of a split batch and hand the sum to each part's forward, and the split does not
+        change the loss.
+        """
         return self.program.count(batch)
 
     def weights(self) -> dict[str, float]:
@@ -108,10 +119,15 @@ class Distiller(nn.Module):
         return self
 
     def release(self) -> None:
-        """Take all hooks away from the models, which are then as they were before."""
+        """Take all hooks away from the models, which are then as they were before; teachers are no longer frozen."""
         self.program.remove()
+        for modules, parameters in self._before:
+            for module, training in modules:
+                module.training = training
+            for parameter, requires_grad in parameters:
+                parameter.requires_grad_(requires_grad)
 
 
 def parameter_name(site: str) -> str:
-    """A projection's name among the module's parameters."""
-    return site.replace(".", "_")
+    """A projection's name among the module's parameters: no dots there, and no other site's name either."""
+    return site.replace(".", ":")

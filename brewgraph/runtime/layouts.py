@@ -1,7 +1,7 @@
-"""How the tokens of a batch lie in its tensors, and what follows from it: Gram matrices, masks, counts, masked sums.
+"""How the tokens of a batch lie in its tensors, and what follows: Gram matrices, masks, counts, masked sums.
 
-Today every batch is padded. What depends on that stands here and nowhere else, so that another layout (real tokens only,
-packed) is another class with the same methods.
+Today every batch is padded. What depends on that stands here and nowhere else, so that another layout (real tokens
+only, packed) is another class with the same methods.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from brewgraph.diagnostics import RunError, listing
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,13 @@ class Padded:
 
     def count(self, unit: str) -> Tensor:
         """How many units of the batch count: a scalar."""
+        assert self.mask_BL is not None, "a count without a mask needs the shapes of the batch"
         mask = self._mask(unit)
-        if mask is None:
-            raise AssertionError("a count without a mask needs the shapes of the batch")
-        return mask.sum()
+        return torch.tensor(len(self.mask_BL), device=self.mask_BL.device) if mask is None else mask.sum()
 
     def _mask(self, unit: str) -> Tensor | None:
-        if self.mask_BL is None or unit == "example":
-            return None
+        if self.mask_BL is None or (unit == "example" and self.mask_BL.dim() > 1):
+            return None  # a mask of tokens says nothing about examples; one value per example, as labels give, does
         if unit == "pair":
             return self.mask_BL[:, :, None] & self.mask_BL[:, None, :]
         return self.mask_BL
@@ -52,7 +53,9 @@ def token_mask(encoding: dict[str, Tensor]) -> Tensor:
     """Real tokens of an encoding: (batch, length), bool; all of them where it has no attention mask."""
     if "attention_mask" in encoding:
         return encoding["attention_mask"].bool()
-    first = next(x for x in encoding.values() if isinstance(x, Tensor) and x.dim() >= 2)
+    first = next((x for x in encoding.values() if isinstance(x, Tensor) and x.dim() >= 2), None)
+    if first is None:
+        raise RunError(f"no tensor of the batch has tokens: it has {listing(encoding)}")
     return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
 
 

@@ -1,4 +1,4 @@
-"""A graph laid out once as a flat list of calls: what runs per batch walks no graph and looks up no name of the spec."""
+"""A graph laid out once as a flat list of calls: what runs per batch walks no graph and looks up no name."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class Program:
         step = Step(batch, [None] * len(self.slot), progress, None)
         for instruction in self.inputs:
             instruction(step)
-        step.counts = self._count(step) if counts is None else counts
+        # a batch in which nothing counts (every label -100) has a loss of zero, not of 0/0
+        step.counts = (self._count(step) if counts is None else counts).clamp_min(1)
         for instruction in self.instructions:
             instruction(step)
         return step.slots[self.objective], {name: step.slots[i] for name, i in self.terms.items()}
@@ -86,7 +87,7 @@ class Program:
         first = _first_tensor(step.batch)
         found = []
         for unit, key in self.counted:
-            if unit == "example" or key is None:
+            if key is None:
                 found.append(torch.tensor(first.shape[0], device=first.device))
                 continue
             layout: Padded = step.slots[self.slot[key]]
@@ -227,6 +228,9 @@ def _forward_instruction(
     forward: n.Forward, model: nn.Module, capture: Capture, source: int, tapped: Mapping[int, Feature]
 ) -> Instruction:
     names, rest, required = _parameters(model)
+    main = getattr(model, "main_input_name", None)
+    if main in names:
+        required |= {main}  # transformers gives it a default, and then fails in words of its own
     trainable = forward.role == "student"
     name = forward.model
 
@@ -237,7 +241,8 @@ def _forward_instruction(
             for key, value in encoding.items()
             if (key in names or rest) and key not in NOT_INPUTS and isinstance(value, Tensor)
         }
-        if missing := required - given.keys():
+        missing = required - given.keys() - ({main} if "inputs_embeds" in given else set())
+        if missing:
             raise RunError(
                 f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
             )

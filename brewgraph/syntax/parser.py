@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Token, Tree
+from lark import Lark, Token, Tree, lexer
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
@@ -32,7 +32,15 @@ def grammar_text() -> str:
 @cache
 def grammar() -> Lark:
     """The parser of one or more statements."""
-    return Lark(grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True)
+    # Where interegular is installed, lark looks for terminals that collide whenever it builds a parser: three times
+    # the time of all the rest. A test does that once, under `strict`; here it is switched off.
+    found, lexer.has_interegular = lexer.has_interegular, False
+    try:
+        return Lark(
+            grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True
+        )
+    finally:
+        lexer.has_interegular = found
 
 
 def parse(source: Source, collector: Collector) -> t.Spec:

@@ -28,6 +28,12 @@ class Scores:
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
 
 
+def classifies(module: nn.Module, classes: int) -> bool:
+    """Whether a model has a head for these classes, one label per text: only then is there something to score."""
+    config = getattr(module, "config", None)
+    return type(module).__name__.endswith("SequenceClassification") and getattr(config, "num_labels", 0) == classes
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, name: str, batches: Iterable[Mapping[str, Any]], classes: int, device: Any) -> Scores:
     """Score a classifier. Where ranks hold different batches, the counts of all of them are added up."""

@@ -6,7 +6,8 @@ RUN/
   checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
   student/         the finished student, as save_pretrained writes it, with its tokenizer
   projections.safetensors    the finished projections
-  finished.json    the last evaluation, written last: a run without it is unfinished
+  alone/           with `baseline = true`: the same of the student without its teacher
+  finished.json    the closing table, written last: a run without it is unfinished
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class RunFolder:
         """Remove what an earlier run left, so that nothing old is taken for new."""
         for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student):
+        for path in (self.checkpoints, self.student, self.path / "alone"):
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -74,11 +75,18 @@ class RunFolder:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def truncate_log(self, step: int) -> None:
-        """Drop the lines after a step: what a resumed run is going to write again."""
+        """Drop the lines after a step, which a resumed run is going to write again, and one that a crash cut short."""
         path = self.path / "metrics.jsonl"
-        if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                continue
+        write_text(path, "".join(kept))
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,6 +106,7 @@ class RunFolder:
         write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
         shutil.rmtree(self.checkpoints / name, ignore_errors=True)
         temporary.rename(self.checkpoints / name)
+        _sync_folder(self.checkpoints)
 
     def complete_checkpoints(self) -> list[tuple[int, Path]]:
         """The checkpoints that are whole, oldest first: every file is there in the size that was written."""
@@ -111,8 +120,10 @@ class RunFolder:
         return sorted(found)
 
     def rotate(self, keep: int) -> None:
-        """Remove the oldest whole checkpoints, the last `keep` stay."""
+        """Remove the oldest whole checkpoints, the last `keep` stay; and what an interrupted run left half written."""
         for _, path in self.complete_checkpoints()[:-keep]:
+            shutil.rmtree(path)
+        for path in self.checkpoints.glob(".step-*.part"):
             shutil.rmtree(path)
 
 
@@ -124,6 +135,16 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names in a folder written to the disk, as `fsync` has a file's content."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

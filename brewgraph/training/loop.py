@@ -1,8 +1,8 @@
 """The loop: batches in, a trained student out. It stands on accelerate for devices, ranks and precision.
 
-A step: take its micro-batches; count each unit over all of them and over ranks, once; for each micro-batch forward, with the
-loss divided by the global counts, and backward (ranks talk on the last one only); clip student and projections together;
-optimizer; schedule. Terms stay on the device until the logging interval.
+A step: take its micro-batches; count each unit over all of them and over ranks, once; for each micro-batch forward,
+with the loss divided by the global counts, and backward (ranks talk on the last one only); clip student and projections
+together; optimizer; schedule. Terms stay on the device until the logging interval.
 """
 
 from __future__ import annotations
@@ -16,17 +16,26 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    send_to_device,
+)
 from torch import Tensor
 
 from brewgraph.data.batches import BatchOrder, derive_seed, loader
+from brewgraph.data.encoding import row_lengths
 from brewgraph.diagnostics import RunError
+from brewgraph.graph.passes import digest
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.checkpoint import load_checkpoint, save_checkpoint
-from brewgraph.training.evaluate import Scores, evaluate
+from brewgraph.training.checkpoint import State, load_checkpoint, save_checkpoint
+from brewgraph.training.evaluate import Scores, classifies, evaluate
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.optimizing import build_optimizer, build_schedule
+from brewgraph.training.processes import this_process
 from brewgraph.training.reporter import Reporter
 
 
@@ -47,14 +56,31 @@ class Length:
 
     steps: int
     per_epoch: int
-    batches_per_epoch: int
 
 
 def make_accelerator(settings: Train) -> Accelerator:
-    """Devices, ranks and precision, as the machine and `accelerate launch` give them."""
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    """Devices, ranks and precision, as the machine and `accelerate launch` give them.
+
+    Raises `RunError` where parameters would be split over ranks, which checkpoints here do not know about.
+    """
+    this_process()
     precision = "no" if settings.precision == "fp32" else settings.precision
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        # accelerate keeps one precision per process and refuses a second; a teacher may have been trained in another
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        # micro-batches are counted here: what `accelerate launch` was told must not divide the loss again
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+    if accelerator.distributed_type in sharded:
+        said = accelerator.distributed_type.value
+        raise RunError(
+            f"{said} is not supported yet: launch with plain data parallelism (`accelerate launch --multi_gpu`)"
+        )
+    return accelerator
 
 
 def training_length(settings: Train, batches: int) -> Length:
@@ -63,7 +89,7 @@ def training_length(settings: Train, batches: int) -> Length:
         raise RunError("there is no whole batch to train on: the data has fewer rows than ranks")
     per_epoch = math.ceil(batches / settings.accumulate)
     epochs = settings.epochs or 3.0
-    return Length(settings.steps or max(1, round(epochs * per_epoch)), per_epoch, batches)
+    return Length(settings.steps or max(1, round(epochs * per_epoch)), per_epoch)
 
 
 def train(
@@ -84,186 +110,200 @@ def train(
     Without a `folder` nothing is written. `stop_after` ends early, as an interruption would.
     """
     accelerator = accelerator or make_accelerator(settings)
-    rank, world = accelerator.process_index, accelerator.num_processes
     order = BatchOrder(
-        len(material.train), material.batch, seed=derive_seed(settings.seed, "order"), rank=rank, world=world
+        len(material.train),
+        material.batch,
+        seed=derive_seed(settings.seed, "order"),
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        lengths=row_lengths(material.train) if settings.group_by_length else None,
     )
     length = training_length(settings, len(order))
     distiller.to(accelerator.device)
     optimizer = build_optimizer(distiller, settings, distiller.optimizer_options())
     schedule = build_schedule(optimizer, settings, length.steps, length.per_epoch)
-    torch.manual_seed(derive_seed(settings.seed, "dropout", rank))
-    done = 0
-    if folder is not None and resume and (found := folder.complete_checkpoints()):
-        done = load_checkpoint(found[-1][1], distiller, optimizer, schedule)
-        folder.truncate_log(done)
-        reporter.say(f"resumed at step {done}")
+    parts = (order.rows, order.batch, order.lengths is not None, settings.accumulate, settings.seed)
+    what = (distiller.graph.graph["objective"], length, *parts)
+    state = State(digest(*what), distiller, optimizer, schedule, accelerator.scaler)
+    if folder is not None:
+        found = folder.complete_checkpoints() if resume else []
+        if found:
+            load_checkpoint(found[-1][1], state)
+            reporter.say(f"resumed at step {state.step}")
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            folder.truncate_log(state.step)
     wrapped = accelerator.prepare_model(distiller)
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    run = _Run(
-        distiller, wrapped, optimizer, schedule, material, settings, folder, reporter, accelerator, length, student
-    )
-    reporter.begin(name, length.steps, done)
+    state.optimizer = accelerator.prepare_optimizer(optimizer)
+    reporter = reporter if accelerator.is_main_process else Reporter()
+    run = _Run(state, wrapped, student, material, settings, length, folder, reporter, accelerator)
+    reporter.begin(name, length.steps, state.step)
     try:
         distiller.train()
-        return run.steps(order, done, stop_after)
+        return run.steps(order, stop_after)
     finally:
         reporter.end()
+        # take precision's wrapper off the forward, and its mark: another training may want another one
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        distiller.__dict__.pop("_is_accelerate_prepared", None)
+        accelerator.free_memory()
 
 
+@dataclass
 class _Run:
-    """The state of one training."""
+    """One training. `wrapped` is the distiller as ranks and precision need it."""
 
-    def __init__(
-        self,
-        distiller: Distiller,
-        wrapped: Any,
-        optimizer: Any,
-        schedule: Any,
-        material: Material,
-        settings: Train,
-        folder: RunFolder | None,
-        reporter: Reporter,
-        accelerator: Accelerator,
-        length: Length,
-        student: str,
-    ):
-        self.distiller, self.wrapped, self.optimizer, self.schedule = distiller, wrapped, optimizer, schedule
-        self.material, self.settings, self.folder, self.reporter = material, settings, folder, reporter
-        self.accelerator, self.length, self.student = accelerator, length, student
-        self.main = accelerator.is_main_process
-        self.sums: dict[str, Tensor] = {}
-        self.since = 0
-        self.trainable = [p for p in distiller.parameters() if p.requires_grad]
-        self.check_every = 1 if accelerator.device.type == "cpu" else settings.logging_steps
+    state: State
+    wrapped: Any
+    student: str
+    material: Material
+    settings: Train
+    length: Length
+    folder: RunFolder | None
+    reporter: Reporter
+    accelerator: Accelerator
 
-    def steps(self, order: BatchOrder, done: int, stop_after: int | None) -> Scores | None:
-        total, settings = self.length.steps, self.settings
-        evaluate_every = max(1, settings.eval_steps.steps(total, self.length.per_epoch))
-        save_every = max(1, settings.save_steps.steps(total, self.length.per_epoch))
+    def __post_init__(self) -> None:
+        self.distiller, self.main = self.state.distiller, self.accelerator.is_main_process
+        self.device, self.world = self.accelerator.device, self.accelerator.num_processes
+        # of the ranks' sums the first rank holds the whole after a resume
+        self.state.sums = {k: v.to(self.device) if self.main else torch.zeros_like(v, device=self.device)
+                           for k, v in self.state.sums.items()}  # fmt: skip
+        self.trainable = [p for p in self.distiller.parameters() if p.requires_grad]
+        self.check_every = 1 if self.device.type == "cpu" else self.settings.logging_steps
+
+    def steps(self, order: BatchOrder, stop_after: int | None) -> Scores | None:
+        total, per_epoch, settings = self.length.steps, self.length.per_epoch, self.settings
+        evaluate_every = max(1, settings.eval_steps.steps(total, per_epoch))
+        save_every = max(1, settings.save_steps.steps(total, per_epoch))
         scores: Scores | None = None
-        for step, batches in self._micro_batches(order, done):
-            loss = self._step(step, batches)
-            step += 1
-            self._note(step, loss, batches)
+        for batches in self._micro_batches(order):
+            batches = [send_to_device(batch, self.device) for batch in batches]
+            self._step(batches)
+            step = self.state.step
+            saving = self.folder is not None and step % save_every == 0 and step < total
+            if saving or step % self.check_every == 0 or step == total:
+                self._check_finite(batches)
+            self._report()
             if step % evaluate_every == 0 or step == total:
-                scores = self._evaluate(step)
-            if self.folder is not None and (step % save_every == 0) and step < total:
-                self._save(step)
+                scores = self._evaluate()
+            if saving:
+                self._save()
             if stop_after is not None and step >= stop_after:
                 break
-        return scores if scores is not None else self._evaluate(total)
+        return scores
 
-    def _micro_batches(self, order: BatchOrder, done: int) -> Iterator[tuple[int, list[Any]]]:
-        """The micro-batches of each step from `done` on, epoch after epoch."""
-        step = done
-        while step < self.length.steps:
-            epoch, in_epoch = divmod(step, self.length.per_epoch)
+    def _micro_batches(self, order: BatchOrder) -> Iterator[list[Any]]:
+        """The micro-batches of each step that is still to be done, epoch after epoch."""
+        while self.state.step < self.length.steps:
+            epoch, in_epoch = divmod(self.state.step, self.length.per_epoch)
             order.set_epoch(epoch)
             order.start_at(in_epoch * self.settings.accumulate)
             batches: list[Any] = []
             for batch in loader(self.material.train, order, self.material.collator):
                 batches.append(batch)
                 if len(batches) == self.settings.accumulate:
-                    yield step, batches
-                    step, batches = step + 1, []
-                    if step == self.length.steps:
+                    yield batches
+                    batches = []
+                    if self.state.step == self.length.steps:
                         return
             if batches:
-                yield step, batches
-                step += 1
+                yield batches
 
-    def _step(self, step: int, batches: list[Any]) -> Tensor:
-        """One optimizer step; the loss of the global batch on this rank's share of it."""
-        accelerator, world = self.accelerator, self.accelerator.num_processes
-        self.distiller.progress = step / self.length.steps
-        batches[:] = [send_to_device(batch, accelerator.device) for batch in batches]
-        counts = torch.stack([self.distiller.count(batch) for batch in batches]).sum(0)
-        if world > 1:
-            counts = accelerator.reduce(counts, "sum")
-        losses = []
+    def _step(self, batches: list[Any]) -> None:
+        """One optimizer step; of the global batch this rank holds its share."""
+        accelerator, state = self.accelerator, self.state
+        self.distiller.progress = state.step / self.length.steps
+        # dropout by seed, step and rank: a resumed run draws what the uninterrupted one drew
+        torch.manual_seed(derive_seed(self.settings.seed, "dropout", state.step, accelerator.process_index))
+        counts = self._counts(batches)
         for i, batch in enumerate(batches):
             last = i == len(batches) - 1
-            with nullcontext() if last else accelerator.no_sync(self.wrapped), accelerator.autocast():
-                output = self.wrapped(batch, counts)
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                with accelerator.autocast():
+                    output = self.wrapped(batch, counts)
                 # ranks average their gradients, and each holds a share of one sum
-                accelerator.backward(output.loss * world)
-            losses.append(output.loss.detach())
-            for name, term in (output.terms or {}).items():
-                self._add(name, term.detach() if isinstance(term, Tensor) else torch.tensor(float(term)))
+                accelerator.backward(output.loss * self.world)
+            for name, term in {"loss": output.loss, **output.terms}.items():
+                self._add(name, term.detach())
         if self.settings.max_grad_norm is not None:
             accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.stack(losses).sum()
-        self._add("loss", loss)
-        return loss
+        state.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:  # as fp16 does where its gradients overflow
+            state.schedule.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.since += 1
+
+    def _counts(self, batches: list[Any]) -> Tensor | None:
+        """The units of the global batch; None where it is one batch, which counts its own."""
+        if len(batches) == 1 and self.world == 1:
+            return None
+        counts = torch.stack([self.distiller.count(batch) for batch in batches]).sum(0)
+        return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
 
     def _add(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        sums = self.state.sums
+        sums[name] = sums[name] + value if name in sums else value
 
-    def _note(self, step: int, loss: Tensor, batches: list[Any]) -> None:
-        """Report a step; read the terms from the device at the logging interval only."""
-        self.since += 1
-        interval = step % self.settings.logging_steps == 0 or step == self.length.steps
-        if (interval or step % self.check_every == 0) and not bool(torch.isfinite(self.sums["loss"])):
-            self._not_finite(step, batches)
-        if not interval:
+    def _gathered_sums(self) -> dict[str, Tensor]:
+        """Loss and terms since the last line, over all ranks; those of one process as they are."""
+        sums = self.state.sums
+        return self.accelerator.reduce(sums, "sum") if self.world > 1 else sums
+
+    def _report(self) -> None:
+        """Read the terms from the device at the logging interval, and only then."""
+        state, step = self.state, self.state.step
+        if step % self.settings.logging_steps and step != self.length.steps:
             self.reporter.step(step, None, {})
             return
-        sums = {name: value.to(self.accelerator.device) for name, value in self.sums.items()}
-        if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums, "sum")
-        terms = {name: float(value) / self.since for name, value in sums.items()}
+        terms = {name: float(value) / state.since for name, value in self._gathered_sums().items()}
         total = terms.pop("loss")
-        self.sums, self.since = {}, 0
-        weights = self.distiller.weights()
+        state.sums, state.since = {}, 0
         self.reporter.step(step, total, terms)
-        if self.folder is not None and self.main:
-            self.folder.log(
-                {
-                    "step": step,
-                    "epoch": step / self.length.per_epoch,
-                    "loss": total,
-                    "terms": terms,
-                    "weighted": {name: terms[name] * weights[name] for name in terms},
-                    "lr": self.schedule.get_last_lr()[0],
-                }
-            )
-
-    def _not_finite(self, step: int, batches: list[Any]) -> None:
-        bad = [name for name, value in self.sums.items() if name != "loss" and not bool(torch.isfinite(value))]
-        rows = [int(i) for batch in batches for i in batch.get("index", [])]
-        where = (
-            f" (training rows {', '.join(map(str, rows[:8]))}{', …' if len(rows) > 8 else ''})"
-            if self.check_every == 1
-            else ""
+        weights = self.distiller.weights()
+        self._log(
+            loss=total,
+            terms=terms,
+            weighted={name: terms[name] * weights[name] for name in terms},
+            lr=state.schedule.get_last_lr()[0],
         )
-        terms = ", ".join(f"`{name}`" for name in bad) or "the loss"
+
+    def _log(self, **content: Any) -> None:
+        if self.folder is not None and self.main:
+            self.folder.log({"step": self.state.step, "epoch": self.state.step / self.length.per_epoch, **content})
+
+    def _check_finite(self, batches: list[Any]) -> None:
+        """Stop where the loss is no number. Its rows are known where each step is checked: on a CPU, at no cost."""
+        sums = self.state.sums
+        if bool(torch.isfinite(sums["loss"])):
+            return
+        bad = [f"`{name}`" for name, value in sums.items() if name != "loss" and not bool(torch.isfinite(value))]
+        rows = [str(int(i)) for batch in batches for i in batch.get("index", [])]
+        where = f" (training rows {', '.join(rows[:8])}{', …' if len(rows) > 8 else ''})"
         raise RunError(
-            f"{terms} is not a finite number at step {step}{where}; a smaller learning rate, a longer warm-up or a higher "
-            "temperature usually helps; the last checkpoint is intact"
+            f"{', '.join(bad) or 'the loss'} is not a finite number at step "
+            f"{self.state.step}{where if rows and self.check_every == 1 else ''}; a smaller learning rate, a longer "
+            "warm-up or a higher temperature usually helps; the last checkpoint is intact"
         )
 
-    def _evaluate(self, step: int) -> Scores | None:
-        dev, classes = self.material.dev, self.material.classes
-        if dev is None or not classes or not hasattr(self.distiller.student, "config"):
+    def _evaluate(self) -> Scores | None:
+        dev, classes, student = self.material.dev, len(self.material.classes), self.distiller.student
+        if dev is None or not classifies(student, classes):
             return None
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        share = dev.shard(world, rank, contiguous=True) if world > 1 else dev
-        order = BatchOrder(len(share), self.material.batch, seed=0, shuffle=False)
+        share = dev.shard(self.world, self.accelerator.process_index, contiguous=True) if self.world > 1 else dev
+        order = BatchOrder(len(share), self.material.batch, shuffle=False)
         batches = loader(share, order, self.material.collator)
-        scores = evaluate(self.distiller.student, self.student, batches, len(classes), self.accelerator.device)
-        self.distiller.train()
-        self.reporter.evaluated(step, scores.as_dict())
-        if self.folder is not None and self.main:
-            self.folder.log({"step": step, "epoch": step / self.length.per_epoch, "dev": scores.as_dict()})
+        scores = evaluate(student, self.student, batches, classes, self.device)
+        self.reporter.evaluated(self.state.step, scores.as_dict())
+        self._log(dev=scores.as_dict())
         return scores
 
-    def _save(self, step: int) -> None:
+    def _save(self) -> None:
         assert self.folder is not None
+        mine, self.state.sums = self.state.sums, self._gathered_sums()
         if self.main:
-            save_checkpoint(self.folder, step, self.distiller, self.optimizer, self.schedule)
+            save_checkpoint(self.folder, self.state)
             self.folder.rotate(self.settings.save_total_limit)
+        self.state.sums = mine
         self.accelerator.wait_for_everyone()

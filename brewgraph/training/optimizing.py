@@ -27,8 +27,9 @@ def build_optimizer(
         if not parameter.requires_grad:
             continue
         special = next((dict(options) for prefix, options in own.items() if name.startswith(prefix)), {})
-        decay = special.pop("weight_decay", optimizer.weight_decay) if parameter.ndim > 1 else 0.0
-        options = {"weight_decay": decay, **special}
+        options = {"weight_decay": optimizer.weight_decay, **special}
+        if parameter.ndim < 2:
+            options["weight_decay"] = 0.0
         group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
         group["params"].append(parameter)
     if isinstance(optimizer, Adamw):

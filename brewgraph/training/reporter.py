@@ -18,7 +18,7 @@ class Reporter:
         """Training of `name` begins: `steps` optimizer steps, `done` of them already behind it."""
 
     def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
-        """A step is done; `loss` and `terms` are means since the last time they were given, None and empty in between."""
+        """A step is done; `loss` and `terms` are means since they were last given, None and empty in between."""
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         """The student was evaluated."""

@@ -1,0 +1,138 @@
+"""`brewgraph fmt`: specs in the one way in which they are written."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brewgraph.cli.output import count, painter, print_diagnostics
+from brewgraph.diagnostics import SpecError, UsageError
+from brewgraph.source import Source
+
+
+@dataclass(frozen=True)
+class Formatted:
+    """A spec before and after. The line ends of the file are kept: they are `end`."""
+
+    name: str
+    before: str
+    after: str
+    end: str = "\n"
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+def command(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE|FOLDER|-]...", help="Folders are searched for *.brew; - reads stdin, to stdout."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 where a file would change.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
+) -> None:
+    """Format specs in place. Without files: all *.brew below the working directory."""
+    names = files or ["."]
+    results: list[Formatted] = []
+    faulty = 0
+    for source in _sources(names):
+        try:
+            results.append(_format(source))
+        except SpecError as error:
+            print_diagnostics(error.diagnostics, sys.stderr)
+            faulty += 1
+    changed = [r for r in results if r.changed]
+    if diff:
+        _print_diffs(changed)
+    elif not check:
+        for result in results:
+            if result.name == "-":
+                sys.stdout.write(result.after)
+            elif result.changed:
+                _replace(Path(result.name), result.after.replace("\n", result.end))
+    if check:
+        for result in changed:
+            print(f"would change: {'<stdin>' if result.name == '-' else result.name}")
+    if names != ["-"]:
+        print(_summary(len(changed), len(results) - len(changed), faulty, pending=check or diff), file=sys.stderr)
+    if faulty or (check and changed):
+        raise typer.Exit(1)
+
+
+def _sources(names: list[str]) -> list[str]:
+    """The files that are meant, each once. Raises `UsageError` for a name that is none."""
+    found: dict[str, None] = {}
+    for name in names:
+        path = Path(name)
+        if name != "-" and path.is_dir():
+            found |= dict.fromkeys(str(p) for p in sorted(path.rglob("*.brew")) if _is_searched(p.relative_to(path), p))
+        elif name == "-" or path.exists():
+            found[name] = None
+        else:
+            raise UsageError(f"there is no file `{name}`")
+    if not found:
+        raise UsageError(f"there is no *.brew in {', '.join(names)}")
+    return list(found)
+
+
+def _is_searched(relative: Path, path: Path) -> bool:
+    """Not in hidden folders, and not the copies that runs keep of their specs."""
+    return not any(part.startswith(".") for part in relative.parts) and not (path.parent / "resolved.json").exists()
+
+
+def _format(name: str) -> Formatted:
+    from brewgraph.syntax.format import format_source
+
+    if name == "-":
+        text = sys.stdin.read()
+        return Formatted(name, text, format_source(Source(text, "<stdin>")))
+    try:
+        raw = Path(name).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"`{name}` is not UTF-8 text (byte {error.start})") from error
+    text = raw.replace("\r\n", "\n")
+    return Formatted(name, text, format_source(Source(text, name)), "\r\n" if "\r\n" in raw else "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file's text in one move, its mode kept; a link stays one."""
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _print_diffs(changed: list[Formatted]) -> None:
+    paint = painter(sys.stdout) or (lambda text, role: text)
+    roles = {"+": "added", "-": "removed", "@": "place"}
+    for result in changed:
+        before, after = result.before.splitlines(keepends=True), result.after.splitlines(keepends=True)
+        for line in difflib.unified_diff(before, after, result.name, result.name):
+            text = line.removesuffix("\n")
+            print(paint(text, roles.get(text[:1], "")))
+            if not line.endswith("\n"):
+                print("\\ No newline at end of file")
+
+
+def _summary(changed: int, same: int, faulty: int, *, pending: bool) -> str:
+    parts = [f"{count(changed, 'file')} {'would change' if pending else 'changed'}"] if changed else []
+    parts += [f"{count(same, 'file')} unchanged"] if same or not (changed or faulty) else []
+    parts += [f"{count(faulty, 'file')} at fault"] if faulty else []
+    return ", ".join(parts)

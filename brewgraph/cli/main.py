@@ -1,0 +1,60 @@
+"""`brewgraph`: the table of its commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from brewgraph.cli import check, fmt, graph, new, ops, plan, run
+from brewgraph.cli.output import reported
+
+# plain help: readable everywhere, and rich alone would take longer to import than everything else here
+app = typer.Typer(
+    name="brewgraph",
+    help="Knowledge distillation as a loss equation: write it, check it, run it.",
+    epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.command,
+    "check": check.command,
+    "fmt": fmt.command,
+    "plan": plan.command,
+    "graph": graph.command,
+    "ops": ops.command,
+    "new": new.command,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name)(reported(_command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"brewgraph {version('brewgraph')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
+    app(prog_name="brewgraph")

@@ -1,0 +1,60 @@
+"""`brewgraph new`: a spec to begin with."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from brewgraph.diagnostics import UsageError
+
+
+def command(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE|FOLDER]",
+            help="Where to write it; an existing file is never overwritten.",
+            show_default=False,
+        ),
+    ] = None,
+    starter: Annotated[
+        Literal["quickstart", "mnli"],
+        typer.Option("--from", help="quickstart runs offline in minutes; mnli distils BERT-base, from the hub."),
+    ] = "quickstart",
+) -> None:
+    """Write a commented spec to start from."""
+    files = _files(starter, path)
+    for target in files:
+        if target.exists():
+            raise UsageError(f"`{target}` exists already; name another file")
+    for target, text in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        print(f"wrote {target}")
+    first = next(iter(files))
+    print(f"next: brewgraph check {first}, then brewgraph run {first}")
+
+
+def _files(starter: str, path: Path | None) -> dict[Path, str]:
+    """What is written where, the spec to run first."""
+    if starter == "mnli":
+        text = spec_text("mnli-t3-small.brew")
+        path = path or Path("mnli-t3-small.brew")
+        return {path if path.suffix == ".brew" else path / "mnli-t3-small.brew": text}
+    student, teacher = spec_text("quickstart/student.brew"), spec_text("quickstart/teacher.brew")
+    path = path or Path("quickstart")
+    folder, name = (path.parent, path.name) if path.suffix == ".brew" else (path, "student.brew")
+    if name == "teacher.brew":
+        raise UsageError("that is the name of the teacher's spec, which is written beside it; name another file")
+    return {folder / name: student, folder / "teacher.brew": teacher}
+
+
+def spec_text(name: str) -> str:
+    """A spec that is part of brewgraph: from the installed package, or from the checkout of an editable install."""
+    packaged = resources.files("brewgraph").joinpath("specs", *name.split("/"))
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "specs" / name).read_text(encoding="utf-8")

@@ -1,0 +1,215 @@
+"""`brewgraph ops`: everything that a spec can name, and a page for each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import typer
+
+from brewgraph.cli.output import table
+from brewgraph.diagnostics import UsageError, suggest
+
+if TYPE_CHECKING:
+    from brewgraph.ops import Operation, Projection
+    from brewgraph.recipe.sources import Settings
+
+Page = Callable[[], Iterator[str]]
+EXAMPLES = {
+    "logits": "{0}.logits",
+    "positions": "{0}.start",
+    "hidden": "{0}.hidden[-1]",
+    "attention": "{0}.attention[-1]",
+    "scores": "{0}.scores[-1]",
+    "states": "{0}.value[-1]",
+    "vector": "{0}.pooled",
+    "labels": "docs.labels",
+}
+"""What a value of each kind looks like in a spec; {0} is a model's name."""
+
+
+def command(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One of the names in the table, or train.", show_default=False),
+    ] = None,
+) -> None:
+    """List the operations, projections, schedules, sources and settings, or explain one of them."""
+    if name is None:
+        print("\n\n".join("\n".join(section) for section in _overview()))
+        return
+    pages = [page for known, page in _pages() if known == name]
+    if not pages:
+        raise UsageError(_unknown(name))
+    print("\n\n".join("\n".join(page()) for page in pages))
+
+
+def _unknown(name: str) -> str:
+    from brewgraph.recipe.calls import LATER
+    from brewgraph.recipe.sources import LATER_DATA, LATER_MODELS
+
+    if name in LATER | LATER_DATA | LATER_MODELS:
+        return f"`{name}` is a word of the language that this release does not support yet"
+    hint = suggest(name, [known for known, _ in _pages()]) or "`brewgraph ops` lists what there is"
+    return f"there is no `{name}`: {hint}"
+
+
+def _overview() -> Iterator[list[str]]:
+    """The sections of the table."""
+    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+    from brewgraph.recipe.settings import OPTIMIZERS, Train
+    from brewgraph.recipe.settings import SCHEDULES as RATES
+    from brewgraph.recipe.sources import DATA, MODELS
+
+    sections = {
+        "losses: name(from -> to)": {o.name: o.summary for o in OPERATIONS.values()},
+        "projections: value via name": {p.name: p.summary for p in PROJECTIONS.values()},
+        "schedules: weights that change with training": {k: _summary(f) for k, f in SCHEDULES.items()},
+        "models: teacher NAME = …, student NAME = …": {k: _summary(m) for k, m in MODELS.items()},
+        "data: data NAME = …": {k: _summary(d) for k, d in DATA.items()},
+        "train { optimizer = … }": {k: _summary(o) for k, o in OPTIMIZERS.items()},
+        "train { schedule = … }": {k: _summary(o) for k, o in RATES.items()},
+        "settings": {"train": f"what `train {{ }}` may say: {', '.join(list(Train.model_fields)[:5])}, …"},
+    }
+    width = max(len(name) for names in sections.values() for name in names)
+    for title, names in sections.items():
+        yield [title, *(f"  {name:<{width}}  {words}" for name, words in names.items())]
+
+
+def _pages() -> list[tuple[str, Page]]:
+    """Every name with its page; a name may have several (`linear` is a projection and a schedule)."""
+    from functools import partial
+
+    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+    from brewgraph.recipe.settings import OPTIMIZERS, Train
+    from brewgraph.recipe.settings import SCHEDULES as RATES
+    from brewgraph.recipe.sources import DATA, MODELS
+
+    pages: list[tuple[str, Page]] = [(o.name, partial(_operation, o)) for o in OPERATIONS.values()]
+    pages += [(p.name, partial(_projection, p)) for p in PROJECTIONS.values()]
+    pages += [(name, partial(_schedule, name, function)) for name, function in SCHEDULES.items()]
+    for what, registry in (
+        ("a model", MODELS),
+        ("data", DATA),
+        ("an optimizer", OPTIMIZERS),
+        ("a learning rate's schedule", RATES),
+    ):
+        pages += [(name, partial(_settings, name, what, settings)) for name, settings in registry.items()]
+    pages.append(("train", partial(_settings, "train", "the settings of training", Train)))
+    return pages
+
+
+# ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _operation(operation: Operation) -> Iterator[str]:
+    from brewgraph.ops import KINDS, UNITS
+
+    options = "".join(f", {o.name}={o.default:g}" for o in operation.options)
+    yield f"{operation.name}(from -> to{options})   a loss"
+    yield ""
+    yield from (line for line in (operation.summary, operation.text) if line)
+    yield ""
+    yield "takes"
+    rows = [(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in operation.takes.items()]
+    yield from (f"  {line}" for line in table(rows).splitlines())
+    yield ""
+    kinds = dict.fromkeys(kind for pair in operation.takes for kind in pair)
+    yield "where"
+    yield from (f"  {line}" for line in table([(kind, KINDS[kind]) for kind in kinds]).splitlines())
+    if operation.same:
+        yield ""
+        yield f"both sides need the same {' or '.join(sorted(operation.same))}"
+    yield ""
+    yield "options"
+    rows = [(f"{o.name} = {o.default:g}", o.text) for o in operation.options]
+    rows.append(("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it"))
+    yield from (f"  {line}" for line in table(rows).splitlines())
+    yield ""
+    yield "example"
+    (source, target), _ = next(iter(operation.takes.items()))
+    yield f"  {operation.name} = {operation.name}({example(source, 'big')} -> {example(target, 'small')})"
+    yield ""
+    yield f"source: {operation.source}"
+
+
+def example(kind: str, model: str) -> str:
+    """A value of a kind as a spec writes it."""
+    return EXAMPLES[kind].format(model)
+
+
+def _projection(projection: Projection) -> Iterator[str]:
+    yield f"{projection.name}   a projection: {projection.summary}"
+    yield ""
+    yield "Weights begin at N(0, 0.02), biases at zero. Inline each use is a module of its own; a named one is shared."
+    yield "Sizes may be left out where the other side of an arrow fixes them; lr and weight_decay are its own."
+    yield ""
+    yield "example"
+    yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {projection.name})"
+    yield f"  proj W = {projection.name}(312 -> 768, lr=1e-3)"
+
+
+def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
+    yield f"{name}   a schedule: a number that changes with training"
+    yield ""
+    yield inspect.cleandoc(function.__doc__ or "")
+    yield ""
+    yield "example"
+    yield f"  loss = {name}(1 -> 0) * soft + hard"
+
+
+def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
+    yield f"{name}   {what}"
+    yield ""
+    yield inspect.cleandoc(settings.__doc__ or "")
+    fields = {key: field for key, field in settings.model_fields.items() if key != settings.extras}
+    if fields:
+        yield ""
+        rows = [("name", "type", "default", "meaning")]
+        for key, field in fields.items():
+            default = "needed" if field.is_required() else _default(field.default)
+            rows.append((key, type_text(field.annotation), default, field.description or ""))
+        yield table(rows)
+    if settings.extras is not None:
+        yield ""
+        yield f"Other keywords: {settings.model_fields[settings.extras].description}."
+
+
+def type_text(annotation: Any) -> str:
+    """A field's type in a word or two."""
+    from typing import Literal
+
+    from brewgraph.recipe.values import Length
+
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, get_args(annotation)))
+    if annotation is type(None):
+        return "none"
+    if annotation is Length:
+        return "length: 10%, 500 steps, 1 epochs"
+    words = {int: "integer", float: "number", str: "text", bool: "true | false"}
+    if annotation in words:
+        return words[annotation]
+    arguments = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return f"list of {type_text(arguments[0])}" if Ellipsis in arguments else f"{len(arguments)} numbers"
+    if hasattr(annotation, "__metadata__"):  # Annotated: a positive integer is an integer with a bound
+        return type_text(arguments[0])
+    if arguments:
+        return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
+    return f"{annotation.__name__.lower()}(…)"
+
+
+def _default(value: Any) -> str:
+    from brewgraph.graph.plan import setting_text
+    from brewgraph.recipe.sources import Settings
+
+    # a call with its own defaults has a page of its own
+    return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
+
+
+def _summary(thing: Any) -> str:
+    """The first sentence of a docstring without the call that it opens with."""
+    line = inspect.cleandoc(thing.__doc__ or "").split("\n")[0]
+    return line.replace("`", "")

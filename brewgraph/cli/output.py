@@ -1,0 +1,212 @@
+"""What every command shares: how it prints, how it ends, how it reads a spec and `--set`.
+
+The result of a command goes to stdout, everything else (progress, warnings, errors) to stderr; for `check` the
+diagnostics are the result. Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TextIO, TypeVar
+
+import typer
+
+from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render
+from brewgraph.source import Source
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_COLOURS = {
+    "error": "1;31", "warning": "1;33", "place": "1;34", "caret": "1;31", "second": "34", "help": "1;36",
+    "added": "32", "removed": "31", "bold": "1",
+}  # fmt: skip
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether a stream takes colours: a terminal, unless NO_COLOR is set (to anything) or the terminal is dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painter(stream: TextIO) -> Callable[[str, str], str] | None:
+    """The `paint` of `diagnostics.render` for a stream, None where it takes no colours."""
+    if not coloured(stream):
+        return None
+    return lambda text, role: f"\033[{_COLOURS[role]}m{text}\033[0m" if role in _COLOURS else text
+
+
+def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None:
+    """Each diagnostic and an empty line."""
+    paint = painter(stream)
+    for diagnostic in diagnostics:
+        print(render(diagnostic, paint), end="\n\n", file=stream)
+
+
+def count(number: int, word: str) -> str:
+    """`1 error`, `2 errors`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def tally(diagnostics: Sequence[Diagnostic]) -> str:
+    """`2 errors, 1 warning`; `fine` where there is nothing."""
+    errors = sum(d.severity == "error" for d in diagnostics)
+    warnings = len(diagnostics) - errors
+    parts = [count(errors, "error")] if errors else []
+    parts += [count(warnings, "warning")] if warnings else []
+    return ", ".join(parts) or "fine"
+
+
+def complain(text: str) -> None:
+    """One line for a fault that is no diagnostic."""
+    paint = painter(sys.stderr) or (lambda text, role: text)
+    print(f"{paint('error', 'error')}: {text}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "  ") -> str:
+    """Rows as aligned text; the columns in `right` are aligned to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(gap.join(cells).rstrip())
+    return "\n".join(lines)
+
+
+# ── how a command ends ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def reported(command: Callable[P, R]) -> Callable[P, R]:
+    """A command whose exceptions become a few lines and an exit code; never a traceback, unless it is asked for."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except (SpecError, BrewError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read the output has gone away; typer knows what to do
+            _traceback()
+            raise typer.Exit(_explain(error)) from None
+        except RuntimeError as error:
+            if isinstance(error, typer.Exit | typer.Abort):
+                raise
+            _traceback()
+            raise typer.Exit(_unexpected(error)) from None
+        except Exception as error:
+            _traceback()
+            raise typer.Exit(_unexpected(error)) from None
+
+    return run
+
+
+def _explain(error: BrewError | OSError) -> int:
+    """Print an error that was foreseen; its exit code."""
+    if isinstance(error, SpecError):
+        print_diagnostics(error.diagnostics, sys.stderr)
+        print(tally(error.diagnostics), file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, BrewError):
+        complain(str(error))
+        return error.exit_code
+    what = error.strerror or _first_line(error)
+    complain(f"{what}: {error.filename}" if error.filename else what)
+    return 3
+
+
+def _unexpected(error: Exception) -> int:
+    complain(f"{type(error).__name__}: {_first_line(error)}")
+    print(
+        "this is a bug in brewgraph or in a model; BREWGRAPH_TRACEBACK=1 shows the traceback",
+        file=sys.stderr,
+    )
+    return 3
+
+
+def _traceback() -> None:
+    if os.environ.get("BREWGRAPH_TRACEBACK"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+# ── what commands are given ──────────────────────────────────────────────────────────────────────────────────────────
+
+_INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+def parse_sets(given: Sequence[str]) -> dict[str, Any]:
+    """`--set T=8 --set name=abc`: values are numbers, `true`, `false`, `none`, else text; quotes keep `"8"` a text.
+
+    Raises `UsageError` where there is no `=`, or no name before it; of a name that is given twice the last counts.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not name.isidentifier():
+            raise UsageError(f"`--set {text}` is no `name=value`: write `--set T=8`")
+        found[name] = parse_value(value)
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A value as it is written on the command line."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1]
+    return text
+
+
+def read(path: str) -> Source:
+    """A spec from a file, or from stdin for `-`. Raises `UsageError` where there is none."""
+    from brewgraph.project.check import read_spec
+
+    if path == "-":
+        return Source(sys.stdin.read(), "<stdin>")
+    if Path(path).is_dir():
+        raise UsageError(f"`{path}` is a folder; name a spec in it")
+    return read_spec(path)
+
+
+def hush() -> None:
+    """Keep the libraries below quiet: what they have to say to a user, brewgraph says.
+
+    Their warnings stay with BREWGRAPH_TRACEBACK=1.
+    """
+    if os.environ.get("BREWGRAPH_TRACEBACK"):
+        return
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns when a loader forks
+    import datasets
+    import transformers
+
+    warnings.simplefilter("ignore")
+    for name in ("transformers", "datasets", "accelerate", "torch", "huggingface_hub", "filelock", "torchmetrics"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()

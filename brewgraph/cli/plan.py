@@ -1,0 +1,176 @@
+"""`brewgraph plan`: what a run will do, before any weight is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from brewgraph.cli.options import Set, Spec
+from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
+
+if TYPE_CHECKING:
+    from brewgraph.graph.plan import ModelPlan, Plan, TermPlan
+    from brewgraph.project.check import Checked
+
+UNKNOWN = "unknown"
+MEANS = {
+    ("example", ""): "mean over examples",
+    ("position", ""): "mean over examples, or over tokens where the logits are per token",
+    ("label", "labels"): "mean over labels, -100 left out",
+    ("token", "tokens"): "mean over tokens, padding left out",
+    ("pair", "pairs"): "mean over pairs of tokens, padding left out",
+}
+
+
+def command(spec: Spec, set: Set = None) -> None:
+    """Say what a run will do: models, the loss spelled out, forwards, projections, settings."""
+    from brewgraph.project.check import check, check_names
+
+    source, params = read(spec), parse_sets(set or [])
+    check_names(source, params)
+    hush()
+    from brewgraph.graph.plan import make_plan
+
+    checked = check(source, params)
+    print_diagnostics(checked.warnings, sys.stderr)
+    plan = make_plan(checked.recipe, checked.graph, checked.facts, checked.classes, _rows(checked))
+    print("\n".join(text(plan)))
+
+
+def _rows(checked: Checked) -> dict[str, int | None]:
+    """Training rows of each data set, where they are known without preparing it."""
+    from brewgraph.data.examples import facts
+    from brewgraph.diagnostics import SourceFault
+
+    found: dict[str, int | None] = {}
+    for data in checked.recipe.data.values():
+        try:
+            found[data.name] = facts(data.source, checked.folder).rows.get("train")
+        except SourceFault:
+            found[data.name] = None  # the check has said so
+    return found
+
+
+def text(plan: Plan) -> Iterator[str]:
+    """The plan in lines."""
+    given = ", ".join(f"{name} = {value}" for name, value in plan.params)
+    yield plan.spec + (f"   ({given})" if given else "")
+    yield from _section("models", (line for model in plan.models for line in _model(model)))
+    yield from _section("data", _data(plan))
+    yield from _section("loss", _loss(plan))
+    yield from _section("each batch runs", _forwards(plan))
+    yield from _section("projections", _projections(plan))
+    yield from _section("trained", [_trained(plan)])
+    yield from _section("training", _training(plan))
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    yield ""
+    yield title
+    yield from (f"  {line}" for line in lines)
+
+
+def _model(model: ModelPlan) -> Iterator[str]:
+    yield f"{model.role} {model.name} = {model.source}"
+    facts = [
+        ("is", _what(model)),
+        ("parameters", _parameters(model)),
+        ("starts as", model.start),
+        ("tokenizer", model.tokens or UNKNOWN),
+    ]
+    if not model.used:
+        facts.append(("used", "no: the loss takes nothing from it, so it is never loaded"))
+    yield from (f"  {name:<11}{words}" for name, words in facts)
+
+
+def _what(model: ModelPlan) -> str:
+    if not model.model_class:
+        return UNKNOWN
+    parts = [f"{model.architecture}, {model.model_class}"]
+    parts += [count(model.layers, "layer")] if model.layers is not None else []
+    parts += [f"width {model.width}"] if model.width is not None else []
+    parts += [f"{model.classes} classes"] if model.classes is not None else []
+    return ", ".join(parts)
+
+
+def _parameters(model: ModelPlan) -> str:
+    if model.parameters is None:
+        return UNKNOWN
+    return f"{model.parameters:,}" + (" at most: the vocabulary is still to be trained" if model.estimated else "")
+
+
+def _data(plan: Plan) -> Iterator[str]:
+    for data in plan.data:
+        yield f"{data.name} = {data.source}"
+        rows = f"{data.rows:,} rows to train on" if data.rows is not None else "rows not counted yet"
+        length = f"at most {data.max_length} tokens" if data.max_length else "as long as the models allow"
+        yield f"  {rows}, {data.batch} per batch over all ranks, {length}"
+        if data.classes:
+            shown = ", ".join(data.classes[:8]) + (", …" if len(data.classes) > 8 else "")
+            yield f"  {len(data.classes)} class{'es' if len(data.classes) > 1 else ''}: {shown}"
+
+
+def _loss(plan: Plan) -> Iterator[str]:
+    if plan.terms is None:
+        yield f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"
+        return
+    rows = []
+    for i, term in enumerate(plan.terms):
+        rows.append(("loss =" if i == 0 else "     +", _weighted(term), _about(term)))
+    yield from table([(f"{sign} {equation}", about) for sign, equation, about in rows], gap="   ").splitlines()
+
+
+def _weighted(term: TermPlan) -> str:
+    return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
+
+
+def _about(term: TermPlan) -> str:
+    """The comment behind a term: its name and what it is a mean over."""
+    mean = MEANS.get((term.unit, term.mask))
+    if mean is None and term.unit:
+        mean = f"mean over {term.unit}s, " + ("padding included" if term.mask == "none" else f"mask: {term.mask}")
+    words = ": ".join(x for x in (" = ".join(term.names), mean or "") if x)
+    return f"# {words}" if words else ""
+
+
+def _forwards(plan: Plan) -> Iterator[str]:
+    if plan.forwards is None:
+        yield UNKNOWN
+        return
+    rows = []
+    for forward in plan.forwards:
+        how = "without gradients" if forward.role == "teacher" else "with gradients"
+        rows.append((f"{forward.role} {forward.model}", how, f"for {', '.join(forward.features)}"))
+    yield from table(rows).splitlines()
+
+
+def _projections(plan: Plan) -> Iterator[str]:
+    if plan.projections is None:
+        yield UNKNOWN
+        return
+    if not plan.projections:
+        yield "none"
+        return
+    rows = []
+    for p in plan.projections:
+        sizes = f"{p.into or '?'} -> {p.out or '?'}" if p.into or p.out else "sizes"
+        own = "".join(f", {name} = {value:g}" for name, value in p.options)
+        parameters = f"{p.parameters:,} parameters" if p.parameters is not None else UNKNOWN
+        rows.append((p.site, f"{p.kind} {sizes}", parameters, f"of {', '.join(p.values)}{own}"))
+    yield from table(rows, right=(2,)).splitlines()
+
+
+def _trained(plan: Plan) -> str:
+    if plan.trainable is None:
+        return f"parameters: {UNKNOWN}"
+    student, projections = plan.student.parameters, plan.projection_parameters
+    parts = f"{student:,} of {plan.student.name}" + (f" + {projections:,} of projections" if projections else "")
+    return f"{plan.trainable:,} parameters" + (f" ({parts})" if projections else "")
+
+
+def _training(plan: Plan) -> Iterator[str]:
+    rows = list(plan.settings)
+    if plan.steps is not None and "steps" not in dict(rows):
+        rows.insert(1, ("steps", f"{plan.steps:,} on one rank or many"))
+    yield from table(rows).splitlines()

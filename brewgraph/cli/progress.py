@@ -1,0 +1,112 @@
+"""How a run is shown while it goes on: a live bar on a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from brewgraph.cli.output import coloured
+from brewgraph.training.reporter import Reporter
+
+_EVERY = 10.0
+"""Seconds between two plain lines."""
+
+
+def make_reporter(stream: TextIO, *, quiet: bool) -> Reporter:
+    """The reporter that suits a stream; `quiet` shows nothing."""
+    if quiet:
+        return Reporter()
+    return LiveReporter(stream) if stream.isatty() else PlainReporter(stream)
+
+
+def scores_text(scores: Mapping[str, float]) -> str:
+    """`accuracy 0.7134, macro F1 0.7012`."""
+    return ", ".join(f"{name.replace('macro_f1', 'macro F1')} {value:.4f}" for name, value in scores.items())
+
+
+def terms_text(loss: float, terms: Mapping[str, float], most: int | None = None) -> str:
+    """`loss 1.2345 (soft 0.8, hard 1.1)`: the loss, and its terms unweighted; of more than `most` a sum of the rest."""
+    shown = [f"{name} {value:.4g}" for name, value in list(terms.items())[:most]]
+    if most is not None and len(terms) > most:
+        shown.append("…")
+    return f"loss {loss:.4f}" + (f" ({', '.join(shown)})" if shown else "")
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class PlainReporter(Reporter):
+    """A line per evaluation, and one every ten seconds at most in between."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        self.stream, self.clock = stream, clock
+        self.steps = self.done = 0
+        self.began = self.last = 0.0
+
+    def say(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+    def begin(self, name: str, steps: int, done: int) -> None:
+        self.steps, self.done = steps, done
+        self.began = self.last = self.clock()
+        self.say(f"training {name}: {steps - done:,} steps" + (f", {done:,} done before" if done else ""))
+
+    def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
+        now = self.clock()
+        if loss is None or (now - self.last < _EVERY and step < self.steps):
+            return
+        self.last = now
+        left = (now - self.began) / max(1, step - self.done) * (self.steps - step)
+        rest = f", {duration(left)} left" if step < self.steps else f" after {duration(now - self.began)}"
+        self.say(f"step {step:,}/{self.steps:,}: {terms_text(loss, terms)}{rest}")
+
+    def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
+        self.say(f"step {step:,}/{self.steps:,}: dev {scores_text(scores)}")
+
+
+class LiveReporter(Reporter):
+    """A bar with the step, the loss and its terms, and the time that is left."""
+
+    def __init__(self, stream: TextIO):
+        from rich.console import Console
+
+        self.console = Console(file=stream, highlight=False, no_color=not coloured(stream), soft_wrap=True)
+        self.progress: Any = None
+        self.task: Any = None
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def begin(self, name: str, steps: int, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[terms]}", markup=False),
+            console=self.console,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(name, total=steps, completed=done, terms="")
+
+    def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
+        if loss is None:
+            self.progress.update(self.task, completed=step)
+        else:
+            self.progress.update(self.task, completed=step, terms=terms_text(loss, terms, most=4))
+
+    def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
+        self.say(f"step {step:,}: dev {scores_text(scores)}")
+
+    def end(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

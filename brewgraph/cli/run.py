@@ -1,0 +1,117 @@
+"""`brewgraph run`: train a spec's student, and show how it compares."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brewgraph.cli.options import Quiet, Set, Spec
+from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, table
+
+if TYPE_CHECKING:
+    from brewgraph.project.check import Checked
+    from brewgraph.project.compare import Row
+
+HEADER = ("model", "accuracy", "macro F1", "parameters", "size", "sentences/s")
+
+
+def command(
+    spec: Spec,
+    set: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of this run.", show_default="RUNS/NAME-HASH")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs; teachers' runs are found there.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Run again from the start, even if finished.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="One step, one evaluation, one save; leaves nothing behind.")
+    ] = False,
+    without_teacher: Annotated[
+        bool, typer.Option("--without-teacher", help="Train the same student on the terms that need no teacher.")
+    ] = False,
+    allow_python: Annotated[
+        bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a spec, train its teachers where they are specs too, train and evaluate its student.
+
+    A finished run is found again; an interrupted one goes on from its last checkpoint.
+    """
+    from brewgraph.project.check import check, check_names
+
+    source, params = read(spec), parse_sets(set or [])
+    check_names(source, params)
+    hush()
+    from brewgraph.cli.progress import make_reporter
+    from brewgraph.project.run import Options, run
+
+    main = os.environ.get("RANK", "0") == "0"  # one rank of several speaks
+    checked = check(source, params)
+    if main and not quiet:
+        print_diagnostics(checked.warnings, sys.stderr)
+    options = Options(out, runs, force, dry_run, without_teacher, allow_python)
+    try:
+        result = run(source, params, options, make_reporter(sys.stderr, quiet=quiet or not main))
+    except KeyboardInterrupt:
+        rest = ", without --force" if force else ""
+        raise KeyboardInterrupt(
+            f"interrupted; run the same command again{rest} to go on from the last checkpoint"
+        ) from None
+    if main:
+        folder = None if dry_run else result.folder
+        print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))
+
+
+def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
+    """The closing words: the table, the student beside its teacher, and where it is (`folder` None: nowhere)."""
+    if rows:
+        yield table([HEADER, *(_cells(row) for row in rows)], right=range(1, len(HEADER)))
+    student = checked.recipe.student.name
+    by_name = {row.name: row for row in rows}
+    teacher = next((by_name[t.name] for t in checked.recipe.teachers if t.name in by_name), None)
+    if not without_teacher and teacher is not None and student in by_name:
+        yield ""
+        yield ratio(by_name[student], teacher)
+    if folder is not None:
+        facts = checked.facts(checked.recipe.student)
+        yield ""
+        yield f"the student is in {folder / 'student'}"
+        if facts is not None:
+            yield f'plain transformers loads it: {facts.blueprint.auto_class}.from_pretrained("{folder / "student"}")'
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{row.accuracy:.4f}",
+        f"{row.macro_f1:.4f}",
+        f"{row.parameters:,}",
+        megabytes(row.size),
+        f"{row.per_second:,.0f}",
+    )
+
+
+def megabytes(size: int) -> str:
+    """Bytes in a unit that leaves one to three digits before the point."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def ratio(student: Row, teacher: Row) -> str:
+    """Student and teacher in a sentence: size and speed, and how much of the accuracy is left."""
+    size = _times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"
+    speed = _times(student.per_second / teacher.per_second, "faster", "slower") if teacher.per_second else "no slower"
+    kept = f", and keeps {student.accuracy / teacher.accuracy:.1%} of its accuracy" if teacher.accuracy else ""
+    return f"{student.name} is {size} than {teacher.name}, {speed}{kept}"
+
+
+def _times(factor: float, more: str, less: str) -> str:
+    if 0.95 < factor < 1.05:
+        return f"no {more}"
+    return f"{factor:.1f} times {more}" if factor > 1 else f"{1 / factor:.1f} times {less}"

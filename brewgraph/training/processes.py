@@ -1,0 +1,29 @@
+"""The processes of a run, as `accelerate launch` or `torchrun` started them; alone, one that is all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+
+def this_process() -> PartialState:
+    """Which of how many this process is; the first call connects them."""
+    # accelerate takes the processes of a machine without an accelerator for strangers, unless told that it is to use
+    # the CPU: each would then train the whole alone, all of them into one folder
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or (several and not torch.accelerator.is_available())
+    return PartialState(cpu=cpu)
+
+
+@contextmanager
+def main_process_alone() -> Iterator[bool]:
+    """True in the first process; all wait for each other before and after."""
+    process = this_process()
+    process.wait_for_everyone()
+    yield bool(process.is_main_process)
+    process.wait_for_everyone()

@@ -1,0 +1,120 @@
+"""`brewgraph check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tiny import command, write_tiny
+
+BAD = "brew 1\nparam T = 3\nloss = ce(a.logits -> b.logits, TT=2)\n"
+
+
+def test_a_sound_spec_is_fine(tmp_path: Path):
+    """The whole output is one line, the exit code 0."""
+    spec = write_tiny(tmp_path)
+    result = command("check", str(spec))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{spec}: fine\n", "")
+
+
+def test_quiet_says_nothing_of_a_sound_spec(tmp_path: Path):
+    """`-q` leaves the closing line out."""
+    result = command("check", "-q", str(write_tiny(tmp_path)))
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_faults_are_the_result_and_go_to_stdout():
+    """From stdin: the diagnostic with its place, the tally, exit code 1."""
+    result = command("check", "-", input="brew 1\nloss = ce(a -> b\n")
+    assert result.exit_code == 1
+    assert result.stdout == (
+        "error[B001]: this `(` is never closed\n --> <stdin>:2:10\n  |\n2 | loss = ce(a -> b\n  |          ^\n"
+        "  |\n  = help: add the closing bracket\n\n<stdin>: 1 error\n"
+    )
+    assert result.stderr == ""
+
+
+def test_several_specs_are_all_checked(tmp_path: Path):
+    """A fault in the first does not hide the second; the exit code is that of the worst."""
+    spec = write_tiny(tmp_path)
+    bad = tmp_path / "bad.brew"
+    bad.write_text(BAD)
+    result = command("check", str(bad), str(spec))
+    assert result.exit_code == 1
+    closing = [line for line in result.stdout.splitlines() if line.startswith(str(tmp_path))]
+    assert closing[-1] == f"{spec}: fine"
+    assert closing[0].startswith(f"{bad}: ")
+    assert "error" in closing[0]
+
+
+def test_json_is_one_list_of_all_faults(tmp_path: Path):
+    """Machines get every diagnostic of every spec in one list, with file, line and column."""
+    one, two = tmp_path / "one.brew", tmp_path / "two.brew"
+    one.write_text(BAD)
+    two.write_text("brew 2\n")
+    result = command("check", "--format", "json", str(one), str(two))
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert {d["file"] for d in found} == {str(one), str(two)}
+    place = next(d for d in found if d["message"] == "there is no `a`")
+    assert (place["code"], place["severity"], place["line"], place["column"]) == ("B101", "error", 3, 11)
+
+
+def test_json_of_a_sound_spec_is_an_empty_list(tmp_path: Path):
+    """Nothing but the list."""
+    result = command("check", "--format", "json", str(write_tiny(tmp_path)))
+    assert (result.exit_code, result.output) == (0, "[]\n")
+
+
+def test_warnings_alone_are_no_failure(tmp_path: Path):
+    """A model that cannot be reached is a warning: exit code 0, and the tally says so."""
+    spec = tmp_path / "far.brew"
+    spec.write_text(
+        'brew 1\nstudent s = hf("nobody/nothing-of-this-name")\ndata d = glue("rte")\nloss = ce(d.labels -> s.logits)\n'
+    )
+    result = command("check", str(spec))
+    assert result.exit_code == 0
+    assert "warning[W301]: the configuration of `nobody/nothing-of-this-name` cannot be reached" in result.stdout
+    assert result.stdout.endswith(f"{spec}: 1 warning\n")
+
+
+def test_params_are_set_from_outside(tmp_path: Path):
+    """A value that the spec refuses is a fault; a param that it has not gets a suggestion."""
+    spec = str(write_tiny(tmp_path))
+    assert command("check", spec, "--set", "T=4").exit_code == 0
+    result = command("check", spec, "--set", "T=0")
+    assert result.exit_code == 1
+    assert "error[B207]: a temperature is above zero" in result.stdout
+    (tmp_path / "two.brew").write_text((tmp_path / "student.brew").read_text().replace("param T", "param temp"))
+    result = command("check", str(tmp_path / "two.brew"), "--set", "tmp=4")
+    assert "error[B106]: the spec has no param `tmp` to set" in result.stdout
+    assert "did you mean `temp`?" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["check", "a.brew", "--format", "xml"]])
+def test_wrong_usage_ends_with_2(arguments: list[str]):
+    """No spec, or a format that is none."""
+    assert command(*arguments).exit_code == 2
+
+
+def test_a_set_without_a_sign_ends_with_2(tmp_path: Path):
+    """The line on stderr shows the form."""
+    result = command("check", str(write_tiny(tmp_path)), "--set", "T")
+    assert (result.exit_code, result.stderr) == (2, "error: `--set T` is no `name=value`: write `--set T=8`\n")
+
+
+def test_an_unknown_file_names_its_neighbours(tmp_path: Path):
+    """The specs that the folder does have are listed."""
+    write_tiny(tmp_path)
+    missing = tmp_path / "studnt.brew"
+    result = command("check", str(missing))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (f"error: there is no file `{missing}`; that folder has student.brew, teacher.brew\n")
+
+
+def test_a_folder_is_no_spec(tmp_path: Path):
+    """A folder is refused in one line."""
+    result = command("check", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (2, f"error: `{tmp_path}` is a folder; name a spec in it\n")

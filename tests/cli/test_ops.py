@@ -1,0 +1,107 @@
+"""`brewgraph ops`: the table, and a page for everything in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from brewgraph import loads
+from brewgraph.cli.ops import EXAMPLES, example
+from brewgraph.data.python_docs import LABELS
+from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, UNITS
+from brewgraph.ops import SCHEDULES as WEIGHTS
+from brewgraph.recipe.settings import OPTIMIZERS, SCHEDULES, Train
+from brewgraph.recipe.sources import DATA, MODELS
+from tests.cli.tiny import command
+
+NAMES = [*OPERATIONS, *PROJECTIONS, *WEIGHTS, *MODELS, *DATA, *OPTIMIZERS, *SCHEDULES, "train"]
+
+
+def test_the_table_lists_everything_with_a_line_each():
+    """Every name of every registry has a summary behind it."""
+    result = command("ops")
+    assert result.exit_code == 0
+    rows = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert [row[0] for row in rows] == NAMES
+    assert all(len(row) == 2 for row in rows)
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(NAMES))
+def test_everything_has_a_page(name: str):
+    """The page begins with the name."""
+    result = command("ops", name)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(name)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_says_what_it_takes_and_where_it_comes_from(name: str):
+    """Kinds with the meaning of their unit, options with their default, the source, an example."""
+    operation, page = OPERATIONS[name], command("ops", name).stdout
+    for (a, b), unit in operation.takes.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"  {a} -> {b} "))
+        assert line.endswith(UNITS[unit])
+        assert KINDS[a] in page
+    for option in operation.options:
+        assert f"  {option.name} = {option.default:g}" in page
+        assert option.text in page
+    assert operation.summary in page
+    assert page.endswith(f"source: {operation.source}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [(o.name, kinds) for o in OPERATIONS.values() for kinds in list(o.takes)[:1]]
+)
+def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str]):
+    """The line that a page prints checks in a spec."""
+    line = f"{name} = {name}({example(kinds[0], 'big')} -> {example(kinds[1], 'small')})"
+    assert f"  {line}\n" in command("ops", name).stdout
+    model = 'hf(model_type="bert", num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16{0})'
+    labels = ", labels=[" + ", ".join(f'"{label}"' for label in LABELS) + "]"
+    spec = f"""
+    brew 1
+    teacher big   = {model.format(labels)}
+    student small = {model.format("")}
+    data docs     = builtin("python-docs")
+    {line}
+    loss = {name}
+    """
+    assert loads(spec).warnings == ()
+
+
+def test_every_kind_that_an_operation_takes_has_an_example():
+    """A new kind needs its line in the table of examples."""
+    taken = {kind for operation in OPERATIONS.values() for pair in operation.takes for kind in pair}
+    assert taken <= EXAMPLES.keys()
+
+
+def test_the_settings_of_train_are_published_with_type_default_and_meaning():
+    """One row per setting, in the order of the model."""
+    rows = command("ops", "train").stdout.splitlines()[5:]
+    assert [row.split()[0] for row in rows] == list(Train.model_fields)
+    cells = {row.split()[0]: row for row in rows}
+    assert " integer " in cells["seed"]
+    assert " fp32 | bf16 | fp16 " in cells["precision"]
+    assert " length: 10%, 500 steps, 1 epochs " in cells["eval_steps"]
+    assert " adamw() " in cells["optimizer"]
+    assert cells["accumulate"].endswith("batches per optimizer step")
+
+
+def test_a_name_with_two_meanings_has_two_pages():
+    """`linear` projects, and lets a learning rate fall."""
+    page = command("ops", "linear").stdout
+    assert "linear   a projection: a linear map with bias" in page
+    assert "linear   a learning rate's schedule" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("kdd", "there is no `kdd`: did you mean `kd`?"),
+        ("zzzz", "there is no `zzzz`: `brewgraph ops` lists what there is"),
+        ("emd", "`emd` is a word of the language that this release does not support yet"),
+    ],
+)
+def test_an_unknown_name_ends_with_2(name: str, said: str):
+    """With a suggestion where one is near."""
+    result = command("ops", name)
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {said}\n")

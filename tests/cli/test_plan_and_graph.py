@@ -1,0 +1,151 @@
+"""`brewgraph plan` and `brewgraph graph`: whole outputs for the quickstart, and what is not known said so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tiny import command, write_tiny
+
+PLAN = """\
+{spec}   (T = 2)
+
+models
+  teacher big = brew("teacher.brew")
+    is         bert, AutoModelForSequenceClassification, 2 layers, width 32, 2 classes
+    parameters 25,762 at most: the vocabulary is still to be trained
+    starts as  the student of teacher.brew: its finished run, or trained first
+    tokenizer  WordPiece, trained on the data, at most 200 pieces
+  student small = hf(model_type="bert", num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=32, max_position_embeddings=32)
+    is         bert, AutoModelForSequenceClassification, 1 layer, width 16, 2 classes
+    parameters 6,306 at most: the vocabulary is still to be trained
+    starts as  random weights
+    tokenizer  that of big
+
+data
+  rows = files(train="train.jsonl", dev="dev.jsonl", batch=8, max_length=16)
+    16 rows to train on, 8 per batch over all ranks, at most 16 tokens
+    2 classes: bad, good
+
+loss
+  loss = kd(big.logits -> small.logits, T=2)                                 # soft: mean over examples
+       + 0.5 * ce(rows.labels -> small.logits)                               # hard: mean over labels, -100 left out
+       + 0.5 * mse(big.hidden[0] -> small.hidden[0] via linear(16 -> 32))    # hidden[0]: mean over tokens, padding left out
+       + 0.5 * mse(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))    # hidden[1]: mean over tokens, padding left out
+
+each batch runs
+  teacher big    without gradients  for hidden[0], hidden[2], logits
+  student small  with gradients     for hidden[0], hidden[1], logits
+
+projections
+  hidden.0  linear 16 -> 32  544 parameters  of small.hidden[0]
+  hidden.1  linear 16 -> 32  544 parameters  of small.hidden[1]
+
+trained
+  7,394 parameters (6,306 of small + 1,088 of projections)
+
+training
+  steps             2
+  optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01)
+  schedule          linear(warmup=0%)
+"""  # noqa: E501
+
+GRAPH = """\
+loss
+├── soft = kd(big.logits -> small.logits, T=2)
+│   ├── logits (batch, 2) of teacher big
+│   └── logits (batch, 2) of student small
+├── 0.5 * hard = ce(rows.labels -> small.logits)
+│   ├── labels of data rows
+│   └── logits (batch, 2) of student small
+├── 0.5 * hidden[0] = mse(big.hidden[0] -> small.hidden[0] via linear(16 -> 32))
+│   ├── hidden[0] (batch, length, 32) of teacher big
+│   └── hidden[0] (batch, length, 16) of student small
+└── 0.5 * hidden[1] = mse(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))
+    ├── hidden[2] (batch, length, 32) of teacher big
+    └── hidden[1] (batch, length, 16) of student small
+"""
+
+FAR = """\
+brew 1
+teacher t = hf("nobody/nothing-of-this-name")
+student s = hf(model_type="bert", num_hidden_layers=1, hidden_size=16, num_attention_heads=2,
+               intermediate_size=16, vocab_size=50)
+data d = builtin("python-docs")
+loss = {loss}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The tiny spec."""
+    return write_tiny(tmp_path)
+
+
+def far(tmp_path: Path, loss: str) -> str:
+    """A spec whose teacher cannot be reached."""
+    (tmp_path / "far.brew").write_text(FAR.format(loss=loss))
+    return str(tmp_path / "far.brew")
+
+
+def test_a_plan_says_what_will_happen(tiny: Path):
+    """The whole of it, but for the settings that are defaults."""
+    result = command("plan", str(tiny))
+    assert (result.exit_code, result.stderr) == (0, "")
+    whole, wanted = result.stdout.splitlines(), PLAN.format(spec=tiny).splitlines()
+    squeezed = [" ".join(line.split()) for line in whole]
+    assert squeezed[: len(wanted)] == [" ".join(line.split()) for line in wanted]
+
+
+def test_the_comments_of_the_loss_stand_in_one_column(tiny: Path):
+    """The equation is aligned: names and units begin below each other."""
+    lines = [line for line in command("plan", str(tiny)).stdout.splitlines() if "   # " in line]
+    assert len(lines) == 4
+    assert len({line.index("# ") for line in lines}) == 1
+
+
+def test_a_plan_of_what_cannot_be_reached_is_honest(tmp_path: Path):
+    """The warning on stderr; `unknown` where nothing is known; the loss spelled out as far as it goes."""
+    result = command("plan", far(tmp_path, "mse(t.hidden[2] -> s.hidden[1]) + kd(t.logits -> s.logits)"))
+    assert result.exit_code == 0
+    assert "warning[W301]" in result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines.count("is unknown") == 1
+    assert "starts as the weights of nobody/nothing-of-this-name" in lines
+    assert "loss = mse(t.hidden[2] -> s.hidden[1]) # mean over tokens, padding left out" in lines
+
+
+def test_a_list_of_unknown_length_leaves_the_loss_open(tmp_path: Path):
+    """A slice of layers that nobody can count: plan says so, graph cannot draw it."""
+    spec = far(tmp_path, "sum(mse(t.hidden[:] -> s.hidden[:]))")
+    result = command("plan", spec)
+    assert result.exit_code == 0
+    assert "unknown: its lists cannot be spelled out before the models above can be reached" in result.stdout
+    result = command("graph", spec)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr.endswith("error: the graph is not known until the models above can be reached\n")
+
+
+def test_a_graph_is_a_tree_of_terms(tiny: Path):
+    """The whole output."""
+    result = command("graph", str(tiny))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, GRAPH, "")
+
+
+@pytest.mark.parametrize(("format", "first"), [("dot", "digraph loss {"), ("mermaid", "flowchart BT")])
+@pytest.mark.parametrize("grain", ["terms", "nodes"])
+def test_graphs_in_other_formats(tiny: Path, format: str, first: str, grain: str):
+    """Each begins as its format does, and params are taken."""
+    result = command("graph", str(tiny), "--format", format, "--grain", grain, "--set", "T=7")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == first
+    assert ("T=7" if grain == "terms" else '"7"') in result.stdout
+
+
+@pytest.mark.parametrize("name", ["plan", "graph"])
+def test_faults_go_to_stderr(name: str):
+    """Where diagnostics are not the result they leave stdout empty."""
+    result = command(name, "-", input="brew 1\nloss = ce(a.x -> b.y)\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error[B101]: there is no `a`" in result.stderr

@@ -1,0 +1,191 @@
+"""`brewgraph run`, on two tiny BERTs and 24 rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from brewgraph.cli.run import megabytes, ratio
+from brewgraph.project.compare import Row
+from tests.cli.tiny import command, write_tiny
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny models are fastest on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A finished run: its folder of runs, its spec, and what the command said."""
+    folder = tmp_path_factory.mktemp("run")
+    spec = write_tiny(folder)
+    result = command("run", str(spec), "--runs", str(folder / "runs"))
+    return folder, spec, result
+
+
+def names(text: str) -> list[str]:
+    """The first words of a table's lines."""
+    return [line.split()[0] for line in text.split("\n\n")[0].splitlines()]
+
+
+def test_a_run_ends_with_the_table_and_the_place_of_the_student(ran):
+    """Teacher and student side by side, the sentence about them, and how plain transformers loads the student."""
+    folder, _, result = ran
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["model", "accuracy", "macro", "F1", "parameters", "size", "sentences/s"]
+    assert names(result.stdout) == ["model", "big", "small"]
+    assert len({len(line) for line in lines[:3]}) == 1, "the columns are aligned"
+    assert lines[4].startswith("small is ")
+    assert " times smaller than big, " in lines[4]
+    (student,) = folder.glob("runs/student-*/student")
+    assert lines[6:] == [
+        f"the student is in {student}",
+        f'plain transformers loads it: AutoModelForSequenceClassification.from_pretrained("{student}")',
+    ]
+
+
+def test_what_is_printed_loads(ran):
+    """The printed line is true: plain transformers loads the folder."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = ran[2].stdout.split('from_pretrained("')[1].split('"')[0]
+    model = AutoModelForSequenceClassification.from_pretrained(path)
+    logits = model(**AutoTokenizer.from_pretrained(path)("good fine", return_tensors="pt")).logits
+    assert logits.shape == (1, 2)
+
+
+def test_progress_is_a_few_plain_lines_and_no_noise(ran):
+    """stderr holds brewgraph's own lines and nothing of the libraries below."""
+    said = ran[2].stderr.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        "teacher big", "training teacher", "step 2/2", "step 2/2", "training student", "step 2/2", "step 2/2",
+    ]  # fmt: skip
+    assert said[1] == "training teacher: 2 steps"
+    assert "(soft " in said[5]
+    assert said[6].startswith("step 2/2: dev accuracy 0.")
+
+
+def test_a_second_run_finds_the_first(ran):
+    """Nothing is trained again, and the table is the same."""
+    folder, spec, first = ran
+    again = command("run", str(spec), "--runs", str(folder / "runs"))
+    assert again.exit_code == 0
+    assert "is finished already; --force runs it again\n" in again.stderr
+    assert "training" not in again.stderr
+    assert again.stdout == first.stdout
+
+
+def test_quiet_prints_the_result_alone(ran):
+    """`-q`: not a line on stderr."""
+    folder, spec, first = ran
+    again = command("run", "-q", str(spec), "--runs", str(folder / "runs"))
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+def test_force_runs_again_and_set_makes_another_run(ran):
+    """`--force` trains the student, not its finished teacher; another param is another folder."""
+    folder, spec, _ = ran
+    forced = command("run", str(spec), "--runs", str(folder / "runs"), "--force")
+    assert forced.exit_code == 0
+    assert "training student: 2 steps" in forced.stderr
+    assert "training teacher" not in forced.stderr
+    other = command("run", str(spec), "--runs", str(folder / "runs"), "--set", "T=5")
+    assert "training student: 2 steps" in other.stderr
+    assert len(list(folder.glob("runs/student-*"))) == 2
+
+
+def test_a_dry_run_leaves_nothing_behind(tmp_path: Path, monkeypatch):
+    """One step of everything; afterwards the folder is as before, and no student is promised."""
+    spec = write_tiny(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    result = command("run", spec.name, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "one step, one evaluation and one save went through" in result.stderr
+    assert "the student is in" not in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_the_teacher_there_is_one_row(tmp_path: Path):
+    """The same student on the labels alone, in the folder that is asked for; no ratio without a teacher."""
+    spec = write_tiny(tmp_path)
+    result = command(
+        "run", str(spec), "--without-teacher", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "o")
+    )
+    assert result.exit_code == 0, result.output
+    assert [line.split()[:2] for line in result.stdout.splitlines()[1:2]] == [["small", "alone"]]
+    assert "times" not in result.stdout
+    assert f"the student is in {tmp_path / 'o' / 'student'}\n" in result.stdout
+
+
+def test_a_folder_that_cannot_be_written_fails_the_run(tmp_path: Path):
+    """A file stands where the runs should go: one line, exit code 3."""
+    spec = write_tiny(tmp_path)
+    (tmp_path / "runs").write_text("")
+    result = command("run", str(spec), "--runs", str(tmp_path / "runs"))
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[-1].startswith(f"error: the run folder `{tmp_path / 'runs'}")
+    assert "Traceback" not in result.output
+
+
+def test_a_folder_of_another_run_is_a_usage_error(ran):
+    """`--out` names a folder that holds something else."""
+    folder, spec, _ = ran
+    result = command("run", str(spec), "--runs", str(folder / "runs"), "--out", str(folder))
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {folder} is not empty and holds no run; choose another --out, or --force\n"
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
+    """Ctrl-C: one line, exit code 130."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brewgraph.project.run.run", interrupted)
+    spec = str(write_tiny(tmp_path))
+    result = command("run", spec)
+    said = "interrupted; run the same command again to go on from the last checkpoint\n"
+    assert (result.exit_code, result.stderr) == (130, said)
+    result = command("run", spec, "--force")
+    said = "interrupted; run the same command again, without --force to go on from the last checkpoint\n"
+    assert (result.exit_code, result.stderr) == (130, said)
+
+
+def row(name: str, **changes: float) -> Row:
+    """A row of the table."""
+    return Row(
+        **{"name": name, "accuracy": 0.8, "macro_f1": 0.8, "parameters": 1, "size": 100, "per_second": 10.0, **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"size": 50, "per_second": 30.0, "accuracy": 0.6},
+            "s is 2.0 times smaller than t, 3.0 times faster, and keeps 75.0% of its accuracy",
+        ),
+        (
+            {"size": 200, "per_second": 5.0},
+            "s is 2.0 times larger than t, 2.0 times slower, and keeps 100.0% of its accuracy",
+        ),
+        ({"size": 101, "per_second": 10.1}, "s is no smaller than t, no faster, and keeps 100.0% of its accuracy"),
+    ],
+)
+def test_the_sentence_about_size_and_speed(changes, words):
+    """Smaller and larger, faster and slower, and neither."""
+    assert ratio(row("s", **changes), row("t")) == words
+
+
+def test_sizes_in_words():
+    """From bytes to gigabytes."""
+    assert [megabytes(n) for n in (7, 19_400, 4_200_000, 1_340_000_000)] == ["7 bytes", "19.4 kB", "4.2 MB", "1.3 GB"]

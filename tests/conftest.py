@@ -1,0 +1,24 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded reference values: `golden` in `../shared`, or what BREWGRAPH_GOLDEN names.
+
+    It does not come with the repository; tests that need it are skipped where it is absent.
+    """
+    named = os.environ.get("BREWGRAPH_GOLDEN")
+    places = [Path(named)] if named else [REPOSITORY.parent / "shared" / "golden", REPOSITORY / "shared" / "golden"]
+    for place in places:
+        if (place / "ops.json").is_file():
+            return place
+    pytest.skip(f"no recorded values: there is no ops.json in {', '.join(map(str, places))} (set BREWGRAPH_GOLDEN)")

@@ -1,0 +1,197 @@
+"""The Distiller as a module: teachers beside it, captures inside a step only, batches flat and nested."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import brewgraph as bg
+from tests.project.small import LOSS, classifier, project
+
+
+def batch(rows: int = 3, length: int = 6) -> dict[str, torch.Tensor]:
+    """Random tokens with padding, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[0, length // 2 :] = 0
+    ids = torch.randint(5, 60, (rows, length), generator=generator) * mask
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(rows) % 3}
+
+
+def build(folder: Path, **settings: Any) -> Any:
+    """The distiller of the spec of `small`."""
+    return bg.load(project(folder, **settings)).build()
+
+
+def test_teachers_stand_beside_the_module(tmp_path: Path) -> None:
+    """Frozen, in eval mode, in no list of parameters and no state dict; moved with the module; they keep no graph."""
+    distiller = build(tmp_path)
+    (teacher,) = distiller.teachers
+    distiller.train()
+    assert distiller.student.training
+    assert not any(m.training for m in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    own = {id(p) for p in distiller.parameters()}
+    assert not own & {id(p) for p in teacher.parameters()}
+    student = sum(p.numel() for p in distiller.student.parameters())
+    projections = 2 * (16 * 32 + 32)
+    assert sum(p.numel() for p in distiller.parameters()) == student + projections
+    assert {key.split(".")[0] for key in distiller.state_dict()} == {"student", "projections"}
+    distiller.to(torch.float64)
+    assert {p.dtype for p in teacher.parameters()} == {torch.float64}
+    distiller.to(torch.float32)
+    distiller(batch()).loss.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert any(p.grad is not None for p in distiller.student.parameters())
+
+
+def test_nothing_of_a_step_is_kept(tmp_path: Path) -> None:
+    """After a step neither captures nor program hold tensors, so the graph of a step is freed with its loss."""
+    distiller = build(tmp_path)
+    gc.collect()
+    before = {id(x) for x in gc.get_objects() if issubclass(type(x), torch.Tensor)}
+    output = distiller(batch())
+    assert output.loss.requires_grad
+    del output
+    gc.collect()
+    kept = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor) and id(x) not in before]
+    assert [tuple(x.shape) for x in kept] == []
+
+
+def test_captures_are_armed_in_the_step_only(tmp_path: Path) -> None:
+    """A forward outside leaves nothing behind; one inside is not disturbed by it."""
+    distiller = build(tmp_path)
+    inputs = {k: v for k, v in batch().items() if k != "labels"}
+    distiller.student(**inputs)
+    distiller.teachers[0](**inputs)
+    assert all(not capture._seen and not capture._armed for capture in distiller.program.captures.values())
+    assert distiller(batch()).loss.isfinite()
+
+
+def test_release_gives_the_models_back(tmp_path: Path) -> None:
+    """No hooks, the attention of before, and teachers trainable again where they were."""
+    teacher, student = classifier(width=32, layers=2, seed=1).train(), classifier(width=16, layers=1)
+    before = teacher.config._attn_implementation
+    loss = "soft + mse(bert.attention[0] -> tiny.attention[0])"
+    distiller = bg.load(project(tmp_path, loss=loss)).build(bert=teacher, tiny=student)
+    assert distiller.teachers == (teacher,)
+    assert distiller.student is student
+    assert teacher.config._attn_implementation != before
+    distiller.release()
+    for model in (teacher, student):
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert teacher.config._attn_implementation == before
+    assert all(m.training for m in teacher.modules())
+    assert all(p.requires_grad for p in teacher.parameters())
+
+
+def test_dropout_of_the_student_is_active(tmp_path: Path) -> None:
+    """A new distiller trains with dropout though its student came from a folder; in eval mode it has none."""
+    distiller = build(tmp_path, dropout=True)
+    assert distiller(batch()).loss != distiller(batch()).loss
+    distiller.eval()
+    assert torch.equal(distiller(batch()).loss, distiller(batch()).loss)
+
+
+def test_building_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    """A program that draws numbers draws the same ones with a distiller as without."""
+    recipe = bg.load(project(tmp_path))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    recipe.build()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_batches_flat_and_nested(tmp_path: Path) -> None:
+    """`batch["bert"]` is that model's own encoding; the others read the top."""
+    distiller = build(tmp_path, loss="soft + 0.3 * hard")
+    flat = batch()
+    expected = distiller(flat)
+    nested = {"bert": dict(flat), "tiny": dict(flat), "labels": flat["labels"]}
+    assert torch.equal(distiller(nested).loss, expected.loss)
+    longer = batch(length=9)
+    mixed = {**flat, "bert": {k: longer[k] for k in ("input_ids", "attention_mask")}}
+    found = distiller(mixed)
+    assert torch.equal(found.terms["hard"], expected.terms["hard"])
+    assert not torch.equal(found.terms["soft"], expected.terms["soft"])
+
+
+def test_missing_inputs_are_named(tmp_path: Path) -> None:
+    """A batch without token ids, or without labels, says what is missing and what there is."""
+    distiller = build(tmp_path)
+    whole = batch()
+    with pytest.raises(
+        bg.RunError, match=r"the forward of `(bert|tiny)` needs `input_ids`, and the batch has `attention_mask`"
+    ):
+        distiller({k: v for k, v in whole.items() if k != "input_ids"})
+    with pytest.raises(bg.RunError, match="the batch has no `labels`; it has `input_ids`"):
+        distiller({k: v for k, v in whole.items() if k != "labels"})
+
+
+def test_embeddings_in_place_of_ids(tmp_path: Path) -> None:
+    """Token ids are not asked for where their embeddings are given."""
+    distiller = build(tmp_path, loss="hard")
+    whole = batch()
+    ids = whole.pop("input_ids")
+    whole["inputs_embeds"] = distiller.student.get_input_embeddings()(ids).detach()
+    assert torch.equal(distiller(whole).loss, distiller({**whole, "input_ids": ids, "inputs_embeds": None}).loss)
+
+
+def test_a_batch_without_a_label_that_counts(tmp_path: Path) -> None:
+    """Labels of -100 everywhere give a loss of zero, no 0/0, and leave the other terms alone."""
+    distiller = build(tmp_path, loss="soft + 0.3 * hard")
+    whole = batch()
+    whole["labels"] = torch.full_like(whole["labels"], -100)
+    output = distiller(whole)
+    assert output.terms["hard"] == 0
+    assert torch.equal(output.loss, output.terms["soft"])
+
+
+def test_weights_follow_schedules(tmp_path: Path) -> None:
+    """`ramp(1 -> 0)` counts fully at first and is not yet zero at the last step; the loss has the same weights."""
+    distiller = build(tmp_path, loss="ramp(1 -> 0) * soft + 0.3 * hard")
+    assert distiller.weights() == {"soft": 1.0, "hard": 0.3}
+    distiller.progress = 4 / 5
+    assert distiller.weights()["soft"] == pytest.approx(0.2)
+    output = distiller(batch())
+    expected = 0.2 * output.terms["soft"] + 0.3 * output.terms["hard"]
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_split_batches_add_up(tmp_path: Path) -> None:
+    """With the counts of the whole, the losses and gradients of its parts sum to those of the whole."""
+    distiller = build(tmp_path, loss=LOSS)
+    whole = batch(rows=4, length=8)
+    whole["attention_mask"][1, 2:] = 0
+    parts = [{k: v[rows] for k, v in whole.items()} for rows in (slice(0, 1), slice(1, 4))]
+    expected = distiller(whole).loss
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in distiller.named_parameters() if p.grad is not None}
+    distiller.zero_grad()
+    counts = sum(distiller.count(part) for part in parts)
+    assert torch.equal(counts, distiller.count(whole))
+    losses = [distiller(part, counts).loss for part in parts]
+    sum(losses).backward()
+    torch.testing.assert_close(sum(losses), expected, atol=1e-6, rtol=1e-6)
+    for name, p in distiller.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, gradients[name], atol=1e-6, rtol=1e-5)
+    mean_of_means = sum(distiller(part).loss * len(part["labels"]) / 4 for part in parts)
+    assert abs(mean_of_means - expected) > 1e-3
+
+
+def test_two_places_never_share_a_projection(tmp_path: Path) -> None:
+    """A projection named `hidden_0` and the first one of the equation `hidden` are two modules."""
+    spec = project(tmp_path)
+    text = spec.read_text().replace(
+        "loss = ",
+        "proj hidden_0 = linear(16 -> 32)\nother = mse(bert.hidden[0] -> tiny.hidden[0] via hidden_0)\nloss = other + ",
+    )
+    spec.write_text(text)
+    distiller = bg.load(spec).build()
+    assert len(distiller.projections) == 3

@@ -1,0 +1,308 @@
+"""The loop: splits agree, resumed runs equal uninterrupted ones, and what is no number is named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from brewgraph.diagnostics import RunError
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import Checked, check, read_spec
+from brewgraph.recipe.settings import Train
+from brewgraph.training.folder import RunFolder
+from brewgraph.training.loop import make_accelerator, train
+from brewgraph.training.reporter import Reporter
+from tests.project.small import metrics, project, rows, write_rows, write_spec
+
+State = dict[str, torch.Tensor]
+
+
+def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[str, Any]]]:
+    """Train a spec from its beginning, or on with `resume=True`; the weights at the end and the lines of metrics."""
+    checked: Checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    distiller = workshop.distiller()
+    folder = RunFolder(out)
+    folder.prepare()
+    train(
+        distiller, "tiny", workshop.material(distiller), checked.recipe.train, folder, Reporter(), name="x", **options
+    )
+    return {name: value.clone() for name, value in distiller.state_dict().items()}, metrics(out)
+
+
+def assert_close(one: tuple[State, list[dict[str, Any]]], other: tuple[State, list[dict[str, Any]]]) -> None:
+    """Losses and terms of every step, and weights, to 1e-6."""
+    lines = [[line for line in found if "loss" in line] for found in (one[1], other[1])]
+    assert len(lines[0]) == len(lines[1]) > 0
+    for a, b in zip(*lines, strict=True):
+        assert a["step"] == b["step"]
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+        assert a["terms"] == pytest.approx(b["terms"], abs=1e-6)
+    for name, value in one[0].items():
+        torch.testing.assert_close(value, other[0][name], atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+# ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_accumulation_changes_nothing(tmp_path: Path) -> None:
+    """Batches of 8, of 2 x 4 and of 4 x 2 train alike: lengths differ, so means of means would not; the tail too."""
+    spec = project(tmp_path, batch=8, train="epochs = 2")
+    whole = training(spec, tmp_path / "whole")
+    assert [line["step"] for line in whole[1] if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    for batch, parts in ((4, 2), (2, 4)):
+        write_spec(tmp_path, batch=batch, train=f"epochs = 2; accumulate = {parts}")
+        assert_close(training(spec, tmp_path / f"{parts}"), whole)
+
+
+WORKER = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+sys.path.insert(0, {root!r})
+from tests.training.test_loop import training
+from accelerate import PartialState
+weights, _ = training(Path({spec!r}), Path({out!r}){options})
+state = PartialState()
+assert state.num_processes == 2, state.num_processes
+torch.save(weights, Path({out!r}) / f"weights-{{state.process_index}}.pt")
+state.destroy_process_group()
+"""
+
+
+def on_two_ranks(spec: Path, out: Path, options: str = "") -> list[State]:
+    """Train on two processes on the CPU; the weights of each."""
+    script = spec.parent / "worker.py"
+    root = str(Path(__file__).resolve().parents[2])
+    script.write_text(WORKER.format(root=root, spec=str(spec), out=str(out), options=options))
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    """Two ranks of 4 give the losses, the weights and one file of metrics of one rank of 8, accumulated or not, with
+    projections, a pooler that no term reaches, and labels that one rank has none of; resumed too."""
+    loss = "sum(hidden) + sum(gram)"
+    spec = project(tmp_path, batch=8, loss=loss, train="steps = 4; save_steps = 2 steps")
+    write_rows(tmp_path / "dev.jsonl", rows(7))
+    whole = training(spec, tmp_path / "whole")
+    found = on_two_ranks(spec, tmp_path / "ranks")
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert_close((found[0], metrics(tmp_path / "ranks")), whole)
+    on_two_ranks(spec, tmp_path / "stopped", ", stop_after=3")
+    again = on_two_ranks(spec, tmp_path / "stopped", ", resume=True")
+    assert_close((again[1], metrics(tmp_path / "stopped")), whole)
+    write_spec(tmp_path, batch=4, train="steps = 4; accumulate = 2")
+    spec_one = tmp_path / "spec.brew"
+    whole = training(spec_one, tmp_path / "accumulated")
+    found = on_two_ranks(spec_one, tmp_path / "accumulated-ranks")
+    assert_close((found[1], metrics(tmp_path / "accumulated-ranks")), whole)
+    scores = [
+        [line["dev"] for line in lines if "dev" in line]
+        for lines in (whole[1], metrics(tmp_path / "accumulated-ranks"))
+    ]
+    assert scores[0] == scores[1] != []
+
+
+# ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SAVING = "epochs = 2; accumulate = 2; save_steps = 1 steps; save_total_limit = 2"
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_resumed_run_equals_an_uninterrupted_one(stop: int, tmp_path: Path) -> None:
+    """Mid-epoch, with dropout and accumulation, between two lines of metrics: weights and metrics to the bit."""
+    spec = project(tmp_path, dropout=True, batch=4, train=SAVING)
+    spec.write_text(spec.read_text().replace("logging_steps = 1", "logging_steps = 3"))
+    whole = training(spec, tmp_path / "whole")
+    training(spec, tmp_path / "stopped", stop_after=stop)
+    torch.manual_seed(99)
+    found = training(spec, tmp_path / "stopped", resume=True)
+    assert found[1] == whole[1]
+    assert [line["step"] for line in whole[1] if "loss" in line] == [3, 6]
+    assert all(torch.equal(value, whole[0][name]) for name, value in found[0].items())
+
+
+def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) -> None:
+    """A run goes on from the newest whole checkpoint; the last two whole ones are kept; leftovers are cleared away."""
+    spec = project(tmp_path, batch=4, train=SAVING)
+    whole = training(spec, tmp_path / "whole")
+    training(spec, tmp_path / "stopped", stop_after=4)
+    folder = RunFolder(tmp_path / "stopped")
+    assert [step for step, _ in folder.complete_checkpoints()] == [3, 4]
+    newest = folder.checkpoints / "step-000004"
+    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-10])
+    shutil.copytree(folder.checkpoints / "step-000003", folder.checkpoints / "step-000009")
+    (folder.checkpoints / "step-000009" / "complete.json").unlink()
+    (folder.checkpoints / ".step-000005.part").mkdir()
+    assert [step for step, _ in folder.complete_checkpoints()] == [3]
+    with open(folder.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "loss"')
+    said: list[str] = []
+
+    class Listening(Reporter):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    distiller = workshop.distiller()
+    train(
+        distiller,
+        "tiny",
+        workshop.material(distiller),
+        checked.recipe.train,
+        folder,
+        Listening(),
+        name="x",
+        resume=True,
+    )
+    assert said == ["resumed at step 3"]
+    assert metrics(folder.path) == whole[1]
+    assert [step for step, _ in folder.complete_checkpoints()] == [4, 5]
+    assert not list(folder.checkpoints.glob(".*.part"))
+
+
+def test_a_run_without_checkpoint_begins_its_metrics_anew(tmp_path: Path) -> None:
+    """A run interrupted before its first checkpoint starts over, and says nothing twice."""
+    spec = project(tmp_path, train="steps = 5; save_steps = 5 steps")
+    whole = training(spec, tmp_path / "whole")
+    training(spec, tmp_path / "stopped", stop_after=2)
+    assert [line["step"] for line in metrics(tmp_path / "stopped")] == [1, 2]
+    assert training(spec, tmp_path / "stopped", resume=True)[1] == whole[1]
+
+
+def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Of another loss, another seed or another size: never loaded; nor is what is no checkpoint at all."""
+    spec = project(tmp_path, train="steps = 5; save_steps = 1 steps")
+    training(spec, tmp_path / "out", stop_after=2)
+    write_spec(tmp_path, train="steps = 5; save_steps = 1 steps; seed = 1")
+    message = r"step-000002` does not fit this run: it is of another spec, other data or other settings; .*--force"
+    with pytest.raises(RunError, match=message):
+        training(spec, tmp_path / "out", resume=True)
+    write_spec(tmp_path, train="steps = 5; save_steps = 1 steps", loss="soft + sum(hidden)")
+    with pytest.raises(RunError, match=message):
+        training(spec, tmp_path / "out", resume=True)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    """A state file that pickles a call is refused, and the call is not made."""
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (os.mkdir, (str(tmp_path / "pwned"),))
+
+    spec = project(tmp_path, train="steps = 5; save_steps = 1 steps")
+    training(spec, tmp_path / "out", stop_after=2)
+    path = tmp_path / "out" / "checkpoints" / "step-000002"
+    torch.save(Evil(), path / "state.pt")
+    said = json.loads((path / "complete.json").read_text())
+    said["files"]["state.pt"] = (path / "state.pt").stat().st_size
+    (path / "complete.json").write_text(json.dumps(said))
+    with pytest.raises(RunError, match="step-000002` does not fit this run: Weights only load failed"):
+        training(spec, tmp_path / "out", resume=True)
+    assert not (tmp_path / "pwned").exists()
+
+
+# ── faults and settings ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("value", "accumulate"), [(math.nan, 1), (math.inf, 2)])
+def test_a_loss_that_is_no_number_is_named(value: float, accumulate: int, tmp_path: Path) -> None:
+    """The term, the step and the rows of the batch; the last checkpoint stays good."""
+    spec = project(tmp_path, batch=2, train=f"steps = 5; save_steps = 1 steps; accumulate = {accumulate}")
+    checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    distiller = workshop.distiller()
+    material = workshop.material(distiller)
+    folder = RunFolder(tmp_path / "out")
+    folder.prepare()
+    seen: list[int] = []
+
+    class Breaking(Reporter):
+        def step(self, step: int, loss: float | None, terms: Any) -> None:
+            seen.append(step)
+            if step == 2:
+                with torch.no_grad():
+                    distiller.projections["hidden:1"].linear.bias.fill_(value)
+
+    message = (
+        r"^`hidden\[1\]` is not a finite number at step 3 \(training rows \d+(, \d+){%d}\); a smaller learning rate"
+    )
+    with pytest.raises(RunError, match=message % (2 * accumulate - 1)):
+        train(distiller, "tiny", material, checked.recipe.train, folder, Breaking(), name="x")
+    assert seen == [1, 2]
+    assert [step for step, _ in folder.complete_checkpoints()] == [1, 2]
+
+
+def test_two_precisions_in_one_process(tmp_path: Path) -> None:
+    """A teacher in full precision and a student in bf16: each as it was asked, and nothing of it is left behind."""
+    spec = project(tmp_path, train="steps = 2; precision = bf16")
+    half = training(spec, tmp_path / "half")
+    write_spec(tmp_path, train="steps = 2")
+    checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    distiller = workshop.distiller()
+    material = workshop.material(distiller)
+    forward = type(distiller).forward
+    settings = checked.recipe.train
+    train(distiller, "tiny", material, settings.model_copy(update={"precision": "bf16"}), None, Reporter(), name="x")
+    assert distiller.forward.__func__ is forward
+    assert make_accelerator(settings).mixed_precision == "no"
+    full = training(spec, tmp_path / "full")
+    assert full[1][0]["loss"] != half[1][0]["loss"]
+    assert full[1][0]["loss"] == pytest.approx(half[1][0]["loss"], rel=0.05)
+
+
+def test_launch_settings_do_not_divide_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `accelerate launch` was told about accumulation leaves the steps alone."""
+    spec = project(tmp_path, train="steps = 2")
+    expected = training(spec, tmp_path / "one")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert_close(training(spec, tmp_path / "other"), expected)
+
+
+def test_a_student_without_classes_is_not_scored(tmp_path: Path) -> None:
+    """Hidden states alone train a model without a head, which has nothing to evaluate."""
+    spec = project(tmp_path, loss="sum(hidden)", train="steps = 2")
+    text = spec.read_text()
+    spec.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("soft", "hard"))) + "\n")
+    _, lines = training(spec, tmp_path / "out")
+    assert [sorted(line) for line in lines] == [["epoch", "loss", "lr", "step", "terms", "weighted"]] * 2
+
+
+def test_weight_decay_spares_biases_norms_and_projections_have_their_own_rate(tmp_path: Path) -> None:
+    """Matrices decay, vectors do not, and a projection's `lr` and `weight_decay` are its own."""
+    from brewgraph.training.optimizing import build_optimizer
+
+    spec = project(tmp_path)
+    spec.write_text(spec.read_text().replace("via linear", "via linear(lr=0.1, weight_decay=0.5)"))
+    distiller = Workshop(check(read_spec(spec))).distiller()
+    settings = Train()
+    optimizer = build_optimizer(distiller, settings, distiller.optimizer_options())
+    names = {id(p): name for name, p in distiller.named_parameters()}
+    found = {
+        (names[id(p)].startswith("projections"), p.ndim > 1): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    lr = settings.optimizer.lr
+    assert found == {
+        (False, True): (lr, 0.01),
+        (False, False): (lr, 0.0),
+        (True, True): (0.1, 0.5),
+        (True, False): (0.1, 0.0),
+    }
