@@ -44,10 +44,10 @@ def command(
     from brewgraph.project.check import check, check_names
 
     source, params = read(spec), parse_sets(set or [])
-    check_names(source, params)
+    check_names(source, params)  # a fault of names is told before the heavy imports begin
     hush()
     from brewgraph.cli.progress import make_reporter
-    from brewgraph.project.run import Options, run
+    from brewgraph.project.run import Options, run_checked
 
     main = os.environ.get("RANK", "0") == "0"  # one rank of several speaks
     checked = check(source, params)
@@ -55,7 +55,7 @@ def command(
         print_diagnostics(checked.warnings, sys.stderr)
     options = Options(out, runs, force, dry_run, without_teacher, allow_python)
     try:
-        result = run(source, params, options, make_reporter(sys.stderr, quiet=quiet or not main))
+        result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
     except KeyboardInterrupt:
         rest = ", without --force" if force else ""
         raise KeyboardInterrupt(

@@ -112,7 +112,9 @@ class _Builder:
             # a model that cannot be built at all is at fault where it is declared, not where it is used
             place = model.span if fault.code == "B306" else x.span
             help = fault.help or "correct the configuration" if fault.code == "B306" else fault.help
-            self.collector.add(fault.code, fault.message, place, help=help or "take another feature, or tap another module")
+            self.collector.add(
+                fault.code, fault.message, place, help=help or "take another feature, or tap another module"
+            )
             return None
 
     def _project(self, x: v.Project, wanted: Shape | None) -> str:
@@ -292,6 +294,9 @@ def _projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str
                 if isinstance(part, v.Project):
                     use = digest(x.operation, _digest(part.value, identities), _digest(partner, identities))
                     uses[part.projector.site].append(use)
+    for equation in (*recipe.equations.values(), recipe.loss):  # and those that no operation compares
+        for part in (p for member in v.members(equation) for p in v.walk(member) if isinstance(p, v.Project)):
+            uses.setdefault(part.projector.site, [digest("alone", _digest(part.value, identities))])
     seen: dict[str, int] = defaultdict(int)
     seeds: dict[str, str] = {}
     for site, found in uses.items():

@@ -144,7 +144,9 @@ def plain_attention(
 def _own_eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
     """The eager attention of the file that a module's class comes from (a base class's, where it was wrapped)."""
     for kind in type(module).__mro__:
-        found = getattr(sys.modules.get(kind.__module__), "eager_attention_forward", None)
+        found: Callable[..., tuple[Tensor, Tensor]] | None = getattr(
+            sys.modules.get(kind.__module__), "eager_attention_forward", None
+        )
         if found is not None:
             return found
     return plain_attention

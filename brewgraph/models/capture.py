@@ -176,7 +176,7 @@ class Capture:
         return record
 
     def _refuse_dropped(self, model: nn.Module) -> None:
-        """Where attention comes from the model's own output, it comes after dropout: say so instead of training on it."""
+        """Attention from the model's own output comes after dropout: say so instead of training on it."""
         if self.anatomy.backend or not any(f.name == "attention" for f in self.features):
             return
 
@@ -196,7 +196,7 @@ def _side(site: Site) -> str:
 
 
 def _drops(config: Any) -> bool:
-    """Whether a configuration sets a dropout that may reach attention probabilities (T5 has one rate for everything)."""
+    """Whether a configuration sets a dropout that may reach attention probabilities (T5 has one rate for all)."""
     rates = {name: rate for name, rate in vars(config).items() if "drop" in name and isinstance(rate, float)}
     own = [rate for name, rate in rates.items() if "att" in name]
     return any(rate > 0 for rate in own or rates.values())

@@ -23,10 +23,13 @@ from brewgraph.recipe.sources import Python
 log = logging.getLogger("brewgraph")
 
 
-def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module] | None = None) -> nn.Module:
+def build_model(
+    blueprint: Blueprint, *, seed: int, frozen: bool = False, donors: dict[str, nn.Module] | None = None
+) -> nn.Module:
     """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor.
 
-    The global generators are left as they were.
+    A `frozen` one is never trained, so nothing of it may begin at random that the checkpoint should have held. The
+    global generators are left as they were.
     """
     with _seeded(seed), quiet_transformers():
         if blueprint.checkpoint is not None:
@@ -45,7 +48,7 @@ def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module]
                     field="name",
                     help="the folder needs model.safetensors, as save_pretrained writes it",
                 ) from error
-            _check_loaded(model, report, blueprint)
+            _check_loaded(model, report, blueprint, frozen)
         else:
             model = blueprint.model_class.from_config(blueprint.config)
     model = model.float()
@@ -55,8 +58,10 @@ def build_model(blueprint: Blueprint, *, seed: int, donors: dict[str, nn.Module]
     return built
 
 
-def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint) -> None:
-    """Only a head may begin at random. A trunk that does is a model that silently lost its pretraining."""
+def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, frozen: bool) -> None:
+    """Only a student's head may begin at random. A trunk that does is a model that silently lost its pretraining, and a
+    teacher's head that does teaches noise.
+    """
     prefix = model.base_model_prefix + "."
     names = [key if isinstance(key, str) else key[0] for key in (*report["missing_keys"], *report["mismatched_keys"])]
     bare = not hasattr(model, model.base_model_prefix)
@@ -65,6 +70,13 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint) -> N
         message = f"{len(lost)} weights of `{blueprint.checkpoint}` do not fit this configuration, {lost[0]} among them"
         raise SourceFault(
             "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
+        )
+    if frozen and blueprint.auto_class != "AutoModel" and names:
+        raise SourceFault(
+            "B325",
+            f"`{blueprint.checkpoint}` has no trained head for this task: {names[0]} would be random in the teacher",
+            field="name",
+            help='fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")',
         )
     if names:
         log.info("%s: starts at random: %s", blueprint.checkpoint, ", ".join(names))

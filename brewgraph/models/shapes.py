@@ -98,7 +98,7 @@ class Shapes:
 def infer_shapes(
     config: PretrainedConfig, auto_class: Any, features: Collection[Feature], dtype: torch.dtype = torch.float32
 ) -> dict[Feature, Shape | SourceFault]:
-    """The shapes of features of `auto_class.from_config(config)`, without weights; a feature that fails gives its fault.
+    """The shapes of features of `auto_class.from_config(config)`, without weights; one that fails gives its fault.
 
     >>> from transformers import AutoModel, BertConfig
     >>> infer_shapes(BertConfig(), AutoModel, [Feature("hidden", -1)])
@@ -111,7 +111,7 @@ def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = 
     """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory."""
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
-            model = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
+            model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
         if hasattr(model, "tie_weights"):  # skipped with the initialisation
             model.tie_weights()
         return model
@@ -147,14 +147,14 @@ def _symbols(
 ) -> Shape | SourceFault:
     """One shape from the sizes of two forwards."""
     if isinstance(first, SourceFault) or isinstance(second, SourceFault):
-        return first if isinstance(first, SourceFault) else second  # type: ignore[return-value]
+        return first if isinstance(first, SourceFault) else second
     (batch, length), (other_batch, other_length) = SIZES
     known: dict[tuple[int, int], str] = {(batch, other_batch): "batch", (length, other_length): "length"}
     shape = tuple(a if a == b else known.get((a, b)) for a, b in zip(first, second, strict=False))
     if len(first) != len(second) or None in shape:
         return SourceFault(
             "B305",
-            f"`{feature}` has sizes that follow neither the batch nor the length: {tuple(first)} for a batch of {batch} "
+            f"`{feature}` has sizes that follow neither batch nor length: {tuple(first)} for a batch of {batch} "
             f"with {length} tokens, {tuple(second)} for {other_batch} with {other_length}",
             help="tap a module before or after the reshaping",
         )

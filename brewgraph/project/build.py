@@ -140,7 +140,7 @@ class Workshop:
         elif model.name in self.teachers:
             blueprint = blueprint.with_vocabulary(len(self.tokenizer(model.name)), self.tokenizer(model.name))
         donors = {blueprint.init.model: self.model(blueprint.init.model)} if blueprint.init else {}
-        return build_model(blueprint, seed=seed, donors=donors)
+        return build_model(blueprint, seed=seed, frozen=model.role == "teacher", donors=donors)
 
     def forget_student(self) -> None:
         """The next distiller gets a student of its own, as it was at the beginning."""

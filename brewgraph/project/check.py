@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError
 from brewgraph.recipe.elaborate import Recipe, elaborate
-from brewgraph.recipe.sources import Brew
+from brewgraph.recipe.sources import Brew, Hf
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
@@ -89,6 +89,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     recipe = elaborate(parse(source, collector), source, params or {}, collector, facts)
     collector.raise_errors()
     assert recipe is not None
+    _check_teachers(recipe, collector)
     _check_lengths(recipe, facts, collector)
     _check_classes(recipe, facts, classes, collector)
     known = identities(recipe, others.hash)
@@ -210,6 +211,16 @@ def _check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> No
                     data.place("max_length"),
                     help=f"max_length={limit}, or a model with more positions",
                 )
+
+
+def _check_teachers(recipe: Recipe, collector: Collector) -> None:
+    """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
+    for model in recipe.teachers:
+        source = model.source
+        if isinstance(source, Hf) and (source.name is None or not source.pretrained):
+            message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
+            help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
+            collector.add("W302", message, model.span, help=help)
 
 
 def _check_classes(recipe: Recipe, facts: FactsBook, classes: tuple[str, ...], collector: Collector) -> None:

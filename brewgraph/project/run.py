@@ -15,7 +15,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import UsageError, render
 from brewgraph.graph.passes import digest
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, check_other, reduced
@@ -52,9 +52,16 @@ class Options:
 
 
 def run(source: Source, params: Mapping[str, Any], options: Options, reporter: Reporter) -> RunResult:
-    """Run a spec. Raises `SpecError`, `UsageError` or `RunError`; a finished run is returned as is, unless forced."""
-    reporter = reporter if this_process().is_main_process else Reporter()
+    """Check a spec and run it. Raises `SpecError`, `UsageError` or `RunError`; warnings go to the reporter."""
     checked = check(source, params)
+    for warning in checked.warnings:
+        reporter.say(render(warning))
+    return run_checked(checked, options, reporter)
+
+
+def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
+    """Run a checked spec; a finished run is returned as it is, unless forced."""
+    reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
         with _scratch() as scratch:
             return _rehearse(checked, options, reporter, scratch)

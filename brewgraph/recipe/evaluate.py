@@ -204,7 +204,7 @@ class Evaluator:
         try:
             paths = known.paths(path)
         except SourceFault as fault:
-            return self.fault(fault.code, fault.message, x.path.span, help=fault.help)
+            return self.source_fault(fault, model, x.path.span)
         return Group(tuple(take(p) for p in paths), span=x.span) if "*" in path else take(paths[0])
 
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
@@ -281,7 +281,13 @@ class Evaluator:
         try:
             return known.rows(take.feature.name) if known else None
         except SourceFault as fault:
-            return self.fault(fault.code, fault.message, take.span, help=fault.help)
+            return self.source_fault(fault, model, take.span)
+
+    def source_fault(self, fault: SourceFault, model: ModelDeclaration, place: Span) -> Any:
+        """What a model's facts object to; a model that cannot be built at all is at fault where it is declared."""
+        if fault.code == "B306":
+            return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")
+        return self.fault(fault.code, fault.message, place, help=fault.help)
 
     def _picks(self, x: t.Index, count: int | None, side: str | None, what: str) -> Any:
         """Indices from 0: one int, a tuple, or None where the count is needed and not known."""

@@ -24,7 +24,8 @@ class Length:
         return round(self.value * factor)
 
     def __str__(self) -> str:
-        return f"{self.value * 100:g}%" if self.unit == "share" else f"{self.value:g} {self.unit}s"
+        plural = "" if self.value == 1 else "s"
+        return f"{self.value * 100:g}%" if self.unit == "share" else f"{self.value:g} {self.unit}{plural}"
 
 
 @dataclass(frozen=True)

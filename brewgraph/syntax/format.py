@@ -1,7 +1,7 @@
 """The one way a spec is laid out: its own lexemes with other blanks between them, so that comments survive.
 
-Two steps: the text is cut into rows (a row is a printed line: its tokens, its trailing comment), then rows are indented,
-their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block over several
+Two steps: the text is cut into rows (a row is a printed line: its tokens, its trailing comment), then rows are
+indented, their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block over several
 lines.
 """
 
@@ -196,7 +196,7 @@ def _end(row: Row) -> int:
 
 
 def _drop_blank_rows(rows: list[Row]) -> list[Row]:
-    """Blank rows stay between statements, one at a time: not at the edges of a file or block, not inside a statement."""
+    """Blank rows stay between statements, one at a time: not at the edges of a file or block, nor in a statement."""
     kept: list[Row] = []
     following: Row | None = None  # the next row that holds code
     for row in reversed(rows):
@@ -315,7 +315,7 @@ def _align_equals(rows: list[Row]) -> None:
 
 
 def _align_comments(rows: list[Row]) -> None:
-    """Trailing comments that shared a column share one again; the longest row of such a run keeps its gap, two or more."""
+    """Trailing comments that shared a column share one again; the longest row of a run keeps its gap, two or more."""
     for group in _groups(rows, lambda row: row.comment_column if row.comment and row.tokens else None):
         gap = max(2, min(row.comment_column - row.code_end for row in group))
         place = max(len(row.code) for row in group) + gap

@@ -9,20 +9,28 @@ from typing import Any
 
 
 class Board:
-    """Writes scalars; does nothing where TensorBoard is not installed. After a resume, what came later is purged."""
+    """Writes scalars into a folder; does nothing without one, or where TensorBoard is not installed.
 
-    def __init__(self, path: Path, done: int):
+    `done` steps lie behind a run that goes on: what an earlier one wrote after them is purged.
+    """
+
+    def __init__(self, path: Path | None, done: int):
         self._writer: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
+        if path is not None and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(path), purge_step=done + 1 if done else None)
 
-    def log(self, step: int, group: str, values: Mapping[str, float]) -> None:
-        """One scalar per value, under `group/name`; the x-axis counts optimizer steps."""
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+    def log(self, step: int, content: Mapping[str, Any]) -> None:
+        """One scalar per number, those of a group under `group/name`; the x-axis counts optimizer steps."""
+        if self._writer is None:
+            return
+        for group, value in content.items():
+            values = (
+                {f"{group}/{name}": x for name, x in value.items()} if isinstance(value, Mapping) else {group: value}
+            )
+            for name, number in values.items():
+                self._writer.add_scalar(name, number, step)
 
     def close(self) -> None:
         if self._writer is not None:

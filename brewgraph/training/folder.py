@@ -3,6 +3,7 @@
 RUN/
   spec.brew        the spec as it was run          resolved.json   params, hash, versions, models, data
   metrics.jsonl    a line per logging interval and per evaluation
+  tensorboard/     the same numbers for TensorBoard, where the `board` extra is installed
   checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
   student/         the finished student, as save_pretrained writes it, with its tokenizer
   projections.safetensors    the finished projections
@@ -39,6 +40,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def board(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def finished(self) -> dict[str, Any] | None:
         """What `finished.json` says, or None for a run that has not ended."""
         return read_json(self.path / "finished.json")
@@ -63,7 +68,7 @@ class RunFolder:
         """Remove what an earlier run left, so that nothing old is taken for new."""
         for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student, self.path / "alone"):
+        for path in (self.checkpoints, self.student, self.board, self.path / "alone"):
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:

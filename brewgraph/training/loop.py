@@ -31,6 +31,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.graph.passes import digest
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.training.board import Board
 from brewgraph.training.checkpoint import State, load_checkpoint, save_checkpoint
 from brewgraph.training.evaluate import Scores, classifies, evaluate
 from brewgraph.training.folder import RunFolder
@@ -136,13 +137,15 @@ def train(
     wrapped = accelerator.prepare_model(distiller)
     state.optimizer = accelerator.prepare_optimizer(optimizer)
     reporter = reporter if accelerator.is_main_process else Reporter()
-    run = _Run(state, wrapped, student, material, settings, length, folder, reporter, accelerator)
+    board = Board(folder.board if folder is not None and accelerator.is_main_process else None, state.step)
+    run = _Run(state, wrapped, student, material, settings, length, folder, board, reporter, accelerator)
     reporter.begin(name, length.steps, state.step)
     try:
         distiller.train()
         return run.steps(order, stop_after)
     finally:
         reporter.end()
+        board.close()
         # take precision's wrapper off the forward, and its mark: another training may want another one
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         distiller.__dict__.pop("_is_accelerate_prepared", None)
@@ -160,6 +163,7 @@ class _Run:
     settings: Train
     length: Length
     folder: RunFolder | None
+    board: Board
     reporter: Reporter
     accelerator: Accelerator
 
@@ -272,6 +276,7 @@ class _Run:
     def _log(self, **content: Any) -> None:
         if self.folder is not None and self.main:
             self.folder.log({"step": self.state.step, "epoch": self.state.step / self.length.per_epoch, **content})
+            self.board.log(self.state.step, content)
 
     def _check_finite(self, batches: list[Any]) -> None:
         """Stop where the loss is no number. Its rows are known where each step is checked: on a CPU, at no cost."""

@@ -65,7 +65,7 @@ def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str])
     {line}
     loss = {name}
     """
-    assert loads(spec).warnings == ()
+    assert [warning.code for warning in loads(spec).warnings] == ["W302"]  # its teacher is random
 
 
 def test_every_kind_that_an_operation_takes_has_an_example():

@@ -150,7 +150,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brewgraph.project.run.run", interrupted)
+    monkeypatch.setattr("brewgraph.project.run.run_checked", interrupted)
     spec = str(write_tiny(tmp_path))
     result = command("run", spec)
     said = "interrupted; run the same command again to go on from the last checkpoint\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -148,3 +149,27 @@ def test_derived_seeds() -> None:
     code = "from brewgraph.data.batches import derive_seed; print(derive_seed(7, 'mask', 0.5))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == derive_seed(7, "mask", 0.5)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=300), batch=st.integers(1, 7), epoch=st.integers(0, 3))
+def test_batches_of_like_length(lengths: list[int], batch: int, epoch: int) -> None:
+    """Every row once, whole batches but the last, and never more padding than the same rows sorted over the whole."""
+    order = BatchOrder(len(lengths), batch, seed=1, lengths=lengths)
+    order.set_epoch(epoch)
+    batches = list(order)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    assert all(len(rows) == batch for rows in batches[:-1])
+    if len(lengths) <= 50 * batch:
+        spans = [(min(lengths[row] for row in rows), max(lengths[row] for row in rows)) for rows in batches]
+        ordered = sorted(spans)
+        assert all(low[1] <= high[0] for low, high in itertools.pairwise(ordered) if low != high)
+
+
+def test_the_order_by_length_changes_with_the_epoch() -> None:
+    """Batches are shuffled, so that training does not go from long to short, and anew in every epoch."""
+    lengths = list(range(200))
+    order = BatchOrder(200, 4, seed=0, lengths=lengths)
+    first = list(order)
+    order.set_epoch(1)
+    assert list(order) != first
+    assert [rows[0] for rows in first] != sorted((rows[0] for rows in first), reverse=True)

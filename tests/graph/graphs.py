@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import networkx as nx
 
@@ -16,6 +17,7 @@ from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 from tests.recipe.specs import FakeFacts
 
+N = TypeVar("N", bound=n.Node)
 SIZES = {"teacher": FakeFacts(12, 768), "student": FakeFacts(3, 384)}
 
 
@@ -45,9 +47,9 @@ def graph(text: str, sizes: Mapping[str, FakeFacts] = SIZES) -> nx.DiGraph:
     return optimize(raw(text, sizes))
 
 
-def of_kind(graph: nx.DiGraph, kind: type[n.Node]) -> list[n.Node]:
+def of_kind(graph: nx.DiGraph, kind: type[N]) -> list[N]:
     """The nodes of one kind."""
-    return [node(graph, key) for key in graph if isinstance(node(graph, key), kind)]
+    return [found for key in graph if isinstance(found := node(graph, key), kind)]
 
 
 def kinds(graph: nx.DiGraph) -> dict[str, int]:

@@ -9,7 +9,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import DEFAULT_MASKS
 from brewgraph.graph.passes import node
-from tests.graph.graphs import SIZES, graph, kinds, of_kind, raw, recipe_of
+from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
 
 WHOLE = spec(
@@ -51,7 +51,7 @@ def test_what_a_graph_is_made_of() -> None:
         "labels": 1,
         "loss": 4,
         "mask": 2,
-        "number": 1,
+        "number": 2,
         "projection": 2,
         "schedule": 1,
         "tap": 6,
@@ -102,9 +102,7 @@ def test_units_and_masks(call: str, unit: str, mask: str | None) -> None:
     loss = node(found, key)
     assert isinstance(loss, n.Loss)
     assert (loss.unit, loss.masked) == (unit, mask is not None)
-    assert [m.which for m in map(lambda used: node(found, used), loss.inputs) if isinstance(m, n.Mask)] == (
-        [mask] if mask else []
-    )
+    assert [m.which for m in below(found, key) if isinstance(m, n.Mask)] == ([mask] if mask else [])
     assert set(DEFAULT_MASKS) == {"token", "pair", "label"}
 
 
@@ -229,7 +227,10 @@ def test_faults_of_shapes(body: str, code: str, text: str, message: str, help: s
 
 def test_one_named_projection_has_one_size() -> None:
     """The second use is the culprit, the first a label."""
-    body = "proj W = linear\nx = mse(big.hidden[0] -> tiny.hidden[0] via W)\ny = mse(tiny.hidden[1] -> tiny.hidden[0] via W)"
+    body = (
+        "proj W = linear\nx = mse(big.hidden[0] -> tiny.hidden[0] via W)\n"
+        "y = mse(tiny.hidden[1] -> tiny.hidden[0] via W)"
+    )
     (found,) = shape_faults(body)
     assert found.code == "B204"
     assert found.message == "`W` is one module, and is asked for 384 -> 768 and for 384 -> 384"
@@ -249,7 +250,10 @@ def test_other_tokens() -> None:
 
 def test_all_faults_of_shapes_at_once() -> None:
     """They come in the order of the text."""
-    body = "x = mse(big.hidden[0] -> tiny.hidden[0])\ny = kd(big.logits -> tiny.logits, mask=pairs)\nz = cos(big.hidden[1] -> tiny.hidden[1])"
+    body = (
+        "x = mse(big.hidden[0] -> tiny.hidden[0])\ny = kd(big.logits -> tiny.logits, mask=pairs)\n"
+        "z = cos(big.hidden[1] -> tiny.hidden[1])"
+    )
     assert [(d.code, d.span.position[0]) for d in shape_faults(body)] == [("B204", 4), ("B217", 5), ("B204", 6)]
 
 

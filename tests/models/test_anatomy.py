@@ -40,7 +40,7 @@ def test_rows_are_counted(kind, auto_class):
     assert [anatomy.rows(name) for name in ("attention", "scores", "query", "key", "value")] == [3] * 5
 
 
-@pytest.mark.parametrize("groups, inner, rows", [(1, 1, 7), (2, 1, 7), (3, 2, 13)])
+@pytest.mark.parametrize(("groups", "inner", "rows"), [(1, 1, 7), (2, 1, 7), (3, 2, 13)])
 def test_shared_layers_are_counted_by_call(groups, inner, rows):
     """ALBERT's rows are calls of few modules: six layers, each of `inner` blocks."""
     model = tiny("albert", num_hidden_layers=6, num_hidden_groups=groups, inner_group_num=inner)

@@ -378,7 +378,7 @@ def test_deberta_falls_back_to_its_returned_outputs(auto_class):
     assert model(**batch(3)).hidden_states is None
 
 
-@pytest.mark.parametrize("kind, rate", [("deberta-v2", "attention_probs_dropout_prob"), ("t5", "dropout_rate")])
+@pytest.mark.parametrize(("kind", "rate"), [("deberta-v2", "attention_probs_dropout_prob"), ("t5", "dropout_rate")])
 def test_attention_after_dropout_is_refused(kind, rate):
     """Where only dropped attention can be had, training on it is an error, unless dropout is off."""
     with pytest.raises(RunError, match="can only be had after dropout: set its attention dropout to 0"):

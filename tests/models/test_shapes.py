@@ -166,7 +166,7 @@ def test_the_configuration_is_left_as_it_was():
     assert config.to_dict() == before
 
 
-@pytest.mark.parametrize("kind, count", [("deberta-v2", 4), ("t5", 4)])
+@pytest.mark.parametrize(("kind", "count"), [("deberta-v2", 4), ("t5", 4)])
 def test_fallbacks_have_shapes(kind, count):
     """Models without the attention interface give hidden states and attention from their own outputs."""
     features = [Feature("hidden", count - 1), Feature("attention", 0)]

@@ -51,7 +51,7 @@ def test_what_is_well_laid_out_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text,expected",
+    ("text", "expected"),
     [
         ("x=a", "x = a"),
         ("x = a+b*c/d**e-f", "x = a + b * c / d ** e - f"),

@@ -44,7 +44,7 @@ GOES_ON = {
 }
 
 
-@pytest.mark.parametrize("right,wrong", GOES_ON.values(), ids=GOES_ON)
+@pytest.mark.parametrize(("right", "wrong"), GOES_ON.values(), ids=GOES_ON)
 def test_a_line_runs_on(right: str, wrong: str) -> None:
     """Each rule of continuation reads as one statement; its neighbour, beyond the rule, is at fault."""
     assert codes(right) == []
@@ -70,7 +70,7 @@ def test_blanking_keeps_every_offset() -> None:
 
 
 @pytest.mark.parametrize(
-    "text,kind,start",
+    ("text", "kind", "start"),
     [
         ("x = (a", "unclosed", 4),
         ("x = a)", "stray", 5),

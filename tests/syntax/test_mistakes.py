@@ -132,7 +132,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(
-    "text,right,code,line,column,culprit,message,help", FAULTS, ids=[repr(case[0])[:40] for case in FAULTS]
+    ("text", "right", "code", "line", "column", "culprit", "message", "help"),
+    FAULTS,
+    ids=[repr(case[0])[:40] for case in FAULTS],
 )
 def test_a_mistake_and_its_neighbour(
     text: str, right: str, code: str, line: int, column: int, culprit: str, message: str, help: str
@@ -223,7 +225,8 @@ def test_broken_texts_never_raise(text: str) -> None:
     assert spec.span.end == len(text)
     for found in collector.sorted():
         assert 0 <= found.span.start < found.span.end <= len(text)
-        assert found.message and found.help
+        assert found.message
+        assert found.help
         assert found.message in render(found)
 
 

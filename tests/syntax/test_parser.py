@@ -90,7 +90,9 @@ def test_the_main_example() -> None:
         ["T", "bert", "tiny", "mnli", "map", "soft", "hard", "hidden", "gram", "loss"]
     )
     hidden, loss, train = statements[8], statements[10], statements[11]
-    assert isinstance(hidden, t.Equation) and isinstance(loss, t.Equation) and isinstance(train, t.Train)
+    assert isinstance(hidden, t.Equation)
+    assert isinstance(loss, t.Equation)
+    assert isinstance(train, t.Train)
     assert shown(hidden.value) == "mse((bert.hidden[map]->(tiny.hidden[map] via linear)))"
     assert shown(loss.value) == "(((soft+(0.3*hard))+sum(hidden))+sum(gram))"
     assert [s.name for s in train.block.statements if isinstance(s, t.Equation)] == ["epochs", "optimizer", "schedule"]
@@ -153,18 +155,24 @@ def test_options_of_a_sample() -> None:
 def test_blocks_nest() -> None:
     """A stage holds a length and tasks, a student its heads; an empty block is one."""
     stage = only("stage one for 3 epochs {\n  task ner { loss = a; student s = hf() { head h = b() } }\n}")
-    assert isinstance(stage, t.Stage) and stage.length == t.Duration(3, "epoch", span=stage.span)
+    assert isinstance(stage, t.Stage)
+    assert stage.length == t.Duration(3, "epoch", span=stage.span)
     (task,) = stage.block.statements
-    assert isinstance(task, t.Task) and task.name == "ner"
+    assert isinstance(task, t.Task)
+    assert task.name == "ner"
     loss, student = task.block.statements
-    assert isinstance(loss, t.Equation) and isinstance(student, t.Model) and student.block is not None
+    assert isinstance(loss, t.Equation)
+    assert isinstance(student, t.Model)
+    assert student.block is not None
     assert [s.name for s in student.block.statements if isinstance(s, t.Head)] == ["h"]
     empty = only("stage two { }")
-    assert isinstance(empty, t.Stage) and empty.length is None and empty.block.statements == ()
+    assert isinstance(empty, t.Stage)
+    assert empty.length is None
+    assert empty.block.statements == ()
 
 
 @pytest.mark.parametrize(
-    "text,expected",
+    ("text", "expected"),
     [
         ("a + b * c ** d", "(a+(b*(c**d)))"),
         ("a - b - c", "((a-b)-c)"),
@@ -195,7 +203,7 @@ def test_precedence(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text,expected",
+    ("text", "expected"),
     [
         ("12", t.Constant(12, span=NOWHERE)),
         ("1.", t.Constant(1.0, span=NOWHERE)),

@@ -306,3 +306,16 @@ def test_weight_decay_spares_biases_norms_and_projections_have_their_own_rate(tm
         (True, True): (0.1, 0.5),
         (True, False): (0.1, 0.0),
     }
+
+
+def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:
+    """Where the `board` extra is installed: every loss and evaluation of metrics.jsonl, also across a resume."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    spec = project(tmp_path, batch=8, train="steps = 6; save_steps = 2 steps")
+    out = tmp_path / "run"
+    training(spec, out, stop_after=3)
+    _, lines = training(spec, out, resume=True)
+    board = accumulator.EventAccumulator(str(RunFolder(out).board)).Reload()
+    losses = {event.step: event.value for event in board.Scalars("loss")}
+    assert losses == pytest.approx({line["step"]: line["loss"] for line in lines if "loss" in line}, rel=1e-6)
+    assert [event.step for event in board.Scalars("dev/accuracy")] == [line["step"] for line in lines if "dev" in line]

@@ -1,0 +1,49 @@
+"""Where the specs of these tests live: a folder with data, tokenizers and another spec, and tiny models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from brewgraph.data.encoding import train_wordpiece
+from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.project.check import Checked, check
+from brewgraph.source import Source
+
+TINY = 'model_type="bert", num_attention_heads=2, intermediate_size=8, vocab_size=60, max_position_embeddings=32'
+HEAD = f"""\
+teacher big  = hf({TINY}, hidden_size=16, num_hidden_layers=3)
+student tiny = hf({TINY}, hidden_size=8, num_hidden_layers=2)
+data d       = files(train="train.jsonl", batch=4, max_length=16)
+"""
+LOSS = "loss = ce(d.labels -> tiny.logits)\n"
+
+
+def make_world(folder: Path) -> Path:
+    """Fill a folder with what the specs name."""
+    rows = [{"text": f"word {i} stands here", "label": "yn"[i % 2], "number": i % 2} for i in range(8)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "holes.jsonl").write_text("".join(json.dumps(row | {"label": None}) + "\n" for row in rows))
+    (folder / "odd.xyz").write_text("no format")
+    (folder / "teacher.brew").write_text(HEAD + LOSS)
+    (folder / "around.brew").write_text(HEAD + 'teacher again = brew("around.brew")\n' + LOSS)
+    for name, words in (("one", "all these words are here"), ("two", "others stand in this one")):
+        train_wordpiece([words] * 3, 40).save_pretrained(folder / name)
+    (folder / "empty").mkdir()
+    return folder
+
+
+def find(text: str, folder: Path) -> list[Diagnostic]:
+    """Every error of a spec that stands in this folder, by the whole check; empty where it is sound."""
+    try:
+        whole(text, folder)
+    except SpecError as error:
+        return [d for d in error.diagnostics if d.severity == "error"]
+    return []
+
+
+def whole(text: str, folder: Path) -> Checked:
+    """The spec, checked against its models and data."""
+    path = folder / "spec.brew"
+    path.write_text(text)
+    return check(Source.read(path))
