@@ -20,6 +20,9 @@ from brewgraph.source import Span
 
 MASKS = {"token": ("tokens",), "pair": ("pairs",), "label": ("labels",)}
 """The masks that can choose among the units of a loss; `none` always can."""
+OUTSIDE: Shape = ()
+"""The shape wanted where no arrow stands: none. Behind an arrow it is None while the other side's is not known."""
+
 DEFAULT_MASKS = {"token": "tokens", "pair": "pairs", "label": "labels"}
 
 
@@ -55,7 +58,7 @@ class _Builder:
         self.nodes[key] = node
         return key
 
-    def build(self, value: v.Value, wanted: Shape | None = None) -> str:
+    def build(self, value: v.Value, wanted: Shape | None = OUTSIDE) -> str:
         """The key of a value's node. `wanted` is the shape on the arrow's other side, for projections without sizes."""
         # by object, not by equality: merging equal nodes is a pass of its own
         if id(value) not in self.built:
@@ -132,12 +135,12 @@ class _Builder:
                 labels=(Label(p.span, "the projection"),),
                 help=f"write `{own} -> …`, or leave the sizes out",
             )
-        if shape is not None and wanted is None and p.out is None:
+        if wanted == OUTSIDE and p.out is None:
             help = f"write `linear({own or '…'} -> …)`"
             self.collector.add("B215", "outside an arrow a projection needs its sizes", x.span, help=help)
         if p.name is not None:
             before = self.sizes.setdefault(p.name, (into, out, x.span))
-            if (into, out) != before[:2]:
+            if any(a and b and a != b for a, b in zip((into, out), before[:2], strict=True)):
                 message = (
                     f"`{p.name}` is one module, and is asked for {before[0]} -> {before[1]} and for {into} -> {out}"
                 )

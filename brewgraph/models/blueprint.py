@@ -28,6 +28,16 @@ AUTO_CLASSES = {
 _VOCABULARY = 8000
 """Size of a vocabulary that is trained on the data where the spec does not say."""
 
+_SAID_OTHERWISE = {
+    "num_labels": 'the classes follow from the data; to name them: labels=["no", "yes"]',
+    "id2label": 'the classes follow from the data; to name them: labels=["no", "yes"]',
+    "layers": "the number of layers is num_hidden_layers=…",
+    "attn_implementation": "left out: attention runs eagerly in just those layers whose attention is used",
+    "torch_dtype": "the precision is a setting of training: train { precision = bf16 }",
+    "dtype": "the precision is a setting of training: train { precision = bf16 }",
+}
+"""Keywords that users of transformers try, and how it is said here."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -175,7 +185,11 @@ def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
     try:
         return config_class(**{**sized, **source.config})
     except (ValueError, TypeError) as error:
-        raise SourceFault("B313", f"`{kind}` refuses this configuration: {_first_line(error)}") from error
+        raise SourceFault(
+            "B313",
+            f"`{kind}` refuses this configuration: {_first_line(error)}",
+            help="correct the argument that is named; sizes must fit each other",
+        ) from error
 
 
 def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
@@ -184,7 +198,7 @@ def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
     for key in source.config:
         if key not in known:
             shown = sorted(k for k in known if not k.startswith("_"))
-            help = suggest(key, shown) or "see the configuration's page in transformers"
+            help = _SAID_OTHERWISE.get(key) or suggest(key, shown) or "see the configuration's page in transformers"
             raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)
 
 

@@ -146,7 +146,12 @@ def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.
     with _seeded(seed):
         made = found(**source.arguments)
     if not isinstance(made, nn.Module):
-        raise SourceFault("B317", f"`{source.target}` gave {type(made).__name__}, not a torch module", field="target")
+        raise SourceFault(
+            "B317",
+            f"`{source.target}` gave {type(made).__name__}, not a torch module",
+            field="target",
+            help="name a class or function that returns a torch.nn.Module",
+        )
     return made
 
 

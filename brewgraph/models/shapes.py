@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from brewgraph.diagnostics import RunError, SourceFault
@@ -89,7 +89,8 @@ class Shapes:
                     output = self.model(**inputs)
             return {feature: _size(capture, feature, output) for feature in features}
         except Exception as error:
-            fault = SourceFault("B306", f"{self.anatomy.name} does not run on a batch of {batch}: {_line(error)}")
+            message = f"{self.anatomy.name} does not run on a batch of {batch}: {_line(error)}"
+            fault = SourceFault("B306", message, help="correct its configuration: the sizes do not fit each other")
             return dict.fromkeys(features, fault)
         finally:
             capture.remove()
@@ -112,12 +113,13 @@ def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = 
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
-        if hasattr(model, "tie_weights"):  # skipped with the initialisation
+        if isinstance(model, PreTrainedModel):  # tying was skipped with the initialisation
             model.tie_weights()
         return model
     except Exception as error:
         name = getattr(config, "model_type", None) or type(config).__name__
-        raise SourceFault("B306", f"no {name} model can be built from this configuration: {_line(error)}") from error
+        message = f"no {name} model can be built from this configuration: {_line(error)}"
+        raise SourceFault("B306", message, help="correct the argument that is named; sizes must fit") from error
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -139,7 +141,7 @@ def _size(capture: Capture, feature: Feature, output: Any) -> torch.Size | Sourc
     except SourceFault as fault:
         return fault
     except RunError as error:
-        return SourceFault("B305", str(error))
+        return SourceFault("B305", str(error), help="tap another module, or name its element: [k]")
 
 
 def _symbols(

@@ -145,7 +145,8 @@ class _OtherSpecs:
         other = check_other(model, self.source, self.parents)
         found = other.facts(other.recipe.student)
         if found is None:
-            raise SourceFault("B321", f"nothing is known of the student of `{other.recipe.source.name}`", field="path")
+            message = f"nothing is known of the student of `{other.recipe.source.name}` before it is loaded"
+            raise SourceFault("B321", message, field="path", help="its source has to be hf(…) or brew(…)")
         return found
 
     def hash(self, model: ModelDeclaration) -> str:

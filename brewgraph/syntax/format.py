@@ -1,8 +1,8 @@
 """The one way a spec is laid out: its own lexemes with other blanks between them, so that comments survive.
 
 Two steps: the text is cut into rows (a row is a printed line: its tokens, its trailing comment), then rows are
-indented, their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block over several
-lines.
+indented, their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block
+over several lines.
 """
 
 from __future__ import annotations

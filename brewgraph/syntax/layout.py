@@ -32,7 +32,7 @@ _CONTINUES_BEFORE = ("->", "**", "+", "-", "*", "/")
 
 @dataclass(frozen=True)
 class Lexeme:
-    """A piece of text: its kind (a group of `_LEXEME`), offsets, and whether it `breaks`: a line break ending a statement."""
+    """A piece of text: its kind (a group of `_LEXEME`) and offsets; a line break that ends a statement `breaks`."""
 
     kind: str
     text: str

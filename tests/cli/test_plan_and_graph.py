@@ -49,7 +49,7 @@ training
   steps             2
   optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01)
   schedule          linear(warmup=0%)
-"""  # noqa: E501
+"""
 
 GRAPH = """\
 loss
