@@ -156,7 +156,7 @@ SHAPES = [
          'teacher b = hf(model_type="bert", hidden_size=8, num_attention_heads=2, vocab_size=60)\n'
          "x = nst(b.hidden[0] -> tiny.hidden[0])",
          "B306", (4, 13), 'hf(model_type="bert", hidden_size=9, num_attention_heads=2)',
-         "not a multiple", "configuration"),
+         "not a multiple", "sizes must fit"),
     Pair("folder without a model", 'teacher b = hf("./empty")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"./empty"', "holds no model", "config.json"),
     Pair("missing folder", 'teacher b = hf("./nowhere")', 'teacher b = brew("teacher.brew")',
