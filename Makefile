@@ -8,13 +8,14 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.brewgraph-ready
 
-.PHONY: help quickstart test test-all lint types check wheel clean
+.PHONY: help quickstart test test-all lint types check grammar wheel clean
 
 help:
 	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training)"
 	@echo "make test         set up, run the tests but the slow ones"
 	@echo "make test-all     set up, run every test"
 	@echo "make lint types   ruff and mypy"
+	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
 	@echo "make wheel        build the package into dist/"
 	@echo "make clean        remove the environment and what was built"
 
@@ -36,6 +37,9 @@ types: $(READY)
 	$(BIN)/mypy
 
 check: lint types test
+
+grammar: $(READY)
+	$(BIN)/python -m brewgraph.syntax.grammar
 
 wheel: $(READY)
 	rm -rf dist

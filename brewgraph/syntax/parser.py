@@ -4,43 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Token, Tree, lexer
+from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.grammar import grammar
 from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
 from brewgraph.syntax.mistakes import FORMS, explain
 
 KEYWORDS = frozenset(FORMS)
-
-
-def grammar_text() -> str:
-    """The grammar file: from the installed package, or from the checkout that an editable install reads."""
-    packaged = resources.files("brewgraph").joinpath("grammar", "brew.lark")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "grammar" / "brew.lark").read_text(encoding="utf-8")
-
-
-@cache
-def grammar() -> Lark:
-    """The parser of one or more statements."""
-    # Where interegular is installed, lark looks for terminals that collide whenever it builds a parser: three times
-    # the time of all the rest. A test does that once, under `strict`; here it is switched off.
-    found, lexer.has_interegular = lexer.has_interegular, False
-    try:
-        return Lark(
-            grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True
-        )
-    finally:
-        lexer.has_interegular = found
 
 
 def parse(source: Source, collector: Collector) -> t.Spec:

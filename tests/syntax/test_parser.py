@@ -11,8 +11,11 @@ from lark import Lark
 
 from brewgraph.diagnostics import Collector
 from brewgraph.source import Source, Span
+from brewgraph.syntax import grammar as grammars
+from brewgraph.syntax import table
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.parser import grammar, grammar_text, parse
+from brewgraph.syntax.grammar import grammar, grammar_text
+from brewgraph.syntax.parser import parse
 from tests.syntax.strategies import MAIN, Written, read, specs
 
 NOWHERE = Span(Source(""), 0, 0)
@@ -347,3 +350,18 @@ def test_a_fault_is_answered_at_once() -> None:
     took = time.perf_counter() - before
     assert [d.span.position for d in collector.sorted()] == [(60, 5)]
     assert took < 0.5
+
+
+def test_the_table_is_that_of_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table that was worked out before is what the grammar gives now; another grammar's is passed over."""
+    remedy = "python -m brewgraph.syntax.grammar"
+    assert grammars.digest() == table.DIGEST, remedy
+    data, memo = grammars.worked_out()
+    assert (len(data["parser"]["parser"]["states"]), len(memo)) == (
+        len(table.DATA["parser"]["parser"]["states"]),
+        len(table.MEMO),
+    ), remedy
+    monkeypatch.setattr(table, "DIGEST", "another")
+    anew = grammar.__wrapped__()
+    text = "x = f(a -> b via linear)\n"
+    assert anew.parse(text) == grammar().parse(text)
