@@ -10,6 +10,7 @@ after each change of the grammar. A table of another grammar or another lark is 
 from __future__ import annotations
 
 import hashlib
+import marshal
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -36,7 +37,7 @@ def grammar() -> Lark:
 
     if digest() != table.DIGEST:
         return build()
-    parser: Lark = Lark._load_from_dict(table.DATA, table.MEMO)
+    parser: Lark = Lark._load_from_dict(*marshal.loads(table.VALUES))
     return parser
 
 
@@ -69,7 +70,8 @@ def write_table() -> Path:
     data, memo = worked_out()
     path = Path(__file__).with_name("table.py")
     head = '"""Written by `python -m brewgraph.syntax.grammar`: the parser\'s table. Not for reading."""\n'
-    path.write_text(f"{head}\nDIGEST = {digest()!r}\nDATA = {data!r}\nMEMO = {memo!r}\n", encoding="utf-8")
+    values = marshal.dumps((data, memo), 4)  # plain values only; as a literal they would take ten times as long to load
+    path.write_text(f"{head}\nDIGEST = {digest()!r}\nVALUES = {values!r}\n", encoding="utf-8")
     return path
 
 
