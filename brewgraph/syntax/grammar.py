@@ -70,7 +70,7 @@ def write_table() -> Path:
     data, memo = worked_out()
     path = Path(__file__).with_name("table.py")
     head = '"""Written by `python -m brewgraph.syntax.grammar`: the parser\'s table. Not for reading."""\n'
-    values = marshal.dumps((data, memo), 4)  # plain values only; as a literal they would take ten times as long to load
+    values = marshal.dumps((data, memo), 4)  # plain values only
     path.write_text(f"{head}\nDIGEST = {digest()!r}\nVALUES = {values!r}\n", encoding="utf-8")
     return path
 
