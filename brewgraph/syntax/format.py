@@ -98,10 +98,10 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
             continue
         token = Token(piece, _role(piece, before, begins, opened), begins and piece.text not in ";}")
         if piece.kind == "open":
-            opened.append(piece.text)
+            opened.append("(" if token.role == "open" and piece.text == "{" else piece.text)
         elif piece.kind == "close":
             opened.pop()
-        begins = piece.text in ("{", "}", ";")
+        begins = token.role == "brace" or piece.text == ";"
         before = token
         yield token
 
@@ -109,7 +109,8 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
 def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
     """What a lexeme does where it stands; `before` is the last token, `opened` the brackets around it."""
     text, innermost = piece.text, opened[-1] if opened else ""
-    if text in "{}":
+    opens_mapping = text == "{" and before.role in ("equals", "named", "binary", "unary", "comma", "colon", "open")
+    if text in "{}" and not opens_mapping and all(x == "{" for x in opened):
         return "brace"
     if piece.kind in ("open", "close"):
         return piece.kind
@@ -174,16 +175,20 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
 def _wide_braces(pieces: list[Lexeme]) -> set[int]:
     """Offsets of the braces, opening and closing, of blocks that hold a line break."""
     wide: set[int] = set()
-    opened: list[tuple[int, int]] = []
+    opened: list[tuple[int, int, bool]] = []
     breaks = 0
+    before: Lexeme | None = None
     for piece in pieces:
         breaks += piece.kind == "newline"
         if piece.text == "{":
-            opened.append((piece.start, breaks))
+            is_mapping = before is not None and (before.kind == "operator" or before.text in "([:")
+            opened.append((piece.start, breaks, is_mapping))
         elif piece.text == "}":
-            start, before = opened.pop()
-            if breaks > before:
+            start, earlier, is_mapping = opened.pop()
+            if breaks > earlier and not is_mapping:
                 wide |= {start, piece.start}
+        if piece.kind not in ("space", "comment", "newline"):
+            before = piece
     return wide
 
 
@@ -237,8 +242,9 @@ def _indent(rows: list[Row]) -> None:
         for token in row.tokens:
             if token.lexeme.kind == "open":
                 around = opened[-1][2] if opened and opened[-1][0] != "{" else 0
-                held = base + INDENT if token.text == "{" else max(around, row.indent) + INDENT
-                opened.append((token.text, base if token.text == "{" else row.indent, held))
+                is_block = token.role == "brace"
+                held = base + INDENT if is_block else max(around, row.indent) + INDENT
+                opened.append(("{" if is_block else "(", base if is_block else row.indent, held))
             elif token.lexeme.kind == "close":
                 opened.pop()
     below: Row | None = None

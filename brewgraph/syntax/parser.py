@@ -72,9 +72,12 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
 
 
 def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
-    """Offsets of a statement's braces, opening and closing; both -1 where it has none."""
-    depth, opening = 0, -1
+    """Offsets of a statement's braces, opening and closing; both -1 where it has none. Those in brackets hold no block."""
+    depth, opening, inside = 0, -1, 0
     for piece in pieces:
+        inside += (piece.text in "([") - (piece.text in ")]") if piece.kind in ("open", "close") else 0
+        if inside:
+            continue
         if piece.text == "{":
             opening = piece.start if depth == 0 else opening
             depth += 1
@@ -354,6 +357,12 @@ class _Builder:
 
     def on_list(self, c: list[Any], span: Span) -> t.List:
         return t.List(self.nodes(c), span=span)
+
+    def on_mapping(self, c: list[Any], span: Span) -> t.Mapping:
+        return t.Mapping(self.nodes(c), span=span)
+
+    def on_pairing(self, c: list[Any], span: Span) -> t.Pairing:
+        return t.Pairing(self.node(c[0]), self.node(c[1]), span=span)
 
     def on_tuple(self, c: list[Any], span: Span) -> t.Tuple:
         return t.Tuple(self.nodes(c), span=span)

@@ -129,6 +129,21 @@ class Tuple(Expression):
 
 
 @dataclass(frozen=True)
+class Pairing(Node):
+    """`key: value` between the braces of a mapping."""
+
+    key: Expression
+    value: Expression
+
+
+@dataclass(frozen=True)
+class Mapping(Expression):
+    """`{input_ids: column}`."""
+
+    items: tuple[Pairing, ...]
+
+
+@dataclass(frozen=True)
 class Negative(Expression):
     operand: Expression
 
