@@ -286,6 +286,9 @@ def test_a_label_that_no_training_row_has(tmp_path: Path) -> None:
     assert found.code == "B403"
     assert found.message == "the label in row 2 of `dev.jsonl` is 'entailmnet', which no training row has"
     assert found.help == "did you mean `entailment`? the classes are `entailment` and `neutral`"
+    with pytest.raises(SourceFault) as caught:  # a check finds the same
+        facts(Files(train="train.jsonl", dev="dev.jsonl"), tmp_path)
+    assert (vars(caught.value), str(caught.value)) == (vars(found), str(found))
     labelled(tmp_path / "train.csv", *range(20))
     labelled(tmp_path / "dev.csv", 19, 20)
     found = fault(Files(train="train.csv", dev="dev.csv"), tmp_path)
