@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,18 +31,26 @@ class Formatted:
         return self.before != self.after
 
 
+SETTINGS: dict[str, Any] = {
+    "options_metavar": "[OPTIONS] [FILE|FOLDER|-]...",
+    "context_settings": {"allow_extra_args": True},
+}
+"""How typer takes the command: the files come as they were written, in its context. As a parameter typer would have
+pydantic check them, which to load takes longer than to format."""
+
+
 def command(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FILE|FOLDER|-]...", help="Folders are searched for *.brew; - reads stdin, to stdout."),
-    ] = None,
+    context: typer.Context,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 1 where a file would change.")
     ] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
 ) -> None:
-    """Format specs in place. Without files: all *.brew below the working directory."""
-    names = files or ["."]
+    """Format specs in place. Without files: all *.brew below the working directory.
+
+    Folders are searched for *.brew; - reads stdin, to stdout.
+    """
+    names = context.args or ["."]
     results: list[Formatted] = []
     faulty = 0
     for source in _sources(names):

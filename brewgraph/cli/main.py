@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from brewgraph.cli import check, fmt, graph, new, ops, plan, run
 from brewgraph.cli.output import reported
-
-# plain help: readable everywhere, and rich alone would take longer to import than everything else here
-app = typer.Typer(
-    name="brewgraph",
-    help="Knowledge distillation as a loss equation: write it, check it, run it.",
-    epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.command,
@@ -31,8 +20,25 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ops": ops.command,
     "new": new.command,
 }
+_SETTINGS: dict[str, dict[str, Any]] = {"fmt": fmt.SETTINGS}
+"""What typer is told of a command, apart from its parameters."""
+
+# told that help is not wanted unless it is asked for, typer need not load pydantic to find out
+_DEFAULTS: dict[str, Any] = {"help": False, **{name: {"help": False} for name in COMMANDS}}
+
+# plain help: readable everywhere, and rich alone would take longer to import than everything else here
+app = typer.Typer(
+    name="brewgraph",
+    help="Knowledge distillation as a loss equation: write it, check it, run it.",
+    epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
+)
+
 for _name, _command in COMMANDS.items():
-    app.command(_name)(reported(_command))
+    app.command(_name, **_SETTINGS.get(_name, {}))(reported(_command))
 
 
 def _print_version(wanted: bool) -> None:

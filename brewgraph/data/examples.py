@@ -98,7 +98,7 @@ def facts(source: DataSource, folder: Path) -> DataFacts:
     """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
 
     Built-in data and GLUE are known beforehand; a data set of the hub tells them without its rows where it can; files
-    are read, their texts unchecked.
+    are read, their labels checked and their texts not.
     """
     if isinstance(source, Builtin):
         return DataFacts(LABELS, ("text", "label"), {})
@@ -116,6 +116,9 @@ def facts(source: DataSource, folder: Path) -> DataFacts:
     for split in splits.values():
         _check_columns(split, text, label)
     classes = _classes(source, train, label)
+    if label is not None:
+        for split in splits.values():
+            encode_labels(split, label, classes)  # now, not once teachers are trained
     sizes = {field: len(split.rows) for field, split in splits.items()}
     return DataFacts(classes.names, tuple(train.rows.column_names), sizes)
 

@@ -8,9 +8,10 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from brewgraph.diagnostics import SourceFault, listing, suggest
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
+
+_KEPT = 16
+"""How many files, and how many local folders, are kept in memory once they are read."""
 
 _NEARBY = 8
 """How many names of a folder a help text lists at most."""
@@ -53,11 +57,17 @@ def quiet() -> Iterator[None]:
 def read_file(name: str, folder: Path, field: str) -> Split:
     """All rows of one file, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
 
-    Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
+    Read once for all who ask, while the file stays as it is: a check, and a run that trains its teachers, ask many
+    times. Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
     """
     path = (folder / Path(name).expanduser()).resolve()
     if not path.is_file():
         raise _missing_file(name, path, field)
+    return _read_file(name, path, field, _stamp([path]))
+
+
+@lru_cache(maxsize=_KEPT)
+def _read_file(name: str, path: Path, field: str, _stamp: object) -> Split:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
         raise SourceFault(
@@ -104,9 +114,44 @@ def read_hub(
 ) -> dict[str, Split]:
     """Some splits of a data set of the hub, or of a local folder below `folder` that is laid out like one.
 
-    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. Raises `SourceFault`: B401
-    for a folder or a split that is not there, B402 for a subset, B404 for unreadable files, B405 for the hub.
+    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. A local folder is read once
+    for all who ask, as a file is; the hub's data `datasets` keeps itself. Raises `SourceFault`: B401 for a folder or a
+    split that is not there, B402 for a subset, B404 for unreadable files, B405 for the hub.
     """
+    wanted = tuple(splits.items())
+    if not _local(name, folder):
+        return _read_hub(name, subset, revision, wanted, folder, optional)
+    files = sorted(path for path in (folder / Path(name).expanduser()).rglob("*") if path.is_file())
+    return dict(_read_folder(name, subset, revision, wanted, folder.resolve(), optional, _stamp(files)))
+
+
+@lru_cache(maxsize=_KEPT)
+def _read_folder(
+    name: str,
+    subset: str | None,
+    revision: str | None,
+    splits: tuple[tuple[str, str], ...],
+    folder: Path,
+    optional: frozenset[str],
+    _stamp: object,
+) -> dict[str, Split]:
+    return _read_hub(name, subset, revision, splits, folder, optional)
+
+
+def _stamp(files: Iterable[Path]) -> object:
+    """What changes when one of the files does: what was read before is not taken for what stands there now."""
+    stats = ((str(file), file.stat()) for file in files)
+    return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)
+
+
+def _read_hub(
+    name: str,
+    subset: str | None,
+    revision: str | None,
+    splits: tuple[tuple[str, str], ...],
+    folder: Path,
+    optional: frozenset[str],
+) -> dict[str, Split]:
     local = _local(name, folder)
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         builder = _builder(name, subset, revision, folder, cache if local else None)
@@ -123,7 +168,7 @@ def read_hub(
             raise _unreachable(name, subset, error) from error
         there = list(builder.info.splits or {})
         found = {}
-        for field, wanted in splits.items():
+        for field, wanted in splits:
             base = re.split(r"[\[+]", wanted)[0]
             if base not in there:
                 if field in optional:

@@ -96,18 +96,6 @@ class Shapes:
             capture.remove()
 
 
-def infer_shapes(
-    config: PretrainedConfig, auto_class: Any, features: Collection[Feature], dtype: torch.dtype = torch.float32
-) -> dict[Feature, Shape | SourceFault]:
-    """The shapes of features of `auto_class.from_config(config)`, without weights; one that fails gives its fault.
-
-    >>> from transformers import AutoModel, BertConfig
-    >>> infer_shapes(BertConfig(), AutoModel, [Feature("hidden", -1)])
-    {Feature(name='hidden', index=-1, path=None, input=False, item=None, call=0): ('batch', 'length', 768)}
-    """
-    return Shapes.of(config, auto_class, dtype).infer(features)
-
-
 def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> nn.Module:
     """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory."""
     try:

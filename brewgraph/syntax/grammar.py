@@ -1,16 +1,17 @@
 """The parser that lark makes of the grammar file: from a table that was worked out before, else anew.
 
-To work the table out is most of the time that `brewgraph fmt` would take, so `table.py` holds it, written by
+To work the table out is most of the time that `brewgraph fmt` would take, so `table.json` holds it, written by
 
     python -m brewgraph.syntax.grammar
 
-after each change of the grammar. A table of another grammar or another lark is passed over.
+after each change of the grammar. A table of another grammar or another lark is passed over. It is JSON because that is
+read alike by every Python, and as fast where no compiled modules can be kept as where they can.
 """
 
 from __future__ import annotations
 
 import hashlib
-import marshal
+import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -33,11 +34,10 @@ def grammar_text() -> str:
 @cache
 def grammar() -> Lark:
     """The parser of one or more statements."""
-    from brewgraph.syntax import table
-
-    if digest() != table.DIGEST:
+    held = held_table()
+    if held["digest"] != digest():
         return build()
-    parser: Lark = Lark._load_from_dict(*marshal.loads(table.VALUES))
+    parser: Lark = Lark._load_from_dict(*held["table"])
     return parser
 
 
@@ -59,6 +59,18 @@ def digest() -> str:
     return hashlib.sha256(f"{lark.__version__}\n{grammar_text()}".encode()).hexdigest()[:16]
 
 
+def held_table() -> dict[str, Any]:
+    """What `table.json` holds: `digest`, and `table` as `worked_out` gives it, lists in place of tuples."""
+
+    def numbered(entries: dict[str, Any]) -> dict[Any, Any]:
+        """Lark's keys are all names or all numbers, and JSON makes texts of numbers."""
+        return {int(k): v for k, v in entries.items()} if next(iter(entries), "").isdigit() else entries
+
+    text = resources.files("brewgraph.syntax").joinpath("table.json").read_text(encoding="utf-8")
+    held: dict[str, Any] = json.loads(text, object_hook=numbered)
+    return held
+
+
 def worked_out() -> tuple[Any, Any]:
     """The table of the grammar as plain values, as lark's own stand-alone parsers hold it."""
     data, memo = build().memo_serialize([TerminalDef, Rule])
@@ -66,12 +78,10 @@ def worked_out() -> tuple[Any, Any]:
 
 
 def write_table() -> Path:
-    """Write `table.py` anew."""
-    data, memo = worked_out()
-    path = Path(__file__).with_name("table.py")
-    head = '"""Written by `python -m brewgraph.syntax.grammar`: the parser\'s table. Not for reading."""\n'
-    values = marshal.dumps((data, memo), 4)  # plain values only
-    path.write_text(f"{head}\nDIGEST = {digest()!r}\nVALUES = {values!r}\n", encoding="utf-8")
+    """Write `table.json` anew."""
+    path = Path(__file__).with_name("table.json")
+    held = {"digest": digest(), "table": worked_out()}
+    path.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
     return path
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,37 @@ def test_usage_errors(tmp_path: Path):
     assert (result.exit_code, result.stderr) == (2, f"error: there is no *.brew in {tmp_path}\n")
     missing.write_bytes(b"\xff\xfe")
     assert command("fmt", str(missing)).stderr == f"error: `{missing}` is not UTF-8 text (byte 0)\n"
+
+
+def test_a_name_that_looks_like_an_option_stands_behind_two_dashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An option that is none is a usage error, wherever it stands; behind `--` it is a file, options may follow files."""
+    monkeypatch.chdir(tmp_path)
+    Path("--odd.brew").write_text(neat())
+    result = command("fmt", "--odd.brew")
+    assert (result.exit_code, "No such option: --odd.brew" in result.stderr) == (2, True)
+    assert command("fmt", "--check", "--", "--odd.brew").stderr == "1 file unchanged\n"
+    Path("loose.brew").write_text(LOOSE)
+    assert command("fmt", "loose.brew", "--check").exit_code == 1
+
+
+def test_the_help_names_what_may_be_given():
+    """The usage line and the words below it tell of files, folders and stdin."""
+    said = command("fmt", "--help").stdout
+    assert said.startswith("Usage: brewgraph fmt [OPTIONS] [FILE|FOLDER|-]...\n")
+    assert "Folders are searched for *.brew; - reads stdin, to stdout." in said
+
+
+@pytest.mark.parametrize(("name", "loaded"), [("fmt", []), ("check", ["pydantic"])])
+def test_it_loads_neither_pydantic_nor_torch(name: str, loaded: list[str], tmp_path: Path):
+    """In a process of its own, on a spec that is sound; `check`, which reads settings, shows that the test can fail."""
+    (tmp_path / "a.brew").write_text("brew 1\nloss = ce(a.x -> b.y)\n")
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print([m for m in ('pydantic', 'torch') if m in sys.modules]))\n"
+        "from brewgraph.cli.main import main\n"
+        "main()\n"
+    )
+    call = [sys.executable, "-c", script, name, "a.brew"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1] == repr(loaded), result.stderr

@@ -226,6 +226,24 @@ def test_a_missing_column(tmp_path: Path) -> None:
         facts(Files(train="a.jsonl", dev="b.csv", **PAIR), tmp_path)
 
 
+def test_a_local_folder_is_read_again_when_a_file_of_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading while nothing changes, another afterwards, and what stands there then."""
+    read: list[str] = []
+    builder = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *a, **k: read.append(a[0]) or builder(*a, **k))
+    (tmp_path / "set").mkdir()
+    labelled(tmp_path / "set" / "train.jsonl", "bad", "good")
+    labelled(tmp_path / "set" / "validation.jsonl", "bad")
+    first, again = (open_examples(Hub(name="set"), tmp_path) for _ in range(2))
+    assert (len(first.splits["dev"]), again.fingerprint, len(read)) == (1, first.fingerprint, 1)
+    labelled(tmp_path / "set" / "validation.jsonl", "bad", "good")
+    second = open_examples(Hub(name="set"), tmp_path)
+    assert ([len(second.splits[name]) for name in ("train", "dev")], len(read)) == ([2, 2], 2)
+    assert second.fingerprint != first.fingerprint
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 @pytest.mark.parametrize(
     ("labels", "said", "remedy"),
@@ -268,6 +286,9 @@ def test_a_label_that_no_training_row_has(tmp_path: Path) -> None:
     assert found.code == "B403"
     assert found.message == "the label in row 2 of `dev.jsonl` is 'entailmnet', which no training row has"
     assert found.help == "did you mean `entailment`? the classes are `entailment` and `neutral`"
+    with pytest.raises(SourceFault) as caught:  # a check finds the same
+        facts(Files(train="train.jsonl", dev="dev.jsonl"), tmp_path)
+    assert (vars(caught.value), str(caught.value)) == (vars(found), str(found))
     labelled(tmp_path / "train.csv", *range(20))
     labelled(tmp_path / "dev.csv", 19, 20)
     found = fault(Files(train="train.csv", dev="dev.csv"), tmp_path)

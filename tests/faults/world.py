@@ -24,6 +24,7 @@ def make_world(folder: Path) -> Path:
     rows = [{"text": f"word {i} stands here", "label": "yn"[i % 2], "number": i % 2} for i in range(8)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "holes.jsonl").write_text("".join(json.dumps(row | {"label": None}) + "\n" for row in rows))
+    (folder / "strange.jsonl").write_text("".join(json.dumps(row | {"label": "yes"}) + "\n" for row in rows))
     (folder / "odd.xyz").write_text("no format")
     (folder / "teacher.brew").write_text(HEAD + LOSS)
     (folder / "around.brew").write_text(HEAD + 'teacher again = brew("around.brew")\n' + LOSS)

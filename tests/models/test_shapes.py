@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.shapes import Shapes, build_empty, count_parameters, infer_shapes
+from brewgraph.models.shapes import Shapes, build_empty, count_parameters
 from brewgraph.recipe.features import Feature
 from tests.models.tiny import RECORDED, batch, tiny, tiny_config
 
@@ -28,7 +28,7 @@ def test_shapes_of_every_architecture(kind):
     """Varying sizes become symbols, fixed ones stay numbers, even where they equal an example's size."""
     features = [Feature("logits"), Feature("hidden", 0), Feature("hidden", -1), Feature("attention", 1)]
     features += [Feature("scores", 0), Feature("query", 2), Feature("key", 2)]
-    found = infer_shapes(tiny_config(kind, num_labels=2), AutoModelForSequenceClassification, features)
+    found = Shapes.of(tiny_config(kind, num_labels=2), AutoModelForSequenceClassification).infer(features)
     groups = 2 if kind in ("llama", "qwen2") else 4
     assert list(found.values()) == [
         ("batch", 2),
@@ -45,12 +45,12 @@ def test_shapes_of_heads():
     """Each head's result has its own shape."""
     config = tiny_config("bert")
     logits, start = Feature("logits"), Feature("start")
-    assert infer_shapes(config, AutoModelForTokenClassification, [logits]) == {logits: ("batch", "length", 3)}
-    assert infer_shapes(config, AutoModelForMaskedLM, [logits]) == {logits: ("batch", "length", 64)}
+    assert Shapes.of(config, AutoModelForTokenClassification).infer([logits]) == {logits: ("batch", "length", 3)}
+    assert Shapes.of(config, AutoModelForMaskedLM).infer([logits]) == {logits: ("batch", "length", 64)}
     spans = tiny_config("bert", num_labels=2)
-    assert infer_shapes(spans, AutoModelForQuestionAnswering, [start]) == {start: ("batch", "length")}
+    assert Shapes.of(spans, AutoModelForQuestionAnswering).infer([start]) == {start: ("batch", "length")}
     pooled = Feature("pooled")
-    assert infer_shapes(config, AutoModel, [pooled]) == {pooled: ("batch", 32)}
+    assert Shapes.of(config, AutoModel).infer([pooled]) == {pooled: ("batch", 32)}
 
 
 def test_each_feature_has_its_own_fault():
@@ -64,7 +64,7 @@ def test_each_feature_has_its_own_fault():
         Feature("tap", path=path, item=1),
         Feature("tap", path="pooler"),
     ]
-    found = infer_shapes(tiny_config("bert"), AutoModel, features)
+    found = Shapes.of(tiny_config("bert"), AutoModel).infer(features)
     shapes = {str(feature): shape for feature, shape in found.items() if not isinstance(shape, SourceFault)}
     assert shapes == {"hidden[1]": ("batch", "length", 32), '@ "pooler"': ("batch", 32)}
     faults = {str(feature): fault.code for feature, fault in found.items() if isinstance(fault, SourceFault)}
@@ -130,7 +130,7 @@ def test_a_model_that_reads_values():
 def test_a_model_that_does_not_run_or_build():
     """B306 carries the architecture's own words."""
     config = tiny_config("llama", pad_token_id=None)
-    found = infer_shapes(config, AutoModelForSequenceClassification, [Feature("logits")])[Feature("logits")]
+    found = Shapes.of(config, AutoModelForSequenceClassification).infer([Feature("logits")])[Feature("logits")]
     assert isinstance(found, SourceFault)
     assert (found.code, found.message) == (
         "B306",
@@ -162,7 +162,7 @@ def test_the_configuration_is_left_as_it_was():
     """Building changes nothing in what was given (T5 encoders write into theirs)."""
     config = tiny_config("t5")
     before = config.to_dict()
-    infer_shapes(config, AutoModelForTokenClassification, [Feature("hidden", 1)], dtype=torch.bfloat16)
+    Shapes.of(config, AutoModelForTokenClassification, dtype=torch.bfloat16).infer([Feature("hidden", 1)])
     assert config.to_dict() == before
 
 
@@ -170,7 +170,7 @@ def test_the_configuration_is_left_as_it_was():
 def test_fallbacks_have_shapes(kind, count):
     """Models without the attention interface give hidden states and attention from their own outputs."""
     features = [Feature("hidden", count - 1), Feature("attention", 0)]
-    found = infer_shapes(tiny_config(kind), AutoModelForTokenClassification, features)
+    found = Shapes.of(tiny_config(kind), AutoModelForTokenClassification).infer(features)
     assert list(found.values()) == [("batch", "length", 32), ("batch", 4, "length", "length")]
 
 
@@ -179,7 +179,7 @@ def test_bert_large_is_quick_and_small():
     config = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     features = [Feature("logits"), *(Feature("hidden", i) for i in range(0, 25, 8)), Feature("attention", 23)]
-    found = infer_shapes(config, AutoModelForSequenceClassification, features)
+    found = Shapes.of(config, AutoModelForSequenceClassification).infer(features)
     assert found[Feature("attention", 23)] == ("batch", 16, "length", "length")
     assert time.process_time() - started < 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000

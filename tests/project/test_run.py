@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -185,6 +186,31 @@ def test_a_teacher_is_trained_once(tmp_path: Path) -> None:
     fourth = bg.run(spec, reporter=reporter)
     assert reporter.trained[5:] == ["teacher", "spec"]
     assert fourth.folder not in (first.folder, third.folder)
+
+
+def test_data_are_read_once_and_anew_where_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check, teacher and student of a run share one reading of each file; the next run reads what has changed alone."""
+    spec = teacher_spec(tmp_path)
+    read: list[str] = []
+    load = datasets.load_dataset
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        read.extend(Path(path).name for path in options["data_files"].values())
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", counted)
+    first = bg.run(spec)
+    assert sorted(read) == ["dev.jsonl", "train.jsonl"]
+    assert bg.run(spec).folder == first.folder
+    assert len(read) == 2
+    size = (tmp_path / "dev.jsonl").stat().st_size
+    text = (tmp_path / "dev.jsonl").read_text()
+    (tmp_path / "dev.jsonl").write_text(text.replace("wisdom", "wisdon"))
+    assert (text.count("wisdom") > 0, (tmp_path / "dev.jsonl").stat().st_size) == (True, size)
+    second = bg.run(spec)
+    assert read[2:] == ["dev.jsonl"]
+    assert second.fresh
+    assert second.folder != first.folder
 
 
 def test_a_changed_teacher_folder_is_another_run(tmp_path: Path) -> None:
