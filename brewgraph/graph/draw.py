@@ -14,7 +14,7 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import execution_order, node
-from brewgraph.graph.plan import in_order, spell_out
+from brewgraph.graph.spell import in_order, spell_out
 from brewgraph.recipe.features import Shape
 
 GRAINS = ("terms", "nodes")
@@ -81,15 +81,15 @@ def _by_terms(graph: nx.DiGraph) -> Drawing:
         taken: dict[str, list[str]] = {}
         for used in sorted(nx.ancestors(graph, term.key), key=lambda k: in_order(graph, k)):
             current = node(graph, used)
-            if isinstance(current, n.Labels):
-                taken.setdefault(f"data {current.data}", []).append("labels")
+            if isinstance(current, n.Column):
+                taken.setdefault(f"data {current.data}", []).append(current.column)
             elif isinstance(current, n.Tap):
                 forward = node(graph, current.inputs[0])
                 size = f" {show_shape(current.shape)}" if current.shape is not None else ""
                 taken.setdefault(forward.label(), []).append(f"{current.feature}{size}")
         for owner in sorted(taken, key=lambda label: (label.startswith("student"), label)):
             key = "m_" + owner.replace(" ", "_")
-            boxes.setdefault(key, Box(key, owner, "", "labels" if owner.startswith("data") else "forward"))
+            boxes.setdefault(key, Box(key, owner, "", "column" if owner.startswith("data") else "forward"))
             lines.append(Line(key, f"t{i}", ", ".join(sorted(taken[owner])), word="of"))
     return Drawing("loss", tuple(boxes.values()), tuple(lines))
 
@@ -137,9 +137,9 @@ def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _detail(current: n.Node) -> str:
-    if isinstance(current, n.Loss):
-        return f"mean per {current.unit}"
-    plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward)
+    if isinstance(current, n.Loss | n.Mean):
+        return f"mean per {current.unit}" if getattr(current, "reduced", True) else f"one per {current.unit}"
+    plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward | n.Temperature | n.Bundle)
     return "" if plain else show_shape(current.shape)
 
 
@@ -182,7 +182,7 @@ def write_text(drawn: Drawing) -> str:
 
 
 _SHAPES = {
-    "input": "cylinder", "labels": "cylinder", "forward": "box3d", "loss": "box", "combine": "circle",
+    "input": "cylinder", "column": "cylinder", "forward": "box3d", "loss": "box", "combine": "circle",
     "projection": "cds", "mask": "note", "number": "plaintext", "schedule": "plaintext",
 }  # fmt: skip
 
@@ -204,7 +204,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_MERMAID = {"input": ("[(", ")]"), "labels": ("[(", ")]"), "forward": ("[[", "]]"), "combine": ("((", "))")}
+_MERMAID = {"input": ("[(", ")]"), "column": ("[(", ")]"), "forward": ("[[", "]]"), "combine": ("((", "))")}
 
 
 def write_mermaid(drawn: Drawing) -> str:

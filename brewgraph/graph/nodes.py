@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.values import Length
 from brewgraph.source import Span
 
 
@@ -49,22 +50,29 @@ class Input(Node):
 
 
 @dataclass(frozen=True)
-class Labels(Node):
-    """The labels of a data set."""
+class Column(Node):
+    """What a data set says of its examples: its labels, weights, or another column.
+
+    Labels that lie along the tokens have the `Input` of a model as their one input, whose tokens they are aligned to.
+    """
 
     data: str
+    column: str
     identity: str
 
     def content(self) -> tuple[Any, ...]:
-        return (self.identity,)
+        return (self.column, self.identity)
 
     def label(self) -> str:
-        return f"{self.data}.labels"
+        return f"{self.data}.{self.column}"
 
 
 @dataclass(frozen=True)
 class Mask(Node):
-    """Which units of its input count: `tokens`, `pairs`, `labels`, or `none` for all of them."""
+    """Which units of its input count: `tokens`, `pairs`, `labels`, `words`, `column`, or `none` for all of them.
+
+    `words` counts those that every input has kept; `column` those of the first input that the second one marks.
+    """
 
     which: str
 
@@ -77,17 +85,22 @@ class Mask(Node):
 
 @dataclass(frozen=True)
 class Forward(Node):
-    """One forward of a model; a teacher's runs without gradients."""
+    """One forward of a model; a teacher's runs without gradients. `passing` tells forwards on one input apart.
+
+    `columns` are arguments of the forward that come from columns of the data.
+    """
 
     model: str
     role: str
     identity: str
+    passing: int = 1
+    columns: tuple[tuple[str, str], ...] = ()
 
     def content(self) -> tuple[Any, ...]:
-        return (self.role, self.identity)
+        return (self.role, self.identity, self.passing, self.columns)
 
     def label(self) -> str:
-        return f"{self.role} {self.model}"
+        return f"{self.role} {self.model}" + (f" (pass {self.passing})" if self.passing > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -123,22 +136,87 @@ class Projection(Node):
 
 
 @dataclass(frozen=True)
+class Bundle(Node):
+    """Several values as one argument of an operation."""
+
+    def content(self) -> tuple[Any, ...]:
+        return ()
+
+    def label(self) -> str:
+        return "tuple"
+
+
+@dataclass(frozen=True)
+class Transform(Node):
+    """A value made from others: inputs are the values, then the mask where there is one, then the options' values.
+
+    `words` are the options that are words. `stop` and `words` (with the `Input` that knows them) are built in.
+    """
+
+    name: str
+    masked: bool
+    options: tuple[str, ...]
+    words: tuple[tuple[str, str], ...] = ()
+
+    def content(self) -> tuple[Any, ...]:
+        return (self.name, self.masked, self.options, self.words)
+
+    def label(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Loss(Node):
     """An operation on two values: inputs are from, to, then the mask where there is one, then the options' values.
 
-    It gives one scalar: the sum over its units, divided by how many of them the global batch holds.
+    It gives one scalar: the sum over its units, divided by how many of them the global batch holds. Where it is not
+    `reduced` it gives one number per unit. `data` is the data set whose units they are.
     """
 
     operation: str
     unit: str
     masked: bool
     options: tuple[str, ...]
+    words: tuple[tuple[str, str], ...] = ()
+    reduced: bool = True
+    data: str = ""
 
     def content(self) -> tuple[Any, ...]:
-        return (self.operation, self.unit, self.masked, self.options)
+        return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced)
 
     def label(self) -> str:
         return self.operation
+
+
+@dataclass(frozen=True)
+class Mean(Node):
+    """The mean over a batch of one number per unit: inputs are the numbers, then the mask where there is one."""
+
+    unit: str
+    masked: bool
+    data: str
+
+    def content(self) -> tuple[Any, ...]:
+        return (self.unit, self.masked)
+
+    def label(self) -> str:
+        return "batch_mean"
+
+
+@dataclass(frozen=True)
+class Temperature(Node):
+    """A temperature of each example's own, computed from the logits of the loss that it belongs to."""
+
+    name: str
+    base: float
+    options: tuple[tuple[str, float], ...]
+
+    def content(self) -> tuple[Any, ...]:
+        return (self.name, self.base, self.options)
+
+    def label(self) -> str:
+        options = "".join(f", {name}={value:g}" for name, value in self.options)
+        return f"{self.name}({self.base:g}{options})"
 
 
 @dataclass(frozen=True)
@@ -157,26 +235,31 @@ class Schedule(Node):
     """A number that changes with progress."""
 
     name: str
-    arguments: tuple[float, ...]
+    arguments: tuple[float | Length, ...]
 
     def content(self) -> tuple[Any, ...]:
-        return (self.name, self.arguments)
+        return (self.name, tuple(repr(a) for a in self.arguments))
 
     def label(self) -> str:
-        return f"{self.name}({' -> '.join(f'{a:g}' for a in self.arguments)})"
+        said = [str(a) if isinstance(a, Length) else f"{a:g}" for a in self.arguments]
+        if self.name == "piecewise":
+            points = [f"{at}: {value}" for at, value in zip(said[::2], said[1::2], strict=True)]
+            return f"piecewise({', '.join(points)})"
+        return f"{self.name}({' -> '.join(said)})"
 
 
 @dataclass(frozen=True)
 class Combine(Node):
-    """Arithmetic over its inputs: `+ - * / **` or `mean`."""
+    """Arithmetic over its inputs: `+ - * / ** mean max`, or the share at `position` of a `softmax`."""
 
     operator: str
+    position: int | None = None
 
     def content(self) -> tuple[Any, ...]:
-        return (self.operator,)
+        return (self.operator, self.position)
 
     def label(self) -> str:
-        return self.operator
+        return self.operator if self.position is None else f"{self.operator}[{self.position}]"
 
 
-COMMUTES = frozenset({"+", "*", "mean"})
+COMMUTES = frozenset({"+", "*", "mean", "max"})

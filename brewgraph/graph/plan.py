@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.build import DEFAULT_MASKS
+from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.graph.scalars import scalar_values
 from brewgraph.ops import OPERATIONS
-from brewgraph.recipe.elaborate import Recipe
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Hf, Settings
 from brewgraph.recipe.values import ModelDeclaration
 
@@ -65,22 +65,6 @@ class DataPlan:
 
 
 @dataclass(frozen=True)
-class TermPlan:
-    """An addend of the loss. `weight` is a number, or a number and schedules; `unit` is what the term is a mean over.
-
-    `mask` is empty where every unit counts because there is nothing to hide.
-    """
-
-    names: tuple[str, ...]
-    weight: str
-    equation: str
-    unit: str
-    mask: str
-    key: str
-    """Of the value in the graph."""
-
-
-@dataclass(frozen=True)
 class ForwardPlan:
     """A forward per batch and the features that are taken from it, in the order of the model."""
 
@@ -88,6 +72,28 @@ class ForwardPlan:
     role: str
     data: str
     features: tuple[str, ...]
+    passing: int = 1
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """What one task of one stage computes per batch; both names are empty where the spec has neither."""
+
+    stage: str
+    task: str
+    terms: tuple[TermPlan, ...]
+    forwards: tuple[ForwardPlan, ...]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How long a stage lasts, in optimizer steps (None: rows not known), how its tasks are drawn, what stands still."""
+
+    name: str
+    settings: tuple[tuple[str, str], ...]
+    steps: int | None
+    draws: str
+    freeze: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -105,17 +111,34 @@ class ProjectionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. `terms`, `forwards`, `projections` are None where a model that cannot be reached leaves them open."""
+    """All of it. `parts` and `projections` are None where a model that cannot be reached leaves them open."""
 
     spec: str
     params: tuple[tuple[str, Any], ...]
     models: tuple[ModelPlan, ...]
     data: tuple[DataPlan, ...]
-    terms: tuple[TermPlan, ...] | None
-    forwards: tuple[ForwardPlan, ...] | None
+    parts: tuple[PartPlan, ...] | None
     projections: tuple[ProjectionPlan, ...] | None
-    settings: tuple[tuple[str, str], ...]
-    steps: int | None
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def terms(self) -> tuple[TermPlan, ...] | None:
+        """The terms of the first task: the only one in a spec without tasks and stages."""
+        return self.parts[0].terms if self.parts is not None else None
+
+    @property
+    def forwards(self) -> tuple[ForwardPlan, ...] | None:
+        return self.parts[0].forwards if self.parts is not None else None
+
+    @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        return self.stages[0].settings
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the whole training, where the rows are known."""
+        found = [stage.steps for stage in self.stages]
+        return None if None in found else sum(x for x in found if x is not None)
 
     @property
     def student(self) -> ModelPlan:
@@ -136,30 +159,37 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    graph: nx.DiGraph | None,
+    graphs: Mapping[tuple[str, str], nx.DiGraph] | None,
     facts: Callable[[ModelDeclaration], PlanFacts | None],
-    classes: tuple[str, ...] = (),
+    classes: Mapping[str, tuple[str, ...]] | None = None,
     rows: Mapping[str, int | None] | None = None,
 ) -> Plan:
-    """The plan of a checked recipe. `graph` is its optimized graph, None where lists are still open; `facts` answers
-    for a model; `classes` are those of the data, `rows` the training rows of each data set where they are known.
+    """The plan of a checked recipe. `graphs` are the optimized graphs by stage and task, None where lists are still
+    open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
     """
     known = {name: facts(model) for name, model in recipe.models.items()}
-    used = {f.model for key in graph if isinstance(f := node(graph, key), n.Forward)} if graph is not None else None
+    used = {f.model for graph in graphs.values() for f in _of(graph, n.Forward)} if graphs is not None else None
+    if used is not None:
+        used |= {m.source.model for m in recipe.models.values() if isinstance(m.source, Ema) and m.name in used}
     data = tuple(
-        DataPlan(d.name, _line(d.span.text), d.source.batch, d.source.max_length, classes, (rows or {}).get(d.name))
+        DataPlan(
+            d.name, _line(d.span.text), d.source.batch, d.source.max_length, (classes or {}).get(d.name, ()),
+            (rows or {}).get(d.name),
+        )
         for d in recipe.data.values()
-    )
+    )  # fmt: skip
+    parts = None
+    if graphs is not None:
+        parts = tuple(PartPlan(*name, spell_out(graph), _forwards(graph)) for name, graph in graphs.items())
+    sizes = {d.name: d for d in data}
     return Plan(
         spec=recipe.source.name,
         params=tuple(recipe.params.items()),
         models=tuple(_model(m, known, used is None or m.name in used) for m in recipe.models.values()),
         data=data,
-        terms=spell_out(graph) if graph is not None else None,
-        forwards=_forwards(graph) if graph is not None else None,
-        projections=_projections(graph) if graph is not None else None,
-        settings=_settings(recipe),
-        steps=_steps(recipe, data[0]),
+        parts=parts,
+        projections=_projections(tuple(graphs.values())) if graphs is not None else None,
+        stages=tuple(_stage(stage, sizes) for stage in recipe.stages),
     )
 
 
@@ -196,6 +226,8 @@ def _start(model: ModelDeclaration) -> str:
     if isinstance(source, Brew):
         given = ", ".join(f"{k}={v}" for k, v in source.params.items())
         return f"the student of {source.path}{f' with {given}' if given else ''}: its finished run, or trained first"
+    if isinstance(source, Ema):
+        return f"a copy of {source.model}, and follows it: {source.decay:g} of itself stays at each step"
     if not isinstance(source, Hf):
         return f"what {source.target} returns"
     if source.init is not None:
@@ -221,110 +253,12 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
     return "its own" if own else f"that of {tokens.name}"
 
 
-# ── the loss, spelled out ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
-    """The addends of the loss with their weights multiplied out, in the order of the spec's equations."""
-    terms: list[TermPlan] = []
-    names: dict[str, list[str]] = {}
-    for name, key in graph.graph["terms"].items():
-        names.setdefault(key, []).append(name)
-    scalars = scalar_values(graph, 0.0)
-
-    def walk(key: str, constant: float, factors: tuple[str, ...]) -> None:
-        current = node(graph, key)
-        if isinstance(current, n.Combine):
-            inputs = current.inputs
-            values = [x for x in inputs if x not in scalars]
-            if current.operator in ("+", "mean"):
-                share = constant / len(inputs) if current.operator == "mean" else constant
-                for used in sorted(inputs, key=lambda x: in_order(graph, x)):
-                    walk(used, share, factors)
-                return
-            if current.operator == "-" and len(inputs) == 2:
-                walk(inputs[0], constant, factors)
-                walk(inputs[1], -constant, factors)
-                return
-            if current.operator == "*" and len(values) == 1:
-                for used in (x for x in inputs if x in scalars):
-                    number, schedules = _weight(graph, used)
-                    constant, factors = constant * number, (*factors, *schedules)
-                walk(values[0], constant, factors)
-                return
-            if current.operator == "/" and isinstance(divisor := node(graph, inputs[1]), n.Number) and divisor.value:
-                walk(inputs[0], constant / divisor.value, factors)
-                return
-        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not factors else []), *factors])
-        unit, mask = (current.unit, _mask(graph, current)) if isinstance(current, n.Loss) else ("", "")
-        terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
-
-    walk(graph.graph["objective"], 1.0, ())
-    return tuple(terms)
-
-
-def _weight(graph: nx.DiGraph, key: str) -> tuple[float, tuple[str, ...]]:
-    """A scalar as a constant and the schedules that it is multiplied with."""
-    current = node(graph, key)
-    if isinstance(current, n.Number):
-        return current.value, ()
-    if isinstance(current, n.Combine) and current.operator == "*":
-        parts = [_weight(graph, x) for x in sorted(current.inputs, key=lambda x: in_order(graph, x))]
-        return math.prod(c for c, _ in parts), tuple(f for _, factors in parts for f in factors)
-    return 1.0, (spell(graph, key, inside=True),)
-
-
-def in_order(graph: nx.DiGraph, key: str) -> tuple[int, int, str]:
-    """What to sort by so that people find the order of the spec: the first equation below a value, then its place.
-
-    A graph itself keeps the order of hashes, which tells people nothing.
-    """
-    places = {k: i for i, k in reversed(list(enumerate(graph.graph["terms"].values())))}
-    below = nx.ancestors(graph, key) | {key}
-    return min((places[k] for k in below if k in places), default=len(places)), node(graph, key).span.start, key
-
-
-def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
-    """A value as a spec would write it, names resolved and options that have their default left out."""
-    current = node(graph, key)
-    match current:
-        case n.Projection():
-            sizes = f"({current.into} -> {current.out})" if current.into and current.out else ""
-            text = f"{spell(graph, current.inputs[0], inside=True)} via {current.activation or 'linear'}{sizes}"
-        case n.Combine(operator="mean"):
-            return f"mean([{', '.join(spell(graph, x) for x in current.inputs)}])"
-        case n.Combine():
-            free = current.operator in n.COMMUTES
-            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if free else current.inputs
-            text = f" {current.operator} ".join(spell(graph, x, inside=True) for x in inputs)
-        case n.Loss():
-            return _spell_loss(graph, current)
-        case _:
-            return current.label()
-    return f"({text})" if inside else text
-
-
-def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
-    sides = f"{spell(graph, loss.inputs[0])} -> {spell(graph, loss.inputs[1])}"
-    defaults = {o.name: o.default for o in OPERATIONS[loss.operation].options}
-    values = zip(loss.options, loss.inputs[len(loss.inputs) - len(loss.options) :], strict=True)
-    given = []
-    for name, key in values:
-        value = node(graph, key)
-        if not (isinstance(value, n.Number) and value.value == defaults[name]):
-            given.append(f"{name}={spell(graph, key)}")
-    mask = _mask(graph, loss)
-    if mask and mask != DEFAULT_MASKS.get(loss.unit):
-        given.append(f"mask={mask}")
-    return f"{loss.operation}({', '.join([sides, *given])})"
-
-
-def _mask(graph: nx.DiGraph, loss: n.Loss) -> str:
-    mask = node(graph, loss.inputs[2]) if loss.masked else None
-    return mask.which if isinstance(mask, n.Mask) else ""
-
-
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of(graph: nx.DiGraph, kind: type[Any]) -> list[Any]:
+    """The nodes of one kind, in the order in which they run."""
+    return [found for key in execution_order(graph) if isinstance(found := node(graph, key), kind)]
 
 
 def _forwards(graph: nx.DiGraph) -> tuple[ForwardPlan, ...]:
@@ -336,29 +270,40 @@ def _forwards(graph: nx.DiGraph) -> tuple[ForwardPlan, ...]:
             taps.sort(key=lambda t: (t.feature.name, t.feature.path or "", t.feature.index or 0, str(t.feature)))
             entry = node(graph, forward.inputs[0])
             data = entry.data if isinstance(entry, n.Input) else ""
-            found.append(ForwardPlan(forward.model, forward.role, data, tuple(str(t.feature) for t in taps)))
-    return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model)))
+            features = tuple(str(t.feature) for t in taps)
+            found.append(ForwardPlan(forward.model, forward.role, data, features, forward.passing))
+    return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
 
 
-def _projections(graph: nx.DiGraph) -> tuple[ProjectionPlan, ...]:
-    uses: dict[str, list[n.Projection]] = {}
-    for key in sorted(graph, key=lambda k: in_order(graph, k)):
-        if isinstance(p := node(graph, key), n.Projection):
-            uses.setdefault(p.site, []).append(p)
+def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
+    uses: dict[str, dict[str, n.Projection]] = {}
+    for graph in graphs:
+        for key in sorted(graph, key=lambda k: in_order(graph, k)):
+            if isinstance(p := node(graph, key), n.Projection):
+                uses.setdefault(p.site, {}).setdefault(spell(graph, p.inputs[0]), p)
     found = []
     for site in sorted(uses):
-        p = uses[site][0]
+        p = next(iter(uses[site].values()))
         size = (p.into + 1) * p.out if p.into and p.out else None
-        values = tuple(spell(graph, use.inputs[0]) for use in uses[site])
-        found.append(ProjectionPlan(site, p.activation or "linear", p.into, p.out, size, values, p.options))
+        found.append(ProjectionPlan(site, p.activation or "linear", p.into, p.out, size, tuple(uses[site]), p.options))
     return tuple(found)
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _settings(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    train = recipe.train
+def _stage(stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
+    draws = ""
+    if stage.sample is not None and len(stage.tasks) > 1:
+        names = ", ".join(task.name for task in stage.tasks)
+        order = stage.sample.order
+        law = _line(stage.sample.law.span.text) or "size"
+        draws = f"in the order {', '.join(order)}" if order else f"of {names} in proportion to {law}"
+    frozen = tuple(_line(x.span.text) for x in stage.freeze)
+    return StagePlan(stage.name, _settings(stage.train), _steps(stage, data), draws, frozen)
+
+
+def _settings(train: Train) -> tuple[tuple[str, str], ...]:
     found = []
     for name in type(train).model_fields:
         value = getattr(train, name)
@@ -382,14 +327,17 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _steps(recipe: Recipe, data: DataPlan) -> int | None:
-    """Optimizer steps of the whole training, where the rows are known."""
-    train = recipe.train
+def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
+    """Optimizer steps of a stage, where the rows are known; an epoch of several tasks is as long as theirs together."""
+    train = stage.train
     if train.steps is not None:
         return train.steps
-    if data.rows is None:
-        return None
-    per_epoch = math.ceil(math.ceil(data.rows / data.batch) / train.accumulate)
+    per_epoch = 0
+    for task in stage.tasks:
+        first = data[task.data[0]]
+        if first.rows is None:
+            return None
+        per_epoch += math.ceil(math.ceil(first.rows / first.batch) / train.accumulate)
     return max(1, round((train.epochs or 3.0) * per_epoch))
 
 

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError
-from brewgraph.recipe.elaborate import Recipe, elaborate
-from brewgraph.recipe.sources import Brew, Hf
+from brewgraph.recipe.elaborate import elaborate
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.sources import Brew
 from brewgraph.recipe.values import ModelDeclaration
+from brewgraph.project.soundness import (
+    check_heads,
+    check_lengths,
+    check_metrics,
+    check_teachers,
+    find_classes,
+    has_open_lists,
+)
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 
@@ -22,12 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """A sound spec. `graph` is the optimized graph, None where a model that cannot be reached leaves lists open."""
+    """A sound spec. `graphs` are the optimized graphs by stage and task, empty where a model that cannot be reached
+    leaves lists open; `reports` those of what tasks report beside their losses. `classes` are those of each data set.
+    """
 
     recipe: Recipe
-    graph: nx.DiGraph | None
+    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    reports: Mapping[tuple[str, str], nx.DiGraph]
     facts: FactsBook
-    classes: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]]
     warnings: tuple[Diagnostic, ...]
     parents: tuple[Path, ...]
 
@@ -36,15 +48,25 @@ class Checked:
         return self.recipe.source.folder
 
     @property
+    def graph(self) -> nx.DiGraph | None:
+        """The graph of the first task, the only one where there are neither stages nor tasks; None while open."""
+        return next(iter(self.graphs.values()), None)
+
+    @property
     def spec_hash(self) -> str:
         """What the spec computes and how it trains, whatever things are called."""
         from brewgraph.graph.passes import digest
 
-        quiet = {"logging_steps", "save_steps", "save_total_limit", "baseline"}
-        settings = self.recipe.train.model_dump(exclude=quiet)
-        objective = self.graph.graph["objective"] if self.graph is not None else ""
+        quiet = {"logging_steps", "save_steps", "save_total_limit", "baseline", "report"}
+        stages = []
+        for stage in self.recipe.stages:
+            settings = stage.train.model_dump(exclude=quiet)
+            tasks = [self.graphs[stage.name, t.name].graph["objective"] for t in stage.tasks if self.graphs]
+            drawn = (repr(stage.sample.law), stage.sample.order, stage.sample.floor) if stage.sample else ()
+            frozen = [(x.kind, x.path) for x in stage.freeze]
+            stages.append((tasks, repr(sorted(settings.items(), key=lambda kv: kv[0])), drawn, frozen))
         batches = [data.source.batch for data in self.recipe.data.values()]
-        return digest(objective, repr(sorted(settings.items(), key=lambda kv: kv[0])), batches, self.classes)
+        return digest(stages, batches, list(self.classes.values()))
 
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
@@ -73,14 +95,12 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     if not parents:
         _checked.clear()  # files may have changed since the last check
     first = check_names(source, params or {})
-    from brewgraph.graph.build import build_graph
-    from brewgraph.graph.passes import optimize
     from brewgraph.project.facts import FactsBook, identities
 
     collector = Collector()
     path = Path(source.name).resolve()
     others = _OtherSpecs(source, (*parents, path), collector)
-    classes = _classes(first, source, collector)
+    classes = find_classes(first, source, collector)
     collector.raise_errors()
     facts = FactsBook(first, source.folder, classes, collector, others.facts)
     for model in first.models.values():
@@ -89,34 +109,49 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     recipe = elaborate(parse(source, collector), source, params or {}, collector, facts)
     collector.raise_errors()
     assert recipe is not None
-    _check_teachers(recipe, collector)
-    _check_lengths(recipe, facts, collector)
-    _check_classes(recipe, facts, classes, collector)
-    known = identities(recipe, others.hash)
-    graph = None
-    if not _has_open_lists(recipe):
-        built = build_graph(recipe, facts, collector, known)
-        collector.raise_errors()
-        graph = optimize(built) if built is not None else None
+    check_teachers(recipe, collector)
+    check_lengths(recipe, facts, collector)
+    check_heads(recipe, facts, collector)
+    check_metrics(recipe, facts, collector)
     collector.raise_errors()
-    return Checked(recipe, graph, facts, classes, collector.warnings, (*parents, path))
+    graphs, reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
+    collector.raise_errors()
+    return Checked(recipe, graphs, reports, facts, classes, collector.warnings, (*parents, path))
+
+
+def _graphs(
+    recipe: Recipe, facts: FactsBook, collector: Collector, known: Mapping[str, str]
+) -> tuple[dict[tuple[str, str], nx.DiGraph], dict[tuple[str, str], nx.DiGraph]]:
+    """The optimized graphs of every task, and of what it reports; none while lists are open."""
+    from brewgraph.graph.build import build_graph, build_reports
+    from brewgraph.graph.passes import optimize
+
+    graphs: dict[tuple[str, str], nx.DiGraph] = {}
+    reports: dict[tuple[str, str], nx.DiGraph] = {}
+    if has_open_lists(recipe):
+        return graphs, reports
+    for stage, task in recipe.tasks:
+        built = build_graph(recipe, facts, collector, known, task)
+        report = build_reports(recipe, facts, collector, known, task)
+        if built is not None:
+            graphs[stage.name, task.name] = optimize(built)
+        if report is not None:
+            reports[stage.name, task.name] = optimize(report)
+    return graphs, reports
 
 
 def reduced(checked: Checked) -> Checked:
     """The same check for the same student without its teachers."""
     from dataclasses import replace
 
-    from brewgraph.graph.build import build_graph
-    from brewgraph.graph.passes import optimize
     from brewgraph.project.facts import identities
     from brewgraph.recipe.reduce import without_teacher
 
     recipe = without_teacher(checked.recipe)
     others = _OtherSpecs(recipe.source, checked.parents, checked.facts.collector)
     known = identities(checked.recipe, others.hash)
-    graph = build_graph(recipe, checked.facts, checked.facts.collector, known)
-    assert graph is not None
-    return replace(checked, recipe=recipe, graph=optimize(graph))
+    graphs, reports = _graphs(recipe, checked.facts, checked.facts.collector, known)
+    return replace(checked, recipe=recipe, graphs=graphs, reports=reports)
 
 
 def read_spec(path: str | Path) -> Source:
@@ -179,98 +214,3 @@ def _check_cached(source: Source, params: tuple[tuple[str, Any], ...], parents: 
     if key not in _checked:
         _checked[key] = check(source, dict(params), parents)
     return _checked[key]
-
-
-def _classes(recipe: Recipe, source: Source, collector: Collector) -> tuple[str, ...]:
-    from brewgraph.data.examples import facts
-    from brewgraph.diagnostics import SourceFault
-
-    found: tuple[str, ...] = ()
-    for data in recipe.data.values():
-        try:
-            found = facts(data.source, source.folder).classes
-        except SourceFault as fault:
-            if fault.code == "B405":
-                help = f"{fault.help}; until then classes and columns are not checked"
-                collector.add("W401", fault.message, data.place(fault.field), help=help)
-            else:
-                collector.add(fault.code, fault.message, data.place(fault.field), help=fault.help)
-    return found
-
-
-def _check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
-    for data in recipe.data.values():
-        for model in recipe.models.values():
-            known = facts(model)
-            limit = getattr(known.blueprint.config, "max_position_embeddings", None) if known else None
-            wanted = data.source.max_length
-            if wanted and isinstance(limit, int) and 0 < limit < wanted:
-                message = f"`{model.name}` has {limit} positions, fewer than this many tokens"
-                collector.add(
-                    "B320",
-                    message,
-                    data.place("max_length"),
-                    help=f"max_length={limit}, or a model with more positions",
-                )
-
-
-def _check_teachers(recipe: Recipe, collector: Collector) -> None:
-    """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
-    for model in recipe.teachers:
-        source = model.source
-        if isinstance(source, Hf) and (source.name is None or not source.pretrained):
-            message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
-            help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
-            collector.add("W302", message, model.span, help=help)
-
-
-def _check_classes(recipe: Recipe, facts: FactsBook, classes: tuple[str, ...], collector: Collector) -> None:
-    """Labels must lie inside the classes of every model whose logits they are compared with, in the same order; so must
-    the classes of two models whose logits are compared."""
-    from brewgraph.recipe import values as v
-
-    def labels(x: v.Value) -> tuple[str, tuple[str, ...]]:
-        take = next((t for t in v.walk(x) if isinstance(t, v.Take) and t.kind == "logits"), None)
-        known = facts(recipe.models[take.model]) if take is not None else None
-        return (take.model, known.labels) if take is not None and known is not None else ("", ())
-
-    for equation in (*recipe.equations.values(), recipe.loss):
-        for member in v.members(equation):
-            for x in v.walk(member):
-                if not isinstance(x, v.Apply):
-                    continue
-                (one, ones), (other, others) = labels(x.source), labels(x.target)
-                if ones != others and set(ones) == set(others):
-                    message = f"the classes of `{one}` stand in another order than those of `{other}`"
-                    help = (
-                        f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: labels=[…] sets an order"
-                    )
-                    collector.add("B324", message, x.span, help=help)
-                if not isinstance(x.source, v.Labels):
-                    continue
-                for take in (t for t in v.walk(x.target) if isinstance(t, v.Take) and t.kind == "logits"):
-                    known = facts(recipe.models[take.model])
-                    own = known.labels if known else ()
-                    if own and classes and len(classes) > len(own):
-                        message = f"the data has {len(classes)} classes, `{take.model}` only {len(own)}"
-                        collector.add(
-                            "B323",
-                            message,
-                            x.span,
-                            help=f"the data's are {', '.join(classes[:12])}; give the model as many: labels=[…]",
-                        )
-                    elif own and classes and own != classes and set(own) == set(classes):
-                        message = f"the classes of the data stand in another order than those of `{take.model}`"
-                        help = f"the model's: {', '.join(own[:6])}; the data's: {', '.join(classes[:6])}: use one order"
-                        collector.add("B324", message, x.span, help=help)
-
-
-def _has_open_lists(recipe: Recipe) -> bool:
-    from brewgraph.recipe import values as v
-
-    def is_open(x: Any) -> bool:
-        if isinstance(x, v.Group):
-            return x.items is None or any(is_open(i) for i in x.items)
-        return isinstance(x, v.Value) and any(isinstance(p, v.Combine) and not p.operands for p in v.walk(x))
-
-    return any(is_open(x) for x in (*recipe.equations.values(), recipe.loss))

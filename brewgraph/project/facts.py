@@ -11,10 +11,10 @@ from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
 from brewgraph.models.shapes import Shapes, count_parameters
-from brewgraph.recipe.elaborate import Recipe
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.features import Feature, Shape
-from brewgraph.recipe.reduce import features_used
-from brewgraph.recipe.sources import Brew, Hf, Python
+from brewgraph.recipe.sources import Brew, Ema, Hf, Python
+from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
 from brewgraph.recipe.values import ModelDeclaration
 
 
@@ -29,6 +29,10 @@ class BlueprintFacts:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.blueprint.labels
+
+    def head_labels(self, head: str | None) -> tuple[str, ...]:
+        """The classes of one head, of those that a model has; without a name its own."""
+        return self.labels if head is None else self.blueprint.heads[head].labels
 
     @cached_property
     def tokenizer(self) -> str:
@@ -58,18 +62,20 @@ class BlueprintFacts:
 class FactsBook:
     """The facts of every model of a recipe, each looked up once; faults become diagnostics at the model's source.
 
-    `other_spec` answers for `brew(...)`: the facts of that spec's student.
+    `classes` are those of each data set. `other_spec` answers for `brew(...)`: the facts of that spec's student.
     """
 
     recipe: Recipe
     folder: Path
-    classes: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]]
     collector: Collector
     other_spec: Callable[[ModelDeclaration], BlueprintFacts]
     known: dict[str, BlueprintFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.features = features_used(self.recipe)
+        self.lessons = lessons(self.recipe)
+        self.data = data_used(self.recipe)
         self.open: list[str] = []
 
     def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
@@ -80,6 +86,17 @@ class FactsBook:
             except SourceFault as fault:
                 self._report(model, fault)
         return self.known[model.name]
+
+    def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
+        """What a head is matched with; for a model without a match of its own the labels of the data it runs on."""
+        found = self.lessons.get((model, head), ())
+        if found or head is not None:
+            return found
+        return tuple(Lesson("", data) for data in self.data.get(model, ())[:1])
+
+    def classes_of(self, model: str, head: str | None = None) -> tuple[str, ...]:
+        """The classes that a head learns."""
+        return next((c for lesson in self.learns(model, head) if (c := self.classes.get(lesson.data, ()))), ())
 
     def _report(self, model: ModelDeclaration, fault: SourceFault) -> None:
         place = model.place(fault.field)
@@ -100,16 +117,35 @@ class FactsBook:
             return None
         if isinstance(source, Brew):
             return self.other_spec(model)
+        if isinstance(source, Ema):
+            return self(self._averaged(model, source))
+        heads = {
+            name: Head.of(settings, self.classes_of(model.name, name), self._label_type(model.name, name))
+            for name, settings in model.heads.items()
+        }
         made = blueprint(
             source,
             role=model.role,
             folder=self.folder,
             features=self.features[model.name],
-            classes=self.classes,
+            classes=self.classes_of(model.name),
             inherited=self._inherited(model, source),
+            label_types=[lesson.label_type for lesson in self.learns(model.name) if lesson.label_type],
+            heads=heads,
         )
-        data = next(iter(self.recipe.data.values()))
-        return BlueprintFacts(made, digest(repr(data.source)))
+        read = [self.recipe.data[name].source for name in self.data[model.name]]
+        return BlueprintFacts(made, digest(*map(repr, read)))
+
+    def _averaged(self, model: ModelDeclaration, source: Ema) -> ModelDeclaration:
+        """The student that an average follows."""
+        student = self.recipe.models.get(source.model)
+        if student is None or student.role != "student":
+            help = f"write `ema({self.recipe.student.name})`"
+            raise SourceFault("B331", f"`{source.model}` is no student to average", field="model", help=help)
+        return student
+
+    def _label_type(self, model: str, head: str | None) -> str:
+        return next((lesson.label_type for lesson in self.learns(model, head) if lesson.label_type), "")
 
     def _inherited(self, model: ModelDeclaration, source: Hf) -> Tokens | None:
         """The tokenizer of the model that is named, or else, from scratch, of the first teacher."""
@@ -124,11 +160,14 @@ class FactsBook:
         return facts.blueprint.tokens if facts is not None else None
 
 
+_NOT_CONTENT = {"batch": True, "parts": {"__all__": {"batch"}}}
+
+
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
     found: dict[str, str] = {
-        name: digest("data", type(data.source).__name__, repr(data.source.model_dump(exclude={"batch"})))
+        name: digest("data", type(data.source).__name__, repr(data.source.model_dump(exclude=_NOT_CONTENT)))
         for name, data in recipe.data.items()
     }
     visiting: set[str] = set()
@@ -140,8 +179,11 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
         model = recipe.models[name]
         if isinstance(model.source, Brew):
             found[name] = digest(model.role, other_spec(model))
+        elif isinstance(model.source, Ema):
+            source = model.source.model_dump(exclude={"model"})
+            found[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.model))
         else:
-            text = repr(model.source)
+            text = repr(model.source) + (repr(sorted(model.heads.items())) if model.heads else "")
             for other in recipe.models:
                 if isinstance(model.source, Hf) and other != name:
                     init = model.source.init

@@ -8,12 +8,12 @@ from operator import add, mul, sub, truediv
 from typing import Any
 
 from brewgraph.ops import SCHEDULES
+from brewgraph.recipe.axes import FaultOf, pair
 from brewgraph.recipe.describe import as_value, describe, is_number
-from brewgraph.recipe.values import FAULT, Combine, Group, ModelDeclaration, Number, Row, Scheduled, Value
+from brewgraph.recipe.values import FAULT, Combine, Group, Length, ModelDeclaration, Number, Row, Scheduled, Symbol, Value
 from brewgraph.source import Span
 
-FaultOf = Callable[..., Any]
-"""Takes code, message, place and help of a fault, and gives the value that stands for it."""
+WEIGHTS = ("number", "schedule")
 
 
 def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -> Any:
@@ -47,45 +47,58 @@ def _fold(operator: str, a: Any, b: Any, place: Span, fault: FaultOf) -> Any:
 
 
 def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Any:
-    weights = ("number", "schedule")
-    if a.kind == "labels" or b.kind == "labels":
+    if "labels" in (a.kind, b.kind):
         help = "compare them: `ce(data.labels -> model.logits)`"
         return fault("B202", "labels are no numbers to compute with", place, help=help)
-    if operator == "**" and not (a.kind in weights and b.kind in weights):
-        help = "`mse` squares a difference of features; a loss is weighted by `*`"
-        return fault("B208", "powers are for numbers and schedules", place, help=help)
-    if a.kind in weights and b.kind in weights:
-        joined = Combine("schedule", operator, (a, b), span=place)
-        try:
-            at_progress(joined, 0.0)
-        except ArithmeticError as error:
-            message = f"this cannot be computed at the first step: {error}"
-            return fault("B207", message, place, help="let the schedule begin above zero")
-        return joined
-    if operator in "+-" and (a.kind in weights or b.kind in weights):
-        number = a if a.kind in weights else b
-        message = f"a number cannot be added to {describe(a if number is b else b)}"
-        return fault("B208", message, place, help="weights multiply: `0.5 * x`")
-    if operator == "/" and b.kind not in weights:
-        help = "a quotient of means depends on how the batch is split"
-        return fault("B208", "only a number or a schedule can divide", place, help=help)
-    if operator == "/" and _starts_at_zero(b):
+    if a.kind in WEIGHTS and b.kind in WEIGHTS:
+        return _combine_weights(operator, a, b, place, fault)
+    if wrong := _why_not(operator, a, b):
+        message, help = wrong
+        return fault("B208", message, place, help=help)
+    if operator == "/" and b.kind in WEIGHTS and _starts_at_zero(b):
         message = "this divides by zero" if isinstance(b, Number) else "this divides by zero at the first step"
         return fault("B207", message, b.span, help="divide by a number that is not zero")
-    if operator == "*" and a.kind not in weights and b.kind not in weights:
-        message = (
-            "two losses cannot be multiplied"
-            if a.kind == b.kind == "loss"
-            else "features are multiplied by numbers only"
-        )
-        return fault("B208", message, place, help="a product of means depends on how the batch is split")
-    kind = b.kind if a.kind in weights else a.kind
-    kinds = {a.kind, b.kind}
-    mixed = len(kinds - {"tensor"}) > 1 or kinds == {"tensor", "loss"}  # what a tap gives may be of any kind of feature
-    if not kinds & set(weights) and mixed:
-        message = f"{describe(a)} and {describe(b)} cannot be joined by `{operator}`"
-        return fault("B208", message, place, help="both sides of `+` and `-` are of one kind")
+    kinds = [x.kind for x in (a, b) if x.kind not in WEIGHTS]
+    kind = next((k for k in kinds if k != "values"), "values") if "loss" not in kinds else "loss"
     return Combine(kind, operator, (a, b), span=place)
+
+
+def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Any:
+    joined = Combine("schedule", operator, (a, b), span=place)
+    try:
+        at_progress(joined, 0.0)
+    except ArithmeticError as error:
+        message = f"this cannot be computed at the first step: {error}"
+        return fault("B207", message, place, help="let the schedule begin above zero")
+    return joined
+
+
+def _why_not(operator: str, a: Value, b: Value) -> tuple[str, str] | None:
+    """Why two values cannot be joined, with the remedy; None where they can."""
+    kinds = {a.kind, b.kind}
+    if operator == "**" and not (a.kind == "values" and b.kind in WEIGHTS):
+        return "powers are for numbers and schedules", (
+            "`mse` squares a difference of features; a loss is weighted by `*`"
+        )
+    if operator in "+-" and kinds & set(WEIGHTS) and "values" not in kinds:
+        number = a if a.kind in WEIGHTS else b
+        return f"a number cannot be added to {describe(a if number is b else b)}", "weights multiply: `0.5 * x`"
+    if operator == "/" and b.kind not in (*WEIGHTS, "values"):
+        return "only a number or a schedule can divide", "a quotient of means depends on how the batch is split"
+    if operator in "*/" and not kinds & {*WEIGHTS, "values"}:
+        both = a.kind == b.kind == "loss"
+        message = "two losses cannot be multiplied" if both else "features are multiplied by numbers only"
+        return message, "a product of means depends on how the batch is split"
+    if operator in "*/" and kinds == {"values", "loss"}:
+        help = '`reduce="none"` on the loss keeps one number per example; `batch_mean(…)` makes one of them'
+        return "one number per example and a loss cannot be joined", help
+    # what a tap gives may be of any kind of feature
+    rest = kinds - set(WEIGHTS)
+    mixed = operator in "+-" and (len(rest - {"tensor"}) > 1 or rest == {"tensor", "loss"})
+    if mixed:
+        message = f"{describe(a)} and {describe(b)} cannot be joined by `{operator}`"
+        return message, "both sides of `+` and `-` are of one kind"
+    return None
 
 
 def _starts_at_zero(x: Value) -> bool:
@@ -95,42 +108,24 @@ def _starts_at_zero(x: Value) -> bool:
         return False
 
 
-def pair(
-    left: Any, right: Any, place: Span, fault: FaultOf, function: Callable[[Any, Any], Any], kind: str = ""
-) -> Any:
-    """Apply to each pair of two lists of equal length; a single value goes with every member of the other side.
-
-    A list whose length is not known yet gives another one, of the kind `kind`, or else of its own.
-    """
-    weights = ("number", "schedule")
-    kinds = [x.kind for x in (left, right) if isinstance(x, Group | Value)]
-    kind = kind or next((k for k in kinds if k not in (*weights, "tensor")), "tensor")
-    if isinstance(left, Group) and isinstance(right, Group):
-        if left.items is None or right.items is None:
-            return Group(None, span=place, kind=kind)
-        if len(left.items) != len(right.items):
-            message = f"a list of {len(left.items)} cannot be paired with a list of {len(right.items)}"
-            return fault("B201", message, place, help="pair them with a layer map: `let map = [0, 4] -> [0, 1]`")
-        items = tuple(function(a, b) for a, b in zip(left.items, right.items, strict=True))
-    else:
-        group = left if isinstance(left, Group) else right
-        if group.items is None:
-            return Group(None, span=place, kind=kind)
-        items = tuple(function(a, right) if group is left else function(left, a) for a in group.items)
-    return FAULT if FAULT in items else Group(items, span=place)
-
-
 def at_progress(x: Any, progress: float) -> float:
     """The value of a number or a schedule when this share of training is done. Raises `ArithmeticError`."""
     if isinstance(x, Number):
         return x.value
     if isinstance(x, Scheduled):
-        return SCHEDULES[x.name](progress, *x.arguments)
+        if any(isinstance(a, Length) and a.unit != "share" for a in x.arguments):
+            return 1.0  # how far on that is, only a run knows
+        return SCHEDULES[x.name](progress, *(a.value if isinstance(a, Length) else a for a in x.arguments))
+    if isinstance(x, Symbol):
+        return 1.0  # only its sign matters before the data is there
     if isinstance(x, Combine) and x.operands:
         values = [at_progress(operand, progress) for operand in x.operands]
         result = values[0]
         for value in values[1:]:
-            result = arithmetic("+" if x.operator == "mean" else x.operator, result, value)
+            if x.operator == "max":
+                result = max(result, value)
+            else:
+                result = arithmetic("+" if x.operator == "mean" else x.operator, result, value)
         return result / len(values) if x.operator == "mean" else result
     return float(x)
 

@@ -1,389 +1,249 @@
-"""Calls in equations: operations on matches, schedules, `sum` and `mean` over lists, projections behind `via`."""
+"""Calls in equations, by the name that is called: operations, functions of one's own, schedules, models on an input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, Operation
-from brewgraph.recipe.arithmetic import is_positive, pair
+from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, Operation, Transform
+from brewgraph.recipe.across import ACROSS, ALONE, evaluate_across, evaluate_alone
+from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.describe import as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.operations import evaluate_operation, evaluate_transform
+from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.values import (
     FAULT,
-    Apply,
-    Combine,
+    DataDeclaration,
+    Fault,
+    Forwarded,
     Group,
+    Length,
     Match,
     ModelDeclaration,
     Number,
-    Project,
-    Projector,
-    Row,
     Scheduled,
-    Value,
-    leaves,
+    Temperature,
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
-MASKS = ("none", "tokens", "pairs", "labels")
-LATER = frozenset(
-    [
-        "emd",
-        "fsp",
-        "gram",
-        "mmd",
-        "pkd",
-        "attn",
-        "relation",
-        "words",
-        "softmax",
-        "max",
-        "token_mean",
-        "batch_mean",
-        "probabilities",
-        "flsw",
-        "cwsm",
-        "stop",
-        "rkd",
-        "crd",
-        "cosine",
-        "piecewise",
-        "after",
-        "ema",
-        "shift",
-        "generate",
-    ]
-)
+LATER = frozenset({"generate"})
 """Functions of the language whose meaning is still to come."""
-ACROSS = ("sum", "mean")
 
 
-def evaluate_call(evaluator: Evaluator, call: t.Call, side: str | None, functions: dict[str, Span]) -> Any:
-    """A call in an equation, by the name that is called."""
-    if not isinstance(call.function, t.Name):
-        return evaluator.fault("B901", "names of imported specs are not supported yet", call.function.span)
-    name, place = call.function.id, call.function.span
-    if name in functions:
-        return evaluator.fault("B901", "calling functions of the spec is not supported yet", place)
-    if name in OPERATIONS:
-        return _operation(evaluator, OPERATIONS[name], call, side)
+class Caller(Protocol):
+    """What a call asks of the names around it."""
+
+    current: Scope
+
+    def inside(self, scope: Scope, frame: Span | None = None) -> AbstractContextManager[None]: ...
+
+    def value_of(self, name: str, place: Span) -> Any: ...
+
+    def known_names(self) -> list[str]: ...
+
+    def data_in_scope(self, place: Span) -> DataDeclaration | None: ...
+
+
+def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -> Any:
+    """The value of a call."""
+    function = call.function
+    if isinstance(function, t.Attribute):
+        return _of_namespace(e, names, call, function, side)
+    if not isinstance(function, t.Name):
+        return _model_on_input(e, names, e.evaluate(function, side), call)
+    name, place = function.id, function.span
+    for scope in names.current.outward():
+        if name in scope.functions:
+            return _own_function(e, names, scope, scope.functions[name], call, side)
+    if name in OPERATIONS and OPERATIONS[name].name == name:
+        return evaluate_operation(e, OPERATIONS[name], call, side)
+    if name in TRANSFORMS:
+        return evaluate_transform(e, TRANSFORMS[name], call, side)
     if name in SCHEDULES:
-        return _schedule(evaluator, name, call)
+        return _schedule(e, name, call)
     if name in ACROSS:
-        return _across(evaluator, name, call, side)
+        return evaluate_across(e, name, call, side)
+    if name in ALONE:
+        return evaluate_alone(e, name, call, side)
+    if name in TEMPERATURES:
+        return _temperature(e, name, call)
     if name in LATER:
-        return evaluator.fault("B901", f"`{name}` is not supported yet", place)
-    known = [*OPERATIONS, *SCHEDULES, *ACROSS]
+        return e.fault("B901", f"`{name}` is not supported yet", place)
+    if name in names.known_names():
+        value = names.value_of(name, place)
+        if isinstance(value, ModelDeclaration | Group | Fault):
+            return _model_on_input(e, names, value, call)
     if help := wrong_place(name):
-        return evaluator.fault("B102", f"`{name}` has no place in an equation", place, help=help)
-    if name in evaluator.scope.known_names() and isinstance(evaluator.scope.value_of(name, place), ModelDeclaration):
-        return evaluator.fault(
-            "B901", "naming a model's input, `M(D)`, is not supported yet", call.span, help=f"write `{name}.…`"
-        )
-    help = suggest(name, known) or f"there are {listing(known)}"
-    return evaluator.fault("B101", f"there is no operation `{name}`", place, help=help)
+        return e.fault("B102", f"`{name}` has no place in an equation", place, help=help)
+    own = [f for scope in names.current.outward() for f in scope.functions]
+    known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
+    help = suggest(name, known) or f"there are {listing(x for x in known if ':' not in x)}"
+    return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 
 
-# ── operations ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def _of_namespace(e: Evaluator, names: Caller, call: t.Call, function: t.Attribute, side: str | None) -> Any:
+    """`lib.f(…)` of an imported spec, `my.huber(…)` of an imported module, `ner.bert(docs)` of a task."""
+    owner = function.value
+    word = owner.id if isinstance(owner, t.Name) else ""
+    place = Span(function.span.source, function.span.end - len(function.name), function.span.end)
+    for scope in names.current.outward():
+        if word in scope.modules:
+            found = scope.modules[word].get(function.name)
+            if isinstance(found, Operation):
+                return evaluate_operation(e, found, call, side)
+            if isinstance(found, Transform):
+                return evaluate_transform(e, found, call, side)
+            offered = listing(scope.modules[word]) or "nothing"
+            help = suggest(function.name, scope.modules[word]) or f"it declares {offered}"
+            return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
+    value = e.evaluate(owner, side)
+    if isinstance(value, Scope) and function.name in value.functions:
+        return _own_function(e, names, value, value.functions[function.name], call, side)
+    if isinstance(value, Scope) and function.name not in value.statements:
+        known = [*value.functions, *value.statements]
+        help = suggest(function.name, known) or f"it has {listing(known)}"
+        return e.fault("B101", f"`{word}` has no function `{function.name}`", place, help=help)
+    return _model_on_input(e, names, e.evaluate(function, side), call)
 
 
-def _operation(evaluator: Evaluator, operation: Operation, call: t.Call, side: str | None) -> Any:
-    match: Any = None
-    options: dict[str, Any] = {}
-    mask: str | None = None
-    known = {option.name for option in operation.options}
-    seen: set[str] = set()
+# ── functions of one's own ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _own_function(
+    e: Evaluator, names: Caller, home: Scope, function: t.Function, call: t.Call, side: str | None
+) -> Any:
+    """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
+    parameters = {p.name: p for p in function.parameters}
+    given: dict[str, Any] = {}
+    free = list(parameters)
     for argument in call.arguments:
-        if argument.name is not None and argument.name in seen:
-            place = argument.name_span or argument.span
-            return evaluator.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
-        seen.add(argument.name or "")
-        if argument.name is None and argument.key is None and match is None:
-            match = evaluator.evaluate(argument.value, side)
-            if match is not FAULT and not isinstance(match, Match):
-                help = f"write `{operation.name}(teacher.… -> student.…)`: from the teacher, to the student"
-                return evaluator.fault(
-                    "B209", f"`{operation.name}` compares the two sides of an arrow", argument.span, help=help
-                )
-        elif argument.name == "mask":
-            mask = _mask(evaluator, argument)
-            if mask is None:
-                return FAULT
-        elif argument.name == "reduce":
-            return evaluator.fault("B901", "`reduce` is not supported yet", argument.span)
-        elif argument.name in known:
-            options[argument.name or ""] = _option(evaluator, argument, side)
-        else:
-            place = argument.name_span or argument.span
-            what = f"no option `{argument.name}`" if argument.name else "only one match"
-            help = (
-                suggest(argument.name or "", known | {"mask"})
-                or f"it takes {listing(['a -> b', *sorted(known), 'mask'])}"
-            )
-            return evaluator.fault("B120", f"`{operation.name}` takes {what}", place, help=help)
-    if match is None:
-        help = f"write `{operation.name}(teacher.… -> student.…)`"
-        return evaluator.fault("B209", f"`{operation.name}` needs a match", call.span, help=help)
-    if match is FAULT or FAULT in options.values():
+        place = argument.name_span or argument.span
+        if argument.key is not None or (argument.name is None and not free):
+            takes = f"it takes {listing(parameters)}" if parameters else "it takes nothing"
+            return e.fault("B120", f"`{function.name}` takes no more arguments", argument.span, help=takes)
+        name = argument.name if argument.name is not None else free[0]
+        if name not in parameters:
+            help = suggest(name, parameters) or f"it takes {listing(parameters)}"
+            return e.fault("B120", f"`{function.name}` has no parameter `{name}`", place, help=help)
+        if name in given:
+            return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
+        free.remove(name)
+        given[name] = e.evaluate(argument.value, side)
+    missing = [name for name in free if parameters[name].default is None]
+    if missing:
+        message = f"`{function.name}` needs {listing(missing)}"
+        return e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
+    if FAULT in given.values():
         return FAULT
-    return _over_options(evaluator, operation, match, options, mask, call.span)
-
-
-def _option(evaluator: Evaluator, argument: t.Argument, side: str | None) -> Any:
-    """The value of a keyword argument of an operation: a number, a schedule, or a list of them."""
-    value, name, place = evaluator.evaluate(argument.value, side), argument.name, argument.value.span
-    if value is FAULT:
-        return FAULT
-    if isinstance(value, tuple):
-        value = Group(value, span=place)
-    if isinstance(value, Group) and value.items == ():
-        return evaluator.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
-    for single in value if isinstance(value, Group) else (value,):
-        if not (is_number(single) or (isinstance(single, Value) and single.kind in ("number", "schedule"))):
-            help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
-            message = f"`{name}` is a number or a schedule, and this is {describe(single)}"
-            return evaluator.fault("B202", message, place, help=help)
-        if name == "T" and not is_positive(single):
-            return evaluator.fault(
-                "B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are"
-            )
+    if any(scope.function is function for scope in names.current.data_outward()):
+        help = "write it without itself: a spec always ends"
+        return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
+    inner = Scope("call", home.path, home, home.source, names.current, function, values=given)
+    with names.inside(inner, call.span):
+        for name in free:
+            default = parameters[name].default
+            given[name] = e.evaluate(default) if default is not None else FAULT
+        value = e.evaluate(function.value)
+    if isinstance(value, Match):
+        help = "put it into an operation: `mse(a -> b)`"
+        return e.fault("B209", "an arrow alone is no value, but between layers", function.value.span, help=help)
     return value
 
 
-def _mask(evaluator: Evaluator, argument: t.Argument) -> str | None:
-    value = argument.value
-    word = (
-        "none"
-        if isinstance(value, t.Constant) and value.value is None
-        else value.id
-        if isinstance(value, t.Name)
-        else ""
-    )
-    if word in MASKS:
-        return word
-    if isinstance(value, t.Attribute):
-        evaluator.fault("B901", "masks from a column are not supported yet", value.span)
-    else:
-        evaluator.fault(
-            "B122", "there is no such mask", value.span, help=suggest(word, MASKS) or f"it is one of {listing(MASKS)}"
-        )
-    return None
+# ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _over_options(
-    evaluator: Evaluator, operation: Operation, match: Match, options: dict[str, Any], mask: str | None, place: Span
-) -> Any:
-    """The operation for each member of lists among its options, then for each pair of its match."""
-    for name, value in options.items():
-        if isinstance(value, Group):
-            if value.items is None:
-                return Group(None, span=place, kind="loss")
-            if isinstance(match.source, Group) or isinstance(match.target, Group):
-                join = lambda a, b: Match(a, b, span=match.span)  # noqa: E731
-                pairs = pair(match.source, match.target, place, evaluator.fault, join)
-                if pairs is FAULT:
-                    return FAULT
-                if pairs.items is None:
-                    return Group(None, span=place, kind="loss")
-                if len(value.items) != len(pairs.items):
-                    message = f"`{name}` has {len(value.items)} values, and the match {len(pairs.items)} pairs"
-                    help = f"give one `{name}` for each pair, or a single one"
-                    return evaluator.fault("B201", message, value.span, help=help)
-                rest = {k: v for k, v in options.items() if k != name}
-                results = tuple(
-                    _over_options(evaluator, operation, m, {**rest, name: v}, mask, place)
-                    for m, v in zip(pairs, value.items, strict=True)
-                )
-            else:
-                results = tuple(
-                    _over_options(evaluator, operation, match, {**options, name: v}, mask, place) for v in value.items
-                )
-            return FAULT if FAULT in results else Group(results, span=place)
-
-    def apply(source: Any, target: Any) -> Any:
-        if isinstance(source, Group) or isinstance(target, Group):
-            return pair(source, target, place, evaluator.fault, apply, "loss")
-        return _apply(evaluator, operation, Match(source, target, span=match.span), options, mask, place)
-
-    return apply(match.source, match.target)
+def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> Any:
+    """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set, by a forward of its own where a pass is named."""
+    if model is FAULT:
+        return FAULT
+    if isinstance(model, Group):
+        return model.map(lambda each: _model_on_input(e, names, each, call))
+    if not isinstance(model, ModelDeclaration):
+        message = f"only functions and models are called, and this is {describe(model)}"
+        return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
+    data: DataDeclaration | None = None
+    passing = 1
+    for argument in call.arguments:
+        value = e.evaluate(argument.value)
+        if value is FAULT:
+            return FAULT
+        if argument.name is None and argument.key is None and data is None and isinstance(value, DataDeclaration):
+            data = value
+        elif argument.name == "pass" and is_number(value) and isinstance(value, int) and value > 0:
+            passing = value
+        else:
+            help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
+            return e.fault("B209", "a model is called on a data set", argument.span, help=help)
+    data = data or names.data_in_scope(call.span)
+    return FAULT if data is None else Forwarded(model, data.name, passing)
 
 
-def _apply(
-    evaluator: Evaluator, operation: Operation, match: Match, options: dict[str, Any], mask: str | None, place: Span
-) -> Any:
-    sides = []
-    for side in (match.source, match.target):
-        if isinstance(side, Row):
-            help = f"pick layers: `{side.take.span.text}[0]`, or all of them: `{side.take.span.text}[:]`"
-            return evaluator.fault(
-                "B202", f"`{side.take.feature.name}` is one value per layer", side.take.span, help=help
-            )
-        if not isinstance(side, Value) or side.kind in ("number", "schedule", "loss"):
-            where = side.span if isinstance(side, Value) else match.span
-            help = f"it takes {_takes(operation)}"
-            return evaluator.fault(
-                "B202", f"`{operation.name}` compares features, and this is {describe(side)}", where, help=help
-            )
-        sides.append(side)
-    source, target = sides
-    if "tensor" not in (source.kind, target.kind) and operation.unit(source.kind, target.kind) is None:
-        reverse = operation.unit(target.kind, source.kind)
-        help = (
-            "turn the arrow round: labels and teachers stand on the left"
-            if reverse
-            else f"it takes {_takes(operation)}"
-        )
-        message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
-        return evaluator.fault("B210", message, match.span, help=help)
-    settled: list[tuple[str, Number | Scheduled | Combine]] = []
-    for option in operation.options:
-        value = as_value(options.get(option.name, option.default), place)
-        assert isinstance(value, Number | Scheduled | Combine), option.name
-        settled.append((option.name, value))
-    return Apply("loss", operation.name, source, target, tuple(settled), mask, span=place)
+# ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _takes(operation: Operation) -> str:
-    return ", ".join(f"{a} -> {b}" for a, b in operation.takes)
-
-
-# ── schedules, lists ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _schedule(evaluator: Evaluator, name: str, call: t.Call) -> Any:
-    values = [evaluator.evaluate(a.value) for a in call.arguments]
+def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
+    """`ramp(1 -> 0)`, `cosine(1 -> 0)`, `piecewise(0%: 1, 30%: 0.2)`, `after(30%)`."""
+    if name == "piecewise":
+        return _piecewise(e, call)
+    values = [e.evaluate(a.value) for a in call.arguments]
     if FAULT in values:
         return FAULT
-    match = values[0] if len(values) == 1 and all(a.name is None for a in call.arguments) else None
-    if isinstance(match, Match):
-        ends = (as_value(match.source, call.span), as_value(match.target, call.span))
+    first = values[0] if len(values) == 1 and all(a.name is None and a.key is None for a in call.arguments) else None
+    if name == "after":
+        if isinstance(first, Length):
+            return Scheduled("schedule", name, (first,), span=call.span)
+        help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
+        return e.fault("B209", "`after` takes a length of training", call.span, help=help)
+    if isinstance(first, Match):
+        ends = (as_value(first.source, call.span), as_value(first.target, call.span))
         if isinstance(ends[0], Number) and isinstance(ends[1], Number):
             return Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
-    return evaluator.fault(
-        "B209", f"`{name}` goes from one number to another", call.span, help=f"write `{name}(1 -> 0)`"
-    )
+    message = f"`{name}` goes from one number to another"
+    return e.fault("B209", message, call.span, help=f"write `{name}(1 -> 0)`")
 
 
-def _across(evaluator: Evaluator, name: str, call: t.Call, side: str | None) -> Any:
+def _piecewise(e: Evaluator, call: t.Call) -> Any:
+    points: list[float | Length] = []
+    before: Length | None = None
+    help = "write `piecewise(0%: 1, 30%: 0.2)`, in the order of training"
     for argument in call.arguments:
-        if argument.name is not None:
-            return evaluator.fault("B901", f"`{argument.name}=` is not supported yet", argument.span)
-    if len(call.arguments) != 1:
-        return evaluator.fault("B209", f"`{name}` takes one list", call.span, help=f"write `{name}([a, b])`")
-    value = evaluator.evaluate(call.arguments[0].value, side)
-    if value is FAULT:
-        return FAULT
-    if value == () or (isinstance(value, Group) and value.items == ()):
-        return evaluator.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
-    if isinstance(value, tuple) and all(map(is_number, value)):
-        return sum(value) / (len(value) if name == "mean" else 1)
-    if isinstance(value, tuple):
-        value = Group(value, span=call.arguments[0].span)
-    if not isinstance(value, Group):
-        help = "leave it out: an operation already gives one number"
-        if isinstance(value, Row):
-            help = f"pick layers: `{value.take.span.text}[:]`"
-        elif not (isinstance(value, Value) and value.kind == "loss"):
-            help = "an operation reduces its tensors: `mse(teacher.… -> student.…)`"
-        return evaluator.fault(
-            "B211", f"`{name}` goes across a list, and this is {describe(value)}", call.span, help=help
-        )
-    if value.items is None:
-        kind = value.kind
-        return Combine(kind, "mean" if name == "mean" else "+", (), span=call.span)
-    found = [as_value(item, call.span) or item for item in leaves(value)]
-    items = tuple(item for item in found if isinstance(item, Value))
-    if len(items) < len(found) or len({_summable(i.kind) for i in items}) > 1:
-        listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
-        message = f"`{name}` needs a list of values of one kind, and this holds {listed}"
-        return evaluator.fault("B202", message, call.span, help="add up losses with losses, features with features")
-    if any(i.kind == "labels" for i in items):
-        help = "compare them: `ce(data.labels -> model.logits)`"
-        return evaluator.fault("B202", "labels are no numbers to compute with", call.span, help=help)
-    if len(items) == 1:
-        return items[0]
-    return Combine(_summable(items[0].kind), "mean" if name == "mean" else "+", items, span=call.span)
+        at = e.evaluate(argument.key) if argument.key is not None else None
+        value = e.evaluate(argument.value)
+        if FAULT in (at, value):
+            return FAULT
+        at = Length(0.0, "share") if is_number(at) and at == 0 else at
+        if not isinstance(at, Length) or not is_number(value):
+            return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
+        if before is not None and before.unit == at.unit and at.value <= before.value:
+            return e.fault("B209", "the points of `piecewise` stand in order", argument.span, help=help)
+        before = at
+        points += [at, float(value)]
+    if not points:
+        return e.fault("B209", "`piecewise` needs points", call.span, help=help)
+    return Scheduled("schedule", "piecewise", tuple(points), span=call.span)
 
 
-def _summable(kind: str) -> str:
-    return "schedule" if kind == "number" else kind
-
-
-# ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def make_projector(
-    evaluator: Evaluator, expression: t.Expression, name: str | None, site: str, place: Span
-) -> Projector | None:
-    """A projection from `linear`, `linear(312 -> 768, lr=1e-3)`; None and a diagnostic where it is none."""
-    call = expression if isinstance(expression, t.Call) else None
-    called = call.function if call else expression
-    word = called.id if isinstance(called, t.Name) else ""
-    if word not in PROJECTIONS:
-        help = suggest(word, PROJECTIONS) or f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
-        evaluator.fault("B101", f"there is no projection `{expression.span.text}`", expression.span, help=help)
-        return None
-    into = out = None
-    options: list[tuple[str, float]] = []
-    seen: set[str | None] = set()
-    for argument in call.arguments if call else ():
-        if argument.name in seen:
-            what = f"`{argument.name}` is" if argument.name else "the sizes are"
-            evaluator.fault("B125", f"{what} given twice", argument.span, help="remove one of them")
-            return None
-        seen.add(argument.name)
-        value = evaluator.evaluate(argument.value)
+def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
+    """`flsw(4, beta=1, gamma=2)`."""
+    declared = TEMPERATURES[name]
+    options = {o.name: o.default for o in declared.options}
+    base: float | None = None
+    for argument in call.arguments:
+        value = e.evaluate(argument.value)
         if value is FAULT:
-            return None
-        if (
-            argument.name is None
-            and isinstance(value, Match)
-            and all(isinstance(size, int) and is_number(size) and size > 0 for size in (value.source, value.target))
-        ):
-            into, out = value.source, value.target
-        elif (
-            argument.name in ("lr", "weight_decay")
-            and is_number(value)
-            and value >= 0
-            and (value > 0 or argument.name != "lr")
-        ):
-            options.append((argument.name, float(value)))
+            return FAULT
+        known = argument.name in options or (argument.name is None and argument.key is None and base is None)
+        if not known or not is_number(value):
+            named = "".join(f", {o}=1" for o in options)
+            return e.fault("B120", f"`{name}` does not take this", argument.span, help=f"write `{name}(4{named})`")
+        if argument.name is None:
+            base = float(value)
         else:
-            help = f"write `{word}(312 -> 768, lr=1e-3)`; sizes and settings may be left out"
-            evaluator.fault("B120", f"`{word}` does not take this", argument.span, help=help)
-            return None
-    return Projector(name, PROJECTIONS[word].activation, into, out, tuple(options), site, span=place)
-
-
-def evaluate_via(
-    evaluator: Evaluator, x: t.Via, side: str | None, find: Callable[[], Projector | None], inline: bool
-) -> Any:
-    """The value with its projection; a list gets one inline projection per member, a named one is shared."""
-    value = evaluator.evaluate(x.value, side)
-    projector = find()
-    if value is FAULT or projector is None:
-        return FAULT
-
-    def project(item: Any, path: str) -> Any:
-        if isinstance(item, Group):
-            if item.items is None:
-                return item
-            projected = tuple(project(v, f"{path}.{i}") for i, v in enumerate(item.items))
-            return FAULT if FAULT in projected else Group(projected, span=x.span)
-        if not isinstance(item, Value) or item.kind not in ("hidden", "vector", "tensor", "states", "logits"):
-            where = item.span if isinstance(item, Value) else x.value.span
-            message = f"a projection maps features, and this is {describe(item)}"
-            help = "hidden states and vectors can be projected: `tiny.hidden[0] via linear`"
-            return evaluator.fault("B212", message, where, help=help)
-        own = projector
-        if inline:
-            own = Projector(
-                None, projector.activation, projector.into, projector.out, projector.options, path, span=projector.span
-            )
-        return Project(item.kind, item, own, span=x.span)
-
-    result = project(value, projector.site)
-    return result
+            options[argument.name] = float(value)
+    if base is None or not is_positive(base):
+        return e.fault("B207", f"`{name}` starts from a temperature above zero", call.span, help=f"write `{name}(4)`")
+    return Temperature("temperature", name, base, tuple(options.items()), span=call.span)

@@ -1,31 +1,113 @@
-"""Calls that say where a model or a data set comes from: `teacher NAME = hf(…)`, `data NAME = files(…)`."""
+"""Statements that declare: where a model or a data set comes from, a model's heads, a param's value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from brewgraph.diagnostics import listing, suggest
-from brewgraph.recipe.configure import places, settle, written_arguments
+from brewgraph.diagnostics import Label, listing, suggest
+from brewgraph.recipe.configure import Written, places, settle, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
-from brewgraph.recipe.sources import Hf, Layers, Settings
-from brewgraph.recipe.values import FAULT, ModelDeclaration
+from brewgraph.recipe.sources import (
+    CALLS,
+    DATA,
+    HEADS,
+    LATER_DATA,
+    LATER_MODELS,
+    MODELS,
+    Builtin,
+    Ema,
+    Hf,
+    Join,
+    Layers,
+    Settings,
+)
+from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
 from brewgraph.syntax import tree as t
 
-LATER_ARGUMENTS = frozenset({"adapter", "inputs"})
-"""Arguments of `hf(...)` whose meaning is still to come."""
+TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
-def declare(
-    evaluator: Evaluator, s: t.Named, x: t.Expression, registry: Any, later: Any, what: str, build: Any, **more: Any
-) -> Any:
-    """What `build` makes of a call of `registry`; a fault, diagnosed, where the call is no such source."""
+def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
+    """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
+    found = _source(evaluator, s.source, MODELS, LATER_MODELS, "model source")
+    heads = _heads(evaluator, s)
+    if found is FAULT:
+        return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
+    made, written = found
+    if isinstance(made, Hf):
+        _check_hf(evaluator, made, s.source, written)
+    elif s.block is not None:
+        help = "write them on a model from hf(…)"
+        evaluator.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
+    if isinstance(made, Ema) and s.role == "student":
+        evaluator.fault("B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)")
+    return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places=places(written))
+
+
+def _heads(evaluator: Evaluator, s: t.Model) -> Mapping[str, Settings]:
+    """The heads in a model's braces."""
+    heads: dict[str, Settings] = {}
+    first: dict[str, t.Head] = {}
+    for head in s.block.statements if s.block is not None else ():
+        if not isinstance(head, t.Head):
+            help = "write `head ner = token_classifier(labels=9)`"
+            evaluator.collector.add("B110", "a model's braces hold heads only", head.span, help=help)
+        elif head.name in first:
+            labels = (Label(first[head.name].name_span, "first here"),)
+            message = f"the head `{head.name}` is given twice"
+            evaluator.collector.add("B105", message, head.name_span, labels=labels, help="rename one of them")
+        else:
+            first[head.name] = head
+            found = _source(evaluator, head.source, HEADS, frozenset(), "head")
+            if found is not FAULT:
+                heads[head.name] = found[0]
+    return heads
+
+
+def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
+    """A data set, or two joined by `+`."""
+    anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={})
+    parts = _addends(s.source)
+    if len(parts) == 1 and not isinstance(s.source, t.Name):
+        found = _source(evaluator, s.source, DATA, LATER_DATA, "data source")
+        return anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
+    joined: list[Any] = []
+    for part in parts:
+        if isinstance(part, t.Call):
+            found = _source(evaluator, part, DATA, LATER_DATA, "data source")
+            value = FAULT if found is FAULT else found[0]
+        else:
+            value = evaluator.evaluate(part)
+            if value is not FAULT and not isinstance(value, DataDeclaration):
+                help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
+                value = evaluator.fault("B202", f"data are joined, and this is {describe(value)}", part.span, help=help)
+            value = value.source if isinstance(value, DataDeclaration) else value
+        if value is FAULT:
+            return anything
+        joined += value.parts if isinstance(value, Join) else (value,)
+    kinds = {source.label_type for source in joined}
+    if len(kinds) > 1:
+        help = "both need the same kind of labels; for several, write tasks"
+        message = f"data with {listing(sorted(k or 'no' for k in kinds))} labels cannot be joined".replace("`", "")
+        evaluator.fault("B118", message, s.source.span, help=help)
+        return anything
+    return DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
+
+
+def _addends(x: t.Expression) -> list[t.Expression]:
+    if isinstance(x, t.Binary) and x.operator == "+":
+        return [*_addends(x.left), *_addends(x.right)]
+    return [x]
+
+
+def _source(evaluator: Evaluator, x: t.Expression, registry: Any, later: Any, what: str) -> Any:
+    """The settings that a call of `registry` makes, with what was written; a fault, diagnosed, where it is none."""
     name = x.function.id if isinstance(x, t.Call) and isinstance(x.function, t.Name) else None
     if name in later:
         return evaluator.fault("B901", f"`{name}` is not supported yet", x.span)
     if name is None or name not in registry or not isinstance(x, t.Call):
-        if isinstance(x, t.Binary) and isinstance(s, t.Data):
-            return evaluator.fault("B901", "joining data sets is not supported yet", x.span)
         place = x.function.span if isinstance(x, t.Call) else x.span
         if place.text in registry:
             return evaluator.fault("B101", f"`{place.text}` needs its brackets", place, help=f"write `{place.text}(…)`")
@@ -34,19 +116,13 @@ def declare(
         help = suggest(name or x.span.text, registry) or f"there are {listing(registry)}"
         return evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
     settings = registry[name]
-    written = written_arguments(
-        x, settings, lambda key, value: _setting(evaluator, settings, key, value), evaluator.collector, name
-    )
+    evaluate = lambda key, value: _setting(evaluator, settings, key, value)  # noqa: E731
+    written = written_arguments(x, settings, evaluate, evaluator.collector, name)
     made = settle(settings, written, x.span, evaluator.collector, name) if written is not None else None
-    if made is None or written is None:
-        return FAULT
-    _check_source(evaluator, made, x, written)
-    return build(s.name, source=made, span=x.span, places=places(written), **more)
+    return FAULT if made is None or written is None else (made, written)
 
 
-def _check_source(evaluator: Evaluator, made: Settings, x: t.Call, written: Any) -> None:
-    if not isinstance(made, Hf):
-        return
+def _check_hf(evaluator: Evaluator, made: Hf, x: t.Expression, written: Written) -> None:
     if (made.name is None) == (made.model_type is None):
         help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
         evaluator.collector.add("B123", "a model needs a name or a model_type, and not both", x.span, help=help)
@@ -55,38 +131,113 @@ def _check_source(evaluator: Evaluator, made: Settings, x: t.Call, written: Any)
         evaluator.collector.add("B123", "a model from scratch has no revision", place, help="leave `revision` out")
 
 
+# ── arguments of sources ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> Any:
     """The value of a source's argument: a bare name is a column, or another model."""
     if key in getattr(settings, "columns", ()):
-        names = x.items if isinstance(x, t.List) else (x,)
-        if all(isinstance(n, t.Name | t.String) for n in names):
-            words = tuple(_column(evaluator, n) for n in names)
-            if FAULT in words:
-                return FAULT
-            if key == "text" or len(words) == 1:
-                return words if key == "text" else words[0]
-        if isinstance(x, t.Constant) and x.value is None and key == "label":
-            return None
-        return evaluator.fault(
-            "B122",
-            "`text` names one or two columns" if key == "text" else "`label` names one column, or is none",
-            x.span,
-            help="write `text=column`, or `text=[first, second]`" if key == "text" else "write `label=column`",
-        )
-    if key in LATER_ARGUMENTS and settings is Hf:
-        return evaluator.fault("B901", f"`{key}` is not supported yet", x.span)
+        return _columns(evaluator, settings, key, x)
+    if isinstance(x, t.Mapping):
+        return _mapping(evaluator, settings, key, x)
+    calls = CALLS.get(key, {})
+    if calls and isinstance(x, t.Call | t.List):
+        return _calls(evaluator, key, calls, x)
+    if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.words:
+        return x.id
     value = evaluator.evaluate(x)
     if isinstance(value, ModelDeclaration):
-        if key == "tokenizer":
+        if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
         return evaluator.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-    if value is not FAULT and not is_constant(value) and not (isinstance(value, Layers) and key == "init"):
+    constant = is_constant(value) or isinstance(value, Length) or (isinstance(value, Layers) and key == "init")
+    if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
         return evaluator.fault("B202", message, x.span, help="write a number, a string, or a list of them")
     return value
 
 
+def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]], x: t.Expression) -> Any:
+    """`adapter=lora(r=8)`, `augment=[masking(p=0.1)]`: settings of their own."""
+    found = []
+    for item in x.items if isinstance(x, t.List) else (x,):
+        made = _source(evaluator, item, registry, frozenset(), f"`{key}`")
+        if made is FAULT:
+            return FAULT
+        found.append(made[0])
+    return tuple(found) if isinstance(x, t.List) or key == "augment" else found[0]
+
+
+def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapping) -> Any:
+    """`inputs={token_type_ids: column}`: an argument of the model's forward, and the column that it gets."""
+    if key != "inputs":
+        return evaluator.fault("B122", f"`{key}` is no mapping", x.span, help="only `inputs` maps names to columns")
+    found: dict[str, str] = {}
+    for item in x.items:
+        words = [_column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)]
+        if None in words:
+            help = "write `inputs={token_type_ids: column}`"
+            return evaluator.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
+        if FAULT in words:
+            return FAULT
+        found[str(words[0])] = str(words[1])
+    return found
+
+
+def _columns(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> Any:
+    """One column or several, by bare names or strings."""
+    names = x.items if isinstance(x, t.List) else (x,)
+    several = key == "text" or (key == "label" and "problem_type" in settings.model_fields)
+    if isinstance(x, t.Constant) and (x.value is None or isinstance(x.value, int)) and key != "text":
+        return x.value
+    if all(isinstance(n, t.Name | t.String) for n in names):
+        words = tuple(_column(evaluator, n) for n in names)
+        if FAULT in words:
+            return FAULT
+        if key == "text":
+            return words
+        if len(words) == 1 or several:
+            return words[0] if len(words) == 1 else words
+    message = "`text` names one or two columns" if key == "text" else f"`{key}` names one column, or is none"
+    help = "write `text=column`, or `text=[first, second]`" if key == "text" else f"write `{key}=column`"
+    return evaluator.fault("B122", message, x.span, help=help)
+
+
 def _column(evaluator: Evaluator, x: t.Expression) -> Any:
     """The name of a column, bare or as a string."""
     return evaluator.interpolate(x) if isinstance(x, t.String) else x.span.text
+
+
+# ── params ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate_param(evaluator: Evaluator, s: t.Param, given: Mapping[str, Any]) -> Any:
+    """The value of a param: what was given from outside, else its default, of the type that it declares."""
+    if s.name in given:
+        value = given[s.name]
+    elif s.default is None:
+        help = f"give it: `--set {s.name}=…`, or a default in the spec"
+        return evaluator.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
+    else:
+        value = evaluator.evaluate(s.default)
+    if value is FAULT:
+        return FAULT
+    declared = s.type
+    if declared is not None and declared not in TYPES:
+        help = suggest(declared, TYPES) or f"there are {listing(TYPES)}"
+        return evaluator.fault("B109", f"there is no type `{declared}`", s.span, help=help)
+    if not is_constant(value) or isinstance(value, Group):
+        message = f"the param `{s.name}` is a constant, and this is {describe(value)}"
+        place = s.default.span if s.default is not None else s.name_span
+        return evaluator.fault("B109", message, place, help="a `let` names any value")
+    default = None if declared or s.default is None else evaluator.evaluate(s.default)
+    wanted = TYPES[declared] if declared else type(default) if isinstance(default, int | float | str) else None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and declared is None and isinstance(value, float):
+        return value
+    if wanted is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+        message = f"the param `{s.name}` is {wanted.__name__}, and {value!r} is not"
+        return evaluator.fault("B109", message, s.name_span, help="correct the value, or the param's type")
+    return value

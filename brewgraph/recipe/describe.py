@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
 from brewgraph.recipe.settings import OPTIMIZERS
 from brewgraph.recipe.settings import SCHEDULES as RATES
-from brewgraph.recipe.sources import DATA, MODELS, Layers
+from brewgraph.recipe.sources import DATA, HEADS, MODELS, Layers
 from brewgraph.recipe.values import (
+    Bundle,
     DataDeclaration,
+    Forwarded,
     Group,
     LayerMap,
     Length,
@@ -21,6 +23,7 @@ from brewgraph.recipe.values import (
     Scheduled,
     Value,
 )
+from brewgraph.recipe.scope import Scope
 from brewgraph.source import Span
 
 
@@ -40,6 +43,9 @@ _KINDS = {
     "scores": "attention scores",
     "states": "queries, keys or values",
     "positions": "scores over tokens",
+    "targets": "labels that are numbers",
+    "values": "one number per example or token",
+    "probabilities": "probabilities of classes",
 }
 
 
@@ -47,11 +53,16 @@ def describe(x: Any) -> str:
     """What a value is, in the words of a message."""
     if isinstance(x, Scheduled):
         return "a schedule"
+    if isinstance(x, Bundle):
+        return "a tuple"
+    if isinstance(x, Scope):
+        return f"a {x.kind}" if x.kind in ("task", "stage") else "an imported spec"
     if isinstance(x, Value):
         return _KINDS.get(x.kind, f"a {x.kind}")
     named: dict[type, str] = {
         Group: "a list", Row: "a row of features", LayerMap: "a layer map", Match: "a match", Length: "a length",
-        ModelDeclaration: "a model", DataDeclaration: "a data set", tuple: "a list", str: "a string",
+        ModelDeclaration: "a model", Forwarded: "a model on an input", DataDeclaration: "a data set",
+        tuple: "a list", str: "a string",
         bool: "a truth value", int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
         Projector: "a projection",
     }  # fmt: skip
@@ -62,8 +73,11 @@ def wrong_place(name: str) -> str:
     """Where a name of the language belongs; empty where it is none. For messages about names that stand elsewhere."""
     places = (
         (OPERATIONS, f"`{name}` is an operation: write `{name}(teacher.… -> student.…)`"),
+        (TRANSFORMS, f"`{name}` makes a value of others: write `{name}(teacher.…)`"),
+        (TEMPERATURES, f"`{name}` is a temperature: write `T={name}(4)`"),
         (SCHEDULES, f"`{name}` is a weight that changes with training: write `{name}(1 -> 0) * term`"),
         (MODELS, f"`{name}` is a model source: write `teacher NAME = {name}(…)` or `student NAME = {name}(…)`"),
+        (HEADS, f"`{name}` is a head: write `student NAME = hf(…) {{ head NAME = {name}(…) }}`"),
         (DATA, f"`{name}` is a data source: write `data NAME = {name}(…)`"),
         (OPTIMIZERS, f"`{name}` is an optimizer: write `optimizer = {name}(…)` in `train {{ }}`"),
         (PROJECTIONS, f"`{name}` is a projection: write `x via {name}`"),

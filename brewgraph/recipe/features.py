@@ -22,6 +22,7 @@ class Feature:
     Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` that of the
     module, `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
     `call` which of its calls where a shared module runs several times.
+    `head` names a head of the model's own: `trunk.ner.logits`.
     """
 
     name: str
@@ -30,10 +31,12 @@ class Feature:
     input: bool = False
     item: int | None = None
     call: int = 0
+    head: str | None = None
 
     def __str__(self) -> str:
         if self.name != "tap":
-            return self.name if self.index is None else f"{self.name}[{self.index}]"
+            named = self.name if self.head is None else f"{self.head}.{self.name}"
+            return named if self.index is None else f"{named}[{self.index}]"
         side = "input " if self.input else ""
         return f'@ {side}"{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
 

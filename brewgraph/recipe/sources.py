@@ -28,6 +28,8 @@ class Settings(BaseModel):
     positional: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[str | None] = None
     """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
+    words: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are words and may stand bare: `problem_type=regression`."""
 
 
 class Layers(Settings):
@@ -67,6 +69,9 @@ class Hf(Settings):
     vocab_size: PositiveInt | None = Field(
         default=None, description="size of the vocabulary that is trained on the data"
     )
+    inputs: dict[str, str] = Field(
+        default_factory=dict, description="arguments of its forward that columns of the data fill: {token_type_ids: column}"
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
 
@@ -90,7 +95,15 @@ class Python(Settings):
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on by keyword")
 
 
-ModelSource = Hf | Brew | Python
+class Ema(Settings):
+    """`ema(tiny, decay=0.999)`."""
+
+    positional: ClassVar[tuple[str, ...]] = ("model",)
+    model: str
+    decay: float = 0.999
+
+
+ModelSource = Hf | Brew | Python | Ema
 
 
 class Data(Settings):
@@ -103,6 +116,14 @@ class Data(Settings):
     max_length: PositiveInt | None = Field(
         default=None, description="longest encoding in tokens; left out, the model's own limit"
     )
+
+    @property
+    def label_type(self) -> str:
+        return "class"
+
+    @property
+    def weighted(self) -> bool:
+        return False
 
 
 class Files(Data):
@@ -151,7 +172,33 @@ class Builtin(Data):
 
 DataSource = Files | Glue | Hub | Builtin
 
-MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python}
+
+class Join(Settings):
+    """`a + b`: data sets one after the other, with labels of one kind; batch size and length are the first one's."""
+
+    parts: tuple[DataSource, ...] = Field(min_length=2, description="what is joined")
+
+    @property
+    def batch(self) -> int:
+        return self.parts[0].batch
+
+    @property
+    def max_length(self) -> int | None:
+        return self.parts[0].max_length
+
+    @property
+    def label_type(self) -> str:
+        return self.parts[0].label_type
+
+    @property
+    def weighted(self) -> bool:
+        return all(part.weighted for part in self.parts)
+
+
+MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "ema": Ema}
 DATA: dict[str, type[Data]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin}
-LATER_MODELS = frozenset({"ema", "bigru"})
+HEADS: dict[str, type[Settings]] = {}
+CALLS: dict[str, dict[str, type[Settings]]] = {"adapter": {}, "augment": {}}
+"""Arguments that are calls themselves, and what they may call."""
+LATER_MODELS = frozenset({"bigru"})
 LATER_DATA = frozenset({"conll", "squad", "text", "batches"})

@@ -1,22 +1,27 @@
-"""`train { }` to its settings."""
+"""`train { }` to its settings; those of a stage override the outer ones key by key."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
-from brewgraph.diagnostics import listing, suggest
+from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.recipe.configure import Written, report_unknown, settle, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.recipe import Frozen, frozen_of
 from brewgraph.recipe.settings import LATER, OTHER_WORDS, Train
-from brewgraph.recipe.values import FAULT, Length
+from brewgraph.recipe.values import FAULT, Group, Length, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
+__all__ = ["Written", "own_settings", "settle_train", "stage_length"]
+VALUES = ("freeze", "report")
+"""Settings that are no constants: what does not learn, and what is reported beside the loss."""
 
-def train_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Container[str]) -> Train | None:
-    """The settings of the first `train`, defaults where there is none; None where they are at fault."""
+
+def own_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Container[str]) -> Written:
+    """What the first of these `train` says, each setting with its place; those at fault are left out."""
     collector = evaluator.collector
     written: Written = {}
     for statement in trains[0].block.statements if trains else ():
@@ -24,28 +29,101 @@ def train_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Conta
             collector.add("B110", "`train` holds settings only", statement.span, help="write `name = value`")
             continue
         name, place = statement.name, statement.name_span
-        if name in LATER:
+        if name in written:
+            collector.add("B125", f"`{name}` is given twice", place, help="remove one of them")
+        elif name in VALUES:
+            value = (_freeze if name == "freeze" else _report)(statement.value, evaluator)
+            if value is not FAULT:
+                written[name] = (value, statement.value.span)
+        elif name in LATER:
             collector.add("B901", f"the setting `{name}` is not supported yet", place)
         elif name not in Train.model_fields:
             report_unknown(name, place, Train.model_fields, collector, "`train`", OTHER_WORDS)
-        elif name in written:
-            collector.add("B125", f"`{name}` is given twice", place, help="remove one of them")
         elif (value := _value(name, statement.value, evaluator, names)) is not FAULT:
             written[name] = (value, statement.value.span)
     if "epochs" in written and "steps" in written:
         second = max((written["epochs"][1], written["steps"][1]), key=lambda span: span.start)
         collector.add("B122", "give epochs or steps, not both", second, help="remove one of them")
-        return None
-    place = trains[0].span if trains else Span(evaluator.source, 0, 0)
-    return settle(Train, written, place, collector, "train")
+        del written["steps"]
+    return written
+
+
+def settle_train(written: Written, place: Span, collector: Collector) -> Train | None:
+    """The settings, defaults filled in; None where one of them is at fault."""
+    constants = {key: value for key, value in written.items() if key not in VALUES}
+    for key in VALUES:
+        if key in written and key in Train.model_fields:
+            value, span = written[key]
+            said = value if isinstance(value, dict) else [x.span.text for x in value]
+            constants[key] = (tuple(said), span)
+    return settle(Train, constants, place, collector, "train")
+
+
+def stage_length(stage: t.Stage, own: Written, evaluator: Evaluator) -> Written:
+    """`for 3 epochs` as a setting; empty where it is left out, or at fault."""
+    if stage.length is None:
+        return {}
+    value = evaluator.evaluate(stage.length)
+    help = "write `for 3 epochs` or `for 1000 steps`"
+    if value is FAULT:
+        return {}
+    if not isinstance(value, Length) or value.unit == "share" or value.value <= 0:
+        evaluator.fault("B122", "a stage lasts a number of epochs or steps", stage.length.span, help=help)
+        return {}
+    for key in ("epochs", "steps"):
+        if key in own:
+            message = f"`for` and `{key}` both say how long the stage lasts"
+            evaluator.fault("B122", message, own[key][1], help="remove one of them")
+            return {}
+    if value.unit == "step" and value.value != int(value.value):
+        evaluator.fault("B122", "a number of steps is whole", stage.length.span, help=help)
+        return {}
+    key, number = ("epochs", value.value) if value.unit == "epoch" else ("steps", int(value.value))
+    return {key: (number, stage.length.span)}
+
+
+def _freeze(x: t.Expression, e: Evaluator) -> Any:
+    """`[tiny @ "embeddings", W]`: modules of a student, named projections, whole models."""
+    e.needs_input = False
+    value = e.evaluate(x)
+    e.needs_input = True
+    found: list[Frozen] = []
+    for item in [value] if not isinstance(value, Group | tuple) else leaves(value):
+        if item is FAULT:
+            return FAULT
+        frozen = frozen_of(item)
+        if frozen is None:
+            where = item.span if isinstance(item, Value) else x.span
+            help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
+            return e.fault("B202", f"`freeze` names what learns, and this is {describe(item)}", where, help=help)
+        found.append(frozen)
+    return tuple(found)
+
+
+def _report(x: t.Expression, e: Evaluator) -> Any:
+    """`[x, y]`: values to report, by the text that names them."""
+    found: dict[str, Value] = {}
+    for item in x.items if isinstance(x, t.List) else (x,):
+        value = e.evaluate(item)
+        if value is FAULT:
+            return FAULT
+        listed = list(leaves(value)) if isinstance(value, Group) else [value]
+        for i, single in enumerate(listed):
+            if not isinstance(single, Value) or single.kind != "loss":
+                help = "an equation of one number: a loss, or `batch_mean(…)`"
+                return e.fault("B202", f"`report` needs scalars, and this is {describe(single)}", item.span, help=help)
+            name = item.span.text.replace(".", "/")
+            found[f"{name}[{i}]" if isinstance(value, Group) else name] = single
+    return found
 
 
 def _value(name: str, x: t.Expression, evaluator: Evaluator, names: Container[str]) -> Any:
     registry = Train.calls.get(name)
     if registry is None:
-        field = Train.model_fields[name]
-        if isinstance(x, t.Name) and x.id not in names and get_origin(field.annotation) is Literal:
+        if isinstance(x, t.Name) and x.id not in names and _takes_word(name):
             return x.id  # a bare word: precision = bf16
+        if name == "metric_for_best_model" and isinstance(x, t.Attribute | t.Binary):
+            return x.span.text.replace(".", "/").replace(" ", "")
         return _constant(name, x, evaluator)
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
     word = call.function.id if isinstance(call.function, t.Name) else ""
@@ -58,6 +136,12 @@ def _value(name: str, x: t.Expression, evaluator: Evaluator, names: Container[st
     evaluate = lambda key, value: _constant(key, value, evaluator)  # noqa: E731
     written = written_arguments(call, registry[word], evaluate, collector, word)
     return FAULT if written is None else settle(registry[word], written, x.span, collector, word) or FAULT
+
+
+def _takes_word(name: str) -> bool:
+    """Whether a setting is a word, which may stand bare."""
+    annotation = Train.model_fields[name].annotation
+    return get_origin(annotation) is Literal or annotation is str or str in get_args(annotation)
 
 
 def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import DataSource, ModelSource
+from brewgraph.recipe.sources import DataSource, Join, ModelSource, Settings
 from brewgraph.source import Span
 
 
@@ -30,7 +30,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A model or a data set of the spec. `places` maps each argument that was written to where it stands."""
+    """A model or a data set of the spec. `places` maps each argument that was written to where it stands.
+
+    `name` says it in full: what a task declares is called `ner.docs`.
+    """
 
     name: str
     span: Span = field(compare=False, repr=False, kw_only=True)
@@ -43,13 +46,28 @@ class Declaration:
 
 @dataclass(frozen=True)
 class ModelDeclaration(Declaration):
+    """`heads` maps the names of a model's own heads to what they are; without any, the model has the one it needs."""
+
     role: str
     source: ModelSource
+    heads: Mapping[str, Settings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class DataDeclaration(Declaration):
-    source: DataSource
+    """A data set; `a + b` is one whose `source` is a `Join`."""
+
+    source: DataSource | Join
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """`bert(mnli, pass=2)`: a model on an input, from which features are taken; `head` where one was named."""
+
+    model: ModelDeclaration
+    data: str
+    passing: int = 1
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,11 +88,12 @@ class Value:
 
 @dataclass(frozen=True)
 class Take(Value):
-    """A feature of a model's forward on a data set."""
+    """A feature of a model's forward on a data set; `passing` tells several forwards on one input apart."""
 
     model: str
     data: str
     feature: Feature
+    passing: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,10 +104,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Labels(Value):
-    """The labels of a data set."""
+class Column(Value):
+    """What a data set says of its examples: `labels`, `start`, `end`, `weights`, or a column by its name."""
 
     data: str
+    column: str
 
 
 @dataclass(frozen=True)
@@ -115,14 +135,43 @@ class Project(Value):
 
 
 @dataclass(frozen=True)
+class Bundle(Value):
+    """Several values as one argument: a tuple, `(a, b)`, or a whole row of layers. `kind`: `(hidden, hidden)`, `hidden...`."""
+
+    items: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Transform(Value):
+    """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`."""
+
+    name: str
+    values: tuple[Value, ...]
+    options: tuple[tuple[str, Option], ...] = ()
+
+
+@dataclass(frozen=True)
 class Apply(Value):
-    """A loss between two values. `mask` is None where the kind chooses it."""
+    """A loss between two values. `mask` is None where the kind chooses it, or a column of the data.
+
+    `reduced` is false under `reduce="none"`: then it is one number per unit, of the kind `values`.
+    """
 
     operation: str
     source: Value
     target: Value
-    options: tuple[tuple[str, Number | Scheduled | Combine], ...]
-    mask: str | None
+    options: tuple[tuple[str, Option], ...]
+    mask: str | Column | None
+    reduced: bool = True
+
+
+@dataclass(frozen=True)
+class Temperature(Value):
+    """A temperature of each example's own, from the logits that it stands beside: `flsw(4, beta=1, gamma=2)`."""
+
+    name: str
+    base: float
+    options: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -132,18 +181,45 @@ class Number(Value):
 
 @dataclass(frozen=True)
 class Scheduled(Value):
-    """A schedule by its name in the registry, and its numbers."""
+    """A schedule by its name in the registry, its numbers, and the lengths that only a run turns into shares."""
 
     name: str
-    arguments: tuple[float, ...]
+    arguments: tuple[float | Length, ...]
+
+
+@dataclass(frozen=True)
+class Symbol(Value):
+    """`size` or `batches` of a task, in the law by which tasks are drawn."""
+
+    name: str
 
 
 @dataclass(frozen=True)
 class Combine(Value):
-    """Arithmetic: `operator` is one of `+ - * / ** mean`, over one or more operands."""
+    """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`, over one or more operands.
+
+    `position` says which share of a softmax this is.
+    """
 
     operator: str
     operands: tuple[Value, ...]
+    position: int | None = None
+
+
+Option = Number | Scheduled | Combine | Temperature | str
+"""What a keyword argument of an operation may be."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a list runs over. `key` tells axes apart; `name` is that of its `let`, empty without one.
+
+    `kind`: `models`, a list of models; `row`, layers or modules that were picked; `list`, members written out.
+    """
+
+    name: str
+    kind: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -154,6 +230,7 @@ class Group:
     span: Span = field(compare=False, repr=False, kw_only=True)
     kind: str = "tensor"
     """Kind of the members where they are not known yet."""
+    axis: Axis = field(default=Axis("", "list", ""), compare=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.items or ())
@@ -163,7 +240,13 @@ class Group:
         if self.items is None:
             return self
         items = tuple(function(x) for x in self.items)
-        return FAULT if FAULT in items else Group(items, span=self.span)
+        return FAULT if FAULT in items else replace(self, items=items)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of a list of lists, the outermost first."""
+        inner = next((x for x in self if isinstance(x, Group)), None)
+        return (self.axis, *(inner.axes if inner is not None else ()))
 
 
 @dataclass(frozen=True)
@@ -204,12 +287,23 @@ def members(value: Any) -> Iterator[Value]:
 def walk(value: Value) -> Iterator[Value]:
     """A value and everything that it is made from."""
     yield value
-    below: tuple[Value, ...] = ()
-    if isinstance(value, Project):
-        below = (value.value,)
-    elif isinstance(value, Apply):
-        below = (value.source, value.target, *(option for _, option in value.options))
-    elif isinstance(value, Combine):
-        below = value.operands
-    for part in below:
+    for part in parts(value):
         yield from walk(part)
+
+
+def parts(value: Value) -> tuple[Value, ...]:
+    """The values that a value is made from directly."""
+    match value:
+        case Project():
+            return (value.value,)
+        case Apply():
+            options = tuple(option for _, option in value.options if isinstance(option, Value))
+            mask = (value.mask,) if isinstance(value.mask, Column) else ()
+            return (value.source, value.target, *mask, *options)
+        case Combine():
+            return value.operands
+        case Bundle():
+            return value.items
+        case Transform():
+            return (*value.values, *(option for _, option in value.options if isinstance(option, Value)))
+    return ()

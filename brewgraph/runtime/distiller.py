@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,10 +13,11 @@ from torch.nn.utils import skip_init
 from transformers.utils import ModelOutput
 
 from brewgraph.data.batches import derive_seed
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import UsageError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
-from brewgraph.graph.scalars import objective_weights
+from brewgraph.graph.scalars import Horizon, objective_weights
+from brewgraph.models.ema import EmaTeacher
 from brewgraph.runtime.program import Batch, Program
 
 
@@ -49,27 +50,43 @@ class Projected(nn.Module):
 
 
 class Distiller(nn.Module):
-    """The student, its projections and the loss between them and the teachers.
+    """The student, its projections and the losses between them and the teachers.
 
         out = distiller(batch)
         out.loss.backward()
 
     `batch` is one dictionary: the inputs of a model under the model's name where it has its own (`batch["bert"]`), else
-    at the top, and `labels`. Teachers stand beside the module: moved with it, always in eval mode, never in its
-    parameters or state dict, and run without gradients. The module begins in train mode, the student with it: a
-    transformers model comes from its folder in eval mode, and would be trained without dropout.
+    at the top, and `labels`; with several data sets, one such dictionary under each data set's name. Teachers stand
+    beside the module: moved with it, always in eval mode, never in its parameters or state dict, and run without
+    gradients. The module begins in train mode, the student with it: a transformers model comes from its folder in eval
+    mode, and would be trained without dropout.
+
+    `graphs` are the compiled losses by task, or the one where there are no tasks; `reports` what each task reports
+    beside. `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages`
+    are the teachers that follow the student, by name.
     """
 
-    def __init__(self, graph: nx.DiGraph, models: Mapping[str, nn.Module], student: str, *, seed: int = 0):
+    def __init__(
+        self,
+        graphs: nx.DiGraph | Mapping[str, nx.DiGraph],
+        models: Mapping[str, nn.Module],
+        student: str,
+        *,
+        seed: int = 0,
+        projections: nn.ModuleDict | None = None,
+        reports: Mapping[str, nx.DiGraph] | None = None,
+        averages: Mapping[str, EmaTeacher] | None = None,
+    ):
         super().__init__()
-        self.graph = graph
+        self.graphs: dict[str, nx.DiGraph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
+        reported = dict(reports or {})
         self.student = models[student]
-        projections = {p.site: p for key in graph if isinstance(p := node(graph, key), n.Projection)}
-        self.projections = nn.ModuleDict(
-            {parameter_name(site): Projected(p, seed) for site, p in sorted(projections.items())}
-        )
+        found = projection_nodes((*self.graphs.values(), *reported.values()))
+        self.projections = make_projections(found, seed) if projections is None else projections
         self.progress = 0.0
         """Where training stands, k/N: what schedules of weights go by. A loop of your own sets it before each step."""
+        self.horizon = Horizon()
+        """How many steps that is, and how many an epoch has: for schedules that count steps or epochs."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
         self._before = [
             ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
@@ -77,40 +94,84 @@ class Distiller(nn.Module):
         ]
         for teacher in self._teachers:
             teacher.requires_grad_(False).eval()
-        modules = {site: self.projections[parameter_name(site)] for site in projections}
-        self.program = Program(graph, models, modules)
+        modules = {site: self.projections[parameter_name(site)] for site in found}
+        self.programs = {task: Program(graph, models, modules) for task, graph in self.graphs.items()}
+        self.reports = {task: Program(graph, models, modules) for task, graph in reported.items()}
+        self._averages = dict(averages or {})
         self.train()
+
+    @property
+    def graph(self) -> nx.DiGraph:
+        """The graph of the first task: the only one where there are no tasks."""
+        return next(iter(self.graphs.values()))
+
+    @property
+    def program(self) -> Program:
+        """The program of the first task."""
+        return next(iter(self.programs.values()))
 
     @property
     def teachers(self) -> tuple[nn.Module, ...]:
         return self._teachers
 
-    def forward(self, batch: Batch, counts: Tensor | None = None) -> DistillerOutput:
+    def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do."""
-        loss, terms = self.program.run(batch, self.progress, counts)
+        loss, terms = self.programs[self._task(task)].run(batch, self.progress, counts, self.horizon)
         return DistillerOutput(loss=loss, terms=terms)
 
-    def count(self, batch: Batch) -> Tensor:
+    def _task(self, task: str | None) -> str:
+        if task is None and len(self.programs) == 1:
+            return next(iter(self.programs))
+        if task not in self.programs:
+            raise UsageError(f"name a task: `distiller(batch, task=…)`; there are {listing(self.programs)}")
+        return task
+
+    def count(self, batch: Batch, task: str | None = None) -> Tensor:
         """Units in the batch (examples, tokens, pairs, labels) that the losses are means over.
 
         Add them up over the parts of a split batch and hand the sum to each part's forward, and the split does not
         change the loss.
         """
-        return self.program.count(batch)
+        return self.programs[self._task(task)].count(batch)
 
-    def weights(self) -> dict[str, float]:
+    def report(self, batch: Batch, task: str | None = None) -> dict[str, Tensor]:
+        """What `train { report = […] }` asks for, on one batch, without gradients; empty where it asks for nothing."""
+        program = self.reports.get(self._task(task))
+        if program is None:
+            return {}
+        with torch.no_grad():
+            return program.run(batch, self.progress, None, self.horizon)[1]
+
+    def terms(self, task: str | None = None) -> tuple[str, ...]:
+        """The names of a task's terms."""
+        return tuple(self.graphs[self._task(task)].graph["terms"])
+
+    def weights(self, task: str | None = None) -> dict[str, float]:
         """By how much each named term counts in the loss now."""
-        found = objective_weights(self.graph, self.progress)
-        return {name: found[key] for name, key in self.graph.graph["terms"].items()}
+        graph = self.graphs[self._task(task)]
+        found = objective_weights(graph, self.progress, self.horizon)
+        return {name: found[key] for name, key in graph.graph["terms"].items()}
+
+    # ── teachers that follow the student ─────────────────────────────────────────────────────────────────────────────
+
+    def after_step(self) -> None:
+        """Move the teachers that are averages of the student on; a loop of your own calls it behind each step."""
+        for average in self._averages.values():
+            average.update(self.student)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside the module: averages of the student."""
+        return {name: average.state() for name, average in self._averages.items()}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `extra_state` gave."""
+        for name, average in self._averages.items():
+            average.load_state(state[name])
 
     def optimizer_options(self) -> dict[str, dict[str, float]]:
         """The optimizer settings that projections were given in the spec, by parameter prefix."""
-        found = (node(self.graph, key) for key in self.graph)
-        return {
-            f"projections.{parameter_name(p.site)}.": dict(p.options)
-            for p in found
-            if isinstance(p, n.Projection) and p.options
-        }
+        found = projection_nodes(self.graphs.values())
+        return {f"projections.{parameter_name(site)}.": dict(p.options) for site, p in found.items() if p.options}
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -120,7 +181,8 @@ class Distiller(nn.Module):
 
     def release(self) -> None:
         """Take all hooks away from the models, which are then as they were before; teachers are no longer frozen."""
-        self.program.remove()
+        for program in (*self.programs.values(), *self.reports.values()):
+            program.remove()
         for modules, parameters in self._before:
             for module, training in modules:
                 module.training = training
@@ -131,3 +193,14 @@ class Distiller(nn.Module):
 def parameter_name(site: str) -> str:
     """A projection's name among the module's parameters: no dots there, and no other site's name either."""
     return site.replace(".", ":")
+
+
+def projection_nodes(graphs: Iterable[nx.DiGraph]) -> dict[str, n.Projection]:
+    """The projections of some graphs by their sites, in their order."""
+    found = {p.site: p for graph in graphs for key in graph if isinstance(p := node(graph, key), n.Projection)}
+    return {site: found[site] for site in sorted(found)}
+
+
+def make_projections(found: Mapping[str, n.Projection], seed: int) -> nn.ModuleDict:
+    """A module for each projection, its weights from the seed and from what it maps to what."""
+    return nn.ModuleDict({parameter_name(site): Projected(p, seed) for site, p in found.items()})

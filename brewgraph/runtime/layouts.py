@@ -35,6 +35,18 @@ class Padded:
         # `where`, not a product: padding may hold infinities
         return values.sum() if mask is None else torch.where(mask, values, 0).sum()
 
+    def hide(self, values: Tensor, unit: str) -> Tensor:
+        """The same values, zero where the mask hides them."""
+        mask = self._mask(unit)
+        return values if mask is None else torch.where(mask, values, 0)
+
+    def mean_over_tokens(self, x: Tensor) -> Tensor:
+        """(B, L, …) to (B, …): the mean over each example's own tokens; zero for an example without any."""
+        if self.mask_BL is None:
+            return x.mean(1)
+        mask = self.mask_BL.reshape(*self.mask_BL.shape, *[1] * (x.dim() - 2))
+        return torch.where(mask, x, 0).sum(1) / mask.sum(1).clamp_min(1)
+
     def count(self, unit: str) -> Tensor:
         """How many units of the batch count: a scalar."""
         assert self.mask_BL is not None, "a count without a mask needs the shapes of the batch"
@@ -57,6 +69,13 @@ def token_mask(encoding: dict[str, Tensor]) -> Tensor:
     if first is None:
         raise RunError(f"no tensor of the batch has tokens: it has {listing(encoding)}")
     return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
+
+
+def pick_words(x: Tensor, words_BW: Tensor) -> Tensor:
+    """(B, L, …) to (B, W, …): what stands at the first token of each word; for labels -100 where there is none."""
+    index = words_BW.clamp_min(0)
+    picked = x[torch.arange(len(x), device=x.device)[:, None], index]
+    return picked if x.is_floating_point() else torch.where(words_BW >= 0, picked, -100)
 
 
 def label_mask(labels: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.passes import node, optimize
 from brewgraph.project.facts import identities
-from brewgraph.recipe.elaborate import Recipe, elaborate
+from brewgraph.recipe.elaborate import elaborate
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 from tests.recipe.specs import FakeFacts

@@ -7,7 +7,7 @@ import pytest
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.build import DEFAULT_MASKS
+from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.graph.passes import node
 from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
@@ -103,7 +103,7 @@ def test_units_and_masks(call: str, unit: str, mask: str | None) -> None:
     assert isinstance(loss, n.Loss)
     assert (loss.unit, loss.masked) == (unit, mask is not None)
     assert [m.which for m in below(found, key) if isinstance(m, n.Mask)] == ([mask] if mask else [])
-    assert set(DEFAULT_MASKS) == {"token", "pair", "label"}
+    assert set(DEFAULT_MASKS) == {"token", "pair", "label", "word"}
 
 
 def test_logits_per_token_count_tokens() -> None:

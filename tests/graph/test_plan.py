@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from brewgraph import loads
-from brewgraph.graph.plan import Plan, TermPlan, make_plan, setting_text, spell_out
+from brewgraph.graph.plan import Plan, make_plan, setting_text
+from brewgraph.graph.spell import TermPlan, spell_out
 from brewgraph.recipe.settings import Adamw
 from brewgraph.recipe.values import Length
 
@@ -39,7 +40,7 @@ def terms(loss: str, more: str = "") -> tuple[TermPlan, ...]:
 def plan(loss: str, more: str = "", rows: int | None = None, text: str = HEAD) -> Plan:
     """The plan of such a spec."""
     checked: Any = loads(f"{text}{more}\nloss = {loss}\n")._checked
-    return make_plan(checked.recipe, checked.graph, checked.facts, checked.classes, {"d": rows})
+    return make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes, {"d": rows})
 
 
 pytestmark = pytest.mark.usefixtures("data")

@@ -1,0 +1,69 @@
+"""Where the initial weights of projections come from: from what they map to what, never from names or places."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import digest
+from brewgraph.recipe import values as v
+from brewgraph.recipe.recipe import Recipe
+
+
+def projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str, str]:
+    """For each projection a digest of what it maps to what, and the how-manieth of its like it is.
+
+    So the initial weights do not depend on names, nor on the order in which terms stand.
+    """
+    uses: dict[str, list[str]] = defaultdict(list)
+    for x in _applications(recipe):
+        sides = ((x.source, x.target), (x.target, x.source))
+        for side, partner in sides:
+            for part in v.walk(side):
+                if isinstance(part, v.Project):
+                    use = digest(x.operation, _digest(part.value, identities), _digest(partner, identities))
+                    uses[part.projector.site].append(use)
+    for part in (p for value in recipe.values() for p in v.walk(value) if isinstance(p, v.Project)):
+        # and those that no operation compares
+        uses.setdefault(part.projector.site, [digest("alone", _digest(part.value, identities))])
+    seen: dict[str, int] = defaultdict(int)
+    seeds: dict[str, str] = {}
+    for site, found in uses.items():
+        base = digest(sorted(set(found)))
+        seeds[site] = digest(base, seen[base])
+        seen[base] += 1
+    return seeds
+
+
+def _applications(recipe: Recipe) -> list[v.Apply]:
+    """Every application of an operation, each once, in the order of the text."""
+    found: dict[int, v.Apply] = {}
+    for value in recipe.values():
+        found.update({id(x): x for x in v.walk(value) if isinstance(x, v.Apply)})
+    return list(found.values())
+
+
+def _digest(x: v.Value, identities: Mapping[str, str]) -> str:
+    """What a value is computed from, whatever things are called."""
+    match x:
+        case v.Take():
+            return digest("take", identities[x.model], identities[x.data], repr(x.feature), x.passing)
+        case v.Column():
+            return digest("column", identities[x.data], x.column)
+        case v.Project():
+            return digest("project", x.projector.activation, _digest(x.value, identities))
+        case v.Combine():
+            parts = [_digest(o, identities) for o in x.operands]
+            return digest(x.operator, x.position, sorted(parts) if x.operator in n.COMMUTES else parts)
+        case v.Number():
+            return digest(x.value)
+        case v.Scheduled():
+            return digest(x.name, [repr(a) for a in x.arguments])
+        case v.Apply():
+            return digest(x.operation, _digest(x.source, identities), _digest(x.target, identities))
+        case v.Bundle():
+            return digest("bundle", [_digest(i, identities) for i in x.items])
+        case v.Transform():
+            return digest(x.name, [_digest(i, identities) for i in x.values])
+    raise AssertionError(type(x).__name__)

@@ -1,0 +1,154 @@
+"""A graph written as a spec would write it: the loss spelled out, weights multiplied out, lists and names resolved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import networkx as nx
+
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import node
+from brewgraph.graph.scalars import scalar_values
+from brewgraph.graph.sides import DEFAULT_MASKS
+from brewgraph.ops import OPERATIONS
+
+
+@dataclass(frozen=True)
+class TermPlan:
+    """An addend of the loss. `weight` is a number, or a number and schedules; `unit` is what the term is a mean over.
+
+    `mask` is empty where every unit counts because there is nothing to hide.
+    """
+
+    names: tuple[str, ...]
+    weight: str
+    equation: str
+    unit: str
+    mask: str
+    key: str
+    """Of the value in the graph."""
+
+
+def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
+    """The addends of the loss with their weights multiplied out, in the order of the spec's equations."""
+    terms: list[TermPlan] = []
+    names: dict[str, list[str]] = {}
+    for name, key in graph.graph["terms"].items():
+        names.setdefault(key, []).append(name)
+    scalars = scalar_values(graph, 0.0)
+
+    def walk(key: str, constant: float, factors: tuple[str, ...]) -> None:
+        current = node(graph, key)
+        if isinstance(current, n.Combine):
+            inputs = current.inputs
+            values = [x for x in inputs if x not in scalars]
+            if current.operator in ("+", "mean"):
+                share = constant / len(inputs) if current.operator == "mean" else constant
+                for used in sorted(inputs, key=lambda x: in_order(graph, x)):
+                    walk(used, share, factors)
+                return
+            if current.operator == "-" and len(inputs) == 2:
+                walk(inputs[0], constant, factors)
+                walk(inputs[1], -constant, factors)
+                return
+            if current.operator == "*" and len(values) == 1:
+                for used in (x for x in inputs if x in scalars):
+                    number, schedules = _weight(graph, used)
+                    constant, factors = constant * number, (*factors, *schedules)
+                walk(values[0], constant, factors)
+                return
+            if current.operator == "/" and isinstance(divisor := node(graph, inputs[1]), n.Number) and divisor.value:
+                walk(inputs[0], constant / divisor.value, factors)
+                return
+        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not factors else []), *factors])
+        unit, mask = (current.unit, _mask(graph, current)) if isinstance(current, n.Loss) else ("", "")
+        terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
+
+    walk(graph.graph["objective"], 1.0, ())
+    return tuple(terms)
+
+
+def _weight(graph: nx.DiGraph, key: str) -> tuple[float, tuple[str, ...]]:
+    """A scalar as a constant and the schedules that it is multiplied with."""
+    current = node(graph, key)
+    if isinstance(current, n.Number):
+        return current.value, ()
+    if isinstance(current, n.Combine) and current.operator == "*":
+        parts = [_weight(graph, x) for x in sorted(current.inputs, key=lambda x: in_order(graph, x))]
+        return math.prod(c for c, _ in parts), tuple(f for _, factors in parts for f in factors)
+    return 1.0, (spell(graph, key, inside=True),)
+
+
+def in_order(graph: nx.DiGraph, key: str) -> tuple[int, int, str]:
+    """What to sort by so that people find the order of the spec: the first equation below a value, then its place.
+
+    A graph itself keeps the order of hashes, which tells people nothing.
+    """
+    places = {k: i for i, k in reversed(list(enumerate(graph.graph["terms"].values())))}
+    below = nx.ancestors(graph, key) | {key}
+    return min((places[k] for k in below if k in places), default=len(places)), node(graph, key).span.start, key
+
+
+def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
+    """A value as a spec would write it, names resolved and options that have their default left out."""
+    current = node(graph, key)
+    match current:
+        case n.Projection():
+            sizes = f"({current.into} -> {current.out})" if current.into and current.out else ""
+            text = f"{spell(graph, current.inputs[0], inside=True)} via {current.activation or 'linear'}{sizes}"
+        case n.Combine(operator="mean" | "max"):
+            return f"{current.operator}([{', '.join(spell(graph, x) for x in current.inputs)}])"
+        case n.Combine(operator="softmax"):
+            return f"softmax([{', '.join(spell(graph, x) for x in current.inputs)}])[{current.position}]"
+        case n.Combine():
+            free = current.operator in n.COMMUTES
+            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if free else current.inputs
+            text = f" {current.operator} ".join(spell(graph, x, inside=True) for x in inputs)
+        case n.Loss():
+            return _spell_loss(graph, current)
+        case n.Transform():
+            return _spell_transform(graph, current)
+        case n.Mean():
+            return f"batch_mean({spell(graph, current.inputs[0])})"
+        case n.Bundle():
+            return f"({', '.join(spell(graph, x) for x in current.inputs)})"
+        case _:
+            return current.label()
+    return f"({text})" if inside else text
+
+
+def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
+    count = len(current.inputs) - len(current.options) - current.masked - (current.name == "words")
+    given = [spell(graph, key) for key in current.inputs[:count]]
+    given += [
+        f"{name}={spell(graph, key)}"
+        for name, key in zip(current.options, current.inputs[len(current.inputs) - len(current.options) :], strict=True)
+    ]
+    given += [f"{name}={word}" for name, word in current.words]
+    return f"{current.name}({', '.join(given)})"
+
+
+def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
+    sides = f"{spell(graph, loss.inputs[0])} -> {spell(graph, loss.inputs[1])}"
+    defaults = {o.name: o.default for o in OPERATIONS[loss.operation].options}
+    values = zip(loss.options, loss.inputs[len(loss.inputs) - len(loss.options) :], strict=True)
+    given = []
+    for name, key in values:
+        value = node(graph, key)
+        if not (isinstance(value, n.Number) and value.value == defaults[name]):
+            given.append(f"{name}={spell(graph, key)}")
+    given += [f"{name}={word}" for name, word in loss.words if word != defaults[name]]
+    mask = _mask(graph, loss)
+    if mask and mask != DEFAULT_MASKS.get(loss.unit) and loss.unit in DEFAULT_MASKS:
+        given.append(f"mask={mask}")
+    if not loss.reduced:
+        given.append('reduce="none"')
+    return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
+
+
+def _mask(graph: nx.DiGraph, loss: n.Loss) -> str:
+    mask = node(graph, loss.inputs[2]) if loss.masked else None
+    if not isinstance(mask, n.Mask):
+        return ""
+    return node(graph, mask.inputs[-1]).label() if mask.which == "column" else mask.which

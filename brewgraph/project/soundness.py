@@ -1,0 +1,162 @@
+"""What only models and data together show: classes, lengths, teachers that know nothing, metrics that will not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.recipe import values as v
+from brewgraph.recipe.metrics import validate_metric
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.sources import Hf
+from brewgraph.recipe.uses import columns_used
+from brewgraph.source import Source, Span
+
+if TYPE_CHECKING:
+    from brewgraph.project.facts import FactsBook
+
+
+def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[str, tuple[str, ...]]:
+    """The classes of every data set, and whether each has the columns that the spec names."""
+    from brewgraph.data.examples import facts
+
+    found: dict[str, tuple[str, ...]] = {}
+    columns = columns_used(recipe)
+    for name, data in recipe.data.items():
+        found[name] = ()
+        try:
+            known = facts(data.source, source.folder)
+        except SourceFault as fault:
+            if fault.code == "B405":
+                help = f"{fault.help}; until then classes and columns are not checked"
+                collector.add("W401", fault.message, data.place(fault.field), help=help)
+            else:
+                collector.add(fault.code, fault.message, data.place(fault.field), help=fault.help)
+            continue
+        found[name] = known.classes
+        if known.columns:
+            _check_columns(recipe, name, columns[name], known.columns, collector)
+    return found
+
+
+def _check_columns(
+    recipe: Recipe, data: str, wanted: tuple[str, ...], there: tuple[str, ...], collector: Collector
+) -> None:
+    """A column that an equation or `inputs` names must be there."""
+    from brewgraph.diagnostics import listing, suggest
+
+    for column in wanted:
+        if column in there:
+            continue
+        place: Span = recipe.data[data].span
+        for value in recipe.values():
+            for part in v.walk(value):
+                if isinstance(part, v.Column) and (part.data, part.column) == (data, column):
+                    place = part.span
+        for model in recipe.models.values():
+            if isinstance(model.source, Hf) and column in model.source.inputs.values() and place == recipe.data[data].span:
+                place = model.place("inputs")
+        help = suggest(column, there) or f"the columns are {listing(there)}"
+        collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
+
+
+def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """No model is given more tokens than it has positions."""
+    for name, data in recipe.data.items():
+        for model in recipe.models.values():
+            if name not in facts.data.get(model.name, ()):
+                continue
+            known = facts(model)
+            limit = getattr(known.blueprint.config, "max_position_embeddings", None) if known else None
+            wanted = data.source.max_length
+            if wanted and isinstance(limit, int) and 0 < limit < wanted:
+                message = f"`{model.name}` has {limit} positions, fewer than this many tokens"
+                help = f"max_length={limit}, or a model with more positions"
+                collector.add("B320", message, data.place("max_length"), help=help)
+
+
+def check_teachers(recipe: Recipe, collector: Collector) -> None:
+    """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
+    for model in recipe.teachers:
+        source = model.source
+        if isinstance(source, Hf) and (source.name is None or not source.pretrained):
+            message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
+            help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
+            collector.add("W302", message, model.span, help=help)
+
+
+def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """A metric that decides which model is best must exist in every stage that it is asked of."""
+    student = recipe.student.name
+    for stage in recipe.stages:
+        metric = stage.train.metric_for_best_model
+        if metric is None:
+            continue
+        tasks = {task.name: task_label_type(recipe, task.name, task.loss, student) for task in stage.tasks}
+        try:
+            validate_metric(metric, tasks)
+        except SourceFault as fault:
+            collector.add(fault.code, fault.message, recipe.train_span, help=fault.help or "name another metric")
+
+
+def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> str:
+    """The type of the labels that a task's student is scored on: those of the data that its loss reads first."""
+    from brewgraph.recipe.recipe import data_of
+
+    data = data_of(loss)
+    return recipe.data[data[0]].source.label_type if data else ""
+
+
+def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """Labels must lie inside the classes of every model whose logits they are compared with, in the same order; so must
+    the classes of two models whose logits are compared."""
+
+    def labels(x: v.Value) -> tuple[str, tuple[str, ...]]:
+        take = next((t for t in v.walk(x) if isinstance(t, v.Take) and t.kind == "logits"), None)
+        known = facts(recipe.models[take.model]) if take is not None else None
+        if take is None or known is None:
+            return "", ()
+        return take.model, known.head_labels(take.feature.head)
+
+    for x in _applications(recipe):
+        (one, ones), (other, others) = labels(x.source), labels(x.target)
+        if ones != others and set(ones) == set(others):
+            message = f"the classes of `{one}` stand in another order than those of `{other}`"
+            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: labels=[…] sets an order"
+            collector.add("B324", message, x.span, help=help)
+        column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
+        classes = facts.classes.get(column.data, ()) if column is not None else ()
+        if not classes or not others:
+            continue
+        if len(classes) > len(others):
+            message = f"the data has {len(classes)} classes, `{other}` only {len(others)}"
+            help = f"the data's are {', '.join(classes[:12])}; give the model as many: labels=[…]"
+            collector.add("B323", message, x.span, help=help)
+        elif others != classes and set(others) == set(classes):
+            message = f"the classes of the data stand in another order than those of `{other}`"
+            help = f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: use one order"
+            collector.add("B324", message, x.span, help=help)
+
+
+def _applications(recipe: Recipe) -> list[v.Apply]:
+    found: dict[int, v.Apply] = {}
+    for value in recipe.values():
+        found.update({id(x): x for x in v.walk(value) if isinstance(x, v.Apply)})
+    return list(found.values())
+
+
+def has_open_lists(recipe: Recipe) -> bool:
+    """Whether a list's length waits for a model that cannot be reached."""
+
+    def is_open(x: Any) -> bool:
+        if isinstance(x, v.Group):
+            return x.items is None or any(is_open(i) for i in x.items)
+        return isinstance(x, v.Value) and any(isinstance(p, v.Combine) and not p.operands for p in v.walk(x))
+
+    return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))
+
+
+def classes_by_data(classes: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of the first data set that has any."""
+    return next((c for c in classes.values() if c), ())

@@ -1,0 +1,198 @@
+"""Functions that go across lists (`sum`, `mean`, `max`, `softmax`), and those on one tensor (`stop`, `words`, means)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from brewgraph.diagnostics import listing, suggest
+from brewgraph.recipe.axes import axis_named
+from brewgraph.recipe.describe import as_value, describe, is_number
+from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves
+from brewgraph.source import Span
+from brewgraph.syntax import tree as t
+
+ACROSS = ("sum", "mean", "max", "softmax")
+"""Functions across a list."""
+
+ALONE = {
+    "stop": "a value without its gradient: `stop(x)`",
+    "words": "one value per word, its first token's: `words(bert.hidden[4])`",
+    "token_mean": "the mean over the tokens of each example: `token_mean(bert.hidden[4])`",
+    "batch_mean": 'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
+}
+"""Functions of one value, with what they are for."""
+
+NO_NUMBERS = ("labels", "temperature")
+
+
+def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> Any:
+    """`sum(x)`, `softmax(x, over=teachers)`: across all axes of a list, or across the one that is named."""
+    over: str | None = None
+    given: list[t.Argument] = []
+    for argument in call.arguments:
+        if argument.name is None and argument.key is None:
+            given.append(argument)
+        elif argument.name == "over" and isinstance(argument.value, t.Name):
+            over = argument.value.id
+        else:
+            place = argument.name_span or argument.span
+            help = "`over=` names the `let` of a list: `sum(x, over=teachers)`"
+            return e.fault("B120", f"`{name}` takes a list, and `over=`", place, help=help)
+    if len(given) != 1:
+        return e.fault("B209", f"`{name}` takes one list", call.span, help=f"write `{name}([a, b])`")
+    value = e.evaluate(given[0].value, side)
+    if value is FAULT:
+        return FAULT
+    if value == () or (isinstance(value, Group) and value.items == ()):
+        return e.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
+    if isinstance(value, tuple) and all(map(is_number, value)) and name in ("sum", "mean", "max"):
+        return max(value) if name == "max" else sum(value) / (len(value) if name == "mean" else 1)
+    if isinstance(value, tuple):
+        value = Group(value, span=given[0].span)
+    if not isinstance(value, Group):
+        message = f"`{name}` goes across a list, and this is {describe(value)}"
+        return e.fault("B211", message, call.span, help=_help(name, value))
+    if value.items is None:
+        return Combine(value.kind, _operator(name), (), span=call.span)
+    if over is not None:
+        depth = axis_named(value, over)
+        if depth is None:
+            names = [axis.name for axis in value.axes if axis.name]
+            help = suggest(over, names) or (f"it runs over {listing(names)}" if names else "name the list by a `let`")
+            return e.fault("B211", f"this list does not run over `{over}`", call.span, help=help)
+        return _along(value, depth, lambda group: _outermost(e, name, group, call.span))
+    return _gather(e, name, value, call.span)
+
+
+def _operator(name: str) -> str:
+    return "+" if name == "sum" else name
+
+
+def _help(name: str, value: Any) -> str:
+    if isinstance(value, Row):
+        return f"pick layers: `{value.take.span.text}[:]`"
+    if not isinstance(value, Value):
+        return f"write `{name}([a, b])`"
+    if value.kind == "loss":
+        return "leave it out: an operation already gives one number"
+    if value.kind == "values":
+        return "over the examples of a batch: `batch_mean(…)`"
+    if name == "softmax":
+        return "over the classes of logits: `probabilities(…)`"
+    if name == "mean" and value.kind == "hidden":
+        return "over the tokens of an example: `token_mean(…)`"
+    return "an operation reduces its tensors: `mse(teacher.… -> student.…)`"
+
+
+def _along(group: Group, depth: int, function: Callable[[Group], Any]) -> Any:
+    """Apply to the lists that lie `depth` levels inside; what stood outside them stays a list."""
+    return function(group) if depth == 0 else group.map(lambda inner: _along(inner, depth - 1, function))
+
+
+def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Any:
+    """Across everything that a list holds, of whatever depth."""
+    if name == "softmax":
+        return _softmax(e, group, place)
+    found = [as_value(item, place) or item for item in leaves(group)]
+    items = tuple(item for item in found if isinstance(item, Value))
+    if fault := _mixed(e, name, found, items, place):
+        return fault
+    if len(items) == 1:
+        return items[0]
+    return Combine(_summable(items[0].kind), _operator(name), items, span=place)
+
+
+def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Any:
+    """Across the outer list alone, for each member of the lists inside it."""
+    first = next(iter(group))
+    if not isinstance(first, Group):
+        return _gather(e, name, group, place)
+    results = [
+        _outermost(e, name, replace(group, items=column), place)
+        for column in zip(*(m.items or () for m in group), strict=True)
+    ]
+    if FAULT in results:
+        return FAULT
+    if name != "softmax":
+        return replace(first, items=tuple(results))
+    rows = zip(*(r.items for r in results), strict=True)
+    return replace(group, items=tuple(replace(first, items=tuple(row)) for row in rows))
+
+
+def _mixed(e: Evaluator, name: str, found: list[Any], items: tuple[Value, ...], place: Span) -> Any:
+    """The fault of a list whose members cannot be joined; None where they can."""
+    if len(items) < len(found) or len({_summable(i.kind) for i in items}) > 1:
+        listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
+        message = f"`{name}` needs a list of values of one kind, and this holds {listed}"
+        return e.fault("B202", message, place, help="add up losses with losses, features with features")
+    if any(i.kind in NO_NUMBERS for i in items):
+        help = "compare them: `ce(data.labels -> model.logits)`"
+        return e.fault("B202", "labels are no numbers to compute with", place, help=help)
+    return None
+
+
+def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
+    """A list of shares that add up to one, where the list's members stood."""
+    members = [as_value(item, place) or item for item in group]
+    if any(isinstance(m, Group) for m in members):
+        help = "name the axis: `softmax(x, over=teachers)`"
+        return e.fault("B211", "a softmax goes across one axis, and this list has several", place, help=help)
+    items = tuple(m for m in members if isinstance(m, Value))
+    if fault := _mixed(e, "softmax", members, items, place):
+        return fault
+    kind = _summable(items[0].kind)
+    shares = tuple(Combine(kind, "softmax", items, position, span=place) for position in range(len(items)))
+    return replace(group, items=shares, span=place)
+
+
+def _summable(kind: str) -> str:
+    return "schedule" if kind == "number" else kind
+
+
+# ── one value ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Any:
+    """`stop(x)`, `words(x)`, `token_mean(x)`, `batch_mean(x)`; on a list, of each member."""
+    if len(call.arguments) != 1 or call.arguments[0].name or call.arguments[0].key:
+        return e.fault("B209", f"`{name}` takes one value", call.span, help=ALONE[name])
+    value = e.evaluate(call.arguments[0].value, side)
+
+    def apply(x: Any) -> Any:
+        if x is FAULT:
+            return FAULT
+        if isinstance(x, Group):
+            return x.map(apply)
+        if isinstance(x, Row):
+            help = f"pick layers: `{x.take.span.text}[0]`"
+            return e.fault("B202", f"`{x.take.feature.name}` is one value per layer", x.take.span, help=help)
+        if isinstance(x, Bundle):
+            items = tuple(apply(i) for i in x.items)
+            return FAULT if FAULT in items else replace(x, items=items)
+        result = _kind(name, x) if isinstance(x, Value) else None
+        if result is None:
+            message = f"`{name}` does not take {describe(x)}"
+            return e.fault("B202", message, call.span, help=_remedy(name, x))
+        return Transform(result, name, (x,), span=call.span)
+
+    return apply(value)
+
+
+def _kind(name: str, x: Value) -> str | None:
+    """The kind of the result; None where the function does not take this kind."""
+    if name == "stop":
+        return x.kind if x.kind not in ("labels", "targets", "number", "schedule", "temperature") else None
+    if name == "words":
+        return x.kind if x.kind in ("hidden", "logits", "tensor", "labels") else None
+    if name == "token_mean":
+        return {"hidden": "vector", "values": "values", "tensor": "vector"}.get(x.kind)
+    return "loss" if x.kind == "values" else None
+
+
+def _remedy(name: str, x: Any) -> str:
+    if name == "batch_mean" and isinstance(x, Value) and x.kind == "loss":
+        return 'a loss is a mean already; `reduce="none"` keeps one number per example'
+    return ALONE[name]

@@ -1,0 +1,293 @@
+"""Calls of operations: a match and options, over pairs and lists; and of transforms, from values to a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from brewgraph.diagnostics import listing, suggest
+from brewgraph.ops import Operation, Transform
+from brewgraph.recipe import values as v
+from brewgraph.recipe.arithmetic import is_positive
+from brewgraph.recipe.axes import pair
+from brewgraph.recipe.describe import as_value, describe, is_number
+from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
+from brewgraph.source import Span
+from brewgraph.syntax import tree as t
+
+MASKS = ("none", "tokens", "pairs", "labels")
+NOT_COMPARED = ("number", "schedule", "loss", "values", "temperature")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """An operation with everything but its match: options, mask, and whether it reduces to one number."""
+
+    operation: Operation
+    options: Mapping[str, Any]
+    mask: str | v.Column | None
+    reduced: bool
+    span: Span
+
+
+def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: str | None) -> Any:
+    """The losses that a call gives: one, or a list where its match or its options hold lists."""
+    match: Any = None
+    options: dict[str, Any] = {}
+    mask: str | v.Column | None = None
+    reduced = True
+    known = {option.name for option in operation.options}
+    seen: set[str] = set()
+    for argument in call.arguments:
+        name, place = argument.name, argument.name_span or argument.span
+        if name is not None and name in seen:
+            return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
+        seen.add(name or "")
+        if name is None and argument.key is None and match is None:
+            match = e.evaluate(argument.value, side)
+            if match is not FAULT and not isinstance(match, Match):
+                help = f"write `{operation.name}(teacher.… -> student.…)`: from the teacher, to the student"
+                message = f"`{operation.name}` compares the two sides of an arrow"
+                return e.fault("B209", message, argument.span, help=help)
+        elif name == "mask":
+            found = _mask(e, argument)
+            if found is None:
+                return FAULT
+            mask = found
+        elif name == "reduce":
+            if not _is_reduce(argument.value):
+                help = '`reduce="none"` gives one number per example or token; left out, their mean'
+                return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
+            reduced = False
+        elif name in known:
+            options[name or ""] = _option(e, operation, argument, side)
+        else:
+            what = f"no option `{name}`" if name else "only one match"
+            help = suggest(name or "", known | {"mask", "reduce"})
+            help = help or f"it takes {listing(['a -> b', *sorted(known), 'mask', 'reduce'])}"
+            return e.fault("B120", f"`{operation.name}` takes {what}", place, help=help)
+    if match is None:
+        help = f"write `{operation.name}(teacher.… -> student.…)`"
+        return e.fault("B209", f"`{operation.name}` needs a match", call.span, help=help)
+    if match is FAULT or FAULT in options.values():
+        return FAULT
+    if not reduced and set(operation.takes.values()) == {"batch"}:
+        help = "leave `reduce` out: what it gives is one number already"
+        return e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
+    return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
+
+
+def _is_reduce(x: t.Expression) -> bool:
+    return (isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _option(e: Evaluator, operation: Operation | Transform, argument: t.Argument, side: str | None) -> Any:
+    """The value of a keyword argument: a number, a schedule, a word, or a list of them."""
+    name, x = argument.name or "", argument.value
+    option = next(o for o in operation.options if o.name == name)
+    if isinstance(option.default, str):
+        return _word(e, option.default, name, x, option.text)
+    value, place = e.evaluate(x, side), x.span
+    if value is FAULT:
+        return FAULT
+    if isinstance(value, tuple):
+        value = Group(value, span=place)
+    if isinstance(value, Group) and value.items == ():
+        return e.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
+    for single in v.leaves(value) if isinstance(value, Group) else (value,):
+        own = isinstance(single, v.Temperature) and name == "T"
+        if not (own or is_number(single) or (isinstance(single, Value) and single.kind in ("number", "schedule"))):
+            help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
+            message = f"`{name}` is a number or a schedule, and this is {describe(single)}"
+            return e.fault("B202", message, place, help=help)
+        if name == "T" and not own and not is_positive(single):
+            return e.fault("B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are")
+    return value
+
+
+def _word(e: Evaluator, default: str, name: str, x: t.Expression, text: str) -> Any:
+    """An option that is a word: bare or as a string."""
+    if isinstance(x, t.String | t.Name):
+        return x.value if isinstance(x, t.String) else x.id
+    return e.fault("B202", f"`{name}` is a word", x.span, help=f"{text}; left out, {default}")
+
+
+def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
+    x = argument.value
+    word = x.id if isinstance(x, t.Name) else ""
+    if isinstance(x, t.Constant) and x.value is None:
+        word = "none"
+    if word in MASKS:
+        return word
+    if isinstance(x, t.Attribute):
+        value = e.evaluate(x)
+        if isinstance(value, v.Column) or value is FAULT:
+            return value if isinstance(value, v.Column) else None
+    help = suggest(word, MASKS) or f"it is one of {listing(MASKS)}, or a column of the data"
+    e.fault("B122", "there is no such mask", x.span, help=help)
+    return None
+
+
+def _over_options(e: Evaluator, call: _Call, match: Match) -> Any:
+    """The operation for each member of lists among its options, then for each pair of its match."""
+    for name, value in call.options.items():
+        if not isinstance(value, Group):
+            continue
+        rest = {k: x for k, x in call.options.items() if k != name}
+        if value.items is None:
+            return Group(None, span=call.span, kind="loss")
+
+        def with_option(m: Match, x: Any, name: str = name, rest: dict[str, Any] = rest) -> Any:
+            if isinstance(m, Group) or isinstance(x, Group):
+                return pair(m, x, call.span, e.fault, with_option, "loss")
+            return _over_options(e, replace(call, options={**rest, name: x}), m)
+
+        matches = _pairs(e, call, match)
+        if matches is FAULT:
+            return FAULT
+        if isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1:
+            if value.axis.kind == "list" and len(value.items) != len(matches.items):
+                message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
+                help = f"give one `{name}` for each pair, or a single one"
+                return e.fault("B201", message, value.span, help=help)
+        return pair(matches, value, call.span, e.fault, with_option, "loss")
+    return _over_pairs(e, call, match.source, match.target, match.span)
+
+
+def _pairs(e: Evaluator, call: _Call, match: Match) -> Any:
+    """The match as one, or a list of matches of single values."""
+
+    def join(a: Any, b: Any) -> Any:
+        if isinstance(a, Group) or isinstance(b, Group):
+            return pair(a, b, call.span, e.fault, join, arrow=True)
+        return Match(a, b, span=match.span)
+
+    return join(match.source, match.target)
+
+
+def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
+    if call.operation.takes_rows:
+        sides = [_as_row(side) for side in (source, target)]
+        if all(isinstance(side, Bundle) for side in sides):
+            return _apply(e, call, *sides, place)
+
+    def apply(a: Any, b: Any) -> Any:
+        if isinstance(a, Group) or isinstance(b, Group):
+            kind = "loss" if call.reduced else "values"
+            return pair(a, b, call.span, e.fault, apply, kind, arrow=True)
+        return _apply(e, call, a, b, place)
+
+    return apply(source, target)
+
+
+def _as_row(side: Any) -> Any:
+    """A list of features of one kind as one argument, for operations that take a whole row."""
+    if isinstance(side, Group) and side.items and all(isinstance(x, Value) for x in side.items):
+        kinds = {x.kind for x in side.items}
+        return Bundle(f"{kinds.pop()}...", side.items, span=side.span) if len(kinds) == 1 else side
+    return side
+
+
+def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
+    operation = call.operation
+    for side in (source, target):
+        if isinstance(side, Row):
+            help = f"pick layers: `{side.take.span.text}[0]`, or all of them: `{side.take.span.text}[:]`"
+            message = f"`{side.take.feature.name}` is one value per layer"
+            return e.fault("B202", message, side.take.span, help=help)
+        if not isinstance(side, Value) or side.kind in NOT_COMPARED:
+            where = side.span if isinstance(side, Value) else place
+            message = f"`{operation.name}` compares features, and this is {describe(side)}"
+            return e.fault("B202", message, where, help=f"it takes {takes(operation)}")
+    open_kind = any("tensor" in side.kind for side in (source, target))
+    if not open_kind and operation.unit(source.kind, target.kind) is None:
+        reverse = operation.unit(target.kind, source.kind)
+        help = "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
+        if source.kind == "targets" and operation.name == "ce":
+            help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
+        message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
+        return e.fault("B210", message, place, help=help)
+    options = _settled(operation, call.options, call.span)
+    kind = "loss" if call.reduced else "values"
+    return v.Apply(kind, operation.name, source, target, options, call.mask, call.reduced, span=call.span)
+
+
+def _settled(
+    operation: Operation | Transform, options: Mapping[str, Any], place: Span
+) -> tuple[tuple[str, v.Option], ...]:
+    """Every option with its value, defaults filled in."""
+    settled: list[tuple[str, v.Option]] = []
+    for option in operation.options:
+        given = options.get(option.name, option.default)
+        value = given if isinstance(given, str) else as_value(given, place)
+        assert isinstance(value, v.Number | v.Scheduled | v.Combine | v.Temperature | str), option.name
+        settled.append((option.name, value))
+    return tuple(settled)
+
+
+def takes(operation: Operation) -> str:
+    """What an operation compares, in the words of a spec."""
+    return ", ".join(f"{a} -> {b}" for a, b in operation.takes)
+
+
+# ── transforms ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: str | None) -> Any:
+    """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member."""
+    given: list[Any] = []
+    options: dict[str, Any] = {}
+    known = {option.name for option in transform.options}
+    for argument in call.arguments:
+        if argument.name is None and argument.key is None:
+            given.append(e.evaluate(argument.value, side))
+        elif argument.name in options:
+            place = argument.name_span or argument.span
+            return e.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
+        elif argument.name in known:
+            options[argument.name or ""] = _option(e, transform, argument, side)
+        else:
+            place = argument.name_span or argument.span
+            help = suggest(argument.name or "", known) or f"it takes {_transforms(transform)}"
+            return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
+    if FAULT in given or FAULT in options.values():
+        return FAULT
+    wanted = len(next(iter(transform.takes)).split(", "))
+    if len(given) != wanted:
+        message = f"`{transform.name}` takes {wanted} value{'s' if wanted > 1 else ''}"
+        return e.fault("B209", message, call.span, help=f"it takes {_transforms(transform)}")
+
+    def apply(*members: Any) -> Any:
+        if any(isinstance(m, Group) for m in members):
+            if len(members) == 1:
+                return members[0].map(apply)
+            return pair(members[0], members[1], call.span, e.fault, apply)
+        return _transform(e, transform, members, options, call)
+
+    return apply(*given)
+
+
+def _transform(
+    e: Evaluator, transform: Transform, members: tuple[Any, ...], options: Mapping[str, Any], call: t.Call
+) -> Any:
+    for member in members:
+        if not isinstance(member, Value):
+            what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
+            message = f"`{transform.name}` takes {_transforms(transform)}, and this is {describe(member)}"
+            return e.fault("B202", message, call.span, help=f"pick {what}")
+    kinds = ", ".join(m.kind for m in members)
+    result = transform.takes.get(kinds)
+    if result is None and not any(m.kind == "tensor" for m in members):
+        message = f"`{transform.name}` does not take {kinds}"
+        return e.fault("B210", message, call.span, help=f"it takes {_transforms(transform)}")
+    settled = _settled(transform, options, call.span)
+    return v.Transform(result or "tensor", transform.name, members, settled, span=call.span)
+
+
+def _transforms(transform: Transform) -> str:
+    return " or ".join(transform.takes)

@@ -1,0 +1,67 @@
+"""Bodies of statements and the names in them: a spec, its tasks and stages, the specs that it imports, calls of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from brewgraph.source import Source
+from brewgraph.syntax import tree as t
+
+
+@dataclass(eq=False)
+class Scope:
+    """One body. Names that it lacks are looked up in its `parent`; values are evaluated when first asked for.
+
+    `path` is what stands before its names when they are said in full: `("warm", "ner")`; `statement` opened it. `caller` is the scope where a
+    function was called: the data in scope is that of the caller, names are those of the place of definition.
+    """
+
+    kind: Literal["spec", "task", "stage", "import", "call"]
+    path: tuple[str, ...]
+    parent: Scope | None
+    source: Source
+    caller: Scope | None = None
+    function: t.Function | None = None
+    statement: t.Task | t.Stage | t.Import | None = None
+    statements: dict[str, t.Named] = field(default_factory=dict)
+    functions: dict[str, t.Function] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    inner: dict[str, Scope] = field(default_factory=dict)
+    """Tasks, stages and imported specs by name."""
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Operations of imported Python modules, by the module's name here."""
+    trains: list[t.Train] = field(default_factory=list)
+    samples: list[t.Sample] = field(default_factory=list)
+
+    def full(self, name: str, joint: str = ".") -> str:
+        """A name of this scope as it is called from outside."""
+        return joint.join((*self.path, name))
+
+    def outward(self) -> Iterator[Scope]:
+        """This scope and those around it, from the inside."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+    def data_outward(self) -> Iterator[Scope]:
+        """Where data is looked for: as `outward`, but from a function on to where it was called."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.caller or scope.parent
+
+    def known_names(self) -> list[str]:
+        """Every name that can be said here."""
+        return list(
+            dict.fromkeys(name for scope in self.outward() for name in (*scope.values, *scope.statements, *scope.inner))
+        )
+
+    def descend(self) -> Iterator[Scope]:
+        """This scope and its tasks and stages, in the order of the text; imported specs are left out."""
+        yield self
+        for scope in self.inner.values():
+            if scope.kind != "import":
+                yield from scope.descend()

@@ -1,0 +1,241 @@
+"""Which losses are trained when: the stages of a spec, their tasks, and how the task of a step is drawn."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe.describe import as_value, describe, is_number
+from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.recipe import Sample, Stage, Task, data_of
+from brewgraph.recipe.scope import Scope
+from brewgraph.recipe.training import Written, own_settings, settle_train, stage_length
+from brewgraph.recipe.values import (
+    FAULT,
+    Combine,
+    Group,
+    ModelDeclaration,
+    Number,
+    Symbol,
+    Take,
+    Value,
+    walk,
+)
+from brewgraph.source import Source, Span
+from brewgraph.syntax import tree as t
+
+
+class Names(Protocol):
+    """What stages are made from."""
+
+    root: Scope
+    source: Source
+    collector: Collector
+    evaluator: Evaluator
+    models: dict[str, ModelDeclaration]
+
+    def inside(self, scope: Scope, frame: Span | None = None) -> Any: ...
+
+    def value_inside(self, scope: Scope, name: str, place: Span) -> Any: ...
+
+
+def make_stages(names: Names, outer: Written) -> tuple[Stage, ...] | None:
+    """The stages in their order, one without a name where the spec has none; None where something is at fault.
+
+    `outer` receives what the outer `train` says, which each stage overrides key by key.
+    """
+    root = names.root
+    with names.inside(root):
+        outer.update(own_settings(root.trains, names.evaluator, root.known_names()))
+    scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
+    made = [_stage(names, scope, outer) for scope in scopes or [root]]
+    return tuple(stage for stage in made if stage is not None) if all(made) else None
+
+
+def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
+    written = dict(outer)
+    statement = scope.statement
+    if isinstance(statement, t.Stage):
+        with names.inside(scope):
+            own = own_settings(scope.trains, names.evaluator, scope.known_names())
+            length = stage_length(statement, own, names.evaluator)
+        if length:
+            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
+        elif "epochs" in own or "steps" in own:
+            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
+        written |= {**own, **length}
+    place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(names.source, 0, 0)
+    train = settle_train(written, place, names.collector)
+    freeze = written["freeze"][0] if "freeze" in written else ()
+    reports = written["report"][0] if "report" in written else {}
+    tasks = _tasks(names, scope, reports)
+    sample = _sample(names, scope, [task.name for task in tasks]) if tasks else None
+    if train is None or not tasks or (sample is None and len(tasks) > 1):
+        return None
+    name = scope.path[-1] if scope.kind == "stage" else ""
+    return Stage(name, tasks, sample, train, freeze, span=statement.name_span if statement else place)
+
+
+# ── tasks and their losses ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tasks(names: Names, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
+    """A body's tasks; without any, its loss; a stage with neither takes what stands outside. Empty where at fault."""
+    own = [inner for inner in scope.inner.values() if inner.kind == "task"]
+    if own and "loss" in scope.statements:
+        loss = scope.statements["loss"]
+        first = own[0].statement
+        labels = (Label(first.name_span, "a task"),) if first is not None else ()
+        help = "move the loss into the tasks"
+        message = "a loss and tasks stand side by side: which is trained?"
+        names.collector.add("B115", message, loss.name_span, labels=labels, help=help)
+        return ()
+    if own:
+        made = [_task(names, inner, inner.path[-1], reports) for inner in own]
+        return tuple(task for task in made if task is not None) if all(made) else ()
+    if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
+        return _tasks(names, scope.parent, reports)
+    task = _task(names, scope, "", reports)
+    return (task,) if task is not None else ()
+
+
+def _task(names: Names, scope: Scope, name: str, reports: dict[str, Value]) -> Task | None:
+    home = next((s for s in scope.outward() if "loss" in s.statements), None)
+    if home is None:
+        where = scope.statement.name_span if scope.statement is not None else _end(names.source)
+        message = f"nothing is trained{f' in `{name}`' if name else ''}: there is no `loss`"
+        names.collector.add("B107", message, where, help="add `loss = …`, the sum of the terms")
+        return None
+    place = home.statements["loss"].name_span
+    loss = _loss(names, home.values.get("loss", FAULT), place)
+    if loss is None:
+        return None
+    data = data_of(loss)
+    mine = {key: value for key, value in reports.items() if set(data_of(value)) <= set(data)}
+    return Task(name, loss, data, mine, place)
+
+
+def _loss(names: Names, value: Any, place: Span) -> Value | None:
+    collector = names.collector
+    students = {m.name for m in names.models.values() if m.role == "student"}
+    if value is FAULT:
+        return None
+    if isinstance(value, Group):
+        help = "write `sum(…)` or `mean(…)` around the list"
+        collector.add("B213", "the loss is a list, not one number", place, help=help)
+    elif not isinstance(value, Value) or value.kind != "loss":
+        help = "a loss is made by an operation: `mse(teacher.… -> student.…)`"
+        if isinstance(value, Value) and value.kind == "values":
+            help = "`batch_mean(…)` makes one number of it"
+        message = f"the loss is {describe(value)}, and training lowers a sum of losses"
+        collector.add("B213", message, place, help=help)
+    elif students and not any((isinstance(x, Take) and x.model in students) or _is_open(x) for x in walk(value)):
+        help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
+        collector.add("B213", "nothing in the loss depends on the student", place, help=help)
+    else:
+        return value
+    return None
+
+
+def _is_open(x: Value) -> bool:
+    """Whether this adds up a list whose members are not known yet."""
+    return isinstance(x, Combine) and not x.operands
+
+
+def _end(source: Source) -> Span:
+    end = len(source.text.rstrip())
+    return Span(source, max(0, end - 1), end)
+
+
+# ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sample(names: Names, scope: Scope, tasks: list[str]) -> Sample | None:
+    """How tasks are drawn: as `sample` says, else in proportion to their sizes; None where it is at fault."""
+    found = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
+    if tasks == [""]:
+        if found is not None and found in scope.samples:
+            place = Span(found.span.source, found.span.start, found.span.start + len("sample"))
+            names.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
+        return None
+    if found is None:
+        return Sample(Symbol("number", "size", span=Span(scope.source, 0, 0)))
+    e = names.evaluator
+    listed = _task_names(e, found.tasks, tasks)
+    if listed is None:
+        return None
+    missing = [task for task in tasks if task not in listed]
+    if missing:
+        message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
+        e.fault("B116", message, found.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
+        return None
+    order, floor = _options(e, found, tasks)
+    law = _law(names, scope, found)
+    if law is None or order is None or floor is None:
+        return None
+    return Sample(law, order, floor)
+
+
+def _home(scope: Scope) -> Scope:
+    """The body whose tasks a stage runs: its own, or those outside."""
+    own = any(inner.kind == "task" for inner in scope.inner.values())
+    return scope if own or scope.parent is None else scope.parent
+
+
+def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
+    """The tasks that a list names, as bare words."""
+    items = x.items if isinstance(x, t.List) else (x,)
+    for item in items:
+        word = item.id if isinstance(item, t.Name) else ""
+        if word not in tasks:
+            help = suggest(word, tasks) or f"the tasks are {listing(tasks)}"
+            e.fault("B116", f"there is no task `{item.span.text}` here", item.span, help=help)
+            return None
+    return tuple(item.id for item in items if isinstance(item, t.Name))
+
+
+def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:
+    order: tuple[str, ...] | None = ()
+    floor: float | None = 0.0
+    for option in sample.options:
+        if option.name == "order":
+            order = _task_names(e, option.value, tasks)
+        elif option.name == "floor":
+            value = e.evaluate(option.value)
+            if not is_number(value) or not 0 <= value <= 1 / len(tasks):
+                help = f"with {len(tasks)} tasks a share from 0 to {1 / len(tasks):g}"
+                e.fault("B116", "`floor` is the smallest share of a task", option.value.span, help=help)
+                floor = None
+            else:
+                floor = float(value)
+        else:
+            help = "`order=[ner, qa, qa]` gives the order, `floor=0.1` the smallest share of a task"
+            e.fault("B120", f"`sample` has no option `{option.name}`", option.name_span or option.span, help=help)
+            order = None
+    if order and sample.law is not None:
+        help = "leave one of them out"
+        e.fault("B116", "an order leaves nothing to draw", sample.law.span, help=help)
+        return None, floor
+    if order and set(order) != set(tasks):
+        lost = [task for task in tasks if task not in order]
+        e.fault("B116", f"{listing(lost)} never comes up in this order", sample.span, help="name every task")
+        return None, floor
+    return order, floor
+
+
+def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
+    """The weight of a task as an expression of `size` (its training examples) and `batches`."""
+    place = sample.law.span if sample.law is not None else sample.span
+    if sample.law is None:
+        return Number("number", 1.0, span=place)
+    known = {word: Symbol("number", word, span=place) for word in ("size", "batches")}
+    with names.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
+        value = names.evaluator.evaluate(sample.law)
+    if value is FAULT:
+        return None
+    law = as_value(value, place)
+    if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
+        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; left out, all tasks are drawn alike"
+        names.evaluator.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
+        return None
+    return law

@@ -1,0 +1,95 @@
+"""Forwards of models inside a program: what of a batch each one gets, and what is taken from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brewgraph.diagnostics import RunError, listing
+from brewgraph.graph import nodes as n
+from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture import Capture
+from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.recipe.features import Feature
+
+Batch = Mapping[str, Any]
+NOT_INPUTS = frozenset({"labels", "index", "start", "end", "words", "offsets", "weights"})
+"""What a batch carries beside a model's inputs."""
+
+
+@dataclass
+class Step:
+    """What the calls of one forward share: the batch, the values so far, progress, and what losses are divided by."""
+
+    batch: Batch
+    slots: list[Any]
+    progress: float
+    counts: Tensor | None
+    horizon: Horizon
+
+
+Instruction = Callable[[Step], None]
+
+
+def base_of(batch: Batch, data: str) -> Batch:
+    """A data set's part of a batch: under its name where there are several, else the batch itself."""
+    own = batch.get(data)
+    return own if isinstance(own, Mapping) else batch
+
+
+def forward_instruction(
+    forward: n.Forward,
+    model: nn.Module,
+    capture: Capture,
+    source: int,
+    tapped: Mapping[int, Feature],
+    data: str,
+) -> Instruction:
+    """The call of a model on its encoding, with exactly the tensors that its forward names."""
+    names, rest, required = accepted(model)
+    main = getattr(trunk_of(model), "main_input_name", None)
+    if main in names:
+        required |= {main}  # transformers gives it a default, and then fails in words of its own
+    trainable = forward.role == "student"
+    name, columns = forward.model, forward.columns
+    heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
+    extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
+
+    def run_forward(step: Step) -> None:
+        encoding = step.slots[source]
+        given = {
+            key: value
+            for key, value in encoding.items()
+            if (key in names or rest) and key not in NOT_INPUTS and isinstance(value, Tensor)
+        }
+        for argument, column in columns:
+            base = base_of(step.batch, data)
+            if column not in base:
+                raise RunError(f"`{name}` gets `{argument}` from `{column}`, and the batch has {listing(base)}")
+            given[argument] = base[column]
+        missing = required - given.keys() - ({main} if "inputs_embeds" in given else set())
+        if missing:
+            raise RunError(
+                f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
+            )
+        with capture.armed(), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+            output = model(**given, **extra)
+        values = capture.collect(output)
+        for slot, feature in tapped.items():
+            step.slots[slot] = values[feature]
+
+    return run_forward
+
+
+def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
+    """Names that a model's forward takes, whether it takes any other (and names none), and those it needs."""
+    found = inspect.signature(trunk_of(model).forward).parameters.values()
+    names = frozenset(p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    rest = any(p.kind is p.VAR_KEYWORD for p in found) and not names
+    required = frozenset(p.name for p in found if p.name in names and p.default is p.empty)
+    return names, rest, required
