@@ -21,7 +21,8 @@ class Feature:
 
     Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` that of the
     module, `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
-    `call` which of its calls where a shared module runs several times.
+    `call` which of its calls where a shared module runs several times. `head` is the head that gives a result, where
+    the model has several; a tap's path is then relative to that head.
     """
 
     name: str
@@ -30,12 +31,14 @@ class Feature:
     input: bool = False
     item: int | None = None
     call: int = 0
+    head: str | None = None
 
     def __str__(self) -> str:
+        prefix = f"{self.head}." if self.head else ""
         if self.name != "tap":
-            return self.name if self.index is None else f"{self.name}[{self.index}]"
+            return prefix + (self.name if self.index is None else f"{self.name}[{self.index}]")
         side = "input " if self.input else ""
-        return f'@ {side}"{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
+        return f'@ {side}"{prefix}{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
 
 
 class ModelFacts(Protocol):
