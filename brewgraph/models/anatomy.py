@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils.output_capturing import OutputRecorder
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.recipe.features import ROWS, Feature
 
 RESULTS = {"logits": "logits", "start": "start_logits", "end": "end_logits"}
@@ -38,7 +39,7 @@ class Site:
     module at `path`; `input` and `output` of that module (`item` picks from a tuple); `recorded`, its output with
     `item` applied only where the output is a tuple, as transformers' own recorders do; `attention`, the value `field`
     (query, key, value, scores, attention) of the attention function that the module calls. `call` counts the module's
-    calls in one forward from 0.
+    calls in one forward from 0. The `path` of a result is the head that gives it (empty where the model has no heads).
     """
 
     kind: Literal["result", "field", "input", "output", "recorded", "attention"]
@@ -55,7 +56,8 @@ class Anatomy:
     `base` is the path of the base model (empty where the model is its own), `hidden` and `attention` the sites of the
     rows, `layer_paths` the layer modules in the order of the forward, each once (empty where the class records none),
     `backend` whether attention runs through transformers' attention interface, `lacking` the reason for each feature
-    that the model does not offer, `modules` every module's path in the model's order with whether it can be called.
+    that the model does not offer, `modules` every module's path in the model's order with whether it can be called,
+    `heads` the names of its heads where it has several on one trunk.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Anatomy:
     backend: bool
     lacking: Mapping[str, str]
     modules: Mapping[str, bool]
+    heads: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Anatomy:
@@ -77,9 +80,10 @@ class Anatomy:
             if path
         }
         base, rows = "", _Rows(lacking=dict.fromkeys((*ROWS, "pooled"), "it is no transformers model"))
-        if isinstance(model, PreTrainedModel):
-            base, rows = names[id(model.base_model)], _rows(model, names)
-            if getattr(model.base_model, "pooler", None) is None:
+        trunk = trunk_of(model)
+        if isinstance(trunk, PreTrainedModel):
+            base, rows = names[id(trunk.base_model)], _rows(trunk, names)
+            if getattr(trunk.base_model, "pooler", None) is None:
                 rows.lacking["pooled"] = "its base model has no pooler"
         lacking = dict(rows.lacking)
         if rows.attention and not rows.backend:
@@ -96,6 +100,7 @@ class Anatomy:
             backend=rows.backend,
             lacking=MappingProxyType(lacking),
             modules=MappingProxyType(modules),
+            heads=tuple(model.heads) if isinstance(model, HeadedModel) else (),
         )
 
     @property
@@ -114,11 +119,15 @@ class Anatomy:
 
     def site(self, feature: Feature) -> Site:
         """Where a feature is met. SourceFault B301 to B304 where the model has no such place."""
+        if feature.head is not None and feature.head not in self.heads:
+            raise self._no_head(f"{self.name} has no head `{feature.head}`")
         if feature.name == "tap":
-            path = self.resolve(cast(str, feature.path))
+            path = self.resolve(cast(str, feature.path), feature.head)
             return Site("input" if feature.input else "output", path, item=feature.item, call=feature.call)
         if feature.name in RESULTS:
-            return Site("result", field=RESULTS[feature.name])
+            if self.heads and feature.head is None:
+                raise self._no_head(f"`{feature.name}` is given by a head, and {self.name} has {len(self.heads)}")
+            return Site("result", feature.head or "", field=RESULTS[feature.name])
         if feature.name == "pooled":
             self._require("pooled")
             return Site("field", self.base, "pooler_output")
@@ -135,17 +144,17 @@ class Anatomy:
         site = row[index]
         return replace(site, field=feature.name) if site.kind == "attention" else site
 
-    def resolve(self, path: str) -> str:
-        """The full path of a module, given in full or from below the base model.
+    def resolve(self, path: str, head: str | None = None) -> str:
+        """The full path of a module, given in full, from below the base model, or from below a head.
 
         Raises SourceFault B301 where there is no such module, B302 where it is a container that never runs.
         """
-        for full in (path, f"{self.base}.{path}"):
+        for full in (f"{head}.{path}",) if head else (path, f"{self.base}.{path}"):
             if full in self.modules:
                 if self.modules[full]:
                     return full
                 raise self._container(full)
-        raise self._missing(path)
+        raise self._missing(f"{head}.{path}" if head else path)
 
     def paths(self, pattern: str) -> tuple[str, ...]:
         """The modules that a pattern stands for, in the model's order; `*` stays within one segment of the path.
@@ -176,6 +185,11 @@ class Anatomy:
                 f"{self.name} has no `{name}`: {self.lacking[name]}",
                 help=f'{others}any module can be tapped by its path: `tap t = model @ "path"`',
             )
+
+    def _no_head(self, message: str) -> SourceFault:
+        if not self.heads:
+            return SourceFault("B304", message, help="leave it out: the model is one with a single head, or none")
+        return SourceFault("B304", message, help=f"say which: it has the heads {listing(self.heads)}")
 
     def _children(self, prefix: str) -> list[str]:
         depth = prefix.count(".") + 1 if prefix else 0

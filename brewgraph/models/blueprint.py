@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from brewgraph.diagnostics import SourceFault, suggest
+from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
+from brewgraph.models.heads import PROBLEM_TYPES, Head
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import Hf, Layers
+from brewgraph.recipe.sources import Hf, Layers, Lora
 
 AUTO_CLASSES = {
     "features": "AutoModel",
@@ -61,7 +63,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A model before it is built. `checkpoint` is where its weights are, None for random ones."""
+    """A model before it is built. `checkpoint` is where its weights are, None for random ones.
+
+    With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is what
+    is trained instead of the trunk.
+    """
 
     auto_class: str
     config: PreTrainedConfig
@@ -69,6 +75,8 @@ class Blueprint:
     checkpoint: str | None = None
     revision: str | None = None
     init: Layers | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    adapter: Lora | None = None
 
     @property
     def model_class(self) -> Any:
@@ -81,7 +89,7 @@ class Blueprint:
             "AutoModelForMaskedLM",
             "AutoModelForCausalLM",
             "AutoModelForQuestionAnswering",
-        ):
+        ) or self.config.problem_type == "regression":
             return ()
         return tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
 
@@ -101,31 +109,102 @@ def blueprint(
     features: Collection[Feature],
     classes: Sequence[str],
     inherited: Tokens | None,
+    label_types: Collection[str] = (),
+    heads: Mapping[str, Head] | None = None,
 ) -> Blueprint:
-    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, if any."""
-    auto_class = AUTO_CLASSES[source.task or task_of(features)]
+    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, if any.
+
+    `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student that
+    has several.
+    """
+    made = _blueprint(source, role, folder, features, classes, inherited, label_types, bool(heads))
+    return replace(made, heads=dict(heads or {}), adapter=source.adapter)
+
+
+def _blueprint(
+    source: Hf,
+    role: str,
+    folder: Path,
+    features: Collection[Feature],
+    classes: Sequence[str],
+    inherited: Tokens | None,
+    label_types: Collection[str],
+    headed: bool,
+) -> Blueprint:
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
+        if source.adapter is not None and source.init is None:
+            raise SourceFault(
+                "B329",
+                "an adapter would stand beside random weights that nothing trains",
+                field="adapter",
+                help="name a model with weights: hf(\"folder\", adapter=…), or leave the adapter out",
+            )
+        auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = _named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or _VOCABULARY)
         config = _config_from_scratch(source, tokens)
-        return Blueprint(auto_class, _label(config, labels, auto_class), tokens, init=source.init)
+        config = _solve(_label(config, labels, auto_class), role, auto_class, label_types)
+        return Blueprint(auto_class, config, tokens, init=source.init)
     name = local(source.name, folder)
     config = _config_of(name, source)
+    task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
+    auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
     tokens = _named_tokens(source, folder) or Tokens(name, source.revision)
     for key, value in source.config.items():
         setattr(config, key, value)
-    if labels and auto_class.endswith("SequenceClassification") and _needs_labels(source, config, labels):
+    if labels and _has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
+    config = _solve(config, role, auto_class, label_types)
     return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
 
 
-def task_of(features: Collection[Feature]) -> str:
-    """The head that a model needs for what is taken from it."""
+TASKS = {
+    "class": "sequence-classification",
+    "classes": "sequence-classification",
+    "value": "sequence-classification",
+    "tags": "token-classification",
+    "spans": "question-answering",
+    "next": "causal-lm",
+    "masked": "masked-lm",
+}
+"""The head that each type of label is learned by."""
+
+_ARCHITECTURES = {
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForQuestionAnsweringSimple": "question-answering",
+    "ForMaskedLM": "masked-lm",
+    "WithLMHeadModel": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+}
+"""How the class names in a checkpoint's configuration end, and the head that this tells of."""
+
+
+def task_of(
+    features: Collection[Feature], label_types: Collection[str] = (), architectures: Collection[str] = ()
+) -> str:
+    """The head that a model needs for what is taken from it.
+
+    Where nothing of a head is taken, none. Else the labels tell that it is matched with, then the classes that the
+    checkpoint names as its own. SourceFault B330 where the labels ask for different heads.
+    """
     names = {f.name for f in features}
     if names & {"start", "end"}:
         return "question-answering"
-    return "sequence-classification" if "logits" in names else "features"
+    if "logits" not in names:
+        return "features"
+    tasks = {TASKS[kind]: kind for kind in sorted(label_types) if kind}
+    if len(tasks) > 1:
+        raise SourceFault(
+            "B330",
+            f"labels of the types {listing(tasks.values())} need a head each",
+            help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
+        )
+    known = (task for name in architectures for end, task in _ARCHITECTURES.items() if name.endswith(end))
+    return next(iter(tasks), None) or next(known, "sequence-classification")
 
 
 def local(name: str, folder: Path) -> str:
@@ -135,7 +214,10 @@ def local(name: str, folder: Path) -> str:
 
 
 def _named_tokens(source: Hf, folder: Path) -> Tokens | None:
-    return Tokens(local(source.tokenizer, folder)) if source.tokenizer else None
+    if source.tokenizer is None:
+        return None
+    # a revision is one of the repository that `name` is in, and says nothing about another
+    return Tokens(local(source.tokenizer, folder), source.revision if source.tokenizer == source.name else None)
 
 
 @lru_cache(maxsize=32)
@@ -215,6 +297,23 @@ def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: s
     if labels and auto_class != "AutoModel":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
+    return config
+
+
+def _has_classes(auto_class: str) -> bool:
+    return auto_class in (AUTO_CLASSES["sequence-classification"], AUTO_CLASSES["token-classification"])
+
+
+def _solve(config: PreTrainedConfig, role: str, auto_class: str, label_types: Collection[str]) -> PreTrainedConfig:
+    """Set what transformers' own losses go by: the type of problem, and the number of logits that follows from it."""
+    if auto_class == AUTO_CLASSES["question-answering"] and config.num_labels != 2:
+        config.num_labels = 2  # start and end; another number is left from a former head
+    if auto_class == AUTO_CLASSES["sequence-classification"] and role == "student":
+        problem = next((PROBLEM_TYPES[kind] for kind in label_types if kind in PROBLEM_TYPES), None)
+        if problem is not None:
+            config.problem_type = problem
+        if problem == "regression":
+            config.num_labels = 1
     return config
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models import attention
 from brewgraph.models.anatomy import Anatomy, Site
+from brewgraph.models.heads import trunk_of
 from brewgraph.recipe.features import Feature
 
 FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentions"}
@@ -48,6 +49,12 @@ class Capture:
             self.remove()
             raise
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that must run for these features, in the model's order; empty where the model has none."""
+        paths = [site.path for site in self._sites.values()]
+        return tuple(h for h in self.anatomy.heads if any(p == h or p.startswith(f"{h}.") for p in paths))
+
     @contextmanager
     def armed(self) -> Iterator[None]:
         """Catch what the forwards inside the block give; a block that raises leaves nothing behind."""
@@ -78,12 +85,16 @@ class Capture:
         """One feature of the forward that returned `output`, as `collect` gives it, without letting go."""
         site = self._sites[feature]
         if site.kind == "result":
-            found = getattr(output, site.field, None)
+            if site.path and site.path not in output.heads:
+                raise RunError(f"`{feature}`: the head `{site.path}` did not run in the forward")
+            given = output.heads[site.path] if site.path else output
+            found = getattr(given, site.field, None)
             if not isinstance(found, Tensor):
-                fields = listing(output) if isinstance(output, Mapping) else f"a {type(output).__name__}"
+                fields = listing(given) if isinstance(given, Mapping) else f"a {type(given).__name__}"
+                giver = f"the head `{site.path}`" if site.path else self.anatomy.name
                 raise SourceFault(
                     "B304",
-                    f"{self.anatomy.name} gives no `{feature.name}`: its output holds {fields}",
+                    f"{giver} gives no `{feature.name}`: its output holds {fields}",
                     help="another head gives it: set `task=` on the model",
                 )
             return found
@@ -113,9 +124,9 @@ class Capture:
                 watched.setdefault(site.path, set()).add(site.field)
         hooked = {site.path for site in sites if site.kind != "attention"}
         if watched:
-            self._undo.append(attention.borrow(model, attention.NAME))  # type: ignore[arg-type]
+            self._undo.append(attention.borrow(trunk_of(model), attention.NAME))  # type: ignore[arg-type]
         elif any(site in self.anatomy.attention for site in sites):
-            self._undo.append(attention.borrow(model, "eager"))  # type: ignore[arg-type]
+            self._undo.append(attention.borrow(trunk_of(model), "eager"))  # type: ignore[arg-type]
         for path in sorted(watched):
             probe = attention.Probe(frozenset(watched[path]), self._recording(path, wanted))
             self._undo.append(attention.watch(model.get_submodule(path), probe))

@@ -14,10 +14,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from brewgraph.diagnostics import RunError, SourceFault, suggest
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.adapters import add_adapter
 from brewgraph.models.blueprint import Blueprint
+from brewgraph.models.copying import copy_layers
+from brewgraph.models.heads import build_heads, saved_heads
 from brewgraph.recipe.sources import Python
 
 log = logging.getLogger("brewgraph")
@@ -26,36 +29,59 @@ log = logging.getLogger("brewgraph")
 def build_model(
     blueprint: Blueprint, *, seed: int, frozen: bool = False, donors: dict[str, nn.Module] | None = None
 ) -> nn.Module:
-    """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor.
+    """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor, then its
+    adapter put in.
 
     A `frozen` one is never trained, so nothing of it may begin at random that the checkpoint should have held. The
     global generators are left as they were.
     """
     with _seeded(seed), quiet_transformers():
-        if blueprint.checkpoint is not None:
-            try:
-                model, report = blueprint.model_class.from_pretrained(
-                    blueprint.checkpoint,
-                    config=blueprint.config,
-                    revision=blueprint.revision,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                )
-            except OSError as error:
-                raise SourceFault(
-                    "B315",
-                    f"no weights can be loaded from `{blueprint.checkpoint}`: {str(error).splitlines()[0]}",
-                    field="name",
-                    help="the folder needs model.safetensors, as save_pretrained writes it",
-                ) from error
-            _check_loaded(model, report, blueprint, frozen)
+        if blueprint.heads:
+
+            def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+                return _load(blueprint, auto_class, config, frozen, name)
+
+            model: Any = build_heads(blueprint.config, blueprint.heads, make)
         else:
-            model = blueprint.model_class.from_config(blueprint.config)
-    model = model.float()
-    if blueprint.init is not None:
-        copy_layers(model, (donors or {})[blueprint.init.model], blueprint.init.layers)
+            model = _load(blueprint, blueprint.model_class, blueprint.config, frozen)
+        model = model.float()
+        if blueprint.init is not None:
+            donor = (donors or {})[blueprint.init.model]
+            log.info("init: %s", copy_layers(model, donor, blueprint.init.layers))
+        if blueprint.adapter is not None:
+            add_adapter(model, blueprint.adapter)
     built: nn.Module = model
     return built
+
+
+def _load(
+    blueprint: Blueprint, auto_class: Any, config: PretrainedConfig, frozen: bool, head: str | None = None
+) -> PreTrainedModel:
+    """One transformers model; where it is one `head` of several, from that head's folder if the checkpoint has it."""
+    if blueprint.checkpoint is None:
+        fresh: PreTrainedModel = auto_class.from_config(config)
+        return fresh
+    checkpoint = blueprint.checkpoint
+    if head is not None and head in saved_heads(checkpoint):
+        checkpoint = str(Path(checkpoint) / head)
+    try:
+        model, report = auto_class.from_pretrained(
+            checkpoint,
+            config=config,
+            revision=blueprint.revision,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise SourceFault(
+            "B315",
+            f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}",
+            field="name",
+            help="the folder needs model.safetensors, as save_pretrained writes it",
+        ) from error
+    _check_loaded(model, report, blueprint, frozen)
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, frozen: bool) -> None:
@@ -71,7 +97,7 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, froz
         raise SourceFault(
             "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
         )
-    if frozen and blueprint.auto_class != "AutoModel" and names:
+    if frozen and not bare and names:
         raise SourceFault(
             "B325",
             f"`{blueprint.checkpoint}` has no trained head for this task: {names[0]} would be random in the teacher",
@@ -80,45 +106,6 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, froz
         )
     if names:
         log.info("%s: starts at random: %s", blueprint.checkpoint, ", ".join(names))
-
-
-def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> list[str]:
-    """Copy some of a donor's layers, in this order, and everything outside the layers that has the same name and shape.
-
-    Returns the names of the parameters that were copied.
-    """
-    into, source = Anatomy.of(model), Anatomy.of(donor)
-    if len(layers) != len(into.layer_paths):
-        message = f"`init` gives {len(layers)} layers to a model of {len(into.layer_paths)}"
-        raise SourceFault("B316", message, field="init", help=f"name {len(into.layer_paths)} layers")
-    count = len(source.layer_paths)
-    if any(not -count <= i < count for i in layers):
-        raise SourceFault(
-            "B303", f"`init` names a layer beyond the {count} that there are", field="init", help=f"0 to {count - 1}"
-        )
-    moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
-    theirs = donor.state_dict()
-    copied: list[str] = []
-    left: list[str] = []
-    with torch.no_grad():
-        for name, own in model.state_dict().items():
-            prefix = next((p for p in moved if name.startswith(p)), None)
-            other = moved[prefix] + name[len(prefix) :] if prefix else name
-            if other in theirs and theirs[other].shape == own.shape:
-                own.copy_(theirs[other])
-                copied.append(name)
-            elif prefix:
-                raise SourceFault(
-                    "B316",
-                    f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
-                    field="init",
-                    help="start from a model of the same architecture and width",
-                )
-            else:
-                left.append(name)
-    if left:
-        log.info("init: starts at random: %s", ", ".join(left))
-    return copied
 
 
 def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.Module:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Collection
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,8 +14,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.adapters import add_adapter
+from brewgraph.models.anatomy import RESULTS, Anatomy
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
+from brewgraph.models.heads import build_heads, input_names
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
 
 SIZES = ((2, 5), (3, 7))
@@ -41,6 +44,11 @@ class Shapes:
         A configuration that the architecture refuses raises SourceFault B306.
         """
         return cls(build_empty(config, auto_class, dtype))
+
+    @classmethod
+    def of_blueprint(cls, blueprint: Blueprint) -> Shapes:
+        """The shapes of the model that a blueprint stands for, with its heads and its adapter."""
+        return cls(empty_model(blueprint))
 
     def shape(self, feature: Feature) -> Shape:
         """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
@@ -73,14 +81,16 @@ class Shapes:
     def _named(self) -> list[Feature]:
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
         members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
-        return [*members, *(Feature(name) for name in SINGLES)]
+        below = [name for name in SINGLES if name not in RESULTS]
+        heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
+        results = [Feature(name, head=head) for head in heads for name in RESULTS]
+        return [*members, *(Feature(name) for name in below), *results]
 
     def _sizes(self, features: list[Feature], batch: int, length: int) -> dict[Feature, torch.Size | SourceFault]:
         """The sizes of features in one forward over `batch` sequences of `length` tokens."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         device = tensors[0].device if tensors else torch.device("cpu")
-        modes = (tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
-        mode = next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)
+        mode = fake_mode(self.model)
         capture = Capture(self.model, features, self.anatomy)
         try:
             with mode, torch.no_grad():
@@ -110,14 +120,40 @@ def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = 
         raise SourceFault("B306", message, help="correct the argument that is named; sizes must fit") from error
 
 
-def count_parameters(model: nn.Module) -> int:
-    """How many parameters a model has, tied ones once. Works without weights."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def empty_model(blueprint: Blueprint) -> nn.Module:
+    """The model of a blueprint in evaluation mode, with its heads and its adapter, of fake tensors."""
+    if blueprint.heads:
+
+        def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+            return cast(PreTrainedModel, build_empty(config, auto_class))
+
+        model: nn.Module = build_heads(blueprint.config, blueprint.heads, make)
+    else:
+        model = build_empty(blueprint.config, blueprint.model_class)
+    if blueprint.adapter is not None:
+        with fake_mode(model):
+            add_adapter(model, blueprint.adapter)
+    return model
+
+
+def fake_mode(model: nn.Module) -> FakeTensorMode:
+    """The mode that a model's fake tensors belong to; a new one where it has none."""
+    tensors = chain(model.parameters(), model.buffers())
+    modes = (tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
+    return next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """How many parameters a model has, tied ones once; `trainable`: only those that training may change.
+
+    Works without weights.
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
 def _example(model: nn.Module, batch: int, length: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Token ids, and a mask where the forward names one."""
-    accepted = inspect.signature(model.forward).parameters
+    accepted = input_names(model)
     names = [name for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in accepted]
     ones = torch.ones(batch, length, dtype=torch.long, device=device)
     return dict.fromkeys(names or ["input_ids"], ones)

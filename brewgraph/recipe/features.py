@@ -21,8 +21,8 @@ class Feature:
 
     Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` that of the
     module, `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
-    `call` which of its calls where a shared module runs several times.
-    `head` names a head of the model's own: `trunk.ner.logits`.
+    `call` which of its calls where a shared module runs several times. `head` is the head that gives a result, where
+    the model has several; a tap's path is then relative to that head.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Feature:
     head: str | None = None
 
     def __str__(self) -> str:
+        prefix = f"{self.head}." if self.head else ""
         if self.name != "tap":
-            named = self.name if self.head is None else f"{self.head}.{self.name}"
-            return named if self.index is None else f"{named}[{self.index}]"
+            return prefix + (self.name if self.index is None else f"{self.name}[{self.index}]")
         side = "input " if self.input else ""
-        return f'@ {side}"{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
+        return f'@ {side}"{prefix}{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
 
 
 class ModelFacts(Protocol):

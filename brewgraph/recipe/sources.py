@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Task = Literal[
     "features",
@@ -39,6 +39,21 @@ class Layers(Settings):
     layers: tuple[int, ...]
 
 
+class Lora(Settings):
+    """`lora(r=8, alpha=16)`: small low-rank matrices beside frozen weights are what is trained (Hu et al. 2021)."""
+
+    positional: ClassVar[tuple[str, ...]] = ("r",)
+
+    r: PositiveInt = Field(default=8, description="rank of the two matrices")
+    alpha: PositiveInt = Field(default=16, description="their product is scaled by alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="share of their input that is dropped in training")
+    target: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="ends of the paths of the linear maps that get them; left out, the architecture's usual ones",
+    )
+
+
 class Hf(Settings):
     """`hf("name or folder", **config)`: a transformers model, from a folder or the hub, or from scratch.
 
@@ -61,6 +76,9 @@ class Hf(Settings):
     init: Layers | None = Field(
         default=None, description="start from these layers of another model: bert.layers[0, 4, 8]"
     )
+    adapter: Lora | None = Field(
+        default=None, description="train small matrices beside the frozen weights: lora(r=8, alpha=16)"
+    )
     tokenizer: str | None = Field(
         default=None,
         description="folder, hub name, or another model's name; left out, the model's own, for a model from scratch "
@@ -73,6 +91,39 @@ class Hf(Settings):
         default_factory=dict, description="arguments of its forward that columns of the data fill: {token_type_ids: column}"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
+
+
+class Bigru(Hf):
+    """`bigru(hidden_size=256)`: a small bidirectional GRU from scratch, the classic student that is no transformer."""
+
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    model_type: Literal["bigru"] = Field(default="bigru", description="always `bigru`")
+    hidden_size: PositiveInt = Field(default=256, description="units per direction; states are twice as wide")
+    num_hidden_layers: PositiveInt = Field(default=1, description="bidirectional layers, one upon the other")
+    embedding_size: PositiveInt = Field(default=256, description="width of the word embeddings")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="share dropped behind embeddings, between layers, before the head")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _into_config(cls, said: Any) -> Any:
+        """What is written here and belongs to the model's configuration goes there too."""
+        if not isinstance(said, dict):
+            return said
+        own = {key: said[key] for key in ("hidden_size", "num_hidden_layers", "embedding_size", "dropout") if key in said}
+        return {**said, "config": {**said.get("config", {}), **own}}
+
+
+class Ema(Settings):
+    """`ema(tiny, decay=0.999)`: a teacher that is the running average of the student's own weights (Mean Teacher)."""
+
+    positional: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str = Field(description="the student whose weights are averaged")
+    decay: float = Field(default=0.999, ge=0, lt=1, description="how much of the average stays at each step")
+    warmup: bool = Field(
+        default=False, description="true: a smaller decay in the first steps, (1 + k) / (10 + k) at step k"
+    )
 
 
 class Brew(Settings):
@@ -95,15 +146,42 @@ class Python(Settings):
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on by keyword")
 
 
-class Ema(Settings):
-    """`ema(tiny, decay=0.999)`."""
-
-    positional: ClassVar[tuple[str, ...]] = ("model",)
-    model: str
-    decay: float = 0.999
-
-
 ModelSource = Hf | Brew | Python | Ema
+
+
+class TokenClassifier(Settings):
+    """`token_classifier(labels=9)`: one class per token."""
+
+    positional: ClassVar[tuple[str, ...]] = ("labels",)
+
+    labels: PositiveInt | tuple[str, ...] | None = Field(
+        default=None, description="how many classes, or their names in order; left out, those of the data"
+    )
+
+
+class SequenceClassifier(Settings):
+    """`sequence_classifier(labels=2)`: one class, several, or a number per example."""
+
+    positional: ClassVar[tuple[str, ...]] = ("labels",)
+
+    labels: PositiveInt | tuple[str, ...] | None = Field(
+        default=None, description="how many classes, or their names in order; left out, those of the data"
+    )
+    problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(
+        default=None, description="what is right of an example: one class, several, or a number; left out, as the data"
+    )
+
+
+class SpanClassifier(Settings):
+    """`span_classifier()`: the first and the last token of an answer."""
+
+
+class MaskedLm(Settings):
+    """`masked_lm()`: the words behind the masks."""
+
+
+class CausalLm(Settings):
+    """`causal_lm()`: the next word."""
 
 
 class Data(Settings):
@@ -195,10 +273,18 @@ class Join(Settings):
         return all(part.weighted for part in self.parts)
 
 
-MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "ema": Ema}
+MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
+ADAPTERS: dict[str, type[Settings]] = {"lora": Lora}
+HEADS: dict[str, type[Settings]] = {
+    "token_classifier": TokenClassifier,
+    "sequence_classifier": SequenceClassifier,
+    "span_classifier": SpanClassifier,
+    "masked_lm": MaskedLm,
+    "causal_lm": CausalLm,
+}
+"""What may stand behind `head NAME =` in a student's block."""
 DATA: dict[str, type[Data]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin}
-HEADS: dict[str, type[Settings]] = {}
-CALLS: dict[str, dict[str, type[Settings]]] = {"adapter": {}, "augment": {}}
+CALLS: dict[str, dict[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": {}}
 """Arguments that are calls themselves, and what they may call."""
-LATER_MODELS = frozenset({"bigru"})
+LATER_MODELS: frozenset[str] = frozenset()
 LATER_DATA = frozenset({"conll", "squad", "text", "batches"})

@@ -1,0 +1,143 @@
+"""Low-rank adapters (LoRA) through peft: put into a model in place, merged again for saving.
+
+The model keeps its class and its module paths: each adapted linear map is replaced by one that holds the frozen map and
+two small matrices beside it (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from brewgraph.diagnostics import RunError, SourceFault
+from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.recipe.sources import Lora
+
+
+def add_adapter(model: nn.Module, lora: Lora) -> None:
+    """Put an adapter into the trunk of a transformers model, in place.
+
+    Afterwards the adapter's matrices and whatever lies outside the trunk (the heads) are trained, the rest is frozen. The
+    model computes what it did, as one of each two matrices begins at zero; the other draws from the global generator.
+    Raises SourceFault B331 where the targets are no linear maps of the model, RunError where peft is not installed.
+    """
+    peft = _peft()
+    trunk, training = _base(model), model.training
+    targets = list(lora.target or _usual_targets(model, trunk))
+    linear = [m for path, m in trunk.named_modules() if any(path == t or path.endswith(f".{t}") for t in targets)]
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in linear),
+    )
+    try:
+        peft.inject_adapter_in_model(config, trunk)
+    except ValueError as error:
+        raise SourceFault(
+            "B331",
+            f"{type(model).__name__} cannot have this adapter: {str(error).splitlines()[0]}",
+            field="adapter",
+            help="target= names linear maps by the ends of their paths, such as "
+            + ", ".join(_linear_names(trunk)[:8]),
+        ) from error
+    inside = {id(p) for p in trunk.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in inside:  # a tied output layer is the trunk's, and frozen with it
+            parameter.requires_grad_(True)
+    model.train(training)
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether `add_adapter` has been at this model."""
+    return hasattr(_base(model), "peft_config")
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy of an adapted model as a plain one: each adapter added to the weights that it stands beside."""
+    layer_class = importlib.import_module("peft.tuners.tuners_utils").BaseTunerLayer
+    plain = copy.deepcopy(model)
+    for path, module in list(plain.named_modules()):
+        if isinstance(module, layer_class):
+            layer: Any = module
+            layer.merge(safe_merge=True)  # raises instead of writing weights that are not finite
+            parent, _, name = path.rpartition(".")
+            setattr(plain.get_submodule(parent), name, layer.get_base_layer())
+    del _base(plain).peft_config
+    return plain.requires_grad_(True)
+
+
+def save_adapter(model: nn.Module, folder: Path | str) -> None:
+    """Write what was trained, and only that, in peft's own format: `PeftModel.from_pretrained(base, folder)` loads it.
+
+    A model with heads gets one folder per head.
+    """
+    folder = Path(folder)
+    if isinstance(model, HeadedModel):
+        for name, head in model.heads.items():
+            save_adapter(head, folder / name)
+        return
+    trunk = _base(model)
+    path = next(name for name, module in model.named_modules() if module is trunk)
+    prefix = f"{path}." if path else ""
+    lora = {f"{prefix}{key}": value for key, value in _peft().get_peft_model_state_dict(trunk).items()}
+    heads = [n for n, child in model.named_children() if child is not trunk and _trained(child)] if path else []
+    own = {key: value for key, value in model.state_dict().items() if key.split(".")[0] in heads}
+    folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Tensor] = {
+        f"base_model.model.{key}": value.detach().clone().contiguous() for key, value in {**lora, **own}.items()
+    }
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config: Any = copy.deepcopy(trunk.peft_config["default"])
+    config.modules_to_save = heads or None
+    config.base_model_name_or_path = getattr(getattr(model, "config", None), "_name_or_path", None) or None
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+def _base(model: nn.Module) -> Any:
+    trunk: Any = trunk_of(model)
+    return getattr(trunk, "base_model", trunk)
+
+
+def _trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
+
+
+def _usual_targets(model: nn.Module, trunk: nn.Module) -> list[str]:
+    """What peft adapts in this architecture, else every linear map inside the attention modules."""
+    kind = getattr(getattr(trunk, "config", None), "model_type", "")
+    known = importlib.import_module("peft.utils").TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    if kind in known:
+        return list(known[kind])
+    inside = [model.get_submodule(path) for path in Anatomy.of(model).attention_paths]
+    found = dict.fromkeys(name for module in inside for name in _linear_names(module))
+    if not found:
+        raise SourceFault(
+            "B331",
+            f"nothing tells which linear maps of {type(model).__name__} an adapter belongs to",
+            field="adapter",
+            help="name them by the ends of their paths: target=[…], such as " + ", ".join(_linear_names(trunk)[:8]),
+        )
+    return list(found)
+
+
+def _linear_names(module: nn.Module) -> list[str]:
+    """The last segments of the paths of linear maps, each once."""
+    found = (path for path, part in module.named_modules() if isinstance(part, nn.Linear | Conv1D))
+    return list(dict.fromkeys(path.rsplit(".", 1)[-1] for path in found if path))
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise RunError("adapters need peft: pip install 'brewgraph[lora]'") from error

@@ -1,0 +1,143 @@
+"""Starting a model from another one's layers: what is copied where, known before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from brewgraph.diagnostics import SourceFault
+from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.blueprint import Blueprint
+from brewgraph.models.heads import trunk_of
+from brewgraph.models.shapes import empty_model
+
+_BERT_NAMES = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+    "vocab_transform": "cls.predictions.transform.dense",
+    "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
+    "vocab_projector": "cls.predictions.decoder",
+}
+"""DistilBERT's modules, in a layer and in its language head, and BERT's of the same function."""
+
+RENAMED: Mapping[tuple[str, str], Mapping[str, str]] = {("distilbert", "bert"): _BERT_NAMES}
+"""Module names of one architecture in those of another that it can start from, by the two model types.
+
+DistilBERT is BERT without token types and pooler (Sanh et al. 2019, section 3, who take one of every two layers).
+"""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What `init=` gives a model: `pairs` of names (the model's, the donor's), how many numbers that is, the names that
+    start at `random` instead, and which of the donor's `layers` went where, in order.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    parameters: int
+    random: tuple[str, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The model's own names of what is copied."""
+        return tuple(own for own, _ in self.pairs)
+
+    def __str__(self) -> str:
+        """One line for a plan: `layers 0, 4, 8; 1.2M of 1.3M …`."""
+        layers = ", ".join(map(str, self.layers))
+        modules = dict.fromkeys(name.rpartition(".")[0] for name in self.random)
+        rest = f"at random: {', '.join(modules)}" if modules else "nothing at random"
+        return f"layers {layers}: {len(self.pairs)} tensors with {self.parameters:,} parameters copied; {rest}"
+
+
+def plan_copy(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
+    """What copying some of a donor's layers, in this order, would do; works on models without weights.
+
+    Outside the layers everything is copied that has the same place and shape: embeddings, pooler, a head of as many
+    classes. Raises SourceFault B316 where the layers do not fit, B303 where the donor has no such layer.
+    """
+    into, source = Anatomy.of(model), Anatomy.of(donor)
+    if len(layers) != len(into.layer_paths):
+        message = f"`init` gives {len(layers)} layers to a model of {len(into.layer_paths)}"
+        raise SourceFault("B316", message, field="init", help=f"name {len(into.layer_paths)} layers")
+    count = len(source.layer_paths)
+    if any(not -count <= i < count for i in layers):
+        raise SourceFault(
+            "B303", f"`init` names a layer beyond the {count} that there are", field="init", help=f"0 to {count - 1}"
+        )
+    moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
+    words = RENAMED.get((_kind(model), _kind(donor)), {})
+    theirs = donor.state_dict()
+    pairs, left, done = [], [], set()
+    parameters = 0
+    for name, own in model.state_dict(keep_vars=True).items():
+        prefix = next((p for p in moved if name.startswith(p)), None)
+        if prefix is not None:
+            other = moved[prefix] + _renamed(name[len(prefix) :], words)
+        else:
+            other = _outside(name, into.base, source.base, words)
+        if other in theirs and theirs[other].shape == own.shape:
+            pairs.append((name, other))
+            if isinstance(own, nn.Parameter) and id(own) not in done:  # a tied one has two names
+                parameters += own.numel()
+                done.add(id(own))
+        elif prefix is not None:
+            raise SourceFault(
+                "B316",
+                f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
+                field="init",
+                help="start from a model of the same architecture and width",
+            )
+        else:
+            left.append((name, own))
+    random = tuple(name for name, own in left if id(own) not in done)
+    positive = tuple(i % count for i in layers)
+    return Copied(tuple(pairs), parameters, random, positive)
+
+
+def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
+    """Do what `plan_copy` says."""
+    plan = plan_copy(model, donor, layers)
+    ours, theirs = model.state_dict(), donor.state_dict()
+    with torch.no_grad():
+        for own, other in plan.pairs:
+            ours[own].copy_(theirs[other])
+    return plan
+
+
+def planned_copy(blueprint: Blueprint, donor: Blueprint) -> Copied:
+    """What `init=` is going to copy, from blueprints alone: nothing is loaded. SourceFault as `plan_copy`."""
+    if blueprint.init is None:
+        raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
+    return plan_copy(empty_model(blueprint), empty_model(donor), blueprint.init.layers)
+
+
+def _kind(model: nn.Module) -> str:
+    return str(getattr(getattr(trunk_of(model), "config", None), "model_type", ""))
+
+
+def _renamed(name: str, words: Mapping[str, str]) -> str:
+    """A parameter's name with its module's called as the donor calls it."""
+    module, _, last = name.rpartition(".")
+    return f"{words.get(module, module)}.{last}" if module else name
+
+
+def _outside(name: str, base: str, donor_base: str, words: Mapping[str, str]) -> str:
+    """The donor's name of something outside the layers; trunks are matched whatever they are called."""
+    inside = not base or name.startswith(f"{base}.")
+    if not inside:
+        return _renamed(name, words)
+    below = name.removeprefix(f"{base}.") if base else name
+    return f"{donor_base}.{below}" if donor_base else below
+
+
