@@ -171,7 +171,7 @@ class Workshop:
         prints = {name: tokenizer_fingerprint(self.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
         for name, distinct in prints.items():
-            own = min(_limits(self.tokenizer(name), module_of[name]), data.source.max_length or _LONGEST)
+            own = min(token_limit(self.tokenizer(name), module_of[name]), data.source.max_length or _LONGEST)
             limits[distinct] = min(own, limits.get(distinct, own))
         found: dict[str, Encoding] = {}
         keys: dict[str, str] = {}
@@ -201,7 +201,15 @@ class Workshop:
 
     def _material(self, splits: Mapping[str, Any], collator: Any) -> Material:
         data = next(iter(self.recipe.data.values()))
-        return Material(splits["train"], splits.get("dev"), collator, data.source.batch, self.examples.classes)
+        return Material(
+            splits["train"],
+            splits.get("dev"),
+            collator,
+            data.source.batch,
+            self.examples.classes,
+            data.source.label_type,
+            self.examples.splits.get("dev"),
+        )
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,7 @@ class Shared:
         return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
 
 
-def _limits(tokenizer: PreTrainedTokenizerBase, module: nn.Module) -> int:
+def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module) -> int:
     """The longest encoding that tokenizer and position embeddings allow."""
     limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
     for name, part in module.named_modules():

@@ -36,7 +36,16 @@ _SHOWN = {
     "masked": ("perplexity",),
 }
 _LESS_IS_BETTER = frozenset({"mse", "perplexity", "loss"})
-_WORDS = {"f1": "F1", "macro_f1": "macro F1", "micro_f1": "micro F1", "strict_f1": "strict F1", "mse": "MSE"}
+_WORDS = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "strict_f1": "strict F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "mse": "MSE",
+}
 
 
 def main_metric(label_type: str) -> str:

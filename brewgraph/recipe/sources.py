@@ -104,6 +104,11 @@ class Data(Settings):
         default=None, description="longest encoding in tokens; left out, the model's own limit"
     )
 
+    @property
+    def label_type(self) -> str:
+        """What the labels are: `class`, or nothing where there are none."""
+        return "class" if getattr(self, "label", "label") is not None else ""
+
 
 class Files(Data):
     """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.

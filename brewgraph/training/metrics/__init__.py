@@ -27,13 +27,13 @@ class Metric(Protocol):
     def reduce(logits: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
         """On the device: what `update` takes, from logits and the batch that holds their labels."""
 
-    def update(self, *reduced: Tensor) -> None:
+    def update(self, *reduced: Any, **none: Any) -> None:
         """Take in a batch."""
 
     def state(self) -> tuple[Tensor, ...]:
         """All that was taken in, on the CPU."""
 
-    def merge(self, *state: Tensor) -> None:
+    def merge(self, *state: Any, **none: Any) -> None:
         """Take in what another rank took in."""
 
     def compute(self) -> dict[str, float]:

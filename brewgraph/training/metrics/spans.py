@@ -27,8 +27,8 @@ class Answer:
 def best_spans(start_BL: Tensor, end_BL: Tensor, offsets_BL2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The best span of each window: (B,) scores, first and last characters (the last one excluded).
 
-    A span starts no later than it ends, has at most `LONGEST` tokens, and both ends lie in the context, where offsets are
-    not negative. A window that holds nothing of the context scores minus infinity, from 0 to 0.
+    A span starts no later than it ends, has at most `LONGEST` tokens, and both ends lie in the context, where offsets
+    are not negative. A window that holds nothing of the context scores minus infinity, from 0 to 0.
     """
     inside_BL = offsets_BL2[..., 0] >= 0
     start_BL = start_BL.float().masked_fill(~inside_BL, -torch.inf)
