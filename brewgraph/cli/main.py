@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from brewgraph.cli import check, fmt, graph, new, ops, plan, run
+from brewgraph.cli import check, eval, fmt, graph, new, ops, plan, predict, run
 from brewgraph.cli.output import reported
 
 # plain help: readable everywhere, and rich alone would take longer to import than everything else here
@@ -28,6 +28,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fmt": fmt.command,
     "plan": plan.command,
     "graph": graph.command,
+    "eval": eval.command,
+    "predict": predict.command,
     "ops": ops.command,
     "new": new.command,
 }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -17,7 +17,7 @@ from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.processes import this_process
 
-_HEADS = {
+HEADS = {
     "class": ("SequenceClassification",),
     "classes": ("SequenceClassification",),
     "value": ("SequenceClassification",),
@@ -47,11 +47,12 @@ class Scores:
 def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str | None = None) -> bool:
     """Whether a model has a head for labels of this type and these classes: only then is there something to score.
 
-    `head` names one of a model with several.
+    `head` names one of a model with several, each of which is a whole model (`module.heads[head]`).
     """
     if head is not None:
-        return head in getattr(module, "heads", {})
-    if not type(module).__name__.endswith(_HEADS.get(label_type, ())):
+        heads = getattr(module, "heads", {})
+        return head in heads and scores(heads[head], label_type, classes)
+    if not type(module).__name__.endswith(HEADS.get(label_type, ())):
         return False
     sizes = {"class": len(classes), "classes": len(classes), "tags": len(classes), "value": 1}
     return label_type not in sizes or getattr(getattr(module, "config", None), "num_labels", 0) == sizes[label_type]
@@ -78,13 +79,15 @@ def evaluate(
     metric = make_metric(label_type, classes, examples)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     seconds = 0.0
+    if head is not None:
+        model = cast(Mapping[str, nn.Module], model.heads)[head]
     with evaluating(model):
         for batch in batches:
             view = own_view(name, batch)
             inputs = model_inputs(model, view, device)
             reference = {key: view[key].to(device) for key in _REFERENCE if key in view}
             begin = time.perf_counter()
-            reduced = metric.reduce(logits_of(model(**inputs), label_type, head), reference)
+            reduced = metric.reduce(logits_of(model(**inputs), label_type), reference)
             metric.update(*(part.cpu() for part in reduced))  # which waits for the device
             seconds += time.perf_counter() - begin
             seen.update(view["index"].tolist())
@@ -117,10 +120,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def logits_of(outputs: Any, label_type: str, head: str | None = None) -> Any:
+def logits_of(outputs: Any, label_type: str) -> Any:
     """The logits of a forward; of answers' starts and ends a pair."""
-    if head is not None:
-        outputs = outputs[head]
     return (outputs.start_logits, outputs.end_logits) if label_type == "spans" else outputs.logits
 
 
