@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brewgraph.cli import check, fmt, graph, new, ops, plan, run
+from brewgraph.cli import check, eval, fmt, graph, new, ops, plan, predict, run
 from brewgraph.cli.output import reported
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -17,6 +17,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fmt": fmt.command,
     "plan": plan.command,
     "graph": graph.command,
+    "eval": eval.command,
+    "predict": predict.command,
     "ops": ops.command,
     "new": new.command,
 }

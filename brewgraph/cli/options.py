@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder of a finished run, as runs/NAME-HASH.", show_default=False)
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

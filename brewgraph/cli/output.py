@@ -53,6 +53,11 @@ def count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
+def number(value: float) -> str:
+    """A score: `0.7134`; what is far from 1, as a perplexity may be, in five digits."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
+
+
 def tally(diagnostics: Sequence[Diagnostic]) -> str:
     """`2 errors, 1 warning`; `fine` where there is nothing."""
     errors = sum(d.severity == "error" for d in diagnostics)
@@ -204,7 +209,7 @@ def hush() -> None:
     import transformers
 
     warnings.simplefilter("ignore")
-    for name in ("transformers", "datasets", "accelerate", "torch", "huggingface_hub", "filelock", "torchmetrics"):
+    for name in ("transformers", "datasets", "accelerate", "torch", "huggingface_hub", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from brewgraph.cli.output import coloured
+from brewgraph.cli.output import coloured, number
+from brewgraph.recipe.metrics import metric_words
 from brewgraph.training.reporter import Reporter
 
 _EVERY = 10.0
@@ -22,7 +23,7 @@ def make_reporter(stream: TextIO, *, quiet: bool) -> Reporter:
 
 def scores_text(scores: Mapping[str, float]) -> str:
     """`accuracy 0.7134, macro F1 0.7012`."""
-    return ", ".join(f"{name.replace('macro_f1', 'macro F1')} {value:.4f}" for name, value in scores.items())
+    return ", ".join(f"{metric_words(name)} {number(value)}" for name, value in scores.items())
 
 
 def terms_text(loss: float, terms: Mapping[str, float], most: int | None = None) -> str:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brewgraph.cli.options import Quiet, Set, Spec
-from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, table
+from brewgraph.cli.output import hush, number, parse_sets, print_diagnostics, read, table
+from brewgraph.recipe.metrics import greater_is_better, metric_words
 
 if TYPE_CHECKING:
     from brewgraph.project.check import Checked
     from brewgraph.project.compare import Row
-
-HEADER = ("model", "accuracy", "macro F1", "parameters", "size", "sentences/s")
 
 
 def command(
@@ -69,7 +68,9 @@ def command(
 def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
     """The closing words: the table, the student beside its teacher, and where it is (`folder` None: nowhere)."""
     if rows:
-        yield table([HEADER, *(_cells(row) for row in rows)], right=range(1, len(HEADER)))
+        columns = list(dict.fromkeys(name for row in rows for name in row.columns))
+        header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
+        yield table([header, *(_cells(row, columns) for row in rows)], right=range(1, len(header)))
     student = checked.recipe.student.name
     by_name = {row.name: row for row in rows}
     teacher = next((by_name[t.name] for t in checked.recipe.teachers if t.name in by_name), None)
@@ -84,11 +85,10 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
             yield f'plain transformers loads it: {facts.blueprint.auto_class}.from_pretrained("{folder / "student"}")'
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
     return (
         row.name,
-        f"{row.accuracy:.4f}",
-        f"{row.macro_f1:.4f}",
+        *(number(row.scores[name]) if name in row.scores else "-" for name in columns),
         f"{row.parameters:,}",
         megabytes(row.size),
         f"{row.per_second:,.0f}",
@@ -104,11 +104,21 @@ def megabytes(size: int) -> str:
 
 
 def ratio(student: Row, teacher: Row) -> str:
-    """Student and teacher in a sentence: size and speed, and how much of the accuracy is left."""
+    """Student and teacher in a sentence: size and speed, and how much of each task's main score is left."""
     size = _times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"
     speed = _times(student.per_second / teacher.per_second, "faster", "slower") if teacher.per_second else "no slower"
-    kept = f", and keeps {student.accuracy / teacher.accuracy:.1%} of its accuracy" if teacher.accuracy else ""
-    return f"{student.name} is {size} than {teacher.name}, {speed}{kept}"
+    kept = " and ".join(
+        _kept(name, student.scores[name], teacher.scores[name])
+        for name in student.main
+        if student.scores[name] >= 0 and teacher.scores.get(name, 0) > 0  # correlations may be negative
+    )
+    return f"{student.name} is {size} than {teacher.name}, {speed}{', and ' if kept else ''}{kept}"
+
+
+def _kept(name: str, student: float, teacher: float) -> str:
+    if greater_is_better(name):
+        return f"keeps {student / teacher:.1%} of its {metric_words(name)}"
+    return f"has {student / teacher:.2f} times its {metric_words(name)}"
 
 
 def _times(factor: float, more: str, less: str) -> str:

@@ -171,7 +171,7 @@ class Workshop:
         prints = {name: tokenizer_fingerprint(self.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
         for name, distinct in prints.items():
-            own = min(_limits(self.tokenizer(name), module_of[name]), data.source.max_length or _LONGEST)
+            own = token_limit(self.tokenizer(name), module_of[name], data.source.max_length)
             limits[distinct] = min(own, limits.get(distinct, own))
         found: dict[str, Encoding] = {}
         keys: dict[str, str] = {}
@@ -201,7 +201,15 @@ class Workshop:
 
     def _material(self, splits: Mapping[str, Any], collator: Any) -> Material:
         data = next(iter(self.recipe.data.values()))
-        return Material(splits["train"], splits.get("dev"), collator, data.source.batch, self.examples.classes)
+        return Material(
+            splits["train"],
+            splits.get("dev"),
+            collator,
+            data.source.batch,
+            self.examples.classes,
+            data.source.label_type,
+            self.examples.splits.get("dev"),
+        )
 
 
 @dataclass(frozen=True)
@@ -216,11 +224,12 @@ class Shared:
         return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
 
 
-def _limits(tokenizer: PreTrainedTokenizerBase, module: nn.Module) -> int:
-    """The longest encoding that tokenizer and position embeddings allow."""
-    limits = [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
+def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
+    """The longest encoding that is asked for and that tokenizer and position embeddings allow."""
+    limits = [asked or _LONGEST]
+    limits += [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
     for name, part in module.named_modules():
         if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
             offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
             limits.append(part.num_embeddings - offset)
-    return min(limits, default=10**6)
+    return min(limits)

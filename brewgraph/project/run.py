@@ -88,7 +88,7 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
         if main and not resume:
             folder.clear()
         if main:
-            _write_resolved(folder, checked, identity)
+            _write_resolved(folder, checked, identity, workshop.examples.classes)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
     table = compare(workshop, trained)
     with main_process_alone() as main:
@@ -268,7 +268,7 @@ def _folder_hash(path: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity) -> None:
+def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, classes: tuple[str, ...]) -> None:
     recipe = checked.recipe
     (folder.path / "spec.brew").write_text(recipe.source.text, encoding="utf-8")
     folder.write_json(
@@ -277,10 +277,12 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity) -> 
             "hash": identity.hash,
             "spec": checked.spec_hash,
             "graph": checked.graph.graph["objective"] if checked.graph is not None else None,
+            "folder": str(checked.folder.resolve()),
             "params": dict(recipe.params),
             "train": recipe.train.model_dump(mode="json"),
             "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
             "data": {name: d.source.model_dump(mode="json") for name, d in recipe.data.items()},
+            "classes": {name: list(classes) for name in recipe.data},
             "fingerprints": dict(identity.prints),
             "versions": {
                 name: version(name) for name in ("brewgraph", "torch", "transformers", "accelerate", "datasets")

@@ -197,11 +197,13 @@ class Data(Settings):
 
     @property
     def label_type(self) -> str:
-        return "class"
+        """What the labels are: `class`, or nothing where there are none."""
+        return "class" if getattr(self, "label", "label") is not None else ""
 
     @property
     def weighted(self) -> bool:
-        return False
+        """Whether examples have weights: a column of them, or one per class."""
+        return any(getattr(self, name, None) is not None for name in ("weight", "class_weights"))
 
 
 class Files(Data):

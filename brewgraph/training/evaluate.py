@@ -4,66 +4,138 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from brewgraph.runtime.program import NOT_INPUTS
+from brewgraph.training.metrics import Metric, make_metric
+from brewgraph.training.processes import this_process
+
+HEADS = {
+    "class": ("SequenceClassification",),
+    "classes": ("SequenceClassification",),
+    "value": ("SequenceClassification",),
+    "tags": ("TokenClassification",),
+    "spans": ("QuestionAnswering", "QuestionAnsweringSimple"),
+    "next": ("CausalLM", "LMHeadModel"),
+    "masked": ("MaskedLM",),
+}
+"""How the names of the classes end that transformers has for each type of label."""
+
+_REFERENCE = ("labels", "index", "offsets")
+"""What of a batch metrics read beside the logits."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy and macro F1, both in [0, 1], over `examples`; `per_second` examples in this one pass."""
+    """The values of a label type's metrics by name, over `examples`; `per_second` examples in this one pass."""
 
-    accuracy: float
-    macro_f1: float
+    values: Mapping[str, float]
     examples: int
     per_second: float
 
     def as_dict(self) -> dict[str, float]:
-        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
+        return dict(self.values)
 
 
-def classifies(module: nn.Module, classes: int) -> bool:
-    """Whether a model has a head for these classes, one label per text: only then is there something to score."""
-    config = getattr(module, "config", None)
-    return type(module).__name__.endswith("SequenceClassification") and getattr(config, "num_labels", 0) == classes
+def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str | None = None) -> bool:
+    """Whether a model has a head for labels of this type and these classes: only then is there something to score.
+
+    `head` names one of a model with several, each of which is a whole model (`module.heads[head]`).
+    """
+    if head is not None:
+        heads = getattr(module, "heads", {})
+        return head in heads and scores(heads[head], label_type, classes)
+    if not type(module).__name__.endswith(HEADS.get(label_type, ())):
+        return False
+    sizes = {"class": len(classes), "classes": len(classes), "tags": len(classes), "value": 1}
+    return label_type not in sizes or getattr(getattr(module, "config", None), "num_labels", 0) == sizes[label_type]
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, name: str, batches: Iterable[Mapping[str, Any]], classes: int, device: Any) -> Scores:
-    """Score a classifier. Where ranks hold different batches, the counts of all of them are added up."""
-    accuracy = MulticlassAccuracy(num_classes=classes, average="micro").to(device)
-    f1 = MulticlassF1Score(num_classes=classes, average="macro").to(device)
-    was_training = model.training
-    model.eval()
-    rows, seconds = 0, 0.0
-    try:
+def evaluate(
+    model: nn.Module,
+    name: str,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    label_type: str,
+    classes: Sequence[str],
+    device: Any,
+    examples: Any = None,
+    head: str | None = None,
+) -> Scores:
+    """Score the model `name` on batches of labelled examples.
+
+    `examples` are the rows of the split, which answers are looked up in (label type `spans`); `head` names one of a
+    model with several. Where ranks hold different batches, every one of them gets the scores over all; what goes
+    between them is what metrics keep, never logits.
+    """
+    metric = make_metric(label_type, classes, examples)
+    seen: set[int] = set()  # an example may be several rows, windows of one long text
+    seconds = 0.0
+    if head is not None:
+        model = cast(Mapping[str, nn.Module], model.heads)[head]
+    with evaluating(model):
         for batch in batches:
-            labels = batch["labels"].to(device)
-            inputs = model_inputs(model, name, batch, device)
+            view = own_view(name, batch)
+            inputs = model_inputs(model, view, device)
+            reference = {key: view[key].to(device) for key in _REFERENCE if key in view}
             begin = time.perf_counter()
-            guess = model(**inputs).logits.argmax(-1)
+            reduced = metric.reduce(logits_of(model(**inputs), label_type), reference)
+            metric.update(*(part.cpu() for part in reduced))  # which waits for the device
             seconds += time.perf_counter() - begin
-            rows += len(labels)
-            accuracy.update(guess, labels)
-            f1.update(guess, labels)
+            seen.update(view["index"].tolist())
+    here = len(seen)
+    _join_ranks(metric, seen)
+    return Scores(metric.compute(), len(seen), here / max(seconds, 1e-9))
+
+
+def _join_ranks(metric: Metric, seen: set[int]) -> None:
+    """Take in what the other ranks have seen."""
+    process = this_process()
+    if process.num_processes == 1:
+        return
+    found = gather_object([(process.process_index, metric.state(), sorted(seen))])
+    for rank, state, indices in found:
+        if rank != process.process_index:
+            metric.merge(*state)
+            seen.update(indices)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every part of a model in eval mode; afterwards each is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
     finally:
-        model.train(was_training)
-    return Scores(float(accuracy.compute()), float(f1.compute()), rows, rows / max(seconds, 1e-9))
+        for module, training in before:
+            module.training = training
 
 
-def model_inputs(model: nn.Module, name: str, batch: Mapping[str, Any], device: Any) -> dict[str, torch.Tensor]:
-    """What of a batch a model's forward names, from its own encoding where it has one."""
+def logits_of(outputs: Any, label_type: str) -> Any:
+    """The logits of a forward; of answers' starts and ends a pair."""
+    return (outputs.start_logits, outputs.end_logits) if label_type == "spans" else outputs.logits
+
+
+def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A batch as one model sees it: what is its own encoding's lies at the top too."""
     own = batch.get(name)
-    encoding = own if isinstance(own, Mapping) else batch
+    return {**batch, **own} if isinstance(own, Mapping) else batch
+
+
+def model_inputs(model: nn.Module, view: Mapping[str, Any], device: Any) -> dict[str, torch.Tensor]:
+    """What of a batch a model's forward names."""
     names = inspect.signature(model.forward).parameters
     return {
         key: value.to(device)
-        for key, value in encoding.items()
+        for key, value in view.items()
         if key in names and key not in NOT_INPUTS and isinstance(value, torch.Tensor)
     }

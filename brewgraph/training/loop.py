@@ -33,22 +33,28 @@ from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import Board
 from brewgraph.training.checkpoint import State, load_checkpoint, save_checkpoint
-from brewgraph.training.evaluate import Scores, classifies, evaluate
+from brewgraph.training.evaluate import Scores, evaluate
+from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.optimizing import build_optimizer, build_schedule
-from brewgraph.training.processes import this_process
+from brewgraph.training.processes import own_share, this_process
 from brewgraph.training.reporter import Reporter
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is trained on: encoded splits, how rows become batches, the global batch size, and the classes."""
+    """What is trained on: encoded splits, how rows become batches, the global batch size, the classes.
+
+    `label_type` says what the labels are, `examples` are the rows of `dev` before they were encoded.
+    """
 
     train: datasets.Dataset
     dev: datasets.Dataset | None
     collator: Any
     batch: int
     classes: tuple[str, ...]
+    label_type: str = "class"
+    examples: datasets.Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -293,13 +299,20 @@ class _Run:
         )
 
     def _evaluate(self) -> Scores | None:
-        dev, classes, student = self.material.dev, len(self.material.classes), self.distiller.student
-        if dev is None or not classifies(student, classes):
+        material, student = self.material, self.distiller.student
+        if material.dev is None or not can_score(student, material.label_type, material.classes):
             return None
-        share = dev.shard(self.world, self.accelerator.process_index, contiguous=True) if self.world > 1 else dev
-        order = BatchOrder(len(share), self.material.batch, shuffle=False)
-        batches = loader(share, order, self.material.collator)
-        scores = evaluate(student, self.student, batches, classes, self.device)
+        share = own_share(material.dev)
+        batches = loader(share, BatchOrder(len(share), material.batch, shuffle=False), material.collator)
+        scores = evaluate(
+            student,
+            self.student,
+            batches,
+            label_type=material.label_type,
+            classes=material.classes,
+            examples=material.examples,
+            device=self.device,
+        )
         self.reporter.evaluated(self.state.step, scores.as_dict())
         self._log(dev=scores.as_dict())
         return scores

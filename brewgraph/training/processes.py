@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import datasets
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -27,3 +28,11 @@ def main_process_alone() -> Iterator[bool]:
     process.wait_for_everyone()
     yield bool(process.is_main_process)
     process.wait_for_everyone()
+
+
+def own_share(rows: datasets.Dataset) -> datasets.Dataset:
+    """The part of some rows that this process evaluates: as many in one piece as fall to it."""
+    process = this_process()
+    if process.num_processes == 1:
+        return rows
+    return rows.shard(process.num_processes, process.process_index, contiguous=True)

@@ -161,10 +161,10 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
 
 
 def row(name: str, **changes: float) -> Row:
-    """A row of the table."""
-    return Row(
-        **{"name": name, "accuracy": 0.8, "macro_f1": 0.8, "parameters": 1, "size": 100, "per_second": 10.0, **changes}
-    )
+    """A row of the table; scores and sizes may be given."""
+    sizes = {"parameters": 1, "size": 100, "per_second": 10.0}
+    given = {key: changes.pop(key) for key in sizes if key in changes}
+    return Row(name=name, scores={"accuracy": 0.8, **changes}, tasks={"": "class"}, **{**sizes, **given})
 
 
 @pytest.mark.parametrize(

@@ -276,9 +276,7 @@ def test_the_baseline_makes_a_table_of_three(tmp_path: Path) -> None:
     (result.folder / "finished.json").unlink()
     resumed = bg.run(spec, reporter=reporter)
     assert reporter.trained[2:] == ["spec"]
-    assert [(r.name, r.accuracy, r.macro_f1) for r in resumed.table] == [
-        (r.name, r.accuracy, r.macro_f1) for r in result.table
-    ]
+    assert [(r.name, r.scores) for r in resumed.table] == [(r.name, r.scores) for r in result.table]
 
 
 # ── modules of one's own ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,239 @@
+"""A finished run's student at work: scored on labelled rows, or telling what it takes other rows for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from brewgraph.data.batches import BatchOrder, loader
+from brewgraph.data.encoding import Collator, Encoding, encode
+from brewgraph.data.examples import facts, open_examples
+from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
+from brewgraph.models.blueprint import load_tokenizer
+from brewgraph.models.loading import quiet_transformers
+from brewgraph.project.build import blaming, token_limit
+from brewgraph.project.finished import FinishedRun
+from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue
+from brewgraph.training.evaluate import HEADS, Scores, evaluate, evaluating, logits_of, model_inputs, own_view
+from brewgraph.training.evaluate import scores as can_score
+from brewgraph.training.metrics.spans import BestAnswers
+from brewgraph.training.processes import this_process
+
+_AUTO_CLASSES = {
+    "class": "AutoModelForSequenceClassification",
+    "classes": "AutoModelForSequenceClassification",
+    "value": "AutoModelForSequenceClassification",
+    "tags": "AutoModelForTokenClassification",
+    "spans": "AutoModelForQuestionAnswering",
+    "next": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+}
+_BATCH = 64
+_PREDICTED = ("class", "classes", "value", "tags", "spans")
+
+Prediction = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Student:
+    """A run's student with its encoding, on the device where it works."""
+
+    run: FinishedRun
+    model: nn.Module
+    encoding: Encoding
+    device: torch.device
+
+    @property
+    def label_type(self) -> str:
+        return self.run.data.source.label_type
+
+    def batches(self, rows: datasets.Dataset) -> Any:
+        """The rows in their order."""
+        encoded = encode(rows, [self.encoding])
+        return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), Collator([self.encoding]))
+
+
+def load_student(run: FinishedRun) -> Student:
+    """The student from its folder, without the models that it was trained beside.
+
+    Raises `UsageError` where it is no model that gives what the labels are.
+    """
+    label_type, folder = run.data.source.label_type, run.folder.student
+    if not label_type:
+        raise UsageError(f"the data of `{run.folder.path}` has no labels, so its student predicts nothing")
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
+    name = run.recipe.student.name
+    with quiet_transformers():
+        config = AutoConfig.from_pretrained(folder)
+        # a head that the folder does not hold would begin at random, in silence
+        holds = any(kind.endswith(HEADS[label_type]) for kind in config.architectures or ())
+        model = getattr(transformers, _AUTO_CLASSES[label_type]).from_pretrained(folder) if holds else None
+    if model is None or not can_score(model, label_type, run.classes):
+        raise UsageError(f"the student in `{folder}` has no head for the labels of `{run.data.name}`")
+    tokenizer = load_tokenizer(str(folder))
+    encoding = Encoding(name, tokenizer, token_limit(tokenizer, model, run.data.source.max_length))
+    device = this_process().device
+    return Student(run, model.to(device).eval(), encoding, device)
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def labelled_rows(run: FinishedRun, what: str) -> datasets.Dataset:
+    """The rows to score a student on: a split of the run's data by name, or a file laid out like that data.
+
+    Raises `UsageError` for a split or a file that is not there, and for labels that the run does not know.
+    """
+    source, folder = run.data.source, run.recipe.source.folder
+    if what not in ("train", "dev", "test"):
+        examples = _read_like(source, Path(what), folder, labelled=True)
+        return _renumbered(examples.splits["train"], examples.classes, run.classes, what)
+    with blaming(run.data):
+        splits = open_examples(source, folder).splits
+    if what not in splits:
+        raise UsageError(f"the data of the run has no split `{what}`: it has {listing(splits)}; or name a file")
+    return splits[what]
+
+
+def unlabelled_rows(run: FinishedRun, path: Path) -> datasets.Dataset:
+    """The rows of a file laid out like the run's data; labels need not be there. Raises `UsageError`."""
+    return _read_like(run.data.source, path, run.recipe.source.folder, labelled=False).splits["train"]
+
+
+def _read_like(source: DataSource, path: Path, folder: Path, *, labelled: bool) -> Any:
+    """The examples of another file under the columns of a data source."""
+    if not path.is_file():
+        near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
+    # weights are for training, and need not be there; nor need labels, where none are asked for
+    given: dict[str, Any] = {"train": str(path), "dev": None, "test": None, "weight": None, "class_weights": None}
+    if not labelled:
+        given["label"] = None
+    if isinstance(source, Glue | Builtin):
+        *text, label = facts(source, folder).columns
+        other: DataSource = Files(train=str(path), text=tuple(text), label=label if labelled else None)
+    elif isinstance(source, Files) or not hasattr(source, "text"):
+        other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
+    else:
+        other = Files(train=str(path), text=source.text, label=source.label if labelled else None)
+    try:
+        return open_examples(other, Path())
+    except SourceFault as fault:
+        raise UsageError(str(fault)) from fault
+
+
+def _renumbered(rows: datasets.Dataset, found: Sequence[str], classes: Sequence[str], what: str) -> datasets.Dataset:
+    """Labels that count the classes which one file happens to hold, as numbers of the run's classes."""
+    if tuple(found) == tuple(classes) or not found:
+        return rows
+    numbers = {name: number for number, name in enumerate(classes)}
+    if not set(found) & numbers.keys() and all(name.isdigit() for name in found):
+        # numbers without names: a file knows as many as its largest
+        numbers = {str(number): number for number in range(len(classes))}
+    if unknown := [name for name in found if name not in numbers]:
+        help = suggest(unknown[0], classes) or f"its classes are {listing(classes)}"
+        raise UsageError(f"`{what}` has a label `{unknown[0]}`, which the run does not know: {help}")
+    places = [numbers[name] for name in found]
+
+    def renumber(row: dict[str, Any]) -> dict[str, Any]:
+        if "tags" in row:
+            return {"tags": [places[tag] for tag in row["tags"]]}
+        if not isinstance(row["label"], list):
+            return {"label": places[row["label"]]}
+        label = [0.0] * len(classes)
+        for place, value in zip(places, row["label"], strict=True):
+            label[place] = value
+        return {"label": label}
+
+    return rows.map(renumber, features=rows.features, keep_in_memory=True, load_from_cache_file=False)
+
+
+# ── scores and predictions ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def score(student: Student, rows: datasets.Dataset) -> Scores:
+    """How the student does on labelled rows."""
+    return evaluate(
+        student.model,
+        student.encoding.key,
+        student.batches(rows),
+        label_type=student.label_type,
+        classes=student.run.classes,
+        examples=rows,
+        device=student.device,
+    )
+
+
+@torch.no_grad()
+def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
+    """What the student takes each row for, in their order: `index`, the row's number from 0, `id` where it has one, and
+
+    class   label, probabilities by class       classes   labels, probabilities by class      value   value
+    tags    words, tags (null for a word beyond the longest encoding)
+    spans   answer, score (the sum of its logits), start and end in the context
+
+    Raises `UsageError` for a language model, which has no predictions of its own.
+    """
+    label_type = student.label_type
+    if label_type not in _PREDICTED:
+        raise UsageError("a language model has no predictions to write; `brewgraph eval` scores it")
+    answers = BestAnswers()
+    with evaluating(student.model):
+        for batch in student.batches(rows):
+            view = own_view(student.encoding.key, batch)
+            outputs = student.model(**model_inputs(student.model, view, student.device))
+            logits = logits_of(outputs, label_type)
+            if label_type == "spans":
+                reference = {key: view[key].to(student.device) for key in ("index", "offsets")}
+                answers.update(*answers.reduce(logits, reference))
+                continue
+            found = read_logits(label_type, logits.float().cpu(), view, student.run.classes)
+            for index, prediction in zip(view["index"].tolist(), found, strict=True):
+                yield _described(rows[index], prediction)
+    for index, answer in sorted(answers.found.items()):
+        text = rows[index]["text_1"][answer.begin : answer.end]
+        scored = answer.score if math.isfinite(answer.score) else None
+        found_here = {"answer": text, "score": scored, "start": answer.begin, "end": answer.end}
+        yield _described(rows[index], found_here)
+
+
+def read_logits(
+    label_type: str, logits: Tensor, view: Mapping[str, Any], classes: Sequence[str]
+) -> Iterator[Prediction]:
+    """What the logits of a batch say of each row, for every label type but `spans`.
+
+    `logits` are (B, C), for `tags` (B, L, C); `view["words"]` (B, W) holds the place of each word's first token, -1
+    where there is none.
+    """
+    if label_type == "value":
+        yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
+    elif label_type == "tags":
+        for row_L, words_W in zip(logits.argmax(-1), view["words"].cpu(), strict=True):
+            yield {"tags": [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]}
+    elif label_type == "classes":
+        for row in logits.sigmoid().tolist():
+            labels = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
+            yield {"labels": labels, "probabilities": dict(zip(classes, row, strict=True))}
+    else:
+        for row, best in zip(logits.softmax(-1).tolist(), logits.argmax(-1).tolist(), strict=True):
+            yield {"label": classes[best], "probabilities": dict(zip(classes, row, strict=True))}
+
+
+def _described(row: Mapping[str, Any], prediction: Prediction) -> Prediction:
+    """A prediction with what tells its row; tags stand beside their words, as many as there are."""
+    told = {"index": row["index"], **({"id": row["id"]} if "id" in row else {})}
+    if "tags" in prediction:
+        count = len(row["words"])
+        tags = (prediction["tags"] + [None] * count)[:count]
+        return {**told, "words": row["words"], "tags": tags}
+    return {**told, **prediction}

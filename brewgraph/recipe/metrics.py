@@ -1,0 +1,128 @@
+"""Which metrics a model is scored by, for each type of label; no torch here. The maths is in `training/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from brewgraph.diagnostics import SourceFault, listing, suggest
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "class": ("accuracy", "macro_f1", "f1", "matthews"),
+    "classes": ("micro_f1", "macro_f1", "exact_match"),
+    "value": ("spearman", "pearson", "mse"),
+    "tags": ("f1", "precision", "recall", "strict_f1", "token_accuracy"),
+    "spans": ("exact_match", "f1"),
+    "next": ("perplexity", "token_accuracy"),
+    "masked": ("perplexity", "token_accuracy"),
+}
+"""For each label type all metrics there are; `metric_names` leaves out those that some classes have no meaning for."""
+
+_MAIN = {
+    "class": "accuracy",
+    "classes": "micro_f1",
+    "value": "spearman",
+    "tags": "f1",
+    "spans": "f1",
+    "next": "perplexity",
+    "masked": "perplexity",
+}
+_SHOWN = {
+    "class": ("accuracy", "macro_f1"),
+    "classes": ("micro_f1", "macro_f1"),
+    "value": ("spearman", "pearson"),
+    "tags": ("f1", "token_accuracy"),
+    "spans": ("exact_match", "f1"),
+    "next": ("perplexity",),
+    "masked": ("perplexity",),
+}
+_LESS_IS_BETTER = frozenset({"mse", "perplexity", "loss"})
+_WORDS = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "strict_f1": "strict F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "mse": "MSE",
+}
+
+
+def main_metric(label_type: str) -> str:
+    """The one metric that a task is judged by where nobody names another."""
+    return _MAIN[label_type]
+
+
+def shown_metrics(label_type: str) -> tuple[str, ...]:
+    """The metrics that have a column in a run's closing table, the main one among them."""
+    return _SHOWN[label_type]
+
+
+def metric_names(label_type: str, classes: Sequence[str] = ()) -> tuple[str, ...]:
+    """The metrics that exist for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`.
+
+    Classes that are not known yet, an empty sequence, exclude nothing. Empty too for data without labels.
+    """
+    names = METRICS.get(label_type, ())
+    if label_type == "class" and classes and len(classes) != 2:
+        return tuple(name for name in names if name != "f1")
+    if label_type == "tags" and classes and not marks_entities(classes):
+        return ("token_accuracy",)
+    return names
+
+
+def marks_entities(classes: Iterable[str]) -> bool:
+    """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
+    return any(name[:2] in ("B-", "I-", "E-", "S-") for name in classes)
+
+
+def greater_is_better(name: str) -> bool:
+    """Whether a higher value is the better one; the task in `ner/f1` plays no part."""
+    return name.rpartition("/")[2] not in _LESS_IS_BETTER
+
+
+def metric_words(name: str) -> str:
+    """A metric as people read it: `macro F1`, `exact match`, `ner/F1`."""
+    task, slash, metric = name.rpartition("/")
+    return f"{task}{slash}{_WORDS.get(metric, metric.replace('_', ' '))}"
+
+
+def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values of a task under the names by which they are known: `ner/f1`, and `f1` where tasks have no name."""
+    return {f"{task}/{name}" if task else name: value for name, value in values.items()}
+
+
+def validate_metric(name: str, tasks: Mapping[str, str], classes: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The full name of the metric that `metric_for_best_model = "…"` means: `f1`, or `ner/f1` where tasks have names.
+
+    `tasks` are the label types by task name (one named "" where the spec has no tasks), `classes` the classes where
+    they are known. The task may be left out where one alone has this metric. Raises `SourceFault` B126 for a metric
+    that no evaluation is going to give, or that several tasks have.
+    """
+    there = {task: metric_names(kind, (classes or {}).get(task, ())) for task, kind in tasks.items()}
+    known = {f"{task}/{metric}" if task else metric: metric for task, names in there.items() for metric in names}
+    if name in known:
+        return name
+    fits = [full for full, metric in known.items() if metric == name]
+    if len(fits) == 1:
+        return fits[0]
+    field = "metric_for_best_model"
+    if fits:
+        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
+    if not known:
+        raise SourceFault(
+            "B126",
+            f"nothing is evaluated, so there is no metric `{name}`",
+            help="leave metric_for_best_model out, or give the data labels",
+            field=field,
+        )
+    raise SourceFault(
+        "B126",
+        f"there is no metric `{name}`",
+        help=f"{suggest(name, known)} the metrics here are {listing(known)}".strip(),
+        field=field,
+    )
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)

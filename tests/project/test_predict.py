@@ -1,0 +1,183 @@
+"""Predictions by label type, read off logits made by hand, and labels of a file as numbers of the run's classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from torch import Tensor, nn
+
+import brewgraph as bg
+from brewgraph.project.finished import FinishedRun, open_run
+from brewgraph.project.predict import Student, _renumbered, load_student, predict, read_logits, score
+from brewgraph.training.folder import RunFolder
+from tests.project.small import project
+
+
+def test_one_class_several_and_a_number() -> None:
+    """The likeliest class; those above a half; the number as it is."""
+    logits = torch.tensor([[0.0, 2.0], [-1.0, -3.0]])
+    one = list(read_logits("class", logits, {}, ("no", "yes")))
+    assert [row["label"] for row in one] == ["yes", "no"]
+    assert one[0]["probabilities"] == pytest.approx({"no": 0.1192, "yes": 0.8808}, abs=1e-4)
+    several = list(read_logits("classes", logits, {}, ("sport", "news")))
+    assert [row["labels"] for row in several] == [["news"], []]
+    assert several[1]["probabilities"] == pytest.approx({"sport": 0.2689, "news": 0.0474}, abs=1e-4)
+    assert list(read_logits("value", torch.tensor([[1.5], [-2.0]]), {}, ())) == [{"value": 1.5}, {"value": -2.0}]
+
+
+class Answering(nn.Module):
+    """Returns the logits that it was given, of whatever kind."""
+
+    def __init__(self, **outputs: Tensor):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, input_ids: Tensor) -> Any:
+        return SimpleNamespace(**{name: value[input_ids[:, 0]] for name, value in self.outputs.items()})
+
+
+@dataclass(frozen=True)
+class ByHand(Student):
+    """A student whose batches are given."""
+
+    given: tuple[dict[str, Any], ...] = ()
+
+    def batches(self, rows: datasets.Dataset) -> Any:
+        return self.given
+
+
+def by_hand(label_type: str, model: nn.Module, batches: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> ByHand:
+    recipe = SimpleNamespace(data={"d": SimpleNamespace(source=SimpleNamespace(label_type=label_type))})
+    run = FinishedRun(RunFolder(Path()), recipe, classes)  # type: ignore[arg-type]
+    encoding = SimpleNamespace(key="tiny")
+    return ByHand(run, model, encoding, torch.device("cpu"), tuple(batches))  # type: ignore[arg-type]
+
+
+def test_tags_stand_beside_their_words() -> None:
+    """A word's tag is that of its first token; words beyond the encoding have none."""
+    logits = nn.functional.one_hot(torch.tensor([[0, 1, 0, 2, 0], [0, 2, 0, 0, 0]]), 3).float()
+    words = torch.tensor([[1, 3, -1], [1, -1, -1]])
+    batch = {"input_ids": torch.tensor([[0], [1]]), "words": words, "index": torch.tensor([0, 1])}
+    rows = datasets.Dataset.from_list(
+        [{"index": 0, "words": ["Ann", "ran", "off", "x"]}, {"index": 1, "words": ["Bo"]}]
+    )
+    found = list(predict(by_hand("tags", Answering(logits=logits), [batch], ("O", "B-PER", "I-PER")), rows))
+    assert found == [
+        {"index": 0, "words": ["Ann", "ran", "off", "x"], "tags": ["B-PER", "I-PER", None, None]},
+        {"index": 1, "words": ["Bo"], "tags": ["I-PER"]},
+    ]
+
+
+QUESTIONS = [
+    {
+        "index": 0,
+        "id": "a",
+        "text_0": "Where?",
+        "text_1": "It is in Paris.",
+        "answers": {"text": ["Paris"], "start": [9]},
+    },
+    {"index": 1, "id": "b", "text_0": "Who?", "text_1": "Ann.", "answers": {"text": ["Ann"], "start": [0]}},
+]
+
+
+def spans() -> tuple[ByHand, datasets.Dataset]:
+    """Three windows, two of them of the second question, in two batches under the student's own key."""
+    start = torch.tensor([[9.0, 0, 4, 0], [0, 1.0, 0, 0], [0, 2.0, 0, 0]])
+    end = torch.tensor([[9.0, 3, 0, 4], [0, 1.0, 0, 0], [0, 2.0, 0, 0]])
+    offsets = torch.tensor(
+        [
+            [[-1, -1], [0, 2], [9, 14], [14, 15]],
+            [[-1, -1], [3, 4], [-1, -1], [-1, -1]],
+            [[-1, -1], [0, 3], [3, 4], [-1, -1]],
+        ]
+    )
+    own = [
+        {"input_ids": torch.tensor([[0], [1]]), "offsets": offsets[:2]},
+        {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:]},
+    ]
+    batches = [{"tiny": own[0], "index": torch.tensor([0, 1])}, {"tiny": own[1], "index": torch.tensor([1])}]
+    return by_hand("spans", Answering(start_logits=start, end_logits=end), batches), datasets.Dataset.from_list(
+        QUESTIONS
+    )
+
+
+def test_an_answer_is_cut_from_its_context() -> None:
+    """The best window's answer with its score and its characters, one line per question."""
+    student, rows = spans()
+    assert list(predict(student, rows)) == [
+        {"index": 0, "id": "a", "answer": "Paris.", "score": 8.0, "start": 9, "end": 15},
+        {"index": 1, "id": "b", "answer": "Ann", "score": 4.0, "start": 0, "end": 3},
+    ]
+
+
+def test_answers_are_scored_per_question() -> None:
+    """Two questions in three windows are two examples; punctuation does not count."""
+    student, rows = spans()
+    scores = score(student, rows)
+    assert (scores.as_dict(), scores.examples) == ({"exact_match": 1.0, "f1": 1.0}, 2)
+    rows = datasets.Dataset.from_list([QUESTIONS[0], {**QUESTIONS[1], "answers": {"text": ["Ann B"], "start": [0]}}])
+    assert score(student, rows).as_dict() == pytest.approx({"exact_match": 0.5, "f1": (1 + 2 / 3) / 2})
+
+
+def test_a_language_model_predicts_nothing() -> None:
+    """It is scored instead."""
+    with pytest.raises(bg.UsageError, match="`brewgraph eval` scores it"):
+        next(predict(by_hand("next", nn.Linear(1, 1), []), datasets.Dataset.from_list(QUESTIONS)))
+
+
+@pytest.mark.parametrize(
+    ("found", "label", "expected"),
+    [
+        (("b",), 0, 1),
+        (("a", "b", "c"), 2, 2),
+        (("0", "1"), 1, 1),
+        (("c", "b"), [1.0, 0.0], [0.0, 0.0, 1.0]),
+    ],
+)
+def test_labels_of_a_file_keep_their_meaning(found: tuple[str, ...], label: Any, expected: Any) -> None:
+    """By name; plain numbers by themselves; several labels each."""
+    rows = datasets.Dataset.from_list([{"label": label}])
+    assert _renumbered(rows, found, ("a", "b", "c"), "x.jsonl")["label"] == [expected]
+
+
+def test_tags_of_a_file_keep_their_meaning() -> None:
+    """A file in which one tag never occurs counts the others from 0."""
+    rows = datasets.Dataset.from_list([{"tags": [0, 1, 0]}])
+    assert _renumbered(rows, ("I-X", "O"), ("B-X", "I-X", "O"), "x")["tags"] == [[1, 2, 1]]
+    with pytest.raises(
+        bg.UsageError, match="has a label `3`, which the run does not know: its classes are `a` and `b`"
+    ):
+        _renumbered(rows, ("0", "3"), ("a", "b"), "x")
+
+
+def test_students_that_cannot_be_scored_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a head for the labels, and one that only its own code can run: told before anything is loaded."""
+    monkeypatch.chdir(tmp_path)
+    spec = project(tmp_path, loss="sum(hidden)", train="steps = 1")
+    text = spec.read_text()
+    spec.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("soft", "hard"))) + "\n")
+    run = open_run(bg.run(spec).folder)
+    with pytest.raises(bg.UsageError, match=r"the student in `.*student` has no head for the labels of `d`"):
+        load_student(run)
+    (run.folder.student / "config.json").unlink()
+    with pytest.raises(bg.UsageError, match="a module of its own"):
+        load_student(run)
+
+
+def test_params_of_the_run_are_those_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with `T=8` is opened with it; its paths start where the spec was, wherever one stands now."""
+    (tmp_path / "there").mkdir()
+    spec = project(tmp_path / "there", train="steps = 1")
+    monkeypatch.chdir(tmp_path / "there")
+    folder = bg.run(spec.name, T=8).folder.resolve()
+    monkeypatch.chdir(tmp_path)
+    run = open_run(folder)
+    assert run.recipe.params["T"] == 8
+    assert run.recipe.source.folder == tmp_path / "there"
+    assert run.classes == ("bad", "fair", "good")
