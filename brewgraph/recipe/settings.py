@@ -25,7 +25,14 @@ class Adamw(Settings):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two running means")
     eps: PositiveFloat = Field(default=1e-8, description="added to the root in the denominator")
     weight_decay: NonNegativeFloat = Field(
-        default=0.01, description="decoupled decay per step, times the learning rate"
+        default=0.01, description="decoupled decay per step, times the learning rate; biases and norms are spared"
+    )
+    layerwise_decay: Annotated[PositiveFloat, Field(le=1)] = Field(
+        default=1.0,
+        description="each layer of the student learns at this share of the rate of the one above it, embeddings slowest",
+    )
+    correct_bias: bool = Field(
+        default=True, description="correct the running means, which begin at zero; false: as BERT was trained"
     )
 
 
@@ -74,6 +81,10 @@ OPTIMIZERS: dict[str, type[Settings]] = {"adamw": Adamw, "sgd": Sgd}
 SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant}
 
 
+LESS_IS_BETTER = frozenset({"loss", "perplexity", "mse", "mae", "rmse"})
+"""Scores of which a lower one is the better."""
+
+
 class Train(Settings):
     """What `train { }` may say."""
 
@@ -92,6 +103,13 @@ class Train(Settings):
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient's norm, student and projections together"
     )
+    normalise: Literal["global", "micro"] = Field(
+        default="global",
+        description="what a mean is over: all batches of an optimizer step, or each batch, and then the mean of these",
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(), description="parts of the student and projections that are not trained in this stage"
+    )
     seed: NonNegativeInt = Field(default=0, description="everything random follows from it")
     group_by_length: bool = Field(
         default=False, description="batches of examples of like length, so that little is padding"
@@ -104,7 +122,42 @@ class Train(Settings):
     )
     save_total_limit: PositiveInt = Field(default=2, description="how many checkpoints are kept")
     logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
+    report: tuple[str, ...] = Field(
+        default=(), description="values to write down at logging and evaluation, beside those that the loss reaches"
+    )
+    metric_for_best_model: str | None = Field(
+        default=None, description='score on the dev split by which models are compared: "accuracy", "ner/f1"'
+    )
+    greater_is_better: bool = Field(
+        default=True, description="whether a higher score is a better one; left out, it follows from the metric's name"
+    )
+    load_best_model_at_end: bool = Field(
+        default=False, description="keep the best student, not the last; true where metric_for_best_model is given"
+    )
+    early_stopping_patience: PositiveInt | None = Field(
+        default=None, description="end the stage after this many evaluations in a row without a better score"
+    )
+    early_stopping_threshold: NonNegativeFloat = Field(
+        default=0.0, description="a score must be better by more than this for patience to begin anew"
+    )
     baseline: bool = Field(default=False, description="also train the same student without its teacher, and compare")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_metric(cls, given: Any) -> Any:
+        metric = given.get("metric_for_best_model") if isinstance(given, dict) else None
+        if not isinstance(metric, str):
+            return given
+        less = metric.rpartition("/")[2] in LESS_IS_BETTER
+        return {"greater_is_better": not less, "load_best_model_at_end": True, **given}
+
+    @model_validator(mode="after")
+    def _a_metric(self) -> Train:
+        if self.metric_for_best_model is None:
+            for name in ("load_best_model_at_end", "early_stopping_patience"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} needs metric_for_best_model")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:
@@ -134,6 +187,12 @@ OTHER_WORDS = {
     "batch": "data NAME = …(batch=…)",
     "batch_size": "data NAME = …(batch=…)",
     "per_device_train_batch_size": "data NAME = …(batch=…)",
+    "early_stopping": "early_stopping_patience",
+    "patience": "early_stopping_patience",
+    "load_best": "load_best_model_at_end",
+    "best_metric": "metric_for_best_model",
+    "normalize": "normalise",
+    "layerwise_lr_decay": "optimizer = adamw(layerwise_decay=…)",
     "evaluate": "eval_steps",
     "save": "save_steps",
     "eval_strategy": "eval_steps",
@@ -141,4 +200,5 @@ OTHER_WORDS = {
 }
 """What other toolkits call the same thing, and how it is said here."""
 
-LATER = frozenset({"freeze", "report", "normalise", "metric_for_best_model", "early_stopping"})
+LATER = frozenset({"freeze", "report"})
+"""Settings whose values name parts of the spec, which the recipe does not find yet."""
