@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from brewgraph.diagnostics import Label, listing, suggest
+from brewgraph.recipe.augmentations import AUGMENTATIONS
 from brewgraph.recipe.configure import Written, places, settle, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.sources import (
-    CALLS,
+    ADAPTERS,
     DATA,
     HEADS,
     LATER_DATA,
@@ -26,6 +27,8 @@ from brewgraph.recipe.sources import (
 from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
 from brewgraph.syntax import tree as t
 
+CALLS: dict[str, Mapping[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": AUGMENTATIONS}
+"""Arguments that are calls themselves, and what they may call."""
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 Task = Literal[
     "features",
@@ -250,7 +250,52 @@ class Builtin(Data):
     name: Literal["python-docs"] = Field(description="name of the data set")
 
 
-DataSource = Files | Glue | Hub | Builtin
+class Batches(Settings):
+    """`batches("folder", shuffle=false)`: ready tensors, one entry of `batches.safetensors` per micro-batch.
+
+    The entries are taken in order in every epoch; keys are `INDEX.FIELD`, or `INDEX.MODEL.FIELD` where a model of the
+    spec has inputs of its own. `dev.safetensors`, where there is one, is evaluated on.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("folder",)
+
+    folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
+    shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
+    labels: Literal["class", "classes", "value", "tags", "spans", "next", "masked"] | None = Field(
+        default="class",
+        description="what the labels are: class, classes, value, tags, spans, next, masked, or none",
+    )
+    first: NonNegativeInt = Field(default=0, description="the first batch to train on, counted from 0")
+    last: NonNegativeInt | None = Field(
+        default=None, description="the last batch to train on, itself among them; left out, the last there is"
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> Batches:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"from batch {self.first} to batch {self.last} there is none")
+        return self
+
+    @property
+    def label_type(self) -> str:
+        """Which kind of labels a batch holds; empty where it has none."""
+        return self.labels or ""
+
+    @property
+    def batch(self) -> int:
+        """One entry is one batch, however many examples it holds."""
+        return 1
+
+    @property
+    def max_length(self) -> int | None:
+        return None
+
+    @property
+    def weighted(self) -> bool:
+        return False
+
+
+DataSource = Files | Glue | Hub | Builtin | Batches
 
 
 class Join(Settings):
@@ -285,8 +330,6 @@ HEADS: dict[str, type[Settings]] = {
     "causal_lm": CausalLm,
 }
 """What may stand behind `head NAME =` in a student's block."""
-DATA: dict[str, type[Data]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin}
-CALLS: dict[str, dict[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": {}}
-"""Arguments that are calls themselves, and what they may call."""
+DATA: dict[str, type[Settings]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin, "batches": Batches}
 LATER_MODELS: frozenset[str] = frozenset()
-LATER_DATA = frozenset({"conll", "squad", "text", "batches"})
+LATER_DATA = frozenset({"conll", "squad", "text"})
