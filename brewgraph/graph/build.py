@@ -12,7 +12,6 @@ from brewgraph.graph import sides
 from brewgraph.graph.passes import assemble, digest
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.graph.sides import Units
-from brewgraph.ops import TRANSFORMS
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.features import Shape
@@ -204,14 +203,14 @@ class Builder:
             return self.add(n.Transform(inputs, "words", False, (), shape=shape, span=x.span))
         if x.name == "token_mean":
             return self._token_mean(x, inner[0], take)
-        declared = TRANSFORMS[x.name]
+        declared = x.declared
         masked = declared.needs_layout and take is not None
         inputs = (*inner, self.mask("tokens", [self.entry(take)], x.span)) if masked and take is not None else inner
         options = tuple((name, value) for name, value in x.options if not isinstance(value, str))
         words = tuple((name, value) for name, value in x.options if isinstance(value, str))
         known = {name: value.value for name, value in options if isinstance(value, v.Number)}
         shape = None
-        if all(s is not None for s in shapes):
+        if declared.shape is not None and all(s is not None for s in shapes):
             try:
                 shape = declared.shape(tuple(s for s in shapes if s is not None), **known, **dict(words))
             except SourceFault as fault:

@@ -180,9 +180,10 @@ class Loss(Node):
     words: tuple[tuple[str, str], ...] = ()
     reduced: bool = True
     data: str = ""
+    kinds: tuple[str, str] = ("", "")
 
     def content(self) -> tuple[Any, ...]:
-        return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced)
+        return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)
 
     def label(self) -> str:
         return self.operation

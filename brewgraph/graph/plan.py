@@ -10,12 +10,11 @@ from typing import Any, Protocol
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.graph.passes import execution_order, node
-from brewgraph.graph.scalars import scalar_values
-from brewgraph.ops import OPERATIONS
-from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew, Hf, Settings
+from brewgraph.graph.spell import TermPlan, in_order, spell, spell_out
+from brewgraph.recipe.recipe import Recipe, Stage
+from brewgraph.recipe.settings import Train
+from brewgraph.recipe.sources import Brew, Ema, Hf, Settings
 from brewgraph.recipe.values import ModelDeclaration
 
 

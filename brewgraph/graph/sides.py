@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Label
 from brewgraph.graph import nodes as n
-from brewgraph.ops import OPERATIONS
 from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Shape
 
@@ -31,7 +30,7 @@ class Units:
 
 def build_loss(builder: Builder, x: v.Apply) -> str:
     """The key of a loss's node."""
-    operation = OPERATIONS[x.operation]
+    operation = x.declared
     near = next((t for side in (x.target, x.source) for t in v.walk(side) if isinstance(t, v.Take)), None)
     if isinstance(x.source, v.Project):  # the side without a projection fixes the sizes of the other
         target = builder.build(x.target, near=near)
@@ -40,11 +39,11 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         source = builder.build(x.source, near=near)
         target = builder.build(x.target, builder.shape(source), near)
     shapes = builder.shape(source), builder.shape(target)
-    kinds = tuple(_kind_of(builder, side, key) for side, key in ((x.source, source), (x.target, target)))
+    kinds = _kind_of(builder, x.source, source), _kind_of(builder, x.target, target)
     unit = operation.unit(kinds[0], kinds[1])
     unknown = ["tensor" in kind for kind in kinds]
     if unit is None and not any(unknown):
-        message = f"`{x.operation}` does not compare {kinds[0]} with {kinds[1]}"
+        message = f"`{operation.name}` does not compare {kinds[0]} with {kinds[1]}"
         takes = ", ".join(f"{a} -> {b}" for a, b in operation.takes)
         builder.collector.add("B210", message, x.span, help=f"it takes {takes}")
     unit = _unit(unit, shapes)
@@ -54,7 +53,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
     _check_direction(builder, x)
     data = near.data if near is not None else next(iter(builder.recipe.data))
     inputs = [source, target]
-    mask = _mask(builder, x, unit, near, source)
+    mask = _mask(builder, x, unit, near, source, operation.needs_layout)
     if mask is not None:
         inputs.append(mask)
     options = tuple((name, value) for name, value in x.options if not isinstance(value, str))
@@ -67,7 +66,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         shape = labelled or (("batch", per) if per else ("batch",))
     names = tuple(name for name, _ in options)
     node = n.Loss(
-        tuple(inputs), x.operation, unit, mask is not None, names, words, x.reduced, data, shape=shape, span=x.span
+        tuple(inputs), x.operation, unit, mask is not None, names, words, x.reduced, data, kinds, shape=shape, span=x.span
     )
     key = builder.add(node)
     if not x.reduced:
@@ -113,10 +112,13 @@ def _kind(kind: str, shape: Shape | None) -> str:
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: str) -> str | None:
-    """Masks come from the side that is trained: the encoding of the model on the right, or else on the left."""
-    which = x.mask or DEFAULT_MASKS.get(unit)
-    if which is None or unit == "batch":
+def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: str, maths: bool) -> str | None:
+    """Masks come from the side that is trained: the encoding of the model on the right, or else on the left.
+
+    Where one number stands for an example or a batch, maths that asks for the layout gets the mask of the tokens.
+    """
+    which = x.mask or DEFAULT_MASKS.get(unit) or ("tokens" if maths else None)
+    if which is None or (unit == "batch" and not maths):
         return None
     if isinstance(which, v.Column):
         column = builder.build(which, near=near)
@@ -178,7 +180,7 @@ def _roles(builder: Builder, x: v.Value, *, stopped: bool) -> set[str]:
 
 
 def _check_sides(
-    builder: Builder, x: v.Apply, same: frozenset[str], kinds: tuple[str, ...], shapes: tuple[Any, Any]
+    builder: Builder, x: v.Apply, same: frozenset[str], kinds: tuple[str, str], shapes: tuple[Any, Any]
 ) -> None:
     one, other = shapes
     if one is None or other is None or kinds[0] != kinds[1]:

@@ -131,14 +131,15 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
 
 def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     sides = f"{spell(graph, loss.inputs[0])} -> {spell(graph, loss.inputs[1])}"
-    defaults = {o.name: o.default for o in OPERATIONS[loss.operation].options}
+    declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
+    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
     values = zip(loss.options, loss.inputs[len(loss.inputs) - len(loss.options) :], strict=True)
     given = []
     for name, key in values:
         value = node(graph, key)
-        if not (isinstance(value, n.Number) and value.value == defaults[name]):
+        if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in loss.words if word != defaults[name]]
+    given += [f"{name}={word}" for name, word in loss.words if word != defaults.get(name)]
     mask = _mask(graph, loss)
     if mask and mask != DEFAULT_MASKS.get(loss.unit) and loss.unit in DEFAULT_MASKS:
         given.append(f"mask={mask}")

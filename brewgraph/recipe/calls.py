@@ -58,7 +58,7 @@ def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -
     for scope in names.current.outward():
         if name in scope.functions:
             return _own_function(e, names, scope, scope.functions[name], call, side)
-    if name in OPERATIONS and OPERATIONS[name].name == name:
+    if name in OPERATIONS:
         return evaluate_operation(e, OPERATIONS[name], call, side)
     if name in TRANSFORMS:
         return evaluate_transform(e, TRANSFORMS[name], call, side)

@@ -154,7 +154,8 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
         return evaluator.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-    constant = is_constant(value) or isinstance(value, Length) or (isinstance(value, Layers) and key == "init")
+    a_length = isinstance(value, Length) and key in settings.model_fields and key != settings.extras
+    constant = is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
     if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
         return evaluator.fault("B202", message, x.span, help="write a number, a string, or a list of them")

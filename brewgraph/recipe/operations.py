@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.ops import Operation, Transform
+from brewgraph.ops import Operation, Transform, is_row
 from brewgraph.recipe import values as v
 from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.axes import pair
@@ -171,7 +171,7 @@ def _pairs(e: Evaluator, call: _Call, match: Match) -> Any:
 
 
 def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
-    if call.operation.takes_rows:
+    if any(is_row(side) for sides in call.operation.takes for side in sides):
         sides = [_as_row(side) for side in (source, target)]
         if all(isinstance(side, Bundle) for side in sides):
             return _apply(e, call, *sides, place)
@@ -214,7 +214,9 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, place, help=help)
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
-    return v.Apply(kind, operation.name, source, target, options, call.mask, call.reduced, span=call.span)
+    return v.Apply(
+        kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span
+    )
 
 
 def _settled(
@@ -257,7 +259,7 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
             return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
     if FAULT in given or FAULT in options.values():
         return FAULT
-    wanted = len(next(iter(transform.takes)).split(", "))
+    wanted = len(next(iter(transform.takes)))
     if len(given) != wanted:
         message = f"`{transform.name}` takes {wanted} value{'s' if wanted > 1 else ''}"
         return e.fault("B209", message, call.span, help=f"it takes {_transforms(transform)}")
@@ -280,14 +282,15 @@ def _transform(
             what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
             message = f"`{transform.name}` takes {_transforms(transform)}, and this is {describe(member)}"
             return e.fault("B202", message, call.span, help=f"pick {what}")
-    kinds = ", ".join(m.kind for m in members)
-    result = transform.takes.get(kinds)
-    if result is None and not any(m.kind == "tensor" for m in members):
-        message = f"`{transform.name}` does not take {kinds}"
+    kinds = [m.kind for m in members]
+    result = transform.result(*kinds)
+    if result is None and "tensor" not in kinds:
+        message = f"`{transform.name}` does not take {' and '.join(kinds)}"
         return e.fault("B210", message, call.span, help=f"it takes {_transforms(transform)}")
     settled = _settled(transform, options, call.span)
-    return v.Transform(result or "tensor", transform.name, members, settled, span=call.span)
+    result = result or next(iter(transform.takes.values()))
+    return v.Transform(result, transform.key, members, settled, transform, span=call.span)
 
 
 def _transforms(transform: Transform) -> str:
-    return " or ".join(transform.takes)
+    return " or ".join(", ".join(kinds) for kinds in transform.takes)

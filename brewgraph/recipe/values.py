@@ -148,6 +148,7 @@ class Transform(Value):
     name: str
     values: tuple[Value, ...]
     options: tuple[tuple[str, Option], ...] = ()
+    declared: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ class Apply(Value):
     options: tuple[tuple[str, Option], ...]
     mask: str | Column | None
     reduced: bool = True
+    declared: Any = field(default=None, compare=False, repr=False)
+    """The operation as it was declared; of an imported module that was only read, its function is not there yet."""
 
 
 @dataclass(frozen=True)

@@ -174,17 +174,18 @@ class Program:
 
     def _loss_instruction(self, loss: n.Loss, into: list[int], out: int) -> Instruction:
         operation = OPERATIONS[loss.operation]
-        function = operation.function
+        function = operation.maths(*loss.kinds)
         mask = into[2] if loss.masked else None
         place = self._place(loss.unit, loss.inputs[2] if loss.masked else None, loss.data)
         words = dict(loss.words)
         options: list[tuple[str, int]] = []
-        temperatures: list[tuple[str, n.Temperature]] = []
+        temperatures: list[tuple[str, Any, float, dict[str, float], bool]] = []
         first = 3 if loss.masked else 2
         for name, key, slot in zip(loss.options, loss.inputs[first:], into[first:], strict=True):
             value = node(self.graph, key)
             if isinstance(value, n.Temperature):
-                temperatures.append((name, value))
+                own = TEMPERATURES[value.name]
+                temperatures.append((name, own.function, value.base, dict(value.options), own.needs_layout))
             else:
                 options.append((name, slot))
         everything = Padded(None)
@@ -198,9 +199,8 @@ class Program:
                 arguments["layout"] = layout
             one, other = _full(step.slots[source]), _full(step.slots[target])
             with torch.autocast(_device(other).type, enabled=False):
-                for name, value in temperatures:
-                    own = TEMPERATURES[value.name].function
-                    arguments[name] = own(one, other, value.base, **dict(value.options))
+                for name, own, base, more, asks in temperatures:
+                    arguments[name] = own(one, other, base, **more, **({"layout": layout} if asks else {}))
                 values = function(one, other, **arguments)
             if not reduced:
                 step.slots[out] = layout.hide(values, unit)

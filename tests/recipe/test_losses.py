@@ -56,9 +56,9 @@ def test_what_operations_take(call: str) -> None:
         ("mse(big.hidden[0])", "B209", (4, 9), "`mse` compares the two sides of an arrow", "teacher.… -> student.…"),
         ("kd(big.logits, tiny.logits)", "B209", (4, 8), "`kd` compares the two sides", "write `kd(teacher"),
         ("kd()", "B209", (4, 5), "`kd` needs a match", "write `kd(teacher"),
-        ("kd(big.logits -> tiny.logits, 3)", "B120", (4, 35), "`kd` takes only one match", "`a -> b`, `T` and"),
+        ("kd(big.logits -> tiny.logits, 3)", "B120", (4, 35), "`kd` takes only one match", "`a -> b`, `T`, `mask` and `reduce`"),
         ("kd(big.logits -> tiny.logits, t=3)", "B120", (4, 35), "`kd` takes no option `t`", "`T`"),
-        ("cos(big.pooled -> tiny.pooled, T=3)", "B120", (4, 36), "`cos` takes no option `T`", "`a -> b` and `mask`"),
+        ("cos(big.pooled -> tiny.pooled, T=3)", "B120", (4, 36), "`cos` takes no option `T`", "`a -> b`, `mask` and `reduce`"),
         ("kd(big.logits -> tiny.logits, T=1, T=2)", "B125", (4, 40), "`T` is given twice", "remove one"),
     ],
 )
@@ -339,9 +339,9 @@ def test_masks_are_bare_words(mask: str) -> None:
     ("mask", "code", "help"),
     [
         ("tokns", "B122", "did you mean `tokens`?"),
-        ('"tokens"', "B122", "it is one of `none`, `tokens`, `pairs` and `labels`"),
-        ("3", "B122", "it is one of `none`, `tokens`, `pairs` and `labels`"),
-        ("d.column", "B901", "leave it out"),
+        ('"tokens"', "B122", "it is one of `none`, `tokens`, `pairs` and `labels`, or a column of the data"),
+        ("3", "B122", "it is one of `none`, `tokens`, `pairs` and `labels`, or a column of the data"),
+        ("big.pooled", "B122", "or a column of the data"),
     ],
 )
 def test_faulty_masks(mask: str, code: str, help: str) -> None:
