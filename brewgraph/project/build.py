@@ -24,7 +24,8 @@ from brewgraph.project.check import Checked
 from brewgraph.recipe.sources import Brew, Hf, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.loop import Material
+from brewgraph.training.feeds import Rows
+from brewgraph.training.work import Material
 
 _LONGEST = 512
 """Tokens per example where neither the spec, the tokenizer nor the model sets a limit."""
@@ -201,7 +202,11 @@ class Workshop:
 
     def _material(self, splits: Mapping[str, Any], collator: Any) -> Material:
         data = next(iter(self.recipe.data.values()))
-        return Material(splits["train"], splits.get("dev"), collator, data.source.batch, self.examples.classes)
+        batch, examples = data.source.batch, self.examples
+        feeds = {data.name: Rows(splits["train"], collator, batch)}
+        return Material(
+            feeds, splits.get("dev"), collator, batch, examples.classes, data.name, examples=examples.splits.get("dev")
+        )
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ class Distiller(nn.Module):
         )
         self.progress = 0.0
         """Where training stands, k/N: what schedules of weights go by. A loop of your own sets it before each step."""
+        self.horizon = (0, 0)
+        """How long training goes on: optimizer steps in all, and in an epoch."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
         self._before = [
             ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
@@ -85,12 +87,17 @@ class Distiller(nn.Module):
     def teachers(self) -> tuple[nn.Module, ...]:
         return self._teachers
 
-    def forward(self, batch: Batch, counts: Tensor | None = None) -> DistillerOutput:
+    @property
+    def identity(self) -> str:
+        """A hash of what is computed: the same for equal losses, however they are written."""
+        return str(self.graph.graph["objective"])
+
+    def forward(self, batch: Batch, counts: Tensor | None = None, task: str = "") -> DistillerOutput:
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do."""
         loss, terms = self.program.run(batch, self.progress, counts)
         return DistillerOutput(loss=loss, terms=terms)
 
-    def count(self, batch: Batch) -> Tensor:
+    def count(self, batch: Batch, task: str = "") -> Tensor:
         """Units in the batch (examples, tokens, pairs, labels) that the losses are means over.
 
         Add them up over the parts of a split batch and hand the sum to each part's forward, and the split does not
@@ -98,10 +105,24 @@ class Distiller(nn.Module):
         """
         return self.program.count(batch)
 
-    def weights(self) -> dict[str, float]:
+    def weights(self, task: str = "") -> dict[str, float]:
         """By how much each named term counts in the loss now."""
         found = objective_weights(self.graph, self.progress)
         return {name: found[key] for name, key in self.graph.graph["terms"].items()}
+
+    def report(self, batch: Batch, task: str = "") -> dict[str, Tensor]:
+        """Values that are reported beside the terms of the loss, without gradients."""
+        return {}
+
+    def after_step(self) -> None:
+        """Move what follows the student, once an optimizer step is done."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds beside parameters and buffers."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `extra_state` gave."""
 
     def optimizer_options(self) -> dict[str, dict[str, float]]:
         """The optimizer settings that projections were given in the spec, by parameter prefix."""
