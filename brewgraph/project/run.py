@@ -25,9 +25,10 @@ from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, folder_size
-from brewgraph.training.loop import make_accelerator, train
+from brewgraph.training.loop import train
 from brewgraph.training.processes import main_process_alone, this_process
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import StageWork
 
 
 @dataclass(frozen=True)
@@ -143,15 +144,9 @@ def _train_one(
     workshop.forget_student()
     distiller = workshop.distiller(checked)
     student = workshop.recipe.student.name
-    material = workshop.material(distiller)
-    settings = checked.recipe.train
-    accelerator = make_accelerator(settings)
-    try:
-        train(
-            distiller, student, material, settings, folder, reporter, name=name, accelerator=accelerator, resume=resume
-        )
-    finally:
-        distiller.release()
+    material, settings = workshop.material(distiller), checked.recipe.train
+    work = StageWork("", lambda: distiller, {"": material}, settings)
+    train([work], student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:
             save_student(distiller.student, folder.student, workshop.tokenizer(student))

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from brewgraph.data.batches import derive_seed
 from brewgraph.diagnostics import UsageError, listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.passes import digest, node
 from brewgraph.graph.scalars import Horizon, objective_weights
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.runtime.program import Batch, Program
@@ -113,6 +113,11 @@ class Distiller(nn.Module):
     @property
     def teachers(self) -> tuple[nn.Module, ...]:
         return self._teachers
+
+    @property
+    def identity(self) -> str:
+        """A hash of what is computed: the same for equal losses, however they are written."""
+        return digest(*(graph.graph["objective"] for graph in self.graphs.values()))
 
     def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,18 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import RunError
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.training.best import Progress
 from brewgraph.training.folder import RunFolder
+from brewgraph.training.records import Sums
 
 
 @dataclass
 class State:
     """What a training is made of apart from its settings. `identity` tells it from every other training.
 
-    `sums` are loss and terms added up over the `since` steps after the last line of metrics. `scaler` is that of fp16.
+    `step` counts the optimizer steps of the whole run, `stage_step` those of the stage at place `stage`. `sums` are
+    loss and terms since the last line of metrics. `scaler` is that of fp16. `carried` are projections by name as
+    earlier stages left them: a later stage that uses one of them again goes on with it.
     """
 
     identity: str
@@ -35,8 +41,11 @@ class State:
     schedule: Any
     scaler: Any = None
     step: int = 0
-    since: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    stage: int = 0
+    stage_step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    progress: Progress = field(default_factory=Progress)
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
@@ -73,17 +82,22 @@ def save_projections(distiller: Distiller, path: Path) -> None:
 
 
 def save_checkpoint(folder: RunFolder, state: State) -> None:
-    """Write a checkpoint that `load_checkpoint` goes on from."""
+    """Write a checkpoint that a run goes on from."""
     with folder.writing_checkpoint(state.step) as path:
         save_student(state.distiller.student, path / "student")
         save_projections(state.distiller, path / "projections.safetensors")
         content = {
             "identity": state.identity,
             "step": state.step,
-            "since": state.since,
-            "sums": state.sums,
+            "stage": state.stage,
+            "stage_step": state.stage_step,
+            "sums": state.sums.values,
+            "since": state.sums.steps,
+            "progress": asdict(state.progress),
+            "carried": state.carried,
             # beside the readable student: the state dict by name, so that loading needs no model class
             "module": state.distiller.state_dict(),
+            "extra": dict(state.distiller.extra_state()),
             "optimizer": state.optimizer.state_dict(),
             "schedule": state.schedule.state_dict(),
             "scaler": state.scaler.state_dict() if state.scaler is not None else None,
@@ -91,21 +105,93 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
         torch.save(content, path / "state.pt")
 
 
-def load_checkpoint(path: Path, state: State) -> None:
-    """Load what `save_checkpoint` wrote into `state`, strictly. Nothing but tensors and numbers is unpickled.
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as it was read; it is loaded into the stage that it is of."""
 
-    Raises `RunError` where the file cannot be read or is another training's.
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def stage(self) -> int:
+        return int(self.content["stage"])
+
+    @property
+    def step(self) -> int:
+        return int(self.content["step"])
+
+    def load(self, state: State) -> None:
+        """Put it into a state of the same stage, strictly. Raises `RunError` where it is another training's."""
+        said = self.content
+        with _fitting(self.path):
+            if said["identity"] != state.identity:
+                raise ValueError("it is of another spec, other data or other settings")
+            state.distiller.load_state_dict(said["module"])
+            state.distiller.load_extra_state(said["extra"])
+            state.optimizer.load_state_dict(said["optimizer"])
+            state.schedule.load_state_dict(said["schedule"])
+            if state.scaler is not None:
+                state.scaler.load_state_dict(said["scaler"])
+            state.step, state.stage, state.stage_step = said["step"], said["stage"], said["stage_step"]
+            state.sums = Sums(said["sums"], said["since"])
+            state.progress, state.carried = Progress(**said["progress"]), said["carried"]
+
+
+def read_checkpoint(path: Path, stages: int) -> Saved:
+    """A checkpoint of a run of so many stages. Nothing but tensors, numbers and names is unpickled.
+
+    Raises `RunError` where the file cannot be read.
     """
-    try:
-        said = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        if said["identity"] != state.identity:
+    with _fitting(path):
+        saved = Saved(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
+        if not (0 <= saved.stage < stages and saved.step >= 0):
             raise ValueError("it is of another spec, other data or other settings")
-        state.distiller.load_state_dict(said["module"])
-        state.optimizer.load_state_dict(said["optimizer"])
-        state.schedule.load_state_dict(said["schedule"])
-        if state.scaler is not None:
-            state.scaler.load_state_dict(said["scaler"])
-        state.step, state.since, state.sums = said["step"], said["since"], said["sums"]
+    return saved
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Say in one line why a checkpoint cannot be gone on from."""
+    try:
+        yield
     except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RunError(f"the checkpoint `{path}` does not fit this run: {reason}; start anew with --force") from error
+
+
+class Keeper:
+    """Keeps the weights of a stage's best student and projections: in a run's folder, without one in memory."""
+
+    def __init__(self, folder: RunFolder | None, stage: int):
+        self.folder, self.stage = folder, stage
+        self._held: dict[str, Any] | None = None
+
+    def forget(self) -> None:
+        """Begin without a best one."""
+        self._held = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder.best, ignore_errors=True)
+
+    def keep(self, distiller: Distiller, step: int) -> None:
+        """Take these weights for the best. In a folder the main process alone does."""
+        module = {name: value.detach().clone() for name, value in distiller.state_dict().items()}
+        content = {"stage": self.stage, "step": step, "module": module}
+        if self.folder is None:
+            self._held = content
+            return
+        temporary = self.folder.checkpoints / ".best.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_student(distiller.student, temporary / "student")
+        save_projections(distiller, temporary / "projections.safetensors")
+        torch.save(content, temporary / "state.pt")
+        shutil.rmtree(self.folder.best, ignore_errors=True)
+        temporary.rename(self.folder.best)
+
+    def give_back(self, distiller: Distiller) -> None:
+        """Load the best weights; nothing where no evaluation of this stage was one."""
+        said = self._held
+        if self.folder is not None and (path := self.folder.best / "state.pt").is_file():
+            said = torch.load(path, map_location="cpu", weights_only=True)
+        if said is not None and said["stage"] == self.stage:
+            distiller.load_state_dict(said["module"])

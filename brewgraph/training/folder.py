@@ -5,6 +5,7 @@ RUN/
   metrics.jsonl    a line per logging interval and per evaluation
   tensorboard/     the same numbers for TensorBoard, where the `board` extra is installed
   checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
+  checkpoints/best/          with `metric_for_best_model`: student/ projections.safetensors state.pt of the best so far
   student/         the finished student, as save_pretrained writes it, with its tokenizer
   projections.safetensors    the finished projections
   alone/           with `baseline = true`: the same of the student without its teacher
@@ -38,6 +39,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best"
 
     @property
     def board(self) -> Path:
@@ -128,7 +133,7 @@ class RunFolder:
         """Remove the oldest whole checkpoints, the last `keep` stay; and what an interrupted run left half written."""
         for _, path in self.complete_checkpoints()[:-keep]:
             shutil.rmtree(path)
-        for path in self.checkpoints.glob(".step-*.part"):
+        for path in self.checkpoints.glob(".*.part"):
             shutil.rmtree(path)
 
 

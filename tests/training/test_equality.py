@@ -16,6 +16,7 @@ from brewgraph.project.check import check, read_spec
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import StageWork
 from tests.project.small import metrics, project
 
 PAIRS = ((0, 0), (2, 1))
@@ -70,7 +71,8 @@ def both(folder: Path) -> tuple[Any, Any, ByHand, list[Any]]:
     distiller = workshop.distiller()
     material = workshop.material(distiller)
     projections = [distiller.projections[name].linear for name in ("hidden:0", "hidden:1")]
-    batches = list(loader(material.train, BatchOrder(20, 4, seed=derive_seed(0, "order")), material.collator))
+    rows = material.feeds["d"].dataset
+    batches = list(loader(rows, BatchOrder(20, 4, seed=derive_seed(0, "order")), material.collator))
     return distiller, material, ByHand(folder, projections), batches
 
 
@@ -113,7 +115,8 @@ def test_training_equals_a_loop_by_hand(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.prepare()
     before = distiller.student.classifier.weight.detach().clone()
-    train(distiller, "tiny", material, settings, folder, Reporter(), name="spec")
+    work = StageWork("", lambda: distiller, {"": material}, settings)
+    train([work], "tiny", folder, Reporter(), name="spec")
     lines = [line for line in metrics(folder.path) if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     for line, batch in zip(lines, batches, strict=True):

@@ -21,9 +21,15 @@ from brewgraph.recipe.settings import Train
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import make_accelerator, train
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import Material, StageWork
 from tests.project.small import metrics, project, rows, write_rows, write_spec
 
 State = dict[str, torch.Tensor]
+
+
+def work(distiller: Any, material: Material, settings: Train) -> StageWork:
+    """One stage of one task, neither with a name."""
+    return StageWork("", lambda: distiller, {"": material}, settings)
 
 
 def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[str, Any]]]:
@@ -34,7 +40,12 @@ def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[st
     folder = RunFolder(out)
     folder.prepare()
     train(
-        distiller, "tiny", workshop.material(distiller), checked.recipe.train, folder, Reporter(), name="x", **options
+        [work(distiller, workshop.material(distiller), checked.recipe.train)],
+        "tiny",
+        folder,
+        Reporter(),
+        name="x",
+        **options,
     )
     return {name: value.clone() for name, value in distiller.state_dict().items()}, metrics(out)
 
@@ -160,16 +171,8 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    train(
-        distiller,
-        "tiny",
-        workshop.material(distiller),
-        checked.recipe.train,
-        folder,
-        Listening(),
-        name="x",
-        resume=True,
-    )
+    stage = work(distiller, workshop.material(distiller), checked.recipe.train)
+    train([stage], "tiny", folder, Listening(), name="x", resume=True)
     assert said == ["resumed at step 3"]
     assert metrics(folder.path) == whole[1]
     assert [step for step, _ in folder.complete_checkpoints()] == [4, 5]
@@ -243,7 +246,7 @@ def test_a_loss_that_is_no_number_is_named(value: float, accumulate: int, tmp_pa
         r"^`hidden\[1\]` is not a finite number at step 3 \(training rows \d+(, \d+){%d}\); a smaller learning rate"
     )
     with pytest.raises(RunError, match=message % (2 * accumulate - 1)):
-        train(distiller, "tiny", material, checked.recipe.train, folder, Breaking(), name="x")
+        train([work(distiller, material, checked.recipe.train)], "tiny", folder, Breaking(), name="x")
     assert seen == [1, 2]
     assert [step for step, _ in folder.complete_checkpoints()] == [1, 2]
 
@@ -259,7 +262,8 @@ def test_two_precisions_in_one_process(tmp_path: Path) -> None:
     material = workshop.material(distiller)
     forward = type(distiller).forward
     settings = checked.recipe.train
-    train(distiller, "tiny", material, settings.model_copy(update={"precision": "bf16"}), None, Reporter(), name="x")
+    stage = work(distiller, material, settings.model_copy(update={"precision": "bf16"}))
+    train([stage], "tiny", None, Reporter(), name="x")
     assert distiller.forward.__func__ is forward
     assert make_accelerator(settings).mixed_precision == "no"
     full = training(spec, tmp_path / "full")

@@ -1,0 +1,160 @@
+"""Where a task's batches come from: rows of a data set, or batches that were made beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import datasets
+import torch
+
+from brewgraph.data.batches import BatchOrder, derive_seed, loader
+from brewgraph.data.encoding import row_lengths
+from brewgraph.diagnostics import RunError
+
+
+class Feed(Protocol):
+    """Batches of a data set, epoch after epoch, the same ones whenever they are asked for."""
+
+    @property
+    def rows(self) -> int:
+        """Examples in an epoch."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, counted from 0, from the one of index `start` on."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of an encoded split in an order drawn anew in every epoch, made to batches by `collator`.
+
+    `batch` counts rows over all ranks, of which this feed gives one's share. A collator that has `set_epoch` is told
+    the epoch before each batch: another feed may have used it in between.
+    """
+
+    dataset: datasets.Dataset
+    collator: Any
+    batch: int
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    group_by_length: bool = False
+
+    @property
+    def rows(self) -> int:
+        return len(self.dataset)
+
+    def __len__(self) -> int:
+        return len(BatchOrder(self.rows, self.batch, rank=self.rank, world=self.world))
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        order = BatchOrder(
+            self.rows, self.batch, seed=self.seed, rank=self.rank, world=self.world, lengths=self._lengths
+        )
+        order.set_epoch(epoch)
+        order.start_at(start)
+        yield from loader(self.dataset, order, at_epoch(self.collator, epoch))
+
+    @cached_property
+    def _lengths(self) -> list[int] | None:
+        return row_lengths(self.dataset) if self.group_by_length else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One rank's rows of ready batches: a piece of each, the first ranks one row more where it does not divide."""
+
+    whole: Feed
+    rank: int
+    world: int
+
+    @property
+    def rows(self) -> int:
+        return self.whole.rows
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        for batch in self.whole.batches(epoch, start):
+            yield self._own(batch)
+
+    def _own(self, content: Any) -> Any:
+        if isinstance(content, Mapping):
+            return {key: self._own(value) for key, value in content.items()}
+        if not isinstance(content, torch.Tensor):
+            return content
+        if len(content) < self.world:
+            raise RunError(f"a batch of {len(content)} rows cannot be shared by {self.world} processes")
+        return torch.tensor_split(content, self.world)[self.rank]
+
+
+def at_epoch(collator: Any, epoch: int) -> Any:
+    """A collator that knows its epoch, where it wants to."""
+    if not hasattr(collator, "set_epoch"):
+        return collator
+
+    def collate(rows: list[Any]) -> Any:
+        collator.set_epoch(epoch)
+        return collator(rows)
+
+    return collate
+
+
+def place(feed: Feed, seed: int, rank: int, world: int, *, group_by_length: bool = False) -> Feed:
+    """The share of a feed that a rank reads, in the order that `seed` gives."""
+    if isinstance(feed, Rows):
+        return replace(feed, seed=seed, rank=rank, world=world, group_by_length=group_by_length)
+    return feed if world == 1 else Part(feed, rank, world)
+
+
+def order_seed(seed: int, stage: int, task: int, data: int) -> int:
+    """Of the order of a data set's rows; stage, task and data set count from 0, so that none replays another's."""
+    return derive_seed(seed, "order", *((stage, task, data) if stage or task or data else ()))
+
+
+def steps_of_epoch(feeds: Mapping[str, Feed], accumulate: int) -> int:
+    """Optimizer steps in an epoch of the first data set; the last one may hold fewer micro-batches.
+
+    Raises `RunError` where a data set has no batch.
+    """
+    for feed in feeds.values():
+        if not len(feed):
+            raise RunError("there is no whole batch to train on: the data has fewer rows than ranks")
+    return math.ceil(len(next(iter(feeds.values()))) / accumulate)
+
+
+def micro_batches(feeds: Mapping[str, Feed], accumulate: int, done: int) -> Iterator[list[Any]]:
+    """The micro-batches of each optimizer step without end, `done` steps left out.
+
+    Of one data set they are its batches, of several dictionaries by its name. The first one makes the epochs; the
+    others go on through their own, whatever that one does.
+    """
+    (_, first), *others = feeds.items()
+    epoch, in_epoch = divmod(done, steps_of_epoch(feeds, accumulate))
+    start = in_epoch * accumulate
+    beside = {name: _without_end(feed, epoch * len(first) + start) for name, feed in others}
+    name = next(iter(feeds))
+    while True:
+        parts: list[Any] = []
+        for batch in first.batches(epoch, start):
+            parts.append({name: batch, **{key: next(more) for key, more in beside.items()}} if beside else batch)
+            if len(parts) == accumulate:
+                yield parts
+                parts = []
+        if parts:
+            yield parts
+        epoch, start = epoch + 1, 0
+
+
+def _without_end(feed: Feed, done: int) -> Iterator[Any]:
+    epoch, start = divmod(done, len(feed))
+    while True:
+        yield from feed.batches(epoch, start)
+        epoch, start = epoch + 1, 0

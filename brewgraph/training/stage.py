@@ -1,0 +1,282 @@
+"""The steps of one stage.
+
+A step: draw its task; take its micro-batches; count each unit over all of them and over ranks, once; for each
+micro-batch forward, with the loss divided by the global counts, and backward (ranks talk on the last one only); clip
+student and projections together; optimizer; schedule. Terms stay on the device until the logging interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from brewgraph.data.batches import derive_seed
+from brewgraph.diagnostics import RunError, listing
+from brewgraph.runtime.distiller import Distiller
+from brewgraph.training.board import named
+from brewgraph.training.checkpoint import Keeper, State, save_checkpoint
+from brewgraph.training.feeds import micro_batches
+from brewgraph.training.folder import RunFolder
+from brewgraph.training.records import Record, Sums, task_line
+from brewgraph.training.reporter import Reporter
+from brewgraph.training.scoring import is_scored, report_on_dev, score
+from brewgraph.training.work import Placed
+
+
+class Whole(nn.Module):
+    """A distiller for the length of a stage, as ranks and precision are to see it: one module that gives the loss.
+
+    Wrapped anew for each stage: accelerate marks what it has prepared, and would leave a module of another precision
+    as it is. Terms come detached, so that nothing but the loss decides which parameters a step reaches.
+    """
+
+    def __init__(self, distiller: Distiller):
+        super().__init__()
+        self.distiller = distiller
+
+    def forward(self, batch: Any, counts: Tensor | None, task: str) -> dict[str, Tensor]:
+        output = self.distiller(batch, counts, task=task)
+        return {"loss": output.loss, **{name: term.detach() for name, term in output.terms.items()}}
+
+
+class StageRun:
+    """One stage on one rank. `wrapped` is the distiller as ranks and precision need it."""
+
+    def __init__(
+        self,
+        placed: Placed,
+        state: State,
+        wrapped: Any,
+        student: str,
+        folder: RunFolder | None,
+        record: Record,
+        reporter: Reporter,
+        accelerator: Accelerator,
+    ):
+        self.placed, self.state, self.wrapped, self.student = placed, state, wrapped, student
+        self.folder, self.record, self.reporter, self.accelerator = folder, record, reporter, accelerator
+        self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
+        self.distiller = state.distiller
+        self.main, self.world = accelerator.is_main_process, accelerator.num_processes
+        self.device = accelerator.device
+        self.keeper = Keeper(folder, placed.index)
+        self.trainable = [p for p in self.distiller.parameters() if p.requires_grad]
+        self.check_every = 1 if self.device.type == "cpu" else self.settings.logging_steps
+        self.scores: dict[str, float] = {}
+        state.sums = state.sums.held_by(accelerator)
+        self._demand_a_metric()
+
+    def run(self, stop_after: int | None) -> bool:
+        """Train to the stage's end, and load its best student where that is asked for; False where stopped before."""
+        state, settings, total = self.state, self.settings, self.length.steps
+        evaluate_every = max(1, settings.eval_steps.steps(total, self.length.per_epoch))
+        save_every = max(1, settings.save_steps.steps(total, self.length.per_epoch))
+        for task, batches in self._steps():
+            self._step(task, batches)
+            step = state.stage_step
+            saving = self.folder is not None and step % save_every == 0 and step < total
+            if saving or step % self.check_every == 0 or step == total:
+                self._check_finite(task, batches)
+            self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+            if step % evaluate_every == 0 or step == total:
+                self._evaluate()
+                if state.progress.exhausted(settings) and state.sums.steps:
+                    self._report(task, batches, due=True)
+            if saving:
+                self.save()
+            if stop_after is not None and state.step >= stop_after and step < total:
+                return False
+        if settings.load_best_model_at_end:
+            self.accelerator.wait_for_everyone()
+            self.keeper.give_back(self.distiller)
+            self.scores = dict(state.progress.scores) or self.scores
+        return True
+
+    def _steps(self) -> Iterator[tuple[str, list[Any]]]:
+        """The task and the micro-batches of each step that is still to be done, on the device.
+
+        Each task goes on in its own order where it was: how often it was drawn before follows from the draw.
+        """
+        state, index = self.state, self.placed.index
+        drawn = self.work.drawn(index, state.stage_step)
+        streams: dict[str, Iterator[list[Any]]] = {}
+        while state.stage_step < self.length.steps and not state.progress.exhausted(self.settings):
+            task = self.work.task(index, state.stage_step)
+            if task not in streams:
+                streams[task] = micro_batches(self.placed.feeds[task], self.settings.accumulate, drawn[task])
+            yield task, [send_to_device(batch, self.device) for batch in next(streams[task])]
+
+    # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _step(self, task: str, batches: list[Any]) -> None:
+        """One optimizer step; of the global batch this rank holds its share."""
+        accelerator, state = self.accelerator, self.state
+        self.distiller.progress = state.stage_step / self.length.steps
+        self._seed()
+        counts, share = self._counts(task, batches), 1.0
+        if self.settings.normalise == "micro":
+            share = 1 / (len(batches) * self.world)
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                with accelerator.autocast():
+                    output = self.wrapped(batch, counts, task)
+                # ranks average their gradients, and each holds a share of one sum
+                accelerator.backward(output["loss"] * (self.world * share))
+            state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
+        # a parameter that this step did not reach has no gradient, not one of zero: its weights and running means stay
+        if self.settings.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
+        state.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:  # as fp16 does where its gradients overflow
+            state.schedule.step()
+            self.distiller.after_step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.stage_step += 1
+        state.sums.steps[task] = state.sums.steps.get(task, 0) + 1
+
+    def _seed(self) -> None:
+        """Dropout by seed, stage, step and rank: a resumed run draws what the uninterrupted one drew."""
+        index = self.placed.index
+        place = (index, self.state.stage_step) if index else (self.state.stage_step,)
+        torch.manual_seed(derive_seed(self.settings.seed, "dropout", *place, self.accelerator.process_index))
+
+    def _counts(self, task: str, batches: list[Any]) -> Tensor | None:
+        """The units of the global batch; None where each batch counts its own."""
+        if self.settings.normalise == "micro" or (len(batches) == 1 and self.world == 1):
+            return None
+        counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
+        return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
+
+    def _check_finite(self, task: str, batches: list[Any]) -> None:
+        """Stop where a loss is no number. Its rows are known where each step is checked: on a CPU, at no cost."""
+        for which, sums in self.state.sums.values.items():
+            if bool(torch.isfinite(sums["loss"])):
+                continue
+            bad = [
+                f"`{named(which, name)}`"
+                for name, value in sums.items()
+                if name != "loss" and not bool(torch.isfinite(value))
+            ]
+            rows = [row for batch in batches for row in _rows(batch)] if which == task else []
+            where = f" (training rows {', '.join(rows[:8])}{', …' if len(rows) > 8 else ''})"
+            raise RunError(
+                f"{', '.join(bad) or 'the loss'} is not a finite number at step {self.state.step}"
+                f"{f' of stage `{self.work.name}`' if self.work.name else ''}{f', task `{which}`' if which else ''}"
+                f"{where if rows and self.check_every == 1 else ''}; a smaller learning rate, a longer "
+                "warm-up or a higher temperature usually helps; the last checkpoint is intact"
+            )
+
+    # ── what is written down ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _report(self, task: str, batches: list[Any], *, due: bool) -> None:
+        """Read the terms from the device at the logging interval, and only then; a line for each task that was drawn."""
+        state = self.state
+        if not due:
+            self.reporter.step(state.stage_step, None, {})
+            return
+        sums, steps = state.sums.gathered(self.accelerator), state.sums.steps
+        reported = self._reported(task, batches) if self.settings.report else {}
+        state.sums = Sums()
+        total, rate = 0.0, state.schedule.get_last_lr()[0]
+        terms: dict[str, float] = {}
+        lines = {
+            which: task_line(
+                sums[which], steps[which], which, self.distiller.weights(which), reported if which == task else {}
+            )
+            for which in self.work.materials
+            if which in steps
+        }
+        for which, line in lines.items():
+            total += line["loss"] * steps[which]
+            terms |= line["terms"]
+        self.reporter.step(state.stage_step, total / sum(steps.values()), terms)
+        for which, line in lines.items():
+            self._write(which, {**line, "lr": rate})
+
+    @torch.no_grad()
+    def _reported(self, task: str, batches: list[Any]) -> dict[str, float]:
+        """The values that are reported beside the terms, on the batches of this step: means over these and ranks."""
+        found: list[Mapping[str, Tensor]] = []
+        for batch in batches:
+            with self.accelerator.autocast():
+                found.append(self.distiller.report(batch, task))
+        sums = {name: torch.stack([one[name].detach().float() for one in found]).mean() for name in found[0]}
+        means = self.accelerator.reduce(sums, "mean") if self.world > 1 else sums
+        return {named(task, name): float(value) for name, value in means.items()}
+
+    def _write(self, task: str, content: Mapping[str, Any]) -> None:
+        if self.main:
+            self.record.write(self.placed, self.state.step, self.state.stage_step, task, content)
+
+    # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
+
+    def _evaluate(self) -> None:
+        """Score the student on every task, write it down, and keep the student where it is the best so far."""
+        self.scores = {}
+        for task, material in self.work.materials.items():
+            found: dict[str, float] = {}
+            if self.settings.report:
+                found |= report_on_dev(self.distiller, task, material, self.accelerator)
+            if is_scored(self.distiller.student, material):
+                found |= score(self.distiller.student, self.student, material, self.accelerator)
+            if found:
+                self._write(task, {"dev": found})
+                self.scores |= {named(task, name): value for name, value in found.items()}
+        if self.scores:
+            self.reporter.evaluated(self.state.stage_step, self.scores)
+        if self.settings.metric_for_best_model is None:
+            return
+        value = self._metric(self.settings.metric_for_best_model)
+        if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
+            self._keep()
+
+    def _demand_a_metric(self) -> None:
+        """Say before training, not at its first evaluation, that nothing is ever going to be scored."""
+        metric, student = self.settings.metric_for_best_model, self.distiller.student
+        scored = any(is_scored(student, material) for material in self.work.materials.values())
+        if metric is not None and not scored and not self.settings.report:
+            raise RunError(f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on")
+
+    def _metric(self, name: str) -> float:
+        """The score by which students are compared; the task may be left out where one alone has it."""
+        fits = [name] if name in self.scores else [k for k in self.scores if k.rpartition("/")[2] == name]
+        if len(fits) != 1:
+            there = listing(self.scores) or "none"
+            raise RunError(f"metric_for_best_model = `{name}` is not one score; an evaluation gives {there}")
+        return self.scores[fits[0]]
+
+    def _keep(self) -> None:
+        if not self.settings.load_best_model_at_end:
+            return
+        if self.folder is None or self.main:
+            self.keeper.keep(self.distiller, self.state.step)
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Write a checkpoint; of the ranks' sums it holds the whole."""
+        assert self.folder is not None
+        mine = self.state.sums
+        self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps)
+        if self.main:
+            save_checkpoint(self.folder, self.state)
+            self.folder.rotate(self.settings.save_total_limit)
+        self.state.sums = mine
+        self.accelerator.wait_for_everyone()
+
+
+def _rows(batch: Any) -> list[str]:
+    """The numbers of a batch's rows, where it says them; those of its data sets one after the other."""
+    if not isinstance(batch, Mapping):
+        return []
+    own = batch.get("index")
+    if isinstance(own, Tensor):
+        return [str(int(i)) for i in own]
+    return [row for part in batch.values() for row in _rows(part)]
