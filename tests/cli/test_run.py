@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from brewgraph.cli.run import megabytes, ratio
+from brewgraph.cli.run import megabytes, ratio, summary
 from brewgraph.project.compare import Row
 from tests.cli.tiny import command, write_tiny
 
@@ -184,6 +186,39 @@ def row(name: str, **changes: float) -> Row:
 def test_the_sentence_about_size_and_speed(changes, words):
     """Smaller and larger, faster and slower, and neither."""
     assert ratio(row("s", **changes), row("t")) == words
+
+
+def test_each_task_has_its_columns_and_its_share_of_the_sentence():
+    """Two tasks: `ner/F1` and `lm/perplexity`, which is better when low; a model without a task has no value there."""
+    tasks = {"ner": "tags", "lm": "masked"}
+    scores = {"ner/f1": 0.8, "ner/recall": 0.7, "ner/token_accuracy": 0.9, "lm/perplexity": 12.5}
+    teacher = Row("t", scores, tasks, 1, 100, 10.0)
+    student = Row("s", {**scores, "ner/f1": 0.6, "lm/perplexity": 1234.5678}, tasks, 1, 100, 10.0)
+    other = Row("o", {"ner/f1": 0.5, "ner/token_accuracy": 0.25}, tasks, 1, 100, 10.0)
+    assert (student.columns, student.main) == (
+        ("ner/f1", "ner/token_accuracy", "lm/perplexity"),
+        ("ner/f1", "lm/perplexity"),
+    )
+    assert (
+        ratio(student, teacher)
+        == "s is no smaller than t, no faster, and keeps 75.0% of its ner/F1 and has 98.77 times its lm/perplexity"
+    )
+    assert ratio(other, teacher).endswith("and keeps 62.5% of its ner/F1")
+    checked = SimpleNamespace(recipe=SimpleNamespace(student=student, teachers=()))
+    lines = next(summary(checked, [teacher, student, other], None, without_teacher=False)).splitlines()
+    cells = [re.split(r"\s{2,}", line) for line in lines]
+    assert cells[0] == ["model", "ner/F1", "ner/token accuracy", "lm/perplexity", "parameters", "size", "sentences/s"]
+    assert [row[1:4] for row in cells[1:]] == [
+        ["0.8000", "0.9000", "12.5"],
+        ["0.6000", "0.9000", "1234.6"],
+        ["0.5000", "0.2500", "-"],
+    ]
+
+
+def test_correlations_below_zero_are_no_shares():
+    """A share of a negative number says nothing."""
+    rows = [Row(name, {"spearman": value}, {"": "value"}, 1, 100, 10.0) for name, value in (("s", -0.1), ("t", 0.5))]
+    assert ratio(*rows) == "s is no smaller than t, no faster"
 
 
 def test_sizes_in_words():
