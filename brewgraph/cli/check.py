@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,12 +14,18 @@ from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, tall
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.source import Source
 
+if TYPE_CHECKING:
+    from brewgraph.data.report import DataReport
+
 
 def command(
     specs: Annotated[
         list[str], typer.Argument(metavar="SPEC...", help="Spec files; - reads stdin.", show_default=False)
     ],
     set: Set = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="Read all data too, and say what is in it: labels, copies, leaks, lengths.")
+    ] = False,
     format: Annotated[Literal["text", "json"], typer.Option(help="For people, or one list for machines.")] = "text",
     quiet: Quiet = False,
 ) -> None:
@@ -27,25 +33,52 @@ def command(
     params = parse_sets(set or [])
     sources = [read(path) for path in specs]
     found: list[Diagnostic] = []
+    examined: dict[str, dict[str, DataReport]] = {}
     for source in sources:
-        diagnostics = _check(source, params)
+        diagnostics, reports = _check(source, params, data)
         found += diagnostics
+        examined[source.name] = reports
         if format == "text":
             print_diagnostics(diagnostics, sys.stdout)
+            print("".join(_text(reports)), end="")
             if not quiet:
                 print(f"{source.name}: {tally(diagnostics)}")
     if format == "json":
-        print(json.dumps([d.as_json() for d in found], indent=2, ensure_ascii=False))
+        listed: Any = [d.as_json() for d in found]
+        if data:
+            told = {spec: {name: r.as_json() for name, r in reports.items()} for spec, reports in examined.items()}
+            listed = {"diagnostics": listed, "data": told}
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
     if any(d.severity == "error" for d in found):
         raise typer.Exit(1)
 
 
-def _check(source: Source, params: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
+def _check(
+    source: Source, params: Mapping[str, Any], data: bool
+) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
+    """What is wrong with a spec, and where that is asked for what is in its data."""
     from brewgraph.project.check import check, check_names
 
+    warnings: tuple[Diagnostic, ...] = ()
     try:
         check_names(source, params)  # answers at once, without the libraries that the rest of the check needs
         hush()
-        return check(source, params).warnings
+        checked = check(source, params)
+        warnings = checked.warnings
+        if not data:
+            return warnings, {}
+        from brewgraph.project.examine import examine_data
+
+        return warnings, examine_data(checked)
     except SpecError as error:
-        return error.diagnostics
+        return (*warnings, *error.diagnostics), {}
+
+
+def _text(reports: Mapping[str, DataReport]) -> Iterator[str]:
+    """Each data set with its report, and an empty line behind it."""
+    for name, report in reports.items():
+        from brewgraph.data.report import lines
+
+        yield f"data {name}\n"
+        yield from (f"  {line}\n" for line in lines(report))
+        yield "\n"

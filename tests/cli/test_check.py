@@ -118,3 +118,41 @@ def test_a_folder_is_no_spec(tmp_path: Path):
     """A folder is refused in one line."""
     result = command("check", str(tmp_path))
     assert (result.exit_code, result.stderr) == (2, f"error: `{tmp_path}` is a folder; name a spec in it\n")
+
+
+def test_data_is_looked_at_where_that_is_asked_for(tmp_path: Path):
+    """Both splits, the tokens of the models, and what is wrong, before the closing line; no failure."""
+    spec = write_tiny(tmp_path)
+    result = command("check", "--data", str(spec))
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = result.stdout.splitlines()
+    assert found[:3] == [
+        "data rows",
+        "  train  16 rows; bad 8 (50.0%), good 8 (50.0%)",
+        "         8 (50.0%) with the texts of an earlier one: rows 9, 10, 11, 12, 13, …",
+    ]
+    assert any(line.startswith("  tokens of `big` in dev: ") and "more than 16" in line for line in found)
+    assert any(line.startswith("  warning: 8 of 8 rows of dev (100.0%; ") for line in found)
+    assert found[-1] == f"{spec}: fine"
+
+
+def test_data_for_machines(tmp_path: Path):
+    """One object: the diagnostics, and the reports by spec and name."""
+    spec = write_tiny(tmp_path)
+    found = json.loads(command("check", "--data", "--format", "json", str(spec)).stdout)
+    assert found["diagnostics"] == []
+    report = found["data"][str(spec)]["rows"]
+    assert report["splits"]["train"]["labels"] == {"bad": 8, "good": 8}
+    assert {x["encoding"] for x in report["lengths"]} == {"big"}
+
+
+def test_data_that_cannot_be_read_is_a_fault_of_the_spec(tmp_path: Path):
+    """What only reading shows: a text that is missing."""
+    spec = write_tiny(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as rows:
+        rows.write('{"text": null, "label": "good"}\n')
+    assert command("check", str(spec)).exit_code == 0
+    result = command("check", "--data", str(spec))
+    assert result.exit_code == 1
+    assert "error[B404]: `text` in row 17 of `train.jsonl` is missing" in result.stdout
+    assert result.stdout.endswith(f"{spec}: 1 error\n")

@@ -1,0 +1,367 @@
+"""What there is to know of a data set before it is trained on: labels, repeated and empty rows, leaks, lengths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from statistics import fmean
+from typing import Any
+
+import datasets
+
+from brewgraph.data.encoding import Encoding
+from brewgraph.data.examples import Examples
+from brewgraph.diagnostics import listing
+
+_FIRST = 5
+"""Row numbers that are named at most."""
+_CLASSES = 8
+"""Classes whose counts are printed at most."""
+_CHUNK = 1000
+"""Rows that are tokenised together."""
+LEAK, LONG, REPEATED, UNEVEN = 0.01, 0.05, 0.05, 10.0
+"""What is worth a warning: shares of dev rows that are in train, of rows that are too long, of train rows that repeat
+another, and how many times as frequent as the rarest class the most frequent one is."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows something holds for, and the numbers of the first five, counted from 1."""
+
+    count: int = 0
+    first: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split. `labels` counts rows per class, or words per tag; None where there are neither.
+
+    `numbers` are the smallest, mean and largest label of a regression. `empty` rows have a text without a word,
+    `unlabelled` ones no label, no answer, or not one tag for each word. `repeated` rows have the texts of an earlier
+    row, `contradicting` ones, which are among them, with another label.
+    """
+
+    rows: int
+    empty: Rows
+    unlabelled: Rows
+    labels: Mapping[str, int] | None
+    numbers: tuple[float, float, float] | None
+    repeated: Rows
+    contradicting: Rows
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Rows of `split` whose texts are those of a training row; `train` holds one such row for each of the first."""
+
+    split: str
+    rows: Rows
+    train: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a split's rows in one encoding, special tokens included and nothing cut off yet."""
+
+    encoding: str
+    split: str
+    max_length: int
+    mean: float
+    longest: int
+    longer: Rows
+    """Rows of more than `max_length` tokens: those that are cut, or seen in several windows."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What is found in a data set. `warnings` are sentences that end in what to do."""
+
+    label_type: str
+    splits: Mapping[str, SplitReport]
+    overlaps: tuple[Overlap, ...]
+    lengths: tuple[Lengths, ...]
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for machines, with plain dictionaries and lists."""
+        return asdict(self)
+
+
+def data_report(examples: Examples, encodings: Sequence[Encoding] = (), *, label_type: str | None = None) -> DataReport:
+    """Look at every row of `examples`; how long they are is known for each of `encodings`.
+
+    Texts are the same where they differ in nothing but white space and case, for pairs both of them. `label_type` is
+    that of the source; left out, it follows from the columns, where `next` and `masked` look like no labels at all.
+    """
+    train = examples.splits["train"]
+    kind = _label_type(train) if label_type is None else label_type
+    seen: dict[bytes, int] = {}
+    splits: dict[str, SplitReport] = {}
+    overlaps = []
+    for name, split in examples.splits.items():
+        keys = list(_keys(_texts(split)))
+        if name == "train":
+            for number, key in enumerate(keys, 1):
+                if key is not None:
+                    seen.setdefault(key, number)
+        else:
+            both = [(number, seen[key]) for number, key in enumerate(keys, 1) if key in seen]
+            overlaps.append(Overlap(name, _rows(n for n, _ in both), tuple(there for _, there in both[:_FIRST])))
+        splits[name] = _split(split, keys, kind, examples.classes)
+    lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
+    report = DataReport(kind, splits, tuple(overlaps), lengths)
+    return replace(report, warnings=tuple(_warnings(report)))
+
+
+# ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _label_type(split: datasets.Dataset) -> str:
+    if "tags" in split.column_names:
+        return "tags"
+    if "answers" in split.column_names:
+        return "spans"
+    if "label" not in split.column_names:
+        return ""
+    feature = split.features["label"]
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        return "classes"
+    return "value" if feature.dtype.startswith("float") else "class"
+
+
+def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
+    """The texts of each row; words count as a text with spaces between them."""
+    if "words" in split.column_names:
+        return [(" ".join(words),) for words in split["words"][:]]
+    columns = [column for column in ("text_0", "text_1") if column in split.column_names]
+    return list(zip(*(split[column][:] for column in columns), strict=True))
+
+
+def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
+    """A digest of each row's texts that is the same for equal ones; None where all of them are empty."""
+    for row in texts:
+        words = [" ".join(text.casefold().split()) for text in row]
+        yield (
+            blake2b("\0".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest() if any(words) else None
+        )
+
+
+def _split(split: datasets.Dataset, keys: Sequence[bytes | None], kind: str, classes: Sequence[str]) -> SplitReport:
+    labels = _labels(split)
+    first: dict[bytes, int] = {}
+    repeated, contradicting = [], []
+    for row, key in enumerate(keys):
+        if key is None:
+            continue
+        earlier = first.setdefault(key, row)
+        if earlier != row:
+            repeated.append(row + 1)
+            if labels is not None and kind != "spans" and labels[earlier] != labels[row]:
+                contradicting.append(row + 1)
+    texts = _texts(split)
+    present = [label for label in labels or () if not _is_missing(label)]
+    numbers = (min(present), fmean(present), max(present)) if kind == "value" and present else None
+    return SplitReport(
+        rows=len(split),
+        empty=_rows(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
+        unlabelled=_rows(row for row, missing in enumerate(_missing(split, labels), 1) if missing),
+        labels=_histogram(present, kind, classes),
+        numbers=numbers,
+        repeated=_rows(repeated),
+        contradicting=_rows(contradicting),
+    )
+
+
+def _labels(split: datasets.Dataset) -> list[Any] | None:
+    """What each row is labelled with; None where there are no labels."""
+    column = next((column for column in ("tags", "answers", "label") if column in split.column_names), None)
+    return None if column is None else list(split[column][:])
+
+
+def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool]:
+    """Whether each row lacks its label."""
+    if labels is None:
+        return
+    if "tags" in split.column_names:
+        pairs = zip(split["words"][:], labels, strict=True)
+        yield from (tags is None or len(tags) != len(words) for words, tags in pairs)
+    else:
+        yield from map(_is_missing, labels)
+
+
+def _is_missing(label: Any) -> bool:
+    """None, a number that is none, a class below 0 (as data sets mark what is not to be known), an empty answer."""
+    if label is None:
+        return True
+    if isinstance(label, dict):
+        return not label["text"]
+    if isinstance(label, list):
+        return any(isinstance(x, float) and math.isnan(x) for x in label)
+    return math.isnan(label) if isinstance(label, float) else label < 0
+
+
+def _histogram(labels: Sequence[Any], kind: str, classes: Sequence[str]) -> dict[str, int] | None:
+    """Rows per class, words per tag, in the order of the classes, those that do not occur too."""
+    if kind == "class":
+        counts = Counter(labels)
+    elif kind == "classes":
+        counts = Counter(number for row in labels for number, x in enumerate(row) if x > 0.5)
+    elif kind == "tags":
+        counts = Counter(tag for row in labels for tag in row if tag >= 0)
+    else:
+        return None
+    return {name: counts[number] for number, name in enumerate(classes)}
+
+
+def _lengths(name: str, split: datasets.Dataset, encoding: Encoding) -> Lengths:
+    words = "words" in split.column_names
+    columns = ["words"] if words else [c for c in ("text_0", "text_1") if c in split.column_names]
+    lengths: list[int] = []
+    for start in range(0, len(split), _CHUNK):
+        chunk = split[start : start + _CHUNK]
+        encoded = encoding.tokenizer(
+            *(chunk[column] for column in columns),
+            is_split_into_words=words,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would say that a row is longer than its model takes: the report does
+        )
+        lengths += map(len, encoded["input_ids"])
+    longer = _rows(row for row, length in enumerate(lengths, 1) if length > encoding.max_length)
+    mean, longest = fmean(lengths or [0]), max(lengths, default=0)
+    return Lengths(encoding.key, name, encoding.max_length, mean, longest, longer)
+
+
+def _rows(numbers: Iterable[int]) -> Rows:
+    found = list(numbers)
+    return Rows(len(found), tuple(found[:_FIRST]))
+
+
+# ── what is worth saying ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _warnings(report: DataReport) -> Iterator[str]:
+    """Sentences, each with its remedy."""
+    for name, split in report.splits.items():
+        if split.empty.count:
+            yield f"{_of(split.empty, split.rows, name)} no words in a text: fill it in or leave the rows out"
+        if split.unlabelled.count:
+            what = {"spans": "no answer", "tags": "not one tag for each word"}.get(report.label_type, "no label")
+            yield f"{_of(split.unlabelled, split.rows, name)} {what}: fill it in or leave the rows out"
+    if "dev" not in report.splits:
+        yield "there is no dev split, and nothing to evaluate on: name one with `dev=`"
+    train = report.splits["train"]
+    if train.repeated.count > REPEATED * train.rows:
+        said = _of(train.repeated, train.rows, "train")
+        yield f"{said} the texts of an earlier row: leave the copies out, or those texts weigh more"
+    if train.contradicting.count:
+        yield (
+            f"{_of(train.contradicting, train.rows, 'train')} another label than an earlier row with the same texts: "
+            "correct them or leave both out"
+        )
+    yield from _about_classes(report)
+    for overlap in report.overlaps:
+        rows = report.splits[overlap.split].rows
+        if overlap.rows.count > LEAK * rows:
+            yield (
+                f"{_of(overlap.rows, rows, overlap.split)} the texts of a row of train, and figures will be too good: "
+                "take these rows out of train"
+            )
+    if report.label_type not in ("next", "masked"):  # such texts are laid end to end and nothing is lost
+        for x in report.lengths:
+            rows = report.splits[x.split].rows
+            if x.longer.count > LONG * rows:
+                yield (
+                    f"{_of(x.longer, rows, x.split)} more than {x.max_length:,} tokens of `{x.encoding}`, up to "
+                    f"{x.longest:,}: raise `max_length`, as far as the model allows, or shorten the texts"
+                )
+
+
+def _about_classes(report: DataReport) -> Iterator[str]:
+    one, many = ("tag", "tags") if report.label_type == "tags" else ("class", "classes")
+    train = report.splits["train"].labels or {}
+    for name, split in report.splits.items():
+        counts = split.labels or {}
+        absent = [word for word, number in counts.items() if not number and (name == "train" or train[word])]
+        if not absent:
+            continue
+        more = f" and {len(absent) - _CLASSES} more" if len(absent) > _CLASSES else ""
+        which = f"{one if len(absent) == 1 else many} {listing(absent[:_CLASSES])}{more}"
+        if name == "train":
+            yield f"train has no example of the {which}: add some, or leave it out of the labels"
+        else:
+            yield f"{name} has no example of the {which}, and no figure will tell how well it is learnt: add some"
+    there = {word: number for word, number in train.items() if number}
+    if report.label_type == "class" and there:
+        most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+        if there[most] >= UNEVEN * there[least]:
+            yield (
+                f"train has {there[most]:,} rows of `{most}` and {there[least]:,} of `{least}`: weigh the classes with "
+                "`class_weights`, and look at more than accuracy"
+            )
+
+
+def _of(rows: Rows, all_rows: int, split: str) -> str:
+    """`3 of 40 rows of train (7.5%; rows 2, 9, 11) have`."""
+    have = "have" if rows.count > 1 else "has"
+    return f"{rows.count:,} of {all_rows:,} rows of {split} ({_share(rows.count, all_rows)}; {_numbers(rows)}) {have}"
+
+
+def _share(count: int, of: int) -> str:
+    """`7.5%`."""
+    share = count / of if of else 0.0
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
+def _numbers(rows: Rows) -> str:
+    """`row 3`, `rows 3, 4, …`."""
+    more = ", …" if rows.count > len(rows.first) else ""
+    return f"row{'s' if rows.count > 1 else ''} {', '.join(map(str, rows.first))}{more}"
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lines(report: DataReport) -> Iterator[str]:
+    """The report as text: a few lines for each split, one for each encoding, then the warnings."""
+    width = max(len(name) for name in report.splits)
+    overlaps = {overlap.split: overlap.rows for overlap in report.overlaps}
+    for name, split in report.splits.items():
+        labels = _label_words(split, report.label_type)
+        yield f"{name:<{width}}  {split.rows:,} row{'' if split.rows == 1 else 's'}{labels}"
+        for rows, what in (
+            (split.empty, "without words in a text"),
+            (split.unlabelled, "without a label"),
+            (split.repeated, "with the texts of an earlier one"),
+            (split.contradicting, "with another label than an earlier one with the same texts"),
+            (overlaps.get(name, Rows()), "with the texts of a row of train"),
+        ):
+            if rows.count:
+                yield f"{'':<{width}}  {rows.count:,} ({_share(rows.count, split.rows)}) {what}: {_numbers(rows)}"
+    for x in report.lengths:
+        share = _share(x.longer.count, report.splits[x.split].rows)
+        yield (
+            f"tokens of `{x.encoding}` in {x.split}: {x.mean:.1f} on average, {x.longest:,} at most; "
+            f"{share} of the rows have more than {x.max_length:,}"
+        )
+    yield from (f"warning: {warning}" for warning in report.warnings)
+
+
+def _label_words(split: SplitReport, kind: str) -> str:
+    if split.numbers is not None:
+        smallest, mean, largest = split.numbers
+        return f"; labels from {smallest:g} to {largest:g}, {mean:.4g} on average"
+    if not split.labels:
+        return ""
+    counts = sorted(split.labels.items(), key=lambda item: -item[1])
+    if len(counts) > _CLASSES:
+        (most, high), (least, low) = counts[0], counts[-1]
+        what = f"; {len(counts)} {'tags' if kind == 'tags' else 'classes'}, "
+        return what + (f"{high:,} of each" if high == low else f"from {high:,} of {most} to {low:,} of {least}")
+    total = split.rows if kind == "classes" else sum(split.labels.values())
+    return "; " + ", ".join(f"{name} {number:,} ({_share(number, total)})" for name, number in counts)
