@@ -4,8 +4,43 @@ from brewgraph.ops import distance as _distance
 from brewgraph.ops import relation as _relation
 from brewgraph.ops import soft as _soft
 from brewgraph.ops.projections import PROJECTIONS, Projection
-from brewgraph.ops.registry import KINDS, OPERATIONS, UNITS, Operation, operation
+from brewgraph.ops.registry import (
+    KINDS,
+    OPERATIONS,
+    TEMPERATURES,
+    TRANSFORMS,
+    UNITS,
+    Operation,
+    Shape,
+    Temperature,
+    Transform,
+    is_row,
+    is_tuple,
+    operation,
+    side_kinds,
+    temperature,
+    transform,
+)
 from brewgraph.ops.schedules import SCHEDULES
 
-__all__ = ["KINDS", "OPERATIONS", "PROJECTIONS", "SCHEDULES", "UNITS", "Operation", "Projection", "operation"]
+__all__ = [
+    "KINDS",
+    "OPERATIONS",
+    "PROJECTIONS",
+    "SCHEDULES",
+    "TEMPERATURES",
+    "TRANSFORMS",
+    "UNITS",
+    "Operation",
+    "Projection",
+    "Shape",
+    "Temperature",
+    "Transform",
+    "is_row",
+    "is_tuple",
+    "operation",
+    "side_kinds",
+    "temperature",
+    "transform",
+]
 _FAMILIES = (_distance, _relation, _soft)

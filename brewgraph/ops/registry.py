@@ -3,7 +3,7 @@
 The check reads its kinds, the docs its words, the runtime its maths. Nothing here, and nothing at the top of a module
 in this folder, imports torch: the maths does when it is called.
 
-Shape suffixes of tensor names: B examples, L tokens, H width, C classes, N heads; X any leading axes.
+Shape suffixes of tensor names: B examples, L tokens, H width, C classes, N heads, D head size; X any leading axes.
 """
 
 from __future__ import annotations
@@ -11,32 +11,46 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from brewgraph.diagnostics import SourceFault, listing
+from brewgraph.ops.schedules import SCHEDULES
 
 UNITS = {
     "example": "one value per example",
     "token": "one value per token; padding is masked",
+    "word": "one value per word; words of padding are masked",
     "pair": "one value per pair of tokens of an example; pairs with padding are masked",
     "label": "one value per label; -100 is masked",
     "position": "one value per example, or per token where the logits are per token",
+    "batch": "one value per batch, which cannot be split",
 }
 """What a loss is a mean over. An operation returns one value per unit; the program masks, sums and divides."""
 
 KINDS = {
     "logits": "scores over classes: (batch, classes) or (batch, length, classes)",
     "positions": "scores over the tokens of an example: (batch, length)",
+    "probabilities": "distributions over classes: (batch, classes) or (batch, length, classes)",
     "labels": "class indices: (batch) or (batch, length)",
+    "targets": "what to come close to, as numbers: (batch), or (batch, classes) with zeros and ones",
     "hidden": "hidden states: (batch, length, width)",
     "attention": "attention probabilities: (batch, heads, length, length)",
     "scores": "attention scores before mask and softmax: (batch, heads, length, length)",
     "states": "queries, keys or values: (batch, heads, length, head size)",
     "vector": "one vector per example: (batch, width)",
     "tensor": "what a tap gives, its shape known from the model",
+    "values": 'one number per example or per token: what `reduce="none"` gives',
     "loss": "one scalar",
     "number": "a number",
+    "integer": "a whole number, the same for the whole of training",
     "schedule": "a number that changes with training",
+    "temperature": "one temperature per example or per token",
 }
 """Kinds of values in a spec."""
+
+Shape = tuple[str | int | None, ...]
+"""Sizes of axes: symbols (`batch`, `length`), numbers, None where a size is not known."""
 
 
 @dataclass(frozen=True)
@@ -49,61 +63,273 @@ class Option:
     text: str
 
 
-@dataclass(frozen=True)
-class Operation:
-    """A loss: `takes` maps (kind from, kind to) to its unit; `same` names the axes that must agree on both sides."""
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What every declared function has. `function` is None where only its text was read, see `reading`."""
 
     name: str
-    function: Callable[..., Any]
-    takes: Mapping[tuple[str, str], str]
-    same: frozenset[str]
+    module: str
+    function: Any
     options: tuple[Option, ...]
     summary: str
     text: str
     source: str
     needs_layout: bool
 
+    @property
+    def key(self) -> str:
+        """The name under which it can always be found: `module:name` for what lies outside this package."""
+        return self.name if is_own(self.module) else f"{self.module}:{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation(Declaration):
+    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides.
+
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`.
+    """
+
+    takes: Mapping[tuple[str, str], str]
+    same: frozenset[str]
+    also: tuple[str, ...]
+    needs_kinds: bool
+
     def unit(self, source: str, target: str) -> str | None:
-        """The unit for these kinds, or None where the operation does not take them."""
+        """The unit for these sides, or None where the operation does not take them."""
         return self.takes.get((source, target))
+
+    def maths(self, source: str, target: str) -> Callable[..., Any]:
+        """The function for these sides: one whose maths depends on kinds that look alike is told which they are."""
+        function: Callable[..., Any] = self.function
+        return partial(function, kinds=(source, target)) if self.needs_kinds else function
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform(Declaration):
+    """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
+
+    `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
+    """
+
+    takes: Mapping[tuple[str, ...], str]
+    shape: Any
+
+    def result(self, *kinds: str) -> str | None:
+        """The kind of the result, or None where the transform does not take these."""
+        return self.takes.get(kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Declaration):
+    """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
+
+    One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others.
+    """
+
+    couples_batch: bool
 
 
 OPERATIONS: dict[str, Operation] = {}
+TRANSFORMS: dict[str, Transform] = {}
+TEMPERATURES: dict[str, Temperature] = {}
+
+
+def is_own(module: str) -> bool:
+    """Whether a module is one of this package."""
+    return module.startswith("brewgraph.")
+
+
+def side_kinds(side: str) -> tuple[str, ...]:
+    """The kinds in a side: two for `(hidden, hidden)`, one for `hidden` and for `hidden...`."""
+    inner = side[1:-1] if side.startswith("(") and side.endswith(")") else side.removesuffix("...")
+    return tuple(kind.strip() for kind in inner.split(","))
+
+
+def is_row(side: str) -> bool:
+    """Whether a side is a whole row: `hidden...`."""
+    return side.endswith("...")
+
+
+def is_tuple(side: str) -> bool:
+    """Whether a side is a tuple: `(hidden, hidden)`."""
+    return side.startswith("(")
+
+
+# ── the three decorators ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def operation(
-    *, takes: Mapping[str, str], same: tuple[str, ...] = (), source: str, **options: tuple[str, str]
+    *,
+    takes: Mapping[str, str],
+    same: tuple[str, ...] = (),
+    source: str,
+    also: tuple[str, ...] = (),
+    **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `options`: kind and words
-    of each keyword argument (its default stands in the signature).
+    """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
+    `options`: kind and words of each keyword argument (its default stands in the signature).
 
-    The function gets `(from, to, *, options…)` and, where it names it, `layout`; it returns one value per unit.
+    The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
+    side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__.rstrip("_")
-        signature = inspect.signature(function)
-        known = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "layout"]
-        assert {p.name for p in known} == set(options), f"{name}: options and signature differ"
-        pairs: dict[tuple[str, str], str] = {}
-        for pair, unit in takes.items():
-            left, right = pair.split(" -> ")
-            assert {left, right} <= KINDS.keys(), f"{name}: unknown kind in {pair}"
-            assert unit in UNITS, f"{name}: unknown unit {unit}"
-            pairs[left, right] = unit
-        summary, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\n")
-        assert summary, f"{name}: a docstring is needed"
-        OPERATIONS[name] = Operation(
-            name=name,
-            function=function,
-            takes=pairs,
-            same=frozenset(same),
-            options=tuple(Option(p.name, p.default, *options[p.name]) for p in known),
-            summary=summary,
-            text=rest.strip(),
-            source=source,
-            needs_layout="layout" in signature.parameters,
-        )
+        found = describe_operation(Signature.of(function), function, takes, same, source, also, options)
+        for name in (found.name, *also):
+            _register(OPERATIONS, name, found)
         return function
 
     return declare
+
+
+def transform(
+    *, takes: Mapping[str, str], shape: Callable[..., Shape], source: str, **options: tuple[str, str]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a function from values to a value. `takes`: `{"states": "attention"}`, and for several arguments
+    `{"logits, labels": "logits"}`; `shape`: the result's shape from those of the arguments.
+
+    The function gets `(value, …, *, options…)` and, where it names it, the `layout` of the first value's tokens.
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        found = describe_transform(Signature.of(function), function, takes, shape, source, options)
+        _register(TRANSFORMS, found.name, found)
+        return function
+
+    return declare
+
+
+def temperature(
+    *, source: str, couples_batch: bool = False, **options: tuple[str, str]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a temperature per example or token. The function gets `(from, to, base, *, options…)`, logits on both
+    sides, and, where it names it, `layout`; it returns one temperature for each distribution."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = Signature.of(function)
+        common = _describe(signature, function, source, options)
+        _register(TEMPERATURES, signature.name, Temperature(**common, couples_batch=couples_batch))
+        return function
+
+    return declare
+
+
+# ── declarations as values ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function says about itself: read off it, or off its text."""
+
+    name: str
+    module: str
+    doc: str
+    defaults: Mapping[str, Any]
+    """Keyword-only arguments with their defaults, `layout` and `kinds` among them."""
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Signature:
+        """Of a function that is there."""
+        arguments = inspect.signature(function).parameters.values()
+        defaults = {p.name: p.default for p in arguments if p.kind is p.KEYWORD_ONLY}
+        doc = inspect.cleandoc(function.__doc__ or "")
+        return cls(function.__name__.rstrip("_"), function.__module__, doc, defaults)
+
+
+def describe_operation(
+    signature: Signature,
+    function: Callable[..., Any] | None,
+    takes: Mapping[str, str],
+    same: tuple[str, ...],
+    source: str,
+    also: tuple[str, ...],
+    options: Mapping[str, tuple[str, str]],
+) -> Operation:
+    """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
+    name = signature.name
+    pairs: dict[tuple[str, str], str] = {}
+    for pair, unit in takes.items():
+        sides = [_side(side) for side in pair.split(" -> ")]
+        if len(sides) != 2:
+            raise _fault(name, f"`{pair}` has no two sides", "write `hidden -> hidden`")
+        _check_kinds(name, pair, [kind for side in sides for kind in side_kinds(side)])
+        if unit not in UNITS:
+            raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
+        pairs[sides[0], sides[1]] = unit
+    common = _describe(signature, function, source, options)
+    needs_kinds = "kinds" in signature.defaults
+    return Operation(**common, takes=pairs, same=frozenset(same), also=tuple(also), needs_kinds=needs_kinds)
+
+
+def describe_transform(
+    signature: Signature,
+    function: Callable[..., Any] | None,
+    takes: Mapping[str, str],
+    shape: Callable[..., Shape] | None,
+    source: str,
+    options: Mapping[str, tuple[str, str]],
+) -> Transform:
+    """The transform that a declaration makes; a `SourceFault` where it contradicts itself."""
+    kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
+    for arguments, result in kinds.items():
+        _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
+    return Transform(**_describe(signature, function, source, options), takes=kinds, shape=shape)
+
+
+def _describe(
+    signature: Signature,
+    function: Callable[..., Any] | None,
+    source: str,
+    options: Mapping[str, tuple[str, str]],
+) -> dict[str, Any]:
+    """The fields that all declarations share."""
+    name = signature.name
+    known = {key: default for key, default in signature.defaults.items() if key not in ("layout", "kinds")}
+    if known.keys() != options.keys():
+        help = f"the signature has {listing(known) or 'none'}, the decorator {listing(options) or 'none'}"
+        raise _fault(name, "options and signature differ", help)
+    for key, (kind, words) in options.items():
+        if kind not in KINDS or not words:
+            raise _fault(name, f"`{key}` needs a kind and words", f'write `{key}=("number", "what it is")`')
+        if known[key] is inspect.Parameter.empty:
+            raise _fault(name, f"`{key}` has no default", f"write `{key}=…` in the signature")
+    summary, _, rest = signature.doc.partition("\n")
+    if not summary:
+        raise _fault(name, "a docstring is needed", "its first line says what is computed")
+    return {
+        "name": name,
+        "module": signature.module,
+        "function": function,
+        "options": tuple(Option(key, default, *options[key]) for key, default in known.items()),
+        "summary": summary,
+        "text": rest.strip(),
+        "source": source,
+        "needs_layout": "layout" in signature.defaults,
+    }
+
+
+def _side(text: str) -> str:
+    """A side in its one spelling."""
+    return f"({', '.join(side_kinds(text.strip()))})" if is_tuple(text.strip()) else text.strip()
+
+
+def _check_kinds(name: str, place: str, kinds: list[str]) -> None:
+    if not set(kinds) <= KINDS.keys():
+        raise _fault(name, f"unknown kind in {place}", f"a kind is one of {listing(KINDS)}")
+
+
+def _fault(name: str, message: str, help: str) -> SourceFault:
+    return SourceFault("B330", f"the declaration of `{name}` does not hold: {message}", help=help)
+
+
+def _register(registry: dict[str, Any], name: str, found: Any) -> None:
+    """Under its name, and for what lies outside this package under `module:name`, with the plain name if it is free."""
+    names = (OPERATIONS, TRANSFORMS, TEMPERATURES, SCHEDULES)
+    known: Any = next((x[name] for x in names if name in x), None)
+    free = known is None or getattr(known, "key", "") == found.key
+    if is_own(found.module):
+        assert free, f"{name} is declared twice"
+    else:
+        registry[f"{found.module}:{name}"] = found
+    if free:
+        registry[name] = found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable
 
 SCHEDULES: dict[str, Callable[..., float]] = {}
@@ -17,3 +19,32 @@ def schedule(function: Callable[..., float]) -> Callable[..., float]:
 def ramp(progress: float, first: float, last: float) -> float:
     """`ramp(1 -> 0)`: a straight line from the first value, at the first step, towards the last, at the end."""
     return first + (last - first) * progress
+
+
+@schedule
+def cosine(progress: float, first: float, last: float) -> float:
+    """`cosine(1 -> 0)`: half a cosine from the first value, at the first step, towards the last, flat at both ends."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@schedule
+def piecewise(progress: float, *points: float) -> float:
+    """`piecewise(0%: 1, 30%: 0.2)`: straight lines through points; before the first and after the last as these.
+
+    The points are flat: progress, value, progress, value, …, with rising progress. Two points at the same progress make
+    a step, whose second value counts from there on.
+    """
+    places, values = points[::2], points[1::2]
+    after = bisect_right(places, progress)
+    if after == 0:
+        return values[0]
+    if after == len(places):
+        return values[-1]
+    share = (progress - places[after - 1]) / (places[after] - places[after - 1])
+    return values[after - 1] + share * (values[after] - values[after - 1])
+
+
+@schedule
+def after(progress: float, start: float) -> float:
+    """`after(30%)`: zero before this point of training, one from there on."""
+    return 1.0 if progress >= start else 0.0

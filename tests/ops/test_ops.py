@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, SCHEDULES, UNITS
-from brewgraph.ops.registry import operation
 from brewgraph.runtime.layouts import Padded, label_mask
 from tests.ops import naive
 
@@ -103,24 +102,6 @@ def test_units_of_operations() -> None:
         ("kd", "positions", "positions"): "example",
     }
     assert OPERATIONS["ce"].unit("logits", "labels") is None
-
-
-def test_a_declaration_that_contradicts_itself_is_refused() -> None:
-    """Options and signature must agree, kinds and units be known, and words be there."""
-
-    def nonsense(source: Any, target: Any, *, T: float = 1.0) -> Any:
-        """Nothing."""
-
-    with pytest.raises(AssertionError, match="nonsense: options and signature differ"):
-        operation(takes={"logits -> logits": "example"}, source="none")(nonsense)
-    with pytest.raises(AssertionError, match="nonsense: unknown kind in logit -> logits"):
-        operation(takes={"logit -> logits": "example"}, source="none", T=("number", "t"))(nonsense)
-    with pytest.raises(AssertionError, match="nonsense: unknown unit word"):
-        operation(takes={"logits -> logits": "word"}, source="none", T=("number", "t"))(nonsense)
-    nonsense.__doc__ = None
-    with pytest.raises(AssertionError, match="nonsense: a docstring is needed"):
-        operation(takes={"logits -> logits": "example"}, source="none", T=("number", "t"))(nonsense)
-    assert "nonsense" not in OPERATIONS
 
 
 # ── against the references ───────────────────────────────────────────────────────────────────────────────────────────
@@ -366,9 +347,3 @@ def test_a_batch_is_the_sum_of_its_examples(name: str, kind: str, unit: str) -> 
         total += float(layout.sum(function(source[b : b + 1], target[b : b + 1], **extra), unit))
         count += int(layout.count(unit))
     assert close(loss(name, source, target, unit, MASK), total / count)
-
-
-@pytest.mark.parametrize(("first", "last", "progress", "value"), [(1, 0, 0.0, 1), (1, 0, 0.25, 0.75), (2, 4, 0.5, 3)])
-def test_ramp(first: float, last: float, progress: float, value: float) -> None:
-    """A straight line that begins at its first value and reaches its last at the end."""
-    assert SCHEDULES["ramp"](progress, first, last) == value
