@@ -1,33 +1,31 @@
-"""A checked spec to something that trains: examples read, tokenizers at hand, models built, batches laid out."""
+"""A checked spec to models and losses: tokenizers at hand, weights loaded, projections made, each thing once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import networkx as nx
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from brewgraph.data.batches import derive_seed
-from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
-from brewgraph.data.examples import Examples, open_examples
+from brewgraph.data.examples import Examples, open_examples, texts
+from brewgraph.data.ready import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
-from brewgraph.models.blueprint import Blueprint, load_tokenizer, tokenizer_fingerprint
+from brewgraph.models.blueprint import Blueprint, load_tokenizer
+from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.loading import build_model, build_python
+from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
-from brewgraph.recipe.sources import Brew, Hf, Python
+from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Python
+from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.recipe.values import Declaration, ModelDeclaration
-from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.loop import Material
-
-_LONGEST = 512
-"""Tokens per example where neither the spec, the tokenizer nor the model sets a limit."""
+from brewgraph.runtime.distiller import Distiller, make_projections, projection_nodes
 
 
 @contextmanager
@@ -59,30 +57,61 @@ class Workshop:
         self.teachers = dict(teachers or {})
         self.allow_python = allow_python
         self.models: dict[str, nn.Module] = {}
+        self.averages: dict[str, EmaTeacher] = {}
+        self._examples: dict[str, Examples] = {}
+        self._ready: dict[str, ReadyBatches] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._projections: nn.ModuleDict | None = None
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
+        for module in self.recipe.modules:
+            load_declared(module, checked.folder, allow_python)
 
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @cached_property
-    def examples(self) -> Examples:
-        data = next(iter(self.recipe.data.values()))
-        with blaming(data):
-            return open_examples(data.source, self.checked.folder)
+    def examples(self, name: str) -> Examples:
+        """What a data set holds, with the columns that the spec names."""
+        if name not in self._examples:
+            data = self.recipe.data[name]
+            with blaming(data):
+                columns = columns_used(self.recipe)[name]
+                self._examples[name] = open_examples(data.source, self.checked.folder, columns)
+        return self._examples[name]
 
-    def texts(self) -> list[str]:
-        train = self.examples.splits["train"]
-        return [text for column in train.column_names if column.startswith("text_") for text in train[column]]
+    def ready(self, name: str) -> ReadyBatches:
+        """A data set of ready tensors."""
+        if name not in self._ready:
+            data = self.recipe.data[name]
+            assert isinstance(data.source, Batches)
+            with blaming(data):
+                self._ready[name] = open_batches(data.source, self.checked.folder, self.recipe.models)
+        return self._ready[name]
+
+    def fingerprints(self) -> dict[str, str]:
+        """What the content of each data set is, in the order of the spec; names do not count."""
+        return {
+            f"data {position}": (self.ready(name) if isinstance(data.source, Batches) else self.examples(name)).fingerprint
+            for position, (name, data) in enumerate(self.recipe.data.items())
+        }
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """The classes of a data set; of ready tensors those that the check knows."""
+        if isinstance(self.recipe.data[name].source, Batches):
+            return self.checked.facts.classes.get(name, ())
+        return self.examples(name).classes
 
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def blueprint(self, name: str) -> Blueprint | None:
+        """What a model is going to be; None for a module of the caller's or of Python code."""
         facts = self.checked.facts(self.recipe.models[name])
         return facts.blueprint if facts is not None else None
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a model: its own, its teacher's, or one trained on the data."""
+        source = self.recipe.models[name].source
+        if isinstance(source, Ema):
+            return self.tokenizer(source.model)
         if name not in self._tokenizers:
             with blaming(self.recipe.models[name]):
                 self._tokenizers[name] = self._find_tokenizer(name)
@@ -102,14 +131,21 @@ class Workshop:
         for other in self.recipe.models.values():
             # a model from scratch whose tokens are another model's: that one may be trained by now
             theirs = self.blueprint(other.name)
-            if (
-                other.name != name
-                and theirs is not None
-                and theirs.tokens == blueprint.tokens
-                and isinstance(other.source, Brew)
-            ):
+            inherits = theirs is not None and theirs.tokens == blueprint.tokens and isinstance(other.source, Brew)
+            if other.name != name and inherits:
                 return self.tokenizer(other.name)
-        return train_wordpiece(self.texts(), blueprint.tokens.vocab_size)
+        read = [d for d in data_used(self.recipe)[name] if not isinstance(self.recipe.data[d].source, Batches)]
+        if not read:
+            help = "name a tokenizer: `tokenizer=…`, or ready tensors with a `vocab_size` that fits them"
+            raise SourceFault("B319", f"`{name}` has no tokenizer, and no text to train one on", help=help)
+        from brewgraph.data.encoding import train_wordpiece
+
+        return train_wordpiece([text for d in read for text in texts(self.examples(d))], blueprint.tokens.vocab_size)
+
+    def reads_tensors_only(self, name: str) -> bool:
+        """Whether a model only ever sees ready tensors, so that it needs no tokenizer."""
+        used = data_used(self.recipe)[name]
+        return bool(used) and all(isinstance(self.recipe.data[d].source, Batches) for d in used)
 
     # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -124,6 +160,11 @@ class Workshop:
         seed = derive_seed(self.recipe.train.seed, "model", model.role)
         if isinstance(model.source, Python):
             return build_python(model.source, folder=self.checked.folder, allow=self.allow_python, seed=seed)
+        if isinstance(model.source, Ema):
+            followed = self.model(model.source.model)
+            average = EmaTeacher(followed, model.source.decay, warmup=model.source.warmup)
+            self.averages[model.name] = average
+            return average.module
         blueprint = self.blueprint(model.name)
         if blueprint is None:
             raise SourceFault(
@@ -131,105 +172,70 @@ class Workshop:
             )
         if model.name in self.teachers:
             blueprint = replace(blueprint, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
-        if blueprint.checkpoint is None:
-            tokenizer = self.tokenizer(model.name)
-            named = isinstance(model.source, Hf) and model.source.name is not None
-            if not named or blueprint.config.vocab_size < len(tokenizer):
-                # a named configuration may hold more places than there are tokens: another model's rows still fit it
-                blueprint = blueprint.with_vocabulary(len(tokenizer), tokenizer)
-        elif model.name in self.teachers:
-            blueprint = blueprint.with_vocabulary(len(self.tokenizer(model.name)), self.tokenizer(model.name))
+        if not self.reads_tensors_only(model.name):
+            blueprint = self._with_vocabulary(model, blueprint)
         donors = {blueprint.init.model: self.model(blueprint.init.model)} if blueprint.init else {}
         return build_model(blueprint, seed=seed, frozen=model.role == "teacher", donors=donors)
 
+    def _with_vocabulary(self, model: ModelDeclaration, blueprint: Blueprint) -> Blueprint:
+        """The blueprint with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
+        tokenizer = self.tokenizer(model.name)
+        if blueprint.checkpoint is None:
+            named = isinstance(model.source, Hf) and model.source.name is not None
+            if not named or blueprint.config.vocab_size < len(tokenizer):
+                # a named configuration may hold more places than there are tokens: another model's rows still fit it
+                return blueprint.with_vocabulary(len(tokenizer), tokenizer)
+        elif model.name in self.teachers:
+            return blueprint.with_vocabulary(len(tokenizer), tokenizer)
+        return blueprint
+
     def forget_student(self) -> None:
-        """The next distiller gets a student of its own, as it was at the beginning."""
-        self.models.pop(self.recipe.student.name, None)
-
-    def distiller(self, checked: Checked | None = None) -> Distiller:
-        """The module whose loss training lowers; `checked` is the same spec reduced, where not the whole is meant."""
-        graph = (checked or self.checked).graph
-        if graph is None:
-            raise UsageError("the spec names models that cannot be reached; see the warnings of its check")
-        used = {f.model for key in graph if isinstance(f := node(graph, key), n.Forward)}
+        """The next distiller gets a student of its own, as it was at the beginning, and all that follows or fits it."""
         student = self.recipe.student.name
-        models = {name: self.model(name) for name in self.recipe.models if name in used or name == student}
-        return Distiller(graph, models, student, seed=self.recipe.train.seed)
+        for model in self.recipe.models.values():
+            if model.name == student or (isinstance(model.source, Ema) and model.source.model == student):
+                self.models.pop(model.name, None)
+                self.averages.pop(model.name, None)
+        self._projections = None
 
-    # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def encodings(
-        self, names: Sequence[str], modules: Mapping[str, nn.Module] | None = None
-    ) -> tuple[list[Encoding], dict[str, str]]:
-        """One encoding per distinct tokenizer, and for each model the key of its own.
+    def distiller(self, checked: Checked | None = None, stage: str | None = None) -> Distiller:
+        """The module whose losses training lowers: those of the tasks of one stage, the first where none is named.
 
-        Models of one tokenizer see the same tokens, as many as the shortest of them takes. `modules` stand for the
-        models of these names, where not the workshop's own are meant.
+        `checked` is the same spec reduced, where not the whole is meant. Projections are the same modules in every
+        stage.
         """
-        data = next(iter(self.recipe.data.values()))
-        module_of = modules or {name: self.model(name) for name in names}
-        prints = {name: tokenizer_fingerprint(self.tokenizer(name)) for name in names}
-        limits: dict[str, int] = {}
-        for name, distinct in prints.items():
-            own = token_limit(self.tokenizer(name), module_of[name], data.source.max_length)
-            limits[distinct] = min(own, limits.get(distinct, own))
-        found: dict[str, Encoding] = {}
-        keys: dict[str, str] = {}
-        for name, distinct in prints.items():
-            if distinct not in found:
-                with blaming(self.recipe.models[name]):
-                    found[distinct] = Encoding(name, self.tokenizer(name), limits[distinct])
-            encoding = found[distinct]
-            keys[name] = encoding.key
-            config = getattr(module_of[name], "config", None)
-            if config is not None and getattr(config, "pad_token_id", None) is None:
-                config.pad_token_id = encoding.tokenizer.pad_token_id
-        return list(found.values()), keys
-
-    def material(self, distiller: Distiller) -> Material:
-        """The encoded splits and the collator for the models that the loss runs."""
-        graph = distiller.graph
-        running = {f.model for key in graph if isinstance(f := node(graph, key), n.Forward | n.Input)}
-        names = [name for name in self.recipe.models if name in running]
-        encodings, keys = self.encodings(names)
-        splits = {name: encode(split, encodings) for name, split in self.examples.splits.items() if name != "test"}
-        collator = Collator(encodings)
-        if len(encodings) > 1:
-            aliases = {name: key for name, key in keys.items() if name != key}
-            return self._material(splits, Shared(collator, aliases) if aliases else collator)
-        return self._material(splits, collator)
-
-    def _material(self, splits: Mapping[str, Any], collator: Any) -> Material:
-        data = next(iter(self.recipe.data.values()))
-        return Material(
-            splits["train"],
-            splits.get("dev"),
-            collator,
-            data.source.batch,
-            self.examples.classes,
-            data.source.label_type,
-            self.examples.splits.get("dev"),
+        of = checked or self.checked
+        if not of.graphs:
+            raise UsageError("the spec names models that cannot be reached; see the warnings of its check")
+        if self._projections is None:
+            found = projection_nodes((*of.graphs.values(), *of.reports.values()))
+            self._projections = make_projections(found, self.recipe.train.seed)
+        name = of.recipe.stages[0].name if stage is None else stage
+        graphs = {task: graph for (at, task), graph in of.graphs.items() if at == name}
+        reports = {task: graph for (at, task), graph in of.reports.items() if at == name}
+        student = self.recipe.student.name
+        used = {model for graph in (*graphs.values(), *reports.values()) for model in models_of(graph)}
+        models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
+        return Distiller(
+            graphs,
+            models,
+            student,
+            seed=self.recipe.train.seed,
+            projections=self._projections,
+            reports=reports,
+            averages={m: average for m, average in self.averages.items() if m in models},
         )
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A collator whose batches show an encoding under the name of every model that reads it."""
-
-    collator: Collator
-    aliases: Mapping[str, str]
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        batch = self.collator(rows)
-        return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
+def models_of(graph: nx.DiGraph) -> list[str]:
+    """The models whose inputs or forwards a graph holds, each once."""
+    found = (node(graph, key) for key in graph)
+    return list(dict.fromkeys(x.model for x in found if isinstance(x, n.Forward | n.Input)))
 
 
-def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
-    """The longest encoding that is asked for and that tokenizer and position embeddings allow."""
-    limits = [asked or _LONGEST]
-    limits += [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
-            offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
-            limits.append(part.num_embeddings - offset)
-    return min(limits)
+def data_of(graph: nx.DiGraph) -> list[str]:
+    """The data sets that a graph reads, each once."""
+    found = (node(graph, key) for key in graph)
+    return list(dict.fromkeys(x.data for x in found if isinstance(x, n.Input | n.Column)))

@@ -1,0 +1,258 @@
+"""What stages are trained on: the data of each task, encoded for the models that read it, and how tasks are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from brewgraph.data.encoding import Collator, Encoding, encode
+from brewgraph.data.ready import ReadyBatches
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import digest, node
+from brewgraph.models.blueprint import tokenizer_fingerprint
+from brewgraph.project.build import Workshop, blaming, data_of, models_of
+from brewgraph.project.check import Checked
+from brewgraph.recipe.arithmetic import arithmetic
+from brewgraph.recipe.recipe import Sample, Stage, Task
+from brewgraph.recipe.sources import Batches
+from brewgraph.recipe.uses import columns_used, words_used
+from brewgraph.recipe.values import Combine, Number, Symbol, Value
+from brewgraph.runtime.distiller import Distiller
+from brewgraph.training.draws import Draw
+from brewgraph.training.feeds import Feed, Rows
+from brewgraph.training.freezing import Freeze
+from brewgraph.training.work import Material, StageWork
+
+_LONGEST = 512
+"""Tokens per example where neither the spec, the tokenizer nor the model sets a limit."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A data set as some models see it: its splits as token ids, and how their rows become batches."""
+
+    splits: Mapping[str, datasets.Dataset]
+    collator: Any
+    evaluating: Any
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Ready tensors as a feed."""
+
+    whole: ReadyBatches
+    seed: int
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch["index"]) for batch in self.whole.train)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        return self.whole.epoch(epoch, seed=self.seed, start=start)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A collator whose batches show an encoding under the name of every model that reads it."""
+
+    collator: Any
+    aliases: Mapping[str, str]
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.collator, "set_epoch"):
+            self.collator.set_epoch(epoch)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch = self.collator(rows)
+        return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
+
+
+class Pantry:
+    """The data of a workshop's spec, encoded once for each set of models that reads it."""
+
+    def __init__(self, workshop: Workshop):
+        self.workshop, self.recipe = workshop, workshop.recipe
+        self._encoded: dict[tuple[str, tuple[str, ...]], Encoded] = {}
+
+    def encodings(
+        self, data: str, names: Sequence[str], modules: Mapping[str, nn.Module] | None = None
+    ) -> tuple[list[Encoding], dict[str, str]]:
+        """One encoding per distinct tokenizer, and for each model the key of its own.
+
+        Models of one tokenizer see the same tokens, as many as the shortest of them takes. `modules` stand for the
+        models of these names, where not the workshop's own are meant.
+        """
+        workshop, source = self.workshop, self.recipe.data[data].source
+        module_of = modules or {name: workshop.model(name) for name in names}
+        prints = {name: tokenizer_fingerprint(workshop.tokenizer(name)) for name in names}
+        limits: dict[str, int] = {}
+        for name, distinct in prints.items():
+            own = token_limit(workshop.tokenizer(name), module_of[name], source.max_length)
+            limits[distinct] = min(own, limits.get(distinct, own))
+        found: dict[str, Encoding] = {}
+        keys: dict[str, str] = {}
+        for name, distinct in prints.items():
+            if distinct not in found:
+                with blaming(self.recipe.models[name]):
+                    found[distinct] = Encoding(name, workshop.tokenizer(name), limits[distinct])
+            encoding = found[distinct]
+            keys[name] = encoding.key
+            config = getattr(module_of[name], "config", None)
+            if config is not None and getattr(config, "pad_token_id", None) is None:
+                config.pad_token_id = encoding.tokenizer.pad_token_id
+        return list(found.values()), keys
+
+    def encoded(self, data: str, names: Sequence[str]) -> Encoded:
+        """The splits of a data set for these models; `test` is left alone."""
+        key = (data, tuple(names))
+        if key not in self._encoded:
+            encodings, keys = self.encodings(data, names)
+            examples = self.workshop.examples(data)
+            with blaming(self.recipe.data[data]):
+                splits = {
+                    name: self.encode(data, split, encodings) for name, split in examples.splits.items() if name != "test"
+                }
+            training, evaluating = (self.collator(data, encodings, training=t) for t in (True, False))
+            aliases = {name: own for name, own in keys.items() if name != own} if len(encodings) > 1 else {}
+            if aliases:
+                training, evaluating = Shared(training, aliases), Shared(evaluating, aliases)
+            self._encoded[key] = Encoded(splits, training, evaluating)
+        return self._encoded[key]
+
+    def encode(self, data: str, split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.Dataset:
+        """A split as token ids, with labels and words where they are asked for."""
+        source = self.recipe.data[data].source
+        return encode(split, encodings, source=source, words=data in words_used(self.recipe))
+
+    def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Any:
+        """How rows become batches; masks and augmentation are drawn from the run's seed, in training only."""
+        return Collator(
+            encodings,
+            source=self.recipe.data[data].source,
+            words=data in words_used(self.recipe),
+            columns=columns_used(self.recipe)[data],
+            seed=self.recipe.train.seed,
+            training=training,
+        )
+
+    # ── stages ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stages(self, checked: Checked) -> tuple[StageWork, ...]:
+        """What is trained, stage after stage."""
+        return tuple(self._stage(checked, stage) for stage in checked.recipe.stages)
+
+    def _stage(self, checked: Checked, stage: Stage) -> StageWork:
+        def make() -> Distiller:
+            return self.workshop.distiller(checked, stage.name)
+
+        materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
+        graphs = [checked.graphs[stage.name, task.name].graph["objective"] for task in stage.tasks]
+        freeze = tuple(Freeze(x.kind, x.name, x.path) for x in stage.freeze)  # type: ignore[arg-type]
+        draw = _draw(stage.sample, materials) if stage.sample is not None and len(materials) > 1 else None
+        return StageWork(stage.name, make, materials, stage.train, draw, freeze, digest(*graphs))
+
+    def material(self, checked: Checked, stage: Stage, task: Task) -> Material:
+        """What one task is trained and evaluated on: the data sets of its loss, the first of which makes the epochs."""
+        graph = checked.graphs[stage.name, task.name]
+        report = checked.reports.get((stage.name, task.name))
+        graphs = [graph] if report is None else [graph, report]
+        names = [name for name in task.data if any(name in data_of(g) for g in graphs)]
+        feeds: dict[str, Feed] = {}
+        for name in names:
+            source = self.recipe.data[name].source
+            if isinstance(source, Batches):
+                feeds[name] = Ready(self.workshop.ready(name), stage.train.seed)
+            else:
+                made = self.encoded(name, self._readers(graphs, name))
+                feeds[name] = Rows(made.splits["train"], made.collator, source.batch)
+        first = names[0]
+        source = self.recipe.data[first].source
+        if isinstance(source, Batches):
+            return Material(feeds, name=first, label_type=source.label_type, classes=self.workshop.classes(first))
+        made = self.encoded(first, self._readers(graphs, first))
+        examples = self.workshop.examples(first)
+        return Material(
+            feeds,
+            dev=made.splits.get("dev"),
+            collator=made.evaluating,
+            batch=source.batch,
+            classes=examples.classes,
+            name=first,
+            label_type=source.label_type,
+            examples=examples.splits.get("dev"),
+            head=head_of(checked, task, first) or "",
+        )
+
+    def _readers(self, graphs: Sequence[Any], data: str) -> list[str]:
+        """The models that read a data set in these graphs, in the order of the spec; the student among them."""
+        found = {
+            x.model
+            for graph in graphs
+            for key in graph
+            if isinstance(x := node(graph, key), n.Input) and x.data == data and x.model in models_of(graph)
+        }
+        found.add(self.recipe.student.name)
+        return [name for name in self.recipe.models if name in found]
+
+
+def head_of(checked: Checked, task: Task, data: str) -> str | None:
+    """The head of the student that learns a task: the one that is matched with its labels; None for one without heads."""
+    student = checked.recipe.student
+    if not student.heads:
+        return None
+    own = {x.feature.head for x in _takes(checked, task) if x.model == student.name and x.feature.head is not None}
+    learnt = [head for head in own if any(lesson.data == data for lesson in checked.facts.learns(student.name, head))]
+    return next((head for head in student.heads if head in (learnt or own)), None)
+
+
+def _takes(checked: Checked, task: Task) -> Iterator[Any]:
+    from brewgraph.recipe.values import Take, walk
+
+    return (x for x in walk(task.loss) if isinstance(x, Take))
+
+
+def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
+    """The longest encoding that is asked for and that tokenizer and position embeddings allow."""
+    limits = [asked or _LONGEST]
+    limits += [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
+            offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
+            limits.append(part.num_embeddings - offset)
+    return min(limits)
+
+
+# ── draws ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _draw(sample: Sample, materials: Mapping[str, Material]) -> Draw:
+    """How often each task is drawn, now that the sizes of their data are known."""
+    weights = {}
+    for name, material in materials.items():
+        first = next(iter(material.feeds.values()))
+        weights[name] = law_value(sample.law, {"size": float(first.rows), "batches": float(len(first))})
+    return Draw(weights, sample.floor, sample.order)
+
+
+def law_value(law: Value, known: Mapping[str, float]) -> float:
+    """The weight of a task, given its `size` in examples and its `batches`."""
+    match law:
+        case Symbol():
+            return known[law.name]
+        case Number():
+            return law.value
+        case Combine():
+            values = [law_value(x, known) for x in law.operands]
+            result = values[0]
+            for value in values[1:]:
+                result = max(result, value) if law.operator == "max" else arithmetic(law.operator, result, value)
+            return float(result)
+    raise AssertionError(type(law).__name__)
