@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from brewgraph.cli.options import Run
+from brewgraph.cli.options import Run, Task
 from brewgraph.cli.output import count, hush, number, table
-from brewgraph.recipe.metrics import metric_words
+from brewgraph.recipe.metrics import keyed, metric_words
 
 
 def command(
@@ -19,20 +19,27 @@ def command(
     data: Annotated[
         str, typer.Option(metavar="SPLIT|FILE", help="train, dev, test, or a file with the columns of the run's data.")
     ] = "dev",
+    task: Task = None,
     format: Annotated[Literal["text", "json"], typer.Option(help="For people, or an object for machines.")] = "text",
 ) -> None:
     """Score the student of a finished run on labelled examples. No teacher is loaded, nothing is trained."""
-    from brewgraph.project.finished import open_run
+    from brewgraph.project.finished import SPLITS, open_run
 
     found = open_run(Path(run))
+    tasks = list(found.tasks.values()) if task is None and data in SPLITS else [found.task(task)]
     hush()
     from brewgraph.project.predict import labelled_rows, load_student, score
 
-    rows = labelled_rows(found, data)
-    scores = score(load_student(found), rows)
+    rows = [labelled_rows(one, data) for one in tasks]  # what is wrong with them is told before a model is loaded
+    examples = 0
+    values: dict[str, float] = {}
+    for one, own in zip(tasks, rows, strict=True):
+        scores = score(load_student(one), own)
+        examples += scores.examples
+        values |= keyed(one.name, scores.as_dict())
     if format == "json":
-        values = {name: value if math.isfinite(value) else None for name, value in scores.as_dict().items()}
-        print(json.dumps({"run": run, "data": data, "examples": scores.examples, "scores": values}, indent=2))
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        print(json.dumps({"run": run, "data": data, "examples": examples, "scores": finite}, indent=2))
         return
-    print(f"{run} on {data}: {count(scores.examples, 'example')}")
-    print(table([(metric_words(name), number(value)) for name, value in scores.as_dict().items()], right=[1]))
+    print(f"{run} on {data}: {count(examples, 'example')}")
+    print(table([(metric_words(name), number(value)) for name, value in values.items()], right=[1]))

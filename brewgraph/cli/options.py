@@ -10,6 +10,7 @@ Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file; - reads 
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a finished run, as runs/NAME-HASH.", show_default=False)
 ]
+Task = Annotated[str | None, typer.Option(metavar="NAME", help="One task of a spec with several.", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option(

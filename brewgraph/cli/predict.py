@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from brewgraph.cli.options import Quiet, Run
+from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 
 
@@ -24,12 +24,13 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write to.", show_default="standard output")
     ] = None,
+    task: Task = None,
     quiet: Quiet = False,
 ) -> None:
     """Write what the student of a finished run takes each row of a file for: one JSON object per line."""
     from brewgraph.project.finished import open_run
 
-    found = open_run(Path(run))
+    found = open_run(Path(run)).task(task)
     hush()
     from brewgraph.project.predict import load_student, predict, unlabelled_rows
     from brewgraph.training.folder import write_text

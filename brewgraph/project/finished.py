@@ -1,31 +1,66 @@
-"""A run that has ended, found again by its folder: its spec as it was run, its classes, its student. No torch here."""
+"""A run that has ended, found again by its folder: its spec as it was run, its tasks, its student. No torch here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.project.check import check_names
 from brewgraph.recipe.elaborate import Recipe
 from brewgraph.recipe.values import DataDeclaration
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
 
+SPLITS = ("train", "dev", "test")
+"""The parts of a data set, by the names that `--data` knows them by."""
+
+
+@dataclass(frozen=True)
+class FinishedTask:
+    """What a student has learnt: the data of a task, and the `classes` of its labels in the order of the logits.
+
+    `name` is "" where the spec has no tasks, `head` where the student has no heads. The student lies in the folder
+    `student`, under the name `key` in the spec; paths of the data begin at `folder`, where the spec was.
+    """
+
+    name: str
+    data: DataDeclaration
+    classes: tuple[str, ...]
+    head: str
+    student: Path
+    key: str
+    folder: Path
+
+    @property
+    def label_type(self) -> str:
+        return self.data.source.label_type
+
+    @property
+    def model(self) -> Path:
+        """The folder of the model: in it, or one for each head below it, is what plain transformers loads."""
+        return self.student / self.head
+
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """`recipe` is that of the spec as it was run, its paths those of the place where it was run; `classes` are those of
-    its data, in the order of the logits."""
+    """`recipe` is that of the spec as it was run."""
 
     folder: RunFolder
     recipe: Recipe
-    classes: tuple[str, ...]
+    tasks: Mapping[str, FinishedTask]
 
-    @property
-    def data(self) -> DataDeclaration:
-        """The data set that the student was trained on."""
-        return next(iter(self.recipe.data.values()))
+    def task(self, name: str | None) -> FinishedTask:
+        """A task by its name, which may be left out where there is one. Raises `UsageError`."""
+        if name is None and len(self.tasks) == 1:
+            return next(iter(self.tasks.values()))
+        if name is None:
+            raise UsageError(f"the run has several tasks: choose one by --task, {listing(self.tasks)}")
+        if name not in self.tasks:
+            there = f"it has {listing(self.tasks)}" if any(self.tasks) else "its spec has no tasks"
+            raise UsageError(f"the run has no task `{name}`: {suggest(name, self.tasks) or there}")
+        return self.tasks[name]
 
 
 def open_run(path: Path) -> FinishedRun:
@@ -38,13 +73,23 @@ def open_run(path: Path) -> FinishedRun:
         raise UsageError(f"`{path}` holds no run{_nearby(path / 'x')}: name the folder that `brewgraph run` made")
     if folder.finished is None or not folder.student.is_dir():
         raise UsageError(f"the run in `{path}` is not finished: give its `brewgraph run` again to go on with it")
-    missing = {"folder", "params", "classes"} - resolved.keys()
-    if missing:
+    if {"folder", "params", "tasks"} - resolved.keys():
         raise UsageError(f"`{path}` was made by another version of brewgraph: run it again with --force")
     source = Source(spec.read_text(encoding="utf-8"), str(Path(resolved["folder"]) / spec.name))
     recipe = check_names(source, resolved["params"])
-    classes = resolved["classes"][next(iter(recipe.data))]
-    return FinishedRun(folder, recipe, tuple(classes))
+    tasks = {
+        name: FinishedTask(
+            name,
+            recipe.data[said["data"]],
+            tuple(said["classes"]),
+            said["head"],
+            folder.student,
+            recipe.student.name,
+            source.folder,
+        )
+        for name, said in resolved["tasks"].items()
+    }
+    return FinishedRun(folder, recipe, tasks)
 
 
 def _nearby(path: Path) -> str:

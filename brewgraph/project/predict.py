@@ -21,7 +21,7 @@ from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.blueprint import load_tokenizer
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.project.build import blaming, token_limit
-from brewgraph.project.finished import FinishedRun
+from brewgraph.project.finished import SPLITS, FinishedTask
 from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue
 from brewgraph.training.evaluate import HEADS, Scores, evaluate, evaluating, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
@@ -45,16 +45,12 @@ Prediction = dict[str, Any]
 
 @dataclass(frozen=True)
 class Student:
-    """A run's student with its encoding, on the device where it works."""
+    """A run's student for one task with its encoding, on the device where it works."""
 
-    run: FinishedRun
+    task: FinishedTask
     model: nn.Module
     encoding: Encoding
     device: torch.device
-
-    @property
-    def label_type(self) -> str:
-        return self.run.data.source.label_type
 
     def batches(self, rows: datasets.Dataset) -> Any:
         """The rows in their order."""
@@ -62,52 +58,51 @@ class Student:
         return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), Collator([self.encoding]))
 
 
-def load_student(run: FinishedRun) -> Student:
+def load_student(task: FinishedTask) -> Student:
     """The student from its folder, without the models that it was trained beside.
 
     Raises `UsageError` where it is no model that gives what the labels are.
     """
-    label_type, folder = run.data.source.label_type, run.folder.student
+    label_type, folder = task.label_type, task.model
     if not label_type:
-        raise UsageError(f"the data of `{run.folder.path}` has no labels, so its student predicts nothing")
+        raise UsageError(f"the data `{task.data.name}` has no labels, so the student in `{folder}` predicts nothing")
     if not (folder / "config.json").is_file():
         raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
-    name = run.recipe.student.name
     with quiet_transformers():
         config = AutoConfig.from_pretrained(folder)
         # a head that the folder does not hold would begin at random, in silence
         holds = any(kind.endswith(HEADS[label_type]) for kind in config.architectures or ())
         model = getattr(transformers, _AUTO_CLASSES[label_type]).from_pretrained(folder) if holds else None
-    if model is None or not can_score(model, label_type, run.classes):
-        raise UsageError(f"the student in `{folder}` has no head for the labels of `{run.data.name}`")
-    tokenizer = load_tokenizer(str(folder))
-    encoding = Encoding(name, tokenizer, token_limit(tokenizer, model, run.data.source.max_length))
+    if model is None or not can_score(model, label_type, task.classes):
+        raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
+    tokenizer = load_tokenizer(str(task.student))
+    encoding = Encoding(task.key, tokenizer, token_limit(tokenizer, model, task.data.source.max_length))
     device = this_process().device
-    return Student(run, model.to(device).eval(), encoding, device)
+    return Student(task, model.to(device).eval(), encoding, device)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def labelled_rows(run: FinishedRun, what: str) -> datasets.Dataset:
-    """The rows to score a student on: a split of the run's data by name, or a file laid out like that data.
+def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
+    """The rows to score a student on: a split of the task's data by name, or a file laid out like that data.
 
     Raises `UsageError` for a split or a file that is not there, and for labels that the run does not know.
     """
-    source, folder = run.data.source, run.recipe.source.folder
-    if what not in ("train", "dev", "test"):
+    source, folder = task.data.source, task.folder
+    if what not in SPLITS:
         examples = _read_like(source, Path(what), folder, labelled=True)
-        return _renumbered(examples.splits["train"], examples.classes, run.classes, what)
-    with blaming(run.data):
+        return _renumbered(examples.splits["train"], examples.classes, task.classes, what)
+    with blaming(task.data):
         splits = open_examples(source, folder).splits
     if what not in splits:
         raise UsageError(f"the data of the run has no split `{what}`: it has {listing(splits)}; or name a file")
     return splits[what]
 
 
-def unlabelled_rows(run: FinishedRun, path: Path) -> datasets.Dataset:
-    """The rows of a file laid out like the run's data; labels need not be there. Raises `UsageError`."""
-    return _read_like(run.data.source, path, run.recipe.source.folder, labelled=False).splits["train"]
+def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
+    """The rows of a file laid out like the task's data; labels need not be there. Raises `UsageError`."""
+    return _read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
 
 
 def _read_like(source: DataSource, path: Path, folder: Path, *, labelled: bool) -> Any:
@@ -167,8 +162,8 @@ def score(student: Student, rows: datasets.Dataset) -> Scores:
         student.model,
         student.encoding.key,
         student.batches(rows),
-        label_type=student.label_type,
-        classes=student.run.classes,
+        label_type=student.task.label_type,
+        classes=student.task.classes,
         examples=rows,
         device=student.device,
     )
@@ -184,7 +179,7 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
 
     Raises `UsageError` for a language model, which has no predictions of its own.
     """
-    label_type = student.label_type
+    label_type = student.task.label_type
     if label_type not in _PREDICTED:
         raise UsageError("a language model has no predictions to write; `brewgraph eval` scores it")
     answers = BestAnswers()
@@ -197,7 +192,7 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
                 reference = {key: view[key].to(student.device) for key in ("index", "offsets")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
-            found = read_logits(label_type, logits.float().cpu(), view, student.run.classes)
+            found = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
             for index, prediction in zip(view["index"].tolist(), found, strict=True):
                 yield _described(rows[index], prediction)
     for index, answer in sorted(answers.found.items()):

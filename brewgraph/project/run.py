@@ -277,7 +277,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, cla
             "train": recipe.train.model_dump(mode="json"),
             "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
             "data": {name: d.source.model_dump(mode="json") for name, d in recipe.data.items()},
-            "classes": {name: list(classes) for name in recipe.data},
+            "tasks": {"": {"data": next(iter(recipe.data)), "head": "", "classes": list(classes)}},
             "fingerprints": dict(identity.prints),
             "versions": {
                 name: version(name) for name in ("brewgraph", "torch", "transformers", "accelerate", "datasets")

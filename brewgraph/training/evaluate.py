@@ -44,12 +44,12 @@ class Scores:
         return dict(self.values)
 
 
-def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str | None = None) -> bool:
+def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str = "") -> bool:
     """Whether a model has a head for labels of this type and these classes: only then is there something to score.
 
     `head` names one of a model with several, each of which is a whole model (`module.heads[head]`).
     """
-    if head is not None:
+    if head:
         heads = getattr(module, "heads", {})
         return head in heads and scores(heads[head], label_type, classes)
     if not type(module).__name__.endswith(HEADS.get(label_type, ())):
@@ -68,7 +68,7 @@ def evaluate(
     classes: Sequence[str],
     device: Any,
     examples: Any = None,
-    head: str | None = None,
+    head: str = "",
 ) -> Scores:
     """Score the model `name` on batches of labelled examples.
 
@@ -79,7 +79,7 @@ def evaluate(
     metric = make_metric(label_type, classes, examples)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     seconds = 0.0
-    if head is not None:
+    if head:
         model = cast(Mapping[str, nn.Module], model.heads)[head]
     with evaluating(model):
         for batch in batches:

@@ -156,3 +156,26 @@ def test_data_that_is_gone_is_the_specs_fault(run: Path, tmp_path: Path) -> None
     rows = write(tmp_path / "rows.jsonl", ROWS)
     assert command("eval", str(copy), "--data", str(rows)).exit_code == 0
     assert len(predictions(str(copy), str(rows))) == 3
+
+
+def test_a_run_of_several_tasks(run: Path, tmp_path: Path) -> None:
+    """Each task by its own head and under its own name; a file belongs to one of them, which has to be named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    resolved = json.loads((copy / "resolved.json").read_text())
+    (task,) = resolved["tasks"].values()
+    tasks = {"mood": {**task, "head": "one"}, "tone": {**task, "head": "two"}}
+    (copy / "resolved.json").write_text(json.dumps({**resolved, "tasks": tasks}))
+    for head in ("one", "two"):
+        shutil.copytree(run / "student", copy / "student" / head)
+    (copy / "student" / "config.json").unlink()
+    alone = json.loads(command("eval", str(run), "--format", "json").stdout)["scores"]
+    told = json.loads(command("eval", str(copy), "--format", "json").stdout)
+    assert told["examples"] == 16
+    assert told["scores"] == {f"{name}/{metric}": value for name in tasks for metric, value in alone.items()}
+    one = command("eval", str(copy), "--task", "tone")
+    assert one.stdout.splitlines()[1].split() == ["tone/accuracy", f"{alone['accuracy']:.4f}"]
+    rows = str(write(tmp_path / "rows.jsonl", ROWS))
+    assert command("predict", str(copy), rows).exit_code == 2
+    assert command("eval", str(copy), "--data", rows).exit_code == 2
+    assert predictions(str(copy), rows, "--task", "mood") == predictions(str(run), rows)

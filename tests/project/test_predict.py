@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import brewgraph as bg
-from brewgraph.project.finished import FinishedRun, open_run
+from brewgraph.project.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.project.predict import Student, _renumbered, load_student, predict, read_logits, score
 from brewgraph.training.folder import RunFolder
 from tests.project.small import project
@@ -53,10 +53,10 @@ class ByHand(Student):
 
 
 def by_hand(label_type: str, model: nn.Module, batches: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> ByHand:
-    recipe = SimpleNamespace(data={"d": SimpleNamespace(source=SimpleNamespace(label_type=label_type))})
-    run = FinishedRun(RunFolder(Path()), recipe, classes)  # type: ignore[arg-type]
+    data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=label_type))
+    task = FinishedTask("", data, classes, "", Path(), "tiny", Path())
     encoding = SimpleNamespace(key="tiny")
-    return ByHand(run, model, encoding, torch.device("cpu"), tuple(batches))  # type: ignore[arg-type]
+    return ByHand(task, model, encoding, torch.device("cpu"), tuple(batches))  # type: ignore[arg-type]
 
 
 def test_tags_stand_beside_their_words() -> None:
@@ -162,12 +162,12 @@ def test_students_that_cannot_be_scored_are_refused(tmp_path: Path, monkeypatch:
     spec = project(tmp_path, loss="sum(hidden)", train="steps = 1")
     text = spec.read_text()
     spec.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("soft", "hard"))) + "\n")
-    run = open_run(bg.run(spec).folder)
+    task = open_run(bg.run(spec).folder).task(None)
     with pytest.raises(bg.UsageError, match=r"the student in `.*student` has no head for the labels of `d`"):
-        load_student(run)
-    (run.folder.student / "config.json").unlink()
+        load_student(task)
+    (task.model / "config.json").unlink()
     with pytest.raises(bg.UsageError, match="a module of its own"):
-        load_student(run)
+        load_student(task)
 
 
 def test_params_of_the_run_are_those_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,5 +179,21 @@ def test_params_of_the_run_are_those_of_its_recipe(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     run = open_run(folder)
     assert run.recipe.params["T"] == 8
-    assert run.recipe.source.folder == tmp_path / "there"
-    assert run.classes == ("bad", "fair", "good")
+    assert run.task(None).folder == tmp_path / "there"
+    assert run.task("").classes == ("bad", "fair", "good")
+    with pytest.raises(bg.UsageError, match="the run has no task `ner`: its spec has no tasks"):
+        run.task("ner")
+
+
+def test_a_task_is_chosen_by_name() -> None:
+    """Where there are several, one has to be named; its model lies in the folder of its head."""
+    tasks = {
+        name: FinishedTask(name, None, (), head, Path("student"), "tiny", Path())  # type: ignore[arg-type]
+        for name, head in (("ner", "tagger"), ("qa", "reader"))
+    }
+    run = FinishedRun(RunFolder(Path()), None, tasks)  # type: ignore[arg-type]
+    assert run.task("qa").model == Path("student/reader")
+    with pytest.raises(bg.UsageError, match="the run has several tasks: choose one by --task, `ner` and `qa`"):
+        run.task(None)
+    with pytest.raises(bg.UsageError, match="the run has no task `nerr`: did you mean `ner`?"):
+        run.task("nerr")
