@@ -21,11 +21,12 @@ from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.recipe.sources import Lora
 
 
-def add_adapter(model: nn.Module, lora: Lora) -> None:
+def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:
     """Put an adapter into the trunk of a transformers model, in place.
 
-    Afterwards the adapter's matrices and whatever lies outside the trunk (the heads) are trained, the rest is frozen. The
-    model computes what it did, as one of each two matrices begins at zero; the other draws from the global generator.
+    Afterwards the adapter's matrices and whatever lies outside the trunk (the heads) are trained, the rest is frozen.
+    The model computes what it did, as one of each two matrices begins at zero; the other draws from the global
+    generator. With `empty` the matrices have no values (meta device).
     Raises SourceFault B331 where the targets are no linear maps of the model, RunError where peft is not installed.
     """
     peft = _peft()
@@ -40,14 +41,13 @@ def add_adapter(model: nn.Module, lora: Lora) -> None:
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in linear),
     )
     try:
-        peft.inject_adapter_in_model(config, trunk)
+        peft.inject_adapter_in_model(config, trunk, low_cpu_mem_usage=empty)
     except ValueError as error:
         raise SourceFault(
             "B331",
             f"{type(model).__name__} cannot have this adapter: {str(error).splitlines()[0]}",
             field="adapter",
-            help="target= names linear maps by the ends of their paths, such as "
-            + ", ".join(_linear_names(trunk)[:8]),
+            help="target= names linear maps by the ends of their paths, such as " + ", ".join(_linear_names(trunk)[:8]),
         ) from error
     inside = {id(p) for p in trunk.parameters()}
     for parameter in model.parameters():

@@ -44,8 +44,8 @@ class BigruConfig(PreTrainedConfig):
 class BigruLayer(nn.Module):
     """One bidirectional layer that never sees padding, wherever that stands.
 
-    Each direction is a GRU of its own over the real tokens, moved to the front in its reading order. That equals a packed
-    sequence and needs no lengths on the host.
+    Each direction is a GRU of its own over the real tokens, moved to the front in its reading order. That equals a
+    packed sequence and needs no lengths on the host.
     """
 
     def __init__(self, in_size: int, hidden_size: int):
@@ -120,9 +120,7 @@ class BigruModel(BigruPreTrainedModel):
         order_DBL = _orders(mask_BL)
         for layer in self.layers:
             x = layer(self.dropout(x), order_DBL, mask_BL)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=x, pooler_output=self.pooler(x, order_DBL, mask_BL)
-        )
+        return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=self.pooler(x, order_DBL, mask_BL))
 
 
 class BigruForSequenceClassification(BigruPreTrainedModel):

@@ -84,12 +84,16 @@ class Blueprint:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        if self.auto_class in (
-            "AutoModel",
-            "AutoModelForMaskedLM",
-            "AutoModelForCausalLM",
-            "AutoModelForQuestionAnswering",
-        ) or self.config.problem_type == "regression":
+        if (
+            self.auto_class
+            in (
+                "AutoModel",
+                "AutoModelForMaskedLM",
+                "AutoModelForCausalLM",
+                "AutoModelForQuestionAnswering",
+            )
+            or self.config.problem_type == "regression"
+        ):
             return ()
         return tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
 
@@ -138,7 +142,7 @@ def _blueprint(
                 "B329",
                 "an adapter would stand beside random weights that nothing trains",
                 field="adapter",
-                help="name a model with weights: hf(\"folder\", adapter=…), or leave the adapter out",
+                help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
             )
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = _named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or _VOCABULARY)

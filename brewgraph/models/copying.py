@@ -139,5 +139,3 @@ def _outside(name: str, base: str, donor_base: str, words: Mapping[str, str]) ->
         return _renamed(name, words)
     below = name.removeprefix(f"{base}.") if base else name
     return f"{donor_base}.{below}" if donor_base else below
-
-

@@ -21,8 +21,8 @@ _UPDATES = "updates"
 class EmaTeacher:
     """The average of a student's weights, beginning as a copy of it.
 
-    `module` is of the student's class, frozen and in evaluation mode, so every feature that the student has can be taken
-    from it. It is no part of the student: neither its parameters nor its state dict hold it. With `warmup` the decay at
+    `module` is of the student's class, frozen and in evaluation mode, so it has every feature that the student
+    has. It is no part of the student: neither its parameters nor its state dict hold it. With `warmup` the decay at
     update k is at most (1 + k) / (10 + k), so that the first, random weights are soon forgotten.
     """
 

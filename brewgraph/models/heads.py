@@ -268,11 +268,11 @@ def _check(heads: Mapping[str, PreTrainedModel]) -> str:
     alone = [name for name, head in heads.items() if bases[name] is head]
     kinds = {type(base).__name__ for base in bases.values()}
     if alone or len(kinds) > 1:
-        culprit = heads[alone[0]] if alone else next(iter(heads.values()))
-        reason = "has no trunk of its own to share" if alone else f"would not share it: they need {listing(kinds)}"
-        raise SourceFault(
-            "B327",
-            f"{type(culprit).__name__} {reason}",
-            help="another architecture can (BERT, GPT-2, Llama and most others); or train the tasks one by one",
+        reason = (
+            f"{type(heads[alone[0]]).__name__} has no trunk that other heads could share"
+            if alone
+            else f"these heads need a trunk each: {listing(sorted(kinds))}"
         )
+        help = "another architecture can (BERT, GPT-2, Llama and most others); or train a student for each task"
+        raise SourceFault("B327", reason, help=help)
     return str(next(iter(bases.values())).base_model_prefix)

@@ -131,9 +131,20 @@ def empty_model(blueprint: Blueprint) -> nn.Module:
     else:
         model = build_empty(blueprint.config, blueprint.model_class)
     if blueprint.adapter is not None:
-        with fake_mode(model):
-            add_adapter(model, blueprint.adapter)
+        add_adapter(model, blueprint.adapter, empty=True)
+        _fake_the_rest(model)
     return model
+
+
+def _fake_the_rest(model: nn.Module) -> None:
+    """Turn parameters on the meta device into fake ones like the others."""
+    mode = fake_mode(model)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta and not isinstance(parameter, FakeTensor):
+                with mode:
+                    empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
 def fake_mode(model: nn.Module) -> FakeTensorMode:

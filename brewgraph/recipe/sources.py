@@ -102,7 +102,9 @@ class Bigru(Hf):
     hidden_size: PositiveInt = Field(default=256, description="units per direction; states are twice as wide")
     num_hidden_layers: PositiveInt = Field(default=1, description="bidirectional layers, one upon the other")
     embedding_size: PositiveInt = Field(default=256, description="width of the word embeddings")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="share dropped behind embeddings, between layers, before the head")
+    dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share dropped behind embeddings, between layers, before the head"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -110,7 +112,9 @@ class Bigru(Hf):
         """What is written here and belongs to the model's configuration goes there too."""
         if not isinstance(said, dict):
             return said
-        own = {key: said[key] for key in ("hidden_size", "num_hidden_layers", "embedding_size", "dropout") if key in said}
+        own = {
+            key: said[key] for key in ("hidden_size", "num_hidden_layers", "embedding_size", "dropout") if key in said
+        }
         return {**said, "config": {**said.get("config", {}), **own}}
 
 
