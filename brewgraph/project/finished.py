@@ -93,6 +93,8 @@ def open_run(path: Path) -> FinishedRun:
 
 
 def _nearby(path: Path) -> str:
-    """Runs that lie beside a folder which is none."""
-    runs = sorted(found.parent.name for found in path.parent.glob("*/resolved.json"))[:5]
-    return f" (in {path.parent} there is {', '.join(runs)})" if runs else ""
+    """Runs that lie beside a folder which is none, or where runs usually lie."""
+    for folder in (path.parent, path.parent / "runs"):
+        if runs := sorted(found.parent.name for found in folder.glob("*/resolved.json"))[:5]:
+            return f" (in {folder} there is {', '.join(runs)})"
+    return ""
