@@ -21,8 +21,8 @@ _BETA = ("number", "how far temperatures spread around the base")
 def flsw(source: Any, target: Any, base: Any, *, beta: Any = 1.0, gamma: Any = 1.0, layout: Any = None) -> Any:
     """Lower temperatures where the two models disagree: base + β (mean of w - w), w = (1 - cosine of the logits)^γ.
 
-    The mean is that of the batch, so what one example gets depends on the others. Never below 0.1. Lengths in the cosine
-    are those of the logits plus 0.0001, so that logits of zero have one.
+    The mean is that of the batch, so what one example gets depends on the others. Never below 0.1. The cosine divides
+    by the logits' lengths plus 0.0001, so that logits of zero have one.
     """
     import torch
 
