@@ -22,11 +22,14 @@ TEMPERATURES = (0.5, 1.0, 4.0)
 HAS_T = [name for name, operation in OPERATIONS.items() if any(o.name == "T" for o in operation.options)]
 
 
-def loss(name: str, source: Tensor, target: Tensor, unit: str, mask: Tensor | None, **options: Any) -> Tensor:
+def loss(name: str, source: Any, target: Any, unit: str, mask: Tensor | None, **options: Any) -> Tensor:
     """One loss as the runtime computes it: values per unit, masked, summed, divided by how many count."""
-    layout = Padded(mask)
-    extra = {"layout": layout} if OPERATIONS[name].needs_layout else {}
-    values = OPERATIONS[name].function(source, target, **options, **extra)
+    layout = options.pop("layout", Padded(mask))
+    operation = OPERATIONS[name]
+    kinds = options.pop("kinds", ("", ""))
+    function = operation.maths(*kinds) if any(kinds) else operation.function
+    extra = {"layout": layout} if operation.needs_layout else {}
+    values = function(source, target, **options, **extra)
     count = layout.count(unit) if mask is not None else torch.tensor(values.numel())
     return layout.sum(values, unit) / count
 
