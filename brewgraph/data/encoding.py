@@ -101,7 +101,7 @@ def _bert_tokenizer(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     return made
 
 
-def encode(split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.Dataset:
+def encode(split: datasets.Dataset, encodings: Sequence[Encoding], **k) -> datasets.Dataset:
     """The texts of a split as token ids, once for each encoding, cut to `max_length` (of a pair the longer text first).
 
     Columns: for each encoding what its tokenizer gives, named `key/input_ids` (int32), `key/attention_mask` and, where
@@ -158,7 +158,7 @@ class Collator:
     such dictionary under each encoding's key, beside `labels` and `index`.
     """
 
-    def __init__(self, encodings: Sequence[Encoding]):
+    def __init__(self, encodings: Sequence[Encoding], **k):
         keys = [encoding.key for encoding in encodings]
         if len(set(keys)) < len(keys) or not keys:
             raise ValueError(f"a collator needs encodings with keys that differ, not {keys}")

@@ -71,7 +71,12 @@ _GLUE_TASKS = {
 """Columns, classes and rows of each task; its test split has no labels and is left alone."""
 
 
-def open_examples(source: DataSource, folder: Path) -> Examples:
+def texts(examples):
+    train = examples.splits["train"]
+    return [t for c in train.column_names if c.startswith("text_") for t in train[c]]
+
+
+def open_examples(source: DataSource, folder: Path, columns=()) -> Examples:
     """Read and check everything that `source` names; relative paths start at `folder`.
 
     Raises `SourceFault`: B401 a file, folder or split that is not there; B402 a column or subset; B403 labels; B404

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.project.check import check_names
-from brewgraph.recipe.elaborate import Recipe
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
