@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ def test_an_epoch_holds_every_row_once_and_can_begin_anywhere() -> None:
     feed = place(Rows(table(10), collate, 4), seed=7, rank=0, world=1)
     assert (len(feed), feed.rows) == (3, 10)
     whole = indices(feed, 0)
-    assert sorted(sum(whole, [])) == list(range(10))
+    assert sorted(chain(*whole)) == list(range(10))
     assert indices(feed, 0, start=1) == whole[1:]
     assert indices(feed, 1) != whole
 
