@@ -416,7 +416,7 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
     material = workshop.material(distiller)
-    batch = material.collator(list(material.train.select(range(8))))
+    batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels", "index"}
     assert batch["input_ids"].shape == (8, 8)
     save(tmp_path / "tiny", width=16, layers=1, vocab_size=60)
@@ -425,7 +425,7 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
     material = workshop.material(distiller)
-    batch = material.collator(list(material.train.select(range(8))))
+    batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"bert", "tiny", "labels", "index"}
     assert batch["bert"]["input_ids"].shape != batch["tiny"]["input_ids"].shape
     assert distiller(batch).loss.isfinite()

@@ -279,6 +279,17 @@ def test_launch_settings_do_not_divide_the_loss(tmp_path: Path, monkeypatch: pyt
     assert_close(training(spec, tmp_path / "other"), expected)
 
 
+def test_the_best_of_a_specs_students_is_kept(tmp_path: Path) -> None:
+    """By a metric of the real evaluation: what is on the disk is what remains, and scores what the log says."""
+    train = 'steps = 6; eval_steps = 2 steps; metric_for_best_model = "accuracy"; normalise = micro'
+    weights, lines = training(project(tmp_path, train=train), tmp_path / "out")
+    scores = {line["step"]: line["dev"]["accuracy"] for line in lines if "dev" in line}
+    kept = torch.load(RunFolder(tmp_path / "out").best / "state.pt", weights_only=True)
+    assert list(scores) == [2, 4, 6]
+    assert kept["step"] == max(scores, key=lambda step: (scores[step], -step))
+    assert all(torch.equal(value, kept["module"][name]) for name, value in weights.items())
+
+
 def test_a_student_without_classes_is_not_scored(tmp_path: Path) -> None:
     """Hidden states alone train a model without a head, which has nothing to evaluate."""
     spec = project(tmp_path, loss="sum(hidden)", train="steps = 2")
