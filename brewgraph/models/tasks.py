@@ -49,7 +49,7 @@ def task_of(
     """The head that a model needs for what is taken from it.
 
     Where nothing of a head is taken, none. Else the labels tell that it is matched with, then the classes that the
-    checkpoint names as its own. SourceFault B330 where the labels ask for different heads.
+    checkpoint names as its own. SourceFault B333 where the labels ask for different heads.
     """
     names = {f.name for f in features}
     if names & {"start", "end"}:
@@ -59,7 +59,7 @@ def task_of(
     tasks = {TASKS[kind]: kind for kind in sorted(label_types) if kind}
     if len(tasks) > 1:
         raise SourceFault(
-            "B330",
+            "B333",
             f"labels of the types {listing(tasks.values())} need a head each",
             help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
         )

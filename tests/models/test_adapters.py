@@ -203,7 +203,7 @@ def test_targets():
     }
     with pytest.raises(SourceFault) as fault:
         adapted("bert", Lora(target=("q_proj",)))
-    assert (fault.value.code, fault.value.field) == ("B331", "adapter")
+    assert (fault.value.code, fault.value.field) == ("B334", "adapter")
     assert "query, key, value, dense" in fault.value.help
 
 

@@ -59,7 +59,7 @@ def test_labels_of_two_heads():
     """One head cannot learn tags and classes both."""
     with pytest.raises(SourceFault, match="`class` and `tags` need a head each") as fault:
         task_of([Feature("logits")], ["tags", "class"])
-    assert fault.value.code == "B330"
+    assert fault.value.code == "B333"
     assert "head ner = token_classifier()" in fault.value.help
 
 
