@@ -146,7 +146,7 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     calls = CALLS.get(key, {})
     if calls and isinstance(x, t.Call | t.List):
         return _calls(evaluator, key, calls, x)
-    if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.words:
+    if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.bare:
         return x.id
     value = evaluator.evaluate(x)
     if isinstance(value, ModelDeclaration):

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from brewgraph.recipe.base import Settings
+from brewgraph.recipe.corpora import Builtin, Conll, Files, Glue, Hub, Squad, Text
+
+__all__ = ["Builtin", "Conll", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
+"""What other modules take from here; what is defined here comes with it."""
 
 Task = Literal[
     "features",
@@ -18,18 +24,6 @@ Task = Literal[
     "masked-lm",
     "causal-lm",
 ]
-
-
-class Settings(BaseModel):
-    """Base of everything that a call in a spec is turned into: immutable, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    positional: ClassVar[tuple[str, ...]] = ()
-    extras: ClassVar[str | None] = None
-    """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
-    words: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are words and may stand bare: `problem_type=regression`."""
 
 
 class Layers(Settings):
@@ -88,7 +82,8 @@ class Hf(Settings):
         default=None, description="size of the vocabulary that is trained on the data"
     )
     inputs: dict[str, str] = Field(
-        default_factory=dict, description="arguments of its forward that columns of the data fill: {token_type_ids: column}"
+        default_factory=dict,
+        description="arguments of its forward that columns of the data fill: {token_type_ids: column}",
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
@@ -188,72 +183,6 @@ class CausalLm(Settings):
     """`causal_lm()`: the next word."""
 
 
-class Data(Settings):
-    """What every data source shares."""
-
-    columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
-    """Fields whose bare names are columns of the data, not names of the spec."""
-
-    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
-    max_length: PositiveInt | None = Field(
-        default=None, description="longest encoding in tokens; left out, the model's own limit"
-    )
-
-    @property
-    def label_type(self) -> str:
-        """What the labels are: `class`, or nothing where there are none."""
-        return "class" if getattr(self, "label", "label") is not None else ""
-
-    @property
-    def weighted(self) -> bool:
-        """Whether examples have weights: a column of them, or one per class."""
-        return any(getattr(self, name, None) is not None for name in ("weight", "class_weights"))
-
-
-class Files(Data):
-    """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
-
-    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec.
-    """
-
-    train: str = Field(description="file with the training examples")
-    dev: str | None = Field(default=None, description="file to evaluate on")
-    test: str | None = Field(default=None, description="file kept for the end")
-    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
-    label: str | None = Field(default="label", description="the label's column; none where there is none")
-
-
-class Glue(Data):
-    """`glue("mnli")`: a task of the GLUE benchmark, its columns known."""
-
-    positional: ClassVar[tuple[str, ...]] = ("task",)
-
-    task: Literal["cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "wnli"] = Field(description="name of the task")
-
-
-class Hub(Data):
-    """`hub("name", text=[a, b], label=label)`: a data set from the hub, or a local folder of the same layout."""
-
-    positional: ClassVar[tuple[str, ...]] = ("name", "subset")
-
-    name: str = Field(description="name on the hub, or a folder")
-    subset: str | None = Field(default=None, description="the data set's configuration")
-    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    train: str = Field(default="train", description="split to train on")
-    dev: str | None = Field(default="validation", description="split to evaluate on")
-    test: str | None = Field(default=None, description="split kept for the end")
-    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
-    label: str | None = Field(default="label", description="the label's column; none where there is none")
-
-
-class Builtin(Data):
-    """`builtin("python-docs")`: real text that is on every machine: the standard library's docstrings by package."""
-
-    positional: ClassVar[tuple[str, ...]] = ("name",)
-
-    name: Literal["python-docs"] = Field(description="name of the data set")
-
-
 class Batches(Settings):
     """`batches("folder", shuffle=false)`: ready tensors, one entry of `batches.safetensors` per micro-batch.
 
@@ -299,7 +228,7 @@ class Batches(Settings):
         return False
 
 
-DataSource = Files | Glue | Hub | Builtin | Batches
+DataSource = Files | Glue | Hub | Conll | Squad | Text | Builtin | Batches
 
 
 class Join(Settings):
@@ -321,7 +250,8 @@ class Join(Settings):
 
     @property
     def weighted(self) -> bool:
-        return all(part.weighted for part in self.parts)
+        """Whether examples have weights; where only some of the parts have, the others' count once."""
+        return any(part.weighted for part in self.parts)
 
 
 MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
@@ -334,6 +264,15 @@ HEADS: dict[str, type[Settings]] = {
     "causal_lm": CausalLm,
 }
 """What may stand behind `head NAME =` in a student's block."""
-DATA: dict[str, type[Settings]] = {"files": Files, "glue": Glue, "hub": Hub, "builtin": Builtin, "batches": Batches}
+DATA: dict[str, type[Settings]] = {
+    "files": Files,
+    "glue": Glue,
+    "hub": Hub,
+    "conll": Conll,
+    "squad": Squad,
+    "text": Text,
+    "builtin": Builtin,
+    "batches": Batches,
+}
 LATER_MODELS: frozenset[str] = frozenset()
-LATER_DATA = frozenset({"conll", "squad", "text"})
+LATER_DATA: frozenset[str] = frozenset()
