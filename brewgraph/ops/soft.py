@@ -7,7 +7,7 @@ from typing import Any
 from brewgraph.ops.registry import operation
 from brewgraph.ops.tensors import log, per_item, softmax_over_keys
 
-_TEMPERATURE = ("number", "temperature: both sides' logits are divided by it")
+_TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by it")
 
 
 @operation(
