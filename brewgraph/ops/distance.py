@@ -21,7 +21,7 @@ from brewgraph.ops.tensors import directions, one_per_example, per_item
     same=("classes", "width", "heads"),
     source="Ba, Caruana 2014, arXiv:1312.6184, eq. 1 (logits); "
     "Jiao et al. 2020, arXiv:1909.10351, eq. 7 and 8 (attention, hidden); targets: the usual regression",
-    T=("number", "temperature: both sides are divided by it (logits)"),
+    T=("temperature", "temperature: both sides are divided by it (logits)"),
 )
 def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
     """Mean squared error: over classes or width per position; over heads per pair of tokens for attention.

@@ -7,7 +7,7 @@ from typing import Any
 from brewgraph.ops.registry import operation
 from brewgraph.ops.tensors import directions, one_per_example
 
-_TAKES = {"vector -> vector": "batch", "hidden -> hidden": "batch"}
+_TAKES = {"hidden -> hidden": "batch", "vector -> vector": "batch"}
 
 
 @operation(takes=_TAKES, source="Park et al. 2019, arXiv:1904.05068: the distance-wise loss of relational distillation")

@@ -7,7 +7,7 @@ from typing import Any
 from brewgraph.ops.registry import operation
 from brewgraph.ops.tensors import log, per_item, softmax_over_keys
 
-_TEMPERATURE = ("number", "temperature: both sides' logits are divided by it")
+_TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by it")
 
 
 @operation(
@@ -89,7 +89,7 @@ def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
 
 
 @operation(
-    takes={"targets -> logits": "example", "logits -> logits": "position"},
+    takes={"logits -> logits": "position", "targets -> logits": "example"},
     same=("classes",),
     source="the usual binary cross-entropy of several labels per example; "
     "between models: the mean over classes of Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1 with two outcomes",

@@ -122,16 +122,16 @@ def test_units_of_operations() -> None:
             "hidden... -> hidden...: batch",
         ],
         "rkd_distance": [
-            "vector -> vector: batch",
             "hidden -> hidden: batch",
+            "vector -> vector: batch",
         ],
         "rkd_angle": [
-            "vector -> vector: batch",
             "hidden -> hidden: batch",
+            "vector -> vector: batch",
         ],
         "infonce": [
-            "vector -> vector: batch",
             "hidden -> hidden: batch",
+            "vector -> vector: batch",
         ],
         "ce": [
             "logits -> logits: position",
@@ -158,8 +158,8 @@ def test_units_of_operations() -> None:
             "positions -> positions: example",
         ],
         "bce": [
-            "targets -> logits: example",
             "logits -> logits: position",
+            "targets -> logits: example",
         ],
     }
     assert {name: o.name for name, o in OPERATIONS.items() if o.name != name} == {"mmd": "nst", "gram": "fsp"}
