@@ -175,6 +175,166 @@ def test_lora_trains_small_matrices_and_the_head(
     assert all(name in wanted or name.startswith("classifier") for name in changed)
 
 
+# ── pre-training on plain text ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> dict[str, str]:
+    """The params of a recipe that reads plain text: a file of 24 lines, one of 6."""
+    for name, count, seed in (("train", 24, 3), ("dev", 6, 4)):
+        (tmp_path / f"{name}.txt").write_text("".join(row["text"] + "\n" for row in rows(count, seed)))
+    return {"train": str(tmp_path / "train.txt"), "dev": str(tmp_path / "dev.txt")}
+
+
+def language_model(folder: Path, kind: str = "bert", *, seed: int = 0, **settings: Any) -> str:
+    """A saved masked language model without dropout, with its tokenizer."""
+    sizes = {"vocab_size": 120, "pad_token_id": 0, "max_position_embeddings": 64, **LANGUAGE_MODELS[kind], **settings}
+    torch.manual_seed(seed)
+    model = AutoModelForMaskedLM.from_config(AutoConfig.for_model(kind, **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.dim() > 1 else 1)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+_QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
+    "bert": _QUIET | {"num_attention_heads": 2, "intermediate_size": 24, "hidden_size": 16, "num_hidden_layers": 4},
+    "distilbert": {"n_heads": 2, "hidden_dim": 24, "dim": 16, "n_layers": 2, "dropout": 0.0, "attention_dropout": 0.0},
+    "mobilebert": _QUIET
+    | {"num_attention_heads": 4, "intermediate_size": 24, "hidden_size": 16, "embedding_size": 8}
+    | {"intra_bottleneck_size": 8, "num_feedforward_networks": 1, "num_hidden_layers": 6},
+}
+
+
+def masked_batch(folder: str) -> dict[str, Tensor]:
+    """Four texts of different lengths, the second token of each to be guessed."""
+    batch = texts_batch(Path(folder), labels=False)
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, 1] = batch["input_ids"][:, 1]
+    batch["input_ids"][:, 1] = 4
+    return batch | {"labels": labels}
+
+
+def test_distilbert_begins_as_the_teachers_layers(
+    tmp_path: Path, corpus: dict[str, str], stages: list[StageSeen]
+) -> None:
+    """Layers 0 and 2 of four are the student's two at its first step; its position embeddings never change."""
+    teacher, student = language_model(tmp_path / "teacher"), language_model(tmp_path / "student", "distilbert", seed=1)
+    params = {**corpus, "teacher": teacher, "student": student, "layers": (0, 2), "max_length": 16}
+    params |= {"batch": 2, "accumulate": 2, "epochs": 1}
+    distiller = still(check_and_plan("distilbert", **params).build())
+    big, batch = AutoModelForMaskedLM.from_pretrained(teacher), masked_batch(teacher)
+    inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    real, (ours,) = batch["attention_mask"].bool(), distiller.teachers
+    with torch.no_grad():
+        out = distiller(batch)
+        one, other = (model(**inputs, output_hidden_states=True) for model in (ours, distiller.student))
+        soft = F.kl_div((other.logits / 2).log_softmax(-1), (one.logits / 2).softmax(-1), reduction="none").sum(-1)
+        angle = 1 - F.cosine_similarity(one.hidden_states[-1], other.hidden_states[-1], dim=-1)
+    assert float(out.terms["soft"]) == pytest.approx(4 * float(soft[real].mean()), rel=1e-4)
+    assert float(out.terms["angle"]) == pytest.approx(float(angle[real].mean()), rel=1e-4)
+    assert float(out.terms["masked"]) == pytest.approx(float(F.cross_entropy(other.logits[:, 1], batch["labels"][:, 1])))
+    weighted = 5 * out.terms["soft"] + 2 * out.terms["masked"] + out.terms["angle"]
+    assert float(out.loss) == pytest.approx(float(weighted), rel=1e-5)
+    result = bg.run(recipe("distilbert"), **params)
+    (stage,) = stages
+    for own, theirs in ((0, 0), (1, 2)):
+        for part, name in (("attention.q_lin", "attention.self.query"), ("ffn.lin2", "output.dense")):
+            found = stage.before[f"distilbert.transformer.layer.{own}.{part}.weight"]
+            assert torch.equal(found, big.state_dict()[f"bert.encoder.layer.{theirs}.{name}.weight"])
+    positions = "distilbert.embeddings.position_embeddings.weight"
+    assert torch.equal(stage.after[positions], big.state_dict()["bert.embeddings.position_embeddings.weight"])
+    assert "distilbert.transformer.layer.1.ffn.lin2.weight" in stage.moved()
+    assert positions not in stage.moved()
+    assert result.table[-1].scores.keys() >= {"perplexity"}
+    AutoModelForMaskedLM.from_pretrained(result.folder / "student")
+
+
+def attend(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The attention of a BERT's last layer, and the queries, keys and values that it is made from (B, L, H)."""
+    layer = model.base_model.encoder.layer[-1].attention.self
+    found: dict[str, Tensor] = {}
+    hooks = [
+        getattr(layer, part).register_forward_hook(lambda _, __, out, part=part: found.__setitem__(part, out))
+        for part in ("query", "key", "value")
+    ]
+    model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    count = model.config.num_attention_heads
+    q, k = (found[part].unflatten(-1, (count, -1)).transpose(1, 2) for part in ("query", "key"))
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    hidden = ~inputs["attention_mask"].bool()[:, None, None]
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1), found
+
+
+def related(x: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """softmax(x xᵀ / √d) in so many heads, over the tokens that are no padding."""
+    split = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    scores = split @ split.transpose(-1, -2) / split.shape[-1] ** 0.5
+    return scores.masked_fill(~mask.bool()[:, None, None], -torch.inf).softmax(-1)
+
+
+def divergence(p: Tensor, q: Tensor, mask: Tensor) -> float:
+    """KL, averaged over heads and real tokens."""
+    apart = torch.where(p > 0, p * (p.clamp_min(1e-30).log() - q.clamp_min(1e-30).log()), 0).sum(-1).mean(1)
+    return float(apart[mask.bool()].mean())
+
+
+@pytest.mark.parametrize("name", ["minilm", "minilm-v2"])
+def test_minilm_compares_relations_of_the_last_layer(name: str, tmp_path: Path, corpus: dict[str, str]) -> None:
+    """Attention and value relations, or relations of queries, keys and values in four heads: by hand, no projection."""
+    teacher = language_model(tmp_path / "teacher", hidden_size=32)
+    params = {**corpus, "teacher": teacher, "layers": 2, "width": 16, "inner": 24, "max_length": 16}
+    params |= {"batch": 4, "steps": 2}
+    if name == "minilm-v2":
+        params |= {"layer": 3, "heads": 1, "relation_heads": 4}
+    distiller = still(check_and_plan(name, **params).build())
+    batch = texts_batch(Path(teacher), labels=False)
+    mask = batch["attention_mask"]
+    with torch.no_grad():
+        (one, ours), (other, theirs) = (attend(model, batch) for model in (*distiller.teachers, distiller.student))
+        terms = {term: float(value) for term, value in distiller(batch).terms.items()}
+    heads = 2 if name == "minilm" else 4
+    made = {part: [related(side[part], mask, heads) for side in (ours, theirs)] for part in ours}
+    wanted = {
+        "values": divergence(*made["value"], mask),
+        "attention": divergence(one, other, mask),
+        "queries": divergence(*made["query"], mask),
+        "keys": divergence(*made["key"], mask),
+    }
+    assert terms.keys() == ({"attention", "values"} if name == "minilm" else {"queries", "keys", "values"})
+    assert terms == pytest.approx({term: wanted[term] for term in terms}, rel=1e-3)
+    result = bg.run(recipe(name), **params)
+    assert not (result.folder / "projections.safetensors").exists()
+    assert AutoConfig.from_pretrained(result.folder / "student").num_hidden_layers == 2
+
+
+def test_mobilebert_learns_layer_by_layer(tmp_path: Path, corpus: dict[str, str], stages: list[StageSeen]) -> None:
+    """What lies below a stage's layer is bit-equal in that stage, that layer moves; the last stage moves everything."""
+    teacher = language_model(tmp_path / "teacher", num_hidden_layers=4)
+    student = language_model(tmp_path / "student", "mobilebert", seed=1)
+    params = {**corpus, "teacher": teacher, "student": student, "heads": 2, "stride": 1, "max_length": 16}
+    params |= {"batch": 4, "transfer": 2, "pretrain": 2}
+    loaded = check_and_plan("mobilebert", **params)
+    assert [stage for stage, _ in loaded.graphs] == ["first", "second", "third", "fourth", "pretraining"]
+    bg.run(recipe("mobilebert"), **params)
+    layers = [f"mobilebert.encoder.layer.{i}." for i in range(4)]
+    for i, stage in enumerate(stages[:4]):
+        moved = stage.moved()
+        assert any(name.startswith(layers[i]) for name in moved)
+        for below in ("mobilebert.embeddings.", *layers[:i]) if i else ():
+            assert not any(name.startswith(below) for name in moved)
+        for above in (*layers[i + 1 :], "cls."):
+            assert not any(name.startswith(above) for name in moved - {"cls.predictions.decoder.weight"})
+    last = stages[4].moved()
+    for part in ("mobilebert.embeddings.", *layers, "cls."):
+        assert any(name.startswith(part) for name in last)
+
+
 # ── several teachers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
