@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 import brewgraph as bg
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import check, read_spec
+from brewgraph.project.materials import Pantry
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
-from tests.project.small import metrics, rows, save, tokenizer, write_data, write_rows
+from tests.project.small import rows, save, tokenizer, write_data, write_rows
 
 PAPERS = Path(__file__).parents[2] / "specs" / "papers"
 TEXTS = ["a tale of two cities", "it was the best of times", "light", "worst wisdom foolishness"]
@@ -362,6 +373,133 @@ def test_trust_is_a_share_per_example_that_follows_the_losses(tmp_path: Path, da
     assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert max(shares) - min(shares) > 0.05
     bg.run(recipe("three-teachers"), **params)
+
+
+TAGS = ("O", "B-CITY", "I-CITY", "B-TIME")
+_TAG_OF = {"tale": "B-CITY", "times": "B-TIME", "season": "B-TIME"}
+
+
+def write_conll(path: Path, count: int, seed: int) -> str:
+    """Sentences with a tag for each word, which follows from the word."""
+    sentences = ["tale cities season", *(row["text"] for row in rows(count - 1, seed))]
+    blocks = []
+    for text in sentences:
+        pairs = zip(["", *text.split()], text.split())
+        tags = [(word, "I-CITY" if (before, word) == ("tale", "cities") else _TAG_OF.get(word, "O")) for before, word in pairs]
+        blocks.append("".join(f"{word} {tag}\n" for word, tag in tags))
+    path.write_text("\n".join(blocks))
+    return str(path)
+
+
+def tagger(folder: Path, vocab_size: int = 120, *, seed: int = 0, **settings: Any) -> str:
+    """A saved token classifier over `TAGS` without dropout, with a tokenizer of so many tokens at most."""
+    sizes = LANGUAGE_MODELS["bert"] | {"vocab_size": 120, "pad_token_id": 0, "num_hidden_layers": 2} | settings
+    config = AutoConfig.for_model("bert", **sizes)
+    config.id2label, config.label2id = dict(enumerate(TAGS)), {tag: n for n, tag in enumerate(TAGS)}
+    torch.manual_seed(seed)
+    model = AutoModelForTokenClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.dim() > 1 else 1)
+    model.save_pretrained(folder)
+    tokenizer(vocab_size).save_pretrained(folder)
+    return str(folder)
+
+
+def first_tokens(folder: str, model: nn.Module, words: Sequence[str]) -> Tensor:
+    """A model's logits at the first token of each word (W, C)."""
+    encoded = AutoTokenizer.from_pretrained(folder)(list(words), is_split_into_words=True, return_tensors="pt")
+    ids = encoded.word_ids(0)
+    logits: Tensor = model(**encoded).logits[0]
+    return logits[[ids.index(i) for i in range(len(words))]]
+
+
+def test_teachers_of_other_tokenizers_meet_the_student_at_words(tmp_path: Path) -> None:
+    """Three tokenizers cut the same words differently; the soft loss compares the first token of each word, by hand."""
+    named = {
+        "first": tagger(tmp_path / "first", 60, seed=1),
+        "second": tagger(tmp_path / "second", 40, seed=2),
+        "student": tagger(tmp_path / "student", 120, seed=3, hidden_size=8),
+    }
+    params = {
+        "train": write_conll(tmp_path / "train.conll", 12, 1), "dev": write_conll(tmp_path / "dev.conll", 6, 2)
+    }  # fmt: skip
+    params = {**params, **named, "batch": 4, "epochs": 1, "max_length": 32}
+    lengths = {len(AutoTokenizer.from_pretrained(path)("foolishness wisdom").input_ids) for path in named.values()}
+    assert len(lengths) == 3
+    check_and_plan("ner-words", **params)
+    checked = check(read_spec(recipe("ner-words")), params)
+    workshop = Workshop(checked)
+    (stage,) = checked.recipe.stages
+    material = Pantry(workshop).material(checked, stage, stage.tasks[0])
+    batch = next(iter(material.feeds["ner"].batches(0)))
+    distiller = still(workshop.distiller())
+    train = workshop.examples("ner").splits["train"]
+    found: list[Tensor] = []
+    with torch.no_grad():
+        for i in batch["index"].tolist():
+            words = train[i]["words"]
+            a, b, small = (
+                first_tokens(named[param], workshop.model(model), words) / 8
+                for param, model in (("first", "a"), ("second", "b"), ("student", "small"))
+            )
+            apart = [F.kl_div(small.log_softmax(-1), x.softmax(-1), reduction="none").sum(-1) for x in (a, b)]
+            found.append(64 * torch.stack(apart).mean(0))
+        terms = distiller(batch).terms
+    assert float(terms["soft"]) == pytest.approx(float(torch.cat(found).mean()), rel=1e-4)
+    result = bg.run(recipe("ner-words"), **params)
+    assert "f1" in result.table[-1].scores
+    saved = AutoModelForTokenClassification.from_pretrained(result.folder / "student")
+    assert tuple(saved.config.id2label.values()) == TAGS
+
+
+def write_squad(path: Path, count: int, seed: int) -> str:
+    """Questions whose answer is the last word of their text."""
+    paragraphs = []
+    for i, row in enumerate(rows(count, seed)):
+        start = row["text"].rfind(" ") + 1
+        answer = {"text": row["text"][start:], "answer_start": start}
+        paragraphs.append(
+            {"context": row["text"], "qas": [{"id": f"{seed}-{i}", "question": "what light", "answers": [answer]}]}
+        )
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "tale", "paragraphs": paragraphs}]}))
+    return str(path)
+
+
+def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> None:
+    """Both tasks are evaluated, each head is a plain model of its own; teachers count at first, labels in the end."""
+    reader = tmp_path / "reader"
+    torch.manual_seed(5)
+    sizes = LANGUAGE_MODELS["bert"] | {"vocab_size": 120, "pad_token_id": 0}
+    AutoModelForQuestionAnswering.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(reader)
+    tokenizer().save_pretrained(reader)
+    params = {
+        "ner_teacher": tagger(tmp_path / "tagger", seed=1),
+        "qa_teacher": str(reader),
+        "student": language_model(tmp_path / "student", hidden_size=8, num_hidden_layers=2),
+        "ner_train": write_conll(tmp_path / "train.conll", 16, 1),
+        "ner_dev": write_conll(tmp_path / "dev.conll", 6, 2),
+        "qa_train": write_squad(tmp_path / "train.json", 12, 3),
+        "qa_dev": write_squad(tmp_path / "dev.json", 6, 4),
+        "max_length": 32,
+        "stride": 4,
+        "batch": 4,
+        "epochs": 2,
+    }
+    loaded = check_and_plan("ner-and-qa", **params)
+    assert [task for _, task in loaded.graphs] == ["ner", "qa"]
+    distiller = loaded.build()
+    assert distiller.weights("ner") == pytest.approx({"ner.soft": 1, "ner.hard": 0})
+    distiller.progress.fill_(0.75)
+    assert distiller.weights("qa") == pytest.approx({"qa.soft": 0.125, "qa.hard": 0.375})
+    result = bg.run(recipe("ner-and-qa"), **params)
+    assert result.table[-1].scores.keys() >= {"ner/f1", "qa/f1", "qa/exact_match"}
+    classes = {"ner": AutoModelForTokenClassification, "qa": AutoModelForQuestionAnswering}
+    heads = {name: auto.from_pretrained(result.folder / "student" / name) for name, auto in classes.items()}
+    assert tuple(heads["ner"].config.id2label.values()) == TAGS
+    trunks = [head.bert.encoder.state_dict() for head in heads.values()]
+    assert all(torch.equal(value, trunks[1][name]) for name, value in trunks[0].items())
+    assert AutoTokenizer.from_pretrained(result.folder / "student" / "qa")("best of times").input_ids
 
 
 # ── a student that teaches itself ────────────────────────────────────────────────────────────────────────────────────
