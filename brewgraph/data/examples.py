@@ -14,7 +14,6 @@ from brewgraph.data.conll import as_dataset, read_conll
 from brewgraph.data.joining import join_splits, unite_classes
 from brewgraph.data.plain import read_plain
 from brewgraph.data.python_docs import LABELS, builtin
-from brewgraph.data.reading import find_file
 from brewgraph.data.squad import read_squad
 from brewgraph.data.tables import DataFacts, open_table, table_facts
 from brewgraph.diagnostics import SourceFault
@@ -107,8 +106,7 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
     """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
 
     Built-in data and GLUE are known beforehand; a data set of the hub tells them without its rows where it can; files
-    are read, their labels checked and their texts not. Questions and plain text have no classes to know, so that their
-    files are only looked for.
+    are read, once for all who ask, and their labels, tags and answers checked, before a teacher is trained.
     """
     match source:
         case Join():
@@ -125,12 +123,12 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
         case Conll():
             read = read_conll(source, folder)
             return DataFacts(read.classes, _COLUMNS[Conll], {field: len(rows) for field, rows in read.splits.items()})
-        case Squad() | Text():
-            for field in ("train", "dev", "test"):
-                name = getattr(source, field)
-                if name is not None:
-                    find_file(name, folder, field)
-            return DataFacts((), _COLUMNS[type(source)], {})
+        case Squad():
+            sizes = {field: len(rows) for field, rows in read_squad(source, folder).items()}
+            return DataFacts((), _COLUMNS[Squad], sizes)
+        case Text():
+            read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
+            return DataFacts((), _COLUMNS[Text], {})
         case _:
             return table_facts(source, folder)
 
