@@ -41,12 +41,19 @@ class LoadedRecipe:
         return self._checked.graph
 
     @property
+    def graphs(self) -> Mapping[tuple[str, str], nx.DiGraph]:
+        """The graph of every task, by the names of its stage and its own, empty where the spec has none."""
+        return self._checked.graphs
+
+    @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What the check found legal but worth a word."""
         return self._checked.warnings
 
-    def build(self, *, allow_python: bool = False, **models: nn.Module) -> Distiller:
-        """The loss as a torch module: `distiller(batch).loss.backward()`.
+    def build(self, *, allow_python: bool = False, stage: str | None = None, **models: nn.Module) -> Distiller:
+        """The loss as a torch module: `distiller(batch).loss.backward()`; with tasks `distiller(batch, task="ner")`.
+
+        Of a spec with stages it is the first one's, or that of the `stage` that is named.
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
         others are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
@@ -56,7 +63,9 @@ class LoadedRecipe:
 
         runs = finished_teachers(self._checked, given=models)
         teachers = {name: path / "student" for name, path in runs.items()}
-        return Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python).distiller()
+        return Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python).distiller(
+            stage=stage
+        )
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:

@@ -9,7 +9,7 @@ import typer
 
 from brewgraph.cli.options import Set, Spec
 from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read
-from brewgraph.diagnostics import RunError
+from brewgraph.diagnostics import RunError, UsageError, listing, suggest
 
 
 def command(
@@ -18,6 +18,10 @@ def command(
     format: Annotated[
         Literal["text", "dot", "mermaid"], typer.Option(help="A tree, or what Graphviz or mermaid draws.")
     ] = "text",
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a spec with tasks or stages: TASK, STAGE or STAGE/TASK.", show_default="the first"),
+    ] = None,
     grain: Annotated[
         Literal["terms", "nodes"], typer.Option(help="Terms and what they take, or every node of the computation.")
     ] = "terms",
@@ -34,4 +38,9 @@ def command(
     print_diagnostics(checked.warnings, sys.stderr)
     if checked.graph is None:
         raise RunError("the graph is not known until the models above can be reached")
-    sys.stdout.write(draw(checked.graph, format, grain))
+    names = {"/".join(filter(None, name)): graph for name, graph in checked.graphs.items()}
+    names |= {task: graph for (_, task), graph in reversed(checked.graphs.items()) if task}
+    if task is not None and task not in names:
+        there = f"it has {listing(n for n in names if n)}" if any(names) else "the spec has neither tasks nor stages"
+        raise UsageError(f"there is no task `{task}`: {suggest(task, names) or there}")
+    sys.stdout.write(draw(checked.graph if task is None else names[task], format, grain))

@@ -12,7 +12,8 @@ from brewgraph.cli.output import table
 from brewgraph.diagnostics import UsageError, suggest
 
 if TYPE_CHECKING:
-    from brewgraph.ops import Operation, Projection
+    from brewgraph.ops import Operation, Projection, Temperature, Transform
+    from brewgraph.ops.registry import Option
     from brewgraph.recipe.sources import Settings
 
 Page = Callable[[], Iterator[str]]
@@ -25,8 +26,11 @@ EXAMPLES = {
     "states": "{0}.value[-1]",
     "vector": "{0}.pooled",
     "labels": "docs.labels",
+    "targets": "docs.labels",
+    "probabilities": "probabilities({0}.logits)",
 }
 """What a value of each kind looks like in a spec; {0} is a model's name."""
+ROW = "{0}.hidden"
 
 
 def command(
@@ -35,7 +39,7 @@ def command(
         typer.Argument(metavar="[NAME]", help="One of the names in the table, or train.", show_default=False),
     ] = None,
 ) -> None:
-    """List the operations, projections, schedules, sources and settings, or explain one of them."""
+    """List the operations, transforms, projections, schedules, sources and settings, or explain one of them."""
     if name is None:
         print("\n\n".join("\n".join(section) for section in _overview()))
         return
@@ -57,13 +61,17 @@ def _unknown(name: str) -> str:
 
 def _overview() -> Iterator[list[str]]:
     """The sections of the table."""
-    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
     from brewgraph.recipe.sources import DATA, MODELS
 
     sections = {
-        "losses: name(from -> to)": {o.name: o.summary for o in OPERATIONS.values()},
+        "losses: name(from -> to)": {
+            name: f"another name of {o.name}" if name in o.also else o.summary for name, o in OPERATIONS.items()
+        },
+        "transforms: name(value)": {name: x.summary for name, x in TRANSFORMS.items()},
+        "temperatures: T=name(base)": {name: x.summary for name, x in TEMPERATURES.items()},
         "projections: value via name": {p.name: p.summary for p in PROJECTIONS.values()},
         "schedules: weights that change with training": {k: _summary(f) for k, f in SCHEDULES.items()},
         "models: teacher NAME = …, student NAME = …": {k: _summary(m) for k, m in MODELS.items()},
@@ -81,12 +89,14 @@ def _pages() -> list[tuple[str, Page]]:
     """Every name with its page; a name may have several (`linear` is a projection and a schedule)."""
     from functools import partial
 
-    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES
+    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
     from brewgraph.recipe.sources import DATA, MODELS
 
-    pages: list[tuple[str, Page]] = [(o.name, partial(_operation, o)) for o in OPERATIONS.values()]
+    pages: list[tuple[str, Page]] = [(name, partial(_operation, name, o)) for name, o in OPERATIONS.items()]
+    pages += [(name, partial(_transform, name, x)) for name, x in TRANSFORMS.items()]
+    pages += [(name, partial(_temperature, name, x)) for name, x in TEMPERATURES.items()]
     pages += [(p.name, partial(_projection, p)) for p in PROJECTIONS.values()]
     pages += [(name, partial(_schedule, name, function)) for name, function in SCHEDULES.items()]
     for what, registry in (
@@ -103,40 +113,95 @@ def _pages() -> list[tuple[str, Page]]:
 # ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _operation(operation: Operation) -> Iterator[str]:
-    from brewgraph.ops import KINDS, UNITS
+def _operation(name: str, operation: Operation) -> Iterator[str]:
+    from brewgraph.ops import UNITS
 
-    options = "".join(f", {o.name}={o.default:g}" for o in operation.options)
-    yield f"{operation.name}(from -> to{options})   a loss"
-    yield ""
-    yield from (line for line in (operation.summary, operation.text) if line)
-    yield ""
+    others = [other for other in (operation.name, *operation.also) if other != name]
+    also = f", also called {' and '.join(others)}" if others else ""
+    yield f"{name}(from -> to{_signature(operation.options)})   a loss{also}"
+    yield from _words(operation)
     yield "takes"
     rows = [(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in operation.takes.items()]
     yield from (f"  {line}" for line in table(rows).splitlines())
-    yield ""
-    kinds = dict.fromkeys(kind for pair in operation.takes for kind in pair)
-    yield "where"
-    yield from (f"  {line}" for line in table([(kind, KINDS[kind]) for kind in kinds]).splitlines())
+    yield from _kinds([side for pair in operation.takes for side in pair])
     if operation.same:
         yield ""
         yield f"both sides need the same {' or '.join(sorted(operation.same))}"
-    yield ""
-    yield "options"
-    rows = [(f"{o.name} = {o.default:g}", o.text) for o in operation.options]
-    rows.append(("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it"))
-    yield from (f"  {line}" for line in table(rows).splitlines())
-    yield ""
-    yield "example"
+    mask = ("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it")
+    yield from _options(operation.options, mask)
     (source, target), _ = next(iter(operation.takes.items()))
-    yield f"  {operation.name} = {operation.name}({example(source, 'big')} -> {example(target, 'small')})"
-    yield ""
+    yield from _example(f"{name} = {name}({example(source, 'big')} -> {example(target, 'small')})")
     yield f"source: {operation.source}"
 
 
-def example(kind: str, model: str) -> str:
-    """A value of a kind as a spec writes it."""
-    return EXAMPLES[kind].format(model)
+def _transform(name: str, transform: Transform) -> Iterator[str]:
+    arguments = next(iter(transform.takes))
+    yield f"{name}({', '.join(arguments)}{_signature(transform.options)})   a transform: a value from values"
+    yield from _words(transform)
+    yield "takes"
+    rows = [(", ".join(kinds), f"gives {result}") for kinds, result in transform.takes.items()]
+    yield from (f"  {line}" for line in table(rows).splitlines())
+    yield from _kinds([kind for kinds, result in transform.takes.items() for kind in (*kinds, result)])
+    yield from _options(transform.options)
+    yield from _example(f"{name}({', '.join(example(kind, 'big') for kind in arguments)})")
+    yield f"source: {transform.source}"
+
+
+def _temperature(name: str, temperature: Temperature) -> Iterator[str]:
+    yield f"{name}(base{_signature(temperature.options)})   a temperature for each example or token"
+    yield from _words(temperature)
+    if temperature.couples_batch:
+        yield "what one example gets depends on the others of its batch"
+    yield from _options(temperature.options, ("base", "the temperature around which they lie"))
+    yield from _example(f"soft = ce(big.logits -> small.logits, T={name}(4))")
+    yield f"source: {temperature.source}"
+
+
+def _signature(options: tuple[Option, ...]) -> str:
+    return "".join(f", {o.name}={_short(o.default)}" for o in options)
+
+
+def _words(declaration: Operation | Transform | Temperature) -> Iterator[str]:
+    yield ""
+    yield from (line for line in (declaration.summary, declaration.text) if line)
+    yield ""
+
+
+def _kinds(sides: list[str]) -> Iterator[str]:
+    from brewgraph.ops import KINDS, side_kinds
+
+    kinds = dict.fromkeys(kind for side in sides for kind in side_kinds(side))
+    yield ""
+    yield "where"
+    yield from (f"  {line}" for line in table([(kind, KINDS[kind]) for kind in kinds]).splitlines())
+
+
+def _options(options: tuple[Option, ...], *more: tuple[str, str]) -> Iterator[str]:
+    rows = [*((f"{o.name} = {_short(o.default)}", o.text) for o in options), *more]
+    if rows:
+        yield ""
+        yield "options"
+        yield from (f"  {line}" for line in table(rows).splitlines())
+
+
+def _example(line: str) -> Iterator[str]:
+    yield from ("", "example", f"  {line}", "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def example(side: str, model: str) -> str:
+    """A side of an arrow as a spec writes it: a value, a tuple of two layers, a whole row."""
+    from brewgraph.ops import is_row, is_tuple, side_kinds
+
+    if is_row(side):
+        return ROW.format(model)
+    if is_tuple(side):
+        layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(side_kinds(side)))
+        return f"({', '.join(layers)})"
+    return EXAMPLES[side].format(model)
 
 
 def _projection(projection: Projection) -> Iterator[str]:
@@ -156,7 +221,8 @@ def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
     yield inspect.cleandoc(function.__doc__ or "")
     yield ""
     yield "example"
-    yield f"  loss = {name}(1 -> 0) * soft + hard"
+    call, _, _ = (function.__doc__ or "").removeprefix("`").partition("`")
+    yield f"  loss = {call} * soft + hard"
 
 
 def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:

@@ -10,7 +10,8 @@ from brewgraph.cli.options import Set, Spec
 from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
 
 if TYPE_CHECKING:
-    from brewgraph.graph.plan import ModelPlan, Plan, TermPlan
+    from brewgraph.graph.plan import ModelPlan, PartPlan, Plan, StagePlan
+    from brewgraph.graph.spell import TermPlan
     from brewgraph.project.check import Checked
 
 UNKNOWN = "unknown"
@@ -20,6 +21,9 @@ MEANS = {
     ("label", "labels"): "mean over labels, -100 left out",
     ("token", "tokens"): "mean over tokens, padding left out",
     ("pair", "pairs"): "mean over pairs of tokens, padding left out",
+    ("word", "words"): "mean over words",
+    ("batch", "tokens"): "one number per batch, padding left out",
+    ("batch", ""): "one number per batch",
 }
 
 
@@ -34,7 +38,7 @@ def command(spec: Spec, set: Set = None) -> None:
 
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
-    plan = make_plan(checked.recipe, checked.graph, checked.facts, checked.classes, _rows(checked))
+    plan = make_plan(checked.recipe, checked.graphs or None, checked.facts, checked.classes, _rows(checked))
     print("\n".join(text(plan)))
 
 
@@ -58,11 +62,22 @@ def text(plan: Plan) -> Iterator[str]:
     yield plan.spec + (f"   ({given})" if given else "")
     yield from _section("models", (line for model in plan.models for line in _model(model)))
     yield from _section("data", _data(plan))
-    yield from _section("loss", _loss(plan))
-    yield from _section("each batch runs", _forwards(plan))
+    if plan.parts is None:
+        yield from _section("loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"])
+    for part in plan.parts or ():
+        title = f" of {_named(part)}" if _named(part) else ""
+        yield from _section(f"loss{title}", _loss(part))
+        yield from _section(f"each batch{title} runs", _forwards(part))
     yield from _section("projections", _projections(plan))
     yield from _section("trained", [_trained(plan)])
-    yield from _section("training", _training(plan))
+    for stage in plan.stages:
+        yield from _section(f"stage {stage.name}" if stage.name else "training", _training(stage))
+
+
+def _named(part: PartPlan) -> str:
+    """`task ner`, `task ner in stage warm`, `stage warm`; empty where the spec has neither."""
+    where = f"stage {part.stage}" if part.stage else ""
+    return f"task {part.task}{f' in {where}' if where else ''}" if part.task else where
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -111,12 +126,9 @@ def _data(plan: Plan) -> Iterator[str]:
             yield f"  {len(data.classes)} class{'es' if len(data.classes) > 1 else ''}: {shown}"
 
 
-def _loss(plan: Plan) -> Iterator[str]:
-    if plan.terms is None:
-        yield f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"
-        return
+def _loss(part: PartPlan) -> Iterator[str]:
     rows = []
-    for i, term in enumerate(plan.terms):
+    for i, term in enumerate(part.terms):
         rows.append(("loss =" if i == 0 else "     +", _weighted(term), _about(term)))
     yield from table([(f"{sign} {equation}", about) for sign, equation, about in rows], gap="   ").splitlines()
 
@@ -134,14 +146,14 @@ def _about(term: TermPlan) -> str:
     return f"# {words}" if words else ""
 
 
-def _forwards(plan: Plan) -> Iterator[str]:
-    if plan.forwards is None:
-        yield UNKNOWN
-        return
+def _forwards(part: PartPlan) -> Iterator[str]:
+    several = len({forward.data for forward in part.forwards}) > 1
     rows = []
-    for forward in plan.forwards:
+    for forward in part.forwards:
         how = "without gradients" if forward.role == "teacher" else "with gradients"
-        rows.append((f"{forward.role} {forward.model}", how, f"for {', '.join(forward.features)}"))
+        on = f" on {forward.data}" if several else ""
+        again = f", pass {forward.passing}" if forward.passing > 1 else ""
+        rows.append((f"{forward.role} {forward.model}{on}{again}", how, f"for {', '.join(forward.features)}"))
     yield from table(rows).splitlines()
 
 
@@ -169,8 +181,10 @@ def _trained(plan: Plan) -> str:
     return f"{plan.trainable:,} parameters" + (f" ({parts})" if projections else "")
 
 
-def _training(plan: Plan) -> Iterator[str]:
-    rows = list(plan.settings)
-    if plan.steps is not None and "steps" not in dict(rows):
-        rows.insert(1, ("steps", f"{plan.steps:,} on one rank or many"))
+def _training(stage: StagePlan) -> Iterator[str]:
+    rows = list(stage.settings)
+    if stage.steps is not None and "steps" not in dict(rows):
+        rows.insert(1, ("steps", f"{stage.steps:,} on one rank or many"))
+    if stage.draws:
+        rows.append(("tasks", f"drawn {stage.draws}"))
     yield from table(rows).splitlines()

@@ -308,7 +308,7 @@ def _settings(train: Train) -> tuple[tuple[str, str], ...]:
         value = getattr(train, name)
         if name == "epochs" and value is None and train.steps is None:
             value = 3.0
-        if value is None and name in ("epochs", "steps"):
+        if value is None or value == ():
             continue
         found.append((name, setting_text(value)))
     return tuple(found)

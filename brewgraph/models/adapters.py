@@ -27,7 +27,7 @@ def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:
     Afterwards the adapter's matrices and whatever lies outside the trunk (the heads) are trained, the rest is frozen.
     The model computes what it did, as one of each two matrices begins at zero; the other draws from the global
     generator. With `empty` the matrices have no values (meta device).
-    Raises SourceFault B331 where the targets are no linear maps of the model, RunError where peft is not installed.
+    Raises SourceFault B334 where the targets are no linear maps of the model, RunError where peft is not installed.
     """
     peft = _peft()
     trunk, training = _base(model), model.training
@@ -44,7 +44,7 @@ def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:
         peft.inject_adapter_in_model(config, trunk, low_cpu_mem_usage=empty)
     except ValueError as error:
         raise SourceFault(
-            "B331",
+            "B334",
             f"{type(model).__name__} cannot have this adapter: {str(error).splitlines()[0]}",
             field="adapter",
             help="target= names linear maps by the ends of their paths, such as " + ", ".join(_linear_names(trunk)[:8]),
@@ -122,7 +122,7 @@ def _usual_targets(model: nn.Module, trunk: nn.Module) -> list[str]:
     found = dict.fromkeys(name for module in inside for name in _linear_names(module))
     if not found:
         raise SourceFault(
-            "B331",
+            "B334",
             f"nothing tells which linear maps of {type(model).__name__} an adapter belongs to",
             field="adapter",
             help="name them by the ends of their paths: target=[…], such as " + ", ".join(_linear_names(trunk)[:8]),

@@ -128,10 +128,10 @@ class BigruForSequenceClassification(BigruPreTrainedModel):
 
     def __init__(self, config: BigruConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = config.num_labels or 2
         self.bigru = BigruModel(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(2 * config.hidden_size, self.num_labels)
         self.post_init()
 
     def forward(
@@ -156,10 +156,10 @@ class BigruForTokenClassification(BigruPreTrainedModel):
 
     def __init__(self, config: BigruConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = config.num_labels or 2
         self.bigru = BigruModel(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(2 * config.hidden_size, self.num_labels)
         self.post_init()
 
     def forward(

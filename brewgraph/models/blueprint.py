@@ -13,20 +13,13 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
-from brewgraph.models.heads import PROBLEM_TYPES, Head
+from brewgraph.models.heads import Head
+from brewgraph.models.tasks import AUTO_CLASSES, has_classes, task_of, with_problem
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
 
-AUTO_CLASSES = {
-    "features": "AutoModel",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "masked-lm": "AutoModelForMaskedLM",
-    "causal-lm": "AutoModelForCausalLM",
-}
 _VOCABULARY = 8000
 """Size of a vocabulary that is trained on the data where the spec does not say."""
 
@@ -147,7 +140,7 @@ def _blueprint(
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = _named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or _VOCABULARY)
         config = _config_from_scratch(source, tokens)
-        config = _solve(_label(config, labels, auto_class), role, auto_class, label_types)
+        config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
         return Blueprint(auto_class, config, tokens, init=source.init)
     name = local(source.name, folder)
     config = _config_of(name, source)
@@ -157,58 +150,10 @@ def _blueprint(
     tokens = _named_tokens(source, folder) or Tokens(name, source.revision)
     for key, value in source.config.items():
         setattr(config, key, value)
-    if labels and _has_classes(auto_class) and _needs_labels(source, config, labels):
+    if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
-    config = _solve(config, role, auto_class, label_types)
+    config = with_problem(config, role, auto_class, label_types)
     return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
-
-
-TASKS = {
-    "class": "sequence-classification",
-    "classes": "sequence-classification",
-    "value": "sequence-classification",
-    "tags": "token-classification",
-    "spans": "question-answering",
-    "next": "causal-lm",
-    "masked": "masked-lm",
-}
-"""The head that each type of label is learned by."""
-
-_ARCHITECTURES = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForQuestionAnsweringSimple": "question-answering",
-    "ForMaskedLM": "masked-lm",
-    "WithLMHeadModel": "masked-lm",
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-}
-"""How the class names in a checkpoint's configuration end, and the head that this tells of."""
-
-
-def task_of(
-    features: Collection[Feature], label_types: Collection[str] = (), architectures: Collection[str] = ()
-) -> str:
-    """The head that a model needs for what is taken from it.
-
-    Where nothing of a head is taken, none. Else the labels tell that it is matched with, then the classes that the
-    checkpoint names as its own. SourceFault B330 where the labels ask for different heads.
-    """
-    names = {f.name for f in features}
-    if names & {"start", "end"}:
-        return "question-answering"
-    if "logits" not in names:
-        return "features"
-    tasks = {TASKS[kind]: kind for kind in sorted(label_types) if kind}
-    if len(tasks) > 1:
-        raise SourceFault(
-            "B330",
-            f"labels of the types {listing(tasks.values())} need a head each",
-            help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
-        )
-    known = (task for name in architectures for end, task in _ARCHITECTURES.items() if name.endswith(end))
-    return next(iter(tasks), None) or next(known, "sequence-classification")
 
 
 def local(name: str, folder: Path) -> str:
@@ -301,23 +246,6 @@ def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: s
     if labels and auto_class != "AutoModel":
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-    return config
-
-
-def _has_classes(auto_class: str) -> bool:
-    return auto_class in (AUTO_CLASSES["sequence-classification"], AUTO_CLASSES["token-classification"])
-
-
-def _solve(config: PreTrainedConfig, role: str, auto_class: str, label_types: Collection[str]) -> PreTrainedConfig:
-    """Set what transformers' own losses go by: the type of problem, and the number of logits that follows from it."""
-    if auto_class == AUTO_CLASSES["question-answering"] and config.num_labels != 2:
-        config.num_labels = 2  # start and end; another number is left from a former head
-    if auto_class == AUTO_CLASSES["sequence-classification"] and role == "student":
-        problem = next((PROBLEM_TYPES[kind] for kind in label_types if kind in PROBLEM_TYPES), None)
-        if problem is not None:
-            config.problem_type = problem
-        if problem == "regression":
-            config.num_labels = 1
     return config
 
 

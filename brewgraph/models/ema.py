@@ -41,8 +41,8 @@ class EmaTeacher:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         for own, theirs in zip(self.module.parameters(), student.parameters(), strict=True):
             own.lerp_(theirs.to(own), 1 - decay)
-        for own, theirs in zip(self.module.buffers(), student.buffers(), strict=True):
-            own.copy_(theirs)
+        for kept, now in zip(self.module.buffers(), student.buffers(), strict=True):
+            kept.copy_(now)
         self.updates += 1
 
     def state(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import transformers
 from torch import Tensor, nn
@@ -29,7 +29,9 @@ _AUTO_CLASSES: dict[type[Settings], str] = {
 _INDEX = "heads.json"
 """The file that says which auto class loads which folder of a saved model."""
 
-PROBLEM_TYPES = {
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+PROBLEM_TYPES: dict[str, ProblemType] = {
     "class": "single_label_classification",
     "classes": "multi_label_classification",
     "value": "regression",
@@ -42,7 +44,7 @@ class Head(NamedTuple):
 
     auto_class: str
     labels: tuple[str, ...] = ()
-    problem_type: str | None = None
+    problem_type: ProblemType | None = None
 
     @classmethod
     def of(cls, settings: Settings, classes: Sequence[str] = (), label_type: str = "") -> Head:
@@ -87,7 +89,7 @@ class Head(NamedTuple):
         return own
 
 
-_PROBLEMS = {
+_PROBLEMS: dict[str, ProblemType] = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
     "regression": "regression",

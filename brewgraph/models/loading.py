@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +13,12 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from brewgraph.diagnostics import RunError, SourceFault, suggest
+from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers
 from brewgraph.models.heads import build_heads, saved_heads
+from brewgraph.ops.importing import import_allowed
 from brewgraph.recipe.sources import Python
 
 log = logging.getLogger("brewgraph")
@@ -111,19 +109,7 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, froz
 def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.Module:
     """The module that a factory returns. Only installed packages are imported, unless `allow` says otherwise."""
     module_name, _, path = source.target.partition(":")
-    top = module_name.partition(".")[0]
-    if not allow and not _is_installed(top):
-        raise RunError(
-            f"`{source.target}` is in no installed package; run with --allow-python to import it from the spec's folder"
-        )
-    if allow and str(folder.resolve()) not in sys.path:
-        sys.path.insert(0, str(folder.resolve()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SourceFault(
-            "B317", f"`{module_name}` cannot be imported: {error}", field="target", help="install it"
-        ) from error
+    found: Any = import_allowed(module_name, folder, allow=allow, shown=source.target, field="target")
     for part in path.split("."):
         if not hasattr(found, part):
             raise SourceFault(
@@ -140,17 +126,6 @@ def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.
             help="name a class or function that returns a torch.nn.Module",
         )
     return made
-
-
-def _is_installed(top: str) -> bool:
-    """Whether a package of this name is installed; one installed in place lists no modules, its own name has to do."""
-    if top in importlib.metadata.packages_distributions():
-        return True
-    try:
-        importlib.metadata.distribution(top)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 @contextmanager

@@ -45,7 +45,7 @@ KINDS = {
     "number": "a number",
     "integer": "a whole number, the same for the whole of training",
     "schedule": "a number that changes with training",
-    "temperature": "one temperature per example or per token",
+    "temperature": "a number, or one temperature per example or per token",
 }
 """Kinds of values in a spec."""
 

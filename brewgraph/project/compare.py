@@ -9,11 +9,14 @@ from pathlib import Path
 from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
-from brewgraph.data.encoding import Collator, encode
 from brewgraph.models.shapes import count_parameters
-from brewgraph.project.build import Workshop
+from brewgraph.project.build import Workshop, models_of
+from brewgraph.project.check import Checked
+from brewgraph.project.materials import Pantry, head_of
 from brewgraph.recipe.metrics import keyed, main_metric, shown_metrics
-from brewgraph.training.evaluate import evaluate
+from brewgraph.recipe.recipe import Task
+from brewgraph.recipe.sources import Batches
+from brewgraph.training.evaluate import Scores, evaluate
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.processes import own_share
 
@@ -58,36 +61,65 @@ class Trained:
 
 
 def compare(workshop: Workshop, trained: Mapping[str, Trained]) -> tuple[Row, ...]:
-    """Score the teachers that are loaded and the students that were trained on the dev split; empty without one."""
-    dev, classes = workshop.examples.splits.get("dev"), workshop.examples.classes
-    label_type = next(iter(workshop.recipe.data.values())).source.label_type
-    if dev is None or not label_type:
-        return ()
-    recipe = workshop.recipe
+    """Score the teachers that are loaded and the students that were trained on each task's dev split.
+
+    A task that stands in several stages counts once. Models that no task can score have no row.
+    """
+    checked, recipe, pantry = workshop.checked, workshop.recipe, Pantry(workshop)
+    tasks = {task.name: (stage, task) for stage, task in recipe.tasks}
     teachers = {m.name: Trained(workshop.models[m.name], Path()) for m in recipe.teachers if m.name in workshop.models}
     rows = []
     for name, model in {**teachers, **trained}.items():
-        module, own = model.module, name if name in teachers else recipe.student.name
-        if not can_score(module, label_type, classes):
-            continue
-        encodings, _ = workshop.encodings([own], {own: module})
-        share = own_share(encode(dev, encodings))
-        found = evaluate(
-            module,
-            own,
-            loader(share, BatchOrder(len(share), _BATCH, seed=0, shuffle=False), Collator(encodings)),
-            label_type=label_type,
-            classes=classes,
-            examples=dev,
-            device=next(module.parameters()).device,
-        )
-        size = _size(module, model.folder / "student" if name in trained else None)
-        rows.append(Row(name, found.as_dict(), {"": label_type}, count_parameters(module), size, found.per_second))
+        own = name if name in teachers else recipe.student.name
+        values: dict[str, float] = {}
+        kinds: dict[str, str] = {}
+        speeds: list[float] = []
+        for task_name, (stage, task) in tasks.items():
+            if own not in models_of(checked.graphs[stage.name, task_name]):
+                continue
+            found = _score(pantry, checked, task, own, model.module)
+            if found is not None:
+                values |= keyed(task_name, found.as_dict())
+                kinds[task_name] = recipe.data[task.data[0]].source.label_type
+                speeds.append(found.per_second)
+        if values:
+            size = _size(model.module, model.folder / "student" if name in trained else None)
+            speed = sum(speeds) / len(speeds)
+            rows.append(Row(name, values, kinds, count_parameters(model.module), size, speed))
     return tuple(rows)
+
+
+def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> Scores | None:
+    """The scores of a model on a task's dev split; None where there is none, or nothing to score it by."""
+    data = task.data[0]
+    source = pantry.recipe.data[data].source
+    if isinstance(source, Batches) or not source.label_type:
+        return None
+    examples = pantry.workshop.examples(data)
+    dev = examples.splits.get("dev")
+    is_student = own == pantry.recipe.student.name
+    head = (head_of(checked, task, data) or "") if is_student else ""
+    if dev is None or not can_score(module, source.label_type, examples.classes, head):
+        return None
+    encodings, _ = pantry.encodings(data, [own], {own: module})
+    share = own_share(pantry.encode(data, dev, encodings))
+    batches = loader(
+        share, BatchOrder(len(share), _BATCH, seed=0, shuffle=False), pantry.collator(data, encodings, training=False)
+    )
+    return evaluate(
+        module,
+        own,
+        batches,
+        label_type=source.label_type,
+        classes=examples.classes,
+        examples=dev,
+        head=head,
+        device=next(module.parameters()).device,
+    )
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:
     """Bytes of weights in a folder; for a model without one, what its parameters take."""
     if folder is not None and folder.is_dir():
-        return sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+        return sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
     return sum(p.numel() * p.element_size() for p in module.parameters())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.project.check import check_names
-from brewgraph.recipe.elaborate import Recipe
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
@@ -93,6 +93,8 @@ def open_run(path: Path) -> FinishedRun:
 
 
 def _nearby(path: Path) -> str:
-    """Runs that lie beside a folder which is none."""
-    runs = sorted(found.parent.name for found in path.parent.glob("*/resolved.json"))[:5]
-    return f" (in {path.parent} there is {', '.join(runs)})" if runs else ""
+    """Runs that lie beside a folder which is none, or where runs usually lie."""
+    for folder in (path.parent, path.parent / "runs"):
+        if runs := sorted(found.parent.name for found in folder.glob("*/resolved.json"))[:5]:
+            return f" (in {folder} there is {', '.join(runs)})"
+    return ""

@@ -20,6 +20,8 @@ from brewgraph.graph.passes import digest
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, check_other, reduced
 from brewgraph.project.compare import Row, Trained, compare
+from brewgraph.project.materials import Pantry, head_of
+from brewgraph.project.trust import check_teachers_agree
 from brewgraph.recipe.sources import Brew, Hf
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
@@ -28,7 +30,6 @@ from brewgraph.training.folder import RunFolder, folder_size
 from brewgraph.training.loop import train
 from brewgraph.training.processes import main_process_alone, this_process
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import StageWork
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
 def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     # what can be known without training comes first, teachers that have to be trained next
     workshop = Workshop(checked, allow_python=options.allow_python)
-    identity = identify(checked, workshop.examples.fingerprint, "alone" if options.without_teacher else "")
+    identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
     folder = RunFolder(options.out or options.runs / identity.folder_name)
     if (finished := _finished(folder, identity.hash, options)) is not None:
         reporter.say(f"{folder.path} is finished already; --force runs it again")
@@ -89,7 +90,7 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
         if main and not resume:
             folder.clear()
         if main:
-            _write_resolved(folder, checked, identity, workshop.examples.classes)
+            _write_resolved(folder, checked, identity, workshop)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
     table = compare(workshop, trained)
     with main_process_alone() as main:
@@ -140,18 +141,18 @@ def _train(
 def _train_one(
     checked: Checked, workshop: Workshop, folder: RunFolder, name: str, reporter: Reporter, resume: bool
 ) -> nn.Module:
-    """One training of a student of its own, saved and returned."""
+    """One training of a student of its own, through all stages, saved and returned."""
     workshop.forget_student()
-    distiller = workshop.distiller(checked)
     student = workshop.recipe.student.name
-    material, settings = workshop.material(distiller), checked.recipe.train
-    work = StageWork("", lambda: distiller, {"": material}, settings)
-    train([work], student, folder, reporter, name=name, resume=resume)
+    pantry = Pantry(workshop)
+    check_teachers_agree(pantry, checked, reporter)
+    outcome = train(pantry.stages(checked), student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:
-            save_student(distiller.student, folder.student, workshop.tokenizer(student))
-            save_projections(distiller, folder.path / "projections.safetensors")
-    return distiller.student
+            tokenizer = None if workshop.reads_tensors_only(student) else workshop.tokenizer(student)
+            save_student(outcome.distiller.student, folder.student, tokenizer)
+            save_projections(outcome.distiller, folder.path / "projections.safetensors")
+    return outcome.distiller.student
 
 
 # ── a run that leaves nothing ────────────────────────────────────────────────────────────────────────────────────────
@@ -169,11 +170,13 @@ def _one_step(
     checked: Checked, options: Options, reporter: Reporter, scratch: Path
 ) -> tuple[RunFolder, tuple[Row, ...]]:
     """Train for one step in the scratch folder; a teacher that is not trained yet gets no more than that either."""
-    short = checked.recipe.train.model_copy(update={"epochs": None, "steps": 1, "baseline": False})
-    checked = replace(checked, recipe=replace(checked.recipe, train=short))
+    short = {"epochs": None, "steps": 1, "baseline": False}
+    stages = tuple(replace(s, train=s.train.model_copy(update=short)) for s in checked.recipe.stages)
+    train_ = checked.recipe.train.model_copy(update=short)
+    checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
     workshop = Workshop(checked, allow_python=options.allow_python)
     for model, other in _other_specs(checked):
-        folder = RunFolder(options.runs / identify(other, Workshop(other).examples.fingerprint).folder_name)
+        folder = RunFolder(options.runs / identify(other, Workshop(other).fingerprints()).folder_name)
         if folder.finished is None:
             folder, _ = _one_step(other, replace(options, without_teacher=False), reporter, scratch / model.name)
         workshop.teachers[model.name] = folder.student
@@ -209,9 +212,9 @@ class Identity:
     folder_name: str
 
 
-def identify(checked: Checked, data: str, purpose: str = "") -> Identity:
-    """The identity of a run on data of this fingerprint, which is known before it or its teachers are trained."""
-    prints = {"data": data, **_model_prints(checked)}
+def identify(checked: Checked, data: Mapping[str, str], purpose: str = "") -> Identity:
+    """The identity of a run on data of these fingerprints, which is known before it or its teachers are trained."""
+    prints = {**data, **_model_prints(checked)}
     run_hash = digest(checked.spec_hash, sorted(prints.items()), purpose)
     parts = [Path(checked.recipe.source.name).stem.strip("<>"), purpose, run_hash[:8]]
     return Identity(run_hash, prints, "-".join(part for part in parts if part))
@@ -243,7 +246,7 @@ def _model_prints(checked: Checked) -> dict[str, str]:
     for position, model in enumerate(checked.recipe.models.values()):
         if model.name in others:
             other = others[model.name]
-            found[f"{position}"] = identify(other, Workshop(other).examples.fingerprint).hash
+            found[f"{position}"] = identify(other, Workshop(other).fingerprints()).hash
         elif isinstance(model.source, Hf):
             tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
             for name in (model.source.name, tokenizer):
@@ -263,21 +266,29 @@ def _folder_hash(path: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, classes: tuple[str, ...]) -> None:
+def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, workshop: Workshop) -> None:
     recipe = checked.recipe
     (folder.path / "spec.brew").write_text(recipe.source.text, encoding="utf-8")
+    tasks = {
+        task.name: {
+            "data": task.data[0],
+            "head": head_of(checked, task, task.data[0]) or "",
+            "classes": list(workshop.classes(task.data[0])),
+        }
+        for _, task in recipe.tasks
+    }
     folder.write_json(
         "resolved.json",
         {
             "hash": identity.hash,
             "spec": checked.spec_hash,
-            "graph": checked.graph.graph["objective"] if checked.graph is not None else None,
+            "graphs": {"/".join(filter(None, name)): g.graph["objective"] for name, g in checked.graphs.items()},
             "folder": str(checked.folder.resolve()),
             "params": dict(recipe.params),
-            "train": recipe.train.model_dump(mode="json"),
+            "stages": {stage.name: stage.train.model_dump(mode="json") for stage in recipe.stages},
             "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
             "data": {name: d.source.model_dump(mode="json") for name, d in recipe.data.items()},
-            "tasks": {"": {"data": next(iter(recipe.data)), "head": "", "classes": list(classes)}},
+            "tasks": tasks,
             "fingerprints": dict(identity.prints),
             "versions": {
                 name: version(name) for name in ("brewgraph", "torch", "transformers", "accelerate", "datasets")
@@ -291,7 +302,7 @@ def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path = P
     found = {}
     for model, other in _other_specs(checked):
         if model.name not in given:
-            path = runs / identify(other, Workshop(other).examples.fingerprint).folder_name
+            path = runs / identify(other, Workshop(other).fingerprints()).folder_name
             if RunFolder(path).finished is None:
                 raise UsageError(
                     f"`{model.name}` is not trained yet: run `brewgraph run {other.recipe.source.name}` first"

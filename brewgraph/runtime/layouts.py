@@ -25,9 +25,44 @@ class Padded:
     which: str = "none"
 
     @staticmethod
-    def gram(x_BLH: Tensor) -> Tensor:
-        """Inner products of all pairs of an example's tokens: (B, L, L)."""
-        return x_BLH @ x_BLH.transpose(-1, -2)
+    def gram(x_BLH: Tensor, y_BLH: Tensor | None = None) -> Tensor:
+        """Inner products of all pairs of an example's tokens, of `x` with `y` or with itself: (B, L, L)."""
+        return x_BLH @ (x_BLH if y_BLH is None else y_BLH).transpose(-1, -2)
+
+    def cross(self, x_BLH: Tensor, y_BLG: Tensor) -> Tensor:
+        """Inner products of the channels of `x` and of `y`, averaged over an example's real tokens: (B, H, G)."""
+        products_BHG = self.clean(x_BLH).transpose(-1, -2) @ self.clean(y_BLG)
+        return products_BHG / self.lengths(x_BLH)[:, None, None]
+
+    def clean(self, x_BL_: Tensor) -> Tensor:
+        """The same with zeros for padded tokens: (B, L, …)."""
+        if self.mask_BL is None or self.mask_BL.dim() < 2:
+            return x_BL_
+        return torch.where(self.mask_BL.view(*self.mask_BL.shape, *[1] * (x_BL_.dim() - 2)), x_BL_, 0)
+
+    def hide_keys(self, x_BNLL: Tensor, value: float) -> Tensor:
+        """The same with `value` where the key, the last axis, is padding: (B, N, L, L)."""
+        if self.mask_BL is None or self.mask_BL.dim() < 2:
+            return x_BNLL
+        return x_BNLL.masked_fill(~self.mask_BL[:, None, None, :], value)
+
+    def first(self, x_BLH: Tensor) -> Tensor:
+        """The first real token of each example: (B, H)."""
+        if self.mask_BL is None or self.mask_BL.dim() < 2:
+            return x_BLH[:, 0]
+        first_B = self.mask_BL.int().argmax(1)
+        return x_BLH[torch.arange(len(x_BLH), device=x_BLH.device), first_B]
+
+    def lengths(self, x_BL_: Tensor) -> Tensor:
+        """How many real tokens each example has, one at least: (B), as a floating-point number."""
+        if self.mask_BL is None or self.mask_BL.dim() < 2:
+            return x_BL_.new_full((len(x_BL_),), x_BL_.shape[1])
+        return self.mask_BL.sum(1).clamp_min(1).to(x_BL_.dtype)
+
+    def mean(self, values: Tensor, unit: str) -> Tensor:
+        """The mean over this batch of values per unit, without those that the mask hides: a scalar."""
+        mask = self._mask(unit)
+        return self.sum(values, unit) / (values.numel() if mask is None else mask.sum().clamp_min(1))
 
     def sum(self, values: Tensor, unit: str) -> Tensor:
         """The sum of values per unit, shaped (B), (B, L) or (B, L, L); those that the mask hides are left out."""
@@ -49,12 +84,14 @@ class Padded:
 
     def count(self, unit: str) -> Tensor:
         """How many units of the batch count: a scalar."""
+        if unit == "batch":
+            return torch.tensor(1, device=None if self.mask_BL is None else self.mask_BL.device)
         assert self.mask_BL is not None, "a count without a mask needs the shapes of the batch"
         mask = self._mask(unit)
         return torch.tensor(len(self.mask_BL), device=self.mask_BL.device) if mask is None else mask.sum()
 
     def _mask(self, unit: str) -> Tensor | None:
-        if self.mask_BL is None or (unit == "example" and self.mask_BL.dim() > 1):
+        if self.mask_BL is None or unit == "batch" or (unit == "example" and self.mask_BL.dim() > 1):
             return None  # a mask of tokens says nothing about examples; one value per example, as labels give, does
         if unit == "pair":
             return self.mask_BL[:, :, None] & self.mask_BL[:, None, :]

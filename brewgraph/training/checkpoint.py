@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError
+from brewgraph.models.adapters import has_adapter, merged, save_adapter
+from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.best import Progress
@@ -49,27 +51,39 @@ class State:
 
 
 def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
-    """The student as plain transformers loads it; a module that is none of its models as a bare model.safetensors."""
+    """The student as plain transformers loads it: of a model with heads a folder for each, of one with an adapter the
+    merged weights, the adapter beside them. A module that is none of its models as a bare model.safetensors.
+    """
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
-    if isinstance(student, PreTrainedModel):
-        with quiet_transformers():
-            student.save_pretrained(temporary)
-    else:
-        temporary.mkdir(parents=True)
-        save_model(student, str(temporary / "model.safetensors"))
+    whole = merged(student) if has_adapter(student) else student
+    folders = [temporary]
+    with quiet_transformers():
+        if isinstance(whole, HeadedModel):
+            whole.save(temporary)
+            folders += [temporary / head for head in whole.heads]
+        elif isinstance(whole, PreTrainedModel):
+            whole.save_pretrained(temporary)
+        else:
+            temporary.mkdir(parents=True)
+            save_model(whole, str(temporary / "model.safetensors"))
+        if has_adapter(student):
+            save_adapter(student, temporary / "adapter")
     if tokenizer is not None:
-        tokenizer.save_pretrained(temporary)
+        for folder in folders:
+            tokenizer.save_pretrained(folder)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
 
 
 def load_student(student: nn.Module, path: Path) -> nn.Module:
     """The student that `save_student` wrote, given one of the same build; returns it with those weights."""
-    if isinstance(student, PreTrainedModel):
-        with quiet_transformers():
+    with quiet_transformers():
+        if isinstance(student, HeadedModel):
+            return HeadedModel.load(path)
+        if isinstance(student, PreTrainedModel):
             loaded: nn.Module = type(student).from_pretrained(path)
-        return loaded
+            return loaded
     load_model(student, str(path / "model.safetensors"))
     return student
 

@@ -12,20 +12,30 @@ from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.evaluate import classifies, evaluate
+from brewgraph.training.evaluate import evaluate, scores
 from brewgraph.training.feeds import at_epoch
 from brewgraph.training.work import Material
 
 
 def is_scored(student: nn.Module, material: Material) -> bool:
     """Whether there is something to evaluate this student on, and a head to do it with."""
-    return material.dev is not None and classifies(student, len(material.classes))
+    return material.dev is not None and scores(student, material.label_type, material.classes, material.head)
 
 
 def score(student: nn.Module, name: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
     """The scores of the student over all ranks, by metric."""
     batches = dev_batches(material, accelerator)
-    return evaluate(student, name, batches, len(material.classes), accelerator.device).as_dict()
+    found = evaluate(
+        student,
+        name,
+        batches,
+        label_type=material.label_type,
+        classes=material.classes,
+        examples=material.examples,
+        head=material.head,
+        device=accelerator.device,
+    )
+    return found.as_dict()
 
 
 def dev_batches(material: Material, accelerator: Accelerator, *, whole: bool = False) -> Iterator[Any]:

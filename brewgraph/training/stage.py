@@ -177,7 +177,7 @@ class StageRun:
     # ── what is written down ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _report(self, task: str, batches: list[Any], *, due: bool) -> None:
-        """Read the terms from the device at the logging interval, and only then; a line for each task that was drawn."""
+        """Read the terms from the device at the logging interval only, and write a line per task that was drawn."""
         state = self.state
         if not due:
             self.reporter.step(state.stage_step, None, {})

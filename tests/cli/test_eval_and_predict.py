@@ -116,6 +116,7 @@ def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path
             tmp_path / "runs",
             f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): name the folder",
         ),
+        (tmp_path / "copy", f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy)"),
         (copy, f"the run in `{copy}` is not finished: give its `brewgraph run` again"),
     ):
         result = command(verb, str(folder), *file)

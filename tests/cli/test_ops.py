@@ -7,13 +7,24 @@ import pytest
 from brewgraph import loads
 from brewgraph.cli.ops import EXAMPLES, example
 from brewgraph.data.python_docs import LABELS
-from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, UNITS
+from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFORMS, UNITS, is_row, is_tuple, side_kinds
 from brewgraph.ops import SCHEDULES as WEIGHTS
 from brewgraph.recipe.settings import OPTIMIZERS, SCHEDULES, Train
 from brewgraph.recipe.sources import DATA, MODELS
 from tests.cli.tiny import command
 
-NAMES = [*OPERATIONS, *PROJECTIONS, *WEIGHTS, *MODELS, *DATA, *OPTIMIZERS, *SCHEDULES, "train"]
+NAMES = [
+    *OPERATIONS,
+    *TRANSFORMS,
+    *TEMPERATURES,
+    *PROJECTIONS,
+    *WEIGHTS,
+    *MODELS,
+    *DATA,
+    *OPTIMIZERS,
+    *SCHEDULES,
+    "train",
+]
 
 
 def test_the_table_lists_everything_with_a_line_each():
@@ -40,7 +51,7 @@ def test_an_operation_says_what_it_takes_and_where_it_comes_from(name: str):
     for (a, b), unit in operation.takes.items():
         line = next(line for line in page.splitlines() if line.startswith(f"  {a} -> {b} "))
         assert line.endswith(UNITS[unit])
-        assert KINDS[a] in page
+        assert all(KINDS[kind] in page for side in (a, b) for kind in side_kinds(side))
     for option in operation.options:
         assert f"  {option.name} = {option.default:g}" in page
         assert option.text in page
@@ -48,8 +59,67 @@ def test_an_operation_says_what_it_takes_and_where_it_comes_from(name: str):
     assert page.endswith(f"source: {operation.source}\n")
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_transform_says_what_it_takes_and_gives(name: str):
+    """Kinds with their meaning, options with their default, the source, an example."""
+    transform, page = TRANSFORMS[name], command("ops", name).stdout
+    for kinds, result in transform.takes.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"  {', '.join(kinds)} "))
+        assert line.endswith(f"gives {result}")
+        assert all(KINDS[kind] in page for kind in (*kinds, result))
+    assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in transform.options)
+    assert transform.summary in page
+    assert f"  {name}({', '.join(example(kind, 'big') for kind in next(iter(transform.takes)))})\n" in page
+    assert page.endswith(f"source: {transform.source}\n")
+
+
+@pytest.mark.parametrize("name", TEMPERATURES)
+def test_a_temperature_says_what_it_does(name: str):
+    """Options with their default, that it couples the batch, an example, the source."""
+    temperature, page = TEMPERATURES[name], command("ops", name).stdout
+    assert page.startswith(f"{name}(base, beta=1")
+    assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in temperature.options)
+    assert "depends on the others of its batch" in page
+    assert f"  soft = ce(big.logits -> small.logits, T={name}(4))\n" in page
+    assert page.endswith(f"source: {temperature.source}\n")
+
+
 @pytest.mark.parametrize(
-    ("name", "kinds"), [(o.name, kinds) for o in OPERATIONS.values() for kinds in list(o.takes)[:1]]
+    ("name", "call"),
+    [
+        ("ramp", "ramp(1 -> 0)"),
+        ("cosine", "cosine(1 -> 0)"),
+        ("piecewise", "piecewise(0%: 1, 30%: 0.2)"),
+        ("after", "after(30%)"),
+    ],
+)
+def test_a_schedule_shows_how_it_is_written(name: str, call: str):
+    """Each has arguments of its own."""
+    assert f"  loss = {call} * soft + hard\n" in command("ops", name).stdout
+
+
+def test_another_name_has_the_same_page():
+    """Under its own heading; the table says whose name it is."""
+    pages = [command("ops", name).stdout for name in ("fsp", "gram")]
+    assert [page.splitlines()[0] for page in pages] == [
+        "fsp(from -> to)   a loss, also called gram",
+        "gram(from -> to)   a loss, also called fsp",
+    ]
+    assert pages[0].splitlines()[1:-4] == pages[1].splitlines()[1:-4]
+    assert "  gram = gram((big.hidden[0], big.hidden[1]) -> (small.hidden[0], small.hidden[1]))\n" in pages[1]
+    assert next(x for x in command("ops").stdout.splitlines() if x.startswith("  mmd ")).endswith("another name of nst")
+
+
+WAITING = pytest.mark.xfail(reason="equations take no tuples and rows yet", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        pytest.param(name, kinds, marks=WAITING if is_row(kinds[0]) or is_tuple(kinds[0]) else ())
+        for name, operation in OPERATIONS.items()
+        for kinds in list(operation.takes)[:1]
+    ],
 )
 def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str]):
     """The line that a page prints checks in a spec."""
@@ -70,7 +140,9 @@ def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str])
 
 def test_every_kind_that_an_operation_takes_has_an_example():
     """A new kind needs its line in the table of examples."""
-    taken = {kind for operation in OPERATIONS.values() for pair in operation.takes for kind in pair}
+    sides = {side for operation in OPERATIONS.values() for pair in operation.takes for side in pair}
+    sides |= {kind for transform in TRANSFORMS.values() for kinds in transform.takes for kind in kinds}
+    taken = {kind for side in sides for kind in side_kinds(side)}
     assert taken <= EXAMPLES.keys()
 
 
@@ -98,7 +170,7 @@ def test_a_name_with_two_meanings_has_two_pages():
     [
         ("kdd", "there is no `kdd`: did you mean `kd`?"),
         ("zzzz", "there is no `zzzz`: `brewgraph ops` lists what there is"),
-        ("emd", "`emd` is a word of the language that this release does not support yet"),
+        ("generate", "`generate` is a word of the language that this release does not support yet"),
     ],
 )
 def test_an_unknown_name_ends_with_2(name: str, said: str):

@@ -100,6 +100,8 @@ def test_rows_of_dev_in_train() -> None:
     report = data_report(examples(train=train, dev=dev, test=test))
     assert report.overlaps == (Overlap("dev", Rows(2, (1, 4)), (2, 3)), Overlap("test", Rows(), ()))
     assert report.splits["train"].repeated == Rows()
+    again = examples(train=texts("b", "a", "a", label=[0, 1, 1]), dev=texts("a", "b", label=[1, 0]))
+    assert data_report(again).overlaps[0].train == (2, 1), "of several the first"
     assert warned(report, "too good") == (
         "2 of 4 rows of dev (50.0%; rows 1, 4) have the texts of a row of train, and figures will be too good: "
         "take these rows out of train"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, SCHEDULES, UNITS
+from brewgraph.diagnostics import RunError
+from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, SCHEDULES, UNITS, side_kinds
 from brewgraph.runtime.layouts import Padded, label_mask
 from tests.ops import naive
 
@@ -17,16 +19,20 @@ torch.set_num_threads(1)
 
 LENGTHS = (4, 2, 3)
 MASK = torch.tensor([[i < length for i in range(max(LENGTHS))] for length in LENGTHS])
+LOGITS = ("logits", "logits")
 MASK_ROWS: list[list[bool]] = MASK.tolist()
 TEMPERATURES = (0.5, 1.0, 4.0)
-HAS_T = [name for name, operation in OPERATIONS.items() if any(o.name == "T" for o in operation.options)]
+HAS_T = ["mse", "ce", "kl", "kd", "bce"]
 
 
-def loss(name: str, source: Tensor, target: Tensor, unit: str, mask: Tensor | None, **options: Any) -> Tensor:
+def loss(name: str, source: Any, target: Any, unit: str, mask: Tensor | None, **options: Any) -> Tensor:
     """One loss as the runtime computes it: values per unit, masked, summed, divided by how many count."""
-    layout = Padded(mask)
-    extra = {"layout": layout} if OPERATIONS[name].needs_layout else {}
-    values = OPERATIONS[name].function(source, target, **options, **extra)
+    layout = options.pop("layout", Padded(mask))
+    operation = OPERATIONS[name]
+    kinds = options.pop("kinds", ("", ""))
+    function = operation.maths(*kinds) if any(kinds) else operation.function
+    extra = {"layout": layout} if operation.needs_layout else {}
+    values = function(source, target, **options, **extra)
     count = layout.count(unit) if mask is not None else torch.tensor(values.numel())
     return layout.sum(values, unit) / count
 
@@ -66,10 +72,11 @@ def close(found: Tensor, expected: float) -> bool:
 def test_every_operation_is_documented(name: str) -> None:
     """A summary, a source, words for every option, known kinds and units."""
     found = OPERATIONS[name]
-    assert found.summary.endswith((".", "per pair.")), found.summary
+    assert found.summary.endswith("."), found.summary
     assert found.source
     assert all(option.text and option.kind in KINDS for option in found.options)
-    assert all(set(kinds) <= KINDS.keys() and unit in UNITS for kinds, unit in found.takes.items())
+    assert all(set(side_kinds(side)) <= KINDS.keys() for sides in found.takes for side in sides)
+    assert set(found.takes.values()) <= UNITS.keys()
     assert found.same <= {"classes", "width", "heads"}
 
 
@@ -81,26 +88,81 @@ def test_projections_and_schedules_are_documented() -> None:
 
 def test_units_of_operations() -> None:
     """What each is a mean over, by the kinds that it compares; anything else is not taken."""
-    units = {(name, *kinds): unit for name, found in OPERATIONS.items() for kinds, unit in found.takes.items()}
-    assert units == {
-        ("mse", "logits", "logits"): "position",
-        ("mse", "hidden", "hidden"): "token",
-        ("mse", "attention", "attention"): "pair",
-        ("mse", "scores", "scores"): "pair",
-        ("mse", "vector", "vector"): "example",
-        ("cos", "hidden", "hidden"): "token",
-        ("cos", "vector", "vector"): "example",
-        ("nst", "hidden", "hidden"): "pair",
-        ("ce", "logits", "logits"): "position",
-        ("ce", "positions", "positions"): "example",
-        ("ce", "labels", "logits"): "label",
-        ("ce", "labels", "positions"): "label",
-        ("ce", "attention", "attention"): "token",
-        ("kl", "logits", "logits"): "position",
-        ("kl", "positions", "positions"): "example",
-        ("kd", "logits", "logits"): "position",
-        ("kd", "positions", "positions"): "example",
+    found = {o.name: [f"{a} -> {b}: {unit}" for (a, b), unit in o.takes.items()] for o in OPERATIONS.values()}
+    assert found == {
+        "mse": [
+            "logits -> logits: position",
+            "hidden -> hidden: token",
+            "attention -> attention: pair",
+            "scores -> scores: pair",
+            "vector -> vector: example",
+            "probabilities -> probabilities: position",
+            "targets -> logits: example",
+        ],
+        "cos": [
+            "hidden -> hidden: token",
+            "vector -> vector: example",
+        ],
+        "pkd": [
+            "hidden -> hidden: example",
+            "vector -> vector: example",
+        ],
+        "nst": [
+            "hidden -> hidden: pair",
+            "(hidden, hidden) -> (hidden, hidden): pair",
+        ],
+        "nst_by_length": [
+            "hidden -> hidden: pair",
+            "(hidden, hidden) -> (hidden, hidden): pair",
+        ],
+        "fsp": [
+            "(hidden, hidden) -> (hidden, hidden): example",
+        ],
+        "emd": [
+            "hidden... -> hidden...: batch",
+        ],
+        "rkd_distance": [
+            "hidden -> hidden: batch",
+            "vector -> vector: batch",
+        ],
+        "rkd_angle": [
+            "hidden -> hidden: batch",
+            "vector -> vector: batch",
+        ],
+        "infonce": [
+            "hidden -> hidden: batch",
+            "vector -> vector: batch",
+        ],
+        "ce": [
+            "logits -> logits: position",
+            "positions -> positions: example",
+            "labels -> logits: label",
+            "labels -> positions: label",
+            "attention -> attention: token",
+            "scores -> scores: token",
+            "probabilities -> logits: position",
+            "probabilities -> positions: example",
+            "probabilities -> probabilities: position",
+        ],
+        "kl": [
+            "logits -> logits: position",
+            "positions -> positions: example",
+            "attention -> attention: token",
+            "scores -> scores: token",
+            "probabilities -> logits: position",
+            "probabilities -> positions: example",
+            "probabilities -> probabilities: position",
+        ],
+        "kd": [
+            "logits -> logits: position",
+            "positions -> positions: example",
+        ],
+        "bce": [
+            "logits -> logits: position",
+            "targets -> logits: example",
+        ],
     }
+    assert {name: o.name for name, o in OPERATIONS.items() if o.name != name} == {"mmd": "nst", "gram": "fsp"}
     assert OPERATIONS["ce"].unit("logits", "labels") is None
 
 
@@ -112,7 +174,30 @@ def test_units_of_operations() -> None:
 def test_logits_per_example(name: str, T: float) -> None:
     """(B, C): a mean over examples."""
     source, target = pair("logits")
-    assert close(loss(name, source, target, "example", None, T=T), naive.per_example(name, source, target, T))
+    found = loss(name, source, target, "example", None, T=T, kinds=LOGITS)
+    assert close(found, naive.per_example(name, source, target, T))
+
+
+@pytest.mark.parametrize("name", HAS_T)
+def test_a_temperature_for_each_example_and_token(name: str) -> None:
+    """T may be a tensor over the leading axes, or over the examples alone; a tensor of one number is a number."""
+    rows, temperatures = pair("logits"), torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+    found = loss(name, *rows, "example", None, T=temperatures, kinds=LOGITS)
+    each = [naive.per_example(name, *(x[b : b + 1] for x in rows), float(temperatures[b])) for b in range(3)]
+    assert close(found, sum(each) / 3)
+    tokens = pair("token logits")
+    spread = temperatures[:, None].expand(3, 4)
+    one, other, single = (
+        loss(name, *tokens, "token", MASK, T=T, kinds=LOGITS)
+        for T in (temperatures, spread, torch.tensor(2.0, dtype=torch.float64))
+    )
+    each = [
+        naive.per_token(name, *(x[b : b + 1] for x in tokens), MASK_ROWS[b : b + 1], float(temperatures[b]))
+        for b in range(3)
+    ]
+    assert close(one, sum(value * length for value, length in zip(each, LENGTHS, strict=True)) / sum(LENGTHS))
+    assert close(other, float(one))
+    assert close(single, float(loss(name, *tokens, "token", MASK, T=2.0, kinds=LOGITS)))
 
 
 @pytest.mark.parametrize("T", TEMPERATURES)
@@ -121,7 +206,7 @@ def test_logits_per_token(name: str, T: float) -> None:
     """(B, L, C): a mean over real tokens."""
     source, target = pair("token logits")
     expected = naive.per_token(name, source, target, MASK_ROWS, T)
-    assert close(loss(name, source, target, "token", MASK, T=T), expected)
+    assert close(loss(name, source, target, "token", MASK, T=T, kinds=LOGITS), expected)
 
 
 @pytest.mark.parametrize("name", ["ce", "kl", "kd"])
@@ -154,10 +239,24 @@ def test_attention_by_squares(kind: str) -> None:
     assert close(loss("mse", source, target, "pair", MASK), naive.attention_mse(source, target, MASK_ROWS))
 
 
-def test_attention_by_entropy() -> None:
-    """(B, N, L, L) of probabilities: a mean over heads and real tokens."""
-    source, target = pair("attention")
-    assert close(loss("ce", source, target, "token", MASK), naive.attention_ce(source, target, MASK_ROWS))
+@pytest.mark.parametrize("kind", ["attention", "scores"])
+@pytest.mark.parametrize("name", ["ce", "kl"])
+def test_attention_as_distributions(name: str, kind: str) -> None:
+    """(B, N, L, L): probabilities as they are, scores through softmax; over real keys, the mean over real tokens."""
+    source, target = pair(kind)
+    expected = naive.over_keys(name, source, target, MASK_ROWS, scores=kind == "scores")
+    assert close(loss(name, source, target, "token", MASK, kinds=(kind, kind)), expected)
+
+
+@pytest.mark.parametrize("name", ["ce", "kl"])
+def test_probabilities_on_the_left(name: str) -> None:
+    """They are taken as they are; the temperature is the right side's alone."""
+    source, target = pair("token logits")
+    given, T = (source / 2).softmax(-1), 2.0
+    expected = naive.per_token(name, source, target, MASK_ROWS, T)
+    assert close(loss(name, given, target, "token", MASK, T=T, kinds=("probabilities", "logits")), expected)
+    both = (given, (target / 2).softmax(-1))
+    assert close(loss(name, *both, "token", MASK, kinds=("probabilities", "probabilities")), expected)
 
 
 def test_attention_of_zero_gives_no_infinity() -> None:
@@ -169,10 +268,118 @@ def test_attention_of_zero_gives_no_infinity() -> None:
     assert found > 100
 
 
-def test_neuron_selectivity() -> None:
-    """Gram matrices of other widths: a mean over pairs of real tokens."""
+@pytest.mark.parametrize("name", ["nst", "nst_by_length"])
+def test_neuron_selectivity(name: str) -> None:
+    """Gram matrices of other widths, of one layer or of one with another: a mean over pairs of real tokens."""
     source, target = random(3, 4, 5, seed=1), random(3, 4, 7, seed=2)
-    assert close(loss("nst", source, target, "pair", MASK), naive.nst(source, target, MASK_ROWS))
+    by_length = name == "nst_by_length"
+    expected = naive.nst((source, source), (target, target), MASK_ROWS, by_length=by_length)
+    assert close(loss(name, source, target, "pair", MASK), expected)
+    pairs = (source, random(3, 4, 5, seed=3)), (target, random(3, 4, 7, seed=4))
+    assert close(loss(name, *pairs, "pair", MASK), naive.nst(*pairs, MASK_ROWS, by_length=by_length))
+    same = (source, source), (target, target)
+    assert close(loss(name, *same, "pair", MASK), expected)
+
+
+def test_flow_of_the_solution_procedure() -> None:
+    """Channels of one layer against those of another, over real tokens: a mean over examples."""
+    source, target = ((random(3, 4, 5, seed=i), random(3, 4, 2, seed=i + 2)) for i in (1, 2))
+    assert close(loss("fsp", source, target, "example", MASK), naive.fsp(source, target, MASK_ROWS))
+
+
+def test_patient_distillation() -> None:
+    """The first real token of each example, wherever padding stands."""
+    source, target = pair("hidden")
+    expected = naive.per_example("pkd", source[:, 0], target[:, 0])
+    assert close(loss("pkd", source, target, "example", MASK), expected)
+    assert close(loss("pkd", source[:, 0], target[:, 0], "example", None), expected)
+    flipped = [x.flip(1) for x in (source, target)]
+    rows = torch.stack([source[b, length - 1] for b, length in enumerate(LENGTHS)])
+    others = torch.stack([target[b, length - 1] for b, length in enumerate(LENGTHS)])
+    assert close(loss("pkd", *flipped, "example", MASK.flip(1)), naive.per_example("pkd", rows, others))
+
+
+def test_a_vector_of_zero_has_no_direction_and_no_gradient() -> None:
+    """Neither no number nor an endless gradient comes of it."""
+    source, target = random(3, 5, seed=1), random(3, 5, seed=2)
+    target[1] = 0
+    target.requires_grad_()
+    found = loss("pkd", source, target, "example", None)
+    found.backward()
+    assert target.grad is not None
+    assert torch.isfinite(found)
+    assert target.grad[1].abs().max() == 0
+    assert target.grad[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["mse", "bce"])
+def test_targets(name: str) -> None:
+    """One number per example beside one output, or as many as there are outputs."""
+    target, wanted = random(3, 5, seed=1), (random(3, 5, seed=2) > 0).double()
+    kinds = ("targets", "logits")
+    expected = naive.targets(name, wanted.tolist(), target.tolist())
+    assert close(loss(name, wanted, target, "example", None, kinds=kinds), expected)
+    expected = naive.targets(name, wanted[:, :1].tolist(), target[:, :1].tolist())
+    assert close(loss(name, wanted[:, 0], target[:, :1], "example", None, kinds=kinds), expected)
+
+
+def test_earth_movers_distance() -> None:
+    """With as many layers on both sides each goes to one other; the cheapest pairing was found by trying all."""
+    source, target = ([random(3, 4, 5, seed=10 * k + i) for i in range(4)] for k in (1, 2))
+    found = loss("emd", tuple(source), tuple(target), "batch", MASK)
+    assert close(found, naive.emd(source, target, MASK_ROWS))
+    shuffled = tuple(target[i] for i in (2, 0, 3, 1))
+    assert close(loss("emd", tuple(source), shuffled, "batch", MASK), float(found))
+    assert abs(loss("emd", tuple(source), (*source[1:], source[0]), "batch", MASK)) < 1e-14
+
+
+def test_earth_movers_distance_between_other_numbers_of_layers() -> None:
+    """Each of two layers takes a half of what one has."""
+    source, (one, other) = random(3, 4, 5, seed=1), pair("hidden")
+    halves = [naive.per_token("mse", source, x, MASK_ROWS) / 2 for x in (one, other)]
+    assert close(loss("emd", (source,), (one, other), "batch", MASK), sum(halves))
+
+
+def test_earth_movers_distance_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra by its name."""
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(RunError, match=r"`emd` needs the package POT: pip install 'brewgraph\[emd\]'"):
+        loss("emd", pair("hidden"), pair("hidden"), "batch", MASK)
+
+
+@pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle"])
+def test_relations_between_examples(name: str) -> None:
+    """Of vectors of other widths, or of first tokens."""
+    source, target = random(6, 5, seed=1), random(6, 7, seed=2)
+    expected = getattr(naive, name)(source.tolist(), target.tolist())
+    assert close(loss(name, source, target, "batch", None), expected)
+    wide = [torch.stack([x, x.flip(0)], 1) for x in (source, target)]
+    assert close(loss(name, *wide, "batch", torch.ones(6, 2, dtype=torch.bool)), expected)
+    assert close(loss(name, source, 3 * source, "batch", None), 0)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("name", ["rkd_distance", "rkd_angle", "infonce"])
+def test_small_batches_have_relations_of_zero(name: str, size: int) -> None:
+    """One example is alone, two are a pair whose distance is its own mean; equal ones are at no distance."""
+    source, target = random(size, 5, seed=1), random(size, 5, seed=2, grad=True)
+    found = loss(name, source, target, "batch", None)
+    found.backward()
+    assert torch.isfinite(found)
+    assert name == "infonce" or found == 0
+    equal = torch.ones(3, 5, dtype=torch.float64, requires_grad=True)
+    loss(name, random(3, 5), equal, "batch", None).backward()
+    assert equal.grad is not None
+    assert torch.isfinite(equal.grad).all()
+
+
+@pytest.mark.parametrize("T", TEMPERATURES)
+def test_contrastive(T: float) -> None:
+    """Each example against all of the batch."""
+    source, target = random(4, 5, seed=1), random(4, 5, seed=2)
+    assert close(
+        loss("infonce", source, target, "batch", None, T=T), naive.infonce(source.tolist(), target.tolist(), T)
+    )
 
 
 @pytest.mark.parametrize("T", TEMPERATURES)
@@ -220,7 +427,7 @@ def test_kd_has_temperature_four_by_itself() -> None:
     kd = OPERATIONS["kd"].function
     torch.testing.assert_close(kd(source, target), kd(source, target, T=4.0))
     defaults = {name: OPERATIONS[name].options[0].default for name in HAS_T}
-    assert defaults == {"mse": 1.0, "ce": 1.0, "kl": 1.0, "kd": 4.0}
+    assert defaults == {"mse": 1.0, "ce": 1.0, "kl": 1.0, "kd": 4.0, "bce": 1.0}
 
 
 @pytest.mark.parametrize("T", TEMPERATURES)
@@ -268,7 +475,44 @@ GRADIENTS = [
     ("kl", "token logits", "token", {}),
     ("kd", "logits", "example", {"T": 2.0}),
     ("kd", "positions", "example", {}),
+    ("pkd", "hidden", "example", {}),
+    ("pkd", "vector", "example", {}),
+    ("nst_by_length", "hidden", "pair", {}),
+    ("rkd_distance", "vector", "batch", {}),
+    ("rkd_distance", "hidden", "batch", {}),
+    ("rkd_angle", "vector", "batch", {}),
+    ("infonce", "vector", "batch", {"T": 0.5}),
+    ("infonce", "hidden", "batch", {"T": 0.5}),
 ]
+
+
+TUPLES = [("nst", "pair"), ("nst_by_length", "pair"), ("fsp", "example"), ("emd", "batch")]
+
+
+@pytest.mark.parametrize(("name", "unit"), TUPLES)
+def test_gradients_of_tuples_and_rows(name: str, unit: str) -> None:
+    """With respect to all four; the flow of `emd` is a constant."""
+    layers = [random(3, 4, 5, seed=i, grad=True) for i in range(4)]
+    assert torch.autograd.gradcheck(lambda a, b, c, d: loss(name, (a, b), (c, d), unit, MASK), layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [(n, (k, k)) for n in ("ce", "kl") for k in ("scores", "attention")]
+    + [(n, ("probabilities", k)) for n in ("ce", "kl") for k in ("logits", "probabilities")]
+    + [("mse", ("targets", "logits")), ("bce", ("targets", "logits")), ("bce", ("logits", "logits"))],
+)
+def test_gradients_by_kind(name: str, kinds: tuple[str, str]) -> None:
+    """Maths that depends on the kinds."""
+    source, target = pair("scores" if kinds[0] in ("scores", "attention") else "logits")
+    values = [
+        x.softmax(-1) if kind in ("probabilities", "attention") else x
+        for x, kind in zip((source, target), kinds, strict=True)
+    ]
+    values = [x.sigmoid() if kind == "targets" else x for x, kind in zip(values, kinds, strict=True)]
+    unit = "token" if source.dim() == 4 else "example"
+    values = [x.detach().requires_grad_() for x in values]
+    assert torch.autograd.gradcheck(lambda a, b: loss(name, a, b, unit, MASK, kinds=kinds), values)
 
 
 @pytest.mark.parametrize(("name", "kind", "unit", "options"), GRADIENTS)
@@ -295,9 +539,21 @@ MASKED = [
     ("mse", "hidden", "token"),
     ("cos", "hidden", "token"),
     ("nst", "hidden", "pair"),
+    ("nst_by_length", "hidden", "pair"),
+    ("pkd", "hidden", "example"),
     ("mse", "attention", "pair"),
     ("mse", "scores", "pair"),
+    ("ce", "attention", "token"),
+    ("ce", "scores", "token"),
+    ("kl", "attention", "token"),
+    ("kl", "scores", "token"),
 ]
+BATCH = ["rkd_distance", "rkd_angle", "infonce"]
+
+
+def told(name: str, kind: str) -> dict[str, Any]:
+    """The kinds, where the maths depends on them."""
+    return {"kinds": (kind, kind)} if OPERATIONS[name].needs_kinds and kind in ("attention", "scores") else {}
 
 
 def fill(x: Tensor, value: float) -> Tensor:
@@ -313,8 +569,28 @@ def fill(x: Tensor, value: float) -> Tensor:
 def test_what_padding_holds_does_not_count(name: str, kind: str, unit: str, value: float) -> None:
     """Zeros, infinities and no numbers at all leave the loss alone."""
     source, target = pair(kind)
-    expected = loss(name, source, target, unit, MASK)
-    torch.testing.assert_close(loss(name, fill(source, value), fill(target, value), unit, MASK), expected)
+    expected = loss(name, source, target, unit, MASK, **told(name, kind))
+    filled = loss(name, fill(source, value), fill(target, value), unit, MASK, **told(name, kind))
+    torch.testing.assert_close(filled, expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, math.inf, math.nan])
+@pytest.mark.parametrize(("name", "unit"), [*TUPLES, *((name, "batch") for name in BATCH)])
+def test_what_padding_holds_does_not_count_in_tuples_and_batches(name: str, unit: str, value: float) -> None:
+    """Nor how much of it there is."""
+    sides: list[Any] = [pair("hidden"), (random(3, 4, 5, seed=3), random(3, 4, 5, seed=4))]
+    if unit == "batch" and name != "emd":
+        sides = list(sides[0])
+    expected = loss(name, *sides, unit, MASK)
+    wide = torch.nn.functional.pad(MASK, (0, 3))
+
+    def change(x: Any, more: bool) -> Any:
+        if isinstance(x, tuple):
+            return tuple(change(y, more) for y in x)
+        return torch.nn.functional.pad(fill(x, value), (0, 0, 0, 3 * more), value=value)
+
+    for more, mask in ((False, MASK), (True, wide)):
+        torch.testing.assert_close(loss(name, *(change(x, more) for x in sides), unit, mask), expected)
 
 
 @pytest.mark.parametrize(("name", "kind", "unit"), MASKED)
@@ -324,7 +600,8 @@ def test_more_padding_changes_nothing(name: str, kind: str, unit: str) -> None:
     wide = torch.nn.functional.pad(MASK, (0, 3))
     amounts = (0, 3, 0, 3) if source.dim() == 4 else (0, 0, 0, 3)
     padded = [torch.nn.functional.pad(x, amounts, value=9.0) for x in (source, target)]
-    torch.testing.assert_close(loss(name, *padded, unit, wide), loss(name, source, target, unit, MASK))
+    found = loss(name, *padded, unit, wide, **told(name, kind))
+    torch.testing.assert_close(found, loss(name, source, target, unit, MASK, **told(name, kind)))
 
 
 def test_entropy_of_attention_with_more_padding() -> None:
@@ -339,11 +616,11 @@ def test_entropy_of_attention_with_more_padding() -> None:
 def test_a_batch_is_the_sum_of_its_examples(name: str, kind: str, unit: str) -> None:
     """Sums and counts of parts add up to those of the whole: accumulation and ranks change no number."""
     source, target = pair(kind)
-    function, needs_layout = OPERATIONS[name].function, OPERATIONS[name].needs_layout
+    function, needs_layout = OPERATIONS[name].maths(kind, kind), OPERATIONS[name].needs_layout
     total, count = 0.0, 0
     for b in range(3):
         layout = Padded(MASK[b : b + 1])
         extra = {"layout": layout} if needs_layout else {}
         total += float(layout.sum(function(source[b : b + 1], target[b : b + 1], **extra), unit))
         count += int(layout.count(unit))
-    assert close(loss(name, source, target, unit, MASK), total / count)
+    assert close(loss(name, source, target, unit, MASK, **told(name, kind)), total / count)

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import brewgraph as bg
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
+from brewgraph.project.materials import Pantry
 from brewgraph.training.reporter import Reporter
 from tests.project.small import LABELS, classifier, metrics, project, rows, save, tokenizer, write_data, write_rows
 
@@ -415,8 +416,8 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     edit(spec, (", max_length=32", ""))
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
-    material = workshop.material(distiller)
-    batch = material.collator(list(material.train.select(range(8))))
+    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels", "index"}
     assert batch["input_ids"].shape == (8, 8)
     save(tmp_path / "tiny", width=16, layers=1, vocab_size=60)
@@ -424,8 +425,8 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     spec.write_text("\n".join(kept) + "\n")
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
-    material = workshop.material(distiller)
-    batch = material.collator(list(material.train.select(range(8))))
+    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"bert", "tiny", "labels", "index"}
     assert batch["bert"]["input_ids"].shape != batch["tiny"]["input_ids"].shape
     assert distiller(batch).loss.isfinite()

@@ -17,6 +17,7 @@ import torch
 from brewgraph.diagnostics import RunError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
+from brewgraph.project.materials import Pantry
 from brewgraph.recipe.settings import Train
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import make_accelerator, train
@@ -40,7 +41,7 @@ def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[st
     folder = RunFolder(out)
     folder.prepare()
     train(
-        [work(distiller, workshop.material(distiller), checked.recipe.train)],
+        [work(distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train)],
         "tiny",
         folder,
         Reporter(),
@@ -171,7 +172,7 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    stage = work(distiller, workshop.material(distiller), checked.recipe.train)
+    stage = work(distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train)
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
     assert said == ["resumed at step 3"]
     assert metrics(folder.path) == whole[1]
@@ -230,7 +231,7 @@ def test_a_loss_that_is_no_number_is_named(value: float, accumulate: int, tmp_pa
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    material = workshop.material(distiller)
+    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     folder = RunFolder(tmp_path / "out")
     folder.prepare()
     seen: list[int] = []
@@ -259,7 +260,7 @@ def test_two_precisions_in_one_process(tmp_path: Path) -> None:
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    material = workshop.material(distiller)
+    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     forward = type(distiller).forward
     settings = checked.recipe.train
     stage = work(distiller, material, settings.model_copy(update={"precision": "bf16"}))
@@ -277,6 +278,17 @@ def test_launch_settings_do_not_divide_the_loss(tmp_path: Path, monkeypatch: pyt
     expected = training(spec, tmp_path / "one")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     assert_close(training(spec, tmp_path / "other"), expected)
+
+
+def test_the_best_of_a_specs_students_is_kept(tmp_path: Path) -> None:
+    """By a metric of the real evaluation: what is on the disk is what remains, and scores what the log says."""
+    train = 'steps = 6; eval_steps = 2 steps; metric_for_best_model = "accuracy"; normalise = micro'
+    weights, lines = training(project(tmp_path, train=train), tmp_path / "out")
+    scores = {line["step"]: line["dev"]["accuracy"] for line in lines if "dev" in line}
+    kept = torch.load(RunFolder(tmp_path / "out").best / "state.pt", weights_only=True)
+    assert list(scores) == [2, 4, 6]
+    assert kept["step"] == max(scores, key=lambda step: (scores[step], -step))
+    assert all(torch.equal(value, kept["module"][name]) for name, value in weights.items())
 
 
 def test_a_student_without_classes_is_not_scored(tmp_path: Path) -> None:

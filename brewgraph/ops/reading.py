@@ -1,0 +1,209 @@
+"""What a Python module declares, read off its text: nothing is imported, nothing runs. `load_declared` does import it.
+
+A check has to know the kinds, units and options of a module's operations, and may not execute the module. So whatever
+a declaration says has to stand there as literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from brewgraph.diagnostics import SourceFault
+from brewgraph.ops.importing import import_allowed
+from brewgraph.ops.registry import (
+    OPERATIONS,
+    TRANSFORMS,
+    Operation,
+    Signature,
+    Transform,
+    describe_operation,
+    describe_transform,
+)
+
+DECORATORS = ("operation", "transform")
+_FREE = ("layout", "kinds")
+"""Arguments that the program gives; their defaults are nobody's business."""
+
+
+# ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_source(module: str, folder: Path) -> Path | None:
+    """The file of a module by its dotted name, among what is installed and then in a folder; None where there is none.
+
+    Of a package its `__init__.py`. Nothing is imported: the top is looked up, the rest are folders and files below it.
+    """
+    top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
+    importlib.invalidate_caches()
+    found = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
+    if found is None:
+        return None
+    file = Path(found.origin) if found.has_location and found.origin else None
+    places = [Path(place) for place in found.submodule_search_locations or ()]
+    for part in rest:
+        file, places = _below(places, part)
+    return file if file is not None and file.suffix == ".py" and file.is_file() else None
+
+
+def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
+    """The file of a module in a package that lies in some folders, and the folders in which its own modules lie."""
+    for place in places:
+        package, single = place / name / "__init__.py", place / f"{name}.py"
+        if package.is_file():
+            return package, [package.parent]
+        if single.is_file():
+            return single, []
+    return None, [place / name for place in places if (place / name).is_dir()]
+
+
+# ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def declared(text: str, module: str) -> dict[str, Operation | Transform]:
+    """What the text of a module declares with `@operation(…)` and `@transform(…)`, under all its names.
+
+    The decorators may be spelled in any way that an import allows (`@bg.operation(…)`). `function`, and the `shape` of
+    a transform, are None until the module is really imported. A `SourceFault` where a keyword is no literal.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        raise SourceFault(
+            "B330", f"`{module}` is no Python: {error}", help="it has to be a module that Python can import"
+        ) from error
+    known = _local_names(tree)
+    found: dict[str, Operation | Transform] = {}
+    for function in _functions(tree.body):
+        for call in function.decorator_list:
+            kind = _decorator(call, known)
+            if kind is None:
+                continue
+            if not isinstance(call, ast.Call):
+                raise _fault(
+                    module, function, "the decorator has no keywords", f'write `@{kind}(takes={{…}}, source="…")`'
+                )
+            declaration = _declaration(module, function, call, kind)
+            names = declaration.also if isinstance(declaration, Operation) else ()
+            found |= dict.fromkeys((declaration.name, *names), declaration)
+    return found
+
+
+def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | Transform]:
+    """Import a module and give what it has declared, under its plain names.
+
+    A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
+    imported.
+    """
+    import_allowed(module, folder, allow=allow)
+    registries: tuple[Mapping[str, Operation | Transform], ...] = (OPERATIONS, TRANSFORMS)
+    own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
+    also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
+    return own | also
+
+
+def _declaration(
+    module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, kind: str
+) -> Operation | Transform:
+    if call.args or any(keyword.arg is None for keyword in call.keywords):
+        raise _fault(module, function, "its arguments are not all keywords", "write each as `name=…`")
+    said: dict[str, Any] = {}
+    for keyword in call.keywords:
+        if not (kind == "transform" and keyword.arg == "shape"):
+            said[keyword.arg or ""] = _literal(module, function, keyword.value, f"`{keyword.arg}`")
+    missing = [f"`{name}`" for name in ("takes", "source") if name not in said]
+    if missing:
+        raise _fault(module, function, f"{' and '.join(missing)} is missing", 'write `takes={…}, source="…"`')
+    takes, source, same, also = said.pop("takes"), said.pop("source"), said.pop("same", ()), said.pop("also", ())
+    texts = isinstance(takes, dict) and all(isinstance(x, str) for pair in takes.items() for x in pair)
+    words = all(
+        isinstance(x, tuple | list) and all(isinstance(y, str) for y in x) for x in (same, also, *said.values())
+    )
+    if not (texts and words and isinstance(source, str) and all(len(x) == 2 for x in said.values())):
+        help = '`takes` maps strings to strings, `source` is a string, an option is ("kind", "words")'
+        raise _fault(module, function, "a keyword is not of its type", help)
+    arguments = function.args
+    defaults = {
+        argument.arg: inspect.Parameter.empty
+        if default is None or argument.arg in _FREE
+        else _literal(module, function, default, f"the default of `{argument.arg}`")
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    }
+    signature = Signature(function.name.rstrip("_"), module, ast.get_docstring(function) or "", defaults)
+    if kind == "operation":
+        return describe_operation(signature, None, takes, tuple(same), source, tuple(also), said)
+    return describe_transform(signature, None, takes, None, source, said)
+
+
+def _literal(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, value: ast.expr, what: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        help = f"write it out: `{ast.unparse(value)}` is known only when the module runs, and a check runs nothing"
+        raise _fault(module, function, f"{what} is no literal", help) from error
+
+
+def _fault(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, message: str, help: str) -> SourceFault:
+    where = f"`{function.name}` in line {function.lineno} of `{module}`"
+    return SourceFault("B330", f"the declaration of {where} cannot be read: {message}", help=help)
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions that importing a module defines, those behind `if` and `try` too."""
+    for statement in _statements(body):
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for part in ("body", "orelse", "finalbody"):
+            yield from _statements(getattr(statement, part, []))
+        for handler in getattr(statement, "handlers", []):
+            yield from _statements(handler.body)
+
+
+def _local_names(tree: ast.Module) -> dict[str, str]:
+    """What the names of a module stand for, where imports and plain assignments say so: `bg` for `brewgraph`."""
+    names: dict[str, str] = {}
+    for statement in _statements(tree.body):
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                first = alias.name.partition(".")[0]
+                names[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(statement, ast.ImportFrom) and not statement.level:
+            for alias in statement.names:
+                taken = DECORATORS if alias.name == "*" else (alias.name,)
+                names |= {alias.asname or name: f"{statement.module}.{name}" for name in taken}
+        elif isinstance(statement, ast.Assign) and (meant := _dotted(statement.value, names)):
+            names |= {x.id: meant for x in statement.targets if isinstance(x, ast.Name)}
+    return names
+
+
+def _dotted(value: ast.expr, names: Mapping[str, str]) -> str:
+    """`brewgraph.operation` for `bg.operation`; empty for what is no dotted name of an import."""
+    if isinstance(value, ast.Attribute):
+        inner = _dotted(value.value, names)
+        return f"{inner}.{value.attr}" if inner else ""
+    return names.get(value.id, "") if isinstance(value, ast.Name) else ""
+
+
+def _decorator(decorator: ast.expr, names: Mapping[str, str]) -> str | None:
+    """`operation` or `transform` where a decorator is this package's, else None."""
+    whole = _dotted(decorator.func if isinstance(decorator, ast.Call) else decorator, names)
+    package, _, name = whole.rpartition(".")
+    return name if name in DECORATORS and package.partition(".")[0] == "brewgraph" else None

@@ -1,0 +1,107 @@
+"""Batches of one data set and of several, from rows and ready-made, for one rank and for two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import pytest
+import torch
+
+from brewgraph.diagnostics import RunError
+from brewgraph.training.feeds import Rows, micro_batches, order_seed, place
+from tests.training.toy import collate, table
+
+
+class Ready:
+    """Five batches of three rows made beforehand, in their order in every epoch."""
+
+    rows = 15
+
+    def __len__(self) -> int:
+        return 5
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        for i in range(start, 5):
+            yield {"index": torch.arange(3 * i, 3 * i + 3), "own": {"x": torch.ones(3, 2) * i}, "epoch": epoch}
+
+
+def indices(feed: Any, epoch: int, start: int = 0) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in feed.batches(epoch, start)]
+
+
+def test_an_epoch_holds_every_row_once_and_can_begin_anywhere() -> None:
+    """Another epoch has another order; a later start leaves the first batches out."""
+    feed = place(Rows(table(10), collate, 4), seed=7, rank=0, world=1)
+    assert (len(feed), feed.rows) == (3, 10)
+    whole = indices(feed, 0)
+    assert sorted(chain(*whole)) == list(range(10))
+    assert indices(feed, 0, start=1) == whole[1:]
+    assert indices(feed, 1) != whole
+
+
+def test_no_stage_task_or_data_set_replays_the_order_of_another() -> None:
+    """Nor does an epoch; the first stage's first data set has the order of a spec without stages."""
+    places = [(stage, task, data) for stage in range(3) for task in range(2) for data in range(2)]
+    rows = Rows(table(40), collate, 40)
+    orders = [
+        tuple(indices(place(rows, order_seed(0, *where), 0, 1), epoch)[0]) for where in places for epoch in range(3)
+    ]
+    assert len(set(orders)) == len(orders) == 36
+
+
+def test_ranks_share_batches() -> None:
+    """Both kinds of feed: the ranks' pieces, put together, are the batch."""
+    for feed in (Rows(table(10), collate, 4), Ready()):
+        whole = indices(place(feed, 3, 0, 1), 0)
+        parts = [place(feed, 3, rank, 2) for rank in range(2)]
+        assert [len(part) for part in parts] == [len(whole)] * 2
+        assert [a + b for a, b in zip(*(indices(part, 0) for part in parts), strict=True)] == whole
+    second = next(iter(place(Ready(), 3, 1, 2).batches(2)))
+    assert second["own"]["x"].shape == (1, 2)
+    assert second["epoch"] == 2
+    with pytest.raises(RunError, match="a batch of 3 rows cannot be shared by 4 processes"):
+        next(iter(place(Ready(), 3, 0, 4).batches(0)))
+
+
+def test_steps_take_micro_batches_and_go_on_where_they_were() -> None:
+    """Five batches in steps of two: an epoch's last step has one. Any number of steps can be left out."""
+    steps = [[b["index"][0].item() // 3 for b in parts] for parts in islice(micro_batches({"d": Ready()}, 2, 0), 7)]
+    assert steps == [[0, 1], [2, 3], [4], [0, 1], [2, 3], [4], [0, 1]]
+    for done in range(6):
+        found = islice(micro_batches({"d": Ready()}, 2, done), 7 - done)
+        assert [[b["index"][0].item() // 3 for b in parts] for parts in found] == steps[done:]
+
+
+def test_several_data_sets_give_one_batch_by_name() -> None:
+    """The first makes the epochs; the other goes on through its own, also where the first begins again."""
+    feeds = {"few": place(Rows(table(4), collate, 2), 1, 0, 1), "many": Ready()}
+
+    def numbers(done: int, steps: int) -> list[list[tuple[int, int]]]:
+        return [
+            [(len(b["few"]["index"]), b["many"]["index"][0].item() // 3 + 5 * b["many"]["epoch"]) for b in parts]
+            for parts in islice(micro_batches(feeds, 1, done), steps)
+        ]
+
+    whole = numbers(0, 12)
+    assert whole == [[(2, n)] for n in range(12)]
+    assert numbers(7, 5) == whole[7:]
+
+
+def test_a_collator_is_told_the_epoch_before_each_batch() -> None:
+    """Two feeds with one collator, in different epochs, do not mislead each other."""
+
+    class Telling:
+        epoch = -1
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __call__(self, rows: Any) -> int:
+            return self.epoch
+
+    collator = Telling()
+    feeds = [Rows(table(6), collator, 2, seed=seed) for seed in range(2)]
+    pairs = zip(feeds[0].batches(4), feeds[1].batches(9), strict=True)
+    assert list(pairs) == [(4, 9)] * 3

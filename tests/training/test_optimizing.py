@@ -1,0 +1,67 @@
+"""Optimizers against their formulas, and layers that learn at rates of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from brewgraph.recipe.settings import Adamw, Train
+from brewgraph.training.optimizing import BertAdamw, build_optimizer, layer_depths
+from tests.project.small import classifier
+
+
+def test_berts_adam_by_hand() -> None:
+    """Three steps of the formula of BERT's own optimizer, on one number, to 1e-7."""
+    p = nn.Parameter(torch.tensor([2.0]))
+    optimizer = BertAdamw([p], lr=0.1, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.01)
+    x, m, v = 2.0, 0.0, 0.0
+    for gradient in (1.0, -0.5, 3.0):
+        p.grad = torch.tensor([gradient])
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        x -= 0.1 * (m / (v**0.5 + 1e-6) + 0.01 * x)
+        assert float(p.detach()) == pytest.approx(x, abs=1e-6)
+
+
+def test_its_state_comes_back() -> None:
+    """Saved and loaded between two steps, as a checkpoint does."""
+    ends = []
+    for reload in (False, True):
+        p = nn.Parameter(torch.tensor([2.0, -1.0]))
+        optimizer = BertAdamw([p], lr=0.1, betas=(0.9, 0.999), eps=1e-6)
+        for gradient in (1.0, 2.0):
+            p.grad = torch.tensor([gradient, -gradient])
+            optimizer.step()
+            if reload:
+                state = optimizer.state_dict()
+                optimizer = BertAdamw([p], lr=0.1, betas=(0.9, 0.999), eps=1e-6)
+                optimizer.load_state_dict(state)
+        ends.append(p.detach())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "gpt2"])
+def test_rates_shrink_towards_the_embeddings(kind: str) -> None:
+    """Two layers: the head learns at the whole rate, the second layer at half of it, the first at a quarter, the
+    embeddings at an eighth; projections at the whole, or at their own."""
+    module = nn.ModuleDict(
+        {"student": classifier(kind), "projections": nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})}
+    )
+    settings = Train(optimizer=Adamw(lr=0.8, layerwise_decay=0.5))
+    optimizer = build_optimizer(module, settings, {"projections.b.": {"lr": 0.3}})
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found: dict[str, set[float]] = {"embedding": set(), "0": set(), "1": set(), "head": set()}
+    for name, parameter in module["student"].named_parameters():
+        parts = name.split(".")
+        layer = next((part for part in parts if part in ("0", "1")), None)
+        embedding = any("embed" in part or part in ("wte", "wpe") for part in parts)
+        found[layer or ("embedding" if embedding else "head")].add(rates[id(parameter)])
+    assert found == {"embedding": {0.1}, "0": {0.2}, "1": {0.4}, "head": {0.8}}
+    assert {rates[id(p)] for p in module["projections"]["a"].parameters()} == {0.8}
+    assert {rates[id(p)] for p in module["projections"]["b"].parameters()} == {0.3}
+
+
+def test_a_model_without_layers_has_one_rate() -> None:
+    """Nothing to tell apart."""
+    assert set(layer_depths(nn.Sequential(nn.Linear(2, 2))).values()) == {1}
