@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +59,119 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
                 "write the labels of all splits in the same way",
             )  # fmt: skip
         if value not in numbers if classes.named else value >= len(numbers):
-            names = classes.names[:_SHOWN]
-            more = f" and {len(classes.names) - _SHOWN} more" if len(classes.names) > _SHOWN else ""
-            guess = suggest(value, classes.names) if classes.named else ""
-            raise _fault(
-                split,
-                row,
-                f"{value!r}, which no training row has",
-                f"{guess} the classes are {listing(names)}{more}".strip(),
-            )
+            raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
     return [numbers[value] for value in values] if classes.named else [int(value) for value in values]
+
+
+def unknown_class(what: str, value: Any, classes: Sequence[str], field: str = "label") -> SourceFault:
+    """The fault of a label that no training row has; `what` says where it stands."""
+    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
+    guess = suggest(value, classes) if isinstance(value, str) else ""
+    help = f"{guess} the classes are {listing(classes[:_SHOWN])}{more}".strip()
+    return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
+
+
+# ── several classes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_several(train: Split, columns: Sequence[str]) -> Classes:
+    """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
+
+    Raises `SourceFault` B403.
+    """
+    if len(columns) > 1:
+        return Classes(tuple(columns), named=True)
+    values = [value for row in _lists(train, columns[0]) for value in row]
+    if not values:
+        raise _fault(train, 1, "an empty list, as are all others", "some training row has a class")
+    if isinstance(values[0], str):
+        return Classes(tuple(sorted(set(values))), named=True)
+    feature = getattr(train.rows.features[columns[0]], "feature", None)
+    if isinstance(feature, datasets.ClassLabel):
+        return Classes(tuple(feature.names), named=False)
+    if max(values) >= _MOST:
+        raise _fault(train, 1, f"a list, and some list has {max(values)}", "is this a column of identifiers?")
+    return Classes(tuple(str(number) for number in range(max(values) + 1)), named=False)
+
+
+def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
+    """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
+    if len(columns) > 1:
+        return [list(row) for row in zip(*(_marks(split, column) for column in columns), strict=True)]
+    numbers: dict[Any, int] = {name if classes.named else n: n for n, name in enumerate(classes.names)}
+    found = []
+    for row, values in enumerate(_lists(split, columns[0]), 1):
+        marks = [0.0] * len(classes.names)
+        for value in values:
+            if value not in numbers:
+                raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
+            marks[numbers[value]] = 1.0
+        found.append(marks)
+    return found
+
+
+def _lists(split: Split, column: str) -> Iterator[list[Any]]:
+    """The lists of a column, each of texts or of whole numbers from 0 on."""
+    kinds: set[type] = set()
+    for row, value in enumerate(split.rows[column][:], 1):
+        if not isinstance(value, list):
+            raise _fault(
+                split, row, "missing" if value is None else f"{value!r}, and no list",
+                "write a list of classes in json or jsonl, or name a column of 0 and 1 for each class: "
+                "`label=[first, second]`",
+            )  # fmt: skip
+        kinds |= {type(x) for x in value}
+        sound = all(isinstance(x, str) or (isinstance(x, int) and not isinstance(x, bool) and x >= 0) for x in value)
+        if not sound or len(kinds) > 1:
+            raise _fault(split, row, f"{value!r}", "a list holds names of classes, or whole numbers from 0 on")
+        yield value
+
+
+def _marks(split: Split, column: str) -> list[float]:
+    """A column of 0 and 1."""
+    values = split.rows[column][:]
+    for row, value in enumerate(values, 1):
+        if value not in (0, 1, "0", "1"):
+            said = "missing" if value is None or value == "" else repr(value)
+            raise SourceFault(
+                "B403",
+                f"`{column}` in row {row} of {split.place} is {said}",
+                help="a column of one class of several holds 0 or 1",
+                field="label",
+            )
+    return [float(value) for value in values]
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_numbers(split: Split, column: str) -> list[float]:
+    """The labels of a regression. Raises `SourceFault` B403 for what is no finite number."""
+    return read_numbers(split, column, "B403", "label", f"the label in row {{row}} of {split.place}")
+
+
+def read_numbers(split: Split, column: str, code: str, field: str | None, what: str) -> list[float]:
+    """A column of finite numbers; numbers written as text count where the format has no types.
+
+    `what` says whose value is at fault, with the place of its `{row}`.
+    """
+    found = []
+    for row, value in enumerate(split.rows[column][:], 1):
+        try:
+            if value is None or value == "" or (isinstance(value, str) and split.typed):
+                raise ValueError
+            number = float(value)
+            if not math.isfinite(number):
+                raise ValueError
+        except (TypeError, ValueError):
+            said = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
+            help = "write a number, or leave the row out"
+            raise SourceFault(code, f"{what.format(row=row)} is {said}", help=help, field=field) from None
+        found.append(number)
+    return found
+
+
+# ── one class ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _values(split: Split, column: str, *, named: bool = False) -> list[Any]:

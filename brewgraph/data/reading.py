@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,10 +61,41 @@ def read_file(name: str, folder: Path, field: str) -> Split:
     Read once for all who ask, while the file stays as it is: a check, and a run that trains its teachers, ask many
     times. Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
     """
+    path = find_file(name, folder, field)
+    return _read_file(name, path, field, stamp([path]))
+
+
+def find_file(name: str, folder: Path, field: str) -> Path:
+    """The path of a file that is there; `name` is relative to `folder`. Raises `SourceFault` B401."""
     path = (folder / Path(name).expanduser()).resolve()
     if not path.is_file():
-        raise _missing_file(name, path, field)
-    return _read_file(name, path, field, _stamp([path]))
+        raise SourceFault("B401", f"there is no file `{name}`", help=_nearby(path), field=field)
+    return path
+
+
+def read_text(name: str, path: Path, field: str) -> str:
+    """All of a text file in UTF-8, plain or, where its name ends in `.gz`, gzipped. Line ends are `\\n` alone.
+
+    Raises `SourceFault` B404 for a file that is empty, no text, or cut short.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SourceFault(
+            "B404", f"line {line} of `{name}` is no text in UTF-8", help="save the file as UTF-8", field=field
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceFault(
+            "B404",
+            f"`{name}` cannot be unpacked: {_cause(error)}",
+            help="look at the file: one that was cut short, or no gzip file after all?",
+            field=field,
+        ) from error
+    if not text.strip():
+        raise no_rows(f"`{name}`", field)
+    return text.replace("\r\n", "\n")
 
 
 @lru_cache(maxsize=_KEPT)
@@ -122,7 +154,7 @@ def read_hub(
     if not _local(name, folder):
         return _read_hub(name, subset, revision, wanted, folder, optional)
     files = sorted(path for path in (folder / Path(name).expanduser()).rglob("*") if path.is_file())
-    return dict(_read_folder(name, subset, revision, wanted, folder.resolve(), optional, _stamp(files)))
+    return dict(_read_folder(name, subset, revision, wanted, folder.resolve(), optional, stamp(files)))
 
 
 @lru_cache(maxsize=_KEPT)
@@ -138,7 +170,7 @@ def _read_folder(
     return _read_hub(name, subset, revision, splits, folder, optional)
 
 
-def _stamp(files: Iterable[Path]) -> object:
+def stamp(files: Iterable[Path]) -> object:
     """What changes when one of the files does: what was read before is not taken for what stands there now."""
     stats = ((str(file), file.stat()) for file in files)
     return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)
@@ -254,10 +286,6 @@ def _unreachable(name: str, subset: str | None, error: Exception) -> SourceFault
         'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
         field="name",
     )
-
-
-def _missing_file(name: str, path: Path, field: str) -> SourceFault:
-    return SourceFault("B401", f"there is no file `{name}`", help=_nearby(path), field=field)
 
 
 def _nearby(path: Path) -> str:

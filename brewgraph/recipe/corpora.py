@@ -142,7 +142,7 @@ class Conll(Data):
     dev: str | None = Field(default=None, description="file to evaluate on")
     test: str | None = Field(default=None, description="file kept for the end")
     words: int = Field(default=0, description="column of the words, from 0; -1 is the last")
-    tags: int = Field(default=-1, description="column of the tags, from 0; -1 is the last")
+    tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
     separator: Literal["whitespace", "tab", "space"] = Field(
         default="whitespace", description="what stands between two columns: whitespace (any), tab or space"
     )
@@ -155,7 +155,7 @@ class Conll(Data):
 
     @property
     def label_type(self) -> str:
-        return "tags"
+        return "tags" if self.tags is not None else ""
 
 
 class Squad(Data):

@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pandas
 import pytest
 
-from brewgraph.data import examples as module
+from brewgraph.data import tables as module
 from brewgraph.data.examples import DataFacts, facts, open_examples
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Builtin, Files, Glue, Hub
@@ -502,7 +502,7 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
 
 def test_builtin_facts_read_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The classes of built-in text are a fixed list."""
-    monkeypatch.setattr(module, "builtin", None)
+    monkeypatch.setattr("brewgraph.data.examples.builtin", None)
     found = facts(Builtin(name="python-docs"), tmp_path)
     assert len(found.classes) == 28
     assert (found.columns, found.rows) == (("text", "label"), {})

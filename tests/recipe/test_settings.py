@@ -209,7 +209,7 @@ def test_faulty_model_sources(source: str, code: str, place: tuple[int, int], me
         ('files(train="a", text=none)', "B122", 32, "`text` names one or two columns", "text=column"),
         ('files(train="a", text=[])', "B122", 32, "`text`: another number of members is wanted", "one or two"),
         ('files(train="a", text=[a, b, c])', "B122", 32, "`text`: another number of members is wanted", "one or two"),
-        ('files(train="a", label=[a, b])', "B122", 33, "`label` names one column, or is none", "write `label=column`"),
+        ('files(train="a", label=[a, b])', "B122", 10, "several label columns need problem_type=multi_label", ""),
         ('glue("mnlii")', "B122", 15, "`task` cannot be `mnlii`", "did you mean `mnli`?"),
         ('builtin("python")', "B122", 18, "`name` cannot be `python`", "did you mean `python-docs`?"),
         ('file(train="a")', "B101", 10, "there is no data source `file`", "did you mean `files`?"),

@@ -1,0 +1,204 @@
+"""Sentences with a tag for each word, from files of columns; tags of entities are brought to IOB2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import datasets
+
+from brewgraph.data.labels import unknown_class
+from brewgraph.data.reading import find_file, no_rows, read_text, stamp
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.sources import Conll
+
+_ENTITY = re.compile(r"[BIES]-.+")
+_PREFIXES = "BIES"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The words of a sentence, their tags (none where none are asked for), and the lines that they stand in, from 1."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Every split, its tags in IOB2 where they mark entities; `notes` say what was changed."""
+
+    splits: dict[str, tuple[Sentence, ...]]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_conll(source: Conll, folder: Path) -> Sentences:
+    """All sentences that a source names. Raises `SourceFault`: B401 no such file, B404 lines, B403 tags."""
+    named = {"train": source.train, "dev": source.dev, "test": source.test}
+    names = {field: name for field, name in named.items() if name is not None}
+    splits = {}
+    for field, name in names.items():
+        path = find_file(name, folder, field)
+        columns = (source.words, source.tags)
+        splits[field] = _read(name, path, field, columns, source.separator, stamp([path]))
+    if source.tags is None:
+        return Sentences(splits, ())
+    notes: tuple[str, ...] = ()
+    if any(_ENTITY.fullmatch(tag) for sentence in splits["train"] for tag in sentence.tags):
+        splits, notes = _to_iob2(splits, names)
+    classes = _classes(sentence.tags for sentence in splits["train"])
+    known = set(classes)
+    for field, sentences in splits.items():
+        for sentence in sentences:
+            for tag, line in zip(sentence.tags, sentence.lines, strict=True):
+                if tag not in known:
+                    raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
+    return Sentences(splits, classes, notes)
+
+
+def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:
+    """Columns `words` (texts) and, where there are classes, `tags` (their numbers, one for each word)."""
+    features = {"words": datasets.List(datasets.Value("string"))}
+    columns: dict[str, list] = {"words": [list(sentence.words) for sentence in sentences]}
+    if classes:
+        numbers = {name: number for number, name in enumerate(classes)}
+        features["tags"] = datasets.List(datasets.Value("int64"))
+        columns["tags"] = [[numbers[tag] for tag in sentence.tags] for sentence in sentences]
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+# ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=16)
+def _read(
+    name: str, path: Path, field: str, columns: tuple[int, int | None], separator: str, _stamp: object
+) -> tuple[Sentence, ...]:
+    """The sentences of one file, read once while the file stays as it is."""
+    found = tuple(_sentences(read_text(name, path, field), name, field, columns, separator))
+    if not found:
+        raise no_rows(f"`{name}`", field)
+    return found
+
+
+def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None], separator: str) -> Iterator[Sentence]:
+    words: list[str] = []
+    tags: list[str] = []
+    lines: list[int] = []
+    first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
+    for number, line in enumerate((*text.split("\n"), ""), 1):
+        if not line.strip():
+            if words:
+                yield Sentence(tuple(words), tuple(tags), tuple(lines))
+            words, tags, lines = [], [], []
+            continue
+        # a word that is a number sign has a tag behind it: only before a sentence is such a line taken for a comment
+        if line.startswith("-DOCSTART-") or (line.startswith("# ") and not words and "\t" not in line):
+            continue
+        parts = _split(line, separator)
+        first = first or (number, len(parts))
+        if len(parts) != first[1]:
+            raise _bad_line(
+                name, field, number, f"{_count(len(parts))} where line {first[0]} has {first[1]}",
+                "every line has as many columns; `separator=tab` where words hold blanks",
+            )  # fmt: skip
+        cells = []
+        for argument, column in zip(("words", "tags"), columns, strict=True):
+            if column is None:
+                continue
+            if not -len(parts) <= column < len(parts):
+                help = f"name another with `{argument}=`, counted from 0"
+                raise _bad_line(name, argument, number, f"{_count(len(parts))}, and none with number {column}", help)
+            cells.append(parts[column])
+        if columns[1] is not None and columns[0] % len(parts) == columns[1] % len(parts):
+            help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
+            raise _bad_line(name, field, number, f"{_count(len(parts))}, so that words and tags are the same", help)
+        if not all(cells):
+            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or leave the line out")
+        words.append(cells[0])
+        tags += cells[1:]
+        lines.append(number)
+
+
+def _split(line: str, separator: str) -> list[str]:
+    if separator == "tab":
+        return [part.strip(" ") for part in line.split("\t")]
+    if separator == "space":
+        return line.split(" ")
+    return re.split(r"[ \t]+", line.strip(" \t"))  # words may hold other blanks, as those of fixed width
+
+
+def _count(columns: int) -> str:
+    return f"{columns} column" + ("" if columns == 1 else "s")
+
+
+def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceFault:
+    return SourceFault("B404", f"line {line} of `{name}` has {what}", help=help, field=field)
+
+
+# ── tags ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _classes(tags: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """`O`, then for each type in alphabetical order all its prefixes; tags that mark no entities by the alphabet."""
+    found = {tag for row in tags for tag in row}
+    entities = [tag for tag in found if _ENTITY.fullmatch(tag)]
+    if not entities:
+        return tuple(sorted(found))
+    # all prefixes of a type, whichever occur: what is rare may be in dev alone
+    prefixes = _PREFIXES if any(tag[0] in "ES" for tag in entities) else "BI"
+    return ("O", *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in entities}) for prefix in prefixes))
+
+
+def _to_iob2(
+    splits: dict[str, tuple[Sentence, ...]], names: dict[str, str]
+) -> tuple[dict[str, tuple[Sentence, ...]], tuple[str, ...]]:
+    """The same sentences with `B-` where an entity begins.
+
+    In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right behind another of its type.
+    Raises B403 for what is neither of the two.
+    """
+    loose: tuple[str, str, int] | None = None  # the first I- that goes on with nothing
+    free = False  # whether a B- stands where IOB1 has none
+    for field, sentences in splits.items():
+        for sentence in sentences:
+            before = "O"
+            for tag, line in zip(sentence.tags, sentence.lines, strict=True):
+                if tag != "O" and not _ENTITY.fullmatch(tag):
+                    raise SourceFault(
+                        "B403",
+                        f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities",
+                        help="write `O`, or `B-` and `I-` before the entity's type",
+                        field=field,
+                    )
+                goes_on = before != "O" and before[0] in "BI" and before[2:] == tag[2:]
+                if tag[0] in "IE" and not goes_on and loose is None:
+                    loose = (field, tag, line)
+                free = free or tag[0] in "ES" or (tag[0] == "B" and not goes_on)
+                before = tag
+    if loose is None:
+        return splits, ()
+    field, tag, line = loose
+    if free:
+        raise SourceFault(
+            "B403",
+            f"the tag in line {line} of `{names[field]}` is `{tag}`, and no entity of this type goes on there",
+            help=f"an entity begins with `B-{tag[2:]}`; tags are IOB2 throughout, or IOB1 throughout",
+            field=field,
+        )
+    note = f"tags are IOB1 (line {line} of `{names[field]}` begins an entity with `{tag}`), and were read as IOB2"
+    return {field: tuple(map(_converted, sentences)) for field, sentences in splits.items()}, (note,)
+
+
+def _converted(sentence: Sentence) -> Sentence:
+    tags, before = [], "O"
+    for tag in sentence.tags:
+        goes_on = before != "O" and before[2:] == tag[2:]
+        tags.append(f"B-{tag[2:]}" if tag[0] == "I" and not goes_on else tag)
+        before = tag
+    return Sentence(sentence.words, tuple(tags), sentence.lines)

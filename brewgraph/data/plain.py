@@ -1,0 +1,28 @@
+"""Plain text for language models."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import datasets
+
+from brewgraph.data.reading import find_file, read_text, stamp
+from brewgraph.recipe.sources import Text
+
+
+def read_plain(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
+    """Every split as its lines (`text_0`), empty ones left out. Raises `SourceFault` B401 and B404."""
+    named = {"train": source.train, "dev": source.dev, "test": source.test}
+    found = {}
+    for field, name in named.items():
+        if name is not None:
+            path = find_file(name, folder, field)
+            found[field] = _read(name, path, field, stamp([path]))
+    return found
+
+
+@lru_cache(maxsize=16)
+def _read(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset:
+    lines = [line for line in read_text(name, path, field).split("\n") if line.strip()]
+    return datasets.Dataset.from_dict({"text_0": lines})

@@ -1,0 +1,162 @@
+"""Questions and long contexts as windows: the labels are the positions of an answer's first and last token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import datasets
+
+from brewgraph.data.tokens import Encoding
+from brewgraph.data.words import Span, first_tokens, word_spans, words_of_tokens
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.sources import Squad
+
+_CHUNK = 200
+"""Questions that are tokenised together."""
+OUTSIDE = (-1, -1)
+"""The offsets of a token that is none of the context."""
+NOWHERE = (-100, -100)
+"""Start and end where a window does not hold the answer."""
+
+
+def encode_windows(
+    split: datasets.Dataset, encodings: Sequence[Encoding], source: Squad, words: bool
+) -> dict[str, list[Any]]:
+    """Columns of the windows of all questions, in their order, as `encode` names them.
+
+    The first encoding's tokenizer cuts the context; the others see the same stretches of characters, each as far as its
+    own length goes. Offsets count characters of the whole context. Raises `SourceFault` B407 where the windows would
+    not move on.
+    """
+    cut = _cut(encodings[0], split["text_0"][:], source.max_query_length)
+    _check_room(encodings[0], cut, source)
+    columns: dict[str, list[Any]] = {}
+
+    def add(name: str, value: Any) -> None:
+        columns.setdefault(name, []).append(value)
+
+    for begin in range(0, len(split), _CHUNK):
+        chunk = split[begin : begin + _CHUNK]
+        questions, contexts = cut[begin : begin + _CHUNK], chunk["text_1"]
+        windows = list(_windows(encodings[0], questions, contexts, source.stride))
+        stretches = [_stretch(window) for _, window in windows]
+        for row, _ in windows:
+            add("index", chunk["index"][row])
+        seen = [[window for _, window in windows]]
+        for encoding in encodings[1:]:
+            pieces = [contexts[row][a:b] for (row, _), (a, b) in zip(windows, stretches, strict=True)]
+            asked = [questions[row] for row, _ in windows]
+            made = encoding.tokenizer(
+                asked, pieces, truncation="only_second", max_length=encoding.max_length, return_offsets_mapping=True
+            )
+            seen.append([_window(made, i, shift=a) for i, (a, _) in enumerate(stretches)])
+        for encoding, views in zip(encodings, seen, strict=True):
+            for (row, _), (a, b), view in zip(windows, stretches, views, strict=True):
+                for name, values in view["inputs"].items():
+                    add(f"{encoding.key}/{name}", values)
+                offsets = [span if inside == 1 else OUTSIDE for span, inside in view["tokens"]]
+                start, end = _positions(encoding, view, _first_answer(chunk["answers"][row]))
+                add(f"{encoding.key}/offsets", offsets)
+                add(f"{encoding.key}/start", start)
+                add(f"{encoding.key}/end", end)
+                if words:
+                    add(f"{encoding.key}/words", _words(questions[row], contexts[row], (a, b), view["tokens"]))
+    return columns
+
+
+def _cut(encoding: Encoding, questions: Sequence[str], longest: int) -> list[str]:
+    """Questions as far as their first `longest` tokens go."""
+    made = encoding.tokenizer(
+        list(questions),
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return [
+        question if len(offsets) <= longest else question[: offsets[longest - 1][1]]
+        for question, offsets in zip(questions, made["offset_mapping"], strict=True)
+    ]
+
+
+def _check_room(encoding: Encoding, questions: Sequence[str], source: Squad) -> None:
+    """Raise B407 where beside the longest question no more of a context fits than two windows share."""
+    special = encoding.tokenizer.num_special_tokens_to_add(pair=True)
+    made = encoding.tokenizer(list(questions), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    longest = max(map(len, made["input_ids"]))
+    room = encoding.max_length - special - longest
+    if room <= source.stride:
+        least = special + longest + source.stride + 1
+        raise SourceFault(
+            "B407",
+            f"max_length = {encoding.max_length} leaves {max(0, room)} tokens of a text beside a question of "
+            f"{longest}, and windows share {source.stride}",
+            help=f"a `stride` or a `max_query_length` that is smaller, or at least {least} tokens",
+            field="stride" if "stride" in source.model_fields_set else "max_length",
+        )
+
+
+def _windows(
+    encoding: Encoding, questions: Sequence[str], contexts: Sequence[str], stride: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The row of each window within the chunk, and the window."""
+    made = encoding.tokenizer(
+        list(questions),
+        list(contexts),
+        truncation="only_second",
+        max_length=encoding.max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    rows = made.pop("overflow_to_sample_mapping")
+    for i, row in enumerate(rows):
+        yield row, _window(made, i)
+
+
+def _window(made: Any, i: int, shift: int = 0) -> dict[str, Any]:
+    """Its inputs, and the offsets and sequence (0, 1 or None for special tokens) of each token."""
+    inputs = {name: values[i] for name, values in made.items() if name != "offset_mapping"}
+    tokens = [
+        ((a + shift, b + shift) if sequence == 1 else (a, b), sequence)
+        for (a, b), sequence in zip(made["offset_mapping"][i], made.sequence_ids(i), strict=True)
+    ]
+    return {"inputs": inputs, "tokens": tokens}
+
+
+def _stretch(window: dict[str, Any]) -> Span:
+    """The characters of the context that a window holds."""
+    inside = [span for span, sequence in window["tokens"] if sequence == 1 and span[0] < span[1]]
+    return (inside[0][0], max(end for _, end in inside)) if inside else (0, 0)
+
+
+def _first_answer(answers: dict[str, list[Any]]) -> Span | None:
+    """The characters of the first answer, white space around it left out; None where there is none."""
+    if not answers["start"]:
+        return None
+    start, text = answers["start"][0], answers["text"][0]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+
+
+def _positions(encoding: Encoding, view: dict[str, Any], answer: Span | None) -> tuple[int, int]:
+    """First and last token of the answer; where there is none the first special token, or else the first token."""
+    if answer is None:
+        ids, first = view["inputs"]["input_ids"], encoding.tokenizer.cls_token_id
+        at = ids.index(first) if first in ids else 0
+        return at, at
+    inside = [(i, a, b) for i, ((a, b), sequence) in enumerate(view["tokens"]) if sequence == 1 and a < b]
+    held = [i for i, a, b in inside if b > answer[0] and a < answer[1]]
+    if not held or inside[0][1] > answer[0] or inside[-1][2] < answer[1]:
+        return NOWHERE
+    return held[0], held[-1]
+
+
+def _words(question: str, context: str, stretch: Span, tokens: Sequence[tuple[Span, int | None]]) -> list[int]:
+    """First tokens of the words of the question, then of those of the stretch."""
+    a, b = stretch
+    of_question = word_spans(question)
+    of_stretch = [(start + a, end + a) for start, end in word_spans(context[a:b])]
+    first = words_of_tokens(of_question, [span if sequence == 0 else (0, 0) for span, sequence in tokens])
+    second = words_of_tokens(of_stretch, [span if sequence == 1 else (0, 0) for span, sequence in tokens])
+    return [*first_tokens(first, len(of_question)), *first_tokens(second, len(of_stretch))]
