@@ -375,7 +375,7 @@ def test_trust_is_a_share_per_example_that_follows_the_losses(tmp_path: Path, da
     bg.run(recipe("three-teachers"), **params)
 
 
-TAGS = ("O", "B-CITY", "I-CITY", "B-TIME")
+TAGS = ("O", "B-CITY", "I-CITY", "B-TIME", "I-TIME")
 _TAG_OF = {"tale": "B-CITY", "times": "B-TIME", "season": "B-TIME"}
 
 
