@@ -24,14 +24,17 @@ from transformers import (
 )
 
 import brewgraph as bg
+from brewgraph.cli.plan import text as plan_text
+from brewgraph.graph.plan import make_plan
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
-from tests.project.small import rows, save, tokenizer, write_data, write_rows
+from tests.project.small import LABELS, rows, save, tokenizer, write_data, write_rows
 
 PAPERS = Path(__file__).parents[2] / "specs" / "papers"
+ON_TEXT = ("distilbert", "minilm", "minilm-v2", "mobilebert")
 TEXTS = ["a tale of two cities", "it was the best of times", "light", "worst wisdom foolishness"]
 
 
@@ -89,7 +92,14 @@ def recipe(name: str) -> Path:
 def check_and_plan(name: str, **params: Any) -> bg.LoadedRecipe:
     """The recipe, checked without a word against it and planned for every stage and task."""
     loaded = bg.load(recipe(name), **params)
-    assert loaded.graphs
+    # R-Drop is a match whose two sides learn, which is worth a word and is meant
+    assert [warning.code for warning in loaded.warnings] == (["W204", "W204"] if name == "r-drop" else [])
+    checked = check(read_spec(recipe(name)), params)
+    plan = make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes)
+    said = "\n".join(plan_text(plan))
+    assert plan.trainable
+    assert f"{plan.trainable:,} parameters" in said
+    assert all(name in said for part in plan.parts or () for term in part.terms for name in term.names)
     return loaded
 
 
@@ -118,6 +128,79 @@ def models(folder: Path, **settings: Mapping[str, Any]) -> dict[str, str]:
     for seed, (name, own) in enumerate(settings.items()):
         made[name] = str(save(folder / name, seed=seed, max_position_embeddings=128, **own))
     return made
+
+
+# ── as they are published ────────────────────────────────────────────────────────────────────────────────────────────
+
+_SMALL = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
+_WIDE = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048}
+_TINYBERT = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_ROBERTA = {"max_position_embeddings": 514, "pad_token_id": 0}
+PUBLISHED: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "bert-pkd": {"teacher": ("bert", {})},
+    "distilbert": {"teacher": ("bert", {}), "student": ("distilbert", {})},
+    "tinybert": {"teacher": ("bert", {}), "student": ("bert", _TINYBERT)},
+    "minilm": {"teacher": ("bert", {})},
+    "minilm-v2": {"teacher": ("bert", {})},
+    "mobilebert": {"teacher": ("bert", _WIDE), "student": ("mobilebert", {})},
+    "three-teachers": {
+        "first": ("bert", {}),
+        "second": ("roberta", _ROBERTA),
+        "third": ("albert", {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}),
+        "student": ("bert", _SMALL),
+    },
+    "ner-words": {"first": ("bert", {}), "second": ("roberta", _LARGE | _ROBERTA), "student": ("distilbert", {})},
+    "r-drop": {"student": ("roberta", _LARGE | _ROBERTA)},
+    "mean-teacher": {"student": ("bert", _SMALL)},
+    "assistant/student": {"large": ("bert", _LARGE), "middle": ("bert", {}), "model": ("bert", _SMALL)},
+    "ner-and-qa": {"ner_teacher": ("bert", {}), "qa_teacher": ("bert", {}), "student": ("distilbert", {})},
+    "lora-student": {"teacher": ("roberta", _ROBERTA), "student": ("roberta", _ROBERTA | {"num_hidden_layers": 6})},
+}
+"""The architectures and sizes of the models that the recipes name."""
+
+TRAINED = {
+    "distilbert": 66_985_530,  # the published 66 million
+    "tinybert": 14_350_875 + 2 * (312 * 768 + 768),  # the published 14.5 million with its two projections
+    "lora-student": 6 * 2 * 2 * 8 * 768 + (768 + 1) * 768 + (768 + 1) * 3,
+}
+"""Parameters that are trained, of recipes whose papers give them."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_settings_as_written_fit_the_models_as_published(name: str, tmp_path: Path) -> None:
+    """Layers, maps, heads and widths that a recipe has by default are sound for the models that it has by default."""
+    params: dict[str, Any] = {}
+    tags = "tagger" if name == "ner-words" else ""
+    for param, (kind, sizes) in PUBLISHED[name].items():
+        labels = TAGS if tags or param == "ner_teacher" else LABELS
+        config = AutoConfig.for_model(kind, **sizes)
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
+        config.save_pretrained(tmp_path / param)
+        tokenizer().save_pretrained(tmp_path / param)
+        params[param] = str(tmp_path / param)
+    write_data(tmp_path)
+    write_conll(tmp_path / "train.conll", 12, 1)
+    write_squad(tmp_path / "train.json", 6, 1)
+    plain = tmp_path / "train.txt"
+    plain.write_text("a tale of two cities\n")
+    names = {
+        "train": {"ner-words": "train.conll"}.get(name, "train.txt" if name in ON_TEXT else "train.jsonl"),
+        "ner_train": "train.conll",
+        "qa_train": "train.json",
+        "unlabelled": "train.jsonl",
+    }
+    known = recipe(name).read_text()
+    for param, file in names.items():
+        if f"param {param} =" in known:
+            params |= {param: str(tmp_path / file), param.replace("train", "dev"): str(tmp_path / file)}
+    params.pop("unlabelled", None) if name != "mean-teacher" else None
+    loaded = check_and_plan(name, **params)
+    if name in TRAINED:
+        checked = check(read_spec(recipe(name)), params)
+        assert make_plan(checked.recipe, checked.graphs, checked.facts).trainable == TRAINED[name]
+    assert loaded.graphs
 
 
 # ── one student, one teacher ─────────────────────────────────────────────────────────────────────────────────────────
@@ -508,7 +591,7 @@ def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> No
 def test_r_drop_passes_differ_by_their_dropout_alone(tmp_path: Path, data: dict[str, str]) -> None:
     """Both passes disagree under dropout and agree without; the loss is the sum that the paper prints."""
     params = {**data, **models(tmp_path, student={"dropout": True}), "batch": 4, "epochs": 1, "alpha": 2.0}
-    loaded = bg.load(recipe("r-drop"), **params)
+    loaded = check_and_plan("r-drop", **params)
     distiller, batch = loaded.build(), texts_batch(tmp_path / "student")
     torch.manual_seed(0)
     with torch.no_grad():
