@@ -10,6 +10,7 @@ from pathlib import Path
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
+from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.features import Feature, Shape
