@@ -42,7 +42,7 @@ class BlueprintFacts:
 
     @cached_property
     def shapes(self) -> Shapes:
-        return Shapes.of(self.blueprint.config, self.blueprint.model_class)
+        return Shapes.of_blueprint(self.blueprint)
 
     @cached_property
     def parameters(self) -> int:
