@@ -193,7 +193,9 @@ def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:
     assert place == batch["input_ids"].shape[1] - 1
     assert batch["labels"][1].tolist() == [-100] * place + [1]
     assert batch["attention_mask"][1].tolist() == [0] * place + [1]
-    assert torch.equal(pickle.loads(pickle.dumps(Collator([encoding], source=source)))(list(rows))["words"], batch["words"])
+    assert torch.equal(
+        pickle.loads(pickle.dumps(Collator([encoding], source=source)))(list(rows))["words"], batch["words"]
+    )
 
 
 # ── real data ────────────────────────────────────────────────────────────────────────────────────────────────────────

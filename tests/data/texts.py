@@ -15,7 +15,9 @@ from brewgraph.diagnostics import SourceFault
 END = "<|endoftext|>"
 
 
-def byte_level(texts: Iterable[str], size: int = 400, *, mask: bool = False, left: bool = False) -> PreTrainedTokenizerFast:
+def byte_level(
+    texts: Iterable[str], size: int = 400, *, mask: bool = False, left: bool = False
+) -> PreTrainedTokenizerFast:
     """A tokenizer in GPT-2's manner: bytes, a space before a word, no special tokens around a text."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
