@@ -45,12 +45,16 @@ def command(spec: Spec, set: Set = None) -> None:
 def _rows(checked: Checked) -> dict[str, int | None]:
     """Training rows of each data set, where they are known without preparing it."""
     from brewgraph.data.examples import facts
+    from brewgraph.data.ready import ready_facts
     from brewgraph.diagnostics import SourceFault
+    from brewgraph.recipe.sources import Batches
 
     found: dict[str, int | None] = {}
     for data in checked.recipe.data.values():
         try:
-            found[data.name] = facts(data.source, checked.folder).rows.get("train")
+            ready = isinstance(data.source, Batches)
+            known = ready_facts(data.source, checked.folder) if ready else facts(data.source, checked.folder)
+            found[data.name] = known.rows.get("train")
         except SourceFault:
             found[data.name] = None  # the check has said so
     return found

@@ -277,9 +277,9 @@ def _forwards(graph: nx.DiGraph) -> tuple[ForwardPlan, ...]:
 def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
     uses: dict[str, dict[str, n.Projection]] = {}
     for graph in graphs:
-        for key in sorted(graph, key=lambda k: in_order(graph, k)):
-            if isinstance(p := node(graph, key), n.Projection):
-                uses.setdefault(p.site, {}).setdefault(spell(graph, p.inputs[0]), p)
+        found_here = [(key, p) for key in graph if isinstance(p := node(graph, key), n.Projection)]
+        for key, p in sorted(found_here, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].inputs[0]))):
+            uses.setdefault(p.site, {}).setdefault(spell(graph, p.inputs[0]), p)
     found = []
     for site in sorted(uses):
         p = next(iter(uses[site].values()))

@@ -118,7 +118,8 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
     Where one number stands for an example or a batch, maths that asks for the layout gets the mask of the tokens.
     """
     which = x.mask or DEFAULT_MASKS.get(unit) or ("tokens" if maths else None)
-    if which is None or (unit == "batch" and not maths):
+    unknown = unit == "position"  # of logits whose shape nobody knows: then there is one value per example
+    if which is None or unknown or (unit == "batch" and not maths):
         return None
     if isinstance(which, v.Column):
         column = builder.build(which, near=near)

@@ -16,9 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 GAIN = 0.2
 """By how much accuracy another order must be better before it is taken for the true one."""
-ENOUGH = 64
-"""Fewer rows than these tell nothing."""
-FEWEST = 16
+FEWEST = 64
 """Labelled rows below which nothing is said: any order could be luck."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
+from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.features import Feature, Shape
@@ -41,7 +42,7 @@ class BlueprintFacts:
 
     @cached_property
     def shapes(self) -> Shapes:
-        return Shapes.of(self.blueprint.config, self.blueprint.model_class)
+        return Shapes.of_blueprint(self.blueprint)
 
     @cached_property
     def parameters(self) -> int:

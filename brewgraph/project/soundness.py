@@ -9,7 +9,7 @@ from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.recipe import values as v
 from brewgraph.recipe.metrics import validate_metric
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Hf
+from brewgraph.recipe.sources import Batches, Hf
 from brewgraph.recipe.uses import columns_used
 from brewgraph.source import Source, Span
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[str, tuple[str, ...]]:
     """The classes of every data set, and whether each has the columns that the spec names."""
     from brewgraph.data.examples import facts
+    from brewgraph.data.ready import ready_facts
 
     found: dict[str, tuple[str, ...]] = {}
     columns = columns_used(recipe)
     for name, data in recipe.data.items():
         found[name] = ()
         try:
-            known = facts(data.source, source.folder)
+            ready = isinstance(data.source, Batches)
+            known = ready_facts(data.source, source.folder) if ready else facts(data.source, source.folder)
         except SourceFault as fault:
             if fault.code == "B405":
                 help = f"{fault.help}; until then classes and columns are not checked"

@@ -58,7 +58,7 @@ def test_words_of_pairs_agree() -> None:
             for word, place in zip(words, places.tolist(), strict=False):
                 token = encoding.tokenizer.decode([batch[key]["input_ids"][n, place].item()]).strip().lower()
                 assert token == "[unk]" or token == "�" or word.lower().startswith(token)
-    assert batch["b"]["words"].shape == batch["g"]["words"].shape == (3, 6)
+    assert batch["b"]["words"].shape == batch["g"]["words"].shape == (3, 7)
     with pytest.raises(ValueError, match="words=True"):
         Collator(encodings, words=True)(list(encode(rows_of(TEXTS), encodings)))
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
+from brewgraph.project.materials import Pantry
 from brewgraph.recipe.features import Feature
 from tests.project.small import metrics, save, tokenizer, write_data
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.graph.scalars import Horizon
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
@@ -70,7 +71,7 @@ def test_one_step_count_for_the_run_and_progress_for_the_stage(tmp_path: Path) -
     assert later[0]["lr"] == pytest.approx(0.02 * 4 / 6)
     assert told.begun == [("toy: warm", 4, 0), ("toy: joint", 6, 0)]
     assert told.steps == [1, 2, 3, 4, 1, 2, 3, 4, 5, 6]
-    assert [toy.horizon for toy in made] == [(4, 3), (6, 5)]
+    assert [toy.horizon for toy in made] == [Horizon(4, 3), Horizon(6, 5)]
     assert [progress for _, progress, _ in made[0].seen] == [0, 0.25, 0.5, 0.75]
     assert sorted({progress for _, progress, _ in made[1].seen}) == pytest.approx([i / 6 for i in range(6)])
 
