@@ -20,8 +20,9 @@ from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.blueprint import load_tokenizer
 from brewgraph.models.loading import quiet_transformers
-from brewgraph.project.build import blaming, token_limit
+from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
+from brewgraph.project.materials import token_limit
 from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join
 from brewgraph.training.evaluate import HEADS, Scores, evaluate, evaluating, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
@@ -120,11 +121,14 @@ def _read_like(source: DataSource | Join, path: Path, folder: Path, *, labelled:
         source = source.parts[0]
     if isinstance(source, Glue | Builtin):
         *text, label = facts(source, folder).columns
-        other: DataSource = Files(train=str(path), text=tuple(text), label=label if labelled else None)
+        kind: dict[str, Any] = {"label": label if labelled else None}
+        if labelled and source.label_type == "value":
+            kind["problem_type"] = "regression"
+        other: DataSource = Files(train=str(path), text=tuple(text), **kind)
     elif not isinstance(source, Hub):
         other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
     else:
-        kind: dict[str, Any] = {"label": source.label, "problem_type": source.problem_type} if labelled else {"label": None}
+        kind = {"label": source.label, "problem_type": source.problem_type} if labelled else {"label": None}
         other = Files(train=str(path), text=source.text, **kind)
     try:
         return open_examples(other, Path())

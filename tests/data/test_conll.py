@@ -95,6 +95,9 @@ def test_tags_that_mark_no_entities(tmp_path: Path) -> None:
     assert found.splits["train"]["tags"][:] == [[0, 1]]
     bare = open_examples(Conll(train="train.conll", tags=None), tmp_path)
     assert (bare.classes, bare.splits["train"].column_names) == ((), ["words", "index"])
+    encoding = Encoding("g", byte_level([]), 8)
+    batch = Collator([encoding])(list(encode(bare.splits["train"], [encoding])))
+    assert (batch["words"].tolist(), "labels" in batch) == ([[0, 2]], False)
 
 
 def test_iobes_is_kept(tmp_path: Path) -> None:

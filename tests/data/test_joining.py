@@ -35,8 +35,8 @@ def joined(folder: Path, *parts: Any) -> tuple[Join, Examples]:
     return source, open_examples(source, folder)
 
 
-def test_one_after_the_other(tmp_path: Path) -> None:
-    """Names of classes are brought together, dev is of those that have one, rows are numbered anew."""
+def test_one_after_the_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Names of classes are brought together, dev is of those that have one, rows are numbered anew; in silence."""
     a = files(tmp_path, "a", "yes", "no", "yes")
     b = files(tmp_path, "b", "maybe", "yes", dev=("yes", "maybe"))
     source, found = joined(tmp_path, a, b)
@@ -50,6 +50,7 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     assert found.fingerprint == join_examples([open_examples(a, tmp_path), open_examples(b, tmp_path)]).fingerprint
     assert found.fingerprint != open_examples(Join(parts=(b, a)), tmp_path).fingerprint
     assert facts(source, tmp_path) == DataFacts(found.classes, ("text", "label"), {"train": 5, "dev": 2})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_several_labels_and_tags(tmp_path: Path) -> None:
