@@ -159,7 +159,8 @@ _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 def parse_sets(given: Sequence[str]) -> dict[str, Any]:
     """`--set T=8 --set name=abc`: values are numbers, `true`, `false`, `none`, else text; quotes keep `"8"` a text.
 
-    Raises `UsageError` where there is no `=`, or no name before it; of a name that is given twice the last counts.
+    `--set "layers=[0, 4]"` gives a list. Of a name that is given twice the last counts. Raises `UsageError` where there
+    is no `=`, or no name before it.
     """
     found: dict[str, Any] = {}
     for text in given:
@@ -180,6 +181,8 @@ def parse_value(text: str) -> Any:
         return float(text)
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
         return text[1:-1]
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip())
     return text
 
 

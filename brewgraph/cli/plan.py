@@ -180,7 +180,7 @@ def _projections(plan: Plan) -> Iterator[str]:
 def _trained(plan: Plan) -> str:
     if plan.trainable is None:
         return f"parameters: {UNKNOWN}"
-    student, projections = plan.student.parameters, plan.projection_parameters
+    student, projections = plan.student.trainable, plan.projection_parameters
     parts = f"{student:,} of {plan.student.name}" + (f" + {projections:,} of projections" if projections else "")
     return f"{plan.trainable:,} parameters" + (f" ({parts})" if projections else "")
 

@@ -27,11 +27,14 @@ class PlanFacts(Protocol):
     def labels(self) -> tuple[str, ...]: ...
     @property
     def parameters(self) -> int: ...
+    @property
+    def trainable(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model; numbers are None and texts empty where nothing is known of it. `parameters` counts tied ones once.
+    """A model; numbers are None and texts empty where nothing is known of it. `parameters` counts tied ones once,
+    `trainable` those among them that may learn: of a model with an adapter not its trunk.
 
     `estimated` says that the vocabulary is still to be trained, so that its embeddings may turn out smaller.
     """
@@ -45,6 +48,7 @@ class ModelPlan:
     width: int | None
     classes: int | None
     parameters: int | None
+    trainable: int | None
     estimated: bool
     tokens: str
     start: str
@@ -152,7 +156,7 @@ class Plan:
     @property
     def trainable(self) -> int | None:
         """What the optimizer updates: the student and the projections."""
-        student, projections = self.student.parameters, self.projection_parameters
+        student, projections = self.student.trainable, self.projection_parameters
         return None if student is None or projections is None else student + projections
 
 
@@ -199,7 +203,7 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used:
     facts, source = known[model.name], _line(model.span.text)
     start = _start(model)
     if facts is None:
-        return ModelPlan(model.name, model.role, source, "", "", None, None, None, None, False, "", start, used)
+        return ModelPlan(model.name, model.role, source, "", "", None, None, None, None, None, False, "", start, used)
     blueprint = facts.blueprint
     config = blueprint.config
     return ModelPlan(
@@ -212,6 +216,7 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used:
         width=getattr(config, "hidden_size", None),
         classes=len(facts.labels) or None,
         parameters=facts.parameters,
+        trainable=facts.trainable,
         estimated=blueprint.tokens.name is None,
         tokens=_tokens(model, known),
         start=start,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models.adapters import add_adapter
@@ -80,6 +80,14 @@ def _load(
     _check_loaded(model, report, blueprint, frozen)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def saved_vocabulary(folder: Path | str) -> int:
+    """How many rows of embeddings a saved student has, of one with heads the trunk they share."""
+    heads = saved_heads(folder)
+    config = AutoConfig.from_pretrained(Path(folder, next(iter(heads))) if heads else folder)
+    size: int = config.get_text_config().vocab_size
+    return size
 
 
 def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, frozen: bool) -> None:

@@ -19,7 +19,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.models.blueprint import Blueprint, load_tokenizer
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.loading import build_model, build_python
+from brewgraph.models.loading import build_model, build_python, saved_vocabulary
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
 from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Python
@@ -186,7 +186,8 @@ class Workshop:
                 # a named configuration may hold more places than there are tokens: another model's rows still fit it
                 return blueprint.with_vocabulary(len(tokenizer), tokenizer)
         elif model.name in self.teachers:
-            return blueprint.with_vocabulary(len(tokenizer), tokenizer)
+            # not the tokenizer's size: a pretrained model may hold more places than there are tokens
+            return blueprint.with_vocabulary(saved_vocabulary(self.teachers[model.name]), tokenizer)
         return blueprint
 
     def forget_student(self) -> None:

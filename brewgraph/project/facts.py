@@ -46,8 +46,13 @@ class BlueprintFacts:
 
     @cached_property
     def parameters(self) -> int:
-        """Trainable numbers, tied ones counted once."""
+        """How many parameters the model has, tied ones counted once."""
         return count_parameters(self.shapes.model)
+
+    @cached_property
+    def trainable(self) -> int:
+        """How many of them may learn: of a model with an adapter not those of its trunk."""
+        return count_parameters(self.shapes.model, trainable=True)
 
     def rows(self, name: str) -> int:
         return self.shapes.anatomy.rows(name)

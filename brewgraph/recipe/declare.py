@@ -253,7 +253,7 @@ def _column(evaluator: Evaluator, x: t.Expression) -> Any:
 def evaluate_param(evaluator: Evaluator, s: t.Param, given: Mapping[str, Any]) -> Any:
     """The value of a param: what was given from outside, else its default, of the type that it declares."""
     if s.name in given:
-        value = given[s.name]
+        value = tuple(given[s.name]) if isinstance(given[s.name], list) else given[s.name]
     elif s.default is None:
         help = f"give it: `--set {s.name}=…`, or a default in the spec"
         return evaluator.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)

@@ -30,11 +30,11 @@ WARNING = Diagnostic("W301", "odd", Span(SOURCE, 7, 8))
         ("8", 8), ("-3", -3), ("+3", 3), ("0.5", 0.5), ("1e-4", 1e-4), (".5", 0.5), ("2.", 2.0),
         ("true", True), ("false", False), ("none", None),
         ("bert-base", "bert-base"), ("", ""), ('"8"', "8"), ("'true'", "true"), ("nan", "nan"),
-        ("1_000", "1_000"), ("1.2.3", "1.2.3"),
+        ("1_000", "1_000"), ("1.2.3", "1.2.3"), ("[0, 4,8]", (0, 4, 8)), ("[a, 0.5]", ("a", 0.5)), ("[]", ()),
     ],
 )  # fmt: skip
 def test_values_on_the_command_line(text: str, value: Any):
-    """Numbers, truth values and none are read; all else is text, and quotes make it one."""
+    """Numbers, truth values, none and lists are read; all else is text, and quotes make it one."""
     found = parse_value(text)
     assert (found, type(found)) == (value, type(value))
 

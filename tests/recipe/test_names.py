@@ -106,6 +106,7 @@ def test_a_name_given_twice_shows_both_places() -> None:
         ('param T = "a"', {"T": "b"}, "b"),
         ("param T: bool = false", {"T": True}, True),
         ("param T = [1, 2]", {"T": (3,)}, (3,)),
+        ("param T = [1, 2]", {"T": [3]}, (3,)),
         ("param T = none", {}, None),
         ("param S = 2\nparam T = S * 3", {"S": 4}, 12),
     ],
