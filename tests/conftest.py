@@ -28,3 +28,17 @@ def shared() -> Path:
         if (place / "ops.json").is_file():
             return place
     pytest.skip(f"no recorded values: there is no ops.json in {', '.join(map(str, places))} (set BREWGRAPH_GOLDEN)")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: `data` in `../shared`, or what BREWGRAPH_DATA names.
+
+    It does not come with the repository; tests that need it are skipped where it is absent.
+    """
+    named = os.environ.get("BREWGRAPH_DATA")
+    places = [Path(named)] if named else [REPOSITORY.parent / "shared" / "data", REPOSITORY / "shared" / "data"]
+    for place in places:
+        if (place / "README.md").is_file():
+            return place
+    pytest.skip(f"no real data: there is no README.md in {', '.join(map(str, places))} (set BREWGRAPH_DATA)")

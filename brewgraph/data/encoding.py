@@ -45,7 +45,7 @@ def encode(
 
     Columns, for each encoding under its key: what its tokenizer gives, `key/input_ids` (int32), `key/attention_mask`
     and, where there is one, `key/token_type_ids` (int8), each a list as long as the example; `key/words`, the position
-    of the first token of each word, -1 where it was cut off (for tags always, else with `words`); for tags
+    of the first token of each word, -1 where it was cut off (of sentences always, else with `words`); for tags
     `key/labels`, -100 off first tokens; for answers `key/start`, `key/end` and `key/offsets`. `label`, `weights`,
     `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
 
@@ -97,7 +97,7 @@ def _encode_rows(
     for encoding in encodings:
         check_room(encoding, len(columns))
         names = [*encoding.tokenizer(*([""] * len(columns)))]
-        names += ["words"] if words or tags else []
+        names += ["words"] if words or sentences else []
         names += ["labels"] if tags else []
         features |= {f"{encoding.key}/{name}": _feature(name) for name in names}
 
@@ -105,7 +105,7 @@ def _encode_rows(
         made: dict[str, list[Any]] = {}
         for encoding in encodings:
             if sentences:
-                found = encode_sentences(encoding, batch["words"], batch.get("tags"), words=words or tags)
+                found = encode_sentences(encoding, batch["words"], batch.get("tags"))
             else:
                 found = encode_texts(encoding, [batch[column] for column in columns], words=words)
             made |= {f"{encoding.key}/{name}": values for name, values in found.items()}

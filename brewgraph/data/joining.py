@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import numpy
 
+from brewgraph.data.reading import quiet
 from brewgraph.diagnostics import SourceFault, listing
 
 Splits = Mapping[str, datasets.Dataset]
@@ -56,9 +57,10 @@ def join_splits(
                 help="join data with as many texts and labels of one kind; for several kinds, write tasks",
             )
         features = _common(pieces)
-        found[field] = datasets.concatenate_datasets(
-            [piece.select_columns(list(features)).cast(features, keep_in_memory=True) for piece in pieces]
-        )
+        with quiet():
+            found[field] = datasets.concatenate_datasets(
+                [piece.select_columns(list(features)).cast(features, keep_in_memory=True) for piece in pieces]
+            )
     return found
 
 

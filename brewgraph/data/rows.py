@@ -49,7 +49,7 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
 
 
 def encode_sentences(
-    encoding: Encoding, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]] | None, *, words: bool
+    encoding: Encoding, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]] | None
 ) -> dict[str, list[Any]]:
     """What a tokenizer gives for given words with a space between any two; `words`, and `labels` where there are tags.
 
@@ -65,8 +65,7 @@ def encode_sentences(
     places = [
         first_tokens(words_of_tokens(spans, row), len(spans)) for (_, spans), row in zip(joined, offsets, strict=True)
     ]
-    if words:
-        found["words"] = places
+    found["words"] = places
     if tags is not None:
         found["labels"] = []
         for row, own, own_tags in zip(offsets, places, tags, strict=True):

@@ -164,20 +164,28 @@ class Builder:
         features = [key for key in inputs if self.shape(key) and key not in values]
         shapes = [s for key in (features or values) if (s := self.shape(key))]
         shape = shapes[0] if shapes else () if x.kind in ("loss", "schedule", "number") else None
-        if not all(self._same_shape(shapes[0], other, x) for other in shapes[1:]):
+        units = self._joined_units(values, x) if x.kind == "values" else None
+        joined = x.kind != "values" or units is not None
+        if joined and not all(self._same_shape(shapes[0], other, x) for other in shapes[1:]):
             shape = None
         key = self.add(n.Combine(inputs, x.operator, x.position, shape=shape, span=x.span))
-        if x.kind == "values":
-            self.units[key] = self._joined_units(values, x)
+        if units is not None:
+            self.units[key] = units
         return key
 
-    def _joined_units(self, keys: list[str], x: v.Combine) -> Units:
-        """The unit of several unreduced values together: they must be numbers of the same things."""
+    def _joined_units(self, keys: list[str], x: v.Combine) -> Units | None:
+        """The unit of several unreduced values together; None, with a diagnostic, where they stand for different things."""
         found = [self.units[key] for key in keys if key in self.units]
         units = {"example" if u.unit == "label" and u.mask is None else u.unit for u in found}
         if len(units - {"label"}) > 1 or (len(units) > 1 and "token" in units):
             message = f"one number per {' and one per '.join(sorted(units))} cannot be joined"
             self.collector.add("B219", message, x.span, help="`token_mean(…)` gives one number per example")
+            return None
+        data = [u.data for u in found if u.data]
+        if len(set(data)) > 1:
+            message = f"the numbers of `{data[0]}` and of `{next(d for d in data if d != data[0])}` cannot be joined"
+            self.collector.add("B220", message, x.span, help="take both from the same data: `model(data).…`")
+            return None
         masked = [u for u in found if u.mask is not None]
         return masked[0] if masked else found[0] if found else Units("example", None, "")
 

@@ -32,6 +32,11 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
     """The key of a loss's node."""
     operation = x.declared
     near = next((t for side in (x.target, x.source) for t in v.walk(side) if isinstance(t, v.Take)), None)
+    sized = [p.projector.out for p in (x.source, x.target) if isinstance(p, v.Project)]
+    if sized == [None, None]:
+        help = "give one of them its sizes: `linear(312 -> 768)`"
+        builder.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
+        return builder.add(n.Number((), 0.0, shape=(), span=x.span))
     if isinstance(x.source, v.Project):  # the side without a projection fixes the sizes of the other
         target = builder.build(x.target, near=near)
         source = builder.build(x.source, builder.shape(target), near)
@@ -144,6 +149,15 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
 
 def _check_mask(builder: Builder, x: v.Apply, unit: str) -> None:
     fits = MASKS.get(unit, ())
+    takes = [t.data for side in (x.target, x.source) for t in v.walk(side) if isinstance(t, v.Take)]
+    if isinstance(x.mask, v.Column) and takes and x.mask.data not in takes:
+        message = f"the mask is a column of `{x.mask.data}`, and this is computed on `{takes[0]}`"
+        builder.collector.add("B220", message, x.mask.span, help=f"name a column of it: `mask={takes[0]}.…`")
+    if x.mask == "labels" and unit == "token" and takes:
+        label_type = builder.recipe.data[takes[0]].source.label_type
+        if label_type not in ("tags", "next", "masked"):
+            message = f"the labels of `{takes[0]}` do not lie along the tokens, and cannot choose among them"
+            builder.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
     if x.mask is None or isinstance(x.mask, v.Column) or x.mask == "none" or x.mask in fits:
         return
     message = f"`{x.operation}` gives one value per {unit} here, which `mask={x.mask}` cannot choose from"
@@ -213,9 +227,15 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         help = "name one input for both: `model(data).…`"
         builder.collector.add("B220", message, x.target.span, labels=labels, help=help)
         return
+    on_words = ["words" in (shape or ()) for shape in shapes]
+    if unit in (*TOKENWISE, "word") and None not in shapes and on_words[0] != on_words[1]:
+        labels = (Label(x.source.span, "one per word" if on_words[0] else "one per token"),)
+        note = "one per word" if on_words[1] else "one per token"
+        message = "words are compared with words, and tokens with tokens"
+        builder.collector.add("B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides")
+        return
     if unit not in TOKENWISE or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
         return
-    on_words = ["words" in (shape or ()) for shape in shapes]
     known = [builder.facts(builder.recipe.models[takes[0].model]) for takes in found]
     if known[0] is None or known[1] is None or known[0].tokenizer == known[1].tokenizer:
         return
@@ -223,8 +243,6 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
         f"`words({x.source.span.text}) -> words({x.target.span.text})`; or match what has no tokens (`pooled`, `logits`)"
     )
-    if any(on_words):
-        help = "write `words(…)` on both sides"
     labels = (Label(x.source.span, "other tokens"),)
     message = "the two models cut the text into different tokens"
     builder.collector.add("B214", message, x.target.span, labels=labels, help=help)

@@ -11,7 +11,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.graph.scalars import scalar_values
 from brewgraph.graph.sides import DEFAULT_MASKS
-from brewgraph.ops import OPERATIONS
+from brewgraph.ops import OPERATIONS, TRANSFORMS
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
             text = f" {current.operator} ".join(spell(graph, x, inside=True) for x in inputs)
         case n.Loss():
             return _spell_loss(graph, current)
+        case n.Tap():
+            return _spell_tap(graph, current)
         case n.Transform():
             return _spell_transform(graph, current)
         case n.Mean():
@@ -118,14 +120,28 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
     return f"({text})" if inside else text
 
 
+def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
+    """A feature, with the input of its forward where the graph has several, and its pass where it is not the first."""
+    forward = node(graph, tap.inputs[0])
+    entry = node(graph, forward.inputs[0]) if isinstance(forward, n.Forward) else None
+    if not isinstance(forward, n.Forward) or not isinstance(entry, n.Input):
+        return tap.label()
+    several = len({x.data for key in graph if isinstance(x := node(graph, key), n.Input)}) > 1
+    given = [entry.data] if several or forward.passing > 1 else []
+    given += [f"pass={forward.passing}"] if forward.passing > 1 else []
+    return tap.model + (f"({', '.join(given)})" if given else "") + tap.label().removeprefix(tap.model)
+
+
 def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     count = len(current.inputs) - len(current.options) - current.masked - (current.name == "words")
     given = [spell(graph, key) for key in current.inputs[:count]]
-    given += [
-        f"{name}={spell(graph, key)}"
-        for name, key in zip(current.options, current.inputs[len(current.inputs) - len(current.options) :], strict=True)
-    ]
-    given += [f"{name}={word}" for name, word in current.words]
+    declared = TRANSFORMS.get(current.name)
+    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
+    for name, key in zip(current.options, current.inputs[len(current.inputs) - len(current.options) :], strict=True):
+        value = node(graph, key)
+        if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
+            given.append(f"{name}={spell(graph, key)}")
+    given += [f"{name}={word}" for name, word in current.words if word != defaults.get(name)]
     return f"{current.name}({', '.join(given)})"
 
 
@@ -141,7 +157,7 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in loss.words if word != defaults.get(name)]
     mask = _mask(graph, loss)
-    if mask and mask != DEFAULT_MASKS.get(loss.unit) and loss.unit in DEFAULT_MASKS:
+    if mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask):
         given.append(f"mask={mask}")
     if not loss.reduced:
         given.append('reduce="none"')

@@ -20,9 +20,10 @@ from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.blueprint import load_tokenizer
 from brewgraph.models.loading import quiet_transformers
-from brewgraph.project.build import blaming, token_limit
+from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
-from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue
+from brewgraph.project.materials import token_limit
+from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join
 from brewgraph.training.evaluate import HEADS, Scores, evaluate, evaluating, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.metrics.spans import BestAnswers
@@ -54,8 +55,10 @@ class Student:
 
     def batches(self, rows: datasets.Dataset) -> Any:
         """The rows in their order."""
-        encoded = encode(rows, [self.encoding])
-        return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), Collator([self.encoding]))
+        source = self.task.data.source
+        encoded = encode(rows, [self.encoding], source=source)
+        collator = Collator([self.encoding], source=source)
+        return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), collator)
 
 
 def load_student(task: FinishedTask) -> Student:
@@ -105,7 +108,7 @@ def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
     return _read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
 
 
-def _read_like(source: DataSource, path: Path, folder: Path, *, labelled: bool) -> Any:
+def _read_like(source: DataSource | Join, path: Path, folder: Path, *, labelled: bool) -> Any:
     """The examples of another file under the columns of a data source."""
     if not path.is_file():
         near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -113,14 +116,20 @@ def _read_like(source: DataSource, path: Path, folder: Path, *, labelled: bool) 
     # weights are for training, and need not be there; nor need labels, where none are asked for
     given: dict[str, Any] = {"train": str(path), "dev": None, "test": None, "weight": None, "class_weights": None}
     if not labelled:
-        given["label"] = None
+        given |= {"label": None, "tags": None}
+    if isinstance(source, Join):  # a file is laid out like the first of what was joined
+        source = source.parts[0]
     if isinstance(source, Glue | Builtin):
         *text, label = facts(source, folder).columns
-        other: DataSource = Files(train=str(path), text=tuple(text), label=label if labelled else None)
-    elif isinstance(source, Files) or not hasattr(source, "text"):
+        kind: dict[str, Any] = {"label": label if labelled else None}
+        if labelled and source.label_type == "value":
+            kind["problem_type"] = "regression"
+        other: DataSource = Files(train=str(path), text=tuple(text), **kind)
+    elif not isinstance(source, Hub):
         other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
     else:
-        other = Files(train=str(path), text=source.text, label=source.label if labelled else None)
+        kind = {"label": source.label, "problem_type": source.problem_type} if labelled else {"label": None}
+        other = Files(train=str(path), text=source.text, **kind)
     try:
         return open_examples(other, Path())
     except SourceFault as fault:

@@ -154,7 +154,9 @@ def has_open_lists(recipe: Recipe) -> bool:
     def is_open(x: Any) -> bool:
         if isinstance(x, v.Group):
             return x.items is None or any(is_open(i) for i in x.items)
-        return isinstance(x, v.Value) and any(isinstance(p, v.Combine) and not p.operands for p in v.walk(x))
+        return isinstance(x, v.Value) and any(
+            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items) for p in v.walk(x)
+        )
 
     return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))
 

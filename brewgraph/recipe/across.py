@@ -36,7 +36,7 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
         if argument.name is None and argument.key is None:
             given.append(argument)
         elif argument.name == "over" and isinstance(argument.value, t.Name):
-            over = argument.value.id
+            over = e.names.axis_of(argument.value)[0] or argument.value.id
         else:
             place = argument.name_span or argument.span
             help = "`over=` names the `let` of a list: `sum(x, over=teachers)`"
@@ -55,8 +55,6 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     if not isinstance(value, Group):
         message = f"`{name}` goes across a list, and this is {describe(value)}"
         return e.fault("B211", message, call.span, help=_help(name, value))
-    if value.items is None:
-        return Combine(value.kind, _operator(name), (), span=call.span)
     if over is not None:
         depth = axis_named(value, over)
         if depth is None:
@@ -76,6 +74,8 @@ def _help(name: str, value: Any) -> str:
         return f"pick layers: `{value.take.span.text}[:]`"
     if not isinstance(value, Value):
         return f"write `{name}([a, b])`"
+    if isinstance(value, Bundle):
+        return f"a list is written with square brackets: `{name}([a, b])`"
     if value.kind == "loss":
         return "leave it out: an operation already gives one number"
     if value.kind == "values":
@@ -96,6 +96,8 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Any:
     """Across everything that a list holds, of whatever depth."""
     if name == "softmax":
         return _softmax(e, group, place)
+    if (kind := _open_kind(group)) is not None:
+        return Combine(kind, _operator(name), (), span=place)
     found = [as_value(item, place) or item for item in leaves(group)]
     items = tuple(item for item in found if isinstance(item, Value))
     if fault := _mixed(e, name, found, items, place):
@@ -105,11 +107,20 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Any:
     return Combine(_summable(items[0].kind), _operator(name), items, span=place)
 
 
+def _open_kind(group: Group) -> str | None:
+    """The kind of the members of a list where nobody knows yet how many they are; None where that is known."""
+    if group.items is None:
+        return group.kind
+    return next((kind for x in group if isinstance(x, Group) and (kind := _open_kind(x)) is not None), None)
+
+
 def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Any:
     """Across the outer list alone, for each member of the lists inside it."""
-    first = next(iter(group))
+    first = next(iter(group), None)
     if not isinstance(first, Group):
         return _gather(e, name, group, place)
+    if _open_kind(group) is not None:
+        return group if name == "softmax" else first
     results = [
         _outermost(e, name, replace(group, items=column), place)
         for column in zip(*(m.items or () for m in group), strict=True)
@@ -136,6 +147,8 @@ def _mixed(e: Evaluator, name: str, found: list[Any], items: tuple[Value, ...], 
 
 def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
     """A list of shares that add up to one, where the list's members stood."""
+    if group.items is None:
+        return group
     members = [as_value(item, place) or item for item in group]
     if any(isinstance(m, Group) for m in members):
         help = "name the axis: `softmax(x, over=teachers)`"
@@ -164,6 +177,9 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> A
     def apply(x: Any) -> Any:
         if x is FAULT:
             return FAULT
+        if isinstance(x, Group) and x.items is None and x.kind != "tensor":
+            like = apply(Value(x.kind, span=x.span))
+            return FAULT if like is FAULT else replace(x, kind=like.kind)
         if isinstance(x, Group):
             return x.map(apply)
         if isinstance(x, Row):

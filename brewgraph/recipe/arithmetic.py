@@ -33,6 +33,9 @@ def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -
         wrong = left if a is None else right
         message = f"`{operator}` joins numbers, schedules and features, and this is {describe(wrong)}"
         help = "pick layers first: `[0]`, or all of them: `[:]`" if isinstance(wrong, Row) else ""
+        if isinstance(wrong, Length):
+            help = f"a share is written as a number: `{wrong.value:g}`" if wrong.unit == "share" else ""
+            help = help or "lengths stand in schedules: `after(1000 steps) * term`"
         if isinstance(wrong, ModelDeclaration):
             help = f"pick a feature of it: `{wrong.name}.logits`"
         return fault("B202", message, place, help=help or "losses are weighted and added: `0.5 * soft + hard`")
@@ -52,6 +55,13 @@ def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: Fault
         return fault("B202", "labels are no numbers to compute with", place, help=help)
     if a.kind in WEIGHTS and b.kind in WEIGHTS:
         return _combine_weights(operator, a, b, place, fault)
+    for x in (a, b):
+        if x.kind.startswith("("):
+            help = "compute with its members: `(0.5 * a, 0.5 * b)`"
+            return fault("B202", f"a tuple is one argument, and `{operator}` joins none", place, help=help)
+        if x.kind == "temperature":
+            help = "it belongs to a loss: `kd(a -> b, T=flsw(4))`"
+            return fault("B208", f"a temperature is no weight, and `{operator}` joins none", place, help=help)
     if wrong := _why_not(operator, a, b):
         message, help = wrong
         return fault("B208", message, place, help=help)

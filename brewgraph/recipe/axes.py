@@ -8,6 +8,7 @@ from typing import Any
 from brewgraph.recipe.values import FAULT, Axis, Group, Value
 from brewgraph.source import Span
 
+PAIR = "pair them with a layer map: `let map = [0, 4] -> [0, 1]`"
 FaultOf = Callable[..., Any]
 """Takes code, message, place and help of a fault, and gives the value that stands for it."""
 
@@ -35,12 +36,20 @@ def pair(
         return _each(right, left, function, False, _kind(left, right, kind), place)
     one, other = left.axis, right.axis
     if left.items is not None and right.items is not None and one.key != other.key:
+        for table, written in ((left, right), (right, left)):
+            if _fits_twice(table, written):
+                message = f"{_said(written)} fits {_axes(table)}: which of them?"
+                return fault("B201", message, place, help="go across one of them first: `sum(…, over=NAME)`")
         if _holds(right, left):
             return _each(right, left, lambda a, b: function(b, a), True, kind, place)
         if _holds(left, right):
             return _each(left, right, function, True, kind, place)
     if left.items is None or right.items is None:
-        return Group(None, span=place, kind=_kind(left, right, kind), axis=one)
+        if one.kind == "models" and left.items is not None:
+            return _each(left, right, function, True, kind, place)
+        if other.kind == "models" and right.items is not None:
+            return _each(right, left, lambda a, b: function(b, a), True, kind, place)
+        return Group(None, span=place, kind=_kind(left, right, kind), axis=other if one.kind == "list" else one)
     by_position = one.key == other.key or "list" in (one.kind, other.kind) or (arrow and one.kind == other.kind == "row")
     if by_position:
         return _zip(left, right, place, fault, function)
@@ -49,14 +58,16 @@ def pair(
             return _each(left, right, function, True, kind, place)
         return _each(right, left, lambda a, b: function(b, a), True, kind, place)
     message = f"{_said(left)} and {_said(right)} run over different things"
-    return fault("B201", message, place, help="pair them with a layer map: `let map = [0, 4] -> [0, 1]`")
+    help = PAIR if arrow else "go across each list first, `sum(a) + sum(b)`, or index both by one layer map"
+    return fault("B201", message, place, help=help)
 
 
 def _zip(left: Group, right: Group, place: Span, fault: FaultOf, function: Callable[[Any, Any], Any]) -> Any:
     mine, theirs = left.items or (), right.items or ()
     if len(mine) != len(theirs):
         message = f"a list of {len(mine)} cannot be paired with a list of {len(theirs)}"
-        return fault("B201", message, place, help="pair them with a layer map: `let map = [0, 4] -> [0, 1]`")
+        kinds = {left.axis.kind, right.axis.kind}
+        return fault("B201", message, place, help=PAIR if kinds == {"row"} else "give one for each member of the other")
     items = tuple(function(a, b) for a, b in zip(mine, theirs, strict=True))
     axis = right.axis if left.axis.kind == "list" and right.axis.kind != "list" else left.axis
     return FAULT if FAULT in items else Group(items, span=place, axis=axis)
@@ -84,6 +95,16 @@ def _holds(group: Group, other: Group) -> bool:
     lengths = _lengths(group)
     written = other.axis.kind == "list" and group.axis.kind != "list"
     return written and lengths[0] != len(other.items or ()) and len(other.items or ()) in lengths[1:]
+
+
+def _fits_twice(table: Group, written: Group) -> bool:
+    """Whether a list that is written out is as long as several axes of a table of lists."""
+    literal = written.axis.kind == "list" and all(axis.kind != "list" for axis in table.axes)
+    return literal and len(written.axes) == 1 and _lengths(table).count(len(written.items or ())) > 1
+
+
+def _axes(group: Group) -> str:
+    return " and ".join(f"`{axis.name}`" if axis.name else "a row" for axis in group.axes)
 
 
 def _lengths(group: Group) -> list[int]:

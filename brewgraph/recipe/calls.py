@@ -16,7 +16,6 @@ from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.values import (
     FAULT,
     DataDeclaration,
-    Fault,
     Forwarded,
     Group,
     Length,
@@ -72,10 +71,8 @@ def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -
         return _temperature(e, name, call)
     if name in LATER:
         return e.fault("B901", f"`{name}` is not supported yet", place)
-    if name in names.known_names():
-        value = names.value_of(name, place)
-        if isinstance(value, ModelDeclaration | Group | Fault):
-            return _model_on_input(e, names, value, call)
+    if name in names.known_names() or any(name in scope.modules for scope in names.current.outward()):
+        return _model_on_input(e, names, names.value_of(name, place), call)
     if help := wrong_place(name):
         return e.fault("B102", f"`{name}` has no place in an equation", place, help=help)
     own = [f for scope in names.current.outward() for f in scope.functions]
@@ -91,13 +88,15 @@ def _of_namespace(e: Evaluator, names: Caller, call: t.Call, function: t.Attribu
     place = Span(function.span.source, function.span.end - len(function.name), function.span.end)
     for scope in names.current.outward():
         if word in scope.modules:
-            found = scope.modules[word].get(function.name)
+            module = scope.modules[word]
+            if module is None:
+                return FAULT
+            found = module.get(function.name)
             if isinstance(found, Operation):
                 return evaluate_operation(e, found, call, side)
             if isinstance(found, Transform):
                 return evaluate_transform(e, found, call, side)
-            offered = listing(scope.modules[word]) or "nothing"
-            help = suggest(function.name, scope.modules[word]) or f"it declares {offered}"
+            help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
     value = e.evaluate(owner, side)
     if isinstance(value, Scope) and function.name in value.functions:
@@ -116,8 +115,12 @@ def _own_function(
     e: Evaluator, names: Caller, home: Scope, function: t.Function, call: t.Call, side: str | None
 ) -> Any:
     """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
+    if any(scope.function is function for scope in names.current.data_outward()):
+        help = "write it without itself: a spec always ends"
+        return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}
     given: dict[str, Any] = {}
+    written: dict[str, tuple[t.Expression, Scope]] = {}
     free = list(parameters)
     for argument in call.arguments:
         place = argument.name_span or argument.span
@@ -132,16 +135,14 @@ def _own_function(
             return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
         free.remove(name)
         given[name] = e.evaluate(argument.value, side)
+        written[name] = (argument.value, names.current)
     missing = [name for name in free if parameters[name].default is None]
     if missing:
         message = f"`{function.name}` needs {listing(missing)}"
         return e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
     if FAULT in given.values():
         return FAULT
-    if any(scope.function is function for scope in names.current.data_outward()):
-        help = "write it without itself: a spec always ends"
-        return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
-    inner = Scope("call", home.path, home, home.source, names.current, function, values=given)
+    inner = Scope("call", home.path, home, home.source, names.current, function, values=given, arguments=written)
     with names.inside(inner, call.span):
         for name in free:
             default = parameters[name].default
@@ -162,11 +163,16 @@ def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> An
         return FAULT
     if isinstance(model, Group):
         return model.map(lambda each: _model_on_input(e, names, each, call))
+    if isinstance(model, Forwarded) and model.head is not None:
+        help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
+        return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
     if not isinstance(model, ModelDeclaration):
         message = f"only functions and models are called, and this is {describe(model)}"
         return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
     data: DataDeclaration | None = None
     passing = 1
+    if twice := _twice(call):
+        return e.fault("B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them")
     for argument in call.arguments:
         value = e.evaluate(argument.value)
         if value is FAULT:
@@ -182,6 +188,12 @@ def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> An
     return FAULT if data is None else Forwarded(model, data.name, passing)
 
 
+def _twice(call: t.Call) -> t.Argument | None:
+    """The first argument whose name another one has had."""
+    names = [a.name for a in call.arguments]
+    return next((a for i, a in enumerate(call.arguments) if a.name is not None and a.name in names[:i]), None)
+
+
 # ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -194,6 +206,8 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
         return FAULT
     first = values[0] if len(values) == 1 and all(a.name is None and a.key is None for a in call.arguments) else None
     if name == "after":
+        if isinstance(first, Length) and first.unit == "share" and first.value > 1:
+            return e.fault("B209", "this never comes: training ends at 100%", call.span, help="write `after(30%)`")
         if isinstance(first, Length):
             return Scheduled("schedule", name, (first,), span=call.span)
         help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
@@ -218,7 +232,9 @@ def _piecewise(e: Evaluator, call: t.Call) -> Any:
         at = Length(0.0, "share") if is_number(at) and at == 0 else at
         if not isinstance(at, Length) or not is_number(value):
             return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
-        if before is not None and before.unit == at.unit and at.value <= before.value:
+        if at.unit == "share" and at.value > 1:
+            return e.fault("B209", "this point never comes: training ends at 100%", argument.span, help=help)
+        if before is not None and (at.value == 0 or (before.unit == at.unit and at.value <= before.value)):
             return e.fault("B209", "the points of `piecewise` stand in order", argument.span, help=help)
         before = at
         points += [at, float(value)]
@@ -230,6 +246,8 @@ def _piecewise(e: Evaluator, call: t.Call) -> Any:
 def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
     """`flsw(4, beta=1, gamma=2)`."""
     declared = TEMPERATURES[name]
+    if twice := _twice(call):
+        return e.fault("B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them")
     options = {o.name: o.default for o in declared.options}
     base: float | None = None
     for argument in call.arguments:

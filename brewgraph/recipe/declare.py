@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from brewgraph.diagnostics import Label, listing, suggest
 from brewgraph.recipe.augmentations import AUGMENTATIONS
 from brewgraph.recipe.configure import Written, places, settle, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
-from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.evaluate import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.sources import (
     ADAPTERS,
     DATA,
@@ -39,6 +40,13 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
     if found is FAULT:
         return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
     made, written = found
+    if isinstance(made, Ema) and s.role == "teacher":
+        student = evaluator.names.model(made.model)
+        if student.role != "student":
+            help = "teachers stay as they are: name the student, `ema(tiny)`"
+            place = written["model"][1]
+            evaluator.collector.add("B331", f"`{made.model}` is no student to average", place, help=help)
+        heads = heads or student.heads
     if isinstance(made, Hf):
         _check_hf(evaluator, made, s.source, written)
     elif s.block is not None:
@@ -61,6 +69,9 @@ def _heads(evaluator: Evaluator, s: t.Model) -> Mapping[str, Settings]:
             labels = (Label(first[head.name].name_span, "first here"),)
             message = f"the head `{head.name}` is given twice"
             evaluator.collector.add("B105", message, head.name_span, labels=labels, help="rename one of them")
+        elif head.name in FEATURE_KINDS or head.name == "layers":
+            message = f"`{head.name}` is a feature of every model, and no name for a head"
+            evaluator.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
         else:
             first[head.name] = head
             found = _source(evaluator, head.source, HEADS, frozenset(), "head")
@@ -73,10 +84,23 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
     """A data set, or two joined by `+`."""
     anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={})
     parts = _addends(s.source)
+    wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
+    if wrong is not None:
+        help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
+        evaluator.fault("B202", "data are joined by `+` alone", wrong.span, help=help)
+        return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         found = _source(evaluator, s.source, DATA, LATER_DATA, "data source")
         return anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
     joined: list[Any] = []
+    if len(parts) == 1:
+        value = evaluator.evaluate(parts[0])
+        if isinstance(value, DataDeclaration):
+            return replace(value, name=name, span=s.source.span)
+        if value is not FAULT:
+            help = "write `data NAME = files(…)`, or the name of another data set"
+            evaluator.fault("B202", f"data come from a source, and this is {describe(value)}", s.source.span, help=help)
+        return anything
     for part in parts:
         if isinstance(part, t.Call):
             found = _source(evaluator, part, DATA, LATER_DATA, "data source")
@@ -144,11 +168,19 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     if isinstance(x, t.Mapping):
         return _mapping(evaluator, settings, key, x)
     calls = CALLS.get(key, {})
-    if calls and isinstance(x, t.Call | t.List):
+    if calls and (isinstance(x, t.Call | t.List) or (isinstance(x, t.Name) and x.id in calls)):
         return _calls(evaluator, key, calls, x)
+    if calls and not isinstance(x, t.Constant):
+        help = f"write `{key}={next(iter(calls))}(…)`"
+        return evaluator.fault("B122", f"`{key}` is written as a call", x.span, help=help)
+    if key == "inputs" and issubclass(settings, Hf):
+        help = "write `inputs={token_type_ids: column}`"
+        return evaluator.fault("B122", "`inputs` maps names to columns", x.span, help=help)
     if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.bare:
         return x.id
     value = evaluator.evaluate(x)
+    if isinstance(value, str) and settings is Ema and key == "model":
+        return evaluator.fault("B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`")
     if isinstance(value, ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
@@ -185,6 +217,8 @@ def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapp
             return evaluator.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
         if FAULT in words:
             return FAULT
+        if words[0] in found:
+            return evaluator.fault("B125", f"`{words[0]}` is given twice", item.key.span, help="remove one of them")
         found[str(words[0])] = str(words[1])
     return found
 

@@ -54,7 +54,9 @@ def describe(x: Any) -> str:
     if isinstance(x, Scheduled):
         return "a schedule"
     if isinstance(x, Bundle):
-        return "a tuple"
+        return "a tuple" if x.kind.startswith("(") else "a row of features"
+    if isinstance(x, Forwarded) and x.head is not None:
+        return "a head of a model"
     if isinstance(x, Scope):
         return f"a {x.kind}" if x.kind in ("task", "stage") else "an imported spec"
     if isinstance(x, Value):

@@ -12,7 +12,7 @@ from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe.calls import LATER, evaluate_call
 from brewgraph.recipe.declare import declare_data, declare_model, evaluate_param
 from brewgraph.recipe.describe import as_value, describe, wrong_place
-from brewgraph.recipe.enter import enter
+from brewgraph.recipe.enter import enter, warn_of_hidden
 from brewgraph.recipe.evaluate import Evaluator, FactsOf
 from brewgraph.recipe.imports import Library
 from brewgraph.recipe.indexing import evaluate_index
@@ -80,6 +80,8 @@ class _Elaboration:
         enter(self.root, spec.statements, self.collector, self.library)
         self._check_given()
         self.scopes = list(self.root.descend())
+        for scope in (*self.scopes, *(inner for library in self.library.scopes for inner in library.descend())):
+            warn_of_hidden(scope, self.collector)
         for scope in self.scopes:
             with self.inside(scope):
                 for name, statement in scope.statements.items():
@@ -101,6 +103,7 @@ class _Elaboration:
             train=train,
             train_span=self._train_span(),
             modules=self.library.modules,
+            open=tuple(self.evaluator.open),
         )
 
     def _train_span(self) -> Span:
@@ -170,13 +173,23 @@ class _Elaboration:
                 return self.value_inside(scope, name, place)
             if name in scope.inner:
                 return scope.inner[name]
+            if name in scope.modules:
+                return self._no_value(name, "a Python module", f"call its operations: `{name}.…(a -> b)`", place)
         if name in LATER:
             return self.evaluator.fault("B901", f"`{name}` is not supported yet", place)
+        if any(name in scope.functions for scope in self.current.outward()):
+            return self._no_value(name, "a function", f"call it: `{name}(…)`", place)
         if help := wrong_place(name):
             return self.evaluator.fault("B102", f"`{name}` is no value", place, help=help)
         known = self.current.known_names()
         help = suggest(name, known) or (f"the spec has {listing(known)}" if known else "define it: `let NAME = …`")
         return self.evaluator.fault("B101", f"there is no `{name}`", place, help=help)
+
+    def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:
+        return self.evaluator.fault("B102", f"`{name}` is {what}, and no value", place, help=help)
+
+    def axis_of(self, x: t.Expression) -> tuple[str, str]:
+        return self.current.axis_of(x)
 
     def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from brewgraph.diagnostics import Collector, Label
+from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
+from brewgraph.recipe.across import ACROSS, ALONE
 from brewgraph.recipe.imports import Library
 from brewgraph.recipe.scope import Scope
 from brewgraph.source import Span
@@ -21,6 +23,8 @@ OUTSIDE = {
     t.Head: ("head", ()),
 }
 """Statements that may not stand everywhere: their keyword, and the bodies that may hold them."""
+LANGUAGE = frozenset({*OPERATIONS, *TRANSFORMS, *SCHEDULES, *TEMPERATURES, *ACROSS, *ALONE})
+"""Functions that a spec has without defining them."""
 
 
 def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector, library: Library) -> None:
@@ -86,26 +90,39 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
 
 
 def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
-    """Whether a name is still free in its body. One that hides a name outside is legal, and worth a word."""
-    is_function = isinstance(s, t.Function)
-    before = scope.functions.get(s.name) if is_function else scope.statements.get(s.name)
-    taken = before.name_span if before is not None else None
-    if not is_function and s.name in scope.inner:
-        statement = scope.inner[s.name].statement
-        taken = statement.name_span if statement is not None else s.name_span
-    if taken is not None:
-        labels = (Label(taken, "first here"),)
-        message = f"the name `{s.name}` is given twice"
-        collector.add("B105", message, s.name_span, labels=labels, help="rename one of them")
-        return False
+    """Whether a name is still free in its body. Functions have names of their own."""
+    before = scope.functions.get(s.name)
+    taken = (before.name_span if before is not None else None) if isinstance(s, t.Function) else scope.places.get(s.name)
+    if taken is None:
+        if not isinstance(s, t.Function):
+            scope.places[s.name] = s.name_span
+        return True
+    labels = (Label(taken, "first here"),)
+    collector.add("B105", f"the name `{s.name}` is given twice", s.name_span, labels=labels, help="rename one of them")
+    return False
+
+
+def warn_of_hidden(scope: Scope, collector: Collector) -> None:
+    """A name that hides one outside is legal, and worth a word; so is a function that hides one of the language."""
+    for name, function in scope.functions.items():
+        if name in LANGUAGE:
+            message = f"`{name}` hides the function of the language"
+            collector.add("W101", message, function.name_span, help="rename it, if both are meant")
     for outer in scope.outward():
-        if outer is not scope and s.name != "loss":
-            hidden = (outer.functions if is_function else outer.statements).get(s.name)
-            if hidden is not None:
-                message = f"`{s.name}` hides the one outside"
-                labels = (Label(hidden.name_span, "the one outside"),)
-                collector.add("W101", message, s.name_span, labels=labels, help="rename one of them, if both are meant")
-    return True
+        if outer is scope:
+            continue
+        for name, place in scope.places.items():
+            if name in outer.places and name != "loss":
+                _warn(name, place, outer.places[name], collector)
+        for name, function in scope.functions.items():
+            if name in outer.functions:
+                _warn(name, function.name_span, outer.functions[name].name_span, collector)
+
+
+def _warn(name: str, place: Span, outside: Span, collector: Collector) -> None:
+    labels = (Label(outside, "the one outside"),)
+    message = f"`{name}` hides the one outside"
+    collector.add("W101", message, place, labels=labels, help="rename one of them, if both are meant")
 
 
 def _word(span: Span, keyword: str) -> Span:

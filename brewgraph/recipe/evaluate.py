@@ -60,6 +60,8 @@ class Names(Protocol):
 
     def known_names(self) -> list[str]: ...
 
+    def axis_of(self, x: t.Expression) -> tuple[str, str]: ...
+
     def data_in_scope(self, place: Span) -> DataDeclaration | None: ...
 
     def call(self, call: t.Call, side: str | None) -> Any: ...
@@ -76,6 +78,8 @@ class Evaluator:
         self.names, self.collector, self.facts, self.source = names, collector, facts, source
         self.needs_input = True
         """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module."""
+        self.open: dict[Take, None] = {}
+        """Rows of which members were picked while nobody knows how many there are."""
 
     def fault(self, code: str, message: str, place: Span, **more: Any) -> Any:
         self.collector.add(code, message, place, **more)
@@ -145,7 +149,7 @@ class Evaluator:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.names.value_of(match.group(1), place)
-            if not isinstance(value, int | float | str) and value is not FAULT:
+            if (not isinstance(value, int | float | str) or isinstance(value, bool)) and value is not FAULT:
                 message = f"only numbers and strings can stand in a string, and this is {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             faulty.append(value is FAULT)
@@ -201,6 +205,9 @@ class Evaluator:
             return self.fault("B103", f"`{data.name}` has no labels", place, help="name their column: `label=label`")
         if x.name in ("start", "end") and label_type == "spans":
             return Column("labels", data.name, x.name, span=x.span)
+        if x.name in ("start", "end"):
+            help = f"its labels are `{data.name}.labels`" if label_type else "data with answers have both: `squad(…)`"
+            return self.fault("B103", f"`{data.name}` has no `{x.name}`: its labels are no spans", place, help=help)
         if x.name == "labels":
             return Column(kind, data.name, "labels", span=x.span)
         if x.name == "weights" and not data.source.weighted:
@@ -220,6 +227,9 @@ class Evaluator:
         if head is None and x.name in owner.heads:
             forwarded = self._forwarded(model, x.span)
             return FAULT if forwarded is None else replace(forwarded, head=x.name)
+        if head is not None and x.name in owner.heads:
+            help = f"write `{owner.name}.{x.name}`: heads lie side by side on the trunk"
+            return self.fault("B103", f"a head has no head `{x.name}`", place, help=help)
         if x.name not in FEATURE_KINDS:
             known = [*owner.heads, *SINGLES, *ROWS]
             tapped = f'any module\'s output: `{owner.name} @ "path"`'
@@ -275,12 +285,17 @@ class Evaluator:
             return Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
 
         if known is None:
-            return Group(None, span=x.span, axis=axis) if "*" in path else take(path)
+            return self.open_row(take(path), axis) if "*" in path else take(path)
         try:
             paths = known.paths(path)
         except SourceFault as fault:
             return self.source_fault(fault, owner, x.path.span)
         return Group(tuple(take(p) for p in paths), span=x.span, axis=axis) if "*" in path else take(paths[0])
+
+    def open_row(self, take: Take, axis: Axis) -> Group:
+        """Members of a row whose length only the model tells."""
+        self.open[take] = None
+        return Group(None, span=take.span, kind=take.kind, axis=axis)
 
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None

@@ -34,9 +34,9 @@ class Library:
     def spec(self, s: t.Import, scope: Scope, collector: Collector, enter: Enter) -> Scope | None:
         """The definitions of another spec; its path starts at the importing spec's folder."""
         path = scope.source.folder / s.target
-        here = [Path(scope.source.name).resolve(), *self._open]
-        if path.resolve() in here:
-            circle = " -> ".join(p.name for p in (*here, path.resolve()))
+        self._open = self._open or [Path(scope.source.name).resolve()]
+        if path.resolve() in self._open:
+            circle = " -> ".join(p.name for p in (*self._open[self._open.index(path.resolve()) :], path.resolve()))
             collector.add("B113", f"specs import each other in a circle: {circle}", s.span, help="break the circle")
             return None
         try:
@@ -54,23 +54,24 @@ class Library:
         self.scopes.append(imported)
         return imported
 
-    def module(self, s: t.Import, scope: Scope, collector: Collector) -> dict[str, Any]:
-        """The operations that a Python module declares, by name; empty, with a diagnostic, where it cannot be read."""
+    def module(self, s: t.Import, scope: Scope, collector: Collector) -> dict[str, Any] | None:
+        """The operations that a Python module declares, by name; None, with a diagnostic, where there are none to read."""
         path = find_source(s.target, scope.source.folder)
         if path is None:
             help = "install it, or put it beside the spec"
             collector.add("B114", f"there is no Python module `{s.target}`", s.span, help=help)
-            return {}
+            return None
         try:
             found = declared(path.read_text(encoding="utf-8"), s.target)
         except SourceFault as fault:
             collector.add(fault.code, fault.message, s.span, help=fault.help or "correct the module")
-            return {}
+            return None
         except (OSError, UnicodeDecodeError, SyntaxError) as error:
             collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="correct the module")
-            return {}
+            return None
         if not found:
             help = "decorate a function with `@brewgraph.ops.operation(takes={…}, source=…)`"
             collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
+            return None
         self.found[s.target] = None
         return dict(found)

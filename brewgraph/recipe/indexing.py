@@ -9,7 +9,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.describe import describe
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.sources import Layers
-from brewgraph.recipe.values import FAULT, Axis, Forwarded, Group, LayerMap, ModelDeclaration, Row, Take
+from brewgraph.recipe.values import FAULT, Axis, Bundle, Combine, Forwarded, Group, LayerMap, ModelDeclaration, Row, Take
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -44,15 +44,18 @@ def pick(e: Evaluator, value: Any, x: t.Index, side: str | None) -> Any:
         return _from_row(e, value, x, side)
     items = value.items if isinstance(value, Group) else value
     if isinstance(value, Group) and items is None:
-        return value
+        single = len(x.items) == 1 and isinstance(x.items[0], t.Expression) and isinstance(e.evaluate(x.items[0], side), int)
+        return Combine(value.kind, "+", (), span=x.span) if single else value
     if not isinstance(items, tuple):
         help = "rows (`bert.hidden[3]`) and lists are indexed"
         if isinstance(value, ModelDeclaration):
             help = f"pick a feature first: `{value.name}.hidden[3]`"
         elif isinstance(value, Take) and value.feature.name == "tap":
             help = 'an element of a module\'s tuple is picked beside its path: `(model @ "path")[0]`'
+        elif isinstance(value, Bundle):
+            help = "a tuple is one argument: name its members before, `let a = bert.hidden[0]`, and use their names"
         return e.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
-    picks = _picks(e, x, len(items), side, "the list")
+    picks = _picks(e, x, len(items), side, "")
     if picks is FAULT:
         return FAULT
     if isinstance(picks, int):
@@ -69,9 +72,11 @@ def _from_row(e: Evaluator, row: Row, x: t.Index, side: str | None) -> Any:
     if count is FAULT:
         return FAULT
     picks = _picks(e, x, count, side, str(row.take.feature))
-    axis = _axis(x, picks)
-    if picks is None or picks is FAULT:
-        return FAULT if picks is FAULT else Group(None, span=x.span, kind=row.take.kind, axis=axis)
+    if picks is FAULT:
+        return FAULT
+    axis = _axis(e, x, picks)
+    if picks is None:
+        return e.open_row(replace(row.take, span=x.span), axis)
 
     def take(i: int) -> Take:
         return replace(row.take, feature=replace(row.take.feature, index=i), span=x.span)
@@ -79,11 +84,10 @@ def _from_row(e: Evaluator, row: Row, x: t.Index, side: str | None) -> Any:
     return take(picks) if isinstance(picks, int) else Group(tuple(take(i) for i in picks), span=x.span, axis=axis)
 
 
-def _axis(x: t.Index, picks: Any) -> Axis:
+def _axis(e: Evaluator, x: t.Index, picks: Any) -> Axis:
     """The axis of what is picked from a row: the same for both columns of a map, and for equal picks."""
-    first = x.items[0]
-    name = first.id if len(x.items) == 1 and isinstance(first, t.Name) else ""
-    return Axis(name, "row", f"row {name}" if name else f"row {x.items[0].span.text if picks is None else picks}")
+    name, key = e.names.axis_of(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else ("", "")
+    return Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
 
 
 def _layers(e: Evaluator, model: ModelDeclaration, x: t.Index) -> Any:
@@ -144,8 +148,8 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
                 message = f"an index is a whole number, and this is {describe(pick)}"
                 return e.fault("B203", message, part.span, help="members count from 0; -1 is the last")
             if count is not None and not -count <= pick < count:
-                what_is = f"`{what}` has {count} members, 0 to {count - 1}"
-                return e.fault("B206", f"{pick} is out of range", part.span, help=what_is)
+                help = _members(what, count)
+                return e.fault("B206", f"{pick} is out of range", part.span, help=help)
             picks.append(pick % count if count is not None else pick)
         single = single and not isinstance(value, tuple)
     if not picks:
@@ -154,5 +158,9 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
 
 
 def _nothing(e: Evaluator, place: Span, what: str, count: int | None) -> Any:
-    help = "name the members to pick" if count is None else f"`{what}` has {count} members, 0 to {count - 1}"
+    help = "name the members to pick" if count is None else _members(what, count)
     return e.fault("B203", "this picks nothing", place, help=help)
+
+
+def _members(what: str, count: int) -> str:
+    return f"{f'`{what}`' if what else 'the list'} has {count} members, 0 to {count - 1}"

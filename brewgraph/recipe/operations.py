@@ -124,8 +124,14 @@ def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
         word = "none"
     if word in MASKS:
         return word
+    if isinstance(x, t.String) and x.value in MASKS:
+        e.fault("B122", "there is no such mask", x.span, help=f"write it without quotes: `mask={x.value}`")
+        return None
     if isinstance(x, t.Attribute):
         value = e.evaluate(x)
+        if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
+            e.fault("B122", "labels are no mask", x.span, help="`mask=labels` chooses what has a label")
+            return None
         if isinstance(value, v.Column) or value is FAULT:
             return value if isinstance(value, v.Column) else None
     help = suggest(word, MASKS) or f"it is one of {listing(MASKS)}, or a column of the data"
@@ -171,12 +177,15 @@ def _pairs(e: Evaluator, call: _Call, match: Match) -> Any:
 
 
 def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
-    if any(is_row(side) for sides in call.operation.takes for side in sides):
-        sides = [_as_row(side) for side in (source, target)]
-        if all(isinstance(side, Bundle) for side in sides):
-            return _apply(e, call, *sides, place)
+    whole = any(is_row(side) for sides in call.operation.takes for side in sides)
 
     def apply(a: Any, b: Any) -> Any:
+        if whole and all(isinstance(side, Bundle) for side in (_as_row(a), _as_row(b))):
+            return _apply(e, call, _as_row(a), _as_row(b), place)
+        if whole and isinstance(a, Group) and isinstance(b, Group) and _is_table(a) != _is_table(b):
+            # a list of models, and one row that goes with the row of each
+            table, function = (a, lambda x: apply(x, b)) if _is_table(a) else (b, lambda x: apply(a, x))
+            return table.map(function)
         if isinstance(a, Group) or isinstance(b, Group):
             kind = "loss" if call.reduced else "values"
             return pair(a, b, call.span, e.fault, apply, kind, arrow=True)
@@ -185,8 +194,17 @@ def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span
     return apply(source, target)
 
 
+def _is_table(side: Group) -> bool:
+    return any(isinstance(x, Group) for x in side)
+
+
 def _as_row(side: Any) -> Any:
-    """A list of features of one kind as one argument, for operations that take a whole row."""
+    """A list of features of one kind as one argument, for operations that take a whole row.
+
+    A row whose length is not known yet is one without members.
+    """
+    if isinstance(side, Group) and side.items is None and side.axis.kind == "row":
+        return Bundle(f"{side.kind}...", (), span=side.span)
     if isinstance(side, Group) and side.items and all(isinstance(x, Value) for x in side.items):
         kinds = {x.kind for x in side.items}
         return Bundle(f"{kinds.pop()}...", side.items, span=side.span) if len(kinds) == 1 else side
@@ -203,7 +221,7 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         if not isinstance(side, Value) or side.kind in NOT_COMPARED:
             where = side.span if isinstance(side, Value) else place
             message = f"`{operation.name}` compares features, and this is {describe(side)}"
-            return e.fault("B202", message, where, help=f"it takes {takes(operation)}")
+            return e.fault("B202", message, where, help=_feature_of(side) or f"it takes {takes(operation)}")
     open_kind = any("tensor" in side.kind for side in (source, target))
     if not open_kind and operation.unit(source.kind, target.kind) is None:
         reverse = operation.unit(target.kind, source.kind)
@@ -212,11 +230,23 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
             help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
         return e.fault("B210", message, place, help=help)
+    own = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
+    if own is not None and any(side.kind not in ("logits", "positions", "tensor") for side in (source, target)):
+        message = f"`{own.name}` weighs two models' logits, and this is {describe(source)} and {describe(target)}"
+        return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
     return v.Apply(
         kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span
     )
+
+
+def _feature_of(x: Any) -> str:
+    """What to write instead of a model, or of a head of one; empty where it is neither."""
+    if isinstance(x, v.Forwarded) and x.head is not None:
+        return f"pick a feature of it: `{x.model.name}.{x.head}.logits`"
+    model = x.model if isinstance(x, v.Forwarded) else x
+    return f"pick a feature of it: `{model.name}.logits`" if isinstance(model, v.ModelDeclaration) else ""
 
 
 def _settled(
@@ -266,6 +296,9 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
 
     def apply(*members: Any) -> Any:
         if any(isinstance(m, Group) for m in members):
+            if len(members) == 1 and members[0].items is None and members[0].kind != "tensor":
+                like = apply(Value(members[0].kind, span=members[0].span))
+                return FAULT if like is FAULT else replace(members[0], kind=like.kind)
             if len(members) == 1:
                 return members[0].map(apply)
             return pair(members[0], members[1], call.span, e.fault, apply)
@@ -287,6 +320,10 @@ def _transform(
     if result is None and "tensor" not in kinds:
         message = f"`{transform.name}` does not take {' and '.join(kinds)}"
         return e.fault("B210", message, call.span, help=f"it takes {_transforms(transform)}")
+    for value in options.values():
+        if isinstance(value, v.Temperature):
+            message = f"`{value.name}` is a temperature between two models, and here is one value"
+            return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
     settled = _settled(transform, options, call.span)
     result = result or next(iter(transform.takes.values()))
     return v.Transform(result, transform.key, members, settled, transform, span=call.span)

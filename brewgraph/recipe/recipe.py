@@ -85,6 +85,8 @@ class Recipe:
     train: Train
     train_span: Span = field(compare=False, repr=False)
     modules: tuple[str, ...] = ()
+    open: tuple[Take, ...] = ()
+    """Rows of which members are picked whose number is not known yet."""
 
     @property
     def student(self) -> ModelDeclaration:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from brewgraph.source import Source
+from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
 
@@ -30,8 +30,12 @@ class Scope:
     values: dict[str, Any] = field(default_factory=dict)
     inner: dict[str, Scope] = field(default_factory=dict)
     """Tasks, stages and imported specs by name."""
-    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Operations of imported Python modules, by the module's name here."""
+    modules: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """Operations of imported Python modules, by the module's name here; None of one that cannot be read."""
+    places: dict[str, Span] = field(default_factory=dict)
+    """Where each value name of this body was given first, whatever it names."""
+    arguments: dict[str, tuple[t.Expression, Scope]] = field(default_factory=dict)
+    """Of a call: what was written for each parameter, and the scope in which it was written."""
     trains: list[t.Train] = field(default_factory=list)
     samples: list[t.Sample] = field(default_factory=list)
 
@@ -58,6 +62,25 @@ class Scope:
         return list(
             dict.fromkeys(name for scope in self.outward() for name in (*scope.values, *scope.statements, *scope.inner))
         )
+
+    def axis_of(self, x: t.Expression) -> tuple[str, str]:
+        """The name of the list or layer map that an expression names, and what tells it apart; empty where it names none.
+
+        A parameter of a function stands for what was written where the function was called, a second name for the first.
+        """
+        if isinstance(x, t.Attribute) and x.name in ("from", "to"):
+            return self.axis_of(x.value)
+        if not isinstance(x, t.Name):
+            return "", ""
+        for scope in self.outward():
+            if x.id in scope.arguments:
+                written, home = scope.arguments[x.id]
+                return home.axis_of(written)
+            if x.id in scope.statements:
+                statement = scope.statements[x.id]
+                again = scope.axis_of(statement.value) if isinstance(statement, t.Let) else ("", "")
+                return again if again[0] else (x.id, f"{scope.source.name} {scope.full(x.id)}")
+        return "", ""
 
     def descend(self) -> Iterator[Scope]:
         """This scope and its tasks and stages, in the order of the text; imported specs are left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Sample, Stage, Task, data_of
@@ -12,6 +13,7 @@ from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.training import Written, own_settings, settle_train, stage_length
 from brewgraph.recipe.values import (
     FAULT,
+    Bundle,
     Combine,
     Group,
     ModelDeclaration,
@@ -49,6 +51,8 @@ def make_stages(names: Names, outer: Written) -> tuple[Stage, ...] | None:
         outer.update(own_settings(root.trains, names.evaluator, root.known_names()))
     scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
     made = [_stage(names, scope, outer) for scope in scopes or [root]]
+    if all(made):
+        _check_reports(names, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
     return tuple(stage for stage in made if stage is not None) if all(made) else None
 
 
@@ -74,6 +78,18 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
         return None
     name = scope.path[-1] if scope.kind == "stage" else ""
     return Stage(name, tasks, sample, train, freeze, span=statement.name_span if statement else place)
+
+
+def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None:
+    """What is to be reported must be computed on the data of some task."""
+    reported = {name for task in tasks for name in task.reports}
+    for scope in scopes:
+        with names.inside(scope):
+            asked = own_settings(scope.trains, names.evaluator, scope.known_names()).get("report", ({}, None))[0]
+        for name, value in asked.items():
+            if name not in reported:
+                message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
+                names.collector.add("B220", message, value.span, help="report it where a task has this data")
 
 
 # ── tasks and their losses ───────────────────────────────────────────────────────────────────────────────────────────
@@ -138,8 +154,8 @@ def _loss(names: Names, value: Any, place: Span) -> Value | None:
 
 
 def _is_open(x: Value) -> bool:
-    """Whether this adds up a list whose members are not known yet."""
-    return isinstance(x, Combine) and not x.operands
+    """Whether this is made of a list whose members are not known yet."""
+    return (isinstance(x, Combine) and not x.operands) or (isinstance(x, Bundle) and not x.items)
 
 
 def _end(source: Source) -> Span:
@@ -164,6 +180,10 @@ def _sample(names: Names, scope: Scope, tasks: list[str]) -> Sample | None:
     listed = _task_names(e, found.tasks, tasks)
     if listed is None:
         return None
+    if twice := next((task for i, task in enumerate(listed) if task in listed[:i]), None):
+        help = f"to draw it more often write a law, `~ size ** 0.5`, or an order: `order=[{', '.join(listed)}]`"
+        e.fault("B116", f"the task `{twice}` is given twice", found.tasks.span, help=help)
+        return None
     missing = [task for task in tasks if task not in listed]
     if missing:
         message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
@@ -185,6 +205,9 @@ def _home(scope: Scope) -> Scope:
 def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
     """The tasks that a list names, as bare words."""
     items = x.items if isinstance(x, t.List) else (x,)
+    if not items:
+        e.fault("B116", "this names no task", x.span, help=f"the tasks are {listing(tasks)}")
+        return None
     for item in items:
         word = item.id if isinstance(item, t.Name) else ""
         if word not in tasks:
@@ -197,7 +220,11 @@ def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, .
 def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:
     order: tuple[str, ...] | None = ()
     floor: float | None = 0.0
-    for option in sample.options:
+    for i, option in enumerate(sample.options):
+        if option.name in [o.name for o in sample.options[:i]]:
+            place = option.name_span or option.span
+            e.fault("B125", f"`{option.name}` is given twice", place, help="remove one of them")
+            return None, None
         if option.name == "order":
             order = _task_names(e, option.value, tasks)
         elif option.name == "floor":
@@ -215,6 +242,10 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
     if order and sample.law is not None:
         help = "leave one of them out"
         e.fault("B116", "an order leaves nothing to draw", sample.law.span, help=help)
+        return None, floor
+    if order and floor:
+        place = next(option.span for option in sample.options if option.name == "floor")
+        e.fault("B116", "an order leaves nothing to draw", place, help="leave `floor` or `order` out")
         return None, floor
     if order and set(order) != set(tasks):
         lost = [task for task in tasks if task not in order]
@@ -237,5 +268,8 @@ def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; left out, all tasks are drawn alike"
         names.evaluator.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
+        return None
+    if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
+        names.evaluator.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
         return None
     return law

@@ -84,19 +84,22 @@ def stage_length(stage: t.Stage, own: Written, evaluator: Evaluator) -> Written:
 
 def _freeze(x: t.Expression, e: Evaluator) -> Any:
     """`[tiny @ "embeddings", W]`: modules of a student, named projections, whole models."""
-    e.needs_input = False
-    value = e.evaluate(x)
-    e.needs_input = True
     found: list[Frozen] = []
-    for item in [value] if not isinstance(value, Group | tuple) else leaves(value):
-        if item is FAULT:
-            return FAULT
-        frozen = frozen_of(item)
-        if frozen is None:
-            where = item.span if isinstance(item, Value) else x.span
-            help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
-            return e.fault("B202", f"`freeze` names what learns, and this is {describe(item)}", where, help=help)
-        found.append(frozen)
+    for part in x.items if isinstance(x, t.List | t.Tuple) else (x,):
+        e.needs_input = False
+        value = e.evaluate(part)
+        e.needs_input = True
+        for item in leaves(value) if isinstance(value, Group | tuple) else [value]:
+            if item is FAULT:
+                return FAULT
+            frozen = frozen_of(item)
+            if frozen is None:
+                help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
+                return e.fault("B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help)
+            if frozen.kind == "module" and e.names.model(frozen.name).role == "teacher":
+                help = "leave it out: teachers never learn"
+                return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
+            found.append(frozen)
     return tuple(found)
 
 

@@ -15,7 +15,8 @@ OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
 
 
 def takes(recipe: Recipe) -> Iterator[v.Take]:
-    """Every feature that any equation takes. What is taken from an average of a student is taken from the student."""
+    """Every feature that any equation takes, whole rows where it is not known yet how long they are."""
+    yield from recipe.open
     for value in recipe.values():
         for part in v.walk(value):
             if isinstance(part, v.Take):

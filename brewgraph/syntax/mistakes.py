@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
-from brewgraph.syntax.layout import Lexeme, lexemes
+from brewgraph.syntax.layout import lexemes
+from brewgraph.syntax.place import Place, ends
 
 FORMS = {
     "brew": "brew 1",
@@ -47,67 +47,7 @@ _FOREIGN = {
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the line behind it."""
-
-    before: tuple[Lexeme, ...]
-    here: str
-    kind: str
-    behind: str
-
-    @property
-    def first(self) -> str:
-        return self.before[0].text if self.before else ""
-
-    @property
-    def last(self) -> str:
-        return self.before[-1].text if self.before else ""
-
-    @property
-    def shown(self) -> str:
-        return f"before `{self.here}`" if self.here else f"after `{self.last}`"
-
-    @property
-    def opened(self) -> list[int]:
-        """Indices in `before` of the brackets that are open here."""
-        stack: list[int] = []
-        for i, piece in enumerate(self.before):
-            if piece.kind == "open":
-                stack.append(i)
-            elif piece.kind == "close" and stack:
-                stack.pop()
-        return stack
-
-    @property
-    def bracket(self) -> str:
-        return self.before[self.opened[-1]].text if self.opened else ""
-
-    @property
-    def level(self) -> tuple[Lexeme, ...]:
-        """What stands before, in the same brackets, since the last comma."""
-        found: list[Lexeme] = []
-        depth = 0
-        for piece in reversed(self.before):
-            depth += piece.kind == "close"
-            if depth == 0 and (piece.kind == "open" or piece.text == ","):
-                break
-            found += [piece] if depth == 0 else []
-            depth -= piece.kind == "open"
-        return tuple(found)
-
-    @property
-    def indexes(self) -> bool:
-        """Whether the innermost bracket picks from something, rather than being a list."""
-        at = self.opened[-1] if self.bracket == "[" else 0
-        return at > 0 and _ends(self.before[at - 1]) and not (at == 1 and self.first == "sample")
-
-
 Rule = Callable[[Place], tuple[str, str] | None]
-
-
-def _ends(piece: Lexeme) -> bool:
-    return piece.kind in ("word", "number", "string", "close")
 
 
 def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, start: int) -> tuple[str, str]:
@@ -152,7 +92,7 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
         if count == 1:
             return "the language's version is expected after `brew`", form
         return f"`{here}` cannot follow the version", "begin the next statement on a new line, or after `;`"
-    if place.last == "}":
+    if place.last == "}" and not (first == "stage" and [x.text for x in place.before[2:4]] == ["for", "{"]):
         return "nothing can follow the closing brace", "begin the next statement on a new line, or after `;`"
     if first == "import":
         return _in_an_import(place, form)
@@ -166,7 +106,7 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
         also = " (a keyword cannot be a name at the beginning of a statement)" if here in ("=", "(", ".", "[") else ""
         return f"a name is expected after `{first}`", form + also
     if first in ("task", "stage"):
-        if place.last == "for":
+        if place.last == "for" or [x.text for x in place.before[2:4]] == ["for", "{"]:
             return "a length is expected after `for`", form
         if place.kind == "DURATION":
             return f"`for` is expected before `{here}`", form
@@ -236,18 +176,34 @@ def _inside(place: Place, at: int) -> bool:
     return sum(x.kind == "open" for x in before) > sum(x.kind == "close" for x in before)
 
 
+# ── a mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_a_mapping(place: Place) -> tuple[str, str] | None:
+    if not place.maps:
+        return None
+    written = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
+    if place.first == "stage" and place.before[place.opened[-1] - 1].text == "for":
+        return "a length is expected after `for`", f"write `{FORMS['stage']}`"
+    if place.here in (";", "the line break"):
+        return "a mapping stands on one line", f"close the brace before the line ends; {written}"
+    if place.here == "=" or (ends(place.before[-1]) and ":" not in [x.text for x in place.level]):
+        return f"`:` is expected {place.shown}", written
+    return None
+
+
 # ── a place that wants an operand ────────────────────────────────────────────────────────────────────────────────────
 
 
 def _wants_operand(place: Place) -> bool:
     last = place.before[-1]
     if last.text == "via" and len(place.before) > 1:
-        return _ends(place.before[-2])
+        return ends(place.before[-2])
     if last.text == "at" and place.first == "cache" and len(place.before) > 3:
-        return _ends(place.before[-2])
+        return ends(place.before[-2])
     if last.text == "input" and len(place.before) > 1 and place.before[-2].text == "@":
         return True
-    return not _ends(last)
+    return not ends(last)
 
 
 def _operand(place: Place) -> tuple[str, str] | None:
@@ -271,8 +227,6 @@ def _operand(place: Place) -> tuple[str, str] | None:
         return "`==` has no meaning here", "write one `=`; there are no comparisons"
     if here == "=":
         return "a name is expected before `=`", "a keyword argument is written `name=value`"
-    if here == "{":
-        return "a brace cannot stand in an expression", "lists are written `[a, b]`, tuples `(a, b)`"
     if here in ("*", "**") and last in ("(", ",", "["):
         return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
     if here == "/" and last == "/":
@@ -353,7 +307,7 @@ def _equals(place: Place, level: list[str]) -> tuple[str, str]:
         return "`=>` has no meaning here", "the arrow is written `->`"
     if place.behind.startswith("="):
         return "`==` has no meaning here", "there are no comparisons"
-    if place.bracket == "(" and len(level) > 1 and place.opened[-1] > 0 and _ends(place.before[place.opened[-1] - 1]):
+    if place.bracket == "(" and len(level) > 1 and place.opened[-1] > 0 and ends(place.before[place.opened[-1] - 1]):
         return "the name of a keyword argument is one plain word", "write `name=value`"
     if place.bracket:
         return "a keyword argument cannot stand here", "it stands in the round brackets of a call: `f(a, T=4)`"
@@ -395,4 +349,11 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     return message, "put an operator or a comma between them"
 
 
-_RULES: tuple[Rule, ...] = (_at_the_beginning, _in_a_keyword_statement, _in_a_left_side, _operand, _operator)
+_RULES: tuple[Rule, ...] = (
+    _at_the_beginning,
+    _in_a_mapping,
+    _in_a_keyword_statement,
+    _in_a_left_side,
+    _operand,
+    _operator,
+)

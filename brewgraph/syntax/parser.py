@@ -16,6 +16,7 @@ from brewgraph.syntax import tree as t
 from brewgraph.syntax.grammar import grammar
 from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
 from brewgraph.syntax.mistakes import FORMS, explain
+from brewgraph.syntax.place import opens_mapping
 
 KEYWORDS = frozenset(FORMS)
 
@@ -72,10 +73,18 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
 
 
 def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
-    """Offsets of a statement's braces, opening and closing; both -1 where it has none. Those in brackets hold no block."""
-    depth, opening, inside = 0, -1, 0
+    """Offsets of a block's braces, opening and closing; both -1 where there is none: those of a mapping hold no block."""
+    depth, opening, inside, mapping = 0, -1, 0, False
+    before: list[Lexeme] = []
     for piece in pieces:
         inside += (piece.text in "([") - (piece.text in ")]") if piece.kind in ("open", "close") else 0
+        if piece.text == "{" and depth == 0 and not inside:
+            mapping = opens_mapping(before)
+        if piece.kind not in ("space", "comment", "newline"):
+            before.append(piece)
+        if mapping:
+            mapping = piece.text != "}"
+            continue
         if inside:
             continue
         if piece.text == "{":

@@ -170,5 +170,5 @@ def test_the_right_spec_is_checked_whole(world: Path) -> None:
     """The head is sound to the end: a graph, its classes, and one warning."""
     checked = whole(HEAD + "soft = kd(big.logits -> tiny.logits)\nloss = soft + ce(d.labels -> tiny.logits)\n", world)
     assert checked.graph is not None
-    assert checked.classes == ("n", "y")
+    assert checked.classes == {"d": ("n", "y")}
     assert [w.code for w in checked.warnings] == ["W302"]  # the teacher has random weights

@@ -72,7 +72,7 @@ def test_attention_counts_from_zero_without_embeddings() -> None:
         ("x = big.hidden[-14]", (4, 16), "-14 is out of range", "`hidden` has 13 members, 0 to 12"),
         ("x = big.hidden[0, 99]", (4, 19), "99 is out of range", "`hidden` has 13 members, 0 to 12"),
         ("x = big.attention[12]", (4, 19), "12 is out of range", "`attention` has 12 members, 0 to 11"),
-        ("x = [1, 2][2]", (4, 12), "2 is out of range", "`the list` has 2 members, 0 to 1"),
+        ("x = [1, 2][2]", (4, 12), "2 is out of range", "the list has 2 members, 0 to 1"),
     ],
 )
 def test_out_of_range(body: str, place: tuple[int, int], message: str, help: str) -> None:

@@ -1,0 +1,224 @@
+"""Sentences with tags: files of columns, tags in IOB2, and their places among tokens."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
+from brewgraph.data.examples import DataFacts, facts, open_examples, texts
+from brewgraph.recipe.sources import Conll
+from tests.data.texts import byte_level, fault
+
+SENTENCES = """\
+-DOCSTART- O
+
+# sent_id = 1
+Alice\tB-PER
+visited\tO
+New\tB-LOC
+York\tI-LOC
+
+#\tO
+unbelievable\tO
+"""
+
+
+def write(folder: Path, text: str, name: str = "train.conll") -> Conll:
+    """A source whose only file holds the text."""
+    (folder / name).write_text(text, encoding="utf-8")
+    return Conll(train=name)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_sentences(tmp_path: Path, packed: bool) -> None:
+    """Comments and document lines go, a number sign with a tag is a word; `O` comes first, each type has both tags."""
+    source = write(tmp_path, SENTENCES.replace("\n", "\r\n"))
+    if packed:
+        (tmp_path / "train.conll.gz").write_bytes(gzip.compress((tmp_path / "train.conll").read_bytes()))
+        source = Conll(train="train.conll.gz")
+    found = open_examples(source, tmp_path)
+    assert found.classes == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    assert found.splits["train"].to_dict() == {
+        "words": [["Alice", "visited", "New", "York"], ["#", "unbelievable"]],
+        "tags": [[3, 0, 1, 2], [0, 0]],
+        "index": [0, 1],
+    }
+    assert found.notes == ()
+    assert facts(source, tmp_path) == DataFacts(found.classes, ("words", "tags"), {"train": 2})
+    assert texts(found) == ["Alice visited New York", "# unbelievable"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "columns", "line"),
+    [
+        ("whitespace", {"words": 1, "tags": -2}, "1 Alice   B-PER _"),
+        ("whitespace", {}, "Alice NNP B-PER"),
+        ("tab", {"words": 0, "tags": 1}, "Alice \tB-PER\tx"),
+        ("space", {"words": 1, "tags": 3}, "1 Alice  B-PER"),
+    ],
+)
+def test_columns(tmp_path: Path, separator: str, columns: dict, line: str) -> None:
+    """Counted from either end; with `space` two of them make an empty column."""
+    write(tmp_path, line + "\n")
+    source = Conll(train="train.conll", separator=separator, **columns)
+    found = open_examples(source, tmp_path)
+    assert found.splits["train"]["words"][:] == [["Alice"]]
+    assert found.classes == ("O", "B-PER", "I-PER")
+
+
+def test_words_hold_other_blanks(tmp_path: Path) -> None:
+    """Only spaces and tabs separate: a blank of fixed width belongs to its word."""
+    found = open_examples(write(tmp_path, "a\u00a0b O\nc O\n"), tmp_path)
+    assert found.splits["train"]["words"][:] == [["a\u00a0b", "c"]]
+
+
+def test_iob1_becomes_iob2(tmp_path: Path) -> None:
+    """An entity gets its `B-`, two that touch stay two, and a note says what was done."""
+    text = "a I-PER\nb I-PER\nc B-PER\nd O\ne I-LOC\nf I-PER\n"
+    found = open_examples(write(tmp_path, text), tmp_path)
+    tags = [found.classes[tag] for tag in found.splits["train"]["tags"][0]]
+    assert tags == ["B-PER", "I-PER", "B-PER", "O", "B-LOC", "B-PER"]
+    assert found.notes == (
+        "tags are IOB1 (line 1 of `train.conll` begins an entity with `I-PER`), and were read as IOB2",
+    )
+
+
+def test_tags_that_mark_no_entities(tmp_path: Path) -> None:
+    """Parts of speech are taken as they are, `I` among them; without tags there are words alone."""
+    found = open_examples(write(tmp_path, "I PRON\ngo VERB\n"), tmp_path)
+    assert found.classes == ("PRON", "VERB")
+    assert found.splits["train"]["tags"][:] == [[0, 1]]
+    bare = open_examples(Conll(train="train.conll", tags=None), tmp_path)
+    assert (bare.classes, bare.splits["train"].column_names) == ((), ["words", "index"])
+    encoding = Encoding("g", byte_level([]), 8)
+    batch = Collator([encoding])(list(encode(bare.splits["train"], [encoding])))
+    assert (batch["words"].tolist(), "labels" in batch) == ([[0, 2]], False)
+
+
+def test_iobes_is_kept(tmp_path: Path) -> None:
+    """With `E-` and `S-` every type has all four."""
+    found = open_examples(write(tmp_path, "a B-X\nb E-X\nc S-X\n"), tmp_path)
+    assert found.classes == ("O", "B-X", "I-X", "E-X", "S-X")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "field", "message", "help"),
+    [
+        ("", "B404", "train", "`train.conll` has no rows", "with rows"),
+        ("-DOCSTART- O\n\n", "B404", "train", "`train.conll` has no rows", "with rows"),
+        ("a O\nb\n", "B404", "train", "line 2 of `train.conll` has 1 column where line 1 has 2", "separator=tab"),
+        ("a O\nb c O\n", "B404", "train", "line 2 of `train.conll` has 3 columns where line 1 has 2", "separator=tab"),
+        ("a\n", "B404", "train", "line 1 of `train.conll` has 1 column, so that words and tags are", "`separator`"),
+        ("a O\nb B-X\nc X\n", "B403", "train", "the tag in line 3 of `train.conll` is `X`, where others", "`B-`"),
+        ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, and no entity", "begins with `B-Y`"),
+    ],
+)  # fmt: skip
+def test_faulty_lines(tmp_path: Path, text: str, code: str, field: str, message: str, help: str) -> None:
+    """The line, and what to do about it."""
+    found = fault(write(tmp_path, text), tmp_path)
+    assert (found.code, found.field) == (code, field)
+    assert message in found.message
+    assert help in found.help
+
+
+def test_other_faults(tmp_path: Path) -> None:
+    """A column that is not there, an empty word, tags of dev alone, no text, no file."""
+    source = write(tmp_path, "a O\n")
+    found = fault(Conll(train="train.conll", tags=2), tmp_path)
+    assert (found.code, found.field) == ("B404", "tags")
+    assert found.message == "line 1 of `train.conll` has 2 columns, and none with number 2"
+    (tmp_path / "empty.conll").write_text("\tO\n")
+    found = fault(Conll(train="empty.conll", separator="tab"), tmp_path)
+    assert found.message == "line 1 of `empty.conll` has an empty word or tag"
+    (tmp_path / "dev.conll").write_text("a O\nb VERB\n")
+    found = fault(source.model_copy(update={"dev": "dev.conll"}), tmp_path)
+    assert (found.code, found.field) == ("B403", "dev")
+    assert found.message == "the tag in line 2 of `dev.conll` is 'VERB', which no training row has"
+    assert found.help == "the classes are `O`"
+    (tmp_path / "latin.conll").write_bytes(b"a O\n\xe9 O\n")
+    assert fault(Conll(train="latin.conll"), tmp_path).message == "line 2 of `latin.conll` is no text in UTF-8"
+    (tmp_path / "cut.conll.gz").write_bytes(gzip.compress(b"a O\n" * 99)[:-9])
+    assert "`cut.conll.gz` cannot be unpacked" in fault(Conll(train="cut.conll.gz"), tmp_path).message
+    found = fault(Conll(train="trian.conll"), tmp_path)
+    assert (found.code, found.help) == ("B401", "did you mean `train.conll`?")
+
+
+# ── encoded ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tags_stand_at_first_tokens(tmp_path: Path) -> None:
+    """With either manner of tokenizer each word's tag is at its first token, all others have -100; padding too."""
+    source = write(tmp_path, SENTENCES)
+    examples = open_examples(source, tmp_path)
+    words = examples.splits["train"]["words"][:]
+    encodings = [Encoding("b", train_wordpiece(texts(examples), 60), 64), Encoding("g", byte_level(["New York"]), 64)]
+    rows = encode(examples.splits["train"], encodings, source=source)
+    batch = Collator(encodings, source=source)([rows[0], rows[1]])
+    assert set(batch) == {"b", "g", "index"}
+    for encoding in encodings:
+        view = batch[encoding.key]
+        for n, (sentence, tags) in enumerate(zip(words, examples.splits["train"]["tags"][:], strict=True)):
+            places = view["words"][n, : len(sentence)].tolist()
+            assert view["words"][n, len(sentence) :].eq(-1).all()
+            assert view["labels"][n, places].tolist() == tags
+            assert (view["labels"][n] >= 0).sum() == len(sentence)
+            ends = [*places[1:], int(view["attention_mask"][n].sum()) - (encoding.key == "b")]
+            for word, begin, end in zip(sentence, places, ends, strict=True):
+                said = encoding.tokenizer.decode(view["input_ids"][n, begin:end].tolist()).replace(" ", "")
+                assert said.lower() == word.lower()
+    assert batch["b"]["words"].shape == batch["g"]["words"].shape == (2, 4)
+
+
+def test_words_that_are_cut_off(tmp_path: Path) -> None:
+    """They have no place, and their tags are not learnt."""
+    source = write(tmp_path, SENTENCES)
+    examples = open_examples(source, tmp_path)
+    encoding = Encoding("b", train_wordpiece(["alice visited new york"] * 9, 99), 5)
+    rows = encode(examples.splits["train"], [encoding], source=source)
+    batch = Collator([encoding], source=source)([rows[0]])
+    assert batch["words"].tolist() == [[1, 2, 3, -1]]
+    assert batch["labels"].tolist() == [[-100, 3, 0, 1, -100]]
+
+
+def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:
+    """Words and tags of a short sentence move as its tokens do."""
+    source = write(tmp_path, "a B-X\nb O\nc O\n\nd I-X\n".replace("I-X", "B-X"))
+    examples = open_examples(source, tmp_path)
+    encoding = Encoding("g", byte_level([], left=True), 8)
+    rows = encode(examples.splits["train"], [encoding], source=source)
+    batch = Collator([encoding], source=source)([rows[0], rows[1]])
+    place = int(batch["words"][1, 0])
+    assert place == batch["input_ids"].shape[1] - 1
+    assert batch["labels"][1].tolist() == [-100] * place + [1]
+    assert batch["attention_mask"][1].tolist() == [0] * place + [1]
+    assert torch.equal(
+        pickle.loads(pickle.dumps(Collator([encoding], source=source)))(list(rows))["words"], batch["words"]
+    )
+
+
+# ── real data ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_wnut17(shared_data: Path) -> None:
+    """As many sentences as its description says, six types, every tag of short sentences in place."""
+    folder = shared_data / "wnut17"
+    source = Conll(train="train.conll.gz", dev="dev.conll.gz", test="test.conll.gz", separator="tab")
+    found = open_examples(source, folder)
+    assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 3394, "dev": 1009, "test": 1287}
+    assert len(found.classes) == 13
+    assert found.notes == ()
+    assert facts(source, folder).rows == {"train": 3394, "dev": 1009, "test": 1287}
+    dev = found.splits["dev"].select(range(200))
+    encodings = [Encoding("b", train_wordpiece(texts(found)[:500], 2000), 256)]
+    rows = encode(dev, encodings, source=source)
+    tokens = 0
+    for row, example in zip(rows, dev, strict=True):
+        labelled = [label for label in row["b/labels"] if label >= 0]
+        assert labelled == example["tags"]
+        tokens += len(labelled)
+    assert tokens == sum(map(len, dev["tags"][:]))

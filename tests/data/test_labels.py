@@ -1,0 +1,296 @@
+"""Labels that are several classes or a number, weights of examples, columns that a spec asks for by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from brewgraph.data import tables
+from brewgraph.data.encoding import Collator, Encoding, encode
+from brewgraph.data.examples import facts, open_examples
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.sources import Files, Glue, Hub
+from tests.data.texts import byte_level, fault
+
+MULTI: dict[str, Any] = {"problem_type": "multi_label"}
+NUMBER: dict[str, Any] = {"problem_type": "regression"}
+
+
+def write(folder: Path, *rows: dict[str, Any], name: str = "train.jsonl") -> str:
+    """A file of rows, each with a text."""
+    whole = [{"text": f"text {n}", **row} for n, row in enumerate(rows)]
+    if name.endswith(".csv"):
+        lines = [",".join(whole[0]), *(",".join(str(x) for x in row.values()) for row in whole)]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    else:
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in whole))
+    return name
+
+
+def labelled(folder: Path, *labels: Any, **settings: Any) -> Files:
+    """A source whose rows have these labels."""
+    return Files(train=write(folder, *({"label": label} for label in labels)), **settings)
+
+
+# ── several classes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "marks"),
+    [
+        ([["joy", "awe"], [], ["joy"]], ("awe", "joy"), [[1, 1], [0, 0], [0, 1]]),
+        ([[2], [0, 2], []], ("0", "1", "2"), [[0, 0, 1], [1, 0, 1], [0, 0, 0]]),
+    ],
+)
+def test_lists_of_classes(tmp_path: Path, labels: list, classes: tuple[str, ...], marks: list) -> None:
+    """Names in alphabetical order, numbers up to the largest; an empty list is no class."""
+    source = labelled(tmp_path, *labels, **MULTI)
+    found = open_examples(source, tmp_path)
+    assert (source.label_type, found.classes) == ("classes", classes)
+    assert found.splits["train"]["label"][:] == marks
+    assert found.splits["train"].features["label"] == datasets.List(datasets.Value("float32"))
+    assert facts(source, tmp_path).classes == classes
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv"])
+def test_a_column_for_each_class(tmp_path: Path, name: str) -> None:
+    """Their names are the classes, in the order of the spec."""
+    write(tmp_path, {"joy": 1, "awe": 0}, {"joy": 1, "awe": 1}, name=name)
+    found = open_examples(Files(train=name, label=("joy", "awe"), **MULTI), tmp_path)
+    assert found.classes == ("joy", "awe")
+    assert found.splits["train"]["label"][:] == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "help"),
+    [
+        ([["a"], "b"], "the label in row 2 of `train.jsonl`", ""),
+        ([["a"], None], "the label in row 2 of `train.jsonl` is missing", "`label=[first, second]`"),
+        (["a"], "the label in row 1 of `train.jsonl` is 'a', and no list", "write a list of classes"),
+        ([[0], [-1]], "the label in row 2 of `train.jsonl` is [-1]", "whole numbers from 0 on"),
+        ([[], []], "an empty list, as are all others", "some training row"),
+        ([[0, 10**7]], "some list has 10000000", "column of identifiers?"),
+    ],
+)
+def test_faulty_lists(tmp_path: Path, labels: list, message: str, help: str) -> None:
+    """B403 with the row; what the format's own reader refuses has its words."""
+    found = fault(labelled(tmp_path, *labels, **MULTI), tmp_path)
+    assert (found.code, found.field) in [("B403", "label"), ("B404", "train")]
+    if found.code == "B403":
+        assert message in found.message
+        assert help in found.help
+
+
+def test_faulty_columns_of_classes(tmp_path: Path) -> None:
+    """A class of dev alone, a value that is neither 0 nor 1, a column twice, one that is not there."""
+    source = labelled(tmp_path, ["joy"], ["awe"], **MULTI)
+    write(tmp_path, {"label": ["jot"]}, name="dev.jsonl")
+    found = fault(source.model_copy(update={"dev": "dev.jsonl"}), tmp_path)
+    assert found.message == "a label in row 1 of `dev.jsonl` is 'jot', which no training row has"
+    assert found.help == "did you mean `joy`? the classes are `awe` and `joy`"
+    write(tmp_path, {"joy": 1, "awe": 2})
+    found = fault(Files(train="train.jsonl", label=("joy", "awe"), **MULTI), tmp_path)
+    assert (found.code, found.message) == ("B403", "`awe` in row 1 of `train.jsonl` is 2")
+    found = fault(Files(train="train.jsonl", label=("joy", "joy"), **MULTI), tmp_path)
+    assert (found.code, found.message) == ("B402", "`joy` is named twice")
+    found = fault(Files(train="train.jsonl", label=("joy", "ave"), **MULTI), tmp_path)
+    assert (found.code, found.field) == ("B402", "label")
+    assert found.help.startswith("did you mean `awe`?")
+
+
+# ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv"])
+def test_numbers(tmp_path: Path, name: str) -> None:
+    """Whole ones too; there are no classes."""
+    write(tmp_path, {"label": 2.5}, {"label": -1}, name=name)
+    source = Files(train=name, **NUMBER)
+    found = open_examples(source, tmp_path)
+    assert (source.label_type, found.classes) == ("value", ())
+    assert found.splits["train"]["label"][:] == [2.5, -1.0]
+    assert found.splits["train"].features["label"] == datasets.Value("float32")
+
+
+@pytest.mark.parametrize("value", ["high", None])
+def test_what_is_no_number(tmp_path: Path, value: Any) -> None:
+    """B403 with the row."""
+    found = fault(labelled(tmp_path, value, value, **NUMBER), tmp_path)
+    assert (found.code, found.field) == ("B403", "label")
+    assert found.message.startswith("the label in row 1 of `train.jsonl` is ")
+
+
+def test_stsb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GLUE's task of numbers: pairs, columns known, no classes."""
+    folder = tmp_path / "glue" / "stsb"
+    folder.mkdir(parents=True)
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [5.0, 2.25], "idx": [0, 1]}
+    for split in ("train", "validation"):
+        datasets.Dataset.from_dict(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    files = "".join(f"  - split: {split}\n    path: stsb/{split}-*\n" for split in ("train", "validation"))
+    (tmp_path / "glue" / "README.md").write_text(f"---\nconfigs:\n- config_name: stsb\n  data_files:\n{files}---\n")
+    monkeypatch.setattr(tables, "GLUE", str(tmp_path / "glue"))
+    found = open_examples(Glue(task="stsb"), tmp_path)
+    assert (found.classes, found.splits["dev"]["label"][:]) == ((), [5.0, 2.25])
+    assert facts(Glue(task="stsb"), tmp_path).rows == {"train": 5749, "dev": 1500}
+
+
+def test_a_folder_of_several_labels(tmp_path: Path) -> None:
+    """A hub's list of named classes keeps its names and their order."""
+    folder = tmp_path / "moods"
+    folder.mkdir()
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.List(datasets.ClassLabel(names=["joy", "awe", "ire"]))}
+    )
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [[1], [0, 2]]}, features=features)
+    rows.to_parquet(folder / "train.parquet")
+    found = open_examples(Hub(name="moods", **MULTI), tmp_path)
+    assert found.classes == ("joy", "awe", "ire")
+    assert found.splits["train"]["label"][:] == [[0, 1, 0], [1, 0, 1]]
+
+
+# ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weights(source: Files, folder: Path, split: str = "train") -> list[float]:
+    """The weights of a split."""
+    rows = open_examples(source, folder).splits[split]
+    assert rows.features["weights"] == datasets.Value("float32")
+    return rows["weights"][:]
+
+
+def test_weights(tmp_path: Path) -> None:
+    """Of a column, of classes, and their product; dev needs no column."""
+    rows = [{"label": "a", "w": 0.5}, {"label": "a", "w": 2}, {"label": "a", "w": 0}, {"label": "b", "w": 1}]
+    write(tmp_path, *rows)
+    write(tmp_path, {"label": "b"}, name="dev.jsonl")
+    files = {"train": "train.jsonl", "dev": "dev.jsonl"}
+    assert weights(Files(**files, weight="w"), tmp_path) == [0.5, 2, 0, 1]
+    assert weights(Files(**files, weight="w"), tmp_path, "dev") == [1]
+    assert weights(Files(**files, class_weights=(3, 4)), tmp_path) == [3, 3, 3, 4]
+    balanced = weights(Files(**files, class_weights="balanced"), tmp_path)
+    assert balanced == pytest.approx([4 / 6, 4 / 6, 4 / 6, 2])
+    assert sum(balanced) == pytest.approx(4), "balanced weights are 1 in the mean"
+    assert weights(Files(**files, weight="w", class_weights=(3, 4)), tmp_path) == [1.5, 6, 0, 4]
+    assert "weights" not in open_examples(Files(**files), tmp_path).splits["train"].column_names
+
+
+def test_faulty_weights(tmp_path: Path) -> None:
+    """Found by the check too, before anything is trained."""
+    write(tmp_path, {"label": "a", "w": -1}, {"label": "b", "w": 1})
+    for made in (open_examples, facts):
+
+        def said(made: Any = made, **settings: Any) -> SourceFault:
+            with pytest.raises(SourceFault) as caught:
+                made(Files(train="train.jsonl", **settings), tmp_path)
+            return caught.value
+
+        found = said(weight="w")
+        assert (found.code, found.field) == ("B403", "weight")
+        assert found.message == "the weight in row 1 of `train.jsonl` is -1"
+        assert said(weight="v").help.endswith("the columns are `text`, `label` and `w`")
+        assert said(weight="text").message == ("the weight in row 1 of `train.jsonl` is 'text 0', and no finite number")
+        found = said(class_weights=(1, 2, 3))
+        assert (found.code, found.field) == ("B403", "class_weights")
+        assert (found.message, found.help) == (
+            "there are 3 weights for 2 classes", "one for each, in the order `a` and `b`"
+        )  # fmt: skip
+
+
+# ── columns ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_columns_that_are_asked_for(tmp_path: Path) -> None:
+    """Numbers, truth values and lists of them keep their kind, in examples and in batches."""
+    write(
+        tmp_path,
+        {"label": 0, "rank": 3, "score": 0.5, "seen": True, "hints": [1, 2, 3], "soft": [0.5]},
+        {"label": 1, "rank": 4, "score": 1.0, "seen": False, "hints": [], "soft": [1.0, 2.0]},
+    )
+    names = ["rank", "score", "seen", "hints", "soft"]
+    found = open_examples(Files(train="train.jsonl"), tmp_path, names)
+    split = found.splits["train"]
+    assert [name for name in split.column_names if name.startswith("column/")] == [f"column/{name}" for name in names]
+    assert found.fingerprint != open_examples(Files(train="train.jsonl"), tmp_path).fingerprint
+    encoding = Encoding("g", byte_level([]), 9)
+    batch = Collator([encoding], columns=names)(list(encode(split, [encoding])))
+    assert {name: batch[name].tolist() for name in names} == {
+        "rank": [3, 4], "score": [0.5, 1.0], "seen": [True, False], "hints": [[1, 2, 3], [0, 0, 0]],
+        "soft": [[0.5, 0.0], [1.0, 2.0]],
+    }  # fmt: skip
+    kinds = [batch[name].dtype for name in names]
+    assert kinds == [torch.int64, torch.float32, torch.bool, torch.int64, torch.float32]
+    assert "rank" not in Collator([encoding])(list(encode(split, [encoding])))
+
+
+def test_columns_of_a_format_without_types(tmp_path: Path) -> None:
+    """Numbers are read from their text."""
+    write(tmp_path, {"label": "a", "rank": 3, "score": 0.5}, {"label": "b", "rank": 4, "score": 1}, name="train.csv")
+    split = open_examples(Files(train="train.csv"), tmp_path, ["rank", "score"]).splits["train"]
+    assert (split["column/rank"][:], split["column/score"][:]) == ([3, 4], [0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("column", "code", "message", "help"),
+    [
+        ("rnak", "B402", "`train.jsonl` has no column `rnak`", "did you mean `rank`?"),
+        ("index", "B402", "batches have something else called `index`", "rename the column"),
+        ("text", "B404", "`text` in row 1 of `train.jsonl` is 'text 0', and no finite number", "write a number"),
+        ("rank", "B404", "`rank` in row 2 of `train.jsonl` is missing", "write a number"),
+        ("odd", "B404", "`odd` in row 2 of `train.jsonl` is missing", "a list of numbers in every row"),
+    ],
+)
+def test_faulty_columns(tmp_path: Path, column: str, code: str, message: str, help: str) -> None:
+    """What is not there, what has another's name, what is no number."""
+    write(tmp_path, {"label": 0, "rank": 1, "odd": [1], "index": 3}, {"label": 0})
+    with pytest.raises(SourceFault) as caught:
+        open_examples(Files(train="train.jsonl"), tmp_path, [column])
+    assert (caught.value.code, caught.value.message) == (code, message)
+    assert help in caught.value.help
+
+
+# ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_in_batches(tmp_path: Path) -> None:
+    """Classes are int64, several classes and numbers float32, weights beside them; at the top of a nested batch."""
+    encodings = [Encoding("g", byte_level([]), 9), Encoding("h", byte_level([]), 5)]
+
+    def batch(source: Files) -> dict[str, Any]:
+        split = open_examples(source, tmp_path).splits["train"]
+        return Collator(encodings, source=source)(list(encode(split, encodings, source=source)))
+
+    one = batch(labelled(tmp_path, "a", "b", "a", class_weights="balanced"))
+    assert torch.equal(one["labels"], torch.tensor([0, 1, 0]))
+    assert torch.allclose(one["weights"], torch.tensor([0.75, 1.5, 0.75]))
+    several = batch(labelled(tmp_path, ["a"], ["a", "b"], **MULTI))
+    assert torch.equal(several["labels"], torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    numbers = batch(labelled(tmp_path, 1.5, 2, **NUMBER))
+    assert torch.equal(numbers["labels"], torch.tensor([1.5, 2.0]))
+    assert set(numbers) == {"g", "h", "labels", "index"}
+    assert "labels" not in numbers["g"]
+
+
+def test_a_column_and_a_model_of_one_name(tmp_path: Path) -> None:
+    """B402: both would stand at the same place of a batch."""
+    encodings = [Encoding("g", byte_level([]), 9), Encoding("h", byte_level([]), 5)]
+    with pytest.raises(SourceFault, match="`h` is a model and a column"):
+        Collator(encodings, columns=["h"])
+
+
+# ── real data ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_clinc150(shared_data: Path) -> None:
+    """As many rows and classes as its description says; balanced weights of balanced classes are 1."""
+    files = {"train": "train.jsonl.gz", "dev": "dev.jsonl.gz", "test": "test.jsonl.gz"}
+    source = Files(**files, text=("text_a",), class_weights="balanced")
+    found = open_examples(source, shared_data / "clinc150")
+    assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 15000, "dev": 3000, "test": 4500}
+    assert len(found.classes) == 150
+    assert set(found.splits["train"]["weights"][:]) == {1.0}
