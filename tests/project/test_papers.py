@@ -27,7 +27,7 @@ import brewgraph as bg
 from brewgraph.cli.plan import text as plan_text
 from brewgraph.graph.plan import Plan, make_plan
 from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, read_spec
+from brewgraph.project.check import check, check_names, read_spec
 from brewgraph.project.materials import Pantry
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
@@ -130,6 +130,19 @@ def models(folder: Path, **settings: Mapping[str, Any]) -> dict[str, str]:
 
 # ── as they are published ────────────────────────────────────────────────────────────────────────────────────────────
 
+
+@pytest.mark.parametrize("path", sorted(PAPERS.glob("**/*.brew")), ids=lambda path: str(path.relative_to(PAPERS)))
+def test_every_recipe_is_formatted_and_its_names_are_sound(path: Path) -> None:
+    """As it lies there, without any model or data; a library of functions has no loss of its own."""
+    text = path.read_text()
+    assert bg.format_text(text) == text
+    assert max(map(len, text.splitlines())) <= 120
+    if path.parent.name == "lib":
+        assert "loss =" not in text
+    else:
+        check_names(read_spec(path), {})
+
+
 _SMALL = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
 _WIDE = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048}
 _TINYBERT = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
@@ -220,6 +233,7 @@ def test_patient_distillation_compares_the_directions_of_first_tokens(tmp_path: 
     assert "accuracy" in result.table[-1].scores
 
 
+@pytest.mark.slow
 def test_tinybert_learns_what_lies_between_and_then_the_prediction(
     tmp_path: Path, data: dict[str, str], stages: list[StageSeen]
 ) -> None:
@@ -298,6 +312,7 @@ def masked_batch(folder: str) -> dict[str, Tensor]:
     return batch | {"labels": labels}
 
 
+@pytest.mark.slow
 def test_distilbert_begins_as_the_teachers_layers(
     tmp_path: Path, corpus: dict[str, str], stages: list[StageSeen]
 ) -> None:
@@ -395,6 +410,7 @@ def test_minilm_compares_relations_of_the_last_layer(name: str, tmp_path: Path, 
     assert AutoConfig.from_pretrained(result.folder / "student").num_hidden_layers == 2
 
 
+@pytest.mark.slow
 def test_mobilebert_learns_layer_by_layer(tmp_path: Path, corpus: dict[str, str], stages: list[StageSeen]) -> None:
     """What lies below a stage's layer is bit-equal in that stage, that layer moves; the last stage moves everything."""
     teacher = language_model(tmp_path / "teacher", num_hidden_layers=4)
@@ -420,6 +436,7 @@ def test_mobilebert_learns_layer_by_layer(tmp_path: Path, corpus: dict[str, str]
 # ── several teachers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_trust_is_a_share_per_example_that_follows_the_losses(tmp_path: Path, data: dict[str, str]) -> None:
     """Trust sums to one and is the softmax of minus each teacher's loss, example by example, as is the soft loss."""
     named = models(tmp_path, first={"width": 32}, second={"kind": "electra"}, third={"kind": "distilbert"}, student={})
@@ -492,6 +509,7 @@ def first_tokens(folder: str, model: nn.Module, words: Sequence[str]) -> Tensor:
     return logits[[ids.index(i) for i in range(len(words))]]
 
 
+@pytest.mark.slow
 def test_teachers_of_other_tokenizers_meet_the_student_at_words(tmp_path: Path) -> None:
     """Three tokenizers cut the same words differently; the soft loss compares the first token of each word, by hand."""
     named = {
@@ -564,6 +582,7 @@ def assert_padding_does_not_count(params: Mapping[str, Any]) -> None:
         )
 
 
+@pytest.mark.slow
 def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> None:
     """Both tasks are evaluated, each head is a plain model of its own; teachers count at first, labels in the end."""
     reader = tmp_path / "reader"
@@ -655,6 +674,7 @@ class Names(Reporter):
         self.trained.append(name)
 
 
+@pytest.mark.slow
 def test_the_chain_trains_three_models_once(tmp_path: Path, data: dict[str, str]) -> None:
     """Teacher, assistant, student, in this order; another temperature trains the last two anew and not the teacher."""
     named = models(tmp_path, large={"width": 32}, middle={}, model={"layers": 1})
