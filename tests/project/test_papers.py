@@ -455,7 +455,7 @@ def write_conll(path: Path, count: int, seed: int) -> str:
     sentences = ["tale cities season", *(row["text"] for row in rows(count - 1, seed))]
     blocks = []
     for text in sentences:
-        pairs = zip(["", *text.split()], text.split())
+        pairs = zip(["", *text.split()], text.split(), strict=False)
         tags = [
             (word, "I-CITY" if (before, word) == ("tale", "cities") else _TAG_OF.get(word, "O"))
             for before, word in pairs
