@@ -95,46 +95,6 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
             yield (key, type_text(field.annotation), default, field.description or "")
 
 
-def settings_page() -> Iterator[str]:
-    """All settings of `train { }` as a Markdown page, from the models that check them."""
-    from brewgraph.recipe.settings import OPTIMIZERS, OTHER_WORDS, Train
-    from brewgraph.recipe.settings import SCHEDULES as RATES
-
-    yield "# The settings of `train { }`"
-    yield ""
-    yield "Written by `brewgraph ops train --format markdown` from the models that check them."
-    yield "A stage may override each."
-    pages: dict[str, type[Settings]] = {"train": Train, **OPTIMIZERS, **RATES}
-    for title, settings in pages.items():
-        yield ""
-        yield f"## `{title}`"
-        yield ""
-        if title != "train":
-            yield inspect.cleandoc(settings.__doc__ or "")
-            yield ""
-        rows = list(_fields(settings))
-        yield f"| {' | '.join(rows[0])} |"
-        yield f"|{'---|' * len(rows[0])}"
-        yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows[1:])
-    yield ""
-    yield "## Other words"
-    yield ""
-    yield "What other toolkits call the same thing; written here, each gets the hint on the right."
-    yield ""
-    yield "| elsewhere | here |"
-    yield "|---|---|"
-    yield from (f"| `{word}` | {here} |" for word, here in OTHER_WORDS.items())
-
-
-def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
-    """A row per setting under a row of titles."""
-    yield ("name", "type", "default", "meaning")
-    for key, field in settings.model_fields.items():
-        if key != settings.extras:
-            default = "needed" if field.is_required() else _default(field.default)
-            yield (key, type_text(field.annotation), default, field.description or "")
-
-
 def _unknown(name: str) -> str:
     from brewgraph.recipe.calls import LATER
 
@@ -202,7 +162,6 @@ def _pages() -> list[tuple[str, Page]]:
         ("a learning rate's schedule", RATES),
     ):
         pages += [(name, partial(_settings, name, what, settings)) for name, settings in registry.items()]
-    pages += [(name, partial(_function, name, words)) for name, words in FUNCTIONS.items()]
     pages += [(name, partial(_function, name, words)) for name, words in FUNCTIONS.items()]
     pages.append(("train", partial(_settings, "train", "the settings of training", Train)))
     return pages
@@ -300,14 +259,6 @@ def example(side: str, model: str) -> str:
         layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(side_kinds(side)))
         return f"({', '.join(layers)})"
     return EXAMPLES[side].format(model)
-
-
-def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.across import ACROSS
-
-    yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
-    yield ""
-    yield words
 
 
 def _function(name: str, words: str) -> Iterator[str]:

@@ -7,8 +7,6 @@ from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry
 from brewgraph.recipe.sources import Batches
-from brewgraph.project.materials import Pantry
-from brewgraph.recipe.sources import Batches
 
 
 def examine_data(checked: Checked) -> dict[str, DataReport]:
