@@ -224,9 +224,7 @@ class Builder:
             except SourceFault as fault:
                 self.collector.add(fault.code, fault.message, x.span, help=fault.help or "correct its options")
         inputs = (*inputs, *(self.build(value) for _, value in options))
-        node = n.Transform(
-            inputs, x.name, masked, tuple(name for name, _ in options), words, shape=shape, span=x.span
-        )
+        node = n.Transform(inputs, x.name, masked, tuple(name for name, _ in options), words, shape=shape, span=x.span)
         return self.add(node)
 
     def _kept(self, inner: str, node: n.Node) -> str:
@@ -293,4 +291,3 @@ def _last(shape: Shape | None) -> int | None:
 
 def _show(shape: Shape) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
-

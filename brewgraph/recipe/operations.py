@@ -225,7 +225,9 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
     open_kind = any("tensor" in side.kind for side in (source, target))
     if not open_kind and operation.unit(source.kind, target.kind) is None:
         reverse = operation.unit(target.kind, source.kind)
-        help = "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
+        help = (
+            "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
+        )
         if source.kind == "targets" and operation.name == "ce":
             help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
@@ -236,9 +238,7 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
-    return v.Apply(
-        kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span
-    )
+    return v.Apply(kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span)
 
 
 def _feature_of(x: Any) -> str:

@@ -132,4 +132,3 @@ def frozen_of(value: Any) -> Frozen | None:
         case ModelDeclaration(role="student"):
             return Frozen("model", value.name, span=value.span)
     return None
-

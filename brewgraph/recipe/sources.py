@@ -88,7 +88,8 @@ class Hf(Settings):
         default=None, description="size of the vocabulary that is trained on the data"
     )
     inputs: dict[str, str] = Field(
-        default_factory=dict, description="arguments of its forward that columns of the data fill: {token_type_ids: column}"
+        default_factory=dict,
+        description="arguments of its forward that columns of the data fill: {token_type_ids: column}",
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 

@@ -267,7 +267,9 @@ def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
     law = as_value(value, place)
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; left out, all tasks are drawn alike"
-        names.evaluator.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
+        names.evaluator.fault(
+            "B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help
+        )
         return None
     if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
         names.evaluator.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")

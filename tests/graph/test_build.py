@@ -45,6 +45,7 @@ def test_a_graph_is_frozen_and_typed() -> None:
 def test_what_a_graph_is_made_of() -> None:
     """Inputs, forwards, taps, projections, labels, masks, numbers, schedules, losses, sums."""
     assert kinds(graph(WHOLE)) == {
+        "column": 1,
         "combine": 2,
         "forward": 2,
         "input": 2,
