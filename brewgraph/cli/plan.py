@@ -63,9 +63,7 @@ def text(plan: Plan) -> Iterator[str]:
     yield from _section("models", (line for model in plan.models for line in _model(model)))
     yield from _section("data", _data(plan))
     if plan.parts is None:
-        yield from _section(
-            "loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"]
-        )
+        yield from _section("loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"])
     for part in plan.parts or ():
         title = f" of {_named(part)}" if _named(part) else ""
         yield from _section(f"loss{title}", _loss(part))

@@ -21,7 +21,7 @@ TOKENWISE = ("token", "pair")
 
 @dataclass(frozen=True)
 class Units:
-    """What one number of an unreduced value stands for: its unit, the mask that chose among them, and whose they are."""
+    """What one number of an unreduced value stands for: its unit, the mask that chose among them, whose they are."""
 
     unit: str
     mask: str | None
@@ -256,7 +256,8 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         return
     help = (
         f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
-        f"`words({x.source.span.text}) -> words({x.target.span.text})`; or match what has no tokens (`pooled`, `logits`)"
+        f"`words({x.source.span.text}) -> words({x.target.span.text})`; "
+        "or match what has no tokens (`pooled`, `logits`)"
     )
     labels = (Label(x.source.span, "other tokens"),)
     message = "the two models cut the text into different tokens"

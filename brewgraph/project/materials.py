@@ -118,9 +118,7 @@ class Pantry:
             examples = self.workshop.examples(data)
             with blaming(self.recipe.data[data]):
                 splits = {
-                    name: self.encode(data, split, encodings)
-                    for name, split in examples.splits.items()
-                    if name != "test"
+                    name: self.encode(data, split, encodings) for name, split in examples.splits.items() if name != "test"
                 }
             training, evaluating = (self.collator(data, encodings, training=t) for t in (True, False))
             aliases = {name: own for name, own in keys.items() if name != own} if len(encodings) > 1 else {}

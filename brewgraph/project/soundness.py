@@ -55,11 +55,7 @@ def _check_columns(
                 if isinstance(part, v.Column) and (part.data, part.column) == (data, column):
                     place = part.span
         for model in recipe.models.values():
-            if (
-                isinstance(model.source, Hf)
-                and column in model.source.inputs.values()
-                and place == recipe.data[data].span
-            ):
+            if isinstance(model.source, Hf) and column in model.source.inputs.values() and place == recipe.data[data].span:
                 place = model.place("inputs")
         help = suggest(column, there) or f"the columns are {listing(there)}"
         collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
@@ -157,8 +153,7 @@ def has_open_lists(recipe: Recipe) -> bool:
         if isinstance(x, v.Group):
             return x.items is None or any(is_open(i) for i in x.items)
         return isinstance(x, v.Value) and any(
-            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items)
-            for p in v.walk(x)
+            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items) for p in v.walk(x)
         )
 
     return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from brewgraph.recipe.values import FAULT, Axis, Group, Value
+from brewgraph.recipe.values import FAULT, Group, Value
 from brewgraph.source import Span
 
 PAIR = "pair them with a layer map: `let map = [0, 4] -> [0, 1]`"

@@ -20,7 +20,7 @@ from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.stages import make_stages
-from brewgraph.recipe.training import Written, own_settings, settle_train
+from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
     FAULT,
     Axis,

@@ -14,7 +14,6 @@ from brewgraph.recipe.values import (
     Axis,
     Bundle,
     Combine,
-    Forwarded,
     Group,
     LayerMap,
     ModelDeclaration,

@@ -156,11 +156,11 @@ def _over_options(e: Evaluator, call: _Call, match: Match) -> Any:
         matches = _pairs(e, call, match)
         if matches is FAULT:
             return FAULT
-        if isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1:
-            if value.axis.kind == "list" and len(value.items) != len(matches.items):
-                message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
-                help = f"give one `{name}` for each pair, or a single one"
-                return e.fault("B201", message, value.span, help=help)
+        known = isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1
+        if known and value.axis.kind == "list" and len(value.items) != len(matches.items):
+            message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
+            help = f"give one `{name}` for each pair, or a single one"
+            return e.fault("B201", message, value.span, help=help)
         return pair(matches, value, call.span, e.fault, with_option, "loss")
     return _over_pairs(e, call, match.source, match.target, match.span)
 

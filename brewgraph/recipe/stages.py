@@ -63,9 +63,7 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
         with names.inside(scope):
             own = own_settings(scope.trains, names.evaluator, scope.known_names())
             length = stage_length(statement, own, names.evaluator)
-        if length:
-            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
-        elif "epochs" in own or "steps" in own:
+        if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         written |= {**own, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(names.source, 0, 0)

@@ -49,7 +49,7 @@ class Fault(Pair):
     head: str = HEAD
     file: str = "spec.brew"
 
-    def text(self, lines: str) -> str:
+    def whole(self, lines: str) -> str:
         """A whole spec with these lines."""
         loss = LOSS if self.head != HEADS else LOSS.replace("tiny.", "tiny.cls.")
         return f"{self.head}{lines}\n" + ("" if "loss =" in lines else loss)

@@ -82,18 +82,18 @@ def is_said(entry: Fault, found: Diagnostic) -> None:
 @pytest.mark.parametrize("entry", MEANING, ids=str)
 def test_meaning(entry: Fault, world: Path) -> None:
     """Found without any model, one fault for one mistake; the right neighbour has none."""
-    (found,) = errors(entry.text(entry.wrong), world)
+    (found,) = errors(entry.whole(entry.wrong), world)
     is_said(entry, found)
-    assert errors(entry.text(entry.right), world) == []
+    assert errors(entry.whole(entry.right), world) == []
 
 
 @pytest.mark.parametrize("entry", SENSE, ids=str)
 def test_meaning_that_models_show(entry: Fault, world: Path) -> None:
     """The names are right; the whole check finds the one fault, and none in the right neighbour."""
-    assert errors(entry.text(entry.wrong), world) == []
-    (found,) = find(entry.text(entry.wrong), world)
+    assert errors(entry.whole(entry.wrong), world) == []
+    (found,) = find(entry.whole(entry.wrong), world)
     is_said(entry, found)
-    assert find(entry.text(entry.right), world) == []
+    assert find(entry.whole(entry.right), world) == []
 
 
 @pytest.mark.parametrize("entry", HEADS, ids=str)
