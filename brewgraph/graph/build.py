@@ -1,4 +1,4 @@
-"""Recipe to graphs: a node for every value, its shape where the models tell it, and the faults that only shapes show."""
+"""Recipe to graphs: a node for every value, its shape where models tell it, and the faults that only shapes show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALIGNED = ("tags", "next", "masked", "spans")
 def build_graph(
     recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str], task: Task | None = None
 ) -> nx.DiGraph | None:
-    """The graph of a task's loss (of the first task where none is named), before any pass; None where shapes show a fault.
+    """The graph of a task's loss (of the first task where none is named), before any pass; None where it is at fault.
 
     `identities` gives for each model and data set what its content is (never its name), for the hashes.
     """
@@ -174,7 +174,7 @@ class Builder:
         return key
 
     def _joined_units(self, keys: list[str], x: v.Combine) -> Units | None:
-        """The unit of several unreduced values together; None, with a diagnostic, where they stand for different things."""
+        """The unit of unreduced values together; None, with a diagnostic, where they stand for different things."""
         found = [self.units[key] for key in keys if key in self.units]
         units = {"example" if u.unit == "label" and u.mask is None else u.unit for u in found}
         if len(units - {"label"}) > 1 or (len(units) > 1 and "token" in units):

@@ -21,7 +21,7 @@ TOKENWISE = ("token", "pair")
 
 @dataclass(frozen=True)
 class Units:
-    """What one number of an unreduced value stands for: its unit, the mask that chose among them, and whose they are."""
+    """What one number of an unreduced value stands for: its unit, the mask that chose among them, whose they are."""
 
     unit: str
     mask: str | None
@@ -37,7 +37,9 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         help = "give one of them its sizes: `linear(312 -> 768)`"
         builder.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
         return builder.add(n.Number((), 0.0, shape=(), span=x.span))
-    if isinstance(x.source, v.Project):  # the side without a projection fixes the sizes of the other
+    if (
+        isinstance(x.source, v.Project) and sized[0] is None
+    ):  # the side without a projection fixes the sizes of the other
         target = builder.build(x.target, near=near)
         source = builder.build(x.source, builder.shape(target), near)
     else:
@@ -255,7 +257,8 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         return
     help = (
         f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
-        f"`words({x.source.span.text}) -> words({x.target.span.text})`; or match what has no tokens (`pooled`, `logits`)"
+        f"`words({x.source.span.text}) -> words({x.target.span.text})`; "
+        "or match what has no tokens (`pooled`, `logits`)"
     )
     labels = (Label(x.source.span, "other tokens"),)
     message = "the two models cut the text into different tokens"

@@ -1,4 +1,4 @@
-"""Functions that go across lists (`sum`, `mean`, `max`, `softmax`), and those on one tensor (`stop`, `words`, means)."""
+"""Functions across lists (`sum`, `mean`, `max`, `softmax`), and those on one tensor (`stop`, `words`, means)."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         help = "write them on a model from hf(…)"
         evaluator.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
     if isinstance(made, Ema) and s.role == "student":
-        evaluator.fault("B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)")
+        evaluator.fault(
+            "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
+        )
     return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places=places(written))
 
 
@@ -89,7 +91,9 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         found = _source(evaluator, s.source, DATA, "data source")
-        return anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
+        return (
+            anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
+        )
     joined: list[Any] = []
     if len(parts) == 1:
         value = evaluator.evaluate(parts[0])
@@ -176,7 +180,9 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
         return x.id
     value = evaluator.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
-        return evaluator.fault("B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`")
+        return evaluator.fault(
+            "B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`"
+        )
     if isinstance(value, ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
@@ -207,7 +213,9 @@ def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapp
         return evaluator.fault("B122", f"`{key}` is no mapping", x.span, help="only `inputs` maps names to columns")
     found: dict[str, str] = {}
     for item in x.items:
-        words = [_column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)]
+        words = [
+            _column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)
+        ]
         if None in words:
             help = "write `inputs={token_type_ids: column}`"
             return evaluator.fault("B122", "`inputs` maps a name to a column", item.span, help=help)

@@ -93,7 +93,9 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
             frozen = frozen_of(item)
             if frozen is None:
                 help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
-                return e.fault("B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help)
+                return e.fault(
+                    "B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help
+                )
             if frozen.kind == "module" and e.names.model(frozen.name).role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
@@ -113,7 +115,7 @@ def _report(x: t.Expression, e: Evaluator) -> Any:
             if not isinstance(single, Value) or single.kind != "loss":
                 help = "an equation of one number: a loss, or `batch_mean(…)`"
                 return e.fault("B202", f"`report` needs scalars, and this is {describe(single)}", item.span, help=help)
-            name = item.span.text.replace(".", "/")
+            name = item.span.text.replace(".", "/") if isinstance(item, t.Attribute) else item.span.text
             found[f"{name}[{i}]" if isinstance(value, Group) else name] = single
     return found
 
