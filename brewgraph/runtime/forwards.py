@@ -16,6 +16,7 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.recipe.features import Feature
+from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "words", "offsets", "weights"})
@@ -81,7 +82,8 @@ def forward_instruction(
             output = model(**given, **extra)
         values = capture.collect(output)
         for slot, feature in tapped.items():
-            step.slots[slot] = values[feature]
+            value = values[feature]
+            step.slots[slot] = hide_padding(value, encoding) if feature.name in ("start", "end") else value
 
     return run_forward
 

@@ -6,12 +6,16 @@ only, packed) is another class with the same methods.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
+
+_LOW = -1e4
+"""A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Padded:
         return self.mask_BL
 
 
-def token_mask(encoding: dict[str, Tensor]) -> Tensor:
+def token_mask(encoding: Mapping[str, Tensor]) -> Tensor:
     """Real tokens of an encoding: (batch, length), bool; all of them where it has no attention mask."""
     if "attention_mask" in encoding:
         return encoding["attention_mask"].bool()
@@ -106,6 +110,14 @@ def token_mask(encoding: dict[str, Tensor]) -> Tensor:
     if first is None:
         raise RunError(f"no tensor of the batch has tokens: it has {listing(encoding)}")
     return torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
+
+
+def hide_padding(x_BL: Tensor, encoding: Mapping[str, Tensor]) -> Tensor:
+    """Scores over the tokens of an example, those of padding so low that a softmax gives them nothing: (B, L).
+
+    Without it a distribution over positions would change with the length of the longest example of its batch.
+    """
+    return x_BL if "attention_mask" not in encoding else x_BL.masked_fill(~token_mask(encoding), _LOW)
 
 
 def pick_words(x: Tensor, words_BW: Tensor) -> Tensor:

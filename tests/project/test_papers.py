@@ -544,6 +544,26 @@ def write_squad(path: Path, count: int, seed: int) -> str:
     return str(path)
 
 
+def assert_padding_does_not_count(params: Mapping[str, Any]) -> None:
+    """The losses of both tasks stay the same when every example gets more padding."""
+    checked = check(read_spec(recipe("ner-and-qa")), params)
+    workshop = Workshop(checked)
+    (stage,) = checked.recipe.stages
+    distiller = still(workshop.distiller())
+    for task, fill in ((stage.tasks[0], -100), (stage.tasks[1], 0)):
+        batch = next(iter(Pantry(workshop).material(checked, stage, task).feeds[f"{task.name}.d"].batches(0)))
+        longer = {
+            name: F.pad(x, (0,) * (2 * x.dim() - 3) + (5,), value=fill if name == "labels" else 0) if x.dim() > 1 else x
+            for name, x in batch.items()
+        }
+        assert longer["input_ids"].shape[1] == batch["input_ids"].shape[1] + 5
+        with torch.no_grad():
+            found, wanted = (distiller(b, task=task.name).terms for b in (longer, batch))
+        assert {k: float(v) for k, v in found.items()} == pytest.approx(
+            {k: float(v) for k, v in wanted.items()}, rel=1e-5
+        )
+
+
 def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> None:
     """Both tasks are evaluated, each head is a plain model of its own; teachers count at first, labels in the end."""
     reader = tmp_path / "reader"
@@ -570,6 +590,7 @@ def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> No
     assert distiller.weights("ner") == pytest.approx({"ner/soft": 1, "ner/hard": 0})
     distiller.progress = 0.75
     assert distiller.weights("qa") == pytest.approx({"qa/soft": 0.125, "qa/hard": 0.375})
+    assert_padding_does_not_count(params)
     result = bg.run(recipe("ner-and-qa"), **params)
     assert result.table[-1].scores.keys() >= {"ner/f1", "qa/f1", "qa/exact_match"}
     classes = {"ner": AutoModelForTokenClassification, "qa": AutoModelForQuestionAnswering}
