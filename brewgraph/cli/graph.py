@@ -39,7 +39,7 @@ def command(
     if checked.graph is None:
         raise RunError("the graph is not known until the models above can be reached")
     names = {"/".join(filter(None, name)): graph for name, graph in checked.graphs.items()}
-    names |= {task: graph for (_, task), graph in reversed(checked.graphs.items()) if task}
+    names |= {task: graph for (_, task), graph in reversed(list(checked.graphs.items())) if task}
     if task is not None and task not in names:
         there = f"it has {listing(n for n in names if n)}" if any(names) else "the spec has neither tasks nor stages"
         raise UsageError(f"there is no task `{task}`: {suggest(task, names) or there}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -38,8 +38,14 @@ def command(
         str | None,
         typer.Argument(metavar="[NAME]", help="One of the names in the table, or train.", show_default=False),
     ] = None,
+    format: Annotated[
+        Literal["text", "markdown"], typer.Option(help="markdown: the table of a page of settings, for documents.")
+    ] = "text",
 ) -> None:
     """List the operations, transforms, projections, schedules, sources and settings, or explain one of them."""
+    if format == "markdown":
+        print("\n".join(settings_page()))
+        return
     if name is None:
         print("\n\n".join("\n".join(section) for section in _overview()))
         return
@@ -49,11 +55,50 @@ def command(
     print("\n\n".join("\n".join(page()) for page in pages))
 
 
+def settings_page() -> Iterator[str]:
+    """All settings of `train { }` as a Markdown page, from the models that check them."""
+    from brewgraph.recipe.settings import OPTIMIZERS, OTHER_WORDS, Train
+    from brewgraph.recipe.settings import SCHEDULES as RATES
+
+    yield "# The settings of `train { }`"
+    yield ""
+    yield "Written by `brewgraph ops train --format markdown` from the models that check them."
+    yield "A stage may override each."
+    pages: dict[str, type[Settings]] = {"train": Train, **OPTIMIZERS, **RATES}
+    for title, settings in pages.items():
+        yield ""
+        yield f"## `{title}`"
+        yield ""
+        if title != "train":
+            yield inspect.cleandoc(settings.__doc__ or "")
+            yield ""
+        rows = list(_fields(settings))
+        yield f"| {' | '.join(rows[0])} |"
+        yield f"|{'---|' * len(rows[0])}"
+        yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows[1:])
+    yield ""
+    yield "## Other words"
+    yield ""
+    yield "What other toolkits call the same thing; written here, each gets the hint on the right."
+    yield ""
+    yield "| elsewhere | here |"
+    yield "|---|---|"
+    yield from (f"| `{word}` | {here} |" for word, here in OTHER_WORDS.items())
+
+
+def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
+    """A row per setting under a row of titles."""
+    yield ("name", "type", "default", "meaning")
+    for key, field in settings.model_fields.items():
+        if key != settings.extras:
+            default = "needed" if field.is_required() else _default(field.default)
+            yield (key, type_text(field.annotation), default, field.description or "")
+
+
 def _unknown(name: str) -> str:
     from brewgraph.recipe.calls import LATER
-    from brewgraph.recipe.sources import LATER_DATA, LATER_MODELS
 
-    if name in LATER | LATER_DATA | LATER_MODELS:
+    if name in LATER | {"cache"}:
         return f"`{name}` is a word of the language that this release does not support yet"
     hint = suggest(name, [known for known, _ in _pages()]) or "`brewgraph ops` lists what there is"
     return f"there is no `{name}`: {hint}"
@@ -62,9 +107,11 @@ def _unknown(name: str) -> str:
 def _overview() -> Iterator[list[str]]:
     """The sections of the table."""
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
+    from brewgraph.recipe.across import FUNCTIONS
+    from brewgraph.recipe.augmentations import AUGMENTATIONS
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.recipe.sources import DATA, MODELS
+    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
 
     sections = {
         "losses: name(from -> to)": {
@@ -74,8 +121,12 @@ def _overview() -> Iterator[list[str]]:
         "temperatures: T=name(base)": {name: x.summary for name, x in TEMPERATURES.items()},
         "projections: value via name": {p.name: p.summary for p in PROJECTIONS.values()},
         "schedules: weights that change with training": {k: _summary(f) for k, f in SCHEDULES.items()},
+        "functions across a list, and of one value": FUNCTIONS,
         "models: teacher NAME = …, student NAME = …": {k: _summary(m) for k, m in MODELS.items()},
+        "heads: student NAME = … { head NAME = … }": {k: _summary(h) for k, h in HEADS.items()},
+        "adapters: hf(…, adapter=…)": {k: _summary(a) for k, a in ADAPTERS.items()},
         "data: data NAME = …": {k: _summary(d) for k, d in DATA.items()},
+        "changes of texts: data NAME = …(augment=[…])": {k: _summary(a) for k, a in AUGMENTATIONS.items()},
         "train { optimizer = … }": {k: _summary(o) for k, o in OPTIMIZERS.items()},
         "train { schedule = … }": {k: _summary(o) for k, o in RATES.items()},
         "settings": {"train": f"what `train {{ }}` may say: {', '.join(list(Train.model_fields)[:5])}, …"},
@@ -90,9 +141,11 @@ def _pages() -> list[tuple[str, Page]]:
     from functools import partial
 
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
+    from brewgraph.recipe.across import FUNCTIONS
+    from brewgraph.recipe.augmentations import AUGMENTATIONS
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.recipe.sources import DATA, MODELS
+    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
 
     pages: list[tuple[str, Page]] = [(name, partial(_operation, name, o)) for name, o in OPERATIONS.items()]
     pages += [(name, partial(_transform, name, x)) for name, x in TRANSFORMS.items()]
@@ -101,11 +154,15 @@ def _pages() -> list[tuple[str, Page]]:
     pages += [(name, partial(_schedule, name, function)) for name, function in SCHEDULES.items()]
     for what, registry in (
         ("a model", MODELS),
+        ("a head", HEADS),
+        ("an adapter", ADAPTERS),
         ("data", DATA),
+        ("a change of texts", AUGMENTATIONS),
         ("an optimizer", OPTIMIZERS),
         ("a learning rate's schedule", RATES),
     ):
         pages += [(name, partial(_settings, name, what, settings)) for name, settings in registry.items()]
+    pages += [(name, partial(_function, name, words)) for name, words in FUNCTIONS.items()]
     pages.append(("train", partial(_settings, "train", "the settings of training", Train)))
     return pages
 
@@ -204,6 +261,14 @@ def example(side: str, model: str) -> str:
     return EXAMPLES[side].format(model)
 
 
+def _function(name: str, words: str) -> Iterator[str]:
+    from brewgraph.recipe.across import ACROSS
+
+    yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
+    yield ""
+    yield words
+
+
 def _projection(projection: Projection) -> Iterator[str]:
     yield f"{projection.name}   a projection: {projection.summary}"
     yield ""
@@ -229,13 +294,9 @@ def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
     yield f"{name}   {what}"
     yield ""
     yield inspect.cleandoc(settings.__doc__ or "")
-    fields = {key: field for key, field in settings.model_fields.items() if key != settings.extras}
-    if fields:
+    rows = list(_fields(settings))
+    if len(rows) > 1:
         yield ""
-        rows = [("name", "type", "default", "meaning")]
-        for key, field in fields.items():
-            default = "needed" if field.is_required() else _default(field.default)
-            rows.append((key, type_text(field.annotation), default, field.description or ""))
         yield table(rows)
     if settings.extras is not None:
         yield ""

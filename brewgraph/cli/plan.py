@@ -52,8 +52,8 @@ def _rows(checked: Checked) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for data in checked.recipe.data.values():
         try:
-            ready = isinstance(data.source, Batches)
-            known = ready_facts(data.source, checked.folder) if ready else facts(data.source, checked.folder)
+            source, folder = data.source, checked.folder
+            known = ready_facts(source, folder) if isinstance(source, Batches) else facts(source, folder)
             found[data.name] = known.rows.get("train")
         except SourceFault:
             found[data.name] = None  # the check has said so
@@ -67,7 +67,9 @@ def text(plan: Plan) -> Iterator[str]:
     yield from _section("models", (line for model in plan.models for line in _model(model)))
     yield from _section("data", _data(plan))
     if plan.parts is None:
-        yield from _section("loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"])
+        yield from _section(
+            "loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"]
+        )
     for part in plan.parts or ():
         title = f" of {_named(part)}" if _named(part) else ""
         yield from _section(f"loss{title}", _loss(part))

@@ -1,4 +1,4 @@
-"""Recipe to graphs: a node for every value, its shape where the models tell it, and the faults that only shapes show."""
+"""Recipe to graphs: a node for every value, its shape where models tell it, and the faults that only shapes show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALIGNED = ("tags", "next", "masked", "spans")
 def build_graph(
     recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str], task: Task | None = None
 ) -> nx.DiGraph | None:
-    """The graph of a task's loss (of the first task where none is named), before any pass; None where shapes show a fault.
+    """The graph of a task's loss (of the first task where none is named), before any pass; None where it is at fault.
 
     `identities` gives for each model and data set what its content is (never its name), for the hashes.
     """
@@ -174,7 +174,7 @@ class Builder:
         return key
 
     def _joined_units(self, keys: list[str], x: v.Combine) -> Units | None:
-        """The unit of several unreduced values together; None, with a diagnostic, where they stand for different things."""
+        """The unit of unreduced values together; None, with a diagnostic, where they stand for different things."""
         found = [self.units[key] for key in keys if key in self.units]
         units = {"example" if u.unit == "label" and u.mask is None else u.unit for u in found}
         if len(units - {"label"}) > 1 or (len(units) > 1 and "token" in units):
@@ -224,9 +224,7 @@ class Builder:
             except SourceFault as fault:
                 self.collector.add(fault.code, fault.message, x.span, help=fault.help or "correct its options")
         inputs = (*inputs, *(self.build(value) for _, value in options))
-        node = n.Transform(
-            inputs, x.name, masked, tuple(name for name, _ in options), words, shape=shape, span=x.span
-        )
+        node = n.Transform(inputs, x.name, masked, tuple(name for name, _ in options), words, shape=shape, span=x.span)
         return self.add(node)
 
     def _kept(self, inner: str, node: n.Node) -> str:
@@ -293,4 +291,3 @@ def _last(shape: Shape | None) -> int | None:
 
 def _show(shape: Shape) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
-

@@ -21,7 +21,7 @@ TOKENWISE = ("token", "pair")
 
 @dataclass(frozen=True)
 class Units:
-    """What one number of an unreduced value stands for: its unit, the mask that chose among them, and whose they are."""
+    """What one number of an unreduced value stands for: its unit, the mask that chose among them, whose they are."""
 
     unit: str
     mask: str | None
@@ -37,7 +37,9 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         help = "give one of them its sizes: `linear(312 -> 768)`"
         builder.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
         return builder.add(n.Number((), 0.0, shape=(), span=x.span))
-    if isinstance(x.source, v.Project):  # the side without a projection fixes the sizes of the other
+    if (
+        isinstance(x.source, v.Project) and sized[0] is None
+    ):  # the side without a projection fixes the sizes of the other
         target = builder.build(x.target, near=near)
         source = builder.build(x.source, builder.shape(target), near)
     else:
@@ -71,7 +73,17 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         shape = labelled or (("batch", per) if per else ("batch",))
     names = tuple(name for name, _ in options)
     node = n.Loss(
-        tuple(inputs), x.operation, unit, mask is not None, names, words, x.reduced, data, kinds, shape=shape, span=x.span
+        tuple(inputs),
+        x.operation,
+        unit,
+        mask is not None,
+        names,
+        words,
+        x.reduced,
+        data,
+        kinds,
+        shape=shape,
+        span=x.span,
     )
     key = builder.add(node)
     if not x.reduced:
@@ -95,7 +107,9 @@ def _unit(unit: str | None, shapes: tuple[Shape | None, Shape | None]) -> str:
 def _kind_of(builder: Builder, side: v.Value, key: str) -> str:
     """A side's kind; what a tap gives is known by its shape, in a tuple member by member."""
     if isinstance(side, v.Bundle):
-        kinds = [_kind(item.kind, builder.shape(k)) for item, k in zip(side.items, builder.nodes[key].inputs, strict=True)]
+        kinds = [
+            _kind(item.kind, builder.shape(k)) for item, k in zip(side.items, builder.nodes[key].inputs, strict=True)
+        ]
         return f"{kinds[0]}..." if side.kind.endswith("...") else f"({', '.join(kinds)})"
     return _kind(side.kind, builder.shape(key))
 
@@ -232,7 +246,9 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         labels = (Label(x.source.span, "one per word" if on_words[0] else "one per token"),)
         note = "one per word" if on_words[1] else "one per token"
         message = "words are compared with words, and tokens with tokens"
-        builder.collector.add("B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides")
+        builder.collector.add(
+            "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
+        )
         return
     if unit not in TOKENWISE or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
         return
@@ -241,7 +257,8 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
         return
     help = (
         f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
-        f"`words({x.source.span.text}) -> words({x.target.span.text})`; or match what has no tokens (`pooled`, `logits`)"
+        f"`words({x.source.span.text}) -> words({x.target.span.text})`; "
+        "or match what has no tokens (`pooled`, `logits`)"
     )
     labels = (Label(x.source.span, "other tokens"),)
     message = "the two models cut the text into different tokens"

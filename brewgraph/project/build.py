@@ -90,7 +90,9 @@ class Workshop:
     def fingerprints(self) -> dict[str, str]:
         """What the content of each data set is, in the order of the spec; names do not count."""
         return {
-            f"data {position}": (self.ready(name) if isinstance(data.source, Batches) else self.examples(name)).fingerprint
+            f"data {position}": (
+                self.ready(name) if isinstance(data.source, Batches) else self.examples(name)
+            ).fingerprint
             for position, (name, data) in enumerate(self.recipe.data.items())
         }
 

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError
-from brewgraph.recipe.elaborate import elaborate
-from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew
-from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.project.soundness import (
     check_heads,
     check_lengths,
@@ -20,6 +16,10 @@ from brewgraph.project.soundness import (
     find_classes,
     has_open_lists,
 )
+from brewgraph.recipe.elaborate import elaborate
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.sources import Brew
+from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 

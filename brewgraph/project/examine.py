@@ -5,6 +5,8 @@ from __future__ import annotations
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked
+from brewgraph.project.materials import Pantry
+from brewgraph.recipe.sources import Batches
 
 
 def examine_data(checked: Checked) -> dict[str, DataReport]:
@@ -14,9 +16,14 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
     is then learnt from this spec's data, as it will be from its own.
     """
     workshop = Workshop(checked)
-    known = {
-        name: facts for name, model in checked.recipe.models.items() if (facts := checked.facts(model)) is not None
-    }
-    modules = {name: facts.shapes.model for name, facts in known.items()}
-    encodings = workshop.encodings(list(known), modules)[0] if known else []
-    return {name: data_report(workshop.examples, encodings) for name in checked.recipe.data}
+    pantry = Pantry(workshop)
+    reports: dict[str, DataReport] = {}
+    for name, data in checked.recipe.data.items():
+        if isinstance(data.source, Batches):
+            continue  # tensors that were made elsewhere: their layout was checked, and there is no text to look at
+        readers = [m for m, used in checked.facts.data.items() if name in used or not any(checked.facts.data.values())]
+        known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
+        modules = {m: facts.shapes.model for m, facts in known.items()}
+        encodings = pantry.encodings(name, list(known), modules)[0] if known else []
+        reports[name] = data_report(workshop.examples(name), encodings, label_type=data.source.label_type)
+    return reports

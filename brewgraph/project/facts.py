@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
 from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
-from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Ema, Hf, Python
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
 from brewgraph.recipe.values import ModelDeclaration
@@ -166,7 +167,7 @@ class FactsBook:
         return facts.blueprint.tokens if facts is not None else None
 
 
-_NOT_CONTENT = {"batch": True, "parts": {"__all__": {"batch"}}}
+_NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
 
 
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:

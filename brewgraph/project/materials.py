@@ -118,7 +118,9 @@ class Pantry:
             examples = self.workshop.examples(data)
             with blaming(self.recipe.data[data]):
                 splits = {
-                    name: self.encode(data, split, encodings) for name, split in examples.splits.items() if name != "test"
+                    name: self.encode(data, split, encodings)
+                    for name, split in examples.splits.items()
+                    if name != "test"
                 }
             training, evaluating = (self.collator(data, encodings, training=t) for t in (True, False))
             aliases = {name: own for name, own in keys.items() if name != own} if len(encodings) > 1 else {}
@@ -204,7 +206,7 @@ class Pantry:
 
 
 def head_of(checked: Checked, task: Task, data: str) -> str | None:
-    """The head of the student that learns a task: the one that is matched with its labels; None for one without heads."""
+    """The head of the student that learns a task, the one that its labels are matched with; None without heads."""
     student = checked.recipe.student
     if not student.heads:
         return None

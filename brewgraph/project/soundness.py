@@ -1,4 +1,4 @@
-"""What only models and data together show: classes, lengths, teachers that know nothing, metrics that will not exist."""
+"""What only models and data together show: classes, lengths, teachers that know nothing, metrics that will not be."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[s
     for name, data in recipe.data.items():
         found[name] = ()
         try:
-            ready = isinstance(data.source, Batches)
-            known = ready_facts(data.source, source.folder) if ready else facts(data.source, source.folder)
+            said, folder = data.source, source.folder
+            known = ready_facts(said, folder) if isinstance(said, Batches) else facts(said, folder)
         except SourceFault as fault:
             if fault.code == "B405":
                 help = f"{fault.help}; until then classes and columns are not checked"
@@ -57,7 +57,11 @@ def _check_columns(
                 if isinstance(part, v.Column) and (part.data, part.column) == (data, column):
                     place = part.span
         for model in recipe.models.values():
-            if isinstance(model.source, Hf) and column in model.source.inputs.values() and place == recipe.data[data].span:
+            if (
+                isinstance(model.source, Hf)
+                and column in model.source.inputs.values()
+                and place == recipe.data[data].span
+            ):
                 place = model.place("inputs")
         help = suggest(column, there) or f"the columns are {listing(there)}"
         collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
@@ -155,7 +159,8 @@ def has_open_lists(recipe: Recipe) -> bool:
         if isinstance(x, v.Group):
             return x.items is None or any(is_open(i) for i in x.items)
         return isinstance(x, v.Value) and any(
-            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items) for p in v.walk(x)
+            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items)
+            for p in v.walk(x)
         )
 
     return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))

@@ -1,4 +1,4 @@
-"""Functions that go across lists (`sum`, `mean`, `max`, `softmax`), and those on one tensor (`stop`, `words`, means)."""
+"""Functions across lists (`sum`, `mean`, `max`, `softmax`), and those on one tensor (`stop`, `words`, means)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ ALONE = {
     "batch_mean": 'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
 }
 """Functions of one value, with what they are for."""
+
+FUNCTIONS = {
+    "sum": "the sum over a list, over all its axes or the one that is named: `sum(x)`, `sum(x, over=teachers)`",
+    "mean": "the mean over a list, over all its axes or the one that is named: `mean(x, over=teachers)`",
+    "max": "the largest of a list, value by value: `max(x, over=teachers)`",
+    "softmax": "shares that add up to one over a list: `softmax(x, over=teachers)`",
+    **ALONE,
+}
+"""All of them with what they are for."""
 
 NO_NUMBERS = ("labels", "temperature")
 

@@ -10,7 +10,18 @@ from typing import Any
 from brewgraph.ops import SCHEDULES
 from brewgraph.recipe.axes import FaultOf, pair
 from brewgraph.recipe.describe import as_value, describe, is_number
-from brewgraph.recipe.values import FAULT, Combine, Group, Length, ModelDeclaration, Number, Row, Scheduled, Symbol, Value
+from brewgraph.recipe.values import (
+    FAULT,
+    Combine,
+    Group,
+    Length,
+    ModelDeclaration,
+    Number,
+    Row,
+    Scheduled,
+    Symbol,
+    Value,
+)
 from brewgraph.source import Span
 
 WEIGHTS = ("number", "schedule")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from brewgraph.recipe.values import FAULT, Axis, Group, Value
+from brewgraph.recipe.values import FAULT, Group, Value
 from brewgraph.source import Span
 
 PAIR = "pair them with a layer map: `let map = [0, 4] -> [0, 1]`"
@@ -50,7 +50,9 @@ def pair(
         if other.kind == "models" and right.items is not None:
             return _each(right, left, lambda a, b: function(b, a), True, kind, place)
         return Group(None, span=place, kind=_kind(left, right, kind), axis=other if one.kind == "list" else one)
-    by_position = one.key == other.key or "list" in (one.kind, other.kind) or (arrow and one.kind == other.kind == "row")
+    by_position = (
+        one.key == other.key or "list" in (one.kind, other.kind) or (arrow and one.kind == other.kind == "row")
+    )
     if by_position:
         return _zip(left, right, place, fault, function)
     if "models" in (one.kind, other.kind):
@@ -73,9 +75,7 @@ def _zip(left: Group, right: Group, place: Span, fault: FaultOf, function: Calla
     return FAULT if FAULT in items else Group(items, span=place, axis=axis)
 
 
-def _each(
-    group: Group, other: Any, function: Callable[[Any, Any], Any], is_left: bool, kind: str, place: Span
-) -> Any:
+def _each(group: Group, other: Any, function: Callable[[Any, Any], Any], is_left: bool, kind: str, place: Span) -> Any:
     """The list with the other side beside each member."""
     if group.items is None:
         return Group(None, span=place, kind=kind or group.kind, axis=group.axis)

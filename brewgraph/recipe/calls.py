@@ -172,7 +172,9 @@ def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> An
     data: DataDeclaration | None = None
     passing = 1
     if twice := _twice(call):
-        return e.fault("B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them")
+        return e.fault(
+            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
+        )
     for argument in call.arguments:
         value = e.evaluate(argument.value)
         if value is FAULT:
@@ -247,7 +249,9 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
     """`flsw(4, beta=1, gamma=2)`."""
     declared = TEMPERATURES[name]
     if twice := _twice(call):
-        return e.fault("B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them")
+        return e.fault(
+            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
+        )
     options = {o.name: o.default for o in declared.options}
     base: float | None = None
     for argument in call.arguments:

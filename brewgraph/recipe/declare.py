@@ -15,8 +15,6 @@ from brewgraph.recipe.sources import (
     ADAPTERS,
     DATA,
     HEADS,
-    LATER_DATA,
-    LATER_MODELS,
     MODELS,
     Builtin,
     Ema,
@@ -35,7 +33,7 @@ TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
     """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
-    found = _source(evaluator, s.source, MODELS, LATER_MODELS, "model source")
+    found = _source(evaluator, s.source, MODELS, "model source")
     heads = _heads(evaluator, s)
     if found is FAULT:
         return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
@@ -53,7 +51,9 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         help = "write them on a model from hf(…)"
         evaluator.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
     if isinstance(made, Ema) and s.role == "student":
-        evaluator.fault("B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)")
+        evaluator.fault(
+            "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
+        )
     return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places=places(written))
 
 
@@ -74,7 +74,7 @@ def _heads(evaluator: Evaluator, s: t.Model) -> Mapping[str, Settings]:
             evaluator.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
         else:
             first[head.name] = head
-            found = _source(evaluator, head.source, HEADS, frozenset(), "head")
+            found = _source(evaluator, head.source, HEADS, "head")
             if found is not FAULT:
                 heads[head.name] = found[0]
     return heads
@@ -90,8 +90,10 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         evaluator.fault("B202", "data are joined by `+` alone", wrong.span, help=help)
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
-        found = _source(evaluator, s.source, DATA, LATER_DATA, "data source")
-        return anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
+        found = _source(evaluator, s.source, DATA, "data source")
+        return (
+            anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
+        )
     joined: list[Any] = []
     if len(parts) == 1:
         value = evaluator.evaluate(parts[0])
@@ -103,7 +105,7 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         return anything
     for part in parts:
         if isinstance(part, t.Call):
-            found = _source(evaluator, part, DATA, LATER_DATA, "data source")
+            found = _source(evaluator, part, DATA, "data source")
             value = FAULT if found is FAULT else found[0]
         else:
             value = evaluator.evaluate(part)
@@ -129,11 +131,9 @@ def _addends(x: t.Expression) -> list[t.Expression]:
     return [x]
 
 
-def _source(evaluator: Evaluator, x: t.Expression, registry: Any, later: Any, what: str) -> Any:
+def _source(evaluator: Evaluator, x: t.Expression, registry: Any, what: str) -> Any:
     """The settings that a call of `registry` makes, with what was written; a fault, diagnosed, where it is none."""
     name = x.function.id if isinstance(x, t.Call) and isinstance(x.function, t.Name) else None
-    if name in later:
-        return evaluator.fault("B901", f"`{name}` is not supported yet", x.span)
     if name is None or name not in registry or not isinstance(x, t.Call):
         place = x.function.span if isinstance(x, t.Call) else x.span
         if place.text in registry:
@@ -180,7 +180,9 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
         return x.id
     value = evaluator.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
-        return evaluator.fault("B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`")
+        return evaluator.fault(
+            "B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`"
+        )
     if isinstance(value, ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
@@ -198,7 +200,7 @@ def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]
     """`adapter=lora(r=8)`, `augment=[masking(p=0.1)]`: settings of their own."""
     found = []
     for item in x.items if isinstance(x, t.List) else (x,):
-        made = _source(evaluator, item, registry, frozenset(), f"`{key}`")
+        made = _source(evaluator, item, registry, f"`{key}`")
         if made is FAULT:
             return FAULT
         found.append(made[0])
@@ -211,7 +213,9 @@ def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapp
         return evaluator.fault("B122", f"`{key}` is no mapping", x.span, help="only `inputs` maps names to columns")
     found: dict[str, str] = {}
     for item in x.items:
-        words = [_column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)]
+        words = [
+            _column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)
+        ]
         if None in words:
             help = "write `inputs={token_type_ids: column}`"
             return evaluator.fault("B122", "`inputs` maps a name to a column", item.span, help=help)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
+from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.settings import OPTIMIZERS
 from brewgraph.recipe.settings import SCHEDULES as RATES
 from brewgraph.recipe.sources import DATA, HEADS, MODELS, Layers
@@ -23,7 +24,6 @@ from brewgraph.recipe.values import (
     Scheduled,
     Value,
 )
-from brewgraph.recipe.scope import Scope
 from brewgraph.source import Span
 
 

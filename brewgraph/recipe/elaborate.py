@@ -20,7 +20,7 @@ from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.stages import make_stages
-from brewgraph.recipe.training import Written, own_settings, settle_train
+from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
     FAULT,
     Axis,
@@ -277,7 +277,9 @@ class _Elaboration:
                 value = self.value_inside(scope, names[0], place)
                 return value if isinstance(value, DataDeclaration) else None
         if any(isinstance(s, t.Data) for scope in self.scopes for s in scope.statements.values()):
-            help = "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
+            help = (
+                "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
+            )
             self.collector.add("B112", "there is no data set here", place, help=help)
         return None
 

@@ -92,7 +92,9 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
 def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
     """Whether a name is still free in its body. Functions have names of their own."""
     before = scope.functions.get(s.name)
-    taken = (before.name_span if before is not None else None) if isinstance(s, t.Function) else scope.places.get(s.name)
+    taken = (
+        (before.name_span if before is not None else None) if isinstance(s, t.Function) else scope.places.get(s.name)
+    )
     if taken is None:
         if not isinstance(s, t.Function):
             scope.places[s.name] = s.name_span

@@ -55,7 +55,7 @@ class Library:
         return imported
 
     def module(self, s: t.Import, scope: Scope, collector: Collector) -> dict[str, Any] | None:
-        """The operations that a Python module declares, by name; None, with a diagnostic, where there are none to read."""
+        """The operations that a Python module declares, by name; None, with a diagnostic, where none can be read."""
         path = find_source(s.target, scope.source.folder)
         if path is None:
             help = "install it, or put it beside the spec"

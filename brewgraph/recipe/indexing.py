@@ -9,7 +9,17 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.describe import describe
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.sources import Layers
-from brewgraph.recipe.values import FAULT, Axis, Bundle, Combine, Forwarded, Group, LayerMap, ModelDeclaration, Row, Take
+from brewgraph.recipe.values import (
+    FAULT,
+    Axis,
+    Bundle,
+    Combine,
+    Group,
+    LayerMap,
+    ModelDeclaration,
+    Row,
+    Take,
+)
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -44,7 +54,9 @@ def pick(e: Evaluator, value: Any, x: t.Index, side: str | None) -> Any:
         return _from_row(e, value, x, side)
     items = value.items if isinstance(value, Group) else value
     if isinstance(value, Group) and items is None:
-        single = len(x.items) == 1 and isinstance(x.items[0], t.Expression) and isinstance(e.evaluate(x.items[0], side), int)
+        single = (
+            len(x.items) == 1 and isinstance(x.items[0], t.Expression) and isinstance(e.evaluate(x.items[0], side), int)
+        )
         return Combine(value.kind, "+", (), span=x.span) if single else value
     if not isinstance(items, tuple):
         help = "rows (`bert.hidden[3]`) and lists are indexed"

@@ -156,11 +156,11 @@ def _over_options(e: Evaluator, call: _Call, match: Match) -> Any:
         matches = _pairs(e, call, match)
         if matches is FAULT:
             return FAULT
-        if isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1:
-            if value.axis.kind == "list" and len(value.items) != len(matches.items):
-                message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
-                help = f"give one `{name}` for each pair, or a single one"
-                return e.fault("B201", message, value.span, help=help)
+        known = isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1
+        if known and value.axis.kind == "list" and len(value.items) != len(matches.items):
+            message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
+            help = f"give one `{name}` for each pair, or a single one"
+            return e.fault("B201", message, value.span, help=help)
         return pair(matches, value, call.span, e.fault, with_option, "loss")
     return _over_pairs(e, call, match.source, match.target, match.span)
 
@@ -225,7 +225,9 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
     open_kind = any("tensor" in side.kind for side in (source, target))
     if not open_kind and operation.unit(source.kind, target.kind) is None:
         reverse = operation.unit(target.kind, source.kind)
-        help = "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
+        help = (
+            "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
+        )
         if source.kind == "targets" and operation.name == "ce":
             help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
@@ -236,9 +238,7 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
-    return v.Apply(
-        kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span
-    )
+    return v.Apply(kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span)
 
 
 def _feature_of(x: Any) -> str:

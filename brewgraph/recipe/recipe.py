@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """How the task of a step is drawn: with a weight per task (`law`, over `size` and `batches`), or in a given `order`.
+    """How the task of a step is drawn: by a weight per task (`law`, over `size` and `batches`), or in a given `order`.
 
     No task is drawn with a smaller share than `floor`.
     """
@@ -132,4 +132,3 @@ def frozen_of(value: Any) -> Frozen | None:
         case ModelDeclaration(role="student"):
             return Frozen("model", value.name, span=value.span)
     return None
-

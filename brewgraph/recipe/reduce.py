@@ -25,9 +25,7 @@ def without_teacher(recipe: Recipe) -> Recipe:
         if not any(_needs(member, teachers) for member in v.members(value))
     }
     models = {name: model for name, model in recipe.models.items() if model.role != "teacher"}
-    return replace(
-        recipe, stages=stages, models=MappingProxyType(models), equations=MappingProxyType(equations)
-    )
+    return replace(recipe, stages=stages, models=MappingProxyType(models), equations=MappingProxyType(equations))
 
 
 def _keep_stage(stage: Stage, teachers: frozenset[str]) -> Stage | None:

@@ -1,4 +1,4 @@
-"""Bodies of statements and the names in them: a spec, its tasks and stages, the specs that it imports, calls of functions."""
+"""Bodies of statements and the names in them: a spec, its tasks and stages, imported specs, calls of functions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from brewgraph.syntax import tree as t
 class Scope:
     """One body. Names that it lacks are looked up in its `parent`; values are evaluated when first asked for.
 
-    `path` is what stands before its names when they are said in full: `("warm", "ner")`; `statement` opened it. `caller` is the scope where a
-    function was called: the data in scope is that of the caller, names are those of the place of definition.
+    `path` is what stands before its names when they are said in full: `("warm", "ner")`; `statement` opened it.
+    `caller` is the scope where a function was called: the data in scope is that of the caller, names are those of the
+    place of definition.
     """
 
     kind: Literal["spec", "task", "stage", "import", "call"]
@@ -64,9 +65,9 @@ class Scope:
         )
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
-        """The name of the list or layer map that an expression names, and what tells it apart; empty where it names none.
+        """The name of the list or layer map that an expression names, and what tells it apart; empty where there is none.
 
-        A parameter of a function stands for what was written where the function was called, a second name for the first.
+        A parameter stands for what was written where the function was called, a second name for the first one.
         """
         if isinstance(x, t.Attribute) and x.name in ("from", "to"):
             return self.axis_of(x.value)

@@ -29,7 +29,7 @@ class Adamw(Settings):
     )
     layerwise_decay: Annotated[PositiveFloat, Field(le=1)] = Field(
         default=1.0,
-        description="each layer of the student learns at this share of the rate of the one above it",
+        description="each layer of the student learns at this share of the rate of the one above, embeddings slowest",
     )
     correct_bias: bool = Field(
         default=True, description="correct the running means, which begin at zero; false: as BERT was trained"
@@ -199,6 +199,3 @@ OTHER_WORDS = {
     "temperature": "the loss: ce(…, T=…)",
 }
 """What other toolkits call the same thing, and how it is said here."""
-
-LATER = frozenset({"freeze", "report"})
-"""Settings whose values name parts of the spec, which the recipe does not find yet."""

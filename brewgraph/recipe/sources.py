@@ -274,5 +274,3 @@ DATA: dict[str, type[Settings]] = {
     "builtin": Builtin,
     "batches": Batches,
 }
-LATER_MODELS: frozenset[str] = frozenset()
-LATER_DATA: frozenset[str] = frozenset()

@@ -63,9 +63,7 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
         with names.inside(scope):
             own = own_settings(scope.trains, names.evaluator, scope.known_names())
             length = stage_length(statement, own, names.evaluator)
-        if length:
-            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
-        elif "epochs" in own or "steps" in own:
+        if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         written |= {**own, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(names.source, 0, 0)
@@ -267,7 +265,9 @@ def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
     law = as_value(value, place)
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; left out, all tasks are drawn alike"
-        names.evaluator.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
+        names.evaluator.fault(
+            "B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help
+        )
         return None
     if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
         names.evaluator.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")

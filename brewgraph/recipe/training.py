@@ -10,7 +10,7 @@ from brewgraph.recipe.configure import Written, report_unknown, settle, written_
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
-from brewgraph.recipe.settings import LATER, OTHER_WORDS, Train
+from brewgraph.recipe.settings import OTHER_WORDS, Train
 from brewgraph.recipe.values import FAULT, Group, Length, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -35,8 +35,6 @@ def own_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Contain
             value = (_freeze if name == "freeze" else _report)(statement.value, evaluator)
             if value is not FAULT:
                 written[name] = (value, statement.value.span)
-        elif name in LATER:
-            collector.add("B901", f"the setting `{name}` is not supported yet", place)
         elif name not in Train.model_fields:
             report_unknown(name, place, Train.model_fields, collector, "`train`", OTHER_WORDS)
         elif (value := _value(name, statement.value, evaluator, names)) is not FAULT:
@@ -95,7 +93,9 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
             frozen = frozen_of(item)
             if frozen is None:
                 help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
-                return e.fault("B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help)
+                return e.fault(
+                    "B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help
+                )
             if frozen.kind == "module" and e.names.model(frozen.name).role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
@@ -115,7 +115,7 @@ def _report(x: t.Expression, e: Evaluator) -> Any:
             if not isinstance(single, Value) or single.kind != "loss":
                 help = "an equation of one number: a loss, or `batch_mean(…)`"
                 return e.fault("B202", f"`report` needs scalars, and this is {describe(single)}", item.span, help=help)
-            name = item.span.text.replace(".", "/")
+            name = item.span.text.replace(".", "/") if isinstance(item, t.Attribute) else item.span.text
             found[f"{name}[{i}]" if isinstance(value, Group) else name] = single
     return found
 

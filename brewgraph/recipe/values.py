@@ -136,7 +136,10 @@ class Project(Value):
 
 @dataclass(frozen=True)
 class Bundle(Value):
-    """Several values as one argument: a tuple, `(a, b)`, or a whole row of layers. `kind`: `(hidden, hidden)`, `hidden...`."""
+    """Several values as one argument: a tuple, of a kind such as `(hidden, hidden)`, or a whole row: `hidden...`.
+
+    A row whose length is not known yet has no `items`.
+    """
 
     items: tuple[Value, ...]
 

@@ -113,9 +113,7 @@ class Program:
                 tapped = {self.slot[k]: feature for k, feature in taps[key].items()}
                 entry = node(self.graph, current.inputs[0])
                 data = entry.data if isinstance(entry, n.Input) else ""
-                return forward_instruction(
-                    current, models[current.model], self.captures[key], into[0], tapped, data
-                )
+                return forward_instruction(current, models[current.model], self.captures[key], into[0], tapped, data)
             case n.Tap():
                 return None  # its forward has put it into its slot
             case n.Bundle():

@@ -75,7 +75,7 @@ def ends(piece: Lexeme) -> bool:
 
 
 def opens_mapping(before: Sequence[Lexeme]) -> bool:
-    """Whether a brace behind these pieces belongs to a value; that of a block stands behind a name, a value or a keyword."""
+    """Whether a brace behind these pieces opens a mapping: a block stands behind a name, a value or a keyword."""
     if not before:
         return False
     if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from brewgraph import loads
@@ -177,3 +179,11 @@ def test_an_unknown_name_ends_with_2(name: str, said: str):
     """With a suggestion where one is near."""
     result = command("ops", name)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"error: {said}\n")
+
+
+def test_the_page_of_settings_is_fresh() -> None:
+    """docs/settings.md is what the command writes: the settings themselves are its one source."""
+    from brewgraph.cli.ops import settings_page
+
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == "\n".join(settings_page()) + "\n"

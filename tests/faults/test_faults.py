@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from brewgraph.diagnostics import render
+from brewgraph.diagnostics import Diagnostic, SpecError, render
+from brewgraph.project.check import check_names
+from brewgraph.source import Source
+from tests.faults.meaning import MEANING, SENSE, Fault, add_files
 from tests.faults.table import HEADS, NAMES, SHAPES, Change, Pair
 from tests.faults.world import HEAD, LOSS, TINY, find, make_world, whole
 from tests.recipe.specs import faults
@@ -19,7 +22,9 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the specs name."""
-    return make_world(tmp_path_factory.mktemp("world"))
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    add_files(folder)
+    return folder
 
 
 def body(lines: str) -> str:
@@ -28,9 +33,10 @@ def body(lines: str) -> str:
 
 
 def test_the_table_is_long_and_has_no_entry_twice() -> None:
-    """Forty pairs at least."""
-    entries: list[Pair | Change] = [*NAMES, *SHAPES, *HEADS]
-    assert len(entries) >= 60
+    """Sixty of text, names, shapes and data, and sixty of meaning."""
+    entries: list[Pair | Change] = [*NAMES, *SHAPES, *HEADS, *MEANING, *SENSE]
+    assert len([*NAMES, *SHAPES, *HEADS]) >= 60
+    assert len([*MEANING, *SENSE]) >= 60
     assert len({entry.what for entry in entries}) == len(entries)
 
 
@@ -55,6 +61,39 @@ def test_models_and_shapes(entry: Pair, world: Path) -> None:
     assert entry.help in found.help
     assert found.help
     assert find(body(entry.right), world) == []
+
+
+def errors(text: str, folder: Path) -> list[Diagnostic]:
+    """The errors of names and kinds in a spec that stands in this folder."""
+    try:
+        check_names(Source(text, str(folder / "spec.brew")), {})
+    except SpecError as error:
+        return [d for d in error.diagnostics if d.severity == "error"]
+    return []
+
+
+def is_said(entry: Fault, found: Diagnostic) -> None:
+    """The diagnostic is that of the entry, word by word."""
+    assert (found.code, found.span.position, found.span.text) == (entry.code, entry.place, entry.text)
+    assert (found.message, found.help) == (entry.message, entry.help)
+    assert Path(found.span.source.name).name == entry.file
+
+
+@pytest.mark.parametrize("entry", MEANING, ids=str)
+def test_meaning(entry: Fault, world: Path) -> None:
+    """Found without any model, one fault for one mistake; the right neighbour has none."""
+    (found,) = errors(entry.whole(entry.wrong), world)
+    is_said(entry, found)
+    assert errors(entry.whole(entry.right), world) == []
+
+
+@pytest.mark.parametrize("entry", SENSE, ids=str)
+def test_meaning_that_models_show(entry: Fault, world: Path) -> None:
+    """The names are right; the whole check finds the one fault, and none in the right neighbour."""
+    assert errors(entry.whole(entry.wrong), world) == []
+    (found,) = find(entry.whole(entry.wrong), world)
+    is_said(entry, found)
+    assert find(entry.whole(entry.right), world) == []
 
 
 @pytest.mark.parametrize("entry", HEADS, ids=str)

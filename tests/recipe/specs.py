@@ -11,8 +11,8 @@ import pytest
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError
 from brewgraph.project.check import check_names
 from brewgraph.recipe.elaborate import elaborate
-from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse

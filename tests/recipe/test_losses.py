@@ -56,9 +56,21 @@ def test_what_operations_take(call: str) -> None:
         ("mse(big.hidden[0])", "B209", (4, 9), "`mse` compares the two sides of an arrow", "teacher.… -> student.…"),
         ("kd(big.logits, tiny.logits)", "B209", (4, 8), "`kd` compares the two sides", "write `kd(teacher"),
         ("kd()", "B209", (4, 5), "`kd` needs a match", "write `kd(teacher"),
-        ("kd(big.logits -> tiny.logits, 3)", "B120", (4, 35), "`kd` takes only one match", "`a -> b`, `T`, `mask` and `reduce`"),
+        (
+            "kd(big.logits -> tiny.logits, 3)",
+            "B120",
+            (4, 35),
+            "`kd` takes only one match",
+            "`a -> b`, `T`, `mask` and `reduce`",
+        ),
         ("kd(big.logits -> tiny.logits, t=3)", "B120", (4, 35), "`kd` takes no option `t`", "`T`"),
-        ("cos(big.pooled -> tiny.pooled, T=3)", "B120", (4, 36), "`cos` takes no option `T`", "`a -> b`, `mask` and `reduce`"),
+        (
+            "cos(big.pooled -> tiny.pooled, T=3)",
+            "B120",
+            (4, 36),
+            "`cos` takes no option `T`",
+            "`a -> b`, `mask` and `reduce`",
+        ),
         ("kd(big.logits -> tiny.logits, T=1, T=2)", "B125", (4, 40), "`T` is given twice", "remove one"),
     ],
 )

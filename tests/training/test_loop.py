@@ -172,7 +172,9 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    stage = work(distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train)
+    stage = work(
+        distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train
+    )
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
     assert said == ["resumed at step 3"]
     assert metrics(folder.path) == whole[1]
