@@ -35,10 +35,13 @@ def command(spec: Spec, set: Set = None) -> None:
     check_names(source, params)
     hush()
     from brewgraph.graph.plan import make_plan
+    from brewgraph.project.facts import copies
 
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
-    plan = make_plan(checked.recipe, checked.graphs or None, checked.facts, checked.classes, _rows(checked))
+    plan = make_plan(
+        checked.recipe, checked.graphs or None, checked.facts, checked.classes, _rows(checked), copies(checked)
+    )
     print("\n".join(text(plan)))
 
 

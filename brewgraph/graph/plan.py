@@ -166,8 +166,10 @@ def make_plan(
     facts: Callable[[ModelDeclaration], PlanFacts | None],
     classes: Mapping[str, tuple[str, ...]] | None = None,
     rows: Mapping[str, int | None] | None = None,
+    copied: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan of a checked recipe. `graphs` are the optimized graphs by stage and task, None where lists are still
+    """The plan of a checked recipe. `copied` says of models that begin as layers of others what comes from there.
+    `graphs` are the optimized graphs by stage and task, None where lists are still
     open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
     """
     known = {name: facts(model) for name, model in recipe.models.items()}
@@ -188,7 +190,9 @@ def make_plan(
     return Plan(
         spec=recipe.source.name,
         params=tuple(recipe.params.items()),
-        models=tuple(_model(m, known, used is None or m.name in used) for m in recipe.models.values()),
+        models=tuple(
+            _model(m, known, used is None or m.name in used, (copied or {}).get(m.name)) for m in recipe.models.values()
+        ),
         data=data,
         parts=parts,
         projections=_projections(tuple(graphs.values())) if graphs is not None else None,
@@ -199,9 +203,9 @@ def make_plan(
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used: bool) -> ModelPlan:
+def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used: bool, copied: str | None) -> ModelPlan:
     facts, source = known[model.name], _line(model.span.text)
-    start = _start(model)
+    start = copied or _start(model)
     if facts is None:
         return ModelPlan(model.name, model.role, source, "", "", None, None, None, None, None, False, "", start, used)
     blueprint = facts.blueprint

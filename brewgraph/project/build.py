@@ -96,6 +96,11 @@ class Workshop:
             for position, (name, data) in enumerate(self.recipe.data.items())
         }
 
+    def notes(self) -> list[str]:
+        """What reading the data has to say: tags that were converted, and the like."""
+        tables = [name for name, data in self.recipe.data.items() if not isinstance(data.source, Batches)]
+        return list(dict.fromkeys(f"{name}: {note}" for name in tables for note in self.examples(name).notes))
+
     def classes(self, name: str) -> tuple[str, ...]:
         """The classes of a data set; of ready tensors those that the check knows."""
         if isinstance(self.recipe.data[name].source, Batches):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
@@ -18,6 +18,9 @@ from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Ema, Hf, Python
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
 from brewgraph.recipe.values import ModelDeclaration
+
+if TYPE_CHECKING:
+    from brewgraph.project.check import Checked
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,20 @@ class FactsBook:
 
 
 _NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
+
+
+def copies(checked: Checked) -> Mapping[str, str]:
+    """Of each model that begins as layers of another: what comes from there and what does not, before weights load."""
+    from brewgraph.models.copying import planned_copy
+
+    found: dict[str, str] = {}
+    for name, model in checked.recipe.models.items():
+        facts = checked.facts(model)
+        init = facts.blueprint.init if facts is not None else None
+        donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
+        if facts is not None and init is not None and donor is not None:
+            found[name] = f"a part of {init.model}: {planned_copy(facts.blueprint, donor.blueprint)}"
+    return found
 
 
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:

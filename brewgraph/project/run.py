@@ -79,6 +79,8 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
         reporter.say(f"{folder.path} is finished already; --force runs it again")
         return RunResult(folder.path, finished, fresh=False)
     resume = folder.resolved is not None and not options.force
+    for note in workshop.notes():
+        reporter.say(note)
     with main_process_alone() as main:
         if main:
             folder.prepare()

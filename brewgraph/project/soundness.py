@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[str, tuple[str, ...]]:
     """The classes of every data set, and whether each has the columns that the spec names."""
+    from brewgraph.data.augmentation import check_augmentations
     from brewgraph.data.examples import facts
     from brewgraph.data.ready import ready_facts
 
@@ -27,6 +28,7 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[s
     for name, data in recipe.data.items():
         found[name] = ()
         try:
+            check_augmentations(data.source.label_type, getattr(data.source, "augment", ()))
             said, folder = data.source, source.folder
             known = ready_facts(said, folder) if isinstance(said, Batches) else facts(said, folder)
         except SourceFault as fault:

@@ -83,7 +83,9 @@ def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None
     reported = {name for task in tasks for name in task.reports}
     for scope in scopes:
         with names.inside(scope):
-            asked = own_settings(scope.trains, names.evaluator, scope.known_names()).get("report", ({}, None))[0]
+            asked: dict[str, Value] = own_settings(scope.trains, names.evaluator, scope.known_names()).get(
+                "report", ({}, None)
+            )[0]
         for name, value in asked.items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
