@@ -199,6 +199,3 @@ OTHER_WORDS = {
     "temperature": "the loss: ce(…, T=…)",
 }
 """What other toolkits call the same thing, and how it is said here."""
-
-LATER = frozenset({"freeze", "report"})
-"""Settings whose values name parts of the spec, which the recipe does not find yet."""

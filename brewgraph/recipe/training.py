@@ -10,7 +10,7 @@ from brewgraph.recipe.configure import Written, report_unknown, settle, written_
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
-from brewgraph.recipe.settings import LATER, OTHER_WORDS, Train
+from brewgraph.recipe.settings import OTHER_WORDS, Train
 from brewgraph.recipe.values import FAULT, Group, Length, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -35,8 +35,6 @@ def own_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Contain
             value = (_freeze if name == "freeze" else _report)(statement.value, evaluator)
             if value is not FAULT:
                 written[name] = (value, statement.value.span)
-        elif name in LATER:
-            collector.add("B901", f"the setting `{name}` is not supported yet", place)
         elif name not in Train.model_fields:
             report_unknown(name, place, Train.model_fields, collector, "`train`", OTHER_WORDS)
         elif (value := _value(name, statement.value, evaluator, names)) is not FAULT:
