@@ -47,7 +47,9 @@ def test_names_are_those_of_the_definition() -> None:
 
 def test_a_parameter_hides_a_name() -> None:
     """Inside the function alone."""
-    found = names('teacher mid = hf("m")\nf(big) = kd(big.logits -> tiny.logits)\nx = f(mid) + kd(big.logits -> tiny.logits)')
+    found = names(
+        'teacher mid = hf("m")\nf(big) = kd(big.logits -> tiny.logits)\nx = f(mid) + kd(big.logits -> tiny.logits)'
+    )
     assert [x.source.model for x in found.equations["x"].operands] == ["mid", "big"]
 
 

@@ -11,7 +11,9 @@ TWO = 'data e = files(train="u.jsonl")\n'
 BARE = HEAD[: HEAD.index("data")]
 
 
-def sides(body: str, name: str = "x", loss: str = "loss = ce(d.labels -> tiny(d).logits)\n") -> list[tuple[str, str, int]]:
+def sides(
+    body: str, name: str = "x", loss: str = "loss = ce(d.labels -> tiny(d).logits)\n"
+) -> list[tuple[str, str, int]]:
     """Model, data and pass of both sides of an equation."""
     found = names(body, loss).equations[name]
     assert isinstance(found, Apply)
@@ -41,13 +43,17 @@ def test_two_data_sets_in_scope() -> None:
 
 def test_a_list_of_models_on_one_input() -> None:
     """The input goes to each."""
-    found = names('teacher mid = hf("m")\nlet ts = [big, mid]\nx = kd(ts(d, pass=3).logits -> tiny.logits)').equations["x"]
+    found = names('teacher mid = hf("m")\nlet ts = [big, mid]\nx = kd(ts(d, pass=3).logits -> tiny.logits)').equations[
+        "x"
+    ]
     assert [(x.source.model, x.source.passing) for x in found] == [("big", 3), ("mid", 3)]
 
 
 def test_data_of_the_innermost_body_wins() -> None:
     """A task's own data set hides the outer one for what stands in the task."""
-    text = HEAD + 'task a { data e = files(train="u"); loss = kd(big.logits -> tiny.logits) }\ntask b { loss = a.loss }\n'
+    text = (
+        HEAD + 'task a { data e = files(train="u"); loss = kd(big.logits -> tiny.logits) }\ntask b { loss = a.loss }\n'
+    )
     assert faults(text) == ()
 
 

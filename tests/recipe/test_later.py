@@ -43,6 +43,4 @@ def test_sources_that_are_to_come(name: str, role: str, column: int) -> None:
     head = HEAD if role == "teacher" else HEAD.replace("files(", f"{name}(")
     line = (4, column) if role == "teacher" else (3, column)
     found = faults(head + (f"teacher t = {name}()\n" if role == "teacher" else "") + LOSS)
-    assert [(d.code, d.span.position, d.message) for d in found] == [
-        ("B901", line, f"`{name}` is not supported yet")
-    ]
+    assert [(d.code, d.span.position, d.message) for d in found] == [("B901", line, f"`{name}` is not supported yet")]

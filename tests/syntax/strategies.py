@@ -195,7 +195,9 @@ class Author:
             glued = left[-1:].isalnum() or left[-1:] == "_" or left[-1:] in ".%"
             needs_blank = bool(left) and glued and (token[0].isalnum() or (token[0] in "_." and left[0].isdigit()))
             if left:
-                if (opened[-1:] in (["("], ["["]) or left in CONTINUES_AFTER or token in CONTINUES_BEFORE) and self.chance(8):
+                if (
+                    opened[-1:] in (["("], ["["]) or left in CONTINUES_AFTER or token in CONTINUES_BEFORE
+                ) and self.chance(8):
                     out.append(self.line_break())
                 else:
                     out.append(self.pick((" ", " ", "  ", "\t") if needs_blank else ("", " ", " ", "   ")))
