@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.diagnostics import Collector, SourceFault, suggest
 from brewgraph.ops.reading import declared, find_source
 from brewgraph.recipe.scope import Scope
 from brewgraph.source import Source
@@ -42,8 +42,8 @@ class Library:
         try:
             source = Source.read(path)
         except (OSError, UnicodeDecodeError) as error:
-            near = sorted(p.name for p in path.parent.glob("*.brew"))[:5] if path.parent.is_dir() else []
-            help = f"that folder has {', '.join(near)}" if near else "the path starts at this spec's folder"
+            near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
+            help = suggest(path.name, near) or "the path starts at this spec's folder"
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             collector.add("B114", f"`{s.target}` cannot be read: {reason}", s.span, help=help)
             return None

@@ -266,7 +266,7 @@ def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
         return None
     law = as_value(value, place)
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
-        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; left out, all tasks are drawn alike"
+        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
         names.evaluator.fault(
             "B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help
         )

@@ -113,7 +113,7 @@ class Author:
 
     # expressions: lists of tokens, one method per level of precedence
     def atom(self, depth: int) -> list[str]:
-        kind = self.draw(st.integers(0, 5 if depth > 0 else 2))
+        kind = self.draw(st.integers(0, 6 if depth > 0 else 2))
         if kind == 0:
             return [self.pick(NAMES)]
         if kind == 1:
@@ -124,6 +124,9 @@ class Author:
             return ["[", *self.many(lambda: self.argument(depth - 1), 3), "]"]
         if kind == 4:
             return ["(", *self.argument(depth - 1), ")"]
+        if kind == 5:
+            pairing = lambda: [*self.expression(depth - 1), ":", *self.expression(depth - 1)]  # noqa: E731
+            return ["{", *self.many(pairing, 2), "}"]
         return ["(", *self.argument(depth - 1), ",", *self.many(lambda: self.argument(depth - 1), 2), ")"]
 
     def postfix(self, depth: int) -> list[str]:
@@ -187,17 +190,22 @@ class Author:
         return "".join(pieces) + self.pick(("", "  ", "        ", "\t"))
 
     def render(self, tokens: list[str]) -> str:
-        out, depth, left = [], 0, ""
+        out, opened, left = [], [], ""
         for token in tokens:
             glued = left[-1:].isalnum() or left[-1:] == "_" or left[-1:] in ".%"
             needs_blank = bool(left) and glued and (token[0].isalnum() or (token[0] in "_." and left[0].isdigit()))
             if left:
-                if (depth > 0 or left in CONTINUES_AFTER or token in CONTINUES_BEFORE) and self.chance(8):
+                if (
+                    opened[-1:] in (["("], ["["]) or left in CONTINUES_AFTER or token in CONTINUES_BEFORE
+                ) and self.chance(8):
                     out.append(self.line_break())
                 else:
                     out.append(self.pick((" ", " ", "  ", "\t") if needs_blank else ("", " ", " ", "   ")))
             out.append(token)
-            depth += (token in ("(", "[")) - (token in (")", "]"))
+            if token in ("(", "[", "{"):
+                opened.append(token)
+            elif token in (")", "]", "}"):
+                opened.pop()
             left = token
         return "".join(out)
 
