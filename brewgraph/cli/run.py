@@ -15,6 +15,7 @@ from brewgraph.cli.output import hush, number, parse_sets, print_diagnostics, re
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 
 if TYPE_CHECKING:
+    from brewgraph.models.blueprint import Blueprint
     from brewgraph.project.check import Checked
     from brewgraph.project.compare import Row
 
@@ -73,16 +74,26 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
         yield table([header, *(_cells(row, columns) for row in rows)], right=range(1, len(header)))
     student = checked.recipe.student.name
     by_name = {row.name: row for row in rows}
-    teacher = next((by_name[t.name] for t in checked.recipe.teachers if t.name in by_name), None)
-    if not without_teacher and teacher is not None and student in by_name:
+    teachers = [by_name[t.name] for t in checked.recipe.teachers if t.name in by_name]
+    if not without_teacher and teachers and student in by_name:
         yield ""
-        yield ratio(by_name[student], teacher)
+        yield from (ratio(by_name[student], teacher) for teacher in teachers)
     if folder is not None:
         facts = checked.facts(checked.recipe.student)
         yield ""
-        yield f"the student is in {folder / 'student'}"
-        if facts is not None:
-            yield f'plain transformers loads it: {facts.blueprint.auto_class}.from_pretrained("{folder / "student"}")'
+        yield from where_it_is(folder / "student", facts.blueprint if facts is not None else None)
+
+
+def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
+    """Where the student was saved, and what loads it: a student with heads is a folder for each of them."""
+    heads = blueprint.heads if blueprint is not None else {}
+    yield f"the student is in {folder}" + (", a folder for each head" if heads else "")
+    if heads:
+        loads = [f'{head.auto_class}.from_pretrained("{folder / name}")' for name, head in heads.items()]
+        yield "plain transformers loads them: " + loads[0]
+        yield from (" " * len("plain transformers loads them: ") + load for load in loads[1:])
+    elif blueprint is not None:
+        yield f'plain transformers loads it: {blueprint.auto_class}.from_pretrained("{folder}")'
 
 
 def _cells(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
@@ -104,15 +115,20 @@ def megabytes(size: int) -> str:
 
 
 def ratio(student: Row, teacher: Row) -> str:
-    """Student and teacher in a sentence: size and speed, and how much of each task's main score is left."""
+    """Student and teacher in a sentence: size and speed, and how much of each task's main score is left.
+
+    Speeds compare where both do the same tasks.
+    """
     size = _times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"
     speed = _times(student.per_second / teacher.per_second, "faster", "slower") if teacher.per_second else "no slower"
+    compared = [size, speed] if set(student.tasks) == set(teacher.tasks) else [size]
     kept = " and ".join(
         _kept(name, student.scores[name], teacher.scores[name])
         for name in student.main
         if student.scores[name] >= 0 and teacher.scores.get(name, 0) > 0  # correlations may be negative
     )
-    return f"{student.name} is {size} than {teacher.name}, {speed}{', and ' if kept else ''}{kept}"
+    compared[0] += f" than {teacher.name}"
+    return f"{student.name} is {', '.join(compared)}{', and ' if kept else ''}{kept}"
 
 
 def _kept(name: str, student: float, teacher: float) -> str:

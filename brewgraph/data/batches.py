@@ -37,8 +37,8 @@ class BatchOrder(Sampler[list[int]]):
     With `lengths`, one per row, shuffled batches hold rows of like length, so that little of them is padding: the rows
     are shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
 
-    With `shuffle` the order is drawn anew in every epoch; without, it is that of the rows, as for evaluation. Nothing
-    is taken from a global generator. Raises `RunError` where a batch cannot be shared by that many ranks.
+    With `shuffle` the order is drawn anew in every epoch; without, it is that of the rows, as for evaluation, and with
+    `lengths` from the longest row to the shortest. Nothing is taken from a global generator. Raises `RunError` where a batch cannot be shared by that many ranks.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BatchOrder(Sampler[list[int]]):
 
     def _order(self) -> numpy.ndarray:
         if not self.shuffle:
-            return numpy.arange(self.rows)
+            return numpy.arange(self.rows) if self.lengths is None else numpy.argsort(-self.lengths, kind="stable")
         generator = numpy.random.default_rng(derive_seed(self.seed, self.epoch))
         order = generator.permutation(self.rows)
         if self.lengths is None:

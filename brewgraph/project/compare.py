@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
+from brewgraph.data.encoding import row_lengths
 from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop, models_of
 from brewgraph.project.check import Checked
@@ -103,9 +104,8 @@ def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Mo
         return None
     encodings, _ = pantry.encodings(data, [own], {own: module})
     share = own_share(pantry.encode(data, dev, encodings))
-    batches = loader(
-        share, BatchOrder(len(share), _BATCH, seed=0, shuffle=False), pantry.collator(data, encodings, training=False)
-    )
+    order = BatchOrder(len(share), _BATCH, shuffle=False, lengths=row_lengths(share))
+    batches = loader(share, order, pantry.collator(data, encodings, training=False))
     return evaluate(
         module,
         own,

@@ -11,6 +11,7 @@ from accelerate.utils import send_to_device
 from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
+from brewgraph.data.encoding import row_lengths
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.evaluate import evaluate, scores
 from brewgraph.training.feeds import at_epoch
@@ -24,7 +25,7 @@ def is_scored(student: nn.Module, material: Material) -> bool:
 
 def score(student: nn.Module, name: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
     """The scores of the student over all ranks, by metric."""
-    batches = dev_batches(material, accelerator)
+    batches = dev_batches(material, accelerator, by_length=True)
     found = evaluate(
         student,
         name,
@@ -38,12 +39,17 @@ def score(student: nn.Module, name: str, material: Material, accelerator: Accele
     return found.as_dict()
 
 
-def dev_batches(material: Material, accelerator: Accelerator, *, whole: bool = False) -> Iterator[Any]:
-    """This rank's rows of the dev split, or all, in their order; masks and the like are those of epoch 0."""
+def dev_batches(
+    material: Material, accelerator: Accelerator, *, whole: bool = False, by_length: bool = False
+) -> Iterator[Any]:
+    """This rank's rows of the dev split, or all, in their order or `by_length`, which leaves little padding; masks and
+    the like are those of epoch 0.
+    """
     dev, world = material.dev, 1 if whole else accelerator.num_processes
     assert dev is not None
     share = dev.shard(world, accelerator.process_index, contiguous=True) if world > 1 else dev
-    order = BatchOrder(len(share), material.batch, shuffle=False)
+    lengths = row_lengths(share) if by_length else None
+    order = BatchOrder(len(share), material.batch, shuffle=False, lengths=lengths or None)
     yield from loader(share, order, at_epoch(material.collator, 0))
 
 

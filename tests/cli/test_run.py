@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from brewgraph.cli.run import megabytes, ratio, summary
+from brewgraph.cli.run import megabytes, ratio, summary, where_it_is
+from brewgraph.models.heads import Head
 from brewgraph.project.compare import Row
 from tests.cli.tiny import command, write_tiny
 
@@ -212,6 +213,33 @@ def test_each_task_has_its_columns_and_its_share_of_the_sentence():
         ["0.8000", "0.9000", "12.5"],
         ["0.6000", "0.9000", "1234.6"],
         ["0.5000", "0.2500", "-"],
+    ]
+
+
+def test_each_teacher_has_its_sentence():
+    """A student of two tasks, each with a teacher: no speeds, since a teacher sees the examples of its task alone."""
+    rows = [
+        Row("tagger", {"ner/f1": 0.5}, {"ner": "tags"}, 4, 400, 10.0),
+        Row("reader", {"qa/f1": 0.4, "qa/exact_match": 0.2}, {"qa": "spans"}, 4, 400, 1.0),
+        Row(
+            "trunk", {"ner/f1": 0.25, "qa/f1": 0.3, "qa/exact_match": 0.1}, {"ner": "tags", "qa": "spans"}, 2, 200, 5.0
+        ),
+    ]
+    recipe = SimpleNamespace(student=rows[2], teachers=rows[:2])
+    said = list(summary(SimpleNamespace(recipe=recipe), rows, None, without_teacher=False))
+    assert said[2:] == [
+        "trunk is 2.0 times smaller than tagger, and keeps 50.0% of its ner/F1",
+        "trunk is 2.0 times smaller than reader, and keeps 75.0% of its qa/F1",
+    ]
+
+
+def test_a_student_with_heads_is_a_folder_for_each_of_them(tmp_path: Path):
+    """No folder of its own would load: each head is named with the class that loads it."""
+    heads = {"ner": Head("AutoModelForTokenClassification"), "qa": Head("AutoModelForQuestionAnswering")}
+    assert list(where_it_is(tmp_path, SimpleNamespace(auto_class="AutoModel", heads=heads))) == [
+        f"the student is in {tmp_path}, a folder for each head",
+        f'plain transformers loads them: AutoModelForTokenClassification.from_pretrained("{tmp_path / "ner"}")',
+        f'                               AutoModelForQuestionAnswering.from_pretrained("{tmp_path / "qa"}")',
     ]
 
 

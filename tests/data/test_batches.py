@@ -99,6 +99,14 @@ def test_evaluation_keeps_the_order() -> None:
     assert list(BatchOrder(7, 3, shuffle=False, rank=1, world=2)) == [[2], [5]]
 
 
+def test_evaluation_by_length_begins_with_the_longest() -> None:
+    """With lengths rows come from the longest to the shortest, equal ones in their order, in every epoch."""
+    order = BatchOrder(5, 2, shuffle=False, lengths=[3, 9, 5, 9, 1])
+    assert list(order) == [[1, 3], [2, 0], [4]]
+    order.set_epoch(4)
+    assert list(order) == [[1, 3], [2, 0], [4]]
+
+
 def test_global_generators_are_left_alone() -> None:
     """Neither torch's nor numpy's generator moves, in the order or in the loader."""
     split = datasets.Dataset.from_dict({"index": list(range(10))})
