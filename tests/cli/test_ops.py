@@ -9,10 +9,12 @@ import pytest
 from brewgraph import loads
 from brewgraph.cli.ops import EXAMPLES, example
 from brewgraph.data.python_docs import LABELS
-from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFORMS, UNITS, is_row, is_tuple, side_kinds
+from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFORMS, UNITS, side_kinds
 from brewgraph.ops import SCHEDULES as WEIGHTS
+from brewgraph.recipe.across import FUNCTIONS
+from brewgraph.recipe.augmentations import AUGMENTATIONS
 from brewgraph.recipe.settings import OPTIMIZERS, SCHEDULES, Train
-from brewgraph.recipe.sources import DATA, MODELS
+from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
 from tests.cli.tiny import command
 
 NAMES = [
@@ -21,8 +23,12 @@ NAMES = [
     *TEMPERATURES,
     *PROJECTIONS,
     *WEIGHTS,
+    *FUNCTIONS,
     *MODELS,
+    *HEADS,
+    *ADAPTERS,
     *DATA,
+    *AUGMENTATIONS,
     *OPTIMIZERS,
     *SCHEDULES,
     "train",
@@ -112,16 +118,9 @@ def test_another_name_has_the_same_page():
     assert next(x for x in command("ops").stdout.splitlines() if x.startswith("  mmd ")).endswith("another name of nst")
 
 
-WAITING = pytest.mark.xfail(reason="equations take no tuples and rows yet", strict=True)
-
-
 @pytest.mark.parametrize(
     ("name", "kinds"),
-    [
-        pytest.param(name, kinds, marks=WAITING if is_row(kinds[0]) or is_tuple(kinds[0]) else ())
-        for name, operation in OPERATIONS.items()
-        for kinds in list(operation.takes)[:1]
-    ],
+    [(name, kinds) for name, operation in OPERATIONS.items() for kinds in list(operation.takes)[:1]],
 )
 def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str]):
     """The line that a page prints checks in a spec."""
