@@ -83,7 +83,8 @@ def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None
     reported = {name for task in tasks for name in task.reports}
     for scope in scopes:
         with names.inside(scope):
-            asked = own_settings(scope.trains, names.evaluator, scope.known_names()).get("report", ({}, None))[0]
+            written = own_settings(scope.trains, names.evaluator, scope.known_names())
+        asked: dict[str, Value] = written["report"][0] if "report" in written else {}
         for name, value in asked.items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
