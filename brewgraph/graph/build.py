@@ -201,8 +201,8 @@ class Builder:
         take = next((t for value in x.values for t in v.walk(value) if isinstance(t, v.Take)), near)
         if x.name == "batch_mean":
             units = self.units.get(inner[0], Units("example", None, ""))
-            averaged = (inner[0], units.mask) if units.mask is not None else (inner[0],)
-            return self.add(n.Mean(averaged, units.unit, units.mask is not None, units.data, shape=(), span=x.span))
+            inputs: tuple[str, ...] = (inner[0], units.mask) if units.mask is not None else (inner[0],)
+            return self.add(n.Mean(inputs, units.unit, units.mask is not None, units.data, shape=(), span=x.span))
         if x.name == "stop":
             return self._kept(inner[0], n.Transform(inner, "stop", False, (), shape=shapes[0], span=x.span))
         if x.name == "words":

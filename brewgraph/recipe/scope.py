@@ -65,7 +65,7 @@ class Scope:
         )
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
-        """The name of the list or layer map that an expression names, and what tells it apart; empty where there is none.
+        """The name of the list or layer map that an expression names, and what tells it apart; empty without one.
 
         A parameter stands for what was written where the function was called, a second name for the first one.
         """

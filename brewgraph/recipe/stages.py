@@ -15,6 +15,7 @@ from brewgraph.recipe.values import (
     FAULT,
     Bundle,
     Combine,
+    DataDeclaration,
     Group,
     ModelDeclaration,
     Number,
@@ -35,6 +36,7 @@ class Names(Protocol):
     collector: Collector
     evaluator: Evaluator
     models: dict[str, ModelDeclaration]
+    data: dict[str, DataDeclaration]
 
     def inside(self, scope: Scope, frame: Span | None = None) -> Any: ...
 
@@ -83,9 +85,8 @@ def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None
     reported = {name for task in tasks for name in task.reports}
     for scope in scopes:
         with names.inside(scope):
-            asked: dict[str, Value] = own_settings(scope.trains, names.evaluator, scope.known_names()).get(
-                "report", ({}, None)
-            )[0]
+            written = own_settings(scope.trains, names.evaluator, scope.known_names())
+        asked: dict[str, Value] = written["report"][0] if "report" in written else {}
         for name, value in asked.items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
@@ -126,7 +127,7 @@ def _task(names: Names, scope: Scope, name: str, reports: dict[str, Value]) -> T
     loss = _loss(names, home.values.get("loss", FAULT), place)
     if loss is None:
         return None
-    data = data_of(loss)
+    data = data_of(loss) or tuple(names.data)[:1]  # lists that are still open name none
     mine = {key: value for key, value in reports.items() if set(data_of(value)) <= set(data)}
     return Task(name, loss, data, mine, place)
 

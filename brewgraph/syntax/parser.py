@@ -73,7 +73,7 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
 
 
 def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
-    """Offsets of a block's braces, opening and closing, both -1 where there is none; those of a mapping are no block."""
+    """Offsets of a block's braces, opening and closing, both -1 where there is none; a mapping's are no block."""
     depth, opening, inside, mapping = 0, -1, 0, False
     before: list[Lexeme] = []
     for piece in pieces:

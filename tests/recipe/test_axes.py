@@ -37,7 +37,7 @@ def test_pairing_is_naive_nested_loops(models: list[int], rows: list[int]) -> No
     many, row = listed("ts", "models", tuple(models)), listed("m", "row", tuple(rows))
     table = pair(many, row, PLACE, no_fault, lambda a, b: pair(a, b, PLACE, no_fault, lambda c, d: (c, d)))
     turned = pair(row, many, PLACE, no_fault, lambda a, b: pair(a, b, PLACE, no_fault, lambda c, d: (d, c)))
-    assert [[x for x in inner] for inner in table] == [[(a, b) for b in rows] for a in models]
+    assert [list(inner) for inner in table] == [[(a, b) for b in rows] for a in models]
     assert table == turned
     assert [axis.name for axis in table.axes] == ["ts", "m"]
     same = pair(row, listed("m", "row", tuple(-x for x in rows)), PLACE, no_fault, lambda a, b: a + b)
