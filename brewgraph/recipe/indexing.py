@@ -96,6 +96,18 @@ def _from_row(e: Evaluator, row: Row, x: t.Index, side: str | None) -> Any:
     return take(picks) if isinstance(picks, int) else Group(tuple(take(i) for i in picks), span=x.span, axis=axis)
 
 
+def whole_row(e: Evaluator, row: Row) -> Any:
+    """Every member of a row, for operations that take all of it: `emd(bert.hidden -> tiny.hidden)`."""
+    count = _count(e, row.take)
+    axis = Axis("", "row", "row [:]")
+    if count is FAULT:
+        return FAULT
+    if count is None:
+        return e.open_row(row.take, axis)
+    takes = tuple(replace(row.take, feature=replace(row.take.feature, index=i)) for i in range(count))
+    return Group(takes, span=row.take.span, axis=axis)
+
+
 def _axis(e: Evaluator, x: t.Index, picks: Any) -> Axis:
     """The axis of what is picked from a row: the same for both columns of a map, and for equal picks."""
     name, key = e.names.axis_of(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else ("", "")

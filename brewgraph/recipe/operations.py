@@ -13,6 +13,7 @@ from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.axes import pair
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.indexing import whole_row
 from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -178,6 +179,11 @@ def _pairs(e: Evaluator, call: _Call, match: Match) -> Any:
 
 def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
     whole = any(is_row(side) for sides in call.operation.takes for side in sides)
+
+    if whole:
+        source, target = (whole_row(e, side) if isinstance(side, Row) else side for side in (source, target))
+        if FAULT in (source, target):
+            return FAULT
 
     def apply(a: Any, b: Any) -> Any:
         if whole and all(isinstance(side, Bundle) for side in (_as_row(a), _as_row(b))):

@@ -74,11 +74,12 @@ def build_optimizer(
         group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
         group["params"].append(parameter)
     if isinstance(optimizer, Adamw):
-        listed, rates = list(groups.values()), {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
+        listed, (lr, betas, eps) = list(groups.values()), (optimizer.lr, optimizer.betas, optimizer.eps)
         if not optimizer.correct_bias:
-            return BertAdamw(listed, **rates)
+            return BertAdamw(listed, lr=lr, betas=betas, eps=eps)
         # one pass over each parameter instead of ten: large embeddings make the difference felt on a CPU
-        return torch.optim.AdamW(listed, **rates, fused=True)
+        alone = all(p.device.type == "cpu" for p in module.parameters())
+        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=True if alone else None)
     return torch.optim.SGD(list(groups.values()), lr=optimizer.lr, momentum=optimizer.momentum)
 
 
