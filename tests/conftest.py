@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # before any library is imported, for this process and those that tests start: products this small gain nothing from
 # threads, which wait for each other wherever the machine has other work
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+settings.register_profile("here", deadline=None)  # these machines are noisy, and no test is about time
+settings.load_profile("here")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

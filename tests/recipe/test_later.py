@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from brewgraph.recipe.calls import LATER
-from brewgraph.recipe.sources import LATER_DATA, LATER_MODELS
-from tests.recipe.specs import HEAD, LOSS, faults, spec
+from tests.recipe.specs import faults, spec
 
 
 def test_the_cache() -> None:
@@ -32,15 +31,3 @@ def test_functions_that_are_to_come(name: str) -> None:
         ("B901", (5, 5), name),
     ]
     assert found[0].message == f"`{name}` is not supported yet"
-
-
-@pytest.mark.parametrize(
-    ("name", "role", "column"),
-    [*((name, "teacher", 13) for name in sorted(LATER_MODELS)), *((name, "data", 10) for name in sorted(LATER_DATA))],
-)
-def test_sources_that_are_to_come(name: str, role: str, column: int) -> None:
-    """As the source of a model, or of the only data set."""
-    head = HEAD if role == "teacher" else HEAD.replace("files(", f"{name}(")
-    line = (4, column) if role == "teacher" else (3, column)
-    found = faults(head + (f"teacher t = {name}()\n" if role == "teacher" else "") + LOSS)
-    assert [(d.code, d.span.position, d.message) for d in found] == [("B901", line, f"`{name}` is not supported yet")]
