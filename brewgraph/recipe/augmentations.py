@@ -10,13 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from brewgraph.diagnostics import listing, suggest
-from brewgraph.recipe.configure import settle, written_arguments
-from brewgraph.recipe.describe import describe, is_constant
-from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.sources import Settings
-from brewgraph.recipe.values import FAULT, Length
-from brewgraph.syntax import tree as t
+from brewgraph.recipe.values import Length
 
 
 def _share(value: Any) -> Any:
@@ -106,31 +101,3 @@ AUGMENTATIONS: dict[str, type[Settings]] = {
     "short_disorder": ShortDisorder,
     "long_disorder": LongDisorder,
 }
-
-
-def read_augmentations(evaluator: Evaluator, x: t.Expression) -> Any:
-    """`augment=`: one augmentation, or a list of them, as a tuple of settings; FAULT where one is at fault."""
-    items = x.items if isinstance(x, t.List) else (x,)
-    found = tuple(_read(evaluator, item) for item in items)
-    return FAULT if FAULT in found else found
-
-
-def _read(evaluator: Evaluator, x: t.Expression) -> Any:
-    call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
-    name = call.function.id if isinstance(call.function, t.Name) else ""
-    if name not in AUGMENTATIONS:
-        place = call.function.span
-        help = suggest(name, AUGMENTATIONS) or f"there are {listing(AUGMENTATIONS)}"
-        return evaluator.fault("B101", f"there is no augmentation `{place.text}`", place, help=help)
-
-    def constant(key: str, value: t.Expression) -> Any:
-        made = evaluator.evaluate(value)
-        if made is FAULT or is_constant(made) or isinstance(made, Length):
-            return made
-        message = f"`{key}` is a setting and needs a constant, and this is {describe(made)}"
-        return evaluator.fault("B202", message, value.span, help="write a number, a percentage, or a list of numbers")
-
-    written = written_arguments(call, AUGMENTATIONS[name], constant, evaluator.collector, name)
-    if written is None:
-        return FAULT
-    return settle(AUGMENTATIONS[name], written, x.span, evaluator.collector, name) or FAULT

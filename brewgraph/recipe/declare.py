@@ -200,7 +200,9 @@ def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]
     """`adapter=lora(r=8)`, `augment=[masking(p=0.1)]`: settings of their own."""
     found = []
     for item in x.items if isinstance(x, t.List) else (x,):
-        made = _source(evaluator, item, registry, f"`{key}`")
+        if isinstance(item, t.Name) and item.id in registry:
+            item = t.Call(item, (), span=item.span)  # `augment=masking` leaves everything at its default
+        made = _source(evaluator, item, registry, {"augment": "augmentation"}.get(key, key))
         if made is FAULT:
             return FAULT
         found.append(made[0])

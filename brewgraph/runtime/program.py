@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
+from brewgraph.graph import scalars
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.graph.scalars import Horizon, schedule_value
 from brewgraph.models.capture import Capture
@@ -245,19 +246,11 @@ def compute(operator: str, operands: list[Any], position: int | None = None) -> 
         return torch.softmax(stacked.float(), 0)[position or 0]
     result = operands[0]
     for operand in operands[1:]:
-        result, operand = _aligned(result, operand)
-        if operator in ("+", "mean"):
-            result = result + operand
-        elif operator == "-":
-            result = result - operand
-        elif operator == "*":
-            result = result * operand
-        elif operator == "/":
-            result = result / operand
-        elif operator == "max":
-            result = torch.maximum(torch.as_tensor(result), torch.as_tensor(operand))
+        pair = _aligned(result, operand)
+        if operator == "max":
+            result = torch.maximum(*map(torch.as_tensor, pair))
         else:
-            result = result**operand
+            result = scalars.compute("+" if operator == "mean" else operator, list(pair))
     return result / len(operands) if operator == "mean" else result
 
 

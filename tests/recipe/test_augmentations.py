@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from brewgraph.diagnostics import Collector, Diagnostic
+from brewgraph.diagnostics import Diagnostic
+from brewgraph.project.check import check_names
 from brewgraph.recipe.augmentations import (
     AUGMENTATIONS,
     Deleting,
@@ -14,30 +15,18 @@ from brewgraph.recipe.augmentations import (
     Masking,
     NgramSampling,
     ShortDisorder,
-    read_augmentations,
 )
-from brewgraph.recipe.evaluate import Evaluator
-from brewgraph.recipe.values import FAULT
 from brewgraph.source import Source
-from brewgraph.syntax import tree as t
-from brewgraph.syntax.parser import parse
-
-
-class Nothing:
-    """A scope without any name."""
-
-    def value_of(self, name: str, place: Any) -> Any:
-        raise AssertionError(name)
+from tests.recipe.specs import HEAD, LOSS, faults
 
 
 def read(text: str) -> tuple[Any, tuple[Diagnostic, ...]]:
-    """What `augment=text` gives, and the faults."""
-    collector = Collector()
-    source = Source(f"brew 1\nlet x = {text}\n")
-    spec = parse(source, collector)
-    collector.raise_errors()
-    (let,) = [s for s in spec.statements if isinstance(s, t.Let)]
-    return read_augmentations(Evaluator(Nothing(), collector, None, source), let.value), tuple(collector.sorted())
+    """What `augment=text` of a data set gives, and the faults."""
+    head = HEAD.replace('files(train="train.jsonl")', f'files(train="train.jsonl", augment={text})')
+    found = faults(head + LOSS)
+    if found:
+        return None, found
+    return check_names(Source(head + LOSS), {}).data["d"].source.augment, ()
 
 
 @pytest.mark.parametrize(
@@ -78,8 +67,7 @@ def test_calls_become_settings(text: str, settings: tuple[Any, ...]) -> None:
 )  # fmt: skip
 def test_what_is_refused(text: str, code: str, place: str, message: str, help: str) -> None:
     """One fault each, at its place, with its remedy."""
-    value, (found,) = read(text)
-    assert value is FAULT
+    _, (found,) = read(text)
     assert (found.code, found.span.text) == (code, place)
     assert message in found.message
     assert help in found.help
