@@ -74,7 +74,8 @@ def build_optimizer(
         group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
         group["params"].append(parameter)
     if isinstance(optimizer, Adamw):
-        listed, rates = list(groups.values()), {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
+        listed = list(groups.values())
+        rates: dict[str, Any] = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
         if not optimizer.correct_bias:
             return BertAdamw(listed, **rates)
         # one pass over each parameter instead of ten: large embeddings make the difference felt on a CPU
