@@ -38,7 +38,8 @@ class BatchOrder(Sampler[list[int]]):
     are shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
 
     With `shuffle` the order is drawn anew in every epoch; without, it is that of the rows, as for evaluation, and with
-    `lengths` from the longest row to the shortest. Nothing is taken from a global generator. Raises `RunError` where a batch cannot be shared by that many ranks.
+    `lengths` from the longest row to the shortest. Nothing is taken from a global generator. Raises `RunError` where a
+    batch cannot be shared by that many ranks.
     """
 
     def __init__(
