@@ -272,7 +272,7 @@ def _warnings(report: DataReport) -> Iterator[str]:
                 f"{_of(overlap.rows, rows, overlap.split)} the texts of a row of train, and figures will be too good: "
                 "take these rows out of train"
             )
-    if report.label_type not in ("next", "masked"):  # such texts are laid end to end and nothing is lost
+    if report.label_type not in ("next", "masked", "spans"):  # laid end to end or cut into windows: nothing is lost
         for x in report.lengths:
             rows = report.splits[x.split].rows
             if x.longer.count > LONG * rows:
