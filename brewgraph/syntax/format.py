@@ -21,6 +21,7 @@ TAB = 8
 _CLAUSES = frozenset(("via", "for", "at", "as"))
 _TIGHT_AFTER = frozenset(("open", "unary", "dot", "named", "slice"))
 _TIGHT_BEFORE = frozenset(("close", "comma", "dot", "named", "slice", "colon", "semicolon"))
+_BEFORE_A_VALUE = ("equals", "named", "binary", "unary", "comma", "colon", "open", "clause")
 _MARKS = {",": "comma", ".": "dot", ";": "semicolon"}
 
 
@@ -109,7 +110,7 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
 def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
     """What a lexeme does where it stands; `before` is the last token, `opened` the brackets around it."""
     text, innermost = piece.text, opened[-1] if opened else ""
-    opens_mapping = text == "{" and before.role in ("equals", "named", "binary", "unary", "comma", "colon", "open")
+    opens_mapping = text == "{" and before.role in _BEFORE_A_VALUE
     if text in "{}" and not opens_mapping and all(x == "{" for x in opened):
         return "brace"
     if piece.kind in ("open", "close"):
@@ -131,8 +132,8 @@ def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
 
 def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
     """The rows: the author's lines, with the braces of a block over several lines opened up and idle `;` left out."""
-    wide = _wide_braces(pieces)
     tokens = list(_tokens(pieces))
+    wide = _wide_braces(tokens)
     rows = [Row()]
     waiting: Token | None = None  # a `;` that is printed only if a statement follows on the same row
 
@@ -172,23 +173,19 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
     return rows
 
 
-def _wide_braces(pieces: list[Lexeme]) -> set[int]:
-    """Offsets of the braces, opening and closing, of blocks that hold a line break."""
+def _wide_braces(tokens: list[Token]) -> set[int]:
+    """Offsets of the braces, opening and closing, of blocks that hold a line break; those of mappings are no blocks."""
     wide: set[int] = set()
-    opened: list[tuple[int, int, bool]] = []
+    opened: list[tuple[int, int]] = []
     breaks = 0
-    before: Lexeme | None = None
-    for piece in pieces:
-        breaks += piece.kind == "newline"
-        if piece.text == "{":
-            is_mapping = before is not None and (before.kind == "operator" or before.text in "([:")
-            opened.append((piece.start, breaks, is_mapping))
-        elif piece.text == "}":
-            start, earlier, is_mapping = opened.pop()
-            if breaks > earlier and not is_mapping:
-                wide |= {start, piece.start}
-        if piece.kind not in ("space", "comment", "newline"):
-            before = piece
+    for token in tokens:
+        breaks += token.role == "newline"
+        if token.role == "brace" and token.text == "{":
+            opened.append((token.lexeme.start, breaks))
+        elif token.role == "brace":
+            start, earlier = opened.pop()
+            if breaks > earlier:
+                wide |= {start, token.lexeme.start}
     return wide
 
 

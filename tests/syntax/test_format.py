@@ -35,6 +35,8 @@ STABLE = [
     "f(a, b) = a + b\n",
     'cache NAME = EXPR at "path"\n',
     "task NAME { a = 1 }\n",
+    "x = hf(inputs={a: b, c: d})\ny = {{a: b,\n        c: d}: e}\n",
+    "student s = hf(inputs={a: b,\n        c: d}) {\n    head n = f()\n}\n",
     "sample [ner, qa] ~ size ** 0.5\n",
     "stage NAME for 3 epochs { train { } }\n".replace("{ }", "{}"),
     "x = fsp((a.hidden[0], a.hidden[4]) -> (b.hidden[0], b.hidden[1]))\n",
