@@ -78,11 +78,14 @@ def test_an_average_has_the_heads_of_its_student() -> None:
 
 
 def test_an_adapter() -> None:
-    """A call of its own; a bare name or a string is told so."""
+    """A call of its own; a bare name leaves everything at its default, a string is told what to write."""
     source = names('teacher t = hf("x", adapter=lora(r=4))').models["t"].source
     assert isinstance(source, Hf)
     assert source.adapter == Lora(r=4)
-    assert fault('teacher t = hf("x", adapter=lora)').help == "write `lora(…)`"
+    bare = names('teacher t = hf("x", adapter=lora)').models["t"].source
+    assert isinstance(bare, Hf)
+    assert bare.adapter == Lora()
+    assert fault('teacher t = hf("x", adapter=lra)').code == "B122"
     assert "adapter=lora(…)" in fault('teacher t = hf("x", adapter="lora")').help
 
 
