@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError
 from brewgraph.project.soundness import (
+    check_baseline,
     check_heads,
     check_lengths,
     check_metrics,
@@ -113,6 +114,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_lengths(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
+    check_baseline(recipe, collector)
     collector.raise_errors()
     graphs, reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
     collector.raise_errors()

@@ -10,6 +10,7 @@ from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import row_lengths
+from brewgraph.models.heads import HeadedModel
 from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop, models_of
 from brewgraph.project.check import Checked
@@ -28,8 +29,8 @@ _BATCH = 64
 class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks. `size` counts bytes of weights on disk; `per_second` is
-    examples in one pass.
+    `tasks` are the label types by task name, "" without tasks. `size` counts bytes of weights, a shared trunk
+    once; `per_second` is examples in one pass.
     """
 
     name: str
@@ -119,7 +120,11 @@ def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Mo
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:
-    """Bytes of weights in a folder; for a model without one, what its parameters take."""
-    if folder is not None and folder.is_dir():
-        return sum(p.stat().st_size for p in folder.rglob("*.safetensors"))
+    """Bytes of weights in a folder; without one, or where its heads share a trunk, what the distinct tensors take.
+
+    A model with heads lies on disk as a whole model per head, which says how it is handed over, not how large it is.
+    An adapter that is saved beside the merged weights is part of them already.
+    """
+    if folder is not None and folder.is_dir() and not isinstance(module, HeadedModel):
+        return sum(p.stat().st_size for p in folder.glob("*.safetensors"))
     return sum(p.numel() * p.element_size() for p in module.parameters())

@@ -120,6 +120,8 @@ def _train(
     recipe = checked.recipe
     student, name = recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
+    if not alone:
+        check_teachers_agree(Pantry(workshop), checked, reporter)
     if recipe.train.baseline and recipe.teachers and not alone:
         path = RunFolder(folder.path / "alone")
         with main_process_alone() as main:
@@ -147,7 +149,6 @@ def _train_one(
     workshop.forget_student()
     student = workshop.recipe.student.name
     pantry = Pantry(workshop)
-    check_teachers_agree(pantry, checked, reporter)
     outcome = train(pantry.stages(checked), student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:

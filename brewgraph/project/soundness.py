@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.metrics import validate_metric
 from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.reduce import without_teacher
 from brewgraph.recipe.sources import Batches, Hf
 from brewgraph.recipe.uses import columns_used
 from brewgraph.source import Source, Span
@@ -48,8 +49,6 @@ def _check_columns(
     recipe: Recipe, data: str, wanted: tuple[str, ...], there: tuple[str, ...], collector: Collector
 ) -> None:
     """A column that an equation or `inputs` names must be there."""
-    from brewgraph.diagnostics import listing, suggest
-
     for column in wanted:
         if column in there:
             continue
@@ -106,6 +105,24 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
             validate_metric(metric, tasks)
         except SourceFault as fault:
             collector.add(fault.code, fault.message, recipe.train_span, help=fault.help or "name another metric")
+
+
+def check_baseline(recipe: Recipe, collector: Collector) -> None:
+    """With `baseline = true` something has to be left to train without a teacher; stages that fall away are named."""
+    if not (recipe.train.baseline and recipe.teachers):
+        return
+    try:
+        kept = {stage.name for stage in without_teacher(recipe).stages}
+    except UsageError:
+        message = "`baseline = true`, but every term of the loss needs a teacher"
+        help = "there is nothing to train without it: take the baseline out, or add a term on the labels"
+        collector.add("B335", message, recipe.train_span, help=help)
+        return
+    lost = [stage.name for stage in recipe.stages if stage.name not in kept]
+    if lost:
+        message = f"the baseline has no {listing(lost)}: every term there needs a teacher"
+        help = "it trains for so many steps fewer than the student with its teacher"
+        collector.add("W303", message, recipe.train_span, help=help)
 
 
 def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> str:

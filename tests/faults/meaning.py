@@ -639,6 +639,12 @@ MEANING = [
 """What names and kinds show, without any model."""
 
 SENSE = [
+    Fault("baseline of nothing",
+          "loss = kd(big.logits -> tiny.logits)\ntrain { baseline = true }",
+          "loss = kd(big.logits -> tiny.logits) + ce(d.labels -> tiny.logits)\ntrain { baseline = true }",
+          "B335", (5, 1), "train { baseline = true }",
+          "`baseline = true`, but every term of the loss needs a teacher",
+          "there is nothing to train without it: take the baseline out, or add a term on the labels"),
     Fault("words beside tokens",
           "x = nst(words(big.hidden[0]) -> tiny.hidden[0])",
           "x = nst(words(big.hidden[0]) -> words(tiny.hidden[0]))",

@@ -612,6 +612,7 @@ def test_two_tasks_share_a_trunk_and_anneal_their_teachers(tmp_path: Path) -> No
     assert_padding_does_not_count(params)
     result = bg.run(recipe("ner-and-qa"), **params)
     assert result.table[-1].scores.keys() >= {"ner/f1", "qa/f1", "qa/exact_match"}
+    assert result.table[-1].size == 4 * result.table[-1].parameters  # the trunk counts once, though it is saved twice
     classes = {"ner": AutoModelForTokenClassification, "qa": AutoModelForQuestionAnswering}
     heads = {name: auto.from_pretrained(result.folder / "student" / name) for name, auto in classes.items()}
     assert tuple(heads["ner"].config.id2label.values()) == TAGS
