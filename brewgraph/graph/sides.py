@@ -155,9 +155,9 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         return builder.mask("labels", [base], x.span) if base is not None else None
     if near is None:
         return None
-    if which == "words" or (which == "none" and unit == "word"):
+    if "words" in (builder.shape(source) or ()):
         takes = {t.model: t for side in (x.source, x.target) for t in v.walk(side) if isinstance(t, v.Take)}
-        return builder.mask(which, [builder.entry(t) for t in takes.values()], x.span)
+        return builder.word_mask(which, takes.values(), x.span)
     return builder.mask(which, [builder.entry(near)], x.span)
 
 
@@ -172,6 +172,10 @@ def _check_mask(builder: Builder, x: v.Apply, unit: str) -> None:
         if label_type not in ("tags", "next", "masked"):
             message = f"the labels of `{takes[0]}` do not lie along the tokens, and cannot choose among them"
             builder.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
+    if x.mask == "none" and unit == "label":
+        message = "a label of -100 has no loss, which `mask=none` would count as one of zero"
+        builder.collector.add("B217", message, x.span, help="leave `mask` out: every other label counts")
+        return
     if x.mask is None or isinstance(x.mask, v.Column) or x.mask == "none" or x.mask in fits:
         return
     message = f"`{x.operation}` gives one value per {unit} here, which `mask={x.mask}` cannot choose from"
@@ -250,7 +254,7 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
             "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
         )
         return
-    if unit not in TOKENWISE or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
+    if unit not in TOKENWISE or on_words[1] or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
         return
     known = [builder.facts(builder.recipe.models[takes[0].model]) for takes in found]
     if known[0] is None or known[1] is None or known[0].tokenizer == known[1].tokenizer:

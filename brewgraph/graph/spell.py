@@ -142,6 +142,8 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
         if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in current.words if word != defaults.get(name)]
+    hides = current.name == "token_mean" or (declared is not None and declared.needs_layout)
+    given += ["mask=none"] if hides and not current.masked else []
     return f"{current.name}({', '.join(given)})"
 
 
