@@ -155,7 +155,7 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         return builder.mask("labels", [base], x.span) if base is not None else None
     if near is None:
         return None
-    if "words" in (builder.shape(source) or ()):
+    if unit == "word" or "words" in (builder.shape(source) or ()):
         takes = {t.model: t for side in (x.source, x.target) for t in v.walk(side) if isinstance(t, v.Take)}
         return builder.word_mask(which, takes.values(), x.span)
     return builder.mask(which, [builder.entry(near)], x.span)
