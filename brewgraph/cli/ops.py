@@ -28,6 +28,7 @@ EXAMPLES = {
     "labels": "docs.labels",
     "targets": "docs.labels",
     "probabilities": "probabilities({0}.logits)",
+    "places": "probabilities({0}.start)",
 }
 """What a value of each kind looks like in a spec; {0} is a model's name."""
 ROW = "{0}.hidden"
@@ -199,7 +200,8 @@ def _transform(name: str, transform: Transform) -> Iterator[str]:
     rows = [(", ".join(kinds), f"gives {result}") for kinds, result in transform.takes.items()]
     yield from (f"  {line}" for line in table(rows).splitlines())
     yield from _kinds([kind for kinds, result in transform.takes.items() for kind in (*kinds, result)])
-    yield from _options(transform.options)
+    mask = ("mask = …", "none or tokens; left out, padding is hidden")
+    yield from _options(transform.options, *([mask] if transform.needs_layout else []))
     yield from _example(f"{name}({', '.join(example(kind, 'big') for kind in arguments)})")
     yield f"source: {transform.source}"
 

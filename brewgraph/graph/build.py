@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import networkx as nx
@@ -226,7 +226,7 @@ class Builder:
             return self._token_mean(x, inner[0], take)
         declared = x.declared
         masked = declared.needs_layout and take is not None and x.mask != "none"
-        inputs = (*inner, self.mask("tokens", [self.entry(take)], x.span)) if masked and take is not None else inner
+        inputs = (*inner, self._mask_of(inner[0], take, x.span)) if masked and take is not None else inner
         options = tuple((name, value) for name, value in x.options if not isinstance(value, str))
         words = tuple((name, value) for name, value in x.options if isinstance(value, str))
         known = {name: value.value for name, value in options if isinstance(value, v.Number)}
@@ -254,8 +254,8 @@ class Builder:
             message = f"this is one number per {units.unit} already"
             self.collector.add("B219", message, x.span, help="leave `token_mean` out")
         mask = units.mask if units is not None else None
-        if mask is None and take is not None:
-            mask = self.mask("tokens", [self.entry(take)], x.span)
+        if mask is None and take is not None and x.mask != "none":
+            mask = self._mask_of(inner, take, x.span)
         inputs = (inner, mask) if mask is not None else (inner,)
         reduced = tuple(s for s in shape if s not in ("length", "words")) if shape is not None else None
         key = self.add(n.Transform(inputs, "token_mean", mask is not None, (), shape=reduced, span=x.span))
@@ -266,6 +266,17 @@ class Builder:
     def mask(self, which: str, inputs: list[str], span: Span) -> str:
         """The node that says which units count."""
         return self.add(n.Mask(tuple(inputs), which, shape=None, span=span))
+
+    def word_mask(self, which: str, takes: Iterable[v.Take], span: Span) -> str:
+        """The node that says which words count: those that every encoding has kept, or all for `none`."""
+        entries = [self.entry(take) for take in takes]
+        return self.mask("none" if which == "none" else "words", entries * 2 if len(entries) == 1 else entries, span)
+
+    def _mask_of(self, key: str, take: v.Take, span: Span) -> str:
+        """The node that says which tokens, or words, of a value are real."""
+        if "words" in (self.shape(key) or ()):
+            return self.word_mask("words", [take], span)
+        return self.mask("tokens", [self.entry(take)], span)
 
     # ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────
 

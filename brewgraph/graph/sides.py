@@ -156,9 +156,9 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         return builder.mask("labels", [base], x.span) if base is not None else None
     if near is None:
         return None
-    if which == "words" or (which == "none" and unit == "word"):
+    if unit == "word" or "words" in (builder.shape(source) or ()):
         takes = {t.model: t for side in (x.source, x.target) for t in v.walk(side) if isinstance(t, v.Take)}
-        return builder.mask(which, [builder.entry(t) for t in takes.values()], x.span)
+        return builder.word_mask(which, takes.values(), x.span)
     return builder.mask(which, [builder.entry(near)], x.span)
 
 
@@ -255,7 +255,7 @@ def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape |
             "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
         )
         return
-    if unit not in TOKENWISE or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
+    if unit not in TOKENWISE or on_words[1] or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
         return
     known = [builder.facts(builder.recipe.models[takes[0].model]) for takes in found]
     if known[0] is None or known[1] is None or known[0].tokenizer == known[1].tokenizer:

@@ -44,10 +44,11 @@ def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
     source="Sanh et al. 2019, arXiv:1910.01108, section 3: the cosine embedding loss",
 )
 def cos(source: Any, target: Any) -> Any:
-    """One minus the cosine of the two vectors, per token or per example."""
-    from torch.nn import functional as F
+    """One minus the cosine of the two vectors, per token or per example.
 
-    return 1 - F.cosine_similarity(source, target, dim=-1)
+    A zero vector has no direction: its cosine is zero, and no gradient reaches it.
+    """
+    return 1 - (directions(source) * directions(target)).sum(-1)
 
 
 @operation(

@@ -32,6 +32,7 @@ KINDS = {
     "logits": "scores over classes: (batch, classes) or (batch, length, classes)",
     "positions": "scores over the tokens of an example: (batch, length)",
     "probabilities": "distributions over classes: (batch, classes) or (batch, length, classes)",
+    "places": "distributions over the tokens of an example: (batch, length)",
     "labels": "class indices: (batch) or (batch, length)",
     "targets": "what to come close to, as numbers: (batch), or (batch, classes) with zeros and ones",
     "hidden": "hidden states: (batch, length, width)",

@@ -19,8 +19,9 @@ _TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by i
         "attention -> attention": "token",
         "scores -> scores": "token",
         "probabilities -> logits": "position",
-        "probabilities -> positions": "example",
         "probabilities -> probabilities": "position",
+        "places -> positions": "example",
+        "places -> places": "example",
     },
     same=("classes", "heads"),
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
@@ -53,8 +54,9 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
         "attention -> attention": "token",
         "scores -> scores": "token",
         "probabilities -> logits": "position",
-        "probabilities -> positions": "example",
         "probabilities -> probabilities": "position",
+        "places -> positions": "example",
+        "places -> places": "example",
     },
     same=("classes", "heads"),
     source="Kullback and Leibler 1951; at temperature T as in arXiv:1503.02531, without the factor T²; "
@@ -116,7 +118,7 @@ def _distribution(x: Any, T: Any, kinds: tuple[str, ...], layout: Any) -> tuple[
     from torch.nn import functional as F
 
     kind = kinds[0] if kinds else "attention" if x.dim() == 4 else "logits"
-    if kind == "probabilities":
+    if kind in ("probabilities", "places"):
         return x, log(x)
     if kind == "attention":
         # padded keys may hold anything: zero times the logarithm of one, in the gradient too

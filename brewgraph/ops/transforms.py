@@ -53,7 +53,7 @@ def relation(x: Any, *, heads: Any = 0, layout: Any = None) -> Any:
 @transform(
     takes={
         "logits": "probabilities",
-        "positions": "probabilities",
+        "positions": "places",
         "scores": "attention",
         "attention": "attention",
     },

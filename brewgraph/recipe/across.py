@@ -10,6 +10,7 @@ from brewgraph.diagnostics import listing, suggest
 from brewgraph.recipe.axes import axis_named
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.operations import token_mask
 from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -20,7 +21,7 @@ ACROSS = ("sum", "mean", "max", "softmax")
 ALONE = {
     "stop": "a value without its gradient: `stop(x)`",
     "words": "one value per word, its first token's: `words(bert.hidden[4])`",
-    "token_mean": "the mean over the tokens of each example: `token_mean(bert.hidden[4])`",
+    "token_mean": "the mean over the tokens of each example: `token_mean(bert.hidden[4])`; mask=none: padding counts",
     "batch_mean": 'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
 }
 """Functions of one value, with what they are for."""
@@ -178,9 +179,18 @@ def _summable(kind: str) -> str:
 
 
 def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Any:
-    """`stop(x)`, `words(x)`, `token_mean(x)`, `batch_mean(x)`; on a list, of each member."""
-    if len(call.arguments) != 1 or call.arguments[0].name or call.arguments[0].key:
+    """`stop(x)`, `words(x)`, `token_mean(x, mask=none)`, `batch_mean(x)`; on a list, of each member."""
+    given = call.arguments[:1] if name == "token_mean" else call.arguments
+    if len(given) != 1 or given[0].name or given[0].key or len(call.arguments) > 2:
         return e.fault("B209", f"`{name}` takes one value", call.span, help=ALONE[name])
+    mask: str | None = None
+    for argument in call.arguments[1:]:
+        if argument.name != "mask":
+            place = argument.name_span or argument.span
+            return e.fault("B120", f"`{name}` takes one value, and `mask=`", place, help=ALONE[name])
+        mask = token_mask(e, argument)
+        if mask is None:
+            return FAULT
     value = e.evaluate(call.arguments[0].value, side)
 
     def apply(x: Any) -> Any:
@@ -201,7 +211,10 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> A
         if result is None:
             message = f"`{name}` does not take {describe(x)}"
             return e.fault("B202", message, call.span, help=_remedy(name, x))
-        return Transform(result, name, (x,), span=call.span)
+        if mask == "none" and x.kind == "values":
+            help = "what they are a mean over was chosen by the loss: give it `mask=none`"
+            return e.fault("B122", "these numbers have a mask already", call.arguments[1].span, help=help)
+        return Transform(result, name, (x,), mask="none" if mask == "none" else None, span=call.span)
 
     return apply(value)
 

@@ -46,6 +46,7 @@ _KINDS = {
     "targets": "labels that are numbers",
     "values": "one number per example or token",
     "probabilities": "probabilities of classes",
+    "places": "probabilities of tokens",
 }
 
 

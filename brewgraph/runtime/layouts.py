@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,23 @@ from brewgraph.diagnostics import RunError, listing
 
 _LOW = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
+
+
+class _Shield(torch.autograd.Function):
+    """The same value; its gradient is zero where `mask`, which broadcasts, is false, whatever comes back there.
+
+    That costs nothing on the way forward: cleaning the value itself would copy it, logits over a vocabulary too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradients[0], 0), None
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,28 @@ class Padded:
     mask_BL: Tensor | None
     which: str = "none"
 
-    @staticmethod
-    def gram(x_BLH: Tensor, y_BLH: Tensor | None = None) -> Tensor:
-        """Inner products of all pairs of an example's tokens, of `x` with `y` or with itself: (B, L, L)."""
-        return x_BLH @ (x_BLH if y_BLH is None else y_BLH).transpose(-1, -2)
+    def shield(self, x: Tensor, *, pairs: bool = False) -> Tensor:
+        """The same value, through which no gradient reaches padding: zero times infinity would be no number.
+
+        (B, L, H) and (B, N, L, …), where `pairs` says that the last axis holds tokens, too; a value of another shape is
+        not per token, and is left as it is.
+        """
+        if self.mask_BL is None or self.mask_BL.dim() < 2 or not x.requires_grad or x.dim() not in (3, 4):
+            return x
+        if x.shape[-2] != self.mask_BL.shape[1]:
+            return x
+        mask = self._pairs(self.mask_BL) if pairs else self.mask_BL[:, :, None]
+        mask = mask[:, None] if x.dim() == 4 else mask
+        shielded: Tensor = _Shield.apply(x, mask)
+        return shielded
+
+    def gram(self, x_BLH: Tensor, y_BLH: Tensor | None = None) -> Tensor:
+        """Inner products of all pairs of an example's tokens, of `x` with `y` or with itself: (B, L, L).
+
+        Zero where one of them is padding: every product has a part in the gradient of every token.
+        """
+        x_BLH = self.clean(x_BLH)
+        return x_BLH @ (x_BLH if y_BLH is None else self.clean(y_BLH)).transpose(-1, -2)
 
     def cross(self, x_BLH: Tensor, y_BLG: Tensor) -> Tensor:
         """Inner products of the channels of `x` and of `y`, averaged over an example's real tokens: (B, H, G)."""
@@ -51,11 +87,12 @@ class Padded:
         return x_BNLL.masked_fill(~self.mask_BL[:, None, None, :], value)
 
     def first(self, x_BLH: Tensor) -> Tensor:
-        """The first real token of each example: (B, H)."""
+        """The first real token of each example, zeros for an example without any: (B, H)."""
         if self.mask_BL is None or self.mask_BL.dim() < 2:
             return x_BLH[:, 0]
         first_B = self.mask_BL.int().argmax(1)
-        return x_BLH[torch.arange(len(x_BLH), device=x_BLH.device), first_B]
+        first_BH = x_BLH[torch.arange(len(x_BLH), device=x_BLH.device), first_B]
+        return torch.where(self.mask_BL.any(1)[:, None], first_BH, 0)
 
     def lengths(self, x_BL_: Tensor) -> Tensor:
         """How many real tokens each example has, one at least: (B), as a floating-point number."""
@@ -97,9 +134,12 @@ class Padded:
     def _mask(self, unit: str) -> Tensor | None:
         if self.mask_BL is None or unit == "batch" or (unit == "example" and self.mask_BL.dim() > 1):
             return None  # a mask of tokens says nothing about examples; one value per example, as labels give, does
-        if unit == "pair":
-            return self.mask_BL[:, :, None] & self.mask_BL[:, None, :]
-        return self.mask_BL
+        return self._pairs(self.mask_BL) if unit == "pair" else self.mask_BL
+
+    @staticmethod
+    def _pairs(mask_BL: Tensor) -> Tensor:
+        """Pairs of real tokens: (B, L, L)."""
+        return mask_BL[:, :, None] & mask_BL[:, None, :]
 
 
 def token_mask(encoding: Mapping[str, Tensor]) -> Tensor:

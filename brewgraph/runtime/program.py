@@ -190,7 +190,8 @@ class Program:
             else:
                 options.append((name, slot))
         everything = Padded(None)
-        needs_layout, unit, source, target = operation.needs_layout, loss.unit, into[0], into[1]
+        needs_layout, unit = operation.needs_layout, loss.unit
+        sides = [(slot, kind in ("attention", "scores")) for slot, kind in zip(into[:2], loss.kinds, strict=True)]
         reduced = loss.reduced
 
         def lose(step: Step) -> None:
@@ -198,7 +199,7 @@ class Program:
             arguments: dict[str, Any] = {name: step.slots[i] for name, i in options} | words
             if needs_layout:
                 arguments["layout"] = layout
-            one, other = _full(step.slots[source]), _full(step.slots[target])
+            one, other = (_shielded(_full(step.slots[i]), layout, pairs) for i, pairs in sides)
             with torch.autocast(_device(other).type, enabled=False):
                 for name, own, base, more, asks in temperatures:
                     arguments[name] = own(one, other, base, **more, **({"layout": layout} if asks else {}))
@@ -234,6 +235,11 @@ def _full(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_full, x))
     return x.float() if x.is_floating_point() and x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _shielded(x: Any, layout: Padded, pairs: bool) -> Any:
+    """A side through which no gradient reaches padding."""
+    return tuple(layout.shield(y) for y in x) if isinstance(x, tuple) else layout.shield(x, pairs=pairs)
 
 
 def _device(x: Any) -> torch.device:
@@ -346,9 +352,10 @@ def _transform_instruction(transform: n.Transform, into: list[int], out: int) ->
 
     def make(step: Step) -> None:
         arguments: dict[str, Any] = {key: step.slots[i] for key, i in options} | words
+        layout: Padded = step.slots[into[count]] if transform.masked else Padded(None)
         if needs_layout:
-            arguments["layout"] = step.slots[into[count]] if transform.masked else Padded(None)
-        given = [_full(step.slots[i]) for i in into[:count]]
+            arguments["layout"] = layout
+        given = [layout.shield(_full(step.slots[i])) for i in into[:count]]
         with torch.autocast(given[0].device.type, enabled=False):
             step.slots[out] = function(*given, **arguments)
 

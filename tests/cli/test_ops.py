@@ -76,6 +76,7 @@ def test_a_transform_says_what_it_takes_and_gives(name: str):
         assert line.endswith(f"gives {result}")
         assert all(KINDS[kind] in page for kind in (*kinds, result))
     assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in transform.options)
+    assert ("  mask = …" in page) is transform.needs_layout
     assert transform.summary in page
     assert f"  {name}({', '.join(example(kind, 'big') for kind in next(iter(transform.takes)))})\n" in page
     assert page.endswith(f"source: {transform.source}\n")

@@ -210,6 +210,13 @@ def test_classes_and_heads() -> None:
             "leave `mask` out",
         ),
         (
+            "x = ce(d.labels -> tiny.logits, mask=none)",
+            "B217",
+            "ce(d.labels -> tiny.logits, mask=none)",
+            "a label of -100 has no loss, which `mask=none` would count as one of zero",
+            "leave `mask` out: every other label counts",
+        ),
+        (
             'x = kd(big @ "layer.1" -> tiny @ "layer.1")',
             "B210",
             'kd(big @ "layer.1" -> tiny @ "layer.1")',

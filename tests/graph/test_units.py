@@ -41,6 +41,9 @@ def codes(body: str, last: str = LOSS) -> list[str]:
         ("kd(big.logits -> tiny.logits)", "example", None),
         ("kd(big.logits -> tiny.logits, mask=d.keep)", "example", "column"),
         ("mse(words(big.hidden[0]) -> words(tiny.hidden[0]))", "word", "words"),
+        ("nst(words(big.hidden[0]) -> words(tiny.hidden[0]))", "pair", "words"),
+        ("pkd(words(big.hidden[0]) -> words(tiny.hidden[0]))", "example", "words"),
+        ("nst(words(big.hidden[0]) -> words(tiny.hidden[0]), mask=none)", "pair", "none"),
         ("cos(token_mean(big.hidden[0]) -> token_mean(tiny.hidden[0]))", "example", None),
         ("mse((big @ \"layer.1\") -> tiny.hidden[0])", "token", "tokens"),
     ],
@@ -53,6 +56,38 @@ def test_units_and_their_masks(expression: str, unit: str, mask: str | None) -> 
     assert term.unit == unit
     masks = [x.which for key in term.inputs[2:3] if isinstance(x := node(found, key), n.Mask)]
     assert masks == ([mask] if mask else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "mask"),
+    [
+        ("relation({0}.hidden[0], heads=4)", "tokens"),
+        ("relation({0}.hidden[0], heads=4, mask=none)", None),
+        ("probabilities({0}.scores[0], mask=none)", None),
+        ("relation(words({0}.hidden[0]))", "words"),
+    ],
+)
+def test_masks_of_transforms(value: str, mask: str | None) -> None:
+    """Tokens, words where the value has one per word, nothing with `mask=none`; written as in the spec."""
+    loss = f"kl({value.format('big')} -> {value.format('tiny')})"
+    found = graph(spec("", f"loss = {loss}\n"), EVEN)
+    for transform in of_kind(found, n.Transform):
+        if transform.name == "words":
+            continue
+        masks = [x.which for key in transform.inputs if isinstance(x := node(found, key), n.Mask)]
+        assert masks == ([mask] if mask else [])
+        assert transform.masked is (mask is not None)
+    assert spell(found, found.graph["objective"]) == loss
+
+
+def test_a_mask_of_a_transform_is_part_of_what_it_computes() -> None:
+    """Two hashes, and two values where both stand in one spec."""
+    hidden = "mse(token_mean(big.hidden[0]{0}) -> token_mean(tiny.hidden[0]{0}))"
+    one, other = (graph(spec("", f"loss = {hidden.format(x)}\n"), EVEN) for x in ("", ", mask=none"))
+    assert one.graph["objective"] != other.graph["objective"]
+    both = graph(spec("", f"loss = {hidden.format('')} + {hidden.format(', mask=none')}\n"), EVEN)
+    assert len([x for x in of_kind(both, n.Transform) if x.name == "token_mean"]) == 4
+    assert spell(other, other.graph["objective"]) == hidden.format(", mask=none")
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,9 @@ def test_units_of_operations() -> None:
             "attention -> attention: token",
             "scores -> scores: token",
             "probabilities -> logits: position",
-            "probabilities -> positions: example",
             "probabilities -> probabilities: position",
+            "places -> positions: example",
+            "places -> places: example",
         ],
         "kl": [
             "logits -> logits: position",
@@ -150,8 +151,9 @@ def test_units_of_operations() -> None:
             "attention -> attention: token",
             "scores -> scores: token",
             "probabilities -> logits: position",
-            "probabilities -> positions: example",
             "probabilities -> probabilities: position",
+            "places -> positions: example",
+            "places -> places: example",
         ],
         "kd": [
             "logits -> logits: position",
@@ -299,12 +301,13 @@ def test_patient_distillation() -> None:
     assert close(loss("pkd", *flipped, "example", MASK.flip(1)), naive.per_example("pkd", rows, others))
 
 
-def test_a_vector_of_zero_has_no_direction_and_no_gradient() -> None:
+@pytest.mark.parametrize("name", ["pkd", "cos"])
+def test_a_vector_of_zero_has_no_direction_and_no_gradient(name: str) -> None:
     """Neither no number nor an endless gradient comes of it."""
     source, target = random(3, 5, seed=1), random(3, 5, seed=2)
     target[1] = 0
     target.requires_grad_()
-    found = loss("pkd", source, target, "example", None)
+    found = loss(name, source, target, "example", None)
     found.backward()
     assert target.grad is not None
     assert torch.isfinite(found)

@@ -42,7 +42,7 @@ def test_kinds_of_transforms() -> None:
         "relation": {"states": "attention", "hidden": "attention"},
         "probabilities": {
             "logits": "probabilities",
-            "positions": "probabilities",
+            "positions": "places",
             "scores": "attention",
             "attention": "attention",
         },

@@ -369,6 +369,57 @@ def test_a_mask_given_twice() -> None:
     assert (found.code, found.span.position) == ("B125", (4, 53))
 
 
+@pytest.mark.parametrize(
+    ("value", "mask"),
+    [
+        ("relation(big.value[0], mask=none)", "none"),
+        ("relation(big.value[0], heads=4, mask=tokens)", None),
+        ("probabilities(big.scores[0], mask=none)", "none"),
+        ("probabilities(big.scores[0])", None),
+        ("token_mean(big.hidden[0], mask=none)", "none"),
+        ("token_mean(big.hidden[0], mask=tokens)", None),
+    ],
+)
+def test_masks_of_values_made_from_others(value: str, mask: str | None) -> None:
+    """`none` counts padding; `tokens` says what they do by themselves, and is the same value."""
+    found = names(f"x = {value}").equations["x"]
+    assert found.mask == mask
+    assert found == names(f"x = {value.replace(', mask=tokens', '')}").equations["x"]
+
+
+def test_masks_of_values_in_a_list() -> None:
+    """Each member has it."""
+    found = names("x = token_mean([big.hidden[0], big.hidden[1]], mask=none)").equations["x"]
+    assert [member.mask for member in found] == ["none", "none"]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "culprit", "help"),
+    [
+        ("relation(big.value[0], mask=tokn)", "B122", "tokn", "did you mean `tokens`?"),
+        ("relation(big.value[0], mask=3)", "B122", "3", "it is one of `none` and `tokens`"),
+        ('relation(big.value[0], mask="none")', "B122", '"none"', "write it without quotes: `mask=none`"),
+        ("probabilities(big.scores[0], mask=pairs)", "B122", "pairs", "the loss around it takes the others"),
+        ("probabilities(big.scores[0], mask=d.keep)", "B122", "d.keep", "the loss around it takes the others"),
+        ("relation(big.value[0], mask=none, mask=none)", "B125", "mask", "remove one of them"),
+        ("head_sum(big.scores[0], mask=none)", "B120", "mask", "`head_sum` treats padding like any token"),
+        ("token_mean(big.hidden[0], mask=labels)", "B122", "labels", "the loss around it takes the others"),
+        ("token_mean(big.hidden[0], over=d)", "B120", "over", "mask=none: padding counts"),
+        (
+            "token_mean(mse(big.hidden[0] -> tiny.hidden[0], reduce=none), mask=none)",
+            "B122",
+            "mask=none",
+            "what they are a mean over was chosen by the loss",
+        ),
+    ],
+)
+def test_faulty_masks_of_values_made_from_others(value: str, code: str, culprit: str, help: str) -> None:
+    """What is wrong is underlined, with a remedy."""
+    found = fault(f"x = {value}")
+    assert (found.code, found.span.text) == (code, culprit)
+    assert help in found.help
+
+
 def test_equations_hold_numbers_as_values() -> None:
     """A plain number becomes one that the graph can hold."""
     found = names("x = 3", LOSS).equations["x"]
