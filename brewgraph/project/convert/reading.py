@@ -95,8 +95,8 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
     try:
         module = ast.parse(source.text)
     except (SyntaxError, ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", None) or 1
-        start = source.text.find(source.line(min(line, source.text.count("\n") + 1)))
+        line = min(getattr(error, "lineno", None) or 1, source.text.count("\n") + 1)
+        start = _start_of(source.text, line) + max(0, (getattr(error, "offset", None) or 1) - 1)
         help = f"correct it; {_SAMPLE}"
         message = f"this is neither JSON nor Python: {getattr(error, 'msg', error)}"
         collector.add("B020", message, Span(source, start, start + 1), help=help)
@@ -111,6 +111,14 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
         reader = _Reader(source, named, collector)
         read.append(Read(reader.read(node, ()), reader.values, reader.keys, name))
     return tuple(read)
+
+
+def _start_of(text: str, line: int) -> int:
+    """The offset at which a line begins, counted from 1."""
+    start = 0
+    for _ in range(line - 1):
+        start = text.index("\n", start) + 1
+    return start
 
 
 def _targets(node: ast.stmt) -> Iterator[ast.Name]:
@@ -222,8 +230,6 @@ class _Reader:
     def _offset(self, line: int, column: int) -> int:
         """A place in the text from Python's: lines from 1, columns in bytes of UTF-8."""
         before = self.before if line == 1 else 0
-        start = 0
-        for _ in range(line - 1):
-            start = self.source.text.index("\n", start) + 1
+        start = _start_of(self.source.text, line)
         text = self.source.line(line).encode()
         return start + len(text[: column - before].decode(errors="ignore"))

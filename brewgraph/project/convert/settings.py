@@ -220,5 +220,7 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
         collector.add("B122", f"{at}{message}", read.place(path), help=help or "correct it")
         return
     help = f"it is {field.description}" if field is not None else "correct it"
+    if path and isinstance(path[-1], int):
+        help = f"a match has {listing(Match.model_fields)}"
     given = f"`{fault['input']}`" if isinstance(fault["input"], str | int | float) else "another kind of value"
     collector.add("B122", f"`{shown}` cannot be {given}", read.place(path), help=help)
