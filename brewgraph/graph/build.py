@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import networkx as nx
 
@@ -63,7 +64,8 @@ class Builder:
         self.recipe, self.facts, self.collector, self.identities = recipe, facts, collector, identities
         self.nodes: dict[str, n.Node] = {}
         self.units: dict[str, Units] = {}
-        self.built: dict[tuple[int, str], str] = {}
+        self.built: dict[tuple[int, str, bool], str] = {}
+        self.padding = False
         self.held: list[v.Value] = []
         self.seeds = projection_seeds(recipe, identities)
         self.sizes: dict[str, tuple[int | None, int | None, Span]] = {}
@@ -82,7 +84,7 @@ class Builder:
         """
         # by object, not by equality: merging equal nodes is a pass of its own
         aligned = near is not None and any(isinstance(part, v.Column) for part in v.walk(value))
-        place = (id(value), near.model if aligned and near is not None else "")
+        place = (id(value), near.model if aligned and near is not None else "", self.padding)
         if place not in self.built:
             self.held.append(value)
             self.built[place] = self._build(value, wanted, near)
@@ -113,6 +115,15 @@ class Builder:
                 return sides.build_loss(self, x)
         raise AssertionError(type(x).__name__)
 
+    @contextmanager
+    def masked_by(self, which: object) -> Iterator[None]:
+        """What is built inside goes into a loss or a value under this mask: with `none` padding is left as it is."""
+        before, self.padding = self.padding, which == "none"
+        try:
+            yield
+        finally:
+            self.padding = before
+
     # ── features and columns ─────────────────────────────────────────────────────────────────────────────────────────
 
     def entry(self, take: v.Take) -> str:
@@ -126,7 +137,8 @@ class Builder:
         forward = n.Forward(
             (self.entry(x),), x.model, model.role, self.identities[x.model], x.passing, columns, shape=None, span=x.span
         )
-        return self.add(n.Tap((self.add(forward),), x.model, x.feature, shape=self._shape_of(x), span=x.span))
+        padding = self.padding and x.feature.name in ("start", "end")
+        return self.add(n.Tap((self.add(forward),), x.model, x.feature, padding, shape=self._shape_of(x), span=x.span))
 
     def _shape_of(self, x: v.Take) -> Shape | None:
         model = self.recipe.models[x.model]
@@ -196,7 +208,8 @@ class Builder:
         return one == other
 
     def _transform(self, x: v.Transform, near: v.Take | None) -> str:
-        inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
+        with self.masked_by("none" if self.padding else x.mask):
+            inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
         shapes = tuple(self.shape(key) for key in inner)
         take = next((t for value in x.values for t in v.walk(value) if isinstance(t, v.Take)), near)
         if x.name == "batch_mean":
@@ -213,7 +226,9 @@ class Builder:
             return self._token_mean(x, inner[0], take)
         declared = x.declared
         masked = declared.needs_layout and take is not None
-        inputs = (*inner, self.mask("tokens", [self.entry(take)], x.span)) if masked and take is not None else inner
+        inputs = inner
+        if masked and take is not None:
+            inputs = (*inner, self.mask(x.mask or "tokens", [self.entry(take)], x.span))
         options = tuple((name, value) for name, value in x.options if not isinstance(value, str))
         words = tuple((name, value) for name, value in x.options if isinstance(value, str))
         known = {name: value.value for name, value in options if isinstance(value, v.Number)}

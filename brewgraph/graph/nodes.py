@@ -105,13 +105,14 @@ class Forward(Node):
 
 @dataclass(frozen=True)
 class Tap(Node):
-    """A feature of a forward."""
+    """A feature of a forward. Of scores over positions those of padding are very low, unless `padding` is to count."""
 
     model: str
     feature: Feature
+    padding: bool = False
 
     def content(self) -> tuple[Any, ...]:
-        return (repr(self.feature),)
+        return (repr(self.feature), self.padding) if self.padding else (repr(self.feature),)
 
     def label(self) -> str:
         return f"{self.model}.{self.feature}" if self.feature.name != "tap" else f"{self.model} {self.feature}"

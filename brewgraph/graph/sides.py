@@ -37,14 +37,15 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         help = "give one of them its sizes: `linear(312 -> 768)`"
         builder.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
         return builder.add(n.Number((), 0.0, shape=(), span=x.span))
-    if (
-        isinstance(x.source, v.Project) and sized[0] is None
-    ):  # the side without a projection fixes the sizes of the other
-        target = builder.build(x.target, near=near)
-        source = builder.build(x.source, builder.shape(target), near)
-    else:
-        source = builder.build(x.source, near=near)
-        target = builder.build(x.target, builder.shape(source), near)
+    with builder.masked_by(x.mask):
+        if (
+            isinstance(x.source, v.Project) and sized[0] is None
+        ):  # the side without a projection fixes the sizes of the other
+            target = builder.build(x.target, near=near)
+            source = builder.build(x.source, builder.shape(target), near)
+        else:
+            source = builder.build(x.source, near=near)
+            target = builder.build(x.target, builder.shape(source), near)
     shapes = builder.shape(source), builder.shape(target)
     kinds = _kind_of(builder, x.source, source), _kind_of(builder, x.target, target)
     unit = operation.unit(kinds[0], kinds[1])
@@ -144,7 +145,7 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         column = builder.build(which, near=near)
         entries = [builder.entry(near)] if near is not None and unit != "example" else []
         return builder.mask("column", [*entries, column], x.span)
-    if which == "labels":
+    if which == "labels" or (which == "none" and unit == "label"):
         base = source if isinstance(x.source, v.Column) else None
         if base is None and near is not None:
             labels = v.Column("labels", near.data, "labels", span=x.span)
@@ -152,7 +153,7 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         inner = x.source.values[0] if isinstance(x.source, v.Transform) and x.source.values else None
         if isinstance(inner, v.Column):
             base = source
-        return builder.mask("labels", [base], x.span) if base is not None else None
+        return builder.mask(which, [base], x.span) if base is not None else None
     if near is None:
         return None
     if which == "words" or (which == "none" and unit == "word"):

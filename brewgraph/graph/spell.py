@@ -142,6 +142,9 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
         if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in current.words if word != defaults.get(name)]
+    mask = node(graph, current.inputs[count]) if current.masked else None
+    if isinstance(mask, n.Mask) and mask.which == "none":
+        given.append("mask=none")
     return f"{current.name}({', '.join(given)})"
 
 
@@ -157,7 +160,9 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in loss.words if word != defaults.get(name)]
     mask = _mask(graph, loss)
-    if mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask):
+    if mask == "none" or (
+        mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask)
+    ):
         given.append(f"mask={mask}")
     if not loss.reduced:
         given.append('reduce="none"')

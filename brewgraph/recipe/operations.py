@@ -58,7 +58,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
                 return FAULT
             mask = found
         elif name == "reduce":
-            if not _is_reduce(argument.value):
+            if not _is_none(argument.value, quoted=True):
                 help = '`reduce="none"` gives one number per example or token; left out, their mean'
                 return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
             reduced = False
@@ -80,8 +80,10 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
     return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
 
 
-def _is_reduce(x: t.Expression) -> bool:
-    return (isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
+def _is_none(x: t.Expression, *, quoted: bool = False) -> bool:
+    return (quoted and isinstance(x, t.String) and x.value == "none") or (
+        isinstance(x, t.Constant) and x.value is None
+    )
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -280,15 +282,21 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
     """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member."""
     given: list[Any] = []
     options: dict[str, Any] = {}
+    mask = ""
     known = {option.name for option in transform.options}
     for argument in call.arguments:
         if argument.name is None and argument.key is None:
             given.append(e.evaluate(argument.value, side))
-        elif argument.name in options:
+        elif argument.name in options or (argument.name == "mask" and mask):
             place = argument.name_span or argument.span
             return e.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
         elif argument.name in known:
             options[argument.name or ""] = _option(e, transform, argument, side)
+        elif argument.name == "mask" and transform.needs_layout:
+            if not _is_none(argument.value):
+                help = f"`{transform.name}(…, mask=none)` lets padding count; left out, it does not"
+                return e.fault("B122", "the mask of a value can only be none", argument.value.span, help=help)
+            mask = "none"
         else:
             place = argument.name_span or argument.span
             help = suggest(argument.name or "", known) or f"it takes {_transforms(transform)}"
@@ -308,13 +316,13 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
             if len(members) == 1:
                 return members[0].map(apply)
             return pair(members[0], members[1], call.span, e.fault, apply)
-        return _transform(e, transform, members, options, call)
+        return _transform(e, transform, members, options, mask, call)
 
     return apply(*given)
 
 
 def _transform(
-    e: Evaluator, transform: Transform, members: tuple[Any, ...], options: Mapping[str, Any], call: t.Call
+    e: Evaluator, transform: Transform, members: tuple[Any, ...], options: Mapping[str, Any], mask: str, call: t.Call
 ) -> Any:
     for member in members:
         if not isinstance(member, Value):
@@ -332,7 +340,7 @@ def _transform(
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
     settled = _settled(transform, options, call.span)
     result = result or next(iter(transform.takes.values()))
-    return v.Transform(result, transform.key, members, settled, transform, span=call.span)
+    return v.Transform(result, transform.key, members, settled, mask, transform, span=call.span)
 
 
 def _transforms(transform: Transform) -> str:

@@ -19,13 +19,16 @@ from brewgraph.recipe.values import Length
 
 
 class Adamw(Settings):
-    """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms."""
+    """`adamw(lr=1e-4)`: Adam with decoupled weight decay, which spares biases and norms unless told otherwise."""
 
     lr: PositiveFloat = Field(default=5e-5, description="learning rate at its highest")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two running means")
     eps: PositiveFloat = Field(default=1e-8, description="added to the root in the denominator")
     weight_decay: NonNegativeFloat = Field(
         default=0.01, description="decoupled decay per step, times the learning rate; biases and norms are spared"
+    )
+    decay_all: bool = Field(
+        default=False, description="true: biases and norms decay as well, as by torch's AdamW without parameter groups"
     )
     layerwise_decay: Annotated[PositiveFloat, Field(le=1)] = Field(
         default=1.0,
@@ -102,6 +105,9 @@ class Train(Settings):
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient's norm, student and projections together"
+    )
+    clip_projections: bool = Field(
+        default=True, description="false: max_grad_norm is for the student alone, projections are left as they are"
     )
     normalise: Literal["global", "micro"] = Field(
         default="global",

@@ -204,18 +204,24 @@ def _home(scope: Scope) -> Scope:
 
 
 def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
-    """The tasks that a list names, as bare words."""
+    """The tasks that a list names, as bare words; a param or a `let` may hold such a list, of strings."""
     items = x.items if isinstance(x, t.List) else (x,)
-    if not items:
+    words = [(item.id if isinstance(item, t.Name) else "", item.span) for item in items]
+    if isinstance(x, t.Name) and x.id not in tasks and x.id in e.names.known_names():
+        value = e.evaluate(x)
+        if value is FAULT:
+            return None
+        listed = value if isinstance(value, tuple) else (value,)
+        words = [(word if isinstance(word, str) else "", x.span) for word in listed]
+    if not words:
         e.fault("B116", "this names no task", x.span, help=f"the tasks are {listing(tasks)}")
         return None
-    for item in items:
-        word = item.id if isinstance(item, t.Name) else ""
+    for word, place in words:
         if word not in tasks:
             help = suggest(word, tasks) or f"the tasks are {listing(tasks)}"
-            e.fault("B116", f"there is no task `{item.span.text}` here", item.span, help=help)
+            e.fault("B116", f"there is no task `{word or place.text}` here", place, help=help)
             return None
-    return tuple(item.id for item in items if isinstance(item, t.Name))
+    return tuple(word for word, _ in words)
 
 
 def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:

@@ -146,11 +146,15 @@ class Bundle(Value):
 
 @dataclass(frozen=True)
 class Transform(Value):
-    """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`."""
+    """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`.
+
+    `mask` is `none` where padding is to count, else empty.
+    """
 
     name: str
     values: tuple[Value, ...]
     options: tuple[tuple[str, Option], ...] = ()
+    mask: str = ""
     declared: Any = field(default=None, compare=False, repr=False)
 
 

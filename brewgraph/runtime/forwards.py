@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,12 @@ def forward_instruction(
     source: int,
     tapped: Mapping[int, Feature],
     data: str,
+    padding: Collection[int] = (),
 ) -> Instruction:
-    """The call of a model on its encoding, with exactly the tensors that its forward names."""
+    """The call of a model on its encoding, with exactly the tensors that its forward names.
+
+    `tapped` are its features by the slots where they go; in the slots of `padding` scores of padding stay as they are.
+    """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
     if main in names:
@@ -83,7 +87,8 @@ def forward_instruction(
         values = capture.collect(output)
         for slot, feature in tapped.items():
             value = values[feature]
-            step.slots[slot] = hide_padding(value, encoding) if feature.name in ("start", "end") else value
+            hidden = feature.name in ("start", "end") and slot not in padding
+            step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
 

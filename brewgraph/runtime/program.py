@@ -114,7 +114,9 @@ class Program:
                 tapped = {self.slot[k]: feature for k, feature in taps[key].items()}
                 entry = node(self.graph, current.inputs[0])
                 data = entry.data if isinstance(entry, n.Input) else ""
-                return forward_instruction(current, models[current.model], self.captures[key], into[0], tapped, data)
+                padding = {self.slot[k] for k in taps[key] if isinstance(t := node(self.graph, k), n.Tap) and t.padding}
+                own = models[current.model]
+                return forward_instruction(current, own, self.captures[key], into[0], tapped, data, padding)
             case n.Tap():
                 return None  # its forward has put it into its slot
             case n.Bundle():
@@ -303,6 +305,8 @@ def _mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
         elif which == "words" or (len(bases) > 1):
             kept = [base["words"] >= 0 for base in bases]
             found = torch.stack(kept).all(0) if which == "words" else torch.ones_like(kept[0])
+        elif isinstance(bases[0], Tensor):
+            found = torch.ones_like(bases[0], dtype=torch.bool)  # every label, without one too
         else:
             found = token_mask(bases[0])
             if which == "none":

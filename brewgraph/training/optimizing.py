@@ -50,7 +50,8 @@ class BertAdamw(torch.optim.Optimizer):
 def build_optimizer(
     module: nn.Module, settings: Train, own: Mapping[str, Mapping[str, float]]
 ) -> torch.optim.Optimizer:
-    """An optimizer over the trainable parameters. Weight decay spares biases and norms, which have one axis.
+    """An optimizer over the trainable parameters. Weight decay spares biases and norms, which have one axis, unless all
+    parameters are to decay.
 
     `own` gives settings for parameters by the beginning of their names (projections with an `lr` of their own). With
     layer-wise decay below 1 the rate of the student's layers shrinks towards the embeddings; the part above the layers
@@ -58,6 +59,7 @@ def build_optimizer(
     """
     optimizer = settings.optimizer
     decay = optimizer.layerwise_decay if isinstance(optimizer, Adamw) else 1.0
+    spared = not (isinstance(optimizer, Adamw) and optimizer.decay_all)
     depths = layer_depths(module.get_submodule("student")) if decay < 1 else {}
     top = max(depths.values(), default=0)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -69,7 +71,7 @@ def build_optimizer(
         depth = depths.get(name.removeprefix("student."), top) if name.startswith("student.") else top
         if depth < top:
             options["lr"] = optimizer.lr * decay ** (top - depth)
-        if parameter.ndim < 2:
+        if spared and parameter.ndim < 2:
             options["weight_decay"] = 0.0
         group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
         group["params"].append(parameter)

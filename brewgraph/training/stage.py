@@ -2,7 +2,8 @@
 
 A step: draw its task; take its micro-batches; count each unit over all of them and over ranks, once; for each
 micro-batch forward, with the loss divided by the global counts, and backward (ranks talk on the last one only); clip
-student and projections together; optimizer; schedule. Terms stay on the device until the logging interval.
+student and projections together, or the student alone; optimizer; schedule. Terms stay on the device until the logging
+interval.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class StageRun:
         self.main, self.world = accelerator.is_main_process, accelerator.num_processes
         self.device = accelerator.device
         self.keeper = Keeper(folder, placed.index)
-        self.trainable = [p for p in self.distiller.parameters() if p.requires_grad]
+        clipped = self.distiller if self.settings.clip_projections else self.distiller.student
+        self.clipped = [p for p in clipped.parameters() if p.requires_grad]
         self.check_every = 1 if self.device.type == "cpu" else self.settings.logging_steps
         self.scores: dict[str, float] = {}
         state.sums = state.sums.held_by(accelerator)
@@ -132,7 +134,7 @@ class StageRun:
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
         # a parameter that this step did not reach has no gradient, not one of zero: its weights and running means stay
         if self.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.trainable, self.settings.max_grad_norm)
+            accelerator.clip_grad_norm_(self.clipped, self.settings.max_grad_norm)
         state.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # as fp16 does where its gradients overflow
             state.schedule.step()
