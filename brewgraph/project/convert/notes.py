@@ -32,7 +32,8 @@ def of_python(distiller: str) -> Iterator[Note]:
     )
     yield Note(
         "weight decay",
-        "adamw spares biases and norms, as TextBrewer's examples do by hand; torch's own AdamW decays all",
+        "adamw spares biases and norms, as TextBrewer's examples do by hand; `decay_all=true` decays all, as torch's own "
+        "AdamW does",
     )
 
 
