@@ -28,7 +28,8 @@ def command(
         ),
     ],
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of the spec's models; left out, all.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
     ] = None,
     set: Set = None,
     depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,

@@ -196,7 +196,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
 
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """A model's configuration by folder or hub name, a copy of its own. SourceFault B310 or B311 where there is none."""
+    """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
     config = _read_config(name, revision, _stamp(name))
     copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
     return copy

@@ -1,4 +1,4 @@
-"""A model's parameters as a tree: how many, what share, how much memory; tied ones count once, weights need not exist."""
+"""A model's parameters as a tree: how many, and their memory; tied ones count once, weights need not exist."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def parameter_tree(model: nn.Module, name: str = "model") -> ParameterNode:
 
 
 def saved_tree(file: Path, name: str = "model") -> ParameterNode:
-    """The tree of a `.safetensors` file from its header: tensors as they are saved, of tied ones one. SourceFault B310."""
+    """The tree of a `.safetensors` file, from its header: tensors as they are saved. SourceFault B310."""
     try:
         with safe_open(str(file), framework="pt") as opened:
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (it is no dictionary)

@@ -81,9 +81,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
 
 
 def _is_none(x: t.Expression, *, quoted: bool = False) -> bool:
-    return (quoted and isinstance(x, t.String) and x.value == "none") or (
-        isinstance(x, t.Constant) and x.value is None
-    )
+    return (quoted and isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────

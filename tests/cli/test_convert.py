@@ -23,10 +23,31 @@ CONFIG = {
     "is_caching_logits": True,
     "kd_loss_weight_scheduler": "linear_decay",
     "intermediate_matches": [
-        {"layer_T": 0, "layer_S": 0, "feature": "hidden", "loss": "hidden_mse", "weight": 1, "proj": ["linear", 16, 32]},
-        {"layer_T": 2, "layer_S": 1, "feature": "hidden", "loss": "hidden_mse", "weight": 1, "proj": ["linear", 16, 32]},
+        {
+            "layer_T": 0,
+            "layer_S": 0,
+            "feature": "hidden",
+            "loss": "hidden_mse",
+            "weight": 1,
+            "proj": ["linear", 16, 32],
+        },
+        {
+            "layer_T": 2,
+            "layer_S": 1,
+            "feature": "hidden",
+            "loss": "hidden_mse",
+            "weight": 1,
+            "proj": ["linear", 16, 32],
+        },
         {"layer_T": [2, 2], "layer_S": [1, 1], "feature": "hidden", "loss": "nst", "weight": 1},
-        {"layer_T": [0, 2], "layer_S": [0, 1], "feature": "hidden", "loss": "fsp", "weight": 2, "proj": ["relu", 16, 32]},
+        {
+            "layer_T": [0, 2],
+            "layer_S": [0, 1],
+            "feature": "hidden",
+            "loss": "fsp",
+            "weight": 2,
+            "proj": ["relu", 16, 32],
+        },
         {"layer_T": 1, "layer_S": 0, "feature": "attention", "loss": "attention_mse_sum", "weight": 0.1},
         {"layer_T": 1, "layer_S": 0, "feature": "attention", "loss": "attention_ce", "weight": 1},
     ],
@@ -112,7 +133,9 @@ def write(path: Path, value: Any) -> str:
 
 def test_the_whole_of_a_spec(tmp_path: Path) -> None:
     """Text on stdout, what there is to say on stderr, one line each."""
-    matches = [{**m, "proj": ["linear", 384, 768], "layer_T": 4 * i} for i, m in enumerate(CONFIG["intermediate_matches"][:2])]  # type: ignore[index]
+    matches = [
+        {**m, "proj": ["linear", 384, 768], "layer_T": 4 * i} for i, m in enumerate(CONFIG["intermediate_matches"][:2])
+    ]  # type: ignore[index]
     result = command("convert", write(tmp_path / "c.json", {"temperature": 8, "intermediate_matches": matches}))
     assert (result.exit_code, result.stdout) == (0, SPEC)
     notes = result.stderr.splitlines()
@@ -166,13 +189,17 @@ def test_a_converted_spec_trains(stand_ins: Path, tmp_path: Path) -> None:
     spec.write_text(text.replace("hf(student)", "hf(student, pretrained=false)"))
     params = {"teacher": "big-class", "student": "tiny-class", "train": "train.jsonl", "dev": "dev.jsonl"}
     sets = [x for name, value in params.items() for x in ("--set", f"{name}={stand_ins / value}")]
-    result = command("run", str(spec), "--dry-run", "-q", "--runs", str(tmp_path / "runs"), "--set", "max_length=32", *sets)
+    result = command(
+        "run", str(spec), "--dry-run", "-q", "--runs", str(tmp_path / "runs"), "--set", "max_length=32", *sets
+    )
     assert result.exit_code == 0, result.output
 
 
 def test_several_files_and_stdin(tmp_path: Path) -> None:
     """Settings from stdin, matches from a module of lists, those that are chosen."""
-    (tmp_path / "matches.py").write_text(f"one = {CONFIG['intermediate_matches'][:1]}\ntwo = {CONFIG['intermediate_matches'][2:3]}\n")  # type: ignore[index]
+    (tmp_path / "matches.py").write_text(
+        f"one = {CONFIG['intermediate_matches'][:1]}\ntwo = {CONFIG['intermediate_matches'][2:3]}\n"
+    )  # type: ignore[index]
     files = [str(tmp_path / "matches.py"), "-"]
     result = command("convert", *files, "--matches", "two", "--matches", "one", input='{"temperature": 3}')
     assert result.exit_code == 0
@@ -197,7 +224,9 @@ def test_a_fault_is_shown_in_the_file_that_has_it(tmp_path: Path) -> None:
     out = tmp_path / "spec.brew"
     result = command("convert", str(path), "-o", str(out))
     assert (result.exit_code, result.stdout, out.exists()) == (1, "", False)
-    assert result.stderr == f"""\
+    assert (
+        result.stderr
+        == f"""\
 error[B120]: there is no setting `kd_loss_typ`
  --> {path}:3:3
   |
@@ -208,6 +237,7 @@ error[B120]: there is no setting `kd_loss_typ`
 
 1 error
 """
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""From a TextBrewer configuration to a spec: `reading` its files, `settings` checked, `equations`, the `spec` as text."""
+"""From a TextBrewer configuration to a spec: `reading` files, `settings` checked, `equations`, `spec` as text."""

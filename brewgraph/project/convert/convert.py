@@ -106,7 +106,7 @@ def _parts(read: Read, collector: Collector) -> Iterator[_Part]:
             if key in _WRAPPED:
                 yield _Part(_WRAPPED[key], read.part(key))
             else:
-                help = suggest(key, _WRAPPED) or f"beside each other stand {listing(('distill_config', 'train_config'))}"
+                help = suggest(key, _WRAPPED) or f"there are {listing(('distill_config', 'train_config'))}"
                 collector.add("B120", f"there is no setting `{key}`", read.key((key,)), help=help)
     elif value and all(_is_list(x) for x in value.values()) and not set(value) & _all_keys():
         yield from (_Part("matches", read.part(key), key) for key in value)

@@ -1,4 +1,4 @@
-"""The loss of a TextBrewer configuration as equations: each with its weight, in the order in which TextBrewer adds them.
+"""The loss of a TextBrewer configuration as equations, each with its weight, in the order in which they are added.
 
     L = kd_loss_weight · Σ KD(logits) + Σ weight · match + hard_label_weight · Σ losses
 
@@ -16,7 +16,8 @@ from brewgraph.project.convert.settings import PAIRED, DistillationConfig, Match
 
 Labels = Literal["class", "tags", "spans"]
 NAMES = {
-    "hidden_mse": "hidden", "cos": "cosine", "pkd": "patient", "fsp": "flow", "gram": "flow", "nst": "gram", "mmd": "gram",
+    "hidden_mse": "hidden", "cos": "cosine", "pkd": "patient",
+    "fsp": "flow", "gram": "flow", "nst": "gram", "mmd": "gram",
     "attention_mse": "attention", "attention_mse_sum": "heads_sum",
     "attention_ce": "attention_soft", "attention_ce_mean": "heads_mean",
 }  # fmt: skip
@@ -143,14 +144,14 @@ def matches(named: Sequence[tuple[str, Match]], models: Models, adaptors: Adapto
     """
     groups: dict[tuple[object, ...], list[Match]] = {}
     for name, match in named:
-        key = (name or NAMES[match.loss], match.loss, match.weight, match.proj, _tupled(match))
+        key: tuple[object, ...] = (name or NAMES[match.loss], match.loss, match.weight, match.proj, _tupled(match))
         groups.setdefault(key, []).append(match)
     taken: dict[str, int] = {}
     maps: dict[str, str] = {}
-    for key, group in groups.items():
+    for (first, *_), group in groups.items():
         if group[0].weight == 0:
             continue
-        word = str(key[0])
+        word = str(first)
         taken[word] = taken.get(word, 0) + 1
         name = word if taken[word] == 1 else f"{word}_{taken[word]}"
         yield (_of_pairs if _tupled(group[0]) else _of_layers)(name, group, models, adaptors, maps)
@@ -160,14 +161,16 @@ def _tupled(match: Match) -> bool:
     """Whether both layers of a side have to be written: `nst` of a layer with itself needs but one."""
     if match.loss not in PAIRED:
         return False
-    assert isinstance(match.layer_T, tuple) and isinstance(match.layer_S, tuple)
-    itself = all(one == other for one, other in (match.layer_T, match.layer_S))
+    itself = all(one == other for one, other in (_two(match.layer_T), _two(match.layer_S)))
     return match.loss in ("fsp", "gram") or not itself
 
 
-def _of_layers(
-    name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]
-) -> Equation:
+def _two(layers: int | tuple[int, int]) -> tuple[int, int]:
+    assert isinstance(layers, tuple)
+    return layers
+
+
+def _of_layers(name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]) -> Equation:
     """A loss between a layer of each side, over a layer map where there are several."""
     one = group[0]
     pairs = [(_layer(m.layer_T, one, adaptors), _layer(m.layer_S, one, adaptors)) for m in group]
@@ -187,9 +190,7 @@ def _of_layers(
     return Equation(name, text, _weight(one.weight, None), len(pairs) > 1, before)
 
 
-def _of_pairs(
-    name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]
-) -> Equation:
+def _of_pairs(name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]) -> Equation:
     """A loss between two layers of each side; one projection serves both of a match."""
     before, terms = [], []
     for count, match in enumerate(group, start=1):
@@ -200,7 +201,9 @@ def _of_pairs(
             via = f" via {shared}"
         source, target = (
             ", ".join(f"{model}.hidden[{layer}]{after}" for layer in layers)
-            for model, layers, after in zip(_sides(models), (match.layer_T, match.layer_S), ("", via), strict=True)
+            for model, layers, after in zip(
+                _sides(models), (_two(match.layer_T), _two(match.layer_S)), ("", via), strict=True
+            )
         )
         operation, _, _ = _words(match.loss, adaptors)
         terms.append(f"{operation}(({source}) -> ({target}){_unmasked(not adaptors.inputs_mask)})")

@@ -1,4 +1,4 @@
-"""What a spec cannot say of a TextBrewer configuration, says otherwise, or has to be told: one line each, with the key."""
+"""What a spec cannot say of a TextBrewer configuration, says otherwise, or assumes: one line each, with the key."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def of_python(distiller: str) -> Iterator[Note]:
     )
     yield Note(
         "weight decay",
-        "adamw spares biases and norms, as TextBrewer's examples do by hand; `decay_all=true` decays all, as torch's own "
-        "AdamW does",
+        "adamw spares biases and norms, as TextBrewer's examples do by hand; `decay_all=true` decays all, as torch's "
+        "own AdamW does",
     )
 
 
@@ -89,7 +89,7 @@ def _of_matches(matches: list[Match], adaptors: Adaptors) -> Iterator[Note]:
         where = "layers count from 1 in the file and from 0 in the spec" if adaptors.first else "layers count from 0"
         yield Note("attention", f"{where}; it is taken as {adaptors.attention}")
         if not adaptors.inputs_mask and adaptors.attention == "scores":
-            text = "without a mask TextBrewer sets every score up to -0.001 to zero, genuine ones too; nothing does so here"
+            text = "without a mask TextBrewer sets every score up to -0.001 to zero, genuine ones too; not so here"
             yield Note("attention", text)
 
 
@@ -109,10 +109,9 @@ def _masked(what: str, masked: bool, option: str) -> str:
 
 def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]:
     """What there is to say of the settings of a `TrainingConfig` that were given."""
-    if {"ckpt_frequency", "ckpt_epoch_frequency"} & given and config.ckpt_steps is None:
-        if config.ckpt_frequency > 1 and config.ckpt_epoch_frequency > 1:
-            text = f"checkpoints are written in every epoch, not in every {config.ckpt_epoch_frequency}th alone"
-            yield Note("ckpt_epoch_frequency", text)
+    if config.ckpt_steps is None and config.ckpt_frequency > 1 and config.ckpt_epoch_frequency > 1:
+        text = f"checkpoints are written in every epoch, not in every {config.ckpt_epoch_frequency}th alone"
+        yield Note("ckpt_epoch_frequency", text)
     if config.ckpt_steps is not None and {"ckpt_frequency", "ckpt_epoch_frequency"} & given:
         yield Note("ckpt_frequency", "left out: with ckpt_steps TextBrewer ignores it")
     if {"ckpt_frequency", "ckpt_epoch_frequency", "ckpt_steps"} & given:
@@ -121,7 +120,8 @@ def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]
     if "gradient_accumulation_steps" in given and config.gradient_accumulation_steps > 1:
         text = (
             "normalise = micro is the mean of the micro-batches' means, as in TextBrewer; left out, all examples of a "
-            "step count alike. `batch` counts the examples of one micro-batch"
+            "step count alike. `batch` counts the examples of one micro-batch; the last ones of an epoch make a step "
+            "here, where TextBrewer throws them away"
         )
         yield Note("gradient_accumulation_steps", text)
     if config.log_dir is not None:
@@ -134,5 +134,5 @@ def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]
         yield Note("fp16_opt_level", f"{config.fp16_opt_level} is apex's; precision = fp16 is autocast, which is O1")
     if config.data_parallel or config.local_rank != -1:
         key = "data_parallel" if config.data_parallel else "local_rank"
-        text = "left out: `accelerate launch -m brewgraph run …` starts the processes, and `batch` is that of all of them"
+        text = "left out: `accelerate launch -m brewgraph run …` starts the processes, and `batch` is that of all"
         yield Note(key, text)

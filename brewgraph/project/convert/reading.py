@@ -101,7 +101,7 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
         message = f"this is neither JSON nor Python: {getattr(error, 'msg', error)}"
         collector.add("B020", message, Span(source, start, start + 1), help=help)
         return ()
-    named = {target.id: node.value for node in module.body for target in _targets(node)}
+    named = {name: value for node in module.body for name, value in _assigned(node)}
     found = list(_literals(module, named))
     if not found:
         message = "the file has no configuration in it"
@@ -121,9 +121,10 @@ def _start_of(text: str, line: int) -> int:
     return start
 
 
-def _targets(node: ast.stmt) -> Iterator[ast.Name]:
+def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement gives a value, with it."""
     if isinstance(node, ast.Assign):
-        yield from (target for target in node.targets if isinstance(target, ast.Name))
+        yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
 
 
 def _literals(module: ast.Module, named: Mapping[str, ast.expr]) -> Iterator[tuple[str, ast.expr]]:

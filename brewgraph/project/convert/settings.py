@@ -42,7 +42,7 @@ def _projection(value: Any) -> Any:
     options = sizes.pop() if sizes and isinstance(sizes[-1], dict) else {}
     whole = [isinstance(x, int) and not isinstance(x, bool) and x > 0 for x in sizes]
     if whole != [True, True]:
-        raise ValueError('a projection is written ["linear", 384, 768]: its name, the student\'s width, the teacher\'s')
+        raise ValueError("a projection is written [\"linear\", 384, 768]: its name, the student's width, the teacher's")
     if kind not in ("linear", "relu", "tanh"):
         help = suggest(str(kind), ("linear", "relu", "tanh")) or "it is one of `linear`, `relu` and `tanh`"
         raise ValueError(f"there is no projection `{kind}`: {help}")

@@ -57,7 +57,11 @@ def write_spec(configuration: Configuration, script: Script) -> tuple[str, tuple
         ["brew 1"],
         list(_head(configuration, script, notes)),
         list(_params(configuration, script)),
-        *(_tasks(configuration, script) if script.distiller == "MultiTaskDistiller" else _single(configuration, script)),
+        *(
+            _tasks(configuration, script)
+            if script.distiller == "MultiTaskDistiller"
+            else _single(configuration, script)
+        ),
         _train(configuration, script),
     ]
     text = "\n\n".join("\n".join(section) for section in sections if section) + "\n"
