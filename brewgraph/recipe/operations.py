@@ -19,6 +19,8 @@ from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
 MASKS = ("none", "tokens", "pairs", "labels")
+TOKEN_MASKS = ("none", "tokens")
+"""What a function from values to a value can be told: it has no units to choose among, only tokens to hide."""
 NOT_COMPARED = ("number", "schedule", "loss", "values", "temperature")
 
 
@@ -58,7 +60,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
                 return FAULT
             mask = found
         elif name == "reduce":
-            if not _is_none(argument.value, quoted=True):
+            if not _is_reduce(argument.value):
                 help = '`reduce="none"` gives one number per example or token; left out, their mean'
                 return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
             reduced = False
@@ -80,8 +82,8 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
     return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
 
 
-def _is_none(x: t.Expression, *, quoted: bool = False) -> bool:
-    return (quoted and isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
+def _is_reduce(x: t.Expression) -> bool:
+    return (isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,11 +120,31 @@ def _word(e: Evaluator, default: str, name: str, x: t.Expression, text: str) -> 
     return e.fault("B202", f"`{name}` is a word", x.span, help=f"{text}; left out, {default}")
 
 
+def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
+    """`mask=none` or `mask=tokens` on what makes a value of others; None, with a diagnostic, for anything else."""
+    x = argument.value
+    word = _mask_word(x)
+    if word in TOKEN_MASKS:
+        return word
+    help = suggest(word, TOKEN_MASKS) or f"it is one of {listing(TOKEN_MASKS)}"
+    if word in MASKS or isinstance(x, t.Attribute):
+        help = f"it is one of {listing(TOKEN_MASKS)} here; the loss around it takes the others"
+    if isinstance(x, t.String) and x.value in TOKEN_MASKS:
+        help = f"write it without quotes: `mask={x.value}`"
+    e.fault("B122", "there is no such mask", x.span, help=help)
+    return None
+
+
+def _mask_word(x: t.Expression) -> str:
+    """A mask's name as it was written, empty for what is none."""
+    if isinstance(x, t.Constant) and x.value is None:
+        return "none"
+    return x.id if isinstance(x, t.Name) else ""
+
+
 def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
     x = argument.value
-    word = x.id if isinstance(x, t.Name) else ""
-    if isinstance(x, t.Constant) and x.value is None:
-        word = "none"
+    word = _mask_word(x)
     if word in MASKS:
         return word
     if isinstance(x, t.String) and x.value in MASKS:
@@ -277,27 +299,34 @@ def takes(operation: Operation) -> str:
 
 
 def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: str | None) -> Any:
-    """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member."""
+    """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member.
+
+    `mask=none` on one that hides padding makes it treat padding like real tokens.
+    """
     given: list[Any] = []
     options: dict[str, Any] = {}
-    mask = ""
+    masked: str | None = None
     known = {option.name for option in transform.options}
     for argument in call.arguments:
         if argument.name is None and argument.key is None:
             given.append(e.evaluate(argument.value, side))
-        elif argument.name in options or (argument.name == "mask" and mask):
+        elif argument.name in options:
             place = argument.name_span or argument.span
             return e.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
         elif argument.name in known:
             options[argument.name or ""] = _option(e, transform, argument, side)
         elif argument.name == "mask" and transform.needs_layout:
-            if not _is_none(argument.value):
-                help = f"`{transform.name}(…, mask=none)` lets padding count; left out, it does not"
-                return e.fault("B122", "the mask of a value can only be none", argument.value.span, help=help)
-            mask = "none"
+            if masked is not None:
+                place = argument.name_span or argument.span
+                return e.fault("B125", "`mask` is given twice", place, help="remove one of them")
+            masked = token_mask(e, argument)
+            if masked is None:
+                return FAULT
         else:
             place = argument.name_span or argument.span
             help = suggest(argument.name or "", known) or f"it takes {_transforms(transform)}"
+            if argument.name == "mask":
+                help = f"`{transform.name}` treats padding like any token; a loss chooses: `mse(a -> b, mask=none)`"
             return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
     if FAULT in given or FAULT in options.values():
         return FAULT
@@ -314,13 +343,18 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
             if len(members) == 1:
                 return members[0].map(apply)
             return pair(members[0], members[1], call.span, e.fault, apply)
-        return _transform(e, transform, members, options, mask, call)
+        return _transform(e, transform, members, options, masked, call)
 
     return apply(*given)
 
 
 def _transform(
-    e: Evaluator, transform: Transform, members: tuple[Any, ...], options: Mapping[str, Any], mask: str, call: t.Call
+    e: Evaluator,
+    transform: Transform,
+    members: tuple[Any, ...],
+    options: Mapping[str, Any],
+    masked: str | None,
+    call: t.Call,
 ) -> Any:
     for member in members:
         if not isinstance(member, Value):
@@ -338,6 +372,7 @@ def _transform(
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
     settled = _settled(transform, options, call.span)
     result = result or next(iter(transform.takes.values()))
+    mask = "none" if masked == "none" else None
     return v.Transform(result, transform.key, members, settled, mask, transform, span=call.span)
 
 

@@ -183,7 +183,8 @@ def _of_layers(name: str, group: Sequence[Match], models: Models, adaptors: Adap
             before = (f"let {maps[text]} = {text}",)
         indices = [maps[text]] * 2
     operation, inside, feature = _words(one.loss, adaptors)
-    sides = [inside.format(f"{model}.{feature}[{i}]") for model, i in zip(_sides(models), indices, strict=True)]
+    named = zip((models.teacher, models.student), indices, strict=True)
+    sides = [inside.format(f"{model}.{feature}[{i}]") for model, i in named]
     via = f" via {_projection(one.proj)}" if one.proj is not None else ""
     options = _unmasked(not adaptors.inputs_mask and one.loss != "pkd")
     text = f"{operation}({sides[0]} -> {sides[1]}{via}{options})"
@@ -199,11 +200,9 @@ def _of_pairs(name: str, group: Sequence[Match], models: Models, adaptors: Adapt
             shared = f"W_{name}" + (f"_{count}" if len(group) > 1 else "")
             before.append(f"proj {shared} = {_projection(match.proj)}")
             via = f" via {shared}"
+        sides = ((models.teacher, match.layer_T, ""), (models.student, match.layer_S, via))
         source, target = (
-            ", ".join(f"{model}.hidden[{layer}]{after}" for layer in layers)
-            for model, layers, after in zip(
-                _sides(models), (_two(match.layer_T), _two(match.layer_S)), ("", via), strict=True
-            )
+            ", ".join(f"{model}.hidden[{layer}]{after}" for layer in _two(layers)) for model, layers, after in sides
         )
         operation, _, _ = _words(match.loss, adaptors)
         terms.append(f"{operation}(({source}) -> ({target}){_unmasked(not adaptors.inputs_mask)})")
@@ -222,10 +221,6 @@ def _words(loss: str, adaptors: Adaptors) -> tuple[str, str, str]:
     if adaptors.attention == "scores":
         return "ce", heads, "scores"
     return "ce", f"probabilities({heads}, mask=none)", "attention"
-
-
-def _sides(models: Models) -> tuple[str, str]:
-    return models.teacher, models.student
 
 
 def _layer(layer: int | tuple[int, int], match: Match, adaptors: Adaptors) -> int:
