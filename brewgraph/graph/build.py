@@ -225,10 +225,8 @@ class Builder:
         if x.name == "token_mean":
             return self._token_mean(x, inner[0], take)
         declared = x.declared
-        masked = declared.needs_layout and take is not None
-        inputs = inner
-        if masked and take is not None:
-            inputs = (*inner, self.mask(x.mask or "tokens", [self.entry(take)], x.span))
+        masked = declared.needs_layout and take is not None and x.mask != "none"
+        inputs = (*inner, self.mask("tokens", [self.entry(take)], x.span)) if masked and take is not None else inner
         options = tuple((name, value) for name, value in x.options if not isinstance(value, str))
         words = tuple((name, value) for name, value in x.options if isinstance(value, str))
         known = {name: value.value for name, value in options if isinstance(value, v.Number)}

@@ -153,7 +153,7 @@ def _mask(builder: Builder, x: v.Apply, unit: str, near: v.Take | None, source: 
         inner = x.source.values[0] if isinstance(x.source, v.Transform) and x.source.values else None
         if isinstance(inner, v.Column):
             base = source
-        return builder.mask(which, [base], x.span) if base is not None else None
+        return builder.mask("labels", [base], x.span) if base is not None else None
     if near is None:
         return None
     if which == "words" or (which == "none" and unit == "word"):
@@ -173,6 +173,10 @@ def _check_mask(builder: Builder, x: v.Apply, unit: str) -> None:
         if label_type not in ("tags", "next", "masked"):
             message = f"the labels of `{takes[0]}` do not lie along the tokens, and cannot choose among them"
             builder.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
+    if x.mask == "none" and unit == "label" and x.target.kind != "positions":
+        message = "a label of -100 has no loss, which `mask=none` would count as one of zero"
+        builder.collector.add("B217", message, x.span, help="leave `mask` out: every other label counts")
+        return
     if x.mask is None or isinstance(x.mask, v.Column) or x.mask == "none" or x.mask in fits:
         return
     message = f"`{x.operation}` gives one value per {unit} here, which `mask={x.mask}` cannot choose from"

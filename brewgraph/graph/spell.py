@@ -142,9 +142,8 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
         if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in current.words if word != defaults.get(name)]
-    mask = node(graph, current.inputs[count]) if current.masked else None
-    if isinstance(mask, n.Mask) and mask.which == "none":
-        given.append("mask=none")
+    hides = current.name == "token_mean" or (declared is not None and declared.needs_layout)
+    given += ["mask=none"] if hides and not current.masked else []
     return f"{current.name}({', '.join(given)})"
 
 
@@ -160,13 +159,21 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in loss.words if word != defaults.get(name)]
     mask = _mask(graph, loss)
-    if mask == "none" or (
-        mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask)
-    ):
+    if mask == "none" or _sees_padding(graph, loss.inputs[1]):
+        given.append("mask=none")
+    elif mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask):
         given.append(f"mask={mask}")
     if not loss.reduced:
         given.append('reduce="none"')
     return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
+
+
+def _sees_padding(graph: nx.DiGraph, key: str) -> bool:
+    """Whether a side is made of positions among which padding counts, so that the loss has said `mask=none`."""
+    current = node(graph, key)
+    if isinstance(current, n.Tap):
+        return current.padding
+    return not isinstance(current, n.Loss) and any(_sees_padding(graph, used) for used in current.inputs)
 
 
 def _mask(graph: nx.DiGraph, loss: n.Loss) -> str:

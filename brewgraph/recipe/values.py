@@ -148,13 +148,13 @@ class Bundle(Value):
 class Transform(Value):
     """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`.
 
-    `mask` is `none` where padding is to count, else empty.
+    `mask` is `none` where padding is to be treated like real tokens, else None.
     """
 
     name: str
     values: tuple[Value, ...]
     options: tuple[tuple[str, Option], ...] = ()
-    mask: str = ""
+    mask: str | None = None
     declared: Any = field(default=None, compare=False, repr=False)
 
 

@@ -305,8 +305,6 @@ def _mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
         elif which == "words" or (len(bases) > 1):
             kept = [base["words"] >= 0 for base in bases]
             found = torch.stack(kept).all(0) if which == "words" else torch.ones_like(kept[0])
-        elif isinstance(bases[0], Tensor):
-            found = torch.ones_like(bases[0], dtype=torch.bool)  # every label, without one too
         else:
             found = token_mask(bases[0])
             if which == "none":

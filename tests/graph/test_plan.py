@@ -184,7 +184,7 @@ def test_steps_follow_from_rows_batches_and_accumulation(train: str, rows: int |
     ("value", "text"),
     [
         (True, "true"), (None, "none"), (1e-4, "0.0001"), (3, "3"), ("bf16", "bf16"), (Length(0.1, "share"), "10%"),
-        (Adamw(lr=1e-3), "adamw(lr=0.001, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01, layerwise_decay=1, correct_bias=true)"),
+        (Adamw(lr=1e-3), "adamw(lr=0.001, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01, decay_all=false, layerwise_decay=1, correct_bias=true)"),
     ],
 )  # fmt: skip
 def test_settings_are_written_as_in_a_spec(value: Any, text: str):

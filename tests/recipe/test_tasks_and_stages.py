@@ -54,6 +54,38 @@ def test_draws_that_have_no_meaning(sample: str) -> None:
     assert found.help
 
 
+@pytest.mark.parametrize("written", ['param turns = ["a", "b", "b"]', 'let turns = ["a", "b", "b"]'])
+def test_an_order_may_be_a_param(written: str) -> None:
+    """So that the spec need not change with the order; whoever runs it may give another list."""
+    found = names(f"{written}\n{TWO}sample [a, b], order = turns", "").stages[0].sample
+    assert found is not None
+    assert found.order == ("a", "b", "b")
+
+
+def test_an_order_is_given_from_outside() -> None:
+    """By `--set "turns=[b, a]"`."""
+    body = f'param turns = ["a", "b"]\n{TWO}sample [a, b], order = turns'
+    found = names(body, "", turns=("b", "a")).stages[0].sample
+    assert found is not None
+    assert found.order == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "help"),
+    [
+        ('["a", "c"]', "there is no task `c` here", "the tasks are `a` and `b`"),
+        ("3", "there is no task `turns` here", "the tasks are `a` and `b`"),
+        ('["a"]', "`b` never comes up in this order", "name every task"),
+    ],
+)
+def test_a_param_that_is_no_order(value: str, message: str, help: str) -> None:
+    """B116 where it is used."""
+    found = fault(f"param turns = {value}\n{TWO}sample [a, b], order = turns", "")
+    assert (found.code, found.message) == ("B116", message)
+    assert help in found.help
+    assert "turns" in found.span.text
+
+
 def test_a_stage_without_a_loss_has_the_outer_one() -> None:
     """And one with a loss, or with tasks, its own."""
     body = f"stage one {{ }}\nstage two {{ loss = {CE} }}\nstage three {{ {TWO.replace(chr(10), ';')} }}"

@@ -41,6 +41,57 @@ def test_its_state_comes_back() -> None:
     assert torch.equal(*ends)
 
 
+def test_one_pass_over_each_parameter_is_torchs_adamw() -> None:
+    """On a CPU the fused kernel runs: eight clipped steps with decay end within float32 rounding of the plain one's."""
+    settings = Train(optimizer=Adamw(lr=0.01, weight_decay=0.1))
+    ends = []
+    for fused in (True, False):
+        model = nn.ModuleDict({"student": classifier("bert")}).train(False)
+        optimizer = build_optimizer(model, settings, {})
+        assert optimizer.defaults["fused"] is True
+        if not fused:
+            groups = [{**group, "fused": False} for group in optimizer.param_groups]
+            optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999), eps=1e-8, fused=False, foreach=False)
+        parameters = [p for name, p in model.named_parameters() if "key.bias" not in name]
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(8):
+            # gradients of all sizes, some so small that eps counts
+            for p in parameters:
+                p.grad = torch.randn(p.shape, generator=generator) * 10 ** torch.empty(p.shape).uniform_(
+                    -9, 1, generator=generator
+                )
+            nn.utils.clip_grad_norm_(parameters, 0.5)
+            optimizer.step()
+        ends.append([p.detach() for p in parameters])
+    start = nn.ModuleDict({"student": classifier("bert")})
+    moved = [p.detach() for name, p in start.named_parameters() if "key.bias" not in name]
+    for one, other, before in zip(*ends, moved, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+        assert float((one - before).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("optimizer", [Adamw(lr=0.1), Adamw(lr=0.1, correct_bias=False)])
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_decays(optimizer: Adamw, everything: bool) -> None:
+    """Biases and norms are spared, those of projections too, unless all are to decay; a projection's own setting counts
+    for its weights, and then for its biases."""
+    module = nn.ModuleDict(
+        {
+            "student": nn.ModuleDict({"linear": nn.Linear(2, 2), "norm": nn.LayerNorm(2)}),
+            "projections": nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)}),
+        }
+    )
+    settings = Train(optimizer=optimizer.model_copy(update={"weight_decay": 0.2, "decay_all": everything}))
+    built = build_optimizer(module, settings, {"projections.b.": {"weight_decay": 0.5}})
+    decays = {id(p): group["weight_decay"] for group in built.param_groups for p in group["params"]}
+    found = {name: decays[id(p)] for name, p in module.named_parameters()}
+    one, other = (0.2, 0.5) if everything else (0.0, 0.0)
+    assert found == {
+        "student.linear.weight": 0.2, "student.linear.bias": one, "student.norm.weight": one, "student.norm.bias": one,
+        "projections.a.weight": 0.2, "projections.a.bias": one, "projections.b.weight": 0.5, "projections.b.bias": other,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "gpt2"])
 def test_rates_shrink_towards_the_embeddings(kind: str) -> None:
     """Two layers: the head learns at the whole rate, the second layer at half of it, the first at a quarter, the

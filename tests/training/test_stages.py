@@ -401,6 +401,29 @@ def test_micro_normalisation_is_the_mean_of_the_batches_means(tmp_path: Path) ->
             torch.testing.assert_close(moved[name], parameter.grad, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_clipped(tmp_path: Path, together: bool) -> None:
+    """The gradient of student and projections as one, or the student's alone, and projections as they are."""
+    found, whole = {}, {}
+    for norm, into in ((None, whole), (0.1, found)):
+        student = Student()
+        toy = Toy(student)
+        before = weights(toy)
+        how = settings(steps=1, max_grad_norm=norm, clip_projections=together, optimizer=Sgd(lr=1.0))
+        run([StageWork("", lambda toy=toy: toy, {"": material(4)}, how)], tmp_path / f"{norm}")
+        into |= {name: before[name] - value for name, value in weights(toy).items()}
+
+    def length(moved: dict[str, torch.Tensor], part: str) -> float:
+        return float(sum(x.square().sum() for name, x in moved.items() if name.startswith(part)) ** 0.5)
+
+    assert length(whole, "student") > 0.1 < length(whole, "projections")
+    if together:
+        assert length(found, "") == pytest.approx(0.1, rel=1e-4)
+    else:
+        assert length(found, "student") == pytest.approx(0.1, rel=1e-4)
+        assert length(found, "projections") == pytest.approx(length(whole, "projections"), rel=1e-6)
+
+
 def test_reported_values_stand_beside_the_terms(tmp_path: Path) -> None:
     """At logging steps those of the step's batches, in evaluation those of the dev split without dropout; asking for
     them changes nothing."""
