@@ -370,6 +370,17 @@ def test_lists_of_matches_are_chosen_by_name() -> None:
         converted({"one": [HIDDEN], "two": [PAIR]}, "tow")
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("L3-mse", "L3_mse"), ("3l", "matches_3l"), ("loss", "matches_loss"), ("train", "matches_train")],
+)
+def test_the_name_of_a_list_becomes_one_of_an_equation(name: str, wanted: str) -> None:
+    """Signs that no name has, keywords, and names that the spec has already."""
+    found = lines(converted({name: [HIDDEN]}, name))
+    assert found["loss"] == f"soft + {wanted}"
+    assert found[wanted] == "mse(big.hidden[4] -> tiny.hidden[1])"
+
+
 def test_a_script_s_calls_are_read_and_not_run(tmp_path: Path) -> None:
     """Both configurations of a script, with the lists that they name."""
     call = f"open({str(tmp_path / 'ran')!r}, 'w')\n"

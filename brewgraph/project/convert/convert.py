@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,9 @@ from brewgraph.diagnostics import Collector, UsageError, listing, suggest
 from brewgraph.project.convert.notes import Note
 from brewgraph.project.convert.reading import CONFIGS, Read, read_values
 from brewgraph.project.convert.settings import DistillationConfig, Match, Settings, TrainingConfig, settle
-from brewgraph.project.convert.spec import Configuration, Script, is_empty, write_spec
+from brewgraph.project.convert.spec import TAKEN, Configuration, Script, is_empty, write_spec
 from brewgraph.source import Source
+from brewgraph.syntax.parser import KEYWORDS
 
 _WRAPPED = {
     "distill_config": "distill", "distillation_config": "distill", "train_config": "train", "training_config": "train",
@@ -56,7 +58,7 @@ def convert(
     distill = _settled(parts, "distill", DistillationConfig, collector)
     train = _settled(parts, "train", TrainingConfig, collector)
     own = [("", match) for match in distill.intermediate_matches or ()]
-    named = [(part.name, match) for part in lists for match in _matches(part, collector)]
+    named = [(_spelled(part.name), match) for part in lists for match in _matches(part, collector)]
     collector.raise_errors()
     if supervised or (supervised is None and not lists and all(part.kind == "train" for part in parts)):
         script = replace(script, distiller="BasicTrainer")
@@ -149,6 +151,13 @@ def _chosen(lists: Sequence[_Part], chosen: Sequence[str]) -> list[_Part]:
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _spelled(name: str) -> str:
+    """A list's name as that of an equation, which no other statement of the spec has; empty for a list without one."""
+    word = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    taken = word in KEYWORDS | TAKEN or word[:1].isdigit() or word.startswith(("map", "teacher", "big"))
+    return f"matches_{word}" if word and taken else word
 
 
 def _settled(parts: Sequence[_Part], kind: str, settings: Any, collector: Collector) -> Any:

@@ -26,6 +26,25 @@ Distiller = Literal[
     "GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer"
 ]  # fmt: skip
 STUDENT, TEACHER, DATA = "tiny", "big", "d"
+TAKEN = frozenset(
+    {
+        "soft",
+        "hard",
+        "loss",
+        "student",
+        "dev",
+        "batch",
+        "max_length",
+        "T",
+        "lr",
+        "steps",
+        "epochs",
+        "tau",
+        STUDENT,
+        DATA,
+    }
+)
+"""Names that every spec may have of its own."""
 _WIDTH = 116
 
 
