@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brewgraph.cli import check, eval, fmt, graph, new, ops, plan, predict, run
+from brewgraph.cli import check, convert, eval, fmt, graph, new, ops, params, plan, predict, run
 from brewgraph.cli.output import reported
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -20,6 +20,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": eval.command,
     "predict": predict.command,
     "ops": ops.command,
+    "params": params.command,
+    "convert": convert.command,
     "new": new.command,
 }
 _SETTINGS: dict[str, dict[str, Any]] = {"fmt": fmt.SETTINGS}

@@ -58,6 +58,14 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
 
+def megabytes(size: int) -> str:
+    """Bytes in a unit that leaves one to three digits before the point."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def tally(diagnostics: Sequence[Diagnostic]) -> str:
     """`2 errors, 1 warning`; `fine` where there is nothing."""
     errors = sum(d.severity == "error" for d in diagnostics)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brewgraph.cli.options import Quiet, Set, Spec
-from brewgraph.cli.output import hush, number, parse_sets, print_diagnostics, read, table
+from brewgraph.cli.output import hush, megabytes, number, parse_sets, print_diagnostics, read, table
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 
 if TYPE_CHECKING:
@@ -104,14 +104,6 @@ def _cells(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
         megabytes(row.size),
         f"{row.per_second:,.0f}",
     )
-
-
-def megabytes(size: int) -> str:
-    """Bytes in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def ratio(student: Row, teacher: Row) -> str:

@@ -143,7 +143,7 @@ def _blueprint(
         config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
         return Blueprint(auto_class, config, tokens, init=source.init)
     name = local(source.name, folder)
-    config = _config_of(name, source)
+    config = read_config(name, source.revision)
     task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
     auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
@@ -195,8 +195,9 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
         ) from error
 
 
-def _config_of(name: str, source: Hf) -> PreTrainedConfig:
-    config = _read_config(name, source.revision, _stamp(name))
+def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
+    config = _read_config(name, revision, _stamp(name))
     copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
     return copy
 

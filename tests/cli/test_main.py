@@ -43,7 +43,19 @@ def test_help_names_every_command_with_its_summary():
     assert result.exit_code == 0
     lines = [line.split(maxsplit=1) for line in result.output.splitlines()]
     summaries = {words[0]: words[1] for words in lines if len(words) == 2 and words[0] in COMMANDS}
-    assert list(summaries) == ["run", "check", "fmt", "plan", "graph", "eval", "predict", "ops", "new"]
+    assert list(summaries) == [
+        "run",
+        "check",
+        "fmt",
+        "plan",
+        "graph",
+        "eval",
+        "predict",
+        "ops",
+        "params",
+        "convert",
+        "new",
+    ]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,88 @@
+"""`brewgraph params`: where a model's parameters are, before any of its weights is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from brewgraph.cli.options import Set
+from brewgraph.cli.output import hush, megabytes, parse_sets, print_diagnostics, read, table
+from brewgraph.diagnostics import UsageError
+
+if TYPE_CHECKING:
+    from brewgraph.models.parameters import ParameterNode
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|RUN|SPEC",
+            help="A model's folder or hub name, the folder of a run, or a spec.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
+    ] = None,
+    set: Set = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,
+    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or a list for machines.")] = "text",
+) -> None:
+    """Show a model's parameters as a tree: counts, shares, memory.
+
+    Tied ones count once. No weight is loaded: memory is what the model takes in single precision.
+    """
+    is_spec = model == "-" or model.endswith(".brew") or Path(model).is_file()
+    if not is_spec and (name is not None or set):
+        raise UsageError(f"`{model}` is no spec: a model's name and --set belong to one")
+    if is_spec:
+        from brewgraph.project.check import check_names
+
+        source, params = read(model), parse_sets(set or [])
+        check_names(source, params)
+        hush()
+        from brewgraph.project.parameters import spec_parameters
+
+        trees, warnings = spec_parameters(source, params, name)
+        print_diagnostics(warnings, sys.stderr)
+    else:
+        hush()
+        from brewgraph.project.parameters import model_parameters
+
+        trees = model_parameters(model)
+    if format == "json":
+        print(json.dumps([tree.as_json(depth) for tree in trees], indent=2))
+        return
+    print("\n\n".join("\n".join(text(tree, depth)) for tree in trees))
+
+
+def text(tree: ParameterNode, depth: int | None = None) -> Iterator[str]:
+    """The tree in lines: a node, its count, its share of the whole, its memory; then what does not learn."""
+    rows = [("", "parameters", "share", "memory"), *_rows(tree, depth, tree.parameters)]
+    yield from table(rows, right=(1, 2, 3)).splitlines()
+    if tree.trainable != tree.parameters:
+        yield f"{tree.trainable:,} of them are trained"
+
+
+def _rows(
+    node: ParameterNode, depth: int | None, whole: int, before: str = "", below: str = ""
+) -> Iterator[tuple[str, str, str, str]]:
+    if node.tied:
+        yield (f"{before}{node.name} = {node.tied}", "tied", "", "")
+        return
+    share = node.parameters / whole if whole else 0.0
+    yield (f"{before}{node.name}", f"{node.parameters:,}", f"{share:.1%}", megabytes(node.bytes))
+    if depth == 0:
+        return
+    children = list(node.children.values())
+    for child in children:
+        last = child is children[-1]
+        branch, stem = ("└── ", "    ") if last else ("├── ", "│   ")
+        yield from _rows(child, None if depth is None else depth - 1, whole, below + branch, below + stem)

@@ -1,0 +1,236 @@
+"""A TextBrewer configuration as people keep it, to plain values and where each of them stands. Nothing is executed.
+
+A file is JSON, or Python: a literal alone, or a module in which literals have names (`matches.py` of TextBrewer's
+examples) and calls of `DistillationConfig(…)` and `TrainingConfig(…)` say their arguments.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from brewgraph.diagnostics import Collector
+from brewgraph.source import Source, Span
+
+Path = tuple[str | int, ...]
+"""Keys and positions, from the outside in."""
+
+CONFIGS = {"DistillationConfig": "distill", "TrainingConfig": "train"}
+_CALLS = (*CONFIGS, "dict")
+_JSON_WORDS = {"true": True, "false": False, "null": None}
+_SAMPLE = 'write `{"temperature": 8, "intermediate_matches": […]}`, as JSON or as a Python literal'
+
+
+@dataclass(frozen=True)
+class Read:
+    """A value of a file. `values` and `keys` are the places of what lies in it, by its path; the value's own is ()."""
+
+    value: Any
+    values: Mapping[Path, Span]
+    keys: Mapping[Path, Span]
+    name: str = ""
+    """Of the variable or the call that it was given to; empty where the file is nothing but this value."""
+
+    def place(self, path: Path) -> Span:
+        """Where the value at a path stands, or else what it would stand in."""
+        while path not in self.values:
+            path = path[:-1]
+        return self.values[path]
+
+    def key(self, path: Path) -> Span:
+        """Where the key stands that a path ends in."""
+        return self.keys.get(path) or self.place(path)
+
+    def part(self, *path: str | int) -> Read:
+        """What lies at a path, as a value of its own."""
+        value = self.value
+        for step in path:
+            value = value[step]
+        inner = len(path)
+
+        def below(places: Mapping[Path, Span]) -> dict[Path, Span]:
+            return {at[inner:]: span for at, span in places.items() if at[:inner] == path}
+
+        return Read(value, below(self.values), below(self.keys), str(path[-1]))
+
+
+def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
+    """The values of a file, each with its name; none, and diagnostics, where it cannot be read."""
+    whole = Span(source, 0, len(source.text.rstrip()))
+    if not source.text.strip():
+        collector.add("B020", "the file is empty", Span(source, 0, 1), help=_SAMPLE)
+        return ()
+    try:
+        value = json.loads(source.text)
+    except json.JSONDecodeError as error:
+        if source.name.endswith(".json") and _module(source) is None:
+            place = Span(source, error.pos, error.pos + 1)
+            help = "a comma or a quotation mark is missing, or one too many: correct it, or write a Python literal"
+            collector.add("B020", f"this is no JSON: {error.msg}", place, help=help)
+            return ()
+        return _read_python(source, whole, collector)
+    reader = _Reader(source, {}, Collector())
+    try:
+        # brackets let the text begin with blanks; the reader takes them off the places
+        node = ast.parse(f"({source.text})", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError):
+        return (Read(value, {(): whole}, {}),)
+    reader.before = 1
+    reader.read(node, ())
+    collector.diagnostics += [d for d in reader.collector.diagnostics if d.code == "B125"]
+    return (Read(value, {(): whole} | reader.values, reader.keys),)
+
+
+def _module(source: Source) -> ast.Module | None:
+    try:
+        return ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Read, ...]:
+    try:
+        module = ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = min(getattr(error, "lineno", None) or 1, source.text.count("\n") + 1)
+        start = _start_of(source.text, line) + max(0, (getattr(error, "offset", None) or 1) - 1)
+        help = f"correct it; {_SAMPLE}"
+        message = f"this is neither JSON nor Python: {getattr(error, 'msg', error)}"
+        collector.add("B020", message, Span(source, start, start + 1), help=help)
+        return ()
+    named = {name: value for node in module.body for name, value in _assigned(node)}
+    found = list(_literals(module, named))
+    if not found:
+        message = "the file has no configuration in it"
+        collector.add("B020", message, Span(source, 0, max(1, whole.end)), help=_SAMPLE)
+    read = []
+    for name, node in found:
+        reader = _Reader(source, named, collector)
+        read.append(Read(reader.read(node, ()), reader.values, reader.keys, name))
+    return tuple(read)
+
+
+def _start_of(text: str, line: int) -> int:
+    """The offset at which a line begins, counted from 1."""
+    start = 0
+    for _ in range(line - 1):
+        start = text.index("\n", start) + 1
+    return start
+
+
+def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement gives a value, with it."""
+    if isinstance(node, ast.Assign):
+        yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
+
+
+def _literals(module: ast.Module, named: Mapping[str, ast.expr]) -> Iterator[tuple[str, ast.expr]]:
+    """What a module says of a configuration: a literal alone, its calls of the two classes, or else what has a name."""
+    if len(module.body) == 1 and isinstance(alone := module.body[0], ast.Expr):
+        yield (_called(alone.value), alone.value)
+        return
+    calls = [(_called(node), node) for node in ast.walk(module) if isinstance(node, ast.Call) and _called(node)]
+    calls = [(name, node) for name, node in calls if name in CONFIGS]
+    yield from calls
+    used = {name.id for _, call in calls for name in ast.walk(call) if isinstance(name, ast.Name)}
+    for name, node in named.items():
+        if name not in used and isinstance(node, ast.Dict | ast.List | ast.BinOp):
+            yield (name, node)
+
+
+def _called(node: ast.AST) -> str:
+    """The class or function that a call names, at the end of its path."""
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+class _Reader:
+    """Reads one value: its structure node by node, and what is no structure as a literal."""
+
+    def __init__(self, source: Source, named: Mapping[str, ast.expr], collector: Collector):
+        self.source, self.named, self.collector = source, named, collector
+        self.values: dict[Path, Span] = {}
+        self.keys: dict[Path, Span] = {}
+        self.before = 0
+        """Signs before the text on its first line."""
+        self._following: list[str] = []
+
+    def read(self, node: ast.expr, path: Path) -> Any:
+        """The value of a node; None, with a diagnostic, for what is no literal."""
+        self.values.setdefault(path, self._span(node))
+        match node:
+            case ast.Dict():
+                return self._mapping([(key, value) for key, value in zip(node.keys, node.values, strict=True)], path)
+            case ast.Call() if _called(node) in _CALLS and not node.args:
+                return self._mapping([(k, k.value) for k in node.keywords], path)
+            case ast.List():
+                return [self.read(item, (*path, i)) for i, item in enumerate(node.elts)]
+            case ast.Tuple():
+                return tuple(self.read(item, (*path, i)) for i, item in enumerate(node.elts))
+            case ast.Name() if node.id in _JSON_WORDS:
+                return _JSON_WORDS[node.id]
+            case ast.Name() if node.id in self.named and node.id not in self._following:
+                self._following.append(node.id)
+                value = self.read(self.named[node.id], path)
+                self._following.pop()
+                return value
+            case ast.BinOp(op=ast.Add()):
+                return self._joined(node, path)
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            message = f"`{self._span(node).text}` is no literal, and nothing is executed here"
+            help = "write the value itself: a number, a text in quotes, true or false, a list"
+            self.collector.add("B122", message, self._span(node), help=help)
+            return None
+
+    def _mapping(self, items: list[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in items:
+            name = key.arg if isinstance(key, ast.keyword) else getattr(key, "value", None)
+            if key is None or not isinstance(name, str):
+                place = self._span(key if key is not None else value)
+                help = 'write `"temperature": 8`'
+                self.collector.add("B122", "a key is a text in quotes", place, help=help)
+                continue
+            at = (*path, name)
+            if name in found:
+                help = "remove one of them"
+                self.collector.add("B125", f"`{name}` is given twice", self._span(key), help=help)
+            width = len(name) if isinstance(key, ast.keyword) else None
+            self.keys[at] = self._span(key, width)
+            found[name] = self.read(value, at)
+        return found
+
+    def _joined(self, node: ast.BinOp, path: Path) -> Any:
+        """Two lists as one; the members of the second keep their places."""
+        left = self.read(node.left, path)
+        first = len(left) if isinstance(left, list) else 0
+        other = _Reader(self.source, self.named, self.collector)
+        right = other.read(node.right, ())
+        if not isinstance(left, list) or not isinstance(right, list):
+            message = "only lists are joined by `+`"
+            self.collector.add("B122", message, self._span(node), help="write the value itself")
+            return None
+        for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
+            for at, span in theirs.items():
+                if at and isinstance(at[0], int):
+                    mine[(*path, at[0] + first, *at[1:])] = span
+        return left + right
+
+    def _span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+        return Span(self.source, start, end if width is None else start + width)
+
+    def _offset(self, line: int, column: int) -> int:
+        """A place in the text from Python's: lines from 1, columns in bytes of UTF-8."""
+        before = self.before if line == 1 else 0
+        start = _start_of(self.source.text, line)
+        text = self.source.line(line).encode()
+        return start + len(text[: column - before].decode(errors="ignore"))
