@@ -92,7 +92,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
     yield ("name", "type", "default", "meaning")
     for key, field in settings.model_fields.items():
         if key != settings.extras:
-            default = "needed" if field.is_required() else _default(field.default)
+            default = "needed" if field.is_required() else _default(field.get_default(call_default_factory=True))
             yield (key, type_text(field.annotation), default, field.description or "")
 
 

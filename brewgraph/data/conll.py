@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.labels import unknown_class
+from brewgraph.data.labels import Classes, put_in_order, unknown_class
 from brewgraph.data.reading import find_file, no_rows, read_text, stamp
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
@@ -52,6 +52,9 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
     if any(_ENTITY.fullmatch(tag) for sentence in splits["train"] for tag in sentence.tags):
         splits, notes = _to_iob2(splits, names)
     classes = _classes(sentence.tags for sentence in splits["train"])
+    if source.classes is not None:
+        seen = {tag for sentence in splits["train"] for tag in sentence.tags}
+        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), named=True), source.classes).names
     known = set(classes)
     for field, sentences in splits.items():
         for sentence in sentences:

@@ -48,6 +48,21 @@ def find_classes(train: Split, column: str) -> Classes:
     return Classes(tuple(str(number) for number in range(largest + 1)), named=False)
 
 
+def put_in_order(found: Classes, said: Sequence[str] | None) -> Classes:
+    """The classes as a spec orders them; it may name more than the data has. Numbers 0, 1, … take the names in turn.
+
+    Raises `SourceFault` B403 where one of the data's is left out.
+    """
+    if said is None:
+        return found
+    missing = [name for name in found.names if name not in said] if found.named else list(found.names[len(said) :])
+    if missing:
+        message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
+        raise SourceFault("B403", message, help=f"name every class; the data's are {listing(found.names[:_SHOWN])}",
+                          field="classes")  # fmt: skip
+    return Classes(tuple(said), found.named)
+
+
 def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
     values = _values(split, column, named=classes.named)

@@ -16,6 +16,7 @@ from brewgraph.data.labels import (
     encode_several,
     find_classes,
     find_several,
+    put_in_order,
 )
 from brewgraph.data.reading import Split, hub_info, no_rows, read_file, read_hub
 from brewgraph.data.weights import read_columns, weigh, weights_of_classes
@@ -109,7 +110,7 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
     if isinstance(source, Glue):
         task = _GLUE_TASKS[source.task]
         return DataFacts(task.classes, (*task.text, "label"), {"train": task.train, "dev": task.dev})
-    if isinstance(source, Hub) and source.label_type in ("class", "") and not source.weighted:
+    if isinstance(source, Hub) and source.label_type in ("class", "") and not (source.weighted or source.classes):
         known = _hub_facts(source, folder, text, label[0] if label else None)
         if known is not None:
             return known
@@ -155,6 +156,8 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...]) -> 
     classes = find_classes(train, label[0])
     if isinstance(source, Glue) and not classes.named:
         classes = Classes(_GLUE_TASKS[source.task].classes, named=False)
+    elif not isinstance(source, Glue):
+        classes = put_in_order(classes, source.classes)
     numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
     return Labelling(classes.names, numbers, datasets.Value("int64"))
 

@@ -187,11 +187,21 @@ def copies(checked: Checked) -> Mapping[str, str]:
     return found
 
 
+def _content(source: Any) -> dict[str, Any]:
+    """What data is, as far as its settings say it."""
+    found: dict[str, Any] = source.model_dump(exclude=_NOT_CONTENT)
+    for part in (found, *found.get("parts", ())):
+        # an order that nobody set changes nothing
+        if part.get("classes", ()) is None:
+            del part["classes"]
+    return found
+
+
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
     found: dict[str, str] = {
-        name: digest("data", type(data.source).__name__, repr(data.source.model_dump(exclude=_NOT_CONTENT)))
+        name: digest("data", type(data.source).__name__, repr(_content(data.source)))
         for name, data in recipe.data.items()
     }
     visiting: set[str] = set()

@@ -148,7 +148,7 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
         (one, ones), (other, others) = labels(x.source), labels(x.target)
         if ones != others and set(ones) == set(others):
             message = f"the classes of `{one}` stand in another order than those of `{other}`"
-            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: labels=[…] sets an order"
+            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_remedy(recipe, ones)}"
             collector.add("B324", message, x.span, help=help)
         column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
         classes = facts.classes.get(column.data, ()) if column is not None else ()
@@ -160,8 +160,18 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             collector.add("B323", message, x.span, help=help)
         elif others != classes and set(others) == set(classes):
             message = f"the classes of the data stand in another order than those of `{other}`"
-            help = f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: use one order"
+            help = (
+                f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: {_remedy(recipe, others)}"
+            )
             collector.add("B324", message, x.span, help=help)
+
+
+def _remedy(recipe: Recipe, names: tuple[str, ...]) -> str:
+    """How the data takes over a model's order of classes, where one of its sources can."""
+    if not any("classes" in type(data.source).model_fields for data in recipe.data.values()):
+        return "use one order"
+    listed = ", ".join(f'"{name}"' for name in names)
+    return f"give the data the model's order: classes=[{listed}]"
 
 
 def _applications(recipe: Recipe) -> list[v.Apply]:

@@ -47,6 +47,16 @@ def _class_weights(value: Any) -> Any:
     return tuple(float(x) for x in value)
 
 
+def _classes(value: Any) -> Any:
+    """Names of classes: at least one, none twice."""
+    if isinstance(value, tuple | list) and (not value or len(set(value)) < len(value)):
+        raise ValueError("it names every class, and each once")
+    return value
+
+
+ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_classes)]
+
+
 ClassWeights = Annotated[Literal["balanced"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_class_weights)]
 
 
@@ -64,6 +74,11 @@ class Labelled(Data):
     problem_type: Literal["single_label", "multi_label", "regression"] = Field(
         default="single_label", description="what is right of an example: one class, several (a list), or a number"
     )
+    classes: ClassNames = Field(
+        default=None,
+        description="names of the classes in the order of their numbers, as a teacher has them; left out, the "
+        "alphabet's for names",
+    )
     weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
     class_weights: ClassWeights = Field(
         default=None,
@@ -77,6 +92,8 @@ class Labelled(Data):
             raise ValueError("several label columns need problem_type=multi_label")
         if self.label is None and self.problem_type != "single_label":
             raise ValueError(f"problem_type={self.problem_type} needs a label")
+        if self.classes is not None and self.label_type != "class":
+            raise ValueError("classes need examples that have one class each")
         if self.class_weights is not None and self.label_type != "class":
             raise ValueError("class_weights need examples that have one class each")
         return self
@@ -143,6 +160,10 @@ class Conll(Data):
     test: str | None = Field(default=None, description="file kept for the end")
     words: int = Field(default=0, description="column of the words, from 0; -1 is the last")
     tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
+    classes: ClassNames = Field(
+        default=None,
+        description="tags in the order of their numbers, as a teacher has them; left out, O and then type by type",
+    )
     separator: Literal["whitespace", "tab", "space"] = Field(
         default="whitespace", description="what stands between two columns: whitespace (any), tab or space"
     )
@@ -151,6 +172,8 @@ class Conll(Data):
     def _two(self) -> Conll:
         if self.words == self.tags:
             raise ValueError(f"words and tags cannot both be in column {self.words}")
+        if self.classes is not None and self.tags is None:
+            raise ValueError("classes need tags")
         return self
 
     @property

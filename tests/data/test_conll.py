@@ -11,6 +11,7 @@ import torch
 
 from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.examples import DataFacts, facts, open_examples, texts
+from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
 from tests.data.texts import byte_level, fault
 
@@ -222,3 +223,13 @@ def test_wnut17(shared_data: Path) -> None:
         assert labelled == example["tags"]
         tokens += len(labelled)
     assert tokens == sum(map(len, dev["tags"][:]))
+
+
+def test_tags_take_the_order_that_is_said(tmp_path: Path) -> None:
+    """A teacher's order of tags; one that is left out is a fault."""
+    (tmp_path / "own.conll").write_text("Anna B-PER\nSmith I-PER\nsaw O\nRome B-LOC\n")
+    tags = ("O", "B-PER", "I-PER", "B-LOC")
+    read = open_examples(Conll(train="own.conll", classes=tags), tmp_path)
+    assert (read.classes, read.splits["train"]["tags"][0]) == (tags, [1, 2, 0, 3])
+    with pytest.raises(SourceFault, match="`classes` leaves out `B-LOC`"):
+        open_examples(Conll(train="own.conll", classes=tags[:3]), tmp_path)

@@ -294,3 +294,30 @@ def test_clinc150(shared_data: Path) -> None:
     assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 15000, "dev": 3000, "test": 4500}
     assert len(found.classes) == 150
     assert set(found.splits["train"]["weights"][:]) == {1.0}
+
+
+# ── an order of one's own ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_classes_take_the_order_that_is_said(tmp_path: Path) -> None:
+    """A teacher's order replaces the alphabet's; names that no row has keep their numbers."""
+    source = labelled(tmp_path, "no", "yes", "no", classes=["yes", "maybe", "no"])
+    read = open_examples(source, tmp_path)
+    assert read.classes == facts(source, tmp_path).classes == ("yes", "maybe", "no")
+    assert read.splits["train"]["label"][:] == [2, 0, 2]
+
+
+def test_numbers_take_their_names_in_turn(tmp_path: Path) -> None:
+    """Labels that are numbers stay as they are, and get names."""
+    read = open_examples(labelled(tmp_path, 1, 0, 1, classes=["yes", "no"]), tmp_path)
+    assert (read.classes, read.splits["train"]["label"][:]) == (("yes", "no"), [1, 0, 1])
+
+
+def test_a_class_that_is_left_out_is_a_fault(tmp_path: Path) -> None:
+    """Rows whose class has no place in the order would be lost."""
+    source = labelled(tmp_path, "no", "yes", classes=["yes"])
+    with pytest.raises(SourceFault, match="`classes` leaves out `no`, which training rows have") as raised:
+        facts(source, tmp_path)
+    assert (raised.value.code, raised.value.field) == ("B403", "classes")
+    with pytest.raises(SourceFault, match="`classes` leaves out `2`"):
+        facts(labelled(tmp_path, 0, 2, classes=["a", "b"]), tmp_path)
