@@ -15,7 +15,7 @@ from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew, Ema, Hf, Python
+from brewgraph.recipe.sources import Brew, DataSource, Ema, Hf, Join, Python
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
 from brewgraph.recipe.values import ModelDeclaration
 
@@ -170,9 +170,6 @@ class FactsBook:
         return facts.blueprint.tokens if facts is not None else None
 
 
-_NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
-
-
 def copies(checked: Checked) -> Mapping[str, str]:
     """Of each model that begins as layers of another: what comes from there and what does not, before weights load."""
     from brewgraph.models.copying import planned_copy
@@ -187,12 +184,19 @@ def copies(checked: Checked) -> Mapping[str, str]:
     return found
 
 
+def _content(source: DataSource | Join) -> str:
+    """What a data set is, in words: all its settings by their `repr`, but not the size of its batches."""
+    if isinstance(source, Join):
+        return " + ".join(map(_content, source.parts))
+    said = {key: value for key, value in dict(source).items() if key != "batch"}
+    return f"{type(source).__name__} {said!r}"
+
+
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
     found: dict[str, str] = {
-        name: digest("data", type(data.source).__name__, repr(data.source.model_dump(exclude=_NOT_CONTENT)))
-        for name, data in recipe.data.items()
+        name: digest("data", _content(data.source)) for name, data in recipe.data.items()
     }
     visiting: set[str] = set()
 

@@ -88,6 +88,22 @@ def test_a_run_leaves_its_folder_and_is_found_again(tmp_path: Path) -> None:
     assert other.folder != result.folder
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("schedule = linear(", "schedule = cosine("),
+        ("schedule = linear(", "schedule = constant("),
+        ("masking(p=10%)", "masking(p=20%)"),
+        ("masking(p=10%)", "deleting(p=10%)"),
+    ],
+)
+def test_a_changed_setting_is_another_run(tmp_path: Path, old: str, new: str) -> None:
+    """Of what kind a schedule and an augmentation are, and by how much texts change."""
+    spec = edit(project(tmp_path), ("max_length=32", "max_length=32, augment=[masking(p=10%)]"))
+    before = check(read_spec(spec)).spec_hash
+    assert check(read_spec(edit(spec, (old, new)))).spec_hash != before
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """A run stopped in the middle trains from its last checkpoint and ends as it would have."""
     spec = project(tmp_path, dropout=True, train="steps = 4; save_steps = 1 steps")
