@@ -195,9 +195,7 @@ def _content(source: DataSource | Join) -> str:
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
-    found: dict[str, str] = {
-        name: digest("data", _content(data.source)) for name, data in recipe.data.items()
-    }
+    found: dict[str, str] = {name: digest("data", _content(data.source)) for name, data in recipe.data.items()}
     visiting: set[str] = set()
 
     def identity(name: str) -> str:

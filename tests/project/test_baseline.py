@@ -39,7 +39,7 @@ def test_a_baseline_of_nothing_is_found_by_check(tmp_path: Path) -> None:
     spec = project(tmp_path, loss="soft", train="steps = 1; baseline = true")
     (fault,) = bg.check(spec)
     assert (fault.code, fault.message) == ("B335", "`baseline = true`, but every term of the loss needs a teacher")
-    assert fault.span.position[0] == line_of(spec, "train {")
+    assert (fault.span.position[0], fault.span.text) == (line_of(spec, "train {"), "true")
     assert not bg.check(project(tmp_path, loss="soft", train="steps = 1"))
 
 

@@ -230,6 +230,31 @@ def test_data_are_read_once_and_anew_where_they_changed(tmp_path: Path, monkeypa
     assert second.folder != first.folder
 
 
+@pytest.mark.parametrize("how", ["weight=trust", "class_weights=[1, 2, 4]"])
+def test_a_loss_of_examples_that_count_by_their_weights(tmp_path: Path, how: str) -> None:
+    """A column of numbers, or one per class: `d.weights` times the loss of each example, by hand."""
+    labelled: list[dict[str, Any]] = [{**row, "trust": n} for n, row in enumerate(rows(6), 1)]
+    write_rows(tmp_path / "train.jsonl", labelled)
+    save(tmp_path / "tiny", layers=1)
+    spec = tmp_path / "weights.brew"
+    spec.write_text(
+        f'student tiny = hf("tiny")\ndata d = files(train="train.jsonl", batch=6, {how})\n'
+        'each = ce(d.labels -> tiny.logits, reduce="none")\nloss = batch_mean(d.weights * each)\n'
+    )
+    checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    (stage,) = Pantry(workshop).stages(checked)
+    batch = next(stage.materials[""].feeds["d"].batches(0))
+    distiller = workshop.distiller()
+    distiller.student.eval()
+    loss = distiller(batch).loss
+    labels = batch["labels"]
+    weights = batch["index"] + 1.0 if "trust" in how else torch.tensor([1.0, 2.0, 4.0])[labels]
+    logits = distiller.student(batch["input_ids"], batch["attention_mask"]).logits
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert loss.item() == pytest.approx((weights * losses).mean().item(), rel=1e-5)
+
+
 def test_a_changed_teacher_folder_is_another_run(tmp_path: Path) -> None:
     """The weights in a local folder are part of what a run is."""
     spec = project(tmp_path, train="steps = 1")
