@@ -10,7 +10,7 @@ from brewgraph.cli.options import Set, Spec
 from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
 
 if TYPE_CHECKING:
-    from brewgraph.graph.plan import ModelPlan, PartPlan, Plan, StagePlan
+    from brewgraph.graph.plan import HeadPlan, ModelPlan, PartPlan, Plan, StagePlan
     from brewgraph.graph.spell import TermPlan
     from brewgraph.project.check import Checked
 
@@ -79,8 +79,10 @@ def text(plan: Plan) -> Iterator[str]:
         yield from _section(f"each batch{title} runs", _forwards(part))
     yield from _section("projections", _projections(plan))
     yield from _section("trained", [_trained(plan)])
-    for stage in plan.stages:
-        yield from _section(f"stage {stage.name}" if stage.name else "training", _training(stage))
+    first, *later = plan.stages
+    yield from _section(f"stage {first.name}" if first.name else "training", table(_settings(first)).splitlines())
+    for stage in later:
+        yield from _section(f"stage {stage.name}, apart from what {first.name} has too", _other(stage, first))
 
 
 def _named(part: PartPlan) -> str:
@@ -99,22 +101,29 @@ def _model(model: ModelPlan) -> Iterator[str]:
     yield f"{model.role} {model.name} = {model.source}"
     facts = [
         ("is", _what(model)),
+        *((f"head {head.name}", _head(head)) for head in model.heads),
         ("parameters", _parameters(model)),
         ("starts as", model.start),
         ("tokenizer", model.tokens or UNKNOWN),
     ]
     if not model.used:
         facts.append(("used", "no: the loss takes nothing from it, so it is never loaded"))
-    yield from (f"  {name:<11}{words}" for name, words in facts)
+    width = max(11, *(len(name) + 1 for name, _ in facts))
+    yield from (f"  {name:<{width}}{words}" for name, words in facts)
+
+
+def _head(head: HeadPlan) -> str:
+    classes = f", {head.classes} class{'' if head.classes == 1 else 'es'}" if head.classes is not None else ""
+    return f"{head.model_class}{classes}"
 
 
 def _what(model: ModelPlan) -> str:
     if not model.model_class:
         return UNKNOWN
-    parts = [f"{model.architecture}, {model.model_class}"]
+    parts = [model.architecture if model.heads else f"{model.architecture}, {model.model_class}"]
     parts += [count(model.layers, "layer")] if model.layers is not None else []
     parts += [f"width {model.width}"] if model.width is not None else []
-    parts += [f"{model.classes} classes"] if model.classes is not None else []
+    parts += [f"{model.classes} classes"] if model.classes is not None and not model.heads else []
     return ", ".join(parts)
 
 
@@ -190,10 +199,22 @@ def _trained(plan: Plan) -> str:
     return f"{plan.trainable:,} parameters" + (f" ({parts})" if projections else "")
 
 
-def _training(stage: StagePlan) -> Iterator[str]:
+def _settings(stage: StagePlan) -> list[tuple[str, str]]:
+    """Names and values of a stage's settings."""
     rows = list(stage.settings)
     if stage.steps is not None and "steps" not in dict(rows):
         rows.insert(1, ("steps", f"{stage.steps:,} on one rank or many"))
     if stage.draws:
         rows.append(("tasks", f"drawn {stage.draws}"))
+    return rows
+
+
+def _other(stage: StagePlan, first: StagePlan) -> Iterator[str]:
+    """How long a stage goes on, and what else it does not share with the first one."""
+    known, own = _settings(first), _settings(stage)
+    rows = [row for row in own if row[0] in _LENGTH or row not in known]
+    rows += [(name, "none") for name, _ in known if name not in (*_LENGTH, *dict(own))]
     yield from table(rows).splitlines()
+
+
+_LENGTH = ("epochs", "steps")

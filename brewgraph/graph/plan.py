@@ -32,9 +32,19 @@ class PlanFacts(Protocol):
 
 
 @dataclass(frozen=True)
+class HeadPlan:
+    """A head of a model, the class of transformers that its folder is loaded by, and how many classes it has."""
+
+    name: str
+    model_class: str
+    classes: int | None
+
+
+@dataclass(frozen=True)
 class ModelPlan:
     """A model; numbers are None and texts empty where nothing is known of it. `parameters` counts tied ones once,
-    `trainable` those among them that may learn: of a model with an adapter not its trunk.
+    `trainable` those among them that may learn: of a model with an adapter not its trunk. With `heads` of its own it
+    has no class of transformers itself, and `model_class` is that of its trunk.
 
     `estimated` says that the vocabulary is still to be trained, so that its embeddings may turn out smaller.
     """
@@ -53,6 +63,7 @@ class ModelPlan:
     tokens: str
     start: str
     used: bool
+    heads: tuple[HeadPlan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,7 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used:
         tokens=_tokens(model, known),
         start=start,
         used=used,
+        heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in blueprint.heads.items()),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -148,8 +150,9 @@ def _blueprint(
     auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
     tokens = _named_tokens(source, folder) or Tokens(name, source.revision)
-    for key, value in source.config.items():
-        setattr(config, key, value)
+    with _refusals(name):
+        for key, value in source.config.items():
+            setattr(config, key, value)
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
     config = with_problem(config, role, auto_class, label_types)
@@ -214,12 +217,20 @@ def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
     if tokens.name is not None:
         tokenizer = tokens.load()
         sized = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    try:
+    with _refusals(kind):
         return config_class(**{**sized, **source.config})
-    except (ValueError, TypeError) as error:
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    """What a configuration says to values that it cannot have."""
+    try:
+        yield
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceFault(
             "B313",
-            f"`{kind}` refuses this configuration: {_first_line(error)}",
+            f"`{kind}` refuses this configuration: {said}",
             help="correct the argument that is named; sizes must fit each other",
         ) from error
 

@@ -211,8 +211,8 @@ class Workshop:
     def distiller(self, checked: Checked | None = None, stage: str | None = None) -> Distiller:
         """The module whose losses training lowers: those of the tasks of one stage, the first where none is named.
 
-        `checked` is the same spec reduced, where not the whole is meant. Projections are the same modules in every
-        stage.
+        `checked` is the same spec reduced, where not the whole is meant. Projections and averages of the student are
+        the same modules in every stage.
         """
         of = checked or self.checked
         if not of.graphs:
@@ -225,6 +225,9 @@ class Workshop:
         reports = {task: graph for (at, task), graph in of.reports.items() if at == name}
         student = self.recipe.student.name
         used = {model for graph in (*graphs.values(), *reports.values()) for model in models_of(graph)}
+        # an average that any stage needs follows the student through all of them
+        anywhere = {model for graph in (*of.graphs.values(), *of.reports.values()) for model in models_of(graph)}
+        used |= {model for model in anywhere if isinstance(self.recipe.models[model].source, Ema)}
         models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
         return Distiller(
             graphs,

@@ -61,11 +61,12 @@ class Checked:
         quiet = {"logging_steps", "save_steps", "save_total_limit", "baseline", "report"}
         stages = []
         for stage in self.recipe.stages:
-            settings = stage.train.model_dump(exclude=quiet)
+            # by their `repr`, which tells a linear schedule from a cosine: a dump has their fields alone
+            settings = [(key, repr(value)) for key, value in sorted(dict(stage.train).items()) if key not in quiet]
             tasks = [self.graphs[stage.name, t.name].graph["objective"] for t in stage.tasks if self.graphs]
             drawn = (repr(stage.sample.law), stage.sample.order, stage.sample.floor) if stage.sample else ()
             frozen = [(x.kind, x.path) for x in stage.freeze]
-            stages.append((tasks, repr(sorted(settings.items(), key=lambda kv: kv[0])), drawn, frozen))
+            stages.append((tasks, settings, drawn, frozen))
         batches = [data.source.batch for data in self.recipe.data.values()]
         return digest(stages, batches, list(self.classes.values()))
 

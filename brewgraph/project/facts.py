@@ -15,7 +15,7 @@ from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew, Ema, Hf, Python
+from brewgraph.recipe.sources import Brew, DataSource, Ema, Hf, Join, Python
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
 from brewgraph.recipe.values import ModelDeclaration
 
@@ -170,9 +170,6 @@ class FactsBook:
         return facts.blueprint.tokens if facts is not None else None
 
 
-_NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
-
-
 def copies(checked: Checked) -> Mapping[str, str]:
     """Of each model that begins as layers of another: what comes from there and what does not, before weights load."""
     from brewgraph.models.copying import planned_copy
@@ -187,13 +184,18 @@ def copies(checked: Checked) -> Mapping[str, str]:
     return found
 
 
-def _content(source: Any) -> dict[str, Any]:
-    """What data is, as far as its settings say it."""
+_NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
+
+
+def _content(source: DataSource | Join) -> dict[str, Any]:
+    """What a data set is, as far as its settings say it; the size of its batches is none of it."""
     found: dict[str, Any] = source.model_dump(exclude=_NOT_CONTENT)
-    for part in (found, *found.get("parts", ())):
-        # an order that nobody set changes nothing
-        if part.get("classes", ()) is None:
-            del part["classes"]
+    parts = source.parts if isinstance(source, Join) else (source,)
+    for said, part in zip(found.get("parts", (found,)), parts, strict=True):
+        if augment := getattr(part, "augment", ()):
+            said["augment"] = repr(augment)  # which tells masking from deleting: a dump has their fields alone
+        if said.get("classes", ()) is None:  # an order that nobody set changes nothing
+            del said["classes"]
     return found
 
 

@@ -75,7 +75,9 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     workshop = Workshop(checked, allow_python=options.allow_python)
     identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
     folder = RunFolder(options.out or options.runs / identity.folder_name)
-    if (finished := _finished(folder, identity.hash, options)) is not None:
+    baseline = RunFolder(folder.path / "alone") if _has_baseline(checked, options.without_teacher) else None
+    finished = _finished(folder, identity.hash, options)
+    if finished is not None and (baseline is None or baseline.finished is not None):
         reporter.say(f"{folder.path} is finished already; --force runs it again")
         return RunResult(folder.path, finished, fresh=False)
     resume = folder.resolved is not None and not options.force
@@ -113,6 +115,11 @@ def _other_specs(checked: Checked) -> Iterator[tuple[ModelDeclaration, Checked]]
             yield model, check_other(model, checked.recipe.source, checked.parents)
 
 
+def _has_baseline(checked: Checked, alone: bool) -> bool:
+    """Whether the student is trained a second time, without its teachers."""
+    return bool(checked.recipe.train.baseline and checked.recipe.teachers and not alone)
+
+
 def _train(
     checked: Checked, workshop: Workshop, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> dict[str, Trained]:
@@ -122,7 +129,7 @@ def _train(
     trained: dict[str, Trained] = {}
     if not alone:
         check_teachers_agree(Pantry(workshop), checked, reporter)
-    if recipe.train.baseline and recipe.teachers and not alone:
+    if _has_baseline(checked, alone):
         path = RunFolder(folder.path / "alone")
         with main_process_alone() as main:
             if main:
@@ -136,8 +143,12 @@ def _train(
             workshop.forget_student()
             module = load_student(workshop.model(student), path.student)
         trained[f"{student} alone"] = Trained(module, path.path)
-    what = reduced(checked) if alone else checked
-    module = _train_one(what, workshop, folder, name, reporter, resume)
+    if resume and folder.finished is not None:  # the baseline alone was asked for later
+        workshop.forget_student()
+        module = load_student(workshop.model(student), folder.student)
+    else:
+        what = reduced(checked) if alone else checked
+        module = _train_one(what, workshop, folder, name, reporter, resume)
     trained[f"{student} alone" if alone else student] = Trained(module, folder.path)
     return trained
 
@@ -290,7 +301,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, wor
             "params": dict(recipe.params),
             "stages": {stage.name: stage.train.model_dump(mode="json") for stage in recipe.stages},
             "models": {name: model.source.model_dump(mode="json") for name, model in recipe.models.items()},
-            "data": {name: d.source.model_dump(mode="json") for name, d in recipe.data.items()},
+            "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
             "tasks": tasks,
             "fingerprints": dict(identity.prints),
             "versions": {

@@ -100,29 +100,42 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
         metric = stage.train.metric_for_best_model
         if metric is None:
             continue
+        place = stage.places.get("metric_for_best_model", recipe.train_span)
         tasks = {task.name: task_label_type(recipe, task.name, task.loss, student) for task in stage.tasks}
+        classes = {task.name: facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
         try:
-            validate_metric(metric, tasks)
+            name = validate_metric(metric, tasks, classes)
         except SourceFault as fault:
-            collector.add(fault.code, fault.message, recipe.train_span, help=fault.help or "name another metric")
+            collector.add(fault.code, fault.message, place, help=fault.help or "name another metric")
+            continue
+        scored = next(t for t in stage.tasks if not t.name or name.startswith(f"{t.name}/"))
+        if scored.data and not _has_dev(recipe.data[scored.data[0]].source):
+            help = "name a file to evaluate on: `dev=…`"
+            collector.add("B126", f"`{scored.data[0]}` has no `dev` to score the student on", place, help=help)
+
+
+def _has_dev(source: Any) -> bool:
+    """Whether a data set may have a split to evaluate on; whether it does, sometimes only reading it tells."""
+    return any(getattr(part, "dev", "") is not None for part in getattr(source, "parts", (source,)))
 
 
 def check_baseline(recipe: Recipe, collector: Collector) -> None:
     """With `baseline = true` something has to be left to train without a teacher; stages that fall away are named."""
     if not (recipe.train.baseline and recipe.teachers):
         return
+    place = recipe.stages[0].places.get("baseline", recipe.train_span)
     try:
         kept = {stage.name for stage in without_teacher(recipe).stages}
     except UsageError:
         message = "`baseline = true`, but every term of the loss needs a teacher"
         help = "there is nothing to train without it: take the baseline out, or add a term on the labels"
-        collector.add("B335", message, recipe.train_span, help=help)
+        collector.add("B335", message, place, help=help)
         return
     lost = [stage.name for stage in recipe.stages if stage.name not in kept]
     if lost:
         message = f"the baseline has no {listing(lost)}: every term there needs a teacher"
         help = "it trains for so many steps fewer than the student with its teacher"
-        collector.add("W303", message, recipe.train_span, help=help)
+        collector.add("W303", message, place, help=help)
 
 
 def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> str:

@@ -144,14 +144,33 @@ def _own_function(
         return FAULT
     inner = Scope("call", home.path, home, home.source, names.current, function, values=given, arguments=written)
     with names.inside(inner, call.span):
-        for name in free:
-            default = parameters[name].default
-            given[name] = e.evaluate(default) if default is not None else FAULT
-        value = e.evaluate(function.value)
+        return _body(e, function, given, free)
+
+
+def _body(e: Evaluator, function: t.Function, given: dict[str, Any], free: list[str]) -> Any:
+    """The value of a function's expression inside its scope; parameters that are `free` take their defaults."""
+    e.evaluated.add(id(function))
+    for parameter in function.parameters:
+        if parameter.name in free:
+            given[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
+    value = e.evaluate(function.value)
     if isinstance(value, Match):
         help = "put it into an operation: `mse(a -> b)`"
         return e.fault("B209", "an arrow alone is no value, but between layers", function.value.span, help=help)
     return value
+
+
+def check_function(e: Evaluator, names: Caller, home: Scope, function: t.Function) -> None:
+    """Look for faults in a function that nobody calls: of its parameters and of its input nothing is known."""
+    if id(function) in e.evaluated:
+        return
+    given = {parameter.name: FAULT for parameter in function.parameters}
+    inner = Scope("call", home.path, home, home.source, None, function, values=given)
+    free = [parameter.name for parameter in function.parameters if parameter.default is not None]
+    opened, e.open, e.needs_input = e.open, {}, False
+    with names.inside(inner, function.value.span):
+        _body(e, function, given, free)
+    e.open, e.needs_input = opened, True
 
 
 # ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,6 +205,8 @@ def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> An
         else:
             help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
             return e.fault("B209", "a model is called on a data set", argument.span, help=help)
+    if data is None and not e.needs_input:
+        return Forwarded(model, "", passing)
     data = data or names.data_in_scope(call.span)
     return FAULT if data is None else Forwarded(model, data.name, passing)
 

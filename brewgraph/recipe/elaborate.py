@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
-from brewgraph.recipe.calls import LATER, evaluate_call
+from brewgraph.recipe.calls import LATER, check_function, evaluate_call
 from brewgraph.recipe.declare import declare_data, declare_model, evaluate_param
 from brewgraph.recipe.describe import as_value, describe, wrong_place
 from brewgraph.recipe.enter import enter, warn_of_hidden
@@ -89,6 +89,9 @@ class _Elaboration:
         self._check_roles()
         outer: Written = {}
         stages = make_stages(self, outer)
+        for scope in self.scopes:
+            for function in scope.functions.values():
+                check_function(self.evaluator, self, scope, function)
         train = settle_train(outer, self._train_span(), self.collector)
         if self.collector.failed or stages is None or train is None:
             return None

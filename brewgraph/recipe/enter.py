@@ -111,6 +111,9 @@ def warn_of_hidden(scope: Scope, collector: Collector) -> None:
             message = f"`{name}` hides the function of the language"
             collector.add("W101", message, function.name_span, help="rename it, if both are meant")
     for outer in scope.outward():
+        for parameter in (p for function in scope.functions.values() for p in function.parameters):
+            if parameter.name in outer.places:
+                _warn(parameter.name, parameter.name_span, outer.places[parameter.name], collector)
         if outer is scope:
             continue
         for name, place in scope.places.items():

@@ -77,7 +77,10 @@ class Evaluator:
     def __init__(self, names: Names, collector: Collector, facts: FactsOf | None, source: Source):
         self.names, self.collector, self.facts, self.source = names, collector, facts, source
         self.needs_input = True
-        """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module."""
+        """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module, and a function
+        that nobody calls has no data yet."""
+        self.evaluated: set[int] = set()
+        """Functions, by their `id`, whose expressions were evaluated: some call of them was sound that far."""
         self.open: dict[Take, None] = {}
         """Rows of which members were picked while nobody knows how many there are."""
 
@@ -214,7 +217,7 @@ class Evaluator:
             help = "name a column, `weight=column`, or weigh the classes, `class_weights=balanced`"
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         near = suggest(x.name, ["labels", "weights"])
-        if near:
+        if near and x.name != "weights":
             return self.fault("B103", f"data has no `{x.name}`", place, help=near)
         return Column("values", data.name, x.name, span=x.span)
 

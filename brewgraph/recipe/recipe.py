@@ -59,13 +59,16 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training. `name` is empty where the spec has no stages; then there is one."""
+    """A part of training. `name` is empty where the spec has no stages; then there is one. `places` tells where each of
+    its settings is written, its own or the outer ones.
+    """
 
     name: str
     tasks: tuple[Task, ...]
     sample: Sample | None
     train: Train
     freeze: tuple[Frozen, ...] = ()
+    places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
     span: Span = field(kw_only=True, compare=False, repr=False)
 
 

@@ -53,6 +53,8 @@ def make_stages(names: Names, outer: Written) -> tuple[Stage, ...] | None:
         outer.update(own_settings(root.trains, names.evaluator, root.known_names()))
     scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
     made = [_stage(names, scope, outer) for scope in scopes or [root]]
+    if scopes:
+        _check_outside(names, root, scopes)
     if all(made):
         _check_reports(names, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
     return tuple(stage for stage in made if stage is not None) if all(made) else None
@@ -67,6 +69,9 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
             length = stage_length(statement, own, names.evaluator)
         if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
+        if "baseline" in own:
+            help = "move it into the outer `train`: the whole run has a baseline, or none"
+            names.collector.add("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
         written |= {**own, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(names.source, 0, 0)
     train = settle_train(written, place, names.collector)
@@ -77,7 +82,24 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
     if train is None or not tasks or (sample is None and len(tasks) > 1):
         return None
     name = scope.path[-1] if scope.kind == "stage" else ""
-    return Stage(name, tasks, sample, train, freeze, span=statement.name_span if statement else place)
+    spans = {key: where for key, (_, where) in written.items()}
+    return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
+
+
+def _check_outside(names: Names, root: Scope, stages: list[Scope]) -> None:
+    """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
+    own = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
+    if len(own) < len(stages):
+        return
+    for task in (inner.statement for inner in root.inner.values() if inner.kind == "task"):
+        if task is not None:
+            help = "move it into a stage, or leave out the loss of a stage that is to train it"
+            message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
+            names.collector.add("W102", message, task.name_span, help=help)
+    for sample in root.samples:
+        place = Span(sample.span.source, sample.span.start, sample.span.start + len("sample"))
+        help = "move it into the stage whose tasks it is about"
+        names.collector.add("B116", "no stage draws its tasks by this", place, help=help)
 
 
 def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None:
@@ -111,6 +133,11 @@ def _tasks(names: Names, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         made = [_task(names, inner, inner.path[-1], reports) for inner in own]
         return tuple(task for task in made if task is not None) if all(made) else ()
     if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
+        outside = any(inner.kind == "task" for inner in scope.parent.inner.values())
+        if not outside and "loss" not in scope.parent.statements and scope.statement is not None:
+            message = f"nothing is trained in `{scope.path[-1]}`: there is no `loss`"
+            names.collector.add("B107", message, scope.statement.name_span, help="add `loss = …`, the sum of the terms")
+            return ()
         return _tasks(names, scope.parent, reports)
     task = _task(names, scope, "", reports)
     return (task,) if task is not None else ()

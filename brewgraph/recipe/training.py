@@ -11,7 +11,7 @@ from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
 from brewgraph.recipe.settings import OTHER_WORDS, Train
-from brewgraph.recipe.values import FAULT, Group, Length, Value, leaves
+from brewgraph.recipe.values import FAULT, Group, Length, ModelDeclaration, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -90,6 +90,9 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
         for item in leaves(value) if isinstance(value, Group | tuple) else [value]:
             if item is FAULT:
                 return FAULT
+            if isinstance(item, ModelDeclaration) and item.role == "teacher":
+                help = "leave it out: teachers never learn"
+                return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
             frozen = frozen_of(item)
             if frozen is None:
                 help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
@@ -152,4 +155,7 @@ def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:
     if value is FAULT or is_constant(value) or isinstance(value, Length):
         return value
     message = f"`{name}` is a setting and needs a constant, and this is {describe(value)}"
-    return evaluator.fault("B202", message, x.span, help="write a number, a word, or a length such as 10%")
+    help = "write a number, a word, or a length such as 10%"
+    if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
+        help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
+    return evaluator.fault("B202", message, x.span, help=help)

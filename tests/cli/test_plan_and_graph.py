@@ -149,3 +149,36 @@ def test_faults_go_to_stderr(name: str):
     result = command(name, "-", input="brew 1\nloss = ce(a.x -> b.y)\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error[B101]: there is no `a`" in result.stderr
+
+
+HEADED = """\
+student net = hf(model_type="bert", num_hidden_layers=1, hidden_size=8, num_attention_heads=2, vocab_size=60) {
+    head ner    = token_classifier(labels=3)
+    head answer = span_classifier()
+}
+data d = conll(train="a.conll", batch=2)
+loss   = ce(d.labels -> net.ner.logits)
+stage one for 2 steps { train { seed = 3; precision = bf16 } }
+stage two for 4 steps { train { freeze = [net @ "embeddings"] } }
+train { logging_steps = 5 }
+"""
+
+
+def test_heads_and_what_stages_do_not_share(tmp_path: Path) -> None:
+    """The class that loads each head's folder; of later stages their length, and settings that the first has not."""
+    (tmp_path / "a.conll").write_text("word B-PER\nhere O\n\n" * 3)
+    (tmp_path / "headed.brew").write_text(HEADED)
+    result = command("plan", str(tmp_path / "headed.brew"))
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    is "))
+    assert lines[start : start + 3] == [
+        "    is          bert, 1 layer, width 8",
+        "    head ner    AutoModelForTokenClassification, 3 classes",
+        "    head answer AutoModelForQuestionAnswering",
+    ]
+    one, two = lines.index("stage one"), lines.index("stage two, apart from what one has too")
+    assert {"seed", "precision", "logging_steps"} <= {line.split()[0] for line in lines[one + 1 : two] if line}
+    assert [line.split() for line in lines[two + 1 :]] == [
+        ["steps", "4"], ["precision", "fp32"], ["freeze", "[net", "@", '"embeddings"]'], ["seed", "0"]
+    ]  # fmt: skip

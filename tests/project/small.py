@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
     return [{"text": text, "label": LABELS[(len(text.split()[0]) + n) % 3]} for n, text in enumerate(texts)]
 
 
-def write_rows(path: Path, content: Sequence[dict[str, str]]) -> Path:
+def write_rows(path: Path, content: Sequence[Mapping[str, Any]]) -> Path:
     """A file of one JSON object per line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")

@@ -39,7 +39,7 @@ def test_a_baseline_of_nothing_is_found_by_check(tmp_path: Path) -> None:
     spec = project(tmp_path, loss="soft", train="steps = 1; baseline = true")
     (fault,) = bg.check(spec)
     assert (fault.code, fault.message) == ("B335", "`baseline = true`, but every term of the loss needs a teacher")
-    assert fault.span.position[0] == line_of(spec, "train {")
+    assert (fault.span.position[0], fault.span.text) == (line_of(spec, "train {"), "true")
     assert not bg.check(project(tmp_path, loss="soft", train="steps = 1"))
 
 
@@ -56,6 +56,22 @@ def test_stages_that_a_baseline_does_not_have_are_named(tmp_path: Path) -> None:
     bg.run(spec, reporter=reporter)
     alone = "spec without its teacher"
     assert reporter.trained == [(f"{alone}: outer", 3), ("spec: inner", 2), ("spec: outer", 3)]
+
+
+def test_a_baseline_may_be_asked_for_later(tmp_path: Path) -> None:
+    """The student that is there stays as it is; the baseline alone is trained, and the table has both."""
+    spec = project(tmp_path, train="steps = 2; baseline = false")
+    before = bg.run(spec)
+    saved = (before.folder / "student" / "model.safetensors").read_bytes()
+    spec.write_text(spec.read_text().replace("baseline = false", "baseline = true"))
+    reporter = Names()
+    after = bg.run(spec, reporter=reporter)
+    assert (after.folder, after.fresh, reporter.trained) == (before.folder, True, [("spec without its teacher", 2)])
+    assert [row.name for row in after.table] == ["bert", "tiny alone", "tiny"]
+    assert (after.folder / "student" / "model.safetensors").read_bytes() == saved
+    assert after.table[-1].scores == pytest.approx(before.table[-1].scores)
+    again = bg.run(spec, reporter=reporter)
+    assert (again.fresh, again.table, len(reporter.trained)) == (False, after.table, 1)
 
 
 def test_a_teacher_that_numbers_its_classes_otherwise_stops_before_the_baseline(tmp_path: Path) -> None:

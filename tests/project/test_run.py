@@ -88,6 +88,22 @@ def test_a_run_leaves_its_folder_and_is_found_again(tmp_path: Path) -> None:
     assert other.folder != result.folder
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("schedule = linear(", "schedule = cosine("),
+        ("schedule = linear(", "schedule = constant("),
+        ("masking(p=10%)", "masking(p=20%)"),
+        ("masking(p=10%)", "deleting(p=10%)"),
+    ],
+)
+def test_a_changed_setting_is_another_run(tmp_path: Path, old: str, new: str) -> None:
+    """Of what kind a schedule and an augmentation are, and by how much texts change."""
+    spec = edit(project(tmp_path), ("max_length=32", "max_length=32, augment=[masking(p=10%)]"))
+    before = check(read_spec(spec)).spec_hash
+    assert check(read_spec(edit(spec, (old, new)))).spec_hash != before
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """A run stopped in the middle trains from its last checkpoint and ends as it would have."""
     spec = project(tmp_path, dropout=True, train="steps = 4; save_steps = 1 steps")
@@ -212,6 +228,31 @@ def test_data_are_read_once_and_anew_where_they_changed(tmp_path: Path, monkeypa
     assert read[2:] == ["dev.jsonl"]
     assert second.fresh
     assert second.folder != first.folder
+
+
+@pytest.mark.parametrize("how", ["weight=trust", "class_weights=[1, 2, 4]"])
+def test_a_loss_of_examples_that_count_by_their_weights(tmp_path: Path, how: str) -> None:
+    """A column of numbers, or one per class: `d.weights` times the loss of each example, by hand."""
+    labelled: list[dict[str, Any]] = [{**row, "trust": n} for n, row in enumerate(rows(6), 1)]
+    write_rows(tmp_path / "train.jsonl", labelled)
+    save(tmp_path / "tiny", layers=1)
+    spec = tmp_path / "weights.brew"
+    spec.write_text(
+        f'student tiny = hf("tiny")\ndata d = files(train="train.jsonl", batch=6, {how})\n'
+        'each = ce(d.labels -> tiny.logits, reduce="none")\nloss = batch_mean(d.weights * each)\n'
+    )
+    checked = check(read_spec(spec))
+    workshop = Workshop(checked)
+    (stage,) = Pantry(workshop).stages(checked)
+    batch = next(stage.materials[""].feeds["d"].batches(0))
+    distiller = workshop.distiller()
+    distiller.student.eval()
+    loss = distiller(batch).loss
+    labels = batch["labels"]
+    weights = batch["index"] + 1.0 if "trust" in how else torch.tensor([1.0, 2.0, 4.0])[labels]
+    logits = distiller.student(batch["input_ids"], batch["attention_mask"]).logits
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert loss.item() == pytest.approx((weights * losses).mean().item(), rel=1e-5)
 
 
 def test_a_changed_teacher_folder_is_another_run(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brewgraph.diagnostics import Collector
+from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.values import members
+from brewgraph.source import Source
+from brewgraph.syntax.parser import parse
 from tests.graph.graphs import graph
 from tests.recipe.specs import LOSS, fault, faults, names, spec
 
@@ -91,3 +95,42 @@ def test_a_function_that_hides_an_operation() -> None:
     found = faults(spec("kd() = kd(big.logits -> tiny.logits)\nx = kd()", LOSS))
     assert [d.code for d in found if d.severity == "error"] == ["B108"]
     assert "hides the function of the language" in next(d.message for d in found if d.code == "W101")
+
+
+def test_a_parameter_that_hides_a_name_is_worth_a_word() -> None:
+    """A warning at the parameter, with the place of the name outside; of the function's own task too."""
+    collector = Collector()
+    text = spec("let w = 2\nf(w, big) = w * kd(big.logits -> tiny.logits)\nx = f(1, big)")
+    elaborate(parse(Source(text), collector), Source(text), {}, collector)
+    found = [(d.code, d.message, d.span.position, d.labels[0].span.position) for d in collector.diagnostics]
+    assert found == [
+        ("W101", "`w` hides the one outside", (5, 3), (4, 5)),
+        ("W101", "`big` hides the one outside", (5, 6), (1, 9)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "f(m) = sum(mse(big.hidden[m] -> tiny.hidden[:] via linear), over=m)", "f(m) = m(d, pass=2).logits",
+        "f() = kd(big.logits -> tiny(pass=2).logits)", "f(x) = x.y[0] @ \"{x}\"", "f(x) = [x, (x, x)]",
+        "f(x) = piecewise(0%: x, x: 1) * sum(x) + words(x) + relation(x, heads=x) + ramp(x -> 0) + after(x)",
+        "f(n, k=n * 2) = tiny.hidden[k] + big.hidden[k:]", "f(a, T=4) = kd(a -> tiny.logits, T=T)",
+    ],
+)  # fmt: skip
+def test_of_a_function_that_nobody_calls_nothing_is_presumed(function: str) -> None:
+    """Whatever its parameters may be, and though there is no data where it stands."""
+    tasks = 'task a { data d = files(train="x"); loss = ce(d.labels -> tiny.logits) }'
+    head = 'teacher big = hf("big")\nstudent tiny = hf(model_type="bert")\ndata d = files(train="y")\n'
+    assert faults(f"{head}{function}\n{tasks}\n") == ()
+    recipe = names(function)
+    assert recipe.open == ()
+
+
+def test_a_task_outside_that_no_stage_trains_is_worth_a_word() -> None:
+    """Where a stage has neither a loss nor tasks, it trains them."""
+    ce = "loss = ce(d.labels -> tiny.logits)"
+    for stages, warnings in ((f"stage one {{ {ce} }}", ["W102"]), (f"stage one {{ {ce} }}\nstage two {{ }}", [])):
+        collector, source = Collector(), Source(spec(f"task a {{ {ce} }}\n{stages}", ""))
+        elaborate(parse(source, collector), source, {}, collector)
+        assert [d.code for d in collector.diagnostics] == warnings

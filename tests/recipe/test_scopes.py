@@ -26,11 +26,11 @@ def warnings(text: str) -> list[tuple[str, tuple[int, int]]]:
     [
         (f"soft = {KD}\ntask a {{ soft = 2 * {KD}; loss = soft }}", (5, 10)),
         (f"task a {{ soft = 2 * {KD}; loss = soft }}\nsoft = {KD}", (4, 10)),
-        (f"f(a) = a\ntask a {{ f(b) = 2 * b; loss = f({KD}) }}", (5, 10)),
+        (f"f(x) = x\ntask a {{ f(b) = 2 * b; loss = f({KD}) }}", (5, 10)),
         (f"task a {{ teacher big = hf(\"x\"); loss = {KD} }}", (4, 18)),
         (f"task a {{ data d = files(train=\"x\"); loss = {KD} }}", (4, 15)),
         (f"stage s {{ task d {{ loss = {KD} }} }}", (4, 16)),
-        (f"mse(a) = a\ntask a {{ loss = mse({KD}) }}", (4, 1)),
+        (f"mse(x) = x\ntask a {{ loss = mse({KD}) }}", (4, 1)),
     ],
 )  # fmt: skip
 def test_an_inner_name_hides_an_outer_one(body: str, place: tuple[int, int]) -> None:
