@@ -67,7 +67,7 @@ def student_of(path: Path, params: Mapping[str, Any]) -> str:
 def language_model(folder: Path, kind: str, width: int, heads: int, *, weights: bool, seed: int) -> None:
     """A pretrained model of 12 layers, or its configuration alone, with its tokenizer."""
     sizes = {"hidden_size": width, "num_attention_heads": heads, "intermediate_size": INNER, "num_hidden_layers": 12}
-    more = {"vocab_size": 120, "pad_token_id": 0, "max_position_embeddings": 128}
+    more = {"vocab_size": 120, "pad_token_id": 0, "max_position_embeddings": 160}
     config = AutoConfig.for_model(kind, **sizes, **more, **({"embedding_size": 8} if kind == "electra" else {}))
     torch.manual_seed(seed)
     (AutoModelForMaskedLM.from_config(config) if weights else config).save_pretrained(folder)
@@ -205,7 +205,8 @@ def test_fourteen_terms_beside_the_logits_in_25_lines(name: str, world: Path) ->
 def planned(path: Path, given: Mapping[str, Any], world: Path) -> tuple[Any, Plan]:
     """The checked recipe on stand-ins, of which there is nothing to say, and its plan."""
     checked = check(read_spec(path), on_stand_ins(path, given, world))
-    assert [warning.message for warning in checked.warnings] == []
+    untrained = ["the teacher `bert` keeps random weights: teachers are never trained"]
+    assert [warning.message for warning in checked.warnings] == (untrained if path.stem == "random-tokens" else [])
     return checked, make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes)
 
 
