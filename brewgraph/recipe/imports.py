@@ -63,7 +63,7 @@ class Library:
         return imported
 
     def _filled(self, s: t.Import, scope: Scope, collector: Collector) -> str | None:
-        """The path with its `{name}` filled in: params that stand above, as files are read before anything is evaluated.
+        """The path, its `{name}` filled in: params that stand above, as files are read before anything is evaluated.
 
         None, with a diagnostic, where a name is no such param.
         """

@@ -131,6 +131,7 @@ def on_stand_ins(path: Path, given: Mapping[str, Any], world: Path) -> dict[str,
         "train": world / f"{half}train.{form}",
         "more": world / f"more-train.{form}",
         "dev": world / f"validation.{form}" if "train" in declared else "validation",
+        "test": "validation",
         "width": WIDTH if student in ("t6", "t3") else NARROW,
         "inner": INNER,
         "max_length": 32,
@@ -197,6 +198,7 @@ def test_fourteen_terms_beside_the_logits_in_25_lines(name: str, world: Path) ->
     between = [term for term in part.terms if "soft" not in term.names]
     assert len(part.terms) - len(between) == 1
     assert len(between) == 14 * teachers
+    assert len(plan.projections or ()) == 5  # a teacher more brings no projection more
     assert {term.weight for term in between} == ({"1"} if teachers == 1 else {between[0].weight})
 
 
