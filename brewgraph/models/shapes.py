@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any, cast
 
@@ -47,8 +49,14 @@ class Shapes:
 
     @classmethod
     def of_blueprint(cls, blueprint: Blueprint) -> Shapes:
-        """The shapes of the model that a blueprint stands for, with its heads and its adapter."""
-        return cls(empty_model(blueprint))
+        """The shapes of the model that a blueprint stands for, with its heads and its adapter.
+
+        Teachers that differ in their weights alone, and a spec that is checked again, share one.
+        """
+        if blueprint.heads or blueprint.adapter is not None:
+            return cls(empty_model(blueprint))
+        config = blueprint.config
+        return _shared(_Kind(blueprint.auto_class, type(config), config.to_json_string(False), blueprint))
 
     def shape(self, feature: Feature) -> Shape:
         """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
@@ -104,6 +112,21 @@ class Shapes:
             return dict.fromkeys(features, fault)
         finally:
             capture.remove()
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What tells the shapes of one blueprint from those of another."""
+
+    auto_class: str
+    config_class: type
+    config: str
+    blueprint: Blueprint = field(compare=False)
+
+
+@lru_cache(maxsize=16)
+def _shared(kind: _Kind) -> Shapes:
+    return Shapes(empty_model(kind.blueprint))
 
 
 def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -13,10 +13,11 @@ from brewgraph.graph.passes import digest
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
 from brewgraph.models.heads import Head
 from brewgraph.models.shapes import Shapes, count_parameters
+from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, DataSource, Ema, Hf, Join, Python
-from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons
+from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.values import ModelDeclaration
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class FactsBook:
         self.features = features_used(self.recipe)
         self.lessons = lessons(self.recipe)
         self.data = data_used(self.recipe)
+        self.partners = partners(self.recipe)
         self.open: list[str] = []
 
     def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
@@ -133,18 +135,34 @@ class FactsBook:
             name: Head.of(settings, self.classes_of(model.name, name), self._label_type(model.name, name))
             for name, settings in model.heads.items()
         }
+        types = [lesson.label_type for lesson in self.learns(model.name) if lesson.label_type]
         made = blueprint(
-            source,
+            source if types or heads or model.role == "teacher" else self._as_its_teacher(model, source),
             role=model.role,
             folder=self.folder,
             features=self.features[model.name],
             classes=self.classes_of(model.name),
             inherited=self._inherited(model, source),
-            label_types=[lesson.label_type for lesson in self.learns(model.name) if lesson.label_type],
+            label_types=types,
             heads=heads,
         )
         read = [self.recipe.data[name].source for name in self.data[model.name]]
         return BlueprintFacts(made, digest(*map(repr, read)))
+
+    def _as_its_teacher(self, model: ModelDeclaration, source: Hf) -> Hf:
+        """The same source with its teacher's kind of head: a student that no labels are matched with has no other hint.
+
+        What its checkpoint was made for, mostly to guess masked words, says nothing about it.
+        """
+        if source.task is not None or not any(feature.name == "logits" for feature in self.features[model.name]):
+            return source
+        others = (self.recipe.models[name] for name in self.partners.get(model.name, ()) if name != model.name)
+        for teacher in (other for other in others if other.role == "teacher" and not isinstance(other.source, Ema)):
+            facts = self(teacher)
+            task = _TASK_OF_CLASS.get(facts.blueprint.auto_class) if facts is not None else None
+            if task is not None and not (facts and facts.blueprint.heads):
+                return source.model_copy(update={"task": task})
+        return source
 
     def _averaged(self, model: ModelDeclaration, source: Ema) -> ModelDeclaration:
         """The student that an average follows."""
@@ -168,6 +186,9 @@ class FactsBook:
         other = named or (others[0] if others and model.role == "student" else None)
         facts = self(other) if other is not None else None
         return facts.blueprint.tokens if facts is not None else None
+
+
+_TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 
 
 def copies(checked: Checked) -> Mapping[str, str]:

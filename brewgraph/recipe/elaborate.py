@@ -51,7 +51,7 @@ def elaborate(
 
     Without `facts` everything that needs no model is checked; lists whose length only a model tells stay open.
     """
-    return _Elaboration(source, params, collector, facts, library or Library()).run(spec)
+    return _Elaboration(source, params, collector, facts, library or Library(params)).run(spec)
 
 
 class _Elaboration:

@@ -9,6 +9,7 @@ from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
 from brewgraph.recipe.across import ACROSS, ALONE
 from brewgraph.recipe.imports import Library
 from brewgraph.recipe.scope import Scope
+from brewgraph.recipe.values import FAULT
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -70,6 +71,8 @@ def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Librar
                 imported = library.spec(s, scope, collector, enter)
                 if imported is not None:
                     scope.inner[s.name] = imported
+                else:
+                    scope.values[s.name] = FAULT  # said already; what is asked of it is not reported too
             else:
                 scope.modules[s.name] = library.module(s, scope, collector)
         case _:

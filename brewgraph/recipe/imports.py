@@ -5,7 +5,8 @@ A module is read, never run: its decorated functions say all that a check needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,13 @@ Enter = Callable[[Scope, Sequence[t.Statement], Collector, "Library"], None]
 
 
 class Library:
-    """The specs and modules that one reading of a spec imports, each once. `modules` are the dotted names to load."""
+    """The specs and modules that one reading of a spec imports, each once. `modules` are the dotted names to load.
 
-    def __init__(self) -> None:
+    `given` are the values of the outermost spec's params that come from outside.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        self.given = given or {}
         self.scopes: list[Scope] = []
         self.found: dict[str, None] = {}
         self._open: list[Path] = []
@@ -33,7 +38,10 @@ class Library:
 
     def spec(self, s: t.Import, scope: Scope, collector: Collector, enter: Enter) -> Scope | None:
         """The definitions of another spec; its path starts at the importing spec's folder."""
-        path = scope.source.folder / s.target
+        target = self._filled(s, scope, collector)
+        if target is None:
+            return None
+        path = scope.source.folder / target
         self._open = self._open or [Path(scope.source.name).resolve()]
         if path.resolve() in self._open:
             circle = " -> ".join(p.name for p in (*self._open[self._open.index(path.resolve()) :], path.resolve()))
@@ -45,7 +53,7 @@ class Library:
             near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
             help = suggest(path.name, near) or "the path starts at this spec's folder"
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-            collector.add("B114", f"`{s.target}` cannot be read: {reason}", s.span, help=help)
+            collector.add("B114", f"`{target}` cannot be read: {reason}", s.span, help=help)
             return None
         imported = Scope("import", (*scope.path, s.name), None, source, statement=s)
         self._open.append(path.resolve())
@@ -53,6 +61,30 @@ class Library:
         self._open.pop()
         self.scopes.append(imported)
         return imported
+
+    def _filled(self, s: t.Import, scope: Scope, collector: Collector) -> str | None:
+        """The path, its `{name}` filled in: params that stand above, as files are read before anything is evaluated.
+
+        None, with a diagnostic, where a name is no such param.
+        """
+        faults: list[str] = []
+
+        def fill(match: re.Match[str]) -> str:
+            name = match.group(1)
+            param = scope.statements.get(name)
+            default = param.default if isinstance(param, t.Param) else None
+            value = default.value if isinstance(default, t.String | t.Constant) else None
+            if isinstance(param, t.Param) and scope.kind == "spec":
+                value = self.given.get(name, value)
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                faults.append(name)
+            return str(value)
+
+        path = re.sub(r"\{([A-Za-z_]\w*)\}", fill, s.target)
+        for name in faults:
+            message = f"the path of an import needs a text or a number, and `{name}` is no param above that has one"
+            collector.add("B114", message, s.span, help=f'write `param {name} = "…"` above')
+        return None if faults else path
 
     def module(self, s: t.Import, scope: Scope, collector: Collector) -> dict[str, Any] | None:
         """The operations that a Python module declares, by name; None, with a diagnostic, where none can be read."""

@@ -80,8 +80,19 @@ class Constant(_Warm):
     """`constant(warmup=10%)`: stays at the full rate."""
 
 
+class Slanted(Settings):
+    """`slanted(warmup=10%, ratio=32)`: a triangle from a share of the full rate to all of it and back."""
+
+    warmup: Annotated[Length, BeforeValidator(_length)] = Field(
+        default=Length(0.1, "share"), description="from the lowest to the full rate: 10%, 500 steps, 1 epochs"
+    )
+    ratio: Annotated[float, Field(ge=1)] = Field(
+        default=32.0, description="the lowest rate, at both ends, is the full one divided by this"
+    )
+
+
 OPTIMIZERS: dict[str, type[Settings]] = {"adamw": Adamw, "sgd": Sgd}
-SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant}
+SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant, "slanted": Slanted}
 
 
 LESS_IS_BETTER = frozenset({"loss", "perplexity", "mse", "mae", "rmse"})
@@ -98,7 +109,7 @@ class Train(Settings):
     )
     steps: PositiveInt | None = Field(default=None, description="optimizer steps, instead of epochs")
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
-    schedule: Linear | Cosine | Constant = Field(default=Linear(), description="of the learning rate")
+    schedule: Linear | Cosine | Constant | Slanted = Field(default=Linear(), description="of the learning rate")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="autocast of the student and the losses"
     )
@@ -108,6 +119,9 @@ class Train(Settings):
     )
     clip_projections: bool = Field(
         default=True, description="false: max_grad_norm is for the student alone, projections are left as they are"
+    )
+    clip_each: bool = Field(
+        default=False, description="true: clip the gradient of each parameter by itself, as BERT's own optimizer did"
     )
     normalise: Literal["global", "micro"] = Field(
         default="global",

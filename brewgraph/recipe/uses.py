@@ -77,6 +77,18 @@ def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...
     return {head: tuple(learnt) for head, learnt in found.items()}
 
 
+def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
+    """For each model those whose logits its own are compared with, in the order of the equations."""
+    found: dict[str, dict[str, None]] = {}
+    for value in recipe.values():
+        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
+            for left, _ in _heads(apply.source):
+                for right, _ in _heads(apply.target):
+                    found.setdefault(left, {})[right] = None
+                    found.setdefault(right, {})[left] = None
+    return {name: tuple(others) for name, others in found.items()}
+
+
 def _heads(x: v.Value) -> list[tuple[str, str | None]]:
     names = ("logits", "start", "end")
     parts = (t for t in v.walk(x) if isinstance(t, v.Take) and t.feature.name in names)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
-from brewgraph.recipe.settings import Adamw, Constant, Cosine, Train
+from brewgraph.recipe.settings import Adamw, Constant, Cosine, Slanted, Train
 
 _SCHEDULES = {Cosine: "cosine", Constant: "constant_with_warmup"}
 
@@ -108,5 +109,16 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: Train, steps: int
     """The schedule of the learning rate over `steps` optimizer steps."""
     schedule = settings.schedule
     warmup = schedule.warmup.steps(steps, per_epoch)
+    if isinstance(schedule, Slanted):
+        return LambdaLR(optimizer, lambda step: slanted(step, warmup, steps, schedule.ratio))
     name = _SCHEDULES.get(type(schedule), "linear")
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+def slanted(step: int, warmup: int, total: int, ratio: float) -> float:
+    """The share of the full rate at a step, counted from 0: 1 / ratio at both ends, 1 where the warm-up ends.
+
+    Howard and Ruder 2018, arXiv:1801.06146, eq. 3, whose rate is at its lowest again when training is over.
+    """
+    p = step / warmup if step < warmup else 1 - (step - warmup) / max(1, total - warmup)
+    return (1 + max(0.0, p) * (ratio - 1)) / ratio

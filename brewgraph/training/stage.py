@@ -133,8 +133,7 @@ class StageRun:
                 accelerator.backward(output["loss"] * (self.world * share))
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
         # a parameter that this step did not reach has no gradient, not one of zero: its weights and running means stay
-        if self.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.clipped, self.settings.max_grad_norm)
+        self._clip()
         state.optimizer.step()
         if not accelerator.optimizer_step_was_skipped:  # as fp16 does where its gradients overflow
             state.schedule.step()
@@ -143,6 +142,18 @@ class StageRun:
         state.step += 1
         state.stage_step += 1
         state.sums.steps[task] = state.sums.steps.get(task, 0) + 1
+
+    def _clip(self) -> None:
+        """Shorten gradients that are longer than the spec allows: all of them as one vector, or each parameter's."""
+        longest = self.settings.max_grad_norm
+        if longest is None:
+            return
+        if not self.settings.clip_each:
+            self.accelerator.clip_grad_norm_(self.clipped, longest)
+            return
+        self.accelerator.unscale_gradients()
+        for parameter in self.clipped:
+            nn.utils.clip_grad_norm_(parameter, longest)
 
     def _seed(self) -> None:
         """Dropout by seed, stage, step and rank: a resumed run draws what the uninterrupted one drew."""

@@ -18,8 +18,10 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.models.blueprint import blueprint
 from brewgraph.models.shapes import Shapes, build_empty, count_parameters
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.sources import Hf, Lora
 from tests.models.tiny import RECORDED, batch, tiny, tiny_config
 
 
@@ -194,3 +196,23 @@ def test_parameters_are_counted_once():
     assert count_parameters(build_empty(tiny_config("bert"), AutoModelForMaskedLM)) == expected
     untied = build_empty(tiny_config("bert", tie_word_embeddings=False), AutoModelForMaskedLM)
     assert count_parameters(untied) == expected + 64 * 32 + 64
+
+
+def test_models_that_differ_in_their_weights_alone_are_run_once(monkeypatch, tmp_path):
+    """Blueprints of one configuration share their shapes; another number of layers, or an adapter, has its own."""
+    tiny_config("bert").save_pretrained(tmp_path)
+    made = [
+        blueprint(source, role="teacher", folder=tmp_path, features=[Feature("logits")], classes=(), inherited=None)
+        for source in (
+            Hf(name=str(tmp_path)),
+            Hf(name=str(tmp_path)),
+            Hf(name=str(tmp_path), config={"num_hidden_layers": 1}),
+            Hf(name=str(tmp_path), adapter=Lora(r=2)),
+        )
+    ]
+    one, same, fewer, adapted = (Shapes.of_blueprint(found) for found in made)
+    assert one is same
+    assert one.anatomy.rows("hidden") == 1 + tiny_config("bert").num_hidden_layers
+    assert fewer.anatomy.rows("hidden") == 2
+    trained = [count_parameters(shapes.model, trainable=True) for shapes in (one, adapted)]
+    assert trained[0] > trained[1] > 0

@@ -88,3 +88,35 @@ def test_names_of_imports_are_taken(folder: Path) -> None:
     """By whatever comes second."""
     for body in ('import "lib.brew" as big', "import mine as my\nmy = 3", "my = 3\nimport mine as my"):
         assert fault(folder, body).code == "B105"
+
+
+CHOICE = 'param which = "lib"\nimport "{which}.brew" as chosen\nlet T = chosen.T\nx = T * nst(big.hidden[0] -> tiny.hidden[0])'
+
+
+def test_a_param_chooses_what_is_imported(folder: Path) -> None:
+    """By its default, or by what is given from outside; a number in a path is written out."""
+    (folder / "lib-2.brew").write_text("param T = 9\n")
+
+    def factor(body: str, **params: object) -> float:
+        recipe = check_names(Source(spec(body), str(folder / "spec.brew")), params)
+        return recipe.equations["x"].operands[0].value
+
+    assert factor(CHOICE) == 4
+    assert factor(CHOICE, which="lib-2") == 9
+    numbered = CHOICE.replace('"lib"', "2").replace("{which}", "lib-{which}")
+    assert factor(numbered) == 9
+
+
+def test_what_a_param_cannot_choose(folder: Path) -> None:
+    """One fault each, at the import: no such file, a name that is no param, one below, one without a value."""
+    with pytest.raises(SpecError) as error:
+        check_names(Source(spec(CHOICE), str(folder / "spec.brew")), {"which": "lbi"})
+    (found,) = error.value.diagnostics
+    assert (found.code, found.message, found.help) == (
+        "B114", "`lbi.brew` cannot be read: No such file or directory", "did you mean `lib.brew`?"
+    )  # fmt: skip
+    first, second, *rest = CHOICE.splitlines()
+    for lines in ([second, first, *rest], ["let which = 3", second, *rest], ["param which = [1]", second, *rest]):
+        found = fault(folder, "\n".join(lines))
+        assert (found.code, found.span.text) == ("B114", second)
+        assert found.help == 'write `param which = "…"` above'

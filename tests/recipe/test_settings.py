@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from brewgraph.recipe.settings import OTHER_WORDS, Adamw, Constant, Cosine, Linear, Sgd, Train
+from brewgraph.recipe.settings import OTHER_WORDS, Adamw, Constant, Cosine, Linear, Sgd, Slanted, Train
 from brewgraph.recipe.sources import Files, Hf, Layers
 from brewgraph.recipe.values import Length
 from tests.recipe.specs import fault, faults, names, spec
@@ -44,6 +44,8 @@ train {
         ("schedule = constant", Constant()),
         ("schedule = constant(warmup=100 steps)", Constant(warmup=Length(100, "step"))),
         ("schedule = linear", Linear()),
+        ("schedule = slanted", Slanted()),
+        ("schedule = slanted(warmup=100 steps, ratio=30)", Slanted(warmup=Length(100, "step"), ratio=30)),
         ("optimizer = adamw", Adamw()),
         ("optimizer = sgd(momentum=0.9)", Sgd(momentum=0.9)),
     ],

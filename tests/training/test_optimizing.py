@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from brewgraph.recipe.settings import Adamw, Train
-from brewgraph.training.optimizing import BertAdamw, build_optimizer, layer_depths
+from brewgraph.recipe.settings import Adamw, Slanted, Train
+from brewgraph.recipe.values import Length
+from brewgraph.training.optimizing import BertAdamw, build_optimizer, build_schedule, layer_depths, slanted
 from tests.project.small import classifier
 
 
@@ -116,3 +117,25 @@ def test_rates_shrink_towards_the_embeddings(kind: str) -> None:
 def test_a_model_without_layers_has_one_rate() -> None:
     """Nothing to tell apart."""
     assert set(layer_depths(nn.Sequential(nn.Linear(2, 2))).values()) == {1}
+
+
+def test_a_slanted_triangle() -> None:
+    """A 30th of the rate at both ends, all of it where the warm-up ends, straight lines between; ratio 1 is constant."""
+    found = [slanted(step, 10, 100, 30) for step in (0, 5, 10, 55, 100)]
+    half = (1 + 0.5 * 29) / 30
+    assert found == pytest.approx([1 / 30, half, 1, half, 1 / 30])
+    assert [slanted(step, 10, 100, 1) for step in (0, 5, 10, 55, 100)] == [1] * 5
+    assert slanted(0, 0, 4, 2) == 1
+
+
+def test_its_rates_in_training() -> None:
+    """Of each group its own share, from the first step on."""
+    groups = [{"params": [nn.Parameter(torch.ones(1))], "lr": lr} for lr in (0.3, 0.1)]
+    optimizer = torch.optim.SGD(groups)
+    schedule = build_schedule(optimizer, Train(schedule=Slanted(warmup=Length(2, "step"), ratio=3)), 4, 4)
+    rates = [schedule.get_last_lr()]
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr())
+    assert rates == [pytest.approx([0.3 * share, 0.1 * share]) for share in (1 / 3, 2 / 3, 1, 2 / 3, 1 / 3)]

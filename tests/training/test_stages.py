@@ -30,6 +30,25 @@ from brewgraph.training.work import StageWork
 from tests.project.small import metrics, project
 from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
 
+# ── clipping ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_gradients_are_clipped_as_one_or_each_by_itself(each: bool) -> None:
+    """A step of plain descent at rate 1 is as long as the clipped gradient: all of them together, or each parameter's."""
+    toy = Toy(Student())
+    before = weights(toy)
+    found = settings(optimizer=Sgd(lr=1.0), steps=1, max_grad_norm=1e-3, clip_each=each)
+    run([StageWork("", lambda: toy, {"": material()}, found)], None)
+    moved = {name: float((value - before[name]).norm()) for name, value in weights(toy).items()}
+    assert len(moved) == 8
+    if each:
+        assert list(moved.values()) == pytest.approx([1e-3] * 8, rel=1e-3)
+    else:
+        assert math.hypot(*moved.values()) == pytest.approx(1e-3, rel=1e-3)
+        assert max(moved.values()) < 1e-3
+
+
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
