@@ -11,19 +11,20 @@ import typer
 from brewgraph.cli import check, convert, eval, fmt, graph, new, ops, params, plan, predict, run
 from brewgraph.cli.output import reported
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run.command,
-    "check": check.command,
-    "fmt": fmt.command,
-    "plan": plan.command,
-    "graph": graph.command,
-    "eval": eval.command,
-    "predict": predict.command,
-    "ops": ops.command,
-    "params": params.command,
-    "convert": convert.command,
-    "new": new.command,
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "run": (run.command, "Check a spec, train its student, compare the models."),
+    "check": (check.command, "Check specs against their models and data."),
+    "fmt": (fmt.command, "Format specs in place."),
+    "plan": (plan.command, "Say what a run will do: models, loss, settings."),
+    "graph": (graph.command, "Draw what the loss of a spec is computed from."),
+    "eval": (eval.command, "Score the student of a finished run."),
+    "predict": (predict.command, "Write what the student of a finished run says."),
+    "ops": (ops.command, "List operations, sources, settings; explain one."),
+    "params": (params.command, "Show a model's parameters as a tree."),
+    "convert": (convert.command, "Write a configuration of TextBrewer as a spec."),
+    "new": (new.command, "Write a commented spec to start from."),
 }
+"""The commands, each with the line that stands for it in the list: short enough for a terminal of 80 columns."""
 _SETTINGS: dict[str, dict[str, Any]] = {"fmt": fmt.SETTINGS}
 """What typer is told of a command, apart from its parameters."""
 
@@ -41,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
 )
 
-for _name, _command in COMMANDS.items():
-    app.command(_name, **_SETTINGS.get(_name, {}))(reported(_command))
+for _name, (_command, _line) in COMMANDS.items():
+    app.command(_name, short_help=_line, **_SETTINGS.get(_name, {}))(reported(_command))
 
 
 def _print_version(wanted: bool) -> None:

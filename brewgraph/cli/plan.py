@@ -201,7 +201,8 @@ def _trained(plan: Plan) -> str:
 
 def _settings(stage: StagePlan) -> list[tuple[str, str]]:
     """Names and values of a stage's settings."""
-    rows = list(stage.settings)
+    best = "metric_for_best_model" in dict(stage.settings)
+    rows = [row for row in stage.settings if best or row[0] not in _BEST]
     if stage.steps is not None and "steps" not in dict(rows):
         rows.insert(1, ("steps", f"{stage.steps:,} on one rank or many"))
     if stage.draws:
@@ -218,3 +219,5 @@ def _other(stage: StagePlan, first: StagePlan) -> Iterator[str]:
 
 
 _LENGTH = ("epochs", "steps")
+_BEST = ("greater_is_better", "load_best_model_at_end", "early_stopping_threshold")
+"""Settings that mean nothing where no metric says which model is best."""

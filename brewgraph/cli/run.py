@@ -67,7 +67,7 @@ def command(
 
 
 def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
-    """The closing words: the table, the student beside its teacher, and where it is (`folder` None: nowhere)."""
+    """The closing words: the table, the student beside its teacher, and where it is (`folder` None: a rehearsal)."""
     if rows:
         columns = list(dict.fromkeys(name for row in rows for name in row.columns))
         header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
@@ -75,13 +75,14 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
     student = checked.recipe.student.name
     by_name = {row.name: row for row in rows}
     teachers = [by_name[t.name] for t in checked.recipe.teachers if t.name in by_name]
+    if folder is None:  # after a step, no score says anything of the spec
+        return
     if not without_teacher and teachers and student in by_name:
         yield ""
         yield from (ratio(by_name[student], teacher) for teacher in teachers)
-    if folder is not None:
-        facts = checked.facts(checked.recipe.student)
-        yield ""
-        yield from where_it_is(folder / "student", facts.blueprint if facts is not None else None)
+    facts = checked.facts(checked.recipe.student)
+    yield ""
+    yield from where_it_is(folder / "student", facts.blueprint if facts is not None else None)
 
 
 def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:

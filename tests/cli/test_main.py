@@ -37,10 +37,11 @@ def test_version_is_that_of_the_package():
     assert (result.exit_code, result.output) == (0, f"brewgraph {version('brewgraph')}\n")
 
 
-def test_help_names_every_command_with_its_summary():
-    """Each command has a line of its own, with words."""
+def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPatch):
+    """Each command has a line of its own, with words, none of which is cut off in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     result = command("--help")
-    assert result.exit_code == 0
+    assert (result.exit_code, "..." in result.output.partition("Commands:")[2]) == (0, False)
     lines = [line.split(maxsplit=1) for line in result.output.splitlines()]
     summaries = {words[0]: words[1] for words in lines if len(words) == 2 and words[0] in COMMANDS}
     assert list(summaries) == [

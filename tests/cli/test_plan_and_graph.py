@@ -47,7 +47,7 @@ trained
 
 training
   steps             2
-  optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01, layerwise_decay=1, correct_bias=true)
+  optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01, decay_all=false, layerwise_decay=1, correct_bias=true)
   schedule          linear(warmup=0%)
 """
 

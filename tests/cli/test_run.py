@@ -216,8 +216,11 @@ def test_each_task_has_its_columns_and_its_share_of_the_sentence():
     ]
 
 
-def test_each_teacher_has_its_sentence():
-    """A student of two tasks, each with a teacher: no speeds, since a teacher sees the examples of its task alone."""
+def test_each_teacher_has_its_sentence(tmp_path: Path):
+    """A student of two tasks, each with a teacher: no speeds, since a teacher sees the examples of its task alone.
+
+    A rehearsal has the table alone: after one step no comparison says anything.
+    """
     rows = [
         Row("tagger", {"ner/f1": 0.5}, {"ner": "tags"}, 4, 400, 10.0),
         Row("reader", {"qa/f1": 0.4, "qa/exact_match": 0.2}, {"qa": "spans"}, 4, 400, 1.0),
@@ -226,8 +229,10 @@ def test_each_teacher_has_its_sentence():
         ),
     ]
     recipe = SimpleNamespace(student=rows[2], teachers=rows[:2])
-    said = list(summary(SimpleNamespace(recipe=recipe), rows, None, without_teacher=False))
-    assert said[2:] == [
+    checked = SimpleNamespace(recipe=recipe, facts=lambda model: None)
+    said = list(summary(checked, rows, tmp_path, without_teacher=False))
+    assert list(summary(checked, rows, None, without_teacher=False)) == said[:1]
+    assert said[2:4] == [
         "trunk is 2.0 times smaller than tagger, and keeps 50.0% of its ner/F1",
         "trunk is 2.0 times smaller than reader, and keeps 75.0% of its qa/F1",
     ]
