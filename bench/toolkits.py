@@ -305,12 +305,17 @@ def load(task: Task, folder: Path | str) -> nn.Module:
     return model
 
 
-def start_student(task: Task, base: str, teacher: Path, seed: int, dropout: float, folder: Path) -> None:
-    """Write the student as it begins: the encoder's first layers, the teacher's classes, a head drawn from the seed."""
+def start_student(
+    task: Task, base: str, teacher: Path, seed: int, dropout: float, folder: Path, *, of_teacher: bool = False
+) -> None:
+    """Write the student as it begins: the encoder's first layers and a head drawn from the seed, for the teacher's
+    classes; or `of_teacher` the teacher's own first layers and head.
+    """
     config = transformers.AutoConfig.from_pretrained(teacher)
     sizes = {"num_hidden_layers": LAYERS, "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    classes = {"id2label": config.id2label, "label2id": config.label2id}
     torch.manual_seed(seed)
     with quiet_transformers():
-        model = task.auto_class.from_pretrained(base, id2label=config.id2label, label2id=config.label2id, **sizes)
+        model = task.auto_class.from_pretrained(teacher if of_teacher else base, **classes, **sizes)
         model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
