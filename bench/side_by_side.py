@@ -5,10 +5,11 @@
 
 For each task a teacher is fine-tuned once. Then, for each seed, both toolkits train a student of three layers on it:
 from the same weights (the encoder's first layers and a head drawn from the seed, or with `--start teacher` the first
-layers and the head of the teacher), on the same batches in the same order, with the same terms, weights, optimizer, schedule and clipping. brewgraph runs the specs in `bench/specs`, as the
-command does; TextBrewer its GeneralDistiller with the adaptors below. What differs is the toolkits' own computation and
-the draws of dropout, which is why the scores are compared over seeds. With `--dropout 0` nothing is drawn, and the
-weights that the two end with are compared as well.
+layers and the head of the teacher), on the same batches in the same order, with the same terms, weights, optimizer,
+schedule and clipping. brewgraph runs the specs in `bench/specs`, as the command does; TextBrewer its GeneralDistiller
+with the adaptors in `toolkits.py`. What differs is the toolkits' own computation and the draws of dropout, which is why
+the scores are compared over seeds. With `--dropout 0` nothing is drawn, and the weights that the two end with are
+compared as well.
 """
 
 from __future__ import annotations
@@ -36,9 +37,6 @@ from brewgraph.training.reporter import Reporter
 SIDES = {"brewgraph": by_brewgraph, "textbrewer": by_textbrewer}
 
 
-# ── the comparison ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def paired(differences: Sequence[float]) -> dict[str, Any]:
     """Mean and standard error of paired differences; whether the mean is under two of them; and how likely one as far
     from zero would be if there were no difference (Student's t, two-sided). Fewer than two tell nothing of the error.
@@ -54,10 +52,11 @@ def paired(differences: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "standard_error": error, "under_two": abs(mean) < 2 * error or mean == 0, "p": p}
 
 
-def largest_difference(one: nn.Module, other: nn.Module) -> float:
-    """Between any two weights of the same name."""
+def largest_differences(one: nn.Module, other: nn.Module, count: int = 8) -> dict[str, float]:
+    """Of the weights of the same name the largest differences, from the largest on."""
     there = other.state_dict()
-    return max(float((x - there[name]).abs().max()) for name, x in one.state_dict().items() if x.is_floating_point())
+    found = {k: float((x - there[k]).abs().max()) for k, x in one.state_dict().items() if x.is_floating_point()}
+    return dict(sorted(found.items(), key=lambda pair: -pair[1])[:count])
 
 
 def compare(task: Task, options: argparse.Namespace, write: Callable[[dict[str, Any]], None]) -> None:
@@ -67,9 +66,8 @@ def compare(task: Task, options: argparse.Namespace, write: Callable[[dict[str, 
     """
     data = str((options.data / task.folder).resolve())
     teacher_params = {"base": options.base, "data": data, **_given(options.teacher_steps, task, "steps")}
-    exam = Exam(
-        task, check(read_spec(task.teacher_spec), teacher_params), _given(options.dev_limit, task, "n").get("n")
-    )
+    limit = _given(options.dev_limit, task, "n").get("n")
+    exam = Exam(check(read_spec(task.teacher_spec), teacher_params), limit)
     if (teacher := _given(options.teacher, task, "folder").get("folder")) is None:
         run = bg.run(task.teacher_spec, params=teacher_params, runs=options.out / "runs", reporter=Said())
         teacher = run.folder / "student"
@@ -91,7 +89,7 @@ def compare(task: Task, options: argparse.Namespace, write: Callable[[dict[str, 
             model, clock = trained[side]
             one[side] = {"score": exam.score(model), "seconds": clock.seconds, "median_step": clock.per_step}
         if options.dropout == 0:
-            one["largest_weight_difference"] = largest_difference(*(trained[side][0] for side in SIDES))
+            one["weight_differences"] = largest_differences(*(trained[side][0] for side in SIDES))
         seeds.append(one)
         write({**told, "seeds": seeds, **summary(seeds)})
         print(f"{task.name}, seed {seed}: {_line(one)}", flush=True)
@@ -130,8 +128,9 @@ class Said(Reporter):
 
 def _line(one: Mapping[str, Any]) -> str:
     said = [f"{side} {one[side]['score']:.4f} in {one[side]['seconds']:.1f} s" for side in SIDES]
-    if "largest_weight_difference" in one:
-        said.append(f"weights differ by {one['largest_weight_difference']:.1e} at most")
+    if differences := one.get("weight_differences"):
+        name, value = next(iter(differences.items()))
+        said.append(f"weights differ by {value:.1e} at most, in {name}")
     return ", ".join(said)
 
 

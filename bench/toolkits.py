@@ -143,8 +143,7 @@ TASKS = {
 class Exam:
     """A task's dev split, or `limit` of its examples at even distances; the same for every model."""
 
-    def __init__(self, task: Task, checked: Checked, limit: int | None):
-        self.task = task
+    def __init__(self, checked: Checked, limit: int | None):
         material = material_of(checked)
         assert material.dev is not None
         self.classes, self.examples, self.collator = material.classes, material.examples, material.collator
