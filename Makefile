@@ -31,7 +31,7 @@ test-all: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/brewgraph fmt --check specs
+	$(BIN)/brewgraph fmt --check specs bench/specs
 
 types: $(READY)
 	$(BIN)/mypy
