@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,16 @@ def operations(plan: Plan) -> Counter[str]:
     return Counter(re.match(r"\w+", term.equation)[0] for term in part.terms)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def once_quickly() -> Iterator[Any]:
+    """All commands; the first of each spec is not slow, its other students are."""
+    seen: set[Path] = set()
+    for command in COMMANDS:
+        path, _ = parts(command)
+        yield pytest.param(command, marks=[pytest.mark.slow] if path in seen else [])
+        seen.add(path)
+
+
+@pytest.mark.parametrize("command", list(once_quickly()))
 def test_every_command_checks_and_plans(command: str, world: Path) -> None:
     """On models of 12 layers without weights: each policy has its terms, each student its layers."""
     path, given = parts(command)
