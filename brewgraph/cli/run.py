@@ -72,11 +72,11 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
         columns = list(dict.fromkeys(name for row in rows for name in row.columns))
         header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
         yield table([header, *(_cells(row, columns) for row in rows)], right=range(1, len(header)))
+    if folder is None:  # after a step, no score says anything of the spec
+        return
     student = checked.recipe.student.name
     by_name = {row.name: row for row in rows}
     teachers = [by_name[t.name] for t in checked.recipe.teachers if t.name in by_name]
-    if folder is None:  # after a step, no score says anything of the spec
-        return
     if not without_teacher and teachers and student in by_name:
         yield ""
         yield from (ratio(by_name[student], teacher) for teacher in teachers)

@@ -27,15 +27,14 @@ def model_parameters(target: str, revision: str | None = None) -> tuple[Paramete
         folder = RunFolder(folder).student
         if not folder.is_dir():
             raise UsageError(f"the run in `{target}` is not finished: give its `brewgraph run` again to go on with it")
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    trees = [_of_config(str(p), str(p), None) for p in places if (p / "config.json").is_file()]
-    if (places[0] / "config.json").is_file():
-        return tuple(trees[:1])
+    if (folder / "config.json").is_file():
+        return (_of_config(str(folder), str(folder), None),)
     if (folder / "model.safetensors").is_file():
         return (saved_tree(folder / "model.safetensors", str(folder)),)
-    if not trees:
+    heads = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
+    if not heads:
         raise UsageError(f"the folder `{target}` holds no model: it needs config.json or model.safetensors")
-    return tuple(trees)
+    return tuple(_of_config(str(head), str(head), None) for head in heads)
 
 
 def _of_config(name: str, title: str, revision: str | None) -> ParameterNode:

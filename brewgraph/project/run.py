@@ -75,7 +75,8 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     workshop = Workshop(checked, allow_python=options.allow_python)
     identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
     folder = RunFolder(options.out or options.runs / identity.folder_name)
-    baseline = RunFolder(folder.path / "alone") if _has_baseline(checked, options.without_teacher) else None
+    wanted = checked.recipe.has_baseline and not options.without_teacher
+    baseline = RunFolder(folder.path / "alone") if wanted else None
     finished = _finished(folder, identity.hash, options)
     if finished is not None and (baseline is None or baseline.finished is not None):
         reporter.say(f"{folder.path} is finished already; --force runs it again")
@@ -115,11 +116,6 @@ def _other_specs(checked: Checked) -> Iterator[tuple[ModelDeclaration, Checked]]
             yield model, check_other(model, checked.recipe.source, checked.parents)
 
 
-def _has_baseline(checked: Checked, alone: bool) -> bool:
-    """Whether the student is trained a second time, without its teachers."""
-    return bool(checked.recipe.train.baseline and checked.recipe.teachers and not alone)
-
-
 def _train(
     checked: Checked, workshop: Workshop, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> dict[str, Trained]:
@@ -129,7 +125,7 @@ def _train(
     trained: dict[str, Trained] = {}
     if not alone:
         check_teachers_agree(Pantry(workshop), checked, reporter)
-    if _has_baseline(checked, alone):
+    if recipe.has_baseline and not alone:
         path = RunFolder(folder.path / "alone")
         with main_process_alone() as main:
             if main:

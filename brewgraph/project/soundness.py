@@ -121,7 +121,7 @@ def _has_dev(source: Any) -> bool:
 
 def check_baseline(recipe: Recipe, collector: Collector) -> None:
     """With `baseline = true` something has to be left to train without a teacher; stages that fall away are named."""
-    if not (recipe.train.baseline and recipe.teachers):
+    if not recipe.has_baseline:
         return
     place = recipe.stages[0].places.get("baseline", recipe.train_span)
     try:

@@ -100,6 +100,11 @@ class Recipe:
         return tuple(m for m in self.models.values() if m.role == "teacher")
 
     @property
+    def has_baseline(self) -> bool:
+        """Whether the student is to be trained a second time, without its teachers."""
+        return self.train.baseline and bool(self.teachers)
+
+    @property
     def tasks(self) -> tuple[tuple[Stage, Task], ...]:
         """Every task of every stage."""
         return tuple((stage, task) for stage in self.stages for task in stage.tasks)

@@ -27,7 +27,7 @@ import brewgraph as bg
 from brewgraph.cli.plan import text as plan_text
 from brewgraph.graph.plan import Plan, make_plan
 from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, check_names, read_spec
+from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
@@ -129,18 +129,6 @@ def models(folder: Path, **settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 # ── as they are published ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize("path", sorted(PAPERS.glob("**/*.brew")), ids=lambda path: str(path.relative_to(PAPERS)))
-def test_every_recipe_is_formatted_and_its_names_are_sound(path: Path) -> None:
-    """As it lies there, without any model or data; a library of functions has no loss of its own."""
-    text = path.read_text()
-    assert bg.format_text(text) == text
-    assert max(map(len, text.splitlines())) <= 120
-    if path.parent.name == "lib":
-        assert "loss =" not in text
-    else:
-        check_names(read_spec(path), {})
 
 
 _SMALL = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}

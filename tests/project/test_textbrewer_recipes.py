@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 import brewgraph as bg
 from brewgraph.cli.output import parse_sets
 from brewgraph.graph.plan import Plan, make_plan
-from brewgraph.project.check import check, check_names, read_spec
+from brewgraph.project.check import check, read_spec
 from tests.project.small import metrics, rows, tokenizer, write_rows
 
 REPOSITORY = Path(__file__).parents[2]
@@ -171,18 +171,6 @@ def test_the_readme_names_every_recipe_and_the_recipe_its_score() -> None:
     for command, score in COMMANDS.items():
         said = " ".join(line.lstrip("# ") for line in parts(command)[0].read_text().splitlines())
         assert score == "–" or score in said, command
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("**/*.brew")), ids=lambda path: str(path.relative_to(RECIPES)))
-def test_every_recipe_is_formatted_and_its_names_are_sound(path: Path) -> None:
-    """As it lies there, without any model or data; what is imported has no loss of its own."""
-    text = path.read_text()
-    assert bg.format_text(text) == text
-    assert max(map(len, text.splitlines())) <= 120
-    if path.parent.name == "lib":
-        assert "loss =" not in text
-    else:
-        check_names(read_spec(path), {})
 
 
 @pytest.mark.parametrize("name", ["mnli-t4-tiny-attention", "mnli-t4-tiny-attention-multi-teacher"])
