@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import datasets
 
 from brewgraph.data.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.reading import find_file, no_rows, read_text, stamp
+from brewgraph.data.reading import Split, find_file, no_rows, read_text, stamp
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
 
 _ENTITY = re.compile(r"[BIES]-.+")
 _PREFIXES = "BIES"
+_SAID = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
+"""A comment that says something of the sentence below it, as CoNLL-U has them: `# sent_id = 7`."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The words of a sentence, their tags (none where none are asked for), and the lines that they stand in, from 1."""
+    """The words of a sentence, their tags (none where none are asked for), and the lines that they stand in, from 1.
+
+    `said` are the names and values of the comments above it.
+    """
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
     lines: tuple[int, ...]
+    said: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,15 @@ def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> dataset
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
+def beside(sentences: Sequence[Sentence], name: str) -> Split:
+    """The `words`, and what comments say of each sentence as text, a column for each name; `name` is the file's."""
+    said = [dict(sentence.said) for sentence in sentences]
+    names = dict.fromkeys(key for own in said for key in own)
+    columns: dict[str, list] = {key: [own.get(key) for own in said] for key in names}
+    columns["words"] = [list(sentence.words) for sentence in sentences]
+    return Split(datasets.Dataset.from_dict(columns), f"`{name}`", typed=False)
+
+
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -93,15 +108,19 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
     words: list[str] = []
     tags: list[str] = []
     lines: list[int] = []
+    said: dict[str, str] = {}
     first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
     for number, line in enumerate((*text.split("\n"), ""), 1):
         if not line.strip():
             if words:
-                yield Sentence(tuple(words), tuple(tags), tuple(lines))
+                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(said.items()))
+                said = {}
             words, tags, lines = [], [], []
             continue
         # a word that is a number sign has a tag behind it: only before a sentence is such a line taken for a comment
         if line.startswith("-DOCSTART-") or (line.startswith("# ") and not words and "\t" not in line):
+            if comment := _SAID.fullmatch(line.strip()):
+                said[comment[1]] = comment[2]
             continue
         parts = _split(line, separator)
         first = first or (number, len(parts))
@@ -204,4 +223,4 @@ def _converted(sentence: Sentence) -> Sentence:
         goes_on = before != "O" and before[2:] == tag[2:]
         tags.append(f"B-{tag[2:]}" if tag[0] == "I" and not goes_on else tag)
         before = tag
-    return Sentence(sentence.words, tuple(tags), sentence.lines)
+    return replace(sentence, tags=tuple(tags))

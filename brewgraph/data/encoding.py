@@ -12,7 +12,7 @@ from brewgraph.data.augmentation import check_augmentations, mask_of
 from brewgraph.data.blocks import encode_blocks
 from brewgraph.data.collating import Collator
 from brewgraph.data.reading import quiet
-from brewgraph.data.rows import check_room, encode_sentences, encode_texts
+from brewgraph.data.rows import KEPT, check_room, encode_sentences, encode_texts
 from brewgraph.data.tokens import Encoding, train_wordpiece
 from brewgraph.data.windows import encode_windows
 from brewgraph.diagnostics import SourceFault
@@ -20,8 +20,6 @@ from brewgraph.recipe.sources import DataSource, Join, Squad, Text
 
 __all__ = ["Collator", "Encoding", "encode", "row_lengths", "train_wordpiece"]
 
-_KEPT = ("label", "weights", "index")
-"""Columns of the examples that rows keep, beside `column/NAME`."""
 _LABELS = {
     "input_ids": datasets.List(datasets.Value("int32")),
     "words": datasets.List(datasets.Value("int32")),
@@ -69,11 +67,11 @@ def encode(
                 help="leave `augment` out, or let all models share a tokenizer: `tokenizer=…`",
                 field="augment",
             )
-        return _dataset(encode_blocks(split, encodings, first, words))
+        return _dataset(encode_blocks(split, encodings, first, words), split.features)
     if kind == "spans":
         if not isinstance(first, Squad):
             raise ValueError("questions are cut into windows as their source says: encode(…, source=…)")
-        return _dataset(encode_windows(split, encodings, first, words))
+        return _dataset(encode_windows(split, encodings, first, words), split.features)
     return _encode_rows(split, encodings, words=words, texts=bool(augment))
 
 
@@ -91,7 +89,7 @@ def _encode_rows(
 ) -> datasets.Dataset:
     sentences = "words" in split.column_names
     columns = ["words"] if sentences else [c for c in ("text_0", "text_1") if c in split.column_names]
-    kept = [c for c in split.column_names if c in _KEPT or c.startswith("column/") or (texts and c in columns)]
+    kept = [c for c in split.column_names if c in KEPT or c.startswith("column/") or (texts and c in columns)]
     tags = "tags" in split.column_names
     features = {column: split.features[column] for column in kept}
     for encoding in encodings:
@@ -122,11 +120,9 @@ def _encode_rows(
         )
 
 
-def _dataset(columns: dict[str, list[Any]]) -> datasets.Dataset:
-    """The columns of windows or blocks as rows."""
-    features = {}
-    for column in columns:
-        features[column] = datasets.Value("int64") if column == "index" else _feature(column.rpartition("/")[2])
+def _dataset(columns: dict[str, list[Any]], known: datasets.Features) -> datasets.Dataset:
+    """The columns of windows or blocks as rows; `known` are the features of what they keep of their examples."""
+    features = {column: known.get(column) or _feature(column.rpartition("/")[2]) for column in columns}
     schema = datasets.Features(features).arrow_schema
     # straight to arrow: `from_dict` looks at every number by itself, which takes many times as long
     arrays = [pyarrow.array(columns[field.name], type=field.type) for field in schema]

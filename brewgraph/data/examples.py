@@ -10,12 +10,14 @@ from pathlib import Path
 import datasets
 import numpy
 
-from brewgraph.data.conll import as_dataset, read_conll
+from brewgraph.data.conll import as_dataset, beside, read_conll
 from brewgraph.data.joining import join_splits, unite_classes
 from brewgraph.data.plain import read_plain
 from brewgraph.data.python_docs import LABELS, builtin
+from brewgraph.data.reading import Split
 from brewgraph.data.squad import read_squad
 from brewgraph.data.tables import DataFacts, open_table, table_facts
+from brewgraph.data.weights import add_columns, weigh
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Batches, Builtin, Conll, DataSource, Join, Squad, Text
 
@@ -65,12 +67,12 @@ def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str
         return join_examples([open_examples(part, folder, columns) for part in source.parts])
     if isinstance(source, Batches):
         raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
-    if columns and type(source) in _COLUMNS:
-        kind = next(name for name in ("builtin", "conll", "squad", "text") if name == type(source).__name__.lower())
+    if columns and isinstance(source, Builtin | Text):
+        kind, whole = ("text", "blocks run across lines") if isinstance(source, Text) else ("builtin", "it is text")
         raise SourceFault(
             "B402",
-            f"`{kind}` keeps no column `{columns[0]}`",
-            help="columns are kept of `files(…)`, `hub(…)` and `glue(…)`",
+            f"`{kind}` has no column `{columns[0]}`: {whole}",
+            help="columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`",
         )
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -80,10 +82,18 @@ def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str
             splits, classes = _builtin_splits(source), LABELS
         case Conll():
             read = read_conll(source, folder)
-            splits = {field: as_dataset(rows, read.classes) for field, rows in read.splits.items()}
+            splits = {
+                field: add_columns(
+                    as_dataset(rows, read.classes), beside(rows, getattr(source, field)), field, source, columns
+                )
+                for field, rows in read.splits.items()
+            }
             classes, notes = read.classes, read.notes
         case Squad():
-            splits = read_squad(source, folder)
+            splits = {
+                field: add_columns(questions.rows, questions.beside, field, source, columns)
+                for field, questions in read_squad(source, folder).items()
+            }
         case Text():
             splits = read_plain(source, folder)
         case _:
@@ -122,15 +132,27 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             return DataFacts(LABELS, _COLUMNS[Builtin], {})
         case Conll():
             read = read_conll(source, folder)
-            return DataFacts(read.classes, _COLUMNS[Conll], {field: len(rows) for field, rows in read.splits.items()})
+            said = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
+            return _facts(source, read.classes, said)
         case Squad():
-            sizes = {field: len(rows) for field, rows in read_squad(source, folder).items()}
-            return DataFacts((), _COLUMNS[Squad], sizes)
+            asked = {field: questions.beside for field, questions in read_squad(source, folder).items()}
+            return _facts(source, (), asked)
         case Text():
             read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
         case _:
             return table_facts(source, folder)
+
+
+def _facts(source: Conll | Squad, classes: tuple[str, ...], splits: Mapping[str, Split]) -> DataFacts:
+    """What is known of sentences or questions, given what stands beside them; their weights are checked."""
+    if source.weighted:
+        for field, split in splits.items():
+            weigh(source.weight, split, field)
+    more = (name for name in splits["train"].rows.column_names if name not in _COLUMNS[type(source)])
+    return DataFacts(
+        classes, (*_COLUMNS[type(source)], *more), {field: len(split.rows) for field, split in splits.items()}
+    )
 
 
 def texts(examples: Examples) -> list[str]:

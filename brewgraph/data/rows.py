@@ -9,6 +9,8 @@ from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import first_tokens, given_spans, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 
+KEPT = ("label", "weights", "index")
+"""Columns of the examples that rows keep, beside `column/NAME`."""
 IGNORED = -100
 """The label of a token that has none."""
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 
-from brewgraph.data.reading import find_file, no_rows, read_text, stamp
+from brewgraph.data.reading import Split, find_file, no_rows, read_text, stamp
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Squad
 
@@ -27,9 +29,19 @@ FEATURES = datasets.Features(
 )
 _SHOWN = 40
 """Characters of an answer that a message shows at most."""
+_READ = ("question", "answers", "id", "is_impossible", "plausible_answers")
+"""What is known to stand with a question; whatever else does is a column."""
 
 
-def read_squad(source: Squad, folder: Path) -> dict[str, datasets.Dataset]:
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a split as `FEATURES` says; `beside` has their `id` and what else stands with them."""
+
+    rows: datasets.Dataset
+    beside: Split
+
+
+def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
     """Every split: `text_0` the question, `text_1` the context, `answers` (none where it cannot be answered), `id`.
 
     Raises `SourceFault`: B401 no such file, B404 another form, B403 an answer that is not where it is said to be.
@@ -44,7 +56,7 @@ def read_squad(source: Squad, folder: Path) -> dict[str, datasets.Dataset]:
 
 
 @lru_cache(maxsize=16)
-def _read(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset:
+def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
     text = read_text(name, path, field)
     try:
         whole = json.loads(text)
@@ -56,14 +68,30 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset
             help="look at the file: one that was cut short, or has another format than its name says?",
             field=field,
         ) from error
-    rows = list(_questions(whole, name, field))
-    if not rows:
+    found = list(_questions(whole, name, field))
+    if not found:
         raise no_rows(f"`{name}`", field)
+    rows, more = zip(*found, strict=True)
     columns = {column: [row[column] for row in rows] for column in FEATURES}
-    return datasets.Dataset.from_dict(columns, features=FEATURES)
+    names = dict.fromkeys(key for own in more for key in own)
+    beside = {"id": _values(columns["id"]), **{key: _values([own.get(key) for own in more]) for key in names}}
+    table = datasets.table.InMemoryTable(pyarrow.table(beside))
+    return Questions(
+        datasets.Dataset.from_dict(columns, features=FEATURES), Split(datasets.Dataset(table), f"`{name}`")
+    )
 
 
-def _questions(whole: Any, name: str, field: str) -> Iterator[dict[str, Any]]:
+def _values(values: list[Any]) -> pyarrow.Array:
+    """A column of json; of values that are not of one type their text, which whoever asks for numbers will refuse."""
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        return pyarrow.array([None if value is None else json.dumps(value) for value in values])
+
+
+def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each question, and what else stands beside it."""
+
     def part(of: Any, key: str, kind: type, place: str) -> Any:
         value = of.get(key) if isinstance(of, dict) else None
         if not isinstance(value, kind):
@@ -93,7 +121,8 @@ def _questions(whole: Any, name: str, field: str) -> Iterator[dict[str, Any]]:
                     _check(text, start, context, f"the answer to question `{id}` in `{name}`", field)
                     answers["text"].append(text)
                     answers["start"].append(start)
-                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}
+                more = {key: value for key, value in asked.items() if key not in _READ}
+                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}, more
 
 
 def _check(text: str, start: int, context: str, what: str, field: str) -> None:

@@ -19,7 +19,7 @@ from brewgraph.data.labels import (
     put_in_order,
 )
 from brewgraph.data.reading import Split, hub_info, no_rows, read_file, read_hub
-from brewgraph.data.weights import read_columns, weigh, weights_of_classes
+from brewgraph.data.weights import add_columns, weigh, weights_of_classes
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.sources import Files, Glue, Hub
 
@@ -92,12 +92,7 @@ def open_table(
         labels = labelling.values.get(field)
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
-        if source.weighted and not isinstance(source, Glue):
-            weights = weigh(source, split, field, of_classes, labels)
-            rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
-        for name, (values, feature) in read_columns(split, columns).items():
-            rows = rows.add_column(f"column/{name}", values, feature=feature)
-        made[field] = rows
+        made[field] = add_columns(rows, split, field, source, columns, of_classes, labels)
     return made, labelling.classes
 
 
@@ -121,7 +116,7 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
     of_classes = _class_weights(source, labelling)
     if source.weighted:
         for field, split in splits.items():
-            weigh(source, split, field, of_classes, labelling.values.get(field))
+            weigh(source.weight, split, field, of_classes, labelling.values.get(field))
     sizes = {field: len(split.rows) for field, split in splits.items()}
     return DataFacts(labelling.classes, tuple(splits["train"].rows.column_names), sizes)
 

@@ -11,7 +11,7 @@ import datasets
 from brewgraph.data.labels import read_numbers
 from brewgraph.data.reading import Split
 from brewgraph.diagnostics import SourceFault, listing, suggest
-from brewgraph.recipe.sources import Files, Hub
+from brewgraph.recipe.sources import Conll, DataSource, Files, Hub, Squad
 
 RESERVED = frozenset({"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end"})
 """What a batch calls its own tensors: no column of these names can stand beside them."""
@@ -38,13 +38,35 @@ def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Seque
     return list(asked)
 
 
-def weigh(source: Files | Hub, split: Split, field: str, of_classes: Sequence[float] | None, label: Any) -> list[float]:
+def add_columns(
+    rows: datasets.Dataset,
+    split: Split,
+    field: str,
+    source: DataSource,
+    columns: Sequence[str],
+    of_classes: Sequence[float] | None = None,
+    labels: Any = None,
+) -> datasets.Dataset:
+    """The rows with `weights`, where their source has such, and `column/NAME` for all that is asked for of a split.
+
+    Raises `SourceFault` B402, B403 and B404.
+    """
+    if source.weighted and isinstance(source, Files | Hub | Conll | Squad):
+        weights = weigh(source.weight, split, field, of_classes, labels)
+        rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
+    for name, (values, feature) in read_columns(split, columns).items():
+        rows = rows.add_column(f"column/{name}", values, feature=feature)
+    return rows
+
+
+def weigh(
+    column: str | None, split: Split, field: str, of_classes: Sequence[float] | None = None, label: Any = None
+) -> list[float]:
     """The weight of each row: its column's times its class's. Raises `SourceFault` B402 and B403.
 
     Only training rows need the column: others have 1 where it is not there.
     """
     weights = [1.0] * len(split.rows)
-    column = source.weight
     if column is not None and (field == "train" or column in split.rows.column_names):
         there = split.rows.column_names
         if column not in there:

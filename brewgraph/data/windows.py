@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 
+from brewgraph.data.rows import KEPT
 from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import Span, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
@@ -29,6 +30,7 @@ def encode_windows(
     own length goes. Offsets count characters of the whole context. Raises `SourceFault` B407 where the windows would
     not move on.
     """
+    kept = [name for name in split.column_names if name in KEPT or name.startswith("column/")]
     cut = _cut(encodings[0], split["text_0"][:], source.max_query_length)
     _check_room(encodings[0], cut, source)
     columns: dict[str, list[Any]] = {}
@@ -42,7 +44,8 @@ def encode_windows(
         windows = list(_windows(encodings[0], questions, contexts, source.stride))
         stretches = [_stretch(window) for _, window in windows]
         for row, _ in windows:
-            add("index", chunk["index"][row])
+            for name in kept:
+                add(name, chunk[name][row])
         seen = [[window for _, window in windows]]
         for encoding in encodings[1:]:
             pieces = [contexts[row][a:b] for (row, _), (a, b) in zip(windows, stretches, strict=True)]

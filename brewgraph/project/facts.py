@@ -16,7 +16,7 @@ from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew, DataSource, Ema, Hf, Join, Python
+from brewgraph.recipe.sources import Brew, Conll, DataSource, Ema, Hf, Join, Python, Squad
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.values import ModelDeclaration
 
@@ -217,6 +217,8 @@ def _content(source: DataSource | Join) -> dict[str, Any]:
             said["augment"] = repr(augment)  # which tells masking from deleting: a dump has their fields alone
         if said.get("classes", ()) is None:  # an order that nobody set changes nothing
             del said["classes"]
+        if isinstance(part, Conll | Squad) and part.weight is None:  # nor does a weight that came to them later
+            del said["weight"]
     return found
 
 

@@ -149,10 +149,11 @@ class Conll(Data):
 
     Columns at white space, an empty line between two sentences; plain or gzipped. Comments (`# …`) and lines with
     `-DOCSTART-` are passed over. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES too; IOB1 becomes IOB2.
-    Other tags, as those for parts of speech, are taken as they are.
+    Other tags, as those for parts of speech, are taken as they are. A comment `# trust = 0.8` before a sentence is its
+    value in the column `trust`.
     """
 
-    columns: ClassVar[frozenset[str]] = frozenset()
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
     bare: ClassVar[frozenset[str]] = frozenset({"separator"})
 
     train: str = Field(description="file with the training sentences")
@@ -163,6 +164,9 @@ class Conll(Data):
     classes: ClassNames = Field(
         default=None,
         description="tags in the order of their numbers, as a teacher has them; left out, O and then type by type",
+    )
+    weight: str | None = Field(
+        default=None, description="how much each sentence counts: `trust` where `# trust = 0.8` stands before it"
     )
     separator: Literal["whitespace", "tab", "space"] = Field(
         default="whitespace", description="what stands between two columns: whitespace (any), tab or space"
@@ -186,10 +190,10 @@ class Squad(Data):
 
     json in the form of SQuAD 1.1 or 2.0, plain or gzipped. A text that is too long becomes several windows, which share
     `stride` tokens with the one before. Where a window holds no whole answer to learn from it has none; a question
-    without an answer has it at the first token.
+    without an answer has it at the first token. What else stands beside `question` and `answers` is a column.
     """
 
-    columns: ClassVar[frozenset[str]] = frozenset()
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
 
     train: str = Field(description="file with the training questions")
     dev: str | None = Field(default=None, description="file to evaluate on")
@@ -197,6 +201,9 @@ class Squad(Data):
     max_length: PositiveInt | None = Field(default=384, description="tokens of question and window together, at most")
     stride: NonNegativeInt = Field(default=128, description="tokens that a window shares with the one before")
     max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
+    weight: str | None = Field(
+        default=None, description="key of a number beside each question: how much it counts, in each of its windows"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Squad:

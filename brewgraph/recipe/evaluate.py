@@ -13,6 +13,7 @@ from brewgraph.recipe.arithmetic import combine
 from brewgraph.recipe.describe import are_layers, describe
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.scope import Scope
+from brewgraph.recipe.sources import Builtin, Join, Text
 from brewgraph.recipe.values import (
     FAULT,
     Axis,
@@ -213,12 +214,19 @@ class Evaluator:
             return self.fault("B103", f"`{data.name}` has no `{x.name}`: its labels are no spans", place, help=help)
         if x.name == "labels":
             return Column(kind, data.name, "labels", span=x.span)
-        if x.name == "weights" and not data.source.weighted:
-            help = "name a column, `weight=column`, or weigh the classes, `class_weights=balanced`"
-            return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         near = suggest(x.name, ["labels", "weights"])
         if near and x.name != "weights":
             return self.fault("B103", f"data has no `{x.name}`", place, help=near)
+        own = data.source.parts[0] if isinstance(data.source, Join) else data.source
+        if isinstance(own, Text | Builtin):
+            why = "its blocks run across lines" if isinstance(own, Text) else "it is text by package"
+            help = "it has `labels`; columns come with the rows of `files(…)`, `hub(…)`, `conll(…)` and `squad(…)`"
+            return self.fault("B103", f"`{data.name}` has no column `{x.name}`: {why}", place, help=help)
+        if x.name == "weights" and not data.source.weighted:
+            help = "name a column: `weight=column`"
+            if "class_weights" in type(own).model_fields:
+                help += ", or weigh the classes: `class_weights=balanced`"
+            return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         return Column("values", data.name, x.name, span=x.span)
 
     def _of_model(self, x: t.Attribute, model: ModelDeclaration | Forwarded, place: Span) -> Any:

@@ -50,8 +50,24 @@ def test_sentences(tmp_path: Path, packed: bool) -> None:
         "index": [0, 1],
     }
     assert found.notes == ()
-    assert facts(source, tmp_path) == DataFacts(found.classes, ("words", "tags"), {"train": 2})
+    assert facts(source, tmp_path) == DataFacts(found.classes, ("words", "tags", "sent_id"), {"train": 2})
     assert texts(found) == ["Alice visited New York", "# unbelievable"]
+
+
+def test_columns_and_weights(tmp_path: Path) -> None:
+    """A comment `# name = value` before a sentence is its value in a column; `weight` names one."""
+    text = "# trust = 0.5\n# source = web\na\tO\n\n# trust = 2\nb\tO\n\n"
+    source = write(tmp_path, text).model_copy(update={"weight": "trust"})
+    assert facts(source, tmp_path).columns == ("words", "tags", "trust", "source")
+    found = open_examples(source, tmp_path, ["trust"]).splits["train"]
+    assert found["weights"][:] == found["column/trust"][:] == [0.5, 2.0]
+    encoding = Encoding("b", train_wordpiece(["a b"], 40), 8)
+    batch = Collator([encoding], columns=["trust"])(list(encode(found, [encoding], source=source)))
+    assert batch["weights"].tolist() == batch["trust"].tolist() == [0.5, 2.0]
+    with pytest.raises(SourceFault, match="`source` in row 1 of `train.conll` is 'web', and no finite number"):
+        open_examples(source, tmp_path, ["source"])
+    with pytest.raises(SourceFault, match="the weight in row 2 of `train.conll` is missing"):
+        facts(write(tmp_path, text.replace("# trust = 2\n", "")).model_copy(update={"weight": "trust"}), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,31 @@ def test_questions(tmp_path: Path, name: str) -> None:
     assert texts(found) == [*(question for question, _ in ASKED), CONTEXT]
 
 
+def test_columns_and_weights(tmp_path: Path) -> None:
+    """What else stands beside a question is a column, kept in each of its windows; `weight` names one."""
+    whole = article(*ASKED)
+    more = [{"trust": 0.5, "easy": True, "by": "a"}, {"trust": 2, "easy": False, "by": 1}, {"trust": 1, "easy": True}]
+    for asked, said in zip(whole["data"][0]["paragraphs"][0]["qas"], more, strict=True):
+        asked |= said
+    source = write(tmp_path, whole, weight="trust", stride=4)
+    assert facts(source, tmp_path).columns == ("id", "question", "context", "answers", "trust", "easy", "by")
+    found = open_examples(source, tmp_path, ["easy", "trust"]).splits["train"]
+    assert (found["weights"][:], found["column/easy"][:]) == ([0.5, 2.0, 1.0], [True, False, True])
+    encoding = Encoding("b", train_wordpiece([CONTEXT, *(question for question, _ in ASKED)], 120), 30)
+    rows = encode(found, [encoding], source=source)
+    assert len(rows) > 3
+    batch = Collator([encoding], source=source, columns=["easy", "trust"])(list(rows))
+    of_row = batch["index"]
+    assert batch["weights"].tolist() == batch["trust"].tolist() == torch.tensor([0.5, 2.0, 1.0])[of_row].tolist()
+    assert batch["easy"].tolist() == torch.tensor([True, False, True])[of_row].tolist()
+    with pytest.raises(SourceFault, match="`by` in row 1 of `train.json` is .* and no finite number") as caught:
+        open_examples(source, tmp_path, ["by"])
+    assert caught.value.code == "B404"
+    with pytest.raises(SourceFault, match="`train.json` has no column `trusts`") as caught:
+        facts(source.model_copy(update={"weight": "trusts"}), tmp_path)
+    assert (caught.value.field, caught.value.help.partition("?")[0]) == ("weight", "did you mean `trust`")
+
+
 def test_faults(tmp_path: Path) -> None:
     """Where the file leaves the form, and answers that do not stand where they should."""
 

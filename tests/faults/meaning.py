@@ -114,7 +114,7 @@ MEANING = [
           "x = d.weights",
           "x = d.trust",
           "B103", (4, 7), "weights",
-          "`d` has no weights", "name a column, `weight=column`, or weigh the classes, `class_weights=balanced`"),
+          "`d` has no weights", "name a column: `weight=column`, or weigh the classes: `class_weights=balanced`"),
     Fault("inputs without braces",
           'teacher t = hf("x", inputs=segment)',
           'teacher t = hf("x", inputs={token_type_ids: segment})',
