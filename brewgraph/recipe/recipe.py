@@ -10,6 +10,7 @@ from brewgraph.recipe.settings import Train
 from brewgraph.recipe.values import (
     Column,
     DataDeclaration,
+    Forwarded,
     ModelDeclaration,
     Projector,
     Take,
@@ -130,13 +131,15 @@ def data_of(value: Value) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, Take))]))
 
 
-def frozen_of(value: Any) -> Frozen | None:
-    """What an entry of `freeze` means; None where it names nothing that learns."""
+def frozen_of(value: Any, span: Span) -> Frozen | None:
+    """What an entry of `freeze` means; None where it names nothing that learns. A head is a module of its name."""
     match value:
         case Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
-            return Frozen("module", value.model, feature.path, span=value.span)
+            return Frozen("module", value.model, feature.path, span=span)
+        case Forwarded(model=ModelDeclaration(role="student") as model, head=str(head)):
+            return Frozen("module", model.name, head, span=span)
         case Projector(name=str(name)):
-            return Frozen("projection", name, span=value.span)
+            return Frozen("projection", name, span=span)
         case ModelDeclaration(role="student"):
-            return Frozen("model", value.name, span=value.span)
+            return Frozen("model", value.name, span=span)
     return None

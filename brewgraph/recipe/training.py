@@ -11,7 +11,8 @@ from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
 from brewgraph.recipe.settings import OTHER_WORDS, Train
-from brewgraph.recipe.values import FAULT, Group, Length, ModelDeclaration, Value, leaves
+from brewgraph.recipe.sources import Layers
+from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Take, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -93,17 +94,27 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
             if isinstance(item, ModelDeclaration) and item.role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
-            frozen = frozen_of(item)
+            frozen = frozen_of(item, part.span)
             if frozen is None:
-                help = 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'
-                return e.fault(
-                    "B202", f"`freeze` names what learns, and this is {describe(item)}", part.span, help=help
-                )
+                message = f"`freeze` names what learns, and this is {describe(item)}"
+                return e.fault("B202", message, part.span, help=_freeze_help(item))
             if frozen.kind == "module" and e.names.model(frozen.name).role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
             found.append(frozen)
     return tuple(found)
+
+
+def _freeze_help(item: Any) -> str:
+    """What to write for something that cannot be frozen."""
+    if isinstance(item, Take | Layers):
+        path = item.feature.path if isinstance(item, Take) and item.feature.path else "encoder.layer.0"
+        return f'name the module by its path: `{item.model} @ "{path}"`; `brewgraph params SPEC` shows them all'
+    if isinstance(item, Forwarded):
+        return f"a model is frozen on any input: write `{item.model.name}`"
+    if isinstance(item, str):
+        return f'say whose module it is: `tiny @ "{item}"`'
+    return 'write `freeze = [tiny @ "embeddings", tiny.ner, W]`: modules and heads of the student, or projections'
 
 
 def _report(x: t.Expression, e: Evaluator) -> Any:

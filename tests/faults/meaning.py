@@ -495,7 +495,7 @@ MEANING = [
           "soft = kd(big.logits -> tiny.logits)\ntrain { freeze = [soft] }",
           "soft = kd(big.logits -> tiny.logits)\nproj W = linear\ntrain { freeze = [W] }",
           "B202", (5, 19), "soft",
-          "`freeze` names what learns, and this is a loss", 'write `freeze = [tiny @ "embeddings", W]`: modules of the student, or the names of projections'),
+          "`freeze` names what learns, and this is a loss", 'write `freeze = [tiny @ "embeddings", tiny.ner, W]`: modules and heads of the student, or projections'),
     Fault("report of hidden states",
           "train { report = [big.hidden[0]] }",
           "soft = kd(big.logits -> tiny.logits)\ntrain { report = [soft] }",

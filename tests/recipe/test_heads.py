@@ -108,3 +108,15 @@ def test_joined_data() -> None:
         told = faults(f'{bare}data a = files(train="a.jsonl")\ndata c = {wrong}\n{loss}')
         assert [d.code for d in told] in (["B202"], ["B101"]), wrong
         assert all(d.help for d in told)
+
+
+def test_a_frozen_head() -> None:
+    """A head is a module of its name; the whole model is written without an input."""
+    from brewgraph.project.check import check_names
+    from brewgraph.source import Source
+
+    recipe = check_names(Source(f"{HEADS}train {{ freeze = [tiny.ner] }}\n{CLS}"), {})
+    (found,) = recipe.stages[0].freeze
+    assert (found.kind, found.name, found.path, found.span.text) == ("module", "tiny", "ner", "tiny.ner")
+    assert head_faults("train { freeze = [tiny.nr] }") == [("B103", "did you mean `ner`?")]
+    assert head_faults("train { freeze = [tiny(d)] }") == [("B202", "a model is frozen on any input: write `tiny`")]

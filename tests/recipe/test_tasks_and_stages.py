@@ -144,6 +144,9 @@ def test_what_is_frozen() -> None:
     for wrong in ("big", 'big @ "embeddings"', "tiny.hidden[0]", "tiny.embeddings", '"embeddings"', "x", "3"):
         told = fault(f"x = {KD}\ntrain {{ freeze = [tiny, {wrong}] }}")
         assert (told.code, told.span.text) == ("B202", wrong)
+    told = fault(f"x = {KD}\ntrain {{ freeze = [tiny.embeddings] }}")
+    assert told.help.startswith('name the module by its path: `tiny @ "')
+    assert fault(f'x = {KD}\ntrain {{ freeze = ["pooler"] }}').help == 'say whose module it is: `tiny @ "pooler"`'
 
 
 def test_what_is_reported() -> None:
