@@ -7,9 +7,11 @@ a declaration says has to stand there as literals.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import inspect
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -63,6 +65,53 @@ def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
         if single.is_file():
             return single, []
     return None, [place / name for place in places if (place / name).is_dir()]
+
+
+def module_print(module: str, folder: Path) -> str:
+    """A sha256 in hex of a module's text, and of the texts of all that it imports, nothing of which runs.
+
+    Installed packages count by the module's own text alone, as does one that cannot be found or parsed.
+    """
+    texts: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = find_source(name, folder) if name not in texts else None
+        if path is None or (_is_installed(name, path) and name != module):
+            continue
+        texts[name] = path.read_bytes()
+        if not _is_installed(name, path):
+            waiting += _imported(texts[name], name if path.name == "__init__.py" else name.rpartition(".")[0])
+    total = hashlib.sha256()
+    for name, text in sorted(texts.items()):
+        total.update(f"{name} {len(text)}\n".encode() + text)
+    return total.hexdigest()
+
+
+def _is_installed(name: str, path: Path) -> bool:
+    """Whether a file is part of an installed package, which has versions, or of Python; this package is always so."""
+    third = {"site-packages", "dist-packages"} & set(path.parts)
+    own = name.partition(".")[0] == "brewgraph"
+    return own or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def _imported(text: bytes, package: str) -> Iterator[str]:
+    """The modules that a text of this package imports, at any place, and the packages that they lie in."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    for statement in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - statement.level + 1] if statement.level else []
+            base = ".".join(filter(None, [*above, statement.module]))
+            names = [base, *(f"{base}.{alias.name}" for alias in statement.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────

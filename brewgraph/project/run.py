@@ -17,12 +17,13 @@ from torch import nn
 
 from brewgraph.diagnostics import UsageError, render
 from brewgraph.graph.passes import digest
+from brewgraph.ops.reading import module_print
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, check_other, reduced
 from brewgraph.project.compare import Row, Trained, compare
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.trust import check_teachers_agree
-from brewgraph.recipe.sources import Brew, Hf
+from brewgraph.recipe.sources import Brew, Hf, Python
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
@@ -224,7 +225,11 @@ class Identity:
 
 def identify(checked: Checked, data: Mapping[str, str], purpose: str = "") -> Identity:
     """The identity of a run on data of these fingerprints, which is known before it or its teachers are trained."""
-    prints = {**data, **_model_prints(checked)}
+    modules = {
+        f"module {position}": module_print(module, checked.folder)
+        for position, module in enumerate(checked.recipe.modules)
+    }
+    prints = {**data, **_model_prints(checked), **modules}
     run_hash = digest(checked.spec_hash, sorted(prints.items()), purpose)
     parts = [Path(checked.recipe.source.name).stem.strip("<>"), purpose, run_hash[:8]]
     return Identity(run_hash, prints, "-".join(part for part in parts if part))
@@ -250,13 +255,15 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
 
 
 def _model_prints(checked: Checked) -> dict[str, str]:
-    """What the content of each model is: of local folders the files, of other specs their run."""
+    """What the content of each model is: of local folders the files, of other specs their run, of Python its text."""
     found = {}
     others = {model.name: other for model, other in _other_specs(checked)}
     for position, model in enumerate(checked.recipe.models.values()):
         if model.name in others:
             other = others[model.name]
             found[f"{position}"] = identify(other, Workshop(other).fingerprints()).hash
+        elif isinstance(model.source, Python):
+            found[f"{position}"] = module_print(model.source.target.partition(":")[0], checked.folder)
         elif isinstance(model.source, Hf):
             tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
             for name in (model.source.name, tokenizer):

@@ -13,7 +13,7 @@ import pytest
 
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.ops import OPERATIONS, TRANSFORMS, Operation, Transform
-from brewgraph.ops.reading import declared, find_source, load_declared
+from brewgraph.ops.reading import declared, find_source, load_declared, module_print
 
 LOSSES = '''"""Losses of our own."""
 
@@ -130,6 +130,29 @@ def test_what_is_installed_comes_first(tmp_path: Path) -> None:
     assert find_source("brewgraph.ops.soft", tmp_path) == Path(inspect.getfile(OPERATIONS["ce"].function))
     assert find_source("json", tmp_path) != tmp_path / "json.py"
     assert find_source("math", tmp_path) is None, "a module without text"
+
+
+def test_the_print_of_a_module_follows_all_that_it_runs(tmp_path: Path) -> None:
+    """Its text, its package's, and what either imports beside it, relatively too; not what is installed, nor others."""
+    files = {
+        "own_package/__init__.py": BOOM,
+        "own_package/losses.py": BOOM + "from . import maths\nimport json, numpy\n\ndef f():\n    import own_single\n",
+        "own_package/maths.py": BOOM + "from .deep.more import x\n",
+        "own_package/deep/more.py": "x = 1\n",
+        "own_package/other.py": "",
+        "own_single.py": "import own_package.losses, own_package.nothing\n",
+    }
+    write(tmp_path, files)
+    prints = [module_print("own_package.losses", tmp_path)]
+    assert prints[0] == module_print("own_package.losses", tmp_path)
+    for name in files:
+        write(tmp_path, {name: files[name] + "# changed\n"})
+        found = module_print("own_package.losses", tmp_path)
+        assert (found in prints) is (name == "own_package/other.py"), name
+        prints.append(found)
+    write(tmp_path, {"own_single.py": "this is no Python"})
+    assert module_print("own_package.losses", tmp_path) not in prints
+    assert module_print("own_nothing", tmp_path) == module_print("own_nowhere", tmp_path)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ import brewgraph as bg
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
 from brewgraph.project.materials import Pantry
+from brewgraph.project.run import identify
 from brewgraph.training.reporter import Reporter
 from tests.project.small import LABELS, classifier, metrics, project, rows, save, tokenizer, write_data, write_rows
 
@@ -363,9 +364,30 @@ def test_python_is_imported_only_when_allowed(tmp_path: Path, monkeypatch: pytes
     assert not trace.exists()
     result = bg.run(spec, allow_python=True)
     assert trace.exists()
+    assert not bg.run(spec, allow_python=True).fresh
     assert load_file(result.folder / "student" / "model.safetensors")["emb.weight"].shape == (200, 6)
     with pytest.raises(bg.SpecError, match="has no `mak`"):
         bg.run(edit(spec, (":make", ":mak")), allow_python=True)
+
+
+def test_other_code_is_another_run(tmp_path: Path) -> None:
+    """The hash of a run follows the text of a factory and of an imported module with operations; a check runs neither."""
+    spec = python_spec(tmp_path)
+    losses = tmp_path / "losses_of_one_file.py"
+    text = 'raise RuntimeError\nfrom brewgraph.ops import operation\n@operation(takes={"logits -> logits": "example"}, source="x")\ndef own(source, target):\n    """x"""\n    return 0 * target.sum(-1)\n'
+    edit(spec, ("brew 1\n", "brew 1\nimport losses_of_one_file as my\n"), ("loss = soft", "loss = my.own(bert.logits -> tiny.logits) + soft"))  # fmt: skip
+
+    def found() -> str:
+        checked = check(read_spec(spec))
+        return identify(checked, {}).hash
+
+    losses.write_text(text)
+    first = found()
+    assert found() == first
+    losses.write_text(text.replace("0 *", "1 *"))
+    second = found()
+    (tmp_path / "factory_of_one_file.py").write_text(FACTORY.replace("mean(1)", "sum(1)"))
+    assert len({first, second, found()}) == 3
 
 
 def test_standard_library_is_no_factory(tmp_path: Path) -> None:
