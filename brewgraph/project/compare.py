@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.recipe.metrics import keyed, main_metric, shown_metrics
 from brewgraph.recipe.recipe import Task
-from brewgraph.recipe.sources import Batches
+from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.training.evaluate import Scores, evaluate
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.processes import own_share
@@ -62,22 +62,31 @@ class Trained:
     folder: Path
 
 
-def compare(workshop: Workshop, trained: Mapping[str, Trained]) -> tuple[Row, ...]:
-    """Score the teachers that are loaded and the students that were trained on each task's dev split.
+def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
+    """Score the teachers of a run that had them, and the students that were trained, on each task's dev split.
 
-    A task that stands in several stages counts once. Models that no task can score have no row.
+    A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
+    scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
     """
     checked, recipe, pantry = workshop.checked, workshop.recipe, Pantry(workshop)
-    tasks = {task.name: (stage, task) for stage, task in recipe.tasks}
-    teachers = {m.name: Trained(workshop.models[m.name], Path()) for m in recipe.teachers if m.name in workshop.models}
+    tasks = {task.name: task for _, task in recipe.tasks}
+    teachers = {
+        m.name: Trained(workshop.model(m.name), Path())
+        for m in recipe.teachers
+        if m.name in workshop.models or (recipe.student.name in trained and _is_read(checked, m.name))
+    }
     rows = []
     for name, model in {**teachers, **trained}.items():
         own = name if name in teachers else recipe.student.name
         values: dict[str, float] = {}
         kinds: dict[str, str] = {}
         speeds: list[float] = []
-        for task_name, (stage, task) in tasks.items():
-            if own not in models_of(checked.graphs[stage.name, task_name]):
+        for task_name, task in tasks.items():
+            read = {other.data[0] for other in _tasks_of(checked, own) if other.name == task_name}
+            if task.data[0] not in read:
+                if read:
+                    where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
+                    say(f"{own} has no score in the table: it is {where}")
                 continue
             found = _score(pantry, checked, task, own, model.module)
             if found is not None:
@@ -89,6 +98,16 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained]) -> tuple[Row, ..
             speed = sum(speeds) / len(speeds)
             rows.append(Row(name, values, kinds, count_parameters(model.module), size, speed))
     return tuple(rows)
+
+
+def _tasks_of(checked: Checked, model: str) -> list[Task]:
+    """The tasks, stage after stage, whose loss reads a model."""
+    return [task for stage, task in checked.recipe.tasks if model in models_of(checked.graphs[stage.name, task.name])]
+
+
+def _is_read(checked: Checked, teacher: str) -> bool:
+    """Whether some stage had this teacher; an average of the student is at hand only where it was made."""
+    return bool(_tasks_of(checked, teacher)) and not isinstance(checked.recipe.models[teacher].source, Ema)
 
 
 def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> Scores | None:

@@ -98,7 +98,7 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
         if main:
             _write_resolved(folder, checked, identity, workshop)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
-    table = compare(workshop, trained)
+    table = compare(workshop, trained, reporter.say)
     with main_process_alone() as main:
         if main:
             folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in table]})
@@ -196,7 +196,7 @@ def _one_step(
         if main:
             folder.prepare()
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(workshop, trained)
+    return folder, compare(workshop, trained, reporter.say)
 
 
 @contextmanager
