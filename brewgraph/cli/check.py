@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from brewgraph.cli.options import Quiet, Set
-from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, tally
+from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.source import Source
 
@@ -80,5 +80,11 @@ def _text(reports: Mapping[str, DataReport]) -> Iterator[str]:
         from brewgraph.data.report import lines
 
         yield f"data {name}\n"
-        yield from (f"  {line}\n" for line in lines(report))
+        yield from (_wrapped(line) + "\n" for line in lines(report))
         yield "\n"
+
+
+def _wrapped(line: str) -> str:
+    """A line of a report; what does not fit goes on behind its own indentation."""
+    indent = " " * (2 + len(line) - len(line.lstrip()))
+    return wrapped(line.lstrip(), indent, indent + "  ")

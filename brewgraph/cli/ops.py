@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from brewgraph.cli.output import table
+from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError, suggest
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def command(
         return
     if name is None:
         print("\n\n".join("\n".join(section) for section in _overview()))
+        print("\n`brewgraph ops NAME` explains one of them.")
         return
     pages = [page for known, page in _pages() if known == name]
     if not pages:
@@ -134,7 +135,7 @@ def _overview() -> Iterator[list[str]]:
     }
     width = max(len(name) for names in sections.values() for name in names)
     for title, names in sections.items():
-        yield [title, *(f"  {name:<{width}}  {words}" for name, words in names.items())]
+        yield [title, explained([(f"{name:<{width}}", words) for name, words in names.items()], "  ")]
 
 
 def _pages() -> list[tuple[str, Page]]:
@@ -176,54 +177,64 @@ def _operation(name: str, operation: Operation) -> Iterator[str]:
 
     others = [other for other in (operation.name, *operation.also) if other != name]
     also = f", also called {' and '.join(others)}" if others else ""
-    yield f"{name}(from -> to{_signature(operation.options)})   a loss{also}"
+    yield from _title(f"{name}(from -> to{_signature(operation.options)})", f"a loss{also}")
     yield from _words(operation)
     yield "takes"
-    rows = [(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in operation.takes.items()]
-    yield from (f"  {line}" for line in table(rows).splitlines())
+    yield explained([(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in operation.takes.items()], "  ")
     yield from _kinds([side for pair in operation.takes for side in pair])
     if operation.same:
         yield ""
-        yield f"both sides need the same {' or '.join(sorted(operation.same))}"
+        yield wrapped(f"both sides need the same {' or '.join(sorted(operation.same))}")
     mask = ("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it")
     yield from _options(operation.options, mask)
     (source, target), _ = next(iter(operation.takes.items()))
     yield from _example(f"{name} = {name}({example(source, 'big')} -> {example(target, 'small')})")
-    yield f"source: {operation.source}"
+    yield wrapped(f"source: {operation.source}", hang="  ")
 
 
 def _transform(name: str, transform: Transform) -> Iterator[str]:
     arguments = next(iter(transform.takes))
-    yield f"{name}({', '.join(arguments)}{_signature(transform.options)})   a transform: a value from values"
+    yield from _title(f"{name}({', '.join(arguments)}{_signature(transform.options)})", "a transform")
     yield from _words(transform)
     yield "takes"
-    rows = [(", ".join(kinds), f"gives {result}") for kinds, result in transform.takes.items()]
-    yield from (f"  {line}" for line in table(rows).splitlines())
+    yield explained([(", ".join(kinds), f"gives {result}") for kinds, result in transform.takes.items()], "  ")
     yield from _kinds([kind for kinds, result in transform.takes.items() for kind in (*kinds, result)])
     mask = ("mask = …", "none or tokens; left out, padding is hidden")
     yield from _options(transform.options, *([mask] if transform.needs_layout else []))
     yield from _example(f"{name}({', '.join(example(kind, 'big') for kind in arguments)})")
-    yield f"source: {transform.source}"
+    yield wrapped(f"source: {transform.source}", hang="  ")
 
 
 def _temperature(name: str, temperature: Temperature) -> Iterator[str]:
-    yield f"{name}(base{_signature(temperature.options)})   a temperature for each example or token"
+    yield from _title(f"{name}(base{_signature(temperature.options)})", "a temperature for each example or token")
     yield from _words(temperature)
     if temperature.couples_batch:
         yield "what one example gets depends on the others of its batch"
     yield from _options(temperature.options, ("base", "the temperature around which they lie"))
     yield from _example(f"soft = ce(big.logits -> small.logits, T={name}(4))")
-    yield f"source: {temperature.source}"
+    yield wrapped(f"source: {temperature.source}", hang="  ")
 
 
 def _signature(options: tuple[Option, ...]) -> str:
     return "".join(f", {o.name}={_short(o.default)}" for o in options)
 
 
+def _title(call: str, what: str) -> Iterator[str]:
+    """The first line of a page: how it is called, and what it is; in two where one is too long for both."""
+    line = wrapped(f"{call}   {what}")
+    yield from (line,) if "\n" not in line else (call, f"  {what}")
+
+
 def _words(declaration: Operation | Transform | Temperature) -> Iterator[str]:
     yield ""
-    yield from (line for line in (declaration.summary, declaration.text) if line)
+    yield from (_prose(text) for text in (declaration.summary, declaration.text) if text)
     yield ""
+
+
+def _prose(text: str) -> str:
+    """Paragraphs, their lines laid anew; what is indented is left as it is."""
+    parts = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") or "\n " in p else wrapped(" ".join(p.split())) for p in parts)
 
 
 def _kinds(sides: list[str]) -> Iterator[str]:
@@ -232,7 +243,7 @@ def _kinds(sides: list[str]) -> Iterator[str]:
     kinds = dict.fromkeys(kind for side in sides for kind in side_kinds(side))
     yield ""
     yield "where"
-    yield from (f"  {line}" for line in table([(kind, KINDS[kind]) for kind in kinds]).splitlines())
+    yield explained([(kind, KINDS[kind]) for kind in kinds], "  ")
 
 
 def _options(options: tuple[Option, ...], *more: tuple[str, str]) -> Iterator[str]:
@@ -240,11 +251,12 @@ def _options(options: tuple[Option, ...], *more: tuple[str, str]) -> Iterator[st
     if rows:
         yield ""
         yield "options"
-        yield from (f"  {line}" for line in table(rows).splitlines())
+        yield explained(rows, "  ")
 
 
 def _example(line: str) -> Iterator[str]:
-    yield from ("", "example", f"  {line}", "")
+    line = f"  {line}"
+    yield from ("", "example", line if line == wrapped(line[2:], "  ") else line.replace(" -> ", " ->\n      "), "")
 
 
 def _short(value: Any) -> str:
@@ -268,14 +280,16 @@ def _function(name: str, words: str) -> Iterator[str]:
 
     yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
     yield ""
-    yield words
+    yield _prose(words)
 
 
 def _projection(projection: Projection) -> Iterator[str]:
     yield f"{projection.name}   a projection: {projection.summary}"
     yield ""
-    yield "Weights begin at N(0, 0.02), biases at zero. Inline each use is a module of its own; a named one is shared."
-    yield "Sizes may be left out where the other side of an arrow fixes them; lr and weight_decay are its own."
+    yield wrapped(
+        "Weights begin at N(0, 0.02), biases at zero. Inline each use is a module of its own; a named one is shared. "
+        "Sizes may be left out where the other side of an arrow fixes them; lr and weight_decay are its own."
+    )
     yield ""
     yield "example"
     yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {projection.name})"
@@ -285,7 +299,7 @@ def _projection(projection: Projection) -> Iterator[str]:
 def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
     yield f"{name}   a schedule: a number that changes with training"
     yield ""
-    yield inspect.cleandoc(function.__doc__ or "")
+    yield _prose(function.__doc__ or "")
     yield ""
     yield "example"
     call, _, _ = (function.__doc__ or "").removeprefix("`").partition("`")
@@ -295,14 +309,17 @@ def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
 def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
     yield f"{name}   {what}"
     yield ""
-    yield inspect.cleandoc(settings.__doc__ or "")
-    rows = list(_fields(settings))
-    if len(rows) > 1:
+    yield _prose(settings.__doc__ or "")
+    rows = list(_fields(settings))[1:]
+    if rows:
         yield ""
-        yield table(rows)
+    for key, kind, default, meaning in rows:
+        start = key if default == "needed" else f"{key} = {default}"
+        yield wrapped(f"{kind}; needed" if default == "needed" else kind, f"  {start}   ", "      ")
+        yield wrapped(meaning, "      ")
     if settings.extras is not None:
         yield ""
-        yield f"Other keywords: {settings.model_fields[settings.extras].description}."
+        yield wrapped(f"Other keywords: {settings.model_fields[settings.extras].description}.")
 
 
 def type_text(annotation: Any) -> str:

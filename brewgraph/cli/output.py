@@ -10,7 +10,9 @@ import errno
 import functools
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -27,6 +29,10 @@ _COLOURS = {
     "error": "1;31", "warning": "1;33", "place": "1;34", "caret": "1;31", "second": "34", "help": "1;36",
     "added": "32", "removed": "31", "bold": "1",
 }  # fmt: skip
+
+
+_LEAST = 30
+"""Columns that words need beside others."""
 
 
 def coloured(stream: TextIO) -> bool:
@@ -90,6 +96,29 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "
             cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(gap.join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def wrapped(text: str, indent: str = "", hang: str | None = None) -> str:
+    """Text in lines as wide as the terminal, 80 columns where there is none; `hang` begins all lines but the first."""
+    hang = indent if hang is None else hang
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def explained(rows: Sequence[Sequence[str]], indent: str = "") -> str:
+    """Aligned rows whose last column is words, which go on in the next line; below the others where no room is left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    beside = len(indent) + sum(widths) + 2 * len(widths)
+    lines = []
+    for row in rows:
+        start = indent + "".join(f"{cell:<{width}}  " for cell, width in zip(row[:-1], widths, strict=True))
+        if beside + _LEAST <= shutil.get_terminal_size().columns:
+            lines.append(wrapped(row[-1], start, " " * beside).rstrip())
+        else:
+            lines += [start.rstrip(), wrapped(row[-1], f"{indent}    ")]
     return "\n".join(lines)
 
 

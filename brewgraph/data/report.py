@@ -344,11 +344,9 @@ def lines(report: DataReport) -> Iterator[str]:
             if rows.count:
                 yield f"{'':<{width}}  {rows.count:,} ({_share(rows.count, split.rows)}) {what}: {_numbers(rows)}"
     for x in report.lengths:
-        share = _share(x.longer.count, report.splits[x.split].rows)
-        yield (
-            f"tokens of `{x.encoding}` in {x.split}: {x.mean:.1f} on average, {x.longest:,} at most; "
-            f"{share} of the rows have more than {x.max_length:,}"
-        )
+        share = f"{_share(x.longer.count, report.splits[x.split].rows)} of the rows have"
+        longer = f"{share if x.longer.count else 'no row has'} more than {x.max_length:,}"
+        yield f"tokens of `{x.encoding}` in {x.split}: {x.mean:.1f} on average, {x.longest:,} at most; {longer}"
     yield from (f"warning: {warning}" for warning in report.warnings)
 
 
@@ -364,4 +362,5 @@ def _label_words(split: SplitReport, kind: str) -> str:
         what = f"; {len(counts)} {'tags' if kind == 'tags' else 'classes'}, "
         return what + (f"{high:,} of each" if high == low else f"from {high:,} of {most} to {low:,} of {least}")
     total = split.rows if kind == "classes" else sum(split.labels.values())
-    return "; " + ", ".join(f"{name} {number:,} ({_share(number, total)})" for name, number in counts)
+    shares = (f" ({_share(number, total)})" if number else "" for _, number in counts)
+    return "; " + ", ".join(f"{name} {number:,}{share}" for (name, number), share in zip(counts, shares, strict=True))

@@ -35,27 +35,33 @@ NAMES = [
 ]
 
 
+def page_of(name: str | None = None, columns: int = 400) -> str:
+    """What the command prints of a name in a terminal of so many columns."""
+    result = command("ops", *([name] if name else []), env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0
+    return result.stdout
+
+
 def test_the_table_lists_everything_with_a_line_each():
     """Every name of every registry has a summary behind it."""
-    result = command("ops")
-    assert result.exit_code == 0
-    rows = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("  ")]
+    rows = [line.split(maxsplit=1) for line in page_of().splitlines() if line.startswith("  ")]
     assert [row[0] for row in rows] == NAMES
     assert all(len(row) == 2 for row in rows)
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(NAMES))
 def test_everything_has_a_page(name: str):
-    """The page begins with the name."""
-    result = command("ops", name)
-    assert result.exit_code == 0
-    assert result.stdout.startswith(name)
+    """The page begins with the name; in a terminal of 80 columns no line is longer, and nothing of it is lost."""
+    page, narrow = page_of(name), page_of(name, columns=80)
+    assert page.startswith(name)
+    assert page.split() == narrow.split()
+    assert max(map(len, narrow.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_says_what_it_takes_and_where_it_comes_from(name: str):
     """Kinds with the meaning of their unit, options with their default, the source, an example."""
-    operation, page = OPERATIONS[name], command("ops", name).stdout
+    operation, page = OPERATIONS[name], page_of(name)
     for (a, b), unit in operation.takes.items():
         line = next(line for line in page.splitlines() if line.startswith(f"  {a} -> {b} "))
         assert line.endswith(UNITS[unit])
@@ -70,7 +76,7 @@ def test_an_operation_says_what_it_takes_and_where_it_comes_from(name: str):
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_a_transform_says_what_it_takes_and_gives(name: str):
     """Kinds with their meaning, options with their default, the source, an example."""
-    transform, page = TRANSFORMS[name], command("ops", name).stdout
+    transform, page = TRANSFORMS[name], page_of(name)
     for kinds, result in transform.takes.items():
         line = next(line for line in page.splitlines() if line.startswith(f"  {', '.join(kinds)} "))
         assert line.endswith(f"gives {result}")
@@ -85,7 +91,7 @@ def test_a_transform_says_what_it_takes_and_gives(name: str):
 @pytest.mark.parametrize("name", TEMPERATURES)
 def test_a_temperature_says_what_it_does(name: str):
     """Options with their default, that it couples the batch, an example, the source."""
-    temperature, page = TEMPERATURES[name], command("ops", name).stdout
+    temperature, page = TEMPERATURES[name], page_of(name)
     assert page.startswith(f"{name}(base, beta=1")
     assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in temperature.options)
     assert "depends on the others of its batch" in page
@@ -104,19 +110,19 @@ def test_a_temperature_says_what_it_does(name: str):
 )
 def test_a_schedule_shows_how_it_is_written(name: str, call: str):
     """Each has arguments of its own."""
-    assert f"  loss = {call} * soft + hard\n" in command("ops", name).stdout
+    assert f"  loss = {call} * soft + hard\n" in page_of(name)
 
 
 def test_another_name_has_the_same_page():
     """Under its own heading; the table says whose name it is."""
-    pages = [command("ops", name).stdout for name in ("fsp", "gram")]
+    pages = [page_of(name) for name in ("fsp", "gram")]
     assert [page.splitlines()[0] for page in pages] == [
         "fsp(from -> to)   a loss, also called gram",
         "gram(from -> to)   a loss, also called fsp",
     ]
     assert pages[0].splitlines()[1:-4] == pages[1].splitlines()[1:-4]
     assert "  gram = gram((big.hidden[0], big.hidden[1]) -> (small.hidden[0], small.hidden[1]))\n" in pages[1]
-    assert next(x for x in command("ops").stdout.splitlines() if x.startswith("  mmd ")).endswith("another name of nst")
+    assert next(x for x in page_of().splitlines() if x.startswith("  mmd ")).endswith("another name of nst")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ def test_another_name_has_the_same_page():
 def test_the_example_of_an_operation_is_sound(name: str, kinds: tuple[str, str]):
     """The line that a page prints checks in a spec."""
     line = f"{name} = {name}({example(kinds[0], 'big')} -> {example(kinds[1], 'small')})"
-    assert f"  {line}\n" in command("ops", name).stdout
+    assert f"  {line}\n" in page_of(name)
     model = 'hf(model_type="bert", num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=16{0})'
     labels = ", labels=[" + ", ".join(f'"{label}"' for label in LABELS) + "]"
     spec = f"""
@@ -149,20 +155,23 @@ def test_every_kind_that_an_operation_takes_has_an_example():
 
 
 def test_the_settings_of_train_are_published_with_type_default_and_meaning():
-    """One row per setting, in the order of the model."""
-    rows = command("ops", "train").stdout.splitlines()[5:]
-    assert [row.split()[0] for row in rows] == list(Train.model_fields)
-    cells = {row.split()[0]: row for row in rows}
-    assert " integer " in cells["seed"]
-    assert " fp32 | bf16 | fp16 " in cells["precision"]
-    assert " length: 10%, 500 steps, 1 epochs " in cells["eval_steps"]
-    assert " adamw() " in cells["optimizer"]
-    assert cells["accumulate"].endswith("batches per optimizer step")
+    """Two lines per setting, in the order of the model."""
+    lines = page_of("train").splitlines()[4:]
+    cells = {row.split()[0]: (row.strip(), words.strip()) for row, words in zip(lines[::2], lines[1::2], strict=True)}
+    assert list(cells) == list(Train.model_fields)
+    assert cells["seed"] == ("seed = 0   integer", "everything random follows from it")
+    assert cells["precision"][0] == "precision = fp32   fp32 | bf16 | fp16"
+    assert cells["eval_steps"][0] == "eval_steps = 1 epoch   length: 10%, 500 steps, 1 epochs"
+    assert cells["optimizer"][0].startswith("optimizer = adamw()   ")
+    assert (
+        page_of("files").splitlines()[page_of("files").splitlines().index("  train   text; needed") + 1].strip()
+        == "file with the training examples"
+    )
 
 
 def test_a_name_with_two_meanings_has_two_pages():
     """`linear` projects, and lets a learning rate fall."""
-    page = command("ops", "linear").stdout
+    page = page_of("linear")
     assert "linear   a projection: a linear map with bias" in page
     assert "linear   a learning rate's schedule" in page
 
