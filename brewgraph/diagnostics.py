@@ -147,6 +147,10 @@ class Collector:
             raise SpecError(self.sorted())
 
 
+_LEAST = 30
+"""Characters of a line of source that are shown at least."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -159,10 +163,11 @@ def listing(words: Iterable[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)
 
 
-def render(diagnostic: Diagnostic, paint: Any = None) -> str:
+def render(diagnostic: Diagnostic, paint: Any = None, width: int | None = None) -> str:
     """The diagnostic as text: head, place, the lines with carets, help.
 
-    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); left out, plain.
+    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); left out, plain. Where
+    there is a `width`, words go on in the next line, and of longer lines of source the part with the marks is shown.
     """
     paint = paint or (lambda text, role: text)
     severity = diagnostic.severity
@@ -173,29 +178,55 @@ def render(diagnostic: Diagnostic, paint: Any = None) -> str:
     gutter = len(str(max(rows)))
     bar = paint(" " * gutter + " |", "place")
     out = [
-        paint(f"{severity}[{diagnostic.code}]", severity) + f": {diagnostic.message}",
+        paint(f"{severity}[{diagnostic.code}]", severity)
+        + _words(f": {diagnostic.message}", len(f"{severity}[{diagnostic.code}]"), 4, width),
         paint(" " * gutter + "--> ", "place") + f"{diagnostic.span.source.name}:{line}:{column}",
         bar,
     ]
     for row in rows:
         text = diagnostic.span.source.line(row)
-        out.append(paint(f"{row:>{gutter}} |", "place") + f" {text}")
-        out.extend(bar + " " + under for under in _underline(text, row, here, severity, paint))
+        begin, shown = _cut(text, [m for m in here if m[0].position[0] == row], width and width - gutter - 3)
+        out.append(paint(f"{row:>{gutter}} |", "place") + f" {shown}")
+        out.extend(bar + " " + under for under in _underline(shown, row, here, severity, paint, begin))
     for span, _, words in marks:
         if span.source != diagnostic.span.source:
             at_line, at_column = span.position
             out.append(paint(" " * gutter + " = ", "place") + f"{words} {span.source.name}:{at_line}:{at_column}")
     if diagnostic.help:
-        out += [bar, paint(" " * gutter + " = ", "place") + paint("help: ", "help") + diagnostic.help]
+        words = _words(diagnostic.help, gutter + 9, gutter + 9, width)
+        out += [bar, paint(" " * gutter + " = ", "place") + paint("help: ", "help") + words]
     return "\n".join(out)
 
 
-def _underline(text: str, row: int, marks: list, severity: str, paint: Any) -> list[str]:
+def _words(text: str, before: int, hang: int, width: int | None) -> str:
+    """Text behind so many characters, its further lines indented."""
+    if width is None or before + len(text) <= width:
+        return text
+    import textwrap
+
+    lines = textwrap.wrap(
+        "x" * before + text, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)[before:]
+
+
+def _cut(text: str, marks: list, room: int | None) -> tuple[int, str]:
+    """The part of a line of source that has room, where it begins, and with `…` where there is more."""
+    if room is None or len(text) <= room or room < _LEAST:
+        return 0, text
+    first = min(span.position[1] - 1 for span, _, _ in marks)
+    last = max(span.position[1] - 1 + span.end - span.start + len(words) + 1 for span, _, words in marks)
+    begin = 0 if last < room else max(0, min(first - 1, last - room + 1))
+    part = text[begin : begin + room]
+    return begin, ("…" if begin else part[0]) + part[1:-1] + ("…" if begin + room < len(text) else part[-1:])
+
+
+def _underline(text: str, row: int, marks: list, severity: str, paint: Any, begin: int = 0) -> list[str]:
     """The caret lines under one line of source: words stand behind their marks where they fit, else below them."""
     spots = []
     for span, sign, words in marks:
         if span.position[0] == row:
-            start = span.position[1] - 1
+            start = span.position[1] - 1 - begin
             width = max(1, min(span.end - span.start, len(text) - start))
             spots.append((start, width, sign, words))
     spots.sort()

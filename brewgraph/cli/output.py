@@ -48,10 +48,11 @@ def painter(stream: TextIO) -> Callable[[str, str], str] | None:
 
 
 def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None:
-    """Each diagnostic and an empty line."""
+    """Each diagnostic and an empty line; cut to the width of a terminal, where the stream is one."""
     paint = painter(stream)
+    width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else None
     for diagnostic in diagnostics:
-        print(render(diagnostic, paint), end="\n\n", file=stream)
+        print(render(diagnostic, paint, width), end="\n\n", file=stream)
 
 
 def count(number: int, word: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError
+from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
 from brewgraph.project.soundness import (
     check_baseline,
     check_heads,
@@ -162,9 +162,9 @@ def read_spec(path: str | Path) -> Source:
     try:
         return Source.read(path)
     except FileNotFoundError as error:
-        near = sorted(p.name for p in Path(path).parent.glob("*.brew"))[:5] if Path(path).parent.is_dir() else []
-        more = f"; that folder has {', '.join(near)}" if near else ""
-        raise UsageError(f"there is no file `{path}`{more}") from error
+        near = sorted(p.name for p in Path(path).parent.glob("*.brew")) if Path(path).parent.is_dir() else []
+        more = suggest(Path(path).name, near) or (f"that folder has {', '.join(near[:5])}" if near else "")
+        raise UsageError(f"there is no file `{path}`{'; ' if more else ''}{more}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"`{path}` is not UTF-8 text (byte {error.start})") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -119,6 +120,14 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
 def _takes_truth(settings: type[Settings], key: str) -> bool:
     field = settings.model_fields.get(key)
     return key == settings.extras or field is None or field.annotation is bool
+
+
+def takes_text(settings: type[Settings], key: str) -> bool:
+    """Whether an argument may be a text, or a list of texts."""
+    field = settings.model_fields.get(key)
+    return (
+        key == settings.extras or field is None or re.search(r"\bstr\b|Literal\['", str(field.annotation)) is not None
+    )
 
 
 def _description(settings: type[Settings], key: str) -> str:

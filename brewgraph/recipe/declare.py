@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from brewgraph.diagnostics import Label, listing, suggest
 from brewgraph.recipe.augmentations import AUGMENTATIONS
-from brewgraph.recipe.configure import Written, places, settle, written_arguments
+from brewgraph.recipe.configure import Written, places, settle, takes_text, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.sources import (
@@ -178,6 +179,13 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
         return evaluator.fault("B122", "`inputs` maps names to columns", x.span, help=help)
     if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.bare:
         return x.id
+    if (words := _unquoted(evaluator, x)) and takes_text(settings, key):
+        known = evaluator.names.known_names()
+        near = suggest(words[0], known) if x.span.text == words[0] else ""
+        if key not in settings.model_fields and not near and known:  # a number just as well
+            near = f"the spec has {listing(known)};"
+        help = f"{near} a text stands in quotes: {_quoted(x)}".strip()
+        return evaluator.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
     value = evaluator.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
         return evaluator.fault(
@@ -194,6 +202,23 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
         return evaluator.fault("B202", message, x.span, help="write a number, a string, or a list of them")
     return value
+
+
+def _unquoted(evaluator: Evaluator, x: t.Expression) -> list[str]:
+    """The words in a setting that look like texts without their quotes: `train.jsonl`, `[joy, anger]`; none if any is
+    known. Of each the first name."""
+    items = [item for item in (x.items if isinstance(x, t.List) else (x,)) if not isinstance(item, t.String)]
+    if not all(re.fullmatch(r"[A-Za-z_][\w./-]*", item.span.text) for item in items):
+        return []
+    words = [re.split(r"\W", item.span.text)[0] for item in items if not isinstance(item, t.Constant)]
+    return words if not set(words) & set(evaluator.names.known_names()) else []
+
+
+def _quoted(x: t.Expression) -> str:
+    """What was meant by words without quotes."""
+    items = [item.span.text.strip('"') for item in (x.items if isinstance(x, t.List) else (x,))]
+    text = ", ".join(f'"{item}"' for item in items)
+    return f"`[{text}]`" if isinstance(x, t.List) else f"`{text}`"
 
 
 def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]], x: t.Expression) -> Any:

@@ -69,6 +69,8 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
         else:
             what = f"no option `{name}`" if name else "only one match"
             help = suggest(name or "", known | {"mask", "reduce"})
+            if argument.key is not None and (key := argument.key.span.text) in known | {"mask", "reduce"}:
+                help = f"write `{key}={argument.value.span.text}`"
             help = help or f"it takes {listing(['a -> b', *sorted(known), 'mask', 'reduce'])}"
             return e.fault("B120", f"`{operation.name}` takes {what}", place, help=help)
     if match is None:

@@ -166,6 +166,8 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
         return message, "write `name = …`" + ("" if place.behind.startswith("=") else f"; {types}")
     if here in (".", "[", ","):
         return message, "the left side of an equation is one plain name: `name = …`"
+    if here == "-" and (rest := re.match(r"([\w-]+)\s*=", place.behind)):
+        return message, f"names have no `-` in them: `{first}_{rest.group(1).replace('-', '_')} = …`"
     if here in _OPERATORS and place.behind.startswith("="):
         return message, f"an equation defines its name once; there is no `{here}=`"
     return message, alone if not here or here in _OPERATORS else "write `name = …`"
@@ -236,7 +238,9 @@ def _operand(place: Place) -> tuple[str, str] | None:
     if here in _OPERATORS:
         return (
             f"an expression is expected before `{here}`",
-            "something is missing there; only `-` can stand before a value",
+            'a path stands in quotes: `"/…"`'
+            if here == "/" and re.match(r"[\w.]", place.behind)
+            else "something is missing there; only `-` can stand before a value",
         )
     if here == ")" and last == "(":
         return "the brackets are empty", "write a value in them, or `none`"

@@ -106,12 +106,15 @@ def test_a_set_without_a_sign_ends_with_2(tmp_path: Path):
 
 
 def test_an_unknown_file_names_its_neighbours(tmp_path: Path):
-    """The specs that the folder does have are listed."""
+    """The specs that the folder does have are listed, or the one that was meant is named."""
     write_tiny(tmp_path)
-    missing = tmp_path / "studnt.brew"
-    result = command("check", str(missing))
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (f"error: there is no file `{missing}`; that folder has student.brew, teacher.brew\n")
+    for name, said in (
+        ("xyz.brew", "that folder has student.brew, teacher.brew"),
+        ("studnt.brew", "did you mean `student.brew`?"),
+    ):
+        result = command("check", str(tmp_path / name))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"error: there is no file `{tmp_path / name}`; {said}\n"
 
 
 def test_a_folder_is_no_spec(tmp_path: Path):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from brewgraph.cli.output import coloured, painter, parse_sets, parse_value, print_diagnostics, table, tally
-from brewgraph.diagnostics import Diagnostic, UsageError
+from brewgraph.diagnostics import Diagnostic, Label, UsageError
 from brewgraph.source import Source, Span
 
 
@@ -97,3 +97,33 @@ def test_tables_are_aligned():
     """Columns as wide as their longest cell, numbers to the right, no blanks at the end."""
     assert table([("a", "size"), ("long", "7")], right=(1,)) == "a     size\nlong     7"
     assert table([("long", "x"), ("a", "")]) == "long  x\na"
+
+
+LONG = Source("loss = " + "0.5 * soft + " * 9 + "oops + " + "0.5 * soft + " * 9 + "1\n", "a.brew")
+AT = LONG.text.index("oops")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 400])
+def test_on_a_terminal_a_fault_is_as_wide_as_it(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long line the part with the marks is shown, the carets below the culprit; words go on in the next line."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    help = "the spec has " + " ".join(f"`name{i}`" for i in range(20))
+    label = Label(Span(LONG, AT - 13, AT - 10), "one")
+    fault = Diagnostic("B101", "there is no `oops` " * 6, Span(LONG, AT, AT + 4), help, "two", (label,))
+    stream = io.StringIO()
+    print_diagnostics([fault], stream)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    source = next(i for i, line in enumerate(lines) if line.startswith("1 |"))
+    assert lines[source][lines[source + 1].index("^") :].startswith("oops +")
+    assert lines[source][lines[source + 1].index("-") :].startswith("0.5 * soft + oops")
+    assert ("…" in lines[source]) is (columns < 400)
+    assert " ".join(" ".join(lines[source + 3 :]).split()) == f"= help: {help}"
+
+
+def test_in_a_file_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says how wide it is, a line of source is whole."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream = io.StringIO()
+    print_diagnostics([Diagnostic("B101", "x", Span(LONG, AT, AT + 4))], stream)
+    assert f"1 | {LONG.line(1)}\n" in stream.getvalue()

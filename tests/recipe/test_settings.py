@@ -202,7 +202,10 @@ def test_faulty_model_sources(source: str, code: str, place: tuple[int, int], me
     [
         ('files("a")', "B121", 16, "`files` takes nothing without a name", "name it: "),
         ("files()", "B122", 10, "`files` needs `train`", "add train=…"),
-        ("files(train=a)", "B101", 22, "there is no `a`", "the spec has"),
+        ("files(train=a)", "B101", 22, "there is no `a`", 'a text stands in quotes: `"a"`'),
+        ("files(train=ab/c-d.jsonl)", "B101", 22, "there is no `ab`", 'a text stands in quotes: `"ab/c-d.jsonl"`'),
+        ('files(train="a", classes=[yes, "no"])', "B101", 35, "there is no `yes`", '`["yes", "no"]`'),
+        ('files(train="a", batch=a)', "B101", 33, "there is no `a`", "the spec has"),
         ('files(train="a", batch=0)', "B122", 33, "`batch`: it must be greater than 0, and this is `0`", "all ranks"),
         ('files(train="a", batch=1.5)', "B122", 33, "`batch`: a whole number is wanted, and this is `1.5`", "ranks"),
         ('files(train="a", batch=true)', "B122", 33, "`batch` is no truth value", "examples per batch"),
