@@ -93,6 +93,9 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
     Raises `UsageError` for a split or a file that is not there, and for labels that the run does not know.
     """
     source, folder = task.data.source, task.folder
+    if what not in SPLITS and what.isidentifier() and not Path(what).exists():
+        help = suggest(what, SPLITS) or f"splits are {listing(SPLITS)}"
+        raise UsageError(f"there is no split and no file `{what}`: {help}")
     if what not in SPLITS:
         examples = _read_like(source, Path(what), folder, labelled=True)
         return _renumbered(examples.splits["train"], examples.classes, task.classes, what)

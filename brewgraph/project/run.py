@@ -80,7 +80,8 @@ def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     baseline = RunFolder(folder.path / "alone") if wanted else None
     finished = _finished(folder, identity.hash, options)
     if finished is not None and (baseline is None or baseline.finished is not None):
-        reporter.say(f"{folder.path} is finished already; --force runs it again")
+        again = "; --force runs it again"  # which is about the spec that was named, not about its teachers
+        reporter.say(f"{folder.path} is finished already" + (again if len(checked.parents) == 1 else ""))
         return RunResult(folder.path, finished, fresh=False)
     resume = folder.resolved is not None and not options.force
     for note in workshop.notes():

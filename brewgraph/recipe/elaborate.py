@@ -19,6 +19,7 @@ from brewgraph.recipe.indexing import evaluate_index
 from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
+from brewgraph.recipe.settings import Train
 from brewgraph.recipe.stages import make_stages
 from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
@@ -129,7 +130,10 @@ class _Elaboration:
         for name in self.given:
             if name not in known:
                 place = Span(self.source, 0, min(1, len(self.source.text)))
-                help = suggest(name, known) or (f"it has {listing(known)}" if known else "add `param NAME = VALUE`")
+                add = f"add `param {name} = …`" + (
+                    f", and `{name} = {name}` in `train`" if name in Train.model_fields else ""
+                )
+                help = suggest(name, known) or (f"it has {listing(known)}; {add}" if known else add)
                 self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
 
     def _check_roles(self) -> None:

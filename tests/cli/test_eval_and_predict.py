@@ -133,6 +133,7 @@ def test_what_is_wrong_with_the_rows_is_a_usage_error(run: Path, tmp_path: Path)
     odd.write_text("<rows/>")
     for arguments, words in (
         (("predict", str(run), str(tmp_path / "othr.jsonl")), "there is no file `{}/othr.jsonl`; did you mean `other.jsonl`?"),
+        (("eval", str(run), "--data", "tets"), "there is no split and no file `tets`: did you mean `test`?"),
         (("eval", str(run), "--data", str(tmp_path / "x")), "there is no file `{}/x`"),
         (("eval", str(run), "--data", "test"), "the data of the run has no split `test`: it has `train` and `dev`; or name a file"),
         (("predict", str(run), str(named)), "`{}/other.jsonl` has no column `text` (did you mean `txt`?"),
