@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,18 @@ settings.register_profile("here", deadline=None)  # these machines are noisy, an
 settings.load_profile("here")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_no_garbage() -> Iterator[None]:
+    """What a module's imports and its first test have loaded is left out when garbage is looked for.
+
+    Every stage of a training ends with a collection, which would go through the millions of objects that torch and
+    transformers consist of: that took longer than all training steps of these tests together.
+    """
+    gc.freeze()
+    yield
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
