@@ -12,7 +12,6 @@ B9xx not supported yet; W for warnings.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,6 +152,8 @@ _LEAST = 30
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import sys
@@ -128,6 +127,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _print_diffs(changed: list[Formatted]) -> None:
+    import difflib
+
     paint = painter(sys.stdout) or (lambda text, role: text)
     roles = {"+": "added", "-": "removed", "@": "place"}
     for result in changed:

@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from brewgraph.cli import check, convert, eval, fmt, graph, new, ops, params, plan, predict, run
 from brewgraph.cli.output import reported
 
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "run": (run.command, "Check a spec, train its student, compare the models."),
-    "check": (check.command, "Check specs against their models and data."),
-    "fmt": (fmt.command, "Format specs in place."),
-    "plan": (plan.command, "Say what a run will do: models, loss, settings."),
-    "graph": (graph.command, "Draw what the loss of a spec is computed from."),
-    "eval": (eval.command, "Score the student of a finished run."),
-    "predict": (predict.command, "Write what the student of a finished run says."),
-    "ops": (ops.command, "List operations, sources, settings; explain one."),
-    "params": (params.command, "Show a model's parameters as a tree."),
-    "convert": (convert.command, "Write a configuration of TextBrewer as a spec."),
-    "new": (new.command, "Write a commented spec to start from."),
+COMMANDS: dict[str, str] = {
+    "run": "Check a spec, train its student, compare the models.",
+    "check": "Check specs against their models and data.",
+    "fmt": "Format specs in place.",
+    "plan": "Say what a run will do: models, loss, settings.",
+    "graph": "Draw what the loss of a spec is computed from.",
+    "eval": "Score the student of a finished run.",
+    "predict": "Write what the student of a finished run says.",
+    "ops": "List operations, sources, settings; explain one.",
+    "params": "Show a model's parameters as a tree.",
+    "convert": "Write a configuration of TextBrewer as a spec.",
+    "new": "Write a commented spec to start from.",
 }
 """The commands, each with the line that stands for it in the list: short enough for a terminal of 80 columns."""
-_SETTINGS: dict[str, dict[str, Any]] = {"fmt": fmt.SETTINGS}
-"""What typer is told of a command, apart from its parameters."""
 
 # told that help is not wanted unless it is asked for, typer need not load pydantic to find out
 _DEFAULTS: dict[str, Any] = {"help": False, **{name: {"help": False} for name in COMMANDS}}
 
-# plain help: readable everywhere, and rich alone would take longer to import than everything else here
-app = typer.Typer(
-    name="brewgraph",
-    help="Knowledge distillation as a loss equation: write it, check it, run it.",
-    epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
-)
 
-for _name, (_command, _line) in COMMANDS.items():
-    app.command(_name, short_help=_line, **_SETTINGS.get(_name, {}))(reported(_command))
+def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command with these subcommands, each of a module of its name: `command`, and `SETTINGS` for typer if any."""
+    # plain help: readable everywhere, and rich alone would take longer to import than everything else here
+    made = typer.Typer(
+        name="brewgraph",
+        help="Knowledge distillation as a loss equation: write it, check it, run it.",
+        epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
+    )
+    for name in names:
+        module = import_module(f"brewgraph.cli.{name}")
+        made.command(name, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(reported(module.command))
+    made.callback()(_options)
+    return made
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,7 +57,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -68,4 +70,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
-    app(prog_name="brewgraph")
+    # the one that is asked for is enough: to make all of them takes as long as to format a spec
+    asked = sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in COMMANDS else COMMANDS
+    application(asked)(prog_name="brewgraph")

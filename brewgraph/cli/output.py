@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
@@ -102,6 +101,8 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "
 
 def wrapped(text: str, indent: str = "", hang: str | None = None) -> str:
     """Text in lines as wide as the terminal, 80 columns where there is none; `hang` begins all lines but the first."""
+    import textwrap
+
     hang = indent if hang is None else hang
     width = shutil.get_terminal_size().columns
     return textwrap.fill(

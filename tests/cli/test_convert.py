@@ -269,8 +269,8 @@ def test_it_needs_no_model_library(tmp_path: Path) -> None:
     """A conversion begins at once: neither torch nor transformers is loaded for it."""
     path = write(tmp_path / "c.json", CONFIG)
     code = (
-        "import sys\nfrom brewgraph.cli.main import app\n"
-        f"try:\n    app(['convert', {path!r}])\nexcept SystemExit as done:\n    assert not done.code\n"
+        "import sys\nfrom brewgraph.cli.main import application\n"
+        f"try:\n    application()(['convert', {path!r}])\nexcept SystemExit as done:\n    assert not done.code\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

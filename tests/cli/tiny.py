@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from brewgraph.cli.main import app
+from brewgraph.cli.main import application
 
 TEACHER = """\
 brew 1
@@ -39,12 +39,13 @@ loss = soft + 0.5 * hard + mean(hidden)
 
 train { steps = 2 }
 """
+APP = application()
 WORDS = {"good": "good fine nice great", "bad": "bad poor sad awful"}
 
 
 def command(*arguments: str, input: str | None = None, env: dict[str, Any] | None = None) -> Result:
     """Run the command in this process; stdout and stderr apart."""
-    return CliRunner().invoke(app, list(arguments), input=input, env=env)
+    return CliRunner().invoke(APP, list(arguments), input=input, env=env)
 
 
 def write_tiny(folder: Path) -> Path:
