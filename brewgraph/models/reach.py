@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
-from brewgraph.models.shapes import fake_mode
+from brewgraph.models.shapes import Shapes, fake_mode
 from brewgraph.recipe.features import Feature
 
 Features = frozenset[Feature]
@@ -48,6 +49,21 @@ class Reach:
         if self._anatomy is None:
             self._anatomy = Anatomy.of(self.model)
         return self._anatomy
+
+    @property
+    def draws(self) -> bool:
+        """Whether a forward in training mode may draw random numbers."""
+        return may_draw(self.model)
+
+    @property
+    def attention_layers(self) -> int:
+        """How many layers with attention there are."""
+        return len(self.anatomy.attention)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all parameters."""
+        return frozenset(name for name, _ in self.model.named_parameters())
 
     def depth(self, features: Collection[Feature]) -> Depth | None:
         """The layers that run until these features are there."""
@@ -109,6 +125,16 @@ class Reach:
                 known = None
             self._runs[features] = known
         return known
+
+
+_known: WeakKeyDictionary[Shapes, Reach] = WeakKeyDictionary()
+
+
+def reach_of(shapes: Shapes) -> Reach:
+    """The reach of a model that is not built yet; models that share their shapes share it, too."""
+    if shapes not in _known:
+        _known[shapes] = Reach(shapes.model, shapes.anatomy)
+    return _known[shapes]
 
 
 @dataclass(frozen=True)
@@ -220,7 +246,9 @@ def may_draw(model: nn.Module) -> bool:
         return True
     parts = model.heads.values() if isinstance(model, HeadedModel) else [trunk]
     rates = [rate for part in parts for name, rate in vars(part.config).items() if "drop" in name]
-    rates += [getattr(module, "p", 0.0) for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+    rates += [
+        getattr(module, "p", 0.0) for module in model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)
+    ]
     return any(isinstance(rate, float | int) and rate > 0 for rate in rates)
 
 

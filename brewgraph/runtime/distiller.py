@@ -65,9 +65,11 @@ class Distiller(nn.Module):
     gradients. The module begins in train mode, the student with it: a transformers model comes from its folder in eval
     mode, and would be trained without dropout.
 
-    `graphs` are the compiled losses by task, or the one where there are no tasks; `reports` what each task reports
+    `graphs` are the losses by task, or the one where there are no tasks; `reports` what each task reports
     beside. `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages`
-    are the teachers that follow the student, by name.
+    are the teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers
+    that nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are
+    left out, by name.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Distiller(nn.Module):
         reports: Mapping[str, nx.DiGraph] | None = None,
         averages: Mapping[str, EmaTeacher] | None = None,
         anatomies: Mapping[str, Anatomy] | None = None,
+        reach: Reach | None = None,
         skip: Collection[str] = (),
     ):
         super().__init__()
@@ -101,7 +104,7 @@ class Distiller(nn.Module):
         for teacher in self._teachers:
             teacher.requires_grad_(False).eval()
         modules = {site: self.projections[parameter_name(site)] for site in found}
-        self._reach = Reach(self.student)
+        self._reach = reach or Reach(self.student)
         optimized = optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(graph.graph.get("frozen") for graph in optimized.values())
         self.programs = {
@@ -232,9 +235,7 @@ class Distiller(nn.Module):
                 parameter.requires_grad_(requires_grad)
 
 
-def optimize_all(
-    graphs: Mapping[str, nx.DiGraph], student: Reach, skip: Collection[str] = ()
-) -> dict[str, nx.DiGraph]:
+def optimize_all(graphs: Mapping[str, nx.DiGraph], student: Reach, skip: Collection[str] = ()) -> dict[str, nx.DiGraph]:
     """The graphs after all passes but those that are named.
 
     Nothing is left out where a run on fake tensors does not tell what that would leave without a gradient.

@@ -19,6 +19,7 @@ from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
 from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
 
+
 def simple_instruction(current: n.Node, into: list[int], out: int) -> Instruction | None:
     """The call of a node that needs nothing but its inputs; None where it is not one of those."""
     match current:

@@ -259,5 +259,3 @@ class _WithZeros(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         return gradients[0], *(torch.zeros_like(p) for p in ctx.parameters)
-
-

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import CANONICAL, canonical, execution_order, merge_equal_nodes, prune_to_objective, simplify
+from brewgraph.graph.passes import (
+    CANONICAL,
+    canonical,
+    execution_order,
+    merge_equal_nodes,
+    prune_to_objective,
+    simplify,
+)
 from brewgraph.graph.scalars import objective_weights, scalar_values
 from tests.graph.graphs import SIZES, graph, kinds, of_kind, raw
 from tests.recipe.specs import FakeFacts, spec
