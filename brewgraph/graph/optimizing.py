@@ -183,17 +183,16 @@ def _is_linear(x: n.Node, used: str) -> bool:
 
 def truncate_models(graph: nx.DiGraph) -> nx.DiGraph:
     """End a forward behind the last module that a feature is taken from, where none of them is the model's result."""
-    return _with_forwards(graph, stops=True)
+    return rewritten(
+        graph, {k: replace(x, stops=True) if isinstance(x, n.Forward) else x for k, x in nodes_of(graph).items()}
+    )
 
 
 def narrow_attention(graph: nx.DiGraph) -> nx.DiGraph:
     """Compute attention probabilities only in layers whose attention is used; the others run as they always do."""
-    return _with_forwards(graph, narrow=True)
-
-
-def _with_forwards(graph: nx.DiGraph, **changes: bool) -> nx.DiGraph:
-    nodes = nodes_of(graph)
-    return rewritten(graph, {k: replace(x, **changes) if isinstance(x, n.Forward) else x for k, x in nodes.items()})
+    return rewritten(
+        graph, {k: replace(x, narrow=True) if isinstance(x, n.Forward) else x for k, x in nodes_of(graph).items()}
+    )
 
 
 def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:

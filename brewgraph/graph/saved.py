@@ -15,8 +15,11 @@ from brewgraph.recipe.features import Feature
 
 
 class ModelReach(Protocol):
-    """What is asked of a model: whether its forward `draws` random numbers while it is trained; `depth` has `run` and `present` layers, None where no stack of layers is known;
-    `parameters` gives the names of those that features reach, None where that is not known."""
+    """What is asked of a model.
+
+    Whether its forward `draws` random numbers in training; `depth` has `run` and `present` layers, None where no stack
+    of layers is known; `parameters` gives the names of those that features reach, None where that is not known.
+    """
 
     @property
     def draws(self) -> bool: ...

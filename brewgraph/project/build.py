@@ -285,7 +285,7 @@ class Workshop:
         of = checked or self.checked
         if id(of) not in self._optimized:
             merging = merge_equal_nodes.__name__ not in self.skip
-            found = optimize_all(dict(of.graphs if merging else of.written), self._student_reach(), self.skip)
+            found = optimize_all(of.graphs if merging else of.written, self._student_reach(), self.skip)
             self._optimized[id(of)] = (of, found)
         return self._optimized[id(of)][1]
 

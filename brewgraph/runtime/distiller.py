@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import networkx as nx
 import torch
@@ -23,6 +23,8 @@ from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.reach import Reach
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.program import Batch, Program
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass

@@ -122,8 +122,9 @@ class Program:
                 slots[i] = None
         loss = slots[self.objective]
         zeros = [p for p in listing.zeros if p.requires_grad]
-        if not isinstance(loss, Tensor):
-            loss = torch.full((), loss, device=zeros[0].device if zeros else None)
+        if not isinstance(loss, Tensor):  # every term is switched off
+            like = zeros[0] if zeros else torch.zeros(())
+            loss = torch.full((), loss, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
         if zeros and torch.is_grad_enabled():
             loss = _WithZeros.apply(loss, *zeros)
         terms = {name: slots[i] for name, i in listing.terms.items()}
