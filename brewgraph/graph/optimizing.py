@@ -265,11 +265,19 @@ def release_values(graph: nx.DiGraph) -> nx.DiGraph:
     return rewritten(graph, nodes_of(graph), released=releases(graph, graph))
 
 
+def running_order(graph: nx.DiGraph) -> list[str]:
+    """The order in which a program runs: what can be computed comes before another forward, ties by key.
+
+    So what one teacher gave can be let go of before the next one runs.
+    """
+    return list(nx.lexicographical_topological_sort(graph, lambda key: (isinstance(node(graph, key), n.Forward), key)))
+
+
 def releases(graph: nx.DiGraph, running: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The keys whose values can go behind each node, where only `running` are computed."""
     stay = {graph.graph["objective"], *graph.graph["terms"].values()}
     last: dict[str, str] = {}
-    for key in execution_order(graph):
+    for key in running_order(graph):
         if key in running:
             last |= dict.fromkeys(node(graph, key).inputs, key)
     found: dict[str, tuple[str, ...]] = {}

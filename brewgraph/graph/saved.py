@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import PASSES, Reached, check_names, features_of, reached, releases
+from brewgraph.graph.optimizing import PASSES, Reached, check_names, features_of, reached, releases, running_order
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.recipe.features import Feature
 
@@ -141,7 +141,7 @@ def _held(graph: nx.DiGraph) -> int:
     """The most values that are held at once."""
     gone = releases(graph, graph) if "released" in graph.graph else {}
     now = most = 0
-    for key in execution_order(graph):
+    for key in running_order(graph):
         now += not isinstance(node(graph, key), n.Forward | n.Temperature)
         most = max(most, now)
         now -= len([x for x in gone.get(key, ()) if not isinstance(node(graph, x), n.Forward | n.Temperature)])

@@ -237,7 +237,9 @@ class Distiller(nn.Module):
                 parameter.requires_grad_(requires_grad)
 
 
-def optimize_all(graphs: Mapping[str, nx.DiGraph], student: Reach, skip: Collection[str] = ()) -> dict[str, nx.DiGraph]:
+def optimize_all(
+    graphs: Mapping[Name, nx.DiGraph], student: Reach, skip: Collection[str] = ()
+) -> dict[Name, nx.DiGraph]:
     """The graphs after all passes but those that are named.
 
     Nothing is left out where a run on fake tensors does not tell what that would leave without a gradient.

@@ -118,7 +118,7 @@ def calls_instruction(calls: n.Calls, options: Sequence[n.Node], into: list[int]
     return lose_all
 
 
-CALLED_TOGETHER = {True: 2**16, False: 2**22}
+CALLED_TOGETHER = {True: 2**14, False: 2**22}
 """Numbers in a side up to which losses share a call: on a CPU, and elsewhere. See docs/passes.md."""
 
 

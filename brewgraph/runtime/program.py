@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import Reached, needed, reached, releases
-from brewgraph.graph.passes import execution_order, node, used_by
+from brewgraph.graph.optimizing import Reached, needed, reached, releases, running_order
+from brewgraph.graph.passes import node, used_by
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
@@ -64,7 +64,7 @@ class Program:
         anatomies: Mapping[str, Anatomy] | None = None,
     ):
         self.graph, self.models, self.projections = graph, models, projections
-        self.order = execution_order(graph)
+        self.order = running_order(graph)
         self.slot = {key: i for i, key in enumerate(self.order)}
         self.counted: list[tuple[str, str | None, str]] = []
         self.captures: dict[str, Capture] = {}
