@@ -281,8 +281,8 @@ def page(
         f"Teachers are BERTs of random weights with {said['layers']} layers of width {said['width']}, the student has",
         f"half as many; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
         f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
-        "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a pass",
-        "out; no trained weight changes (`tests/runtime/test_passes.py`).",
+        "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
+        "pass out; no trained weight changes (`tests/runtime/test_passes.py`).",
     )
     yield "\n| loss | pass | ratio | of a step: median, least, most | ms with, without | teacher layers | plan |"
     yield "|---|---|---|---|---|---|---|"
@@ -310,8 +310,8 @@ def page(
     yield "\n## Losses that share a call\n"
     yield paragraph(
         "The time of seven losses in one call over that of seven calls, by the numbers in a side. To put sides behind",
-        "each other copies them, so it is a gain only where a call costs more than its numbers do. On a CPU losses share",
-        f"a call up to {instructions.CALLED_TOGETHER[True]:,} numbers in a side; elsewhere up to",
+        "each other copies them, so it is a gain only where a call costs more than its numbers do. On a CPU losses",
+        f"share a call up to {instructions.CALLED_TOGETHER[True]:,} numbers in a side; elsewhere up to",
         f"{instructions.CALLED_TOGETHER[False]:,}, which was not measured.",
     )
     yield "\n| numbers in a side | ratio |\n|---|---|"

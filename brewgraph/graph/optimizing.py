@@ -266,11 +266,15 @@ def release_values(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def running_order(graph: nx.DiGraph) -> list[str]:
-    """The order in which a program runs: what can be computed comes before another forward, ties by key.
-
-    So what one teacher gave can be let go of before the next one runs.
+    """The order in which a program runs: whatever can be computed, then a forward of the student, then one of a
+    teacher; ties by key. So what one teacher gave can be let go of before the next one runs.
     """
-    return list(nx.lexicographical_topological_sort(graph, lambda key: (isinstance(node(graph, key), n.Forward), key)))
+
+    def place(key: str) -> tuple[int, str]:
+        x = node(graph, key)
+        return (0 if not isinstance(x, n.Forward) else 1 if x.role == "student" else 2), key
+
+    return list(nx.lexicographical_topological_sort(graph, place))
 
 
 def releases(graph: nx.DiGraph, running: Collection[str]) -> dict[str, tuple[str, ...]]:
