@@ -5,7 +5,7 @@ The rooms are imported when a verb is called, so that `import brewgraph`, and wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,22 +50,30 @@ class LoadedRecipe:
         """What the check found legal but worth a word."""
         return self._checked.warnings
 
-    def build(self, *, allow_python: bool = False, stage: str | None = None, **models: nn.Module) -> Distiller:
+    def build(
+        self,
+        *,
+        allow_python: bool = False,
+        stage: str | None = None,
+        skip: Collection[str] = (),
+        **models: nn.Module,
+    ) -> Distiller:
         """The loss as a torch module: `distiller(batch).loss.backward()`; with tasks `distiller(batch, task="ner")`.
 
         Of a spec with stages it is the first one's, or that of the `stage` that is named.
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
         others are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
+
+        `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
         from brewgraph.project.build import Workshop
         from brewgraph.project.run import finished_teachers
 
         runs = finished_teachers(self._checked, given=models)
         teachers = {name: path / "student" for name, path in runs.items()}
-        return Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python).distiller(
-            stage=stage
-        )
+        workshop = Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip)
+        return workshop.distiller(stage=stage)
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
@@ -94,7 +102,7 @@ def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
 
 def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
     """Train a spec, as the command does. `options` are those of the command: `out`, `runs`, `force`, `dry_run`,
-    `without_teacher`, `allow_python`, and `reporter`; any other keyword replaces a param of the spec.
+    `without_teacher`, `allow_python`, `skip`, and `reporter`; any other keyword replaces a param of the spec.
     """
     from dataclasses import fields
 

@@ -18,3 +18,12 @@ Set = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")]
+SkipPass = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip-pass",
+        metavar="NAME",
+        help="Leave out a pass that saves work; may be repeated. No result changes.",
+        show_default=False,
+    ),
+]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from brewgraph.cli.options import Set, Spec
+from brewgraph.cli.options import Set, SkipPass, Spec
 from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ MEANS = {
 }
 
 
-def command(spec: Spec, set: Set = None) -> None:
-    """Say what a run will do: models, the loss spelled out, forwards, projections, settings."""
+def command(spec: Spec, set: Set = None, skip_pass: SkipPass = None) -> None:
+    """Say what a run will do: models, the loss spelled out, forwards, projections, settings, and what passes save."""
+    from brewgraph.graph.optimizing import check_names as check_passes
     from brewgraph.project.check import check, check_names
 
     source, params = read(spec), parse_sets(set or [])
+    check_passes(skip_pass or ())
     check_names(source, params)
     hush()
     from brewgraph.graph.plan import make_plan
@@ -43,6 +45,19 @@ def command(spec: Spec, set: Set = None) -> None:
         checked.recipe, checked.graphs or None, checked.facts, checked.classes, _rows(checked), copies(checked)
     )
     print("\n".join(text(plan)))
+    for title, lines in _saved(checked, tuple(skip_pass or ())):
+        print("\n".join(_section(title, lines)))
+
+
+def _saved(checked: Checked, skip: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
+    """What each pass saves in the loss of each task, those that find something to do."""
+    from brewgraph.project.facts import savings_of
+
+    for (stage, task), found in savings_of(checked, skip).items():
+        where = " of ".join(filter(None, (f"task {task}" if task else "", f"stage {stage}" if stage else "")))
+        rows = [(saved.name, str(saved)) for saved in found if saved.changes or saved.skipped or saved.notes]
+        if rows:
+            yield f"saved{f' in {where}' if where else ''} by", table(rows).splitlines()
 
 
 def _rows(checked: Checked) -> dict[str, int | None]:

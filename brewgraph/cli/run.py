@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Quiet, Set, Spec
+from brewgraph.cli.options import Quiet, Set, SkipPass, Spec
 from brewgraph.cli.output import hush, megabytes, number, parse_sets, print_diagnostics, read, table
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 
@@ -35,6 +35,7 @@ def command(
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
     ] = False,
+    skip_pass: SkipPass = None,
     quiet: Quiet = False,
 ) -> None:
     """Check a spec, train its teachers where they are specs too, train and evaluate its student.
@@ -43,7 +44,11 @@ def command(
     """
     from brewgraph.project.check import check, check_names
 
-    source, params = read(spec), parse_sets(set or [])
+    source, params, skip = read(spec), parse_sets(set or []), tuple(skip_pass or ())
+    if skip:
+        from brewgraph.graph.optimizing import check_names as check_passes
+
+        check_passes(skip)
     check_names(source, params)  # a fault of names is told before the heavy imports begin
     hush()
     from brewgraph.cli.progress import make_reporter
@@ -53,7 +58,7 @@ def command(
     checked = check(source, params)
     if main and not quiet:
         print_diagnostics(checked.warnings, sys.stderr)
-    options = Options(out, runs, force, dry_run, without_teacher, allow_python)
+    options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
     except KeyboardInterrupt:

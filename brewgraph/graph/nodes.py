@@ -87,7 +87,9 @@ class Mask(Node):
 class Forward(Node):
     """One forward of a model; a teacher's runs without gradients. `passing` tells forwards on one input apart.
 
-    `columns` are arguments of the forward that come from columns of the data.
+    `columns` are arguments of the forward that come from columns of the data. One that `stops` ends behind the last
+    module that a feature is taken from; in a `narrow` one attention runs eagerly only in layers whose attention is
+    taken. Both say how it runs, not what it gives, and are no part of its content.
     """
 
     model: str
@@ -95,6 +97,8 @@ class Forward(Node):
     identity: str
     passing: int = 1
     columns: tuple[tuple[str, str], ...] = ()
+    stops: bool = False
+    narrow: bool = False
 
     def content(self) -> tuple[Any, ...]:
         return (self.role, self.identity, self.passing, self.columns)
@@ -188,6 +192,36 @@ class Loss(Node):
 
     def label(self) -> str:
         return self.operation
+
+
+@dataclass(frozen=True)
+class Calls(Node):
+    """Several losses of one kind and shape in one call. `losses` are they; inputs are those of the first one, then the
+    two sides of each other.
+
+    It gives one scalar per loss, which `Member`s pick.
+    """
+
+    losses: tuple[Loss, ...]
+
+    def content(self) -> tuple[Any, ...]:
+        return (*self.losses[0].content(), len(self.losses))
+
+    def label(self) -> str:
+        return f"{len(self.losses)} x {self.losses[0].operation}"
+
+
+@dataclass(frozen=True)
+class Member(Node):
+    """One of several values that are computed together."""
+
+    position: int
+
+    def content(self) -> tuple[Any, ...]:
+        return (self.position,)
+
+    def label(self) -> str:
+        return f"[{self.position}]"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,10 @@ FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentio
 """Fields that a model returns only when asked, with the argument that asks."""
 
 
+class Finished(BaseException):
+    """Ends a forward that has given all that is asked of it. No fault: code that catches those lets it pass."""
+
+
 class Capture:
     """Catches `features` of `model` while armed.
 
@@ -32,16 +36,29 @@ class Capture:
 
     Outside `armed()` the hooks do nothing, so evaluation runs undisturbed. Where the model is called several times
     inside the block, the last forward counts. Only where an attention-like feature is asked is the model's attention
-    implementation switched, until `remove()`. Raises SourceFault B301 to B304 for features the model does not have.
+    implementation switched, until `remove()`: in the layers that are asked, or where `all_eager` in every one. Raises
+    SourceFault B301 to B304 for features the model does not have.
+
+    `anatomy` is that of the whole model, where this one has lost the layers behind the last feature.
     """
 
-    def __init__(self, model: nn.Module, features: Collection[Feature], anatomy: Anatomy | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        features: Collection[Feature],
+        anatomy: Anatomy | None = None,
+        *,
+        all_eager: bool = False,
+    ):
         self.anatomy = anatomy or Anatomy.of(model)
+        self._all_eager = all_eager
         self.features = tuple(dict.fromkeys(features))
         self._sites = {feature: self.anatomy.site(feature) for feature in self.features}
         self._seen: dict[tuple[str, str, int], Any] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
         self._armed = False
+        self._until: frozenset[tuple[str, str, int]] = frozenset()
+        self._missing: set[tuple[str, str, int]] = set()
         self._undo: list[Callable[[], None]] = []
         try:
             self._install(model)
@@ -55,29 +72,45 @@ class Capture:
         paths = [site.path for site in self._sites.values()]
         return tuple(h for h in self.anatomy.heads if any(p == h or p.startswith(f"{h}.") for p in paths))
 
+    def can_stop(self, features: Collection[Feature]) -> bool:
+        """Whether these features are all there before the model returns."""
+        return bool(features) and all(self._sites[feature].kind != "result" for feature in features)
+
     @contextmanager
-    def armed(self) -> Iterator[None]:
-        """Catch what the forwards inside the block give; a block that raises leaves nothing behind."""
+    def armed(self, until: Collection[Feature] = ()) -> Iterator[None]:
+        """Catch what the forwards inside the block give; a block that raises leaves nothing behind.
+
+        The forward ends as soon as it has given the features `until`, none of which is its result; the caller of the
+        model catches nothing, and the block goes on behind the `with`.
+        """
         if self._armed:
             raise RunError("this capture is armed already: collect one forward before arming for the next")
         self._clear()
+        self._until = frozenset(_place(self._sites[feature]) for feature in until)
         self._armed = True
         try:
             yield
+        except Finished:
+            pass
         except BaseException:
             self._clear()
             raise
         finally:
             self._armed = False
+            self._until = frozenset()
 
-    def collect(self, output: Any) -> dict[Feature, Tensor]:
-        """The features of the forward that returned `output`; the capture lets go of them.
+    def collect(self, output: Any, features: Collection[Feature] | None = None) -> dict[Feature, Tensor]:
+        """The features, or those that are named, of the forward that returned `output`; the capture lets go of all.
 
         Raises RunError where a module did not run or gave no single tensor, SourceFault B304 where the model's output
         has no such field.
         """
         try:
-            return {feature: self.value(feature, output) for feature in self.features}
+            return {
+                feature: self.value(feature, output)
+                for feature in self.features
+                if features is None or feature in features
+            }
         finally:
             self._clear()
 
@@ -98,7 +131,7 @@ class Capture:
                     help="another head gives it: set `task=` on the model",
                 )
             return found
-        key = (_side(site), site.path, site.call)
+        key = _place(site)
         if key not in self._seen:
             calls = self._calls[key[0] if site.kind == "attention" else "module", site.path]
             raise RunError(f"`{feature}`: {_not_called(site, calls)}")
@@ -117,12 +150,14 @@ class Capture:
     def _install(self, model: nn.Module) -> None:
         self._undo.append(model.register_forward_pre_hook(self._starting(model)).remove)
         sites = set(self._sites.values()) - {site for site in self._sites.values() if site.kind == "result"}
-        wanted = {(_side(site), site.path, site.call) for site in sites}
+        wanted = {_place(site) for site in sites}
         watched: dict[str, set[str]] = {}
         for site in sites:
             if site.kind == "attention":
                 watched.setdefault(site.path, set()).add(site.field)
         hooked = {site.path for site in sites if site.kind != "attention"}
+        if watched and self._all_eager:
+            watched |= {path: watched.get(path, set()) | {"attention"} for path in self.anatomy.attention_paths}
         if watched:
             self._undo.append(attention.borrow(trunk_of(model), attention.NAME))  # type: ignore[arg-type]
         elif any(site in self.anatomy.attention for site in sites):
@@ -134,6 +169,9 @@ class Capture:
             module = model.get_submodule(path)
             hook = self._watching(module, path, wanted)
             self._undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
+            if any(side == "input" and at == path for side, at, _ in wanted):
+                before = self._entering(module, path, wanted)
+                self._undo.append(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             flags = {FLAGS[site.field] for site in sites if site.path == path and site.field in FLAGS}
             if flags:
                 asking = self._asking(module, flags)
@@ -147,24 +185,39 @@ class Capture:
         def start(called: nn.Module, args: Any) -> None:
             if self._armed and called is model:
                 self._clear()
+                self._missing = set(self._until)
 
         return start
 
-    def _watching(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
+    def _entering(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
         parameters = inspect.signature(module.forward).parameters
         first = next(iter(parameters), "")
 
+        def enter(called: nn.Module, args: tuple, kwargs: dict) -> None:
+            place = ("input", path, self._calls["module", path])
+            if self._armed and called is module and place in wanted:
+                self._take(place, args[0] if args else kwargs.get(first))
+
+        return enter
+
+    def _watching(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
         def watch(called: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             if not self._armed or called is not module:
                 return
-            call = self._calls["module", path]
+            place = ("output", path, self._calls["module", path])
             self._calls["module", path] += 1
-            if ("output", path, call) in wanted:
-                self._seen["output", path, call] = output
-            if ("input", path, call) in wanted:
-                self._seen["input", path, call] = args[0] if args else kwargs.get(first)
+            if place in wanted:
+                self._take(place, output)
 
         return watch
+
+    def _take(self, place: tuple[str, str, int], value: Any) -> None:
+        """Keep a value; the forward ends with the last one that it is to give."""
+        self._seen[place] = value
+        if place in self._missing:
+            self._missing.remove(place)
+            if not self._missing:
+                raise Finished
 
     def _asking(self, module: nn.Module, flags: Collection[str]) -> Callable[..., Any]:
         def ask(called: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -182,7 +235,7 @@ class Capture:
                     call = live._calls[name, path]
                     live._calls[name, path] += 1
                     if (name, path, call) in wanted:
-                        live._seen[name, path, call] = value
+                        live._take((name, path, call), value)
 
         return record
 
@@ -199,6 +252,11 @@ class Capture:
                 )
 
         self._undo.append(model.register_forward_pre_hook(check).remove)
+
+
+def _place(site: Site) -> tuple[str, str, int]:
+    """What a site's value is kept under."""
+    return _side(site), site.path, site.call
 
 
 def _side(site: Site) -> str:

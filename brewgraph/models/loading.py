@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from brewgraph.models.adapters import add_adapter
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers
 from brewgraph.models.heads import build_heads, saved_heads
+from brewgraph.models.reach import remove_modules
 from brewgraph.ops.importing import import_allowed
 from brewgraph.recipe.sources import Python
 
@@ -25,10 +27,15 @@ log = logging.getLogger("brewgraph")
 
 
 def build_model(
-    blueprint: Blueprint, *, seed: int, frozen: bool = False, donors: dict[str, nn.Module] | None = None
+    blueprint: Blueprint,
+    *,
+    seed: int,
+    frozen: bool = False,
+    donors: dict[str, nn.Module] | None = None,
+    without: Without | None = None,
 ) -> nn.Module:
     """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor, then its
-    adapter put in.
+    adapter put in. Of a checkpoint the modules `without` are neither built nor read.
 
     A `frozen` one is never trained, so nothing of it may begin at random that the checkpoint should have held. The
     global generators are left as they were.
@@ -41,7 +48,10 @@ def build_model(
 
             model: Any = build_heads(blueprint.config, blueprint.heads, make)
         else:
-            model = _load(blueprint, blueprint.model_class, blueprint.config, frozen)
+            auto_class = blueprint.model_class if without is None else without.model_class
+            model = _load(blueprint, auto_class, blueprint.config, frozen)
+            if without is not None:
+                model.__class__ = without.whole
         model = model.float()
         if blueprint.init is not None:
             donor = (donors or {})[blueprint.init.model]
@@ -50,6 +60,25 @@ def build_model(
             add_adapter(model, blueprint.adapter)
     built: nn.Module = model
     return built
+
+
+@dataclass(frozen=True)
+class Without:
+    """A class of models without some of its modules, by their paths."""
+
+    whole: type[PreTrainedModel]
+    paths: tuple[str, ...]
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        """A class whose models lose these modules before any weight is read."""
+        whole, paths = self.whole, self.paths
+
+        def make(self: Any, *args: Any, **kwargs: Any) -> None:
+            whole.__init__(self, *args, **kwargs)
+            remove_modules(self, paths)
+
+        return type(whole.__name__, (whole,), {"__init__": make, "__module__": whole.__module__})
 
 
 def _load(

@@ -87,13 +87,15 @@ class Declaration:
 class Operation(Declaration):
     """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides.
 
-    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`.
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. What an operation that works
+    `by_rows` says of an example depends on no other example, so that several batches can go through it as one.
     """
 
     takes: Mapping[tuple[str, str], str]
     same: frozenset[str]
     also: tuple[str, ...]
     needs_kinds: bool
+    by_rows: bool = False
 
     def unit(self, source: str, target: str) -> str | None:
         """The unit for these sides, or None where the operation does not take them."""
@@ -165,17 +167,19 @@ def operation(
     same: tuple[str, ...] = (),
     source: str,
     also: tuple[str, ...] = (),
+    by_rows: bool = False,
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
-    `options`: kind and words of each keyword argument (its default stands in the signature).
+    `by_rows`: no example's value depends on another example; `options`: kind and words of each keyword argument (its
+    default stands in the signature).
 
     The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
     side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_operation(Signature.of(function), function, takes, same, source, also, options)
+        found = describe_operation(Signature.of(function), function, takes, same, source, also, options, by_rows)
         for name in (found.name, *also):
             _register(OPERATIONS, name, found)
         return function
@@ -245,6 +249,7 @@ def describe_operation(
     source: str,
     also: tuple[str, ...],
     options: Mapping[str, tuple[str, str]],
+    by_rows: bool = False,
 ) -> Operation:
     """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
     name = signature.name
@@ -259,7 +264,9 @@ def describe_operation(
         pairs[sides[0], sides[1]] = unit
     common = _describe(signature, function, source, options)
     needs_kinds = "kinds" in signature.defaults
-    return Operation(**common, takes=pairs, same=frozenset(same), also=tuple(also), needs_kinds=needs_kinds)
+    return Operation(
+        **common, takes=pairs, same=frozenset(same), also=tuple(also), needs_kinds=needs_kinds, by_rows=by_rows
+    )
 
 
 def describe_transform(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +16,21 @@ from brewgraph.data.examples import Examples, open_examples, texts
 from brewgraph.data.ready import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.optimizing import check_names, truncate_models
+from brewgraph.graph.passes import merge_equal_nodes, node
+from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint, load_tokenizer
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.loading import build_model, build_python, saved_vocabulary
+from brewgraph.models.loading import Without, build_model, build_python, saved_vocabulary
+from brewgraph.models.reach import Reach
+from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
+from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Python
 from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.recipe.values import Declaration, ModelDeclaration
-from brewgraph.runtime.distiller import Distiller, make_projections, projection_nodes
+from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
 
 
 @contextmanager
@@ -41,7 +46,7 @@ class Workshop:
     """Builds what a checked spec names, each thing once.
 
     `given` are modules of the caller's own, by model name. `teachers` are the folders of finished students that
-    `brew(...)` stands for.
+    `brew(...)` stands for. `skip` are passes that are left out, by name.
     """
 
     def __init__(
@@ -51,8 +56,11 @@ class Workshop:
         given: Mapping[str, nn.Module] | None = None,
         teachers: Mapping[str, Path] | None = None,
         allow_python: bool = False,
+        skip: Collection[str] = (),
     ):
+        check_names(skip)
         self.checked, self.recipe = checked, checked.recipe
+        self.skip = frozenset(skip)
         self.given = dict(given or {})
         self.teachers = dict(teachers or {})
         self.allow_python = allow_python
@@ -62,6 +70,8 @@ class Workshop:
         self._ready: dict[str, ReadyBatches] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._projections: nn.ModuleDict | None = None
+        self._anatomies: dict[str, Anatomy] = {}
+        self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
         for module in self.recipe.modules:
@@ -182,7 +192,32 @@ class Workshop:
         if not self.reads_tensors_only(model.name):
             blueprint = self._with_vocabulary(model, blueprint)
         donors = {blueprint.init.model: self.model(blueprint.init.model)} if blueprint.init else {}
-        return build_model(blueprint, seed=seed, frozen=model.role == "teacher", donors=donors)
+        frozen = model.role == "teacher"
+        without = self._without(model, blueprint) if frozen else None
+        return build_model(blueprint, seed=seed, frozen=frozen, donors=donors, without=without)
+
+    def _without(self, model: ModelDeclaration, blueprint: Blueprint) -> Without | None:
+        """What a teacher is loaded without: everything behind the last feature that any stage takes from it.
+
+        A model with a head is loaded whole, since it is scored in the closing table; so is one that begins at random,
+        whose weights would be others, and one whose layers another model begins with.
+        """
+        bare = blueprint.auto_class == AUTO_CLASSES["features"] and not blueprint.heads and blueprint.adapter is None
+        begun = {x.source.init.model for x in self.recipe.models.values() if isinstance(x.source, Hf) and x.source.init}
+        facts = self.checked.facts(model)
+        if (
+            truncate_models.__name__ in self.skip
+            or not (bare and blueprint.checkpoint)
+            or model.name in begun
+            or facts is None
+        ):
+            return None
+        features = self.features(model.name)
+        dead = facts.reach.dead_modules(features) if features else ()
+        if not dead:
+            return None
+        self._anatomies[model.name] = facts.reach.anatomy
+        return Without(type(facts.shapes.model), dead)  # type: ignore[arg-type]
 
     def _with_vocabulary(self, model: ModelDeclaration, blueprint: Blueprint) -> Blueprint:
         """The blueprint with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
@@ -221,12 +256,15 @@ class Workshop:
             found = projection_nodes((*of.graphs.values(), *of.reports.values()))
             self._projections = make_projections(found, self.recipe.train.seed)
         name = of.recipe.stages[0].name if stage is None else stage
-        graphs = {task: graph for (at, task), graph in of.graphs.items() if at == name}
-        reports = {task: graph for (at, task), graph in of.reports.items() if at == name}
+        merging = merge_equal_nodes.__name__ not in self.skip
+        graphs = {task: g for (at, task), g in (of.graphs if merging else of.written).items() if at == name}
+        reports = {task: g for (at, task), g in (of.reports if merging else of.written_reports).items() if at == name}
         student = self.recipe.student.name
-        used = {model for graph in (*graphs.values(), *reports.values()) for model in models_of(graph)}
+        optimized = self.optimized(of)
+        used = {model for (at, _), graph in optimized.items() if at == name for model in models_of(graph)}
+        used |= {model for graph in reports.values() for model in models_of(graph)}
         # an average that any stage needs follows the student through all of them
-        anywhere = {model for graph in (*of.graphs.values(), *of.reports.values()) for model in models_of(graph)}
+        anywhere = {model for graph in (*optimized.values(), *of.reports.values()) for model in models_of(graph)}
         used |= {model for model in anywhere if isinstance(self.recipe.models[model].source, Ema)}
         models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
         return Distiller(
@@ -237,7 +275,39 @@ class Workshop:
             projections=self._projections,
             reports=reports,
             averages={m: average for m, average in self.averages.items() if m in models},
+            anatomies=self._anatomies,
+            reach=self._student_reach(),
+            skip=self.skip,
         )
+
+    def optimized(self, checked: Checked | None = None) -> dict[tuple[str, str], nx.DiGraph]:
+        """The graphs of all tasks after the passes; `checked` as for `distiller`."""
+        of = checked or self.checked
+        if id(of) not in self._optimized:
+            merging = merge_equal_nodes.__name__ not in self.skip
+            found = optimize_all(of.graphs if merging else of.written, self._student_reach(), self.skip)
+            self._optimized[id(of)] = (of, found)
+        return self._optimized[id(of)][1]
+
+    def _student_reach(self) -> Reach:
+        student = self.recipe.student
+        facts = self.checked.facts(student)
+        return Reach(self.model(student.name)) if facts is None or student.name in self.given else facts.reach
+
+    def features(self, model: str) -> frozenset[Feature]:
+        """What any task of any stage takes from a model, in its loss or in what it reports."""
+        graphs = [*self.optimized().values(), *self.checked.reports.values()]
+        taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
+        return frozenset(x.feature for x in taps if x.model == model)
+
+    def outline(self, model: str) -> nn.Module:
+        """A model that nothing runs, for the sizes of its parts: without weights where it can be."""
+        facts = self.checked.facts(self.recipe.models[model])
+        return self.model(model) if facts is None or model in self.given else facts.shapes.model
+
+    def runs(self, model: str) -> bool:
+        """Whether any task needs a forward of this model: not where a weight of zero is all that it has."""
+        return bool(self.features(model))
 
 
 def models_of(graph: nx.DiGraph) -> list[str]:

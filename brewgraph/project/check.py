@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """A sound spec. `graphs` are the optimized graphs by stage and task, empty where a model that cannot be reached
-    leaves lists open; `reports` those of what tasks report beside their losses. `classes` are those of each data set.
+    """A sound spec. `graphs` are the simplified graphs by stage and task, empty where a model that cannot be reached
+    leaves lists open; `reports` those of what tasks report beside their losses. `written` are the graphs before equal
+    things are merged, `written_reports` those of reports. `classes` are those of each data set.
     """
 
     recipe: Recipe
     graphs: Mapping[tuple[str, str], nx.DiGraph]
     reports: Mapping[tuple[str, str], nx.DiGraph]
+    written: Mapping[tuple[str, str], nx.DiGraph]
+    written_reports: Mapping[tuple[str, str], nx.DiGraph]
     facts: FactsBook
     classes: Mapping[str, tuple[str, ...]]
     warnings: tuple[Diagnostic, ...]
@@ -117,17 +120,26 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
     collector.raise_errors()
-    graphs, reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
+    written, written_reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
     collector.raise_errors()
-    return Checked(recipe, graphs, reports, facts, classes, collector.warnings, (*parents, path))
+    graphs, reports = _merged(written), _merged(written_reports)
+    return Checked(
+        recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path)
+    )
+
+
+def _merged(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[tuple[str, str], nx.DiGraph]:
+    from brewgraph.graph.passes import merge_equal_nodes
+
+    return {name: merge_equal_nodes(graph) for name, graph in graphs.items()}
 
 
 def _graphs(
     recipe: Recipe, facts: FactsBook, collector: Collector, known: Mapping[str, str]
 ) -> tuple[dict[tuple[str, str], nx.DiGraph], dict[tuple[str, str], nx.DiGraph]]:
-    """The optimized graphs of every task, and of what it reports; none while lists are open."""
+    """The canonical graphs of every task, and of what it reports; none while lists are open."""
     from brewgraph.graph.build import build_graph, build_reports
-    from brewgraph.graph.passes import optimize
+    from brewgraph.graph.passes import canonical
 
     graphs: dict[tuple[str, str], nx.DiGraph] = {}
     reports: dict[tuple[str, str], nx.DiGraph] = {}
@@ -137,9 +149,9 @@ def _graphs(
         built = build_graph(recipe, facts, collector, known, task)
         report = build_reports(recipe, facts, collector, known, task)
         if built is not None:
-            graphs[stage.name, task.name] = optimize(built)
+            graphs[stage.name, task.name] = canonical(built)
         if report is not None:
-            reports[stage.name, task.name] = optimize(report)
+            reports[stage.name, task.name] = canonical(report)
     return graphs, reports
 
 
@@ -153,8 +165,15 @@ def reduced(checked: Checked) -> Checked:
     recipe = without_teacher(checked.recipe)
     others = _OtherSpecs(recipe.source, checked.parents, checked.facts.collector)
     known = identities(checked.recipe, others.hash)
-    graphs, reports = _graphs(recipe, checked.facts, checked.facts.collector, known)
-    return replace(checked, recipe=recipe, graphs=graphs, reports=reports)
+    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, known)
+    return replace(
+        checked,
+        recipe=recipe,
+        graphs=_merged(written),
+        reports=_merged(reports),
+        written=written,
+        written_reports=reports,
+    )
 
 
 def read_spec(path: str | Path) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.graph.passes import digest
+from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
 from brewgraph.models.heads import Head
+from brewgraph.models.reach import Reach, reach_of
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.recipe.features import Feature, Shape
@@ -48,6 +50,11 @@ class BlueprintFacts:
     @cached_property
     def shapes(self) -> Shapes:
         return Shapes.of_blueprint(self.blueprint)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the model needs for which of its features."""
+        return reach_of(self.shapes)
 
     @cached_property
     def parameters(self) -> int:
@@ -203,6 +210,16 @@ def copies(checked: Checked) -> Mapping[str, str]:
         if facts is not None and init is not None and donor is not None:
             found[name] = f"a part of {init.model}: {planned_copy(facts.blueprint, donor.blueprint)}"
     return found
+
+
+def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[Saved, ...]]:
+    """What each pass saves in the loss of each stage and task, before weights load."""
+
+    def reach(model: str) -> Reach | None:
+        facts = checked.facts(checked.recipe.models[model])
+        return facts.reach if facts is not None else None
+
+    return {name: savings(graph, reach, skip) for name, graph in checked.written.items()}
 
 
 _NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}

@@ -91,7 +91,9 @@ class Pantry:
         models of these names, where not the workshop's own are meant.
         """
         workshop, source = self.workshop, self.recipe.data[data].source
-        module_of = modules or {name: workshop.model(name) for name in names}
+        module_of = modules or {
+            name: workshop.model(name) if workshop.runs(name) else workshop.outline(name) for name in names
+        }
         prints = {name: tokenizer_fingerprint(workshop.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
         for name, distinct in prints.items():

@@ -44,7 +44,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, apart from what the spec says."""
+    """How to run, apart from what the spec says. `skip` are passes that are left out, by name: no number changes."""
 
     out: Path | None = None
     runs: Path = Path("runs")
@@ -52,6 +52,7 @@ class Options:
     dry_run: bool = False
     without_teacher: bool = False
     allow_python: bool = False
+    skip: tuple[str, ...] = ()
 
 
 def run(source: Source, params: Mapping[str, Any], options: Options, reporter: Reporter) -> RunResult:
@@ -73,7 +74,7 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
 
 def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
     # what can be known without training comes first, teachers that have to be trained next
-    workshop = Workshop(checked, allow_python=options.allow_python)
+    workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
     identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
     folder = RunFolder(options.out or options.runs / identity.folder_name)
     wanted = checked.recipe.has_baseline and not options.without_teacher
@@ -186,7 +187,7 @@ def _one_step(
     stages = tuple(replace(s, train=s.train.model_copy(update=short)) for s in checked.recipe.stages)
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
-    workshop = Workshop(checked, allow_python=options.allow_python)
+    workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
     for model, other in _other_specs(checked):
         folder = RunFolder(options.runs / identify(other, Workshop(other).fingerprints()).folder_name)
         if folder.finished is None:

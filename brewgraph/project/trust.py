@@ -25,12 +25,13 @@ ROWS = 512
 def check_teachers_agree(pantry: Pantry, checked: Checked, reporter: Reporter) -> None:
     """Stop where another order of a teacher's classes fits the labels far better; say so where it only guesses.
 
-    Raises `SpecError` B332 at the teacher. Only teachers whose logits a loss reads are tried, on classes.
+    Raises `SpecError` B332 at the teacher. Only teachers whose logits a loss reads are tried, on classes; one that a
+    weight of zero has left without a forward is not even loaded.
     """
     tried: set[tuple[str, str]] = set()
     for stage, task in checked.recipe.tasks:
         for model in _graders(checked, stage, task):
-            if (model.name, task.data[0]) not in tried:
+            if pantry.workshop.runs(model.name) and (model.name, task.data[0]) not in tried:
                 tried.add((model.name, task.data[0]))
                 _try(pantry, model, task.data[0], reporter)
 

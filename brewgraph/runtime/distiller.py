@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import networkx as nx
 import torch
@@ -15,10 +15,16 @@ from transformers.utils import ModelOutput
 from brewgraph.data.batches import derive_seed
 from brewgraph.diagnostics import UsageError, listing
 from brewgraph.graph import nodes as n
+from brewgraph.graph.optimizing import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
 from brewgraph.graph.passes import digest, node
 from brewgraph.graph.scalars import Horizon, objective_weights
+from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ema import EmaTeacher
+from brewgraph.models.reach import Reach
+from brewgraph.recipe.features import Feature
 from brewgraph.runtime.program import Batch, Program
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass
@@ -61,9 +67,11 @@ class Distiller(nn.Module):
     gradients. The module begins in train mode, the student with it: a transformers model comes from its folder in eval
     mode, and would be trained without dropout.
 
-    `graphs` are the compiled losses by task, or the one where there are no tasks; `reports` what each task reports
+    `graphs` are the losses by task, or the one where there are no tasks; `reports` what each task reports
     beside. `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages`
-    are the teachers that follow the student, by name.
+    are the teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers
+    that nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are
+    left out, by name.
     """
 
     def __init__(
@@ -76,6 +84,9 @@ class Distiller(nn.Module):
         projections: nn.ModuleDict | None = None,
         reports: Mapping[str, nx.DiGraph] | None = None,
         averages: Mapping[str, EmaTeacher] | None = None,
+        anatomies: Mapping[str, Anatomy] | None = None,
+        reach: Reach | None = None,
+        skip: Collection[str] = (),
     ):
         super().__init__()
         self.graphs: dict[str, nx.DiGraph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -95,8 +106,17 @@ class Distiller(nn.Module):
         for teacher in self._teachers:
             teacher.requires_grad_(False).eval()
         modules = {site: self.projections[parameter_name(site)] for site in found}
-        self.programs = {task: Program(graph, models, modules) for task, graph in self.graphs.items()}
-        self.reports = {task: Program(graph, models, modules) for task, graph in reported.items()}
+        self._reach = reach or Reach(self.student)
+        optimized = optimize_all(self.graphs, self._reach, skip)
+        self.frozen = any(graph.graph.get("frozen") for graph in optimized.values())
+        self.programs = {
+            task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies)
+            for task, graph in optimized.items()
+        }
+        self.reports = {
+            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies)
+            for task, graph in reported.items()
+        }
         self._averages = dict(averages or {})
         self.train()
 
@@ -123,6 +143,28 @@ class Distiller(nn.Module):
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do."""
         loss, terms = self.programs[self._task(task)].run(batch, self.progress, counts, self.horizon)
         return DistillerOutput(loss=loss, terms=terms)
+
+    # ── what gradients reach ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def parameters_of(self, found: Reached) -> dict[str, nn.Parameter]:
+        """The parameters that gradients of these features and projections reach; all of the student's, where a run on
+        fake tensors does not tell."""
+        names = self._reach.parameters(found.features)
+        own = dict(self.student.named_parameters())
+        result = {f"student.{name}": p for name, p in own.items() if names is None or name in names}
+        for site in found.sites:
+            prefix = f"projections.{parameter_name(site)}"
+            result |= {f"{prefix}.{k}": p for k, p in self.projections[parameter_name(site)].named_parameters()}
+        return result
+
+    def unreached(self) -> list[nn.Parameter]:
+        """Parameters that are to be frozen while this loss is trained: no term of any task can reach them."""
+        if not self.frozen:
+            return []
+        live: set[int] = set()
+        for program in self.programs.values():
+            live |= {id(p) for p in self.parameters_of(program.graph.graph["reached"]).values()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
     def _task(self, task: str | None) -> str:
         if task is None and len(self.programs) == 1:
@@ -193,6 +235,29 @@ class Distiller(nn.Module):
                 module.training = training
             for parameter, requires_grad in parameters:
                 parameter.requires_grad_(requires_grad)
+
+
+def optimize_all(
+    graphs: Mapping[Name, nx.DiGraph], student: Reach, skip: Collection[str] = ()
+) -> dict[Name, nx.DiGraph]:
+    """The graphs after all passes but those that are named.
+
+    Nothing is left out where a run on fake tensors does not tell what that would leave without a gradient.
+    """
+    found = {task: optimize(graph, skip) for task, graph in graphs.items()}
+    features = [r.features for graph in found.values() if (r := _left_out(graph)) is not None]
+    if features and student.parameters(frozenset[Feature]().union(*features)) is None:
+        unsafe = {*skip, drop_dead_terms.__name__, skip_scheduled_zeros.__name__}
+        return {task: optimize(graph, unsafe) for task, graph in graphs.items()}
+    return found
+
+
+def _left_out(graph: nx.DiGraph) -> Reached | None:
+    """What the gradients of the whole loss reach, where terms may be left out."""
+    if graph.graph.get("kept") is None and not graph.graph.get("guards"):
+        return None
+    found: Reached = graph.graph.get("reached") or reached(graph)
+    return found
 
 
 def parameter_name(site: str) -> str:

@@ -15,6 +15,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.models.reach import can_end_early, may_draw
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.layouts import hide_padding
 
@@ -55,6 +56,7 @@ def forward_instruction(
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
     `tapped` are its features by the slots where they go; in the slots of `padding` scores of padding stay as they are.
+    A forward that stops ends with the last of them, unless it would have drawn random numbers afterwards.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
@@ -64,6 +66,8 @@ def forward_instruction(
     name, columns = forward.model, forward.columns
     heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
+    wanted = frozenset(tapped.values())
+    stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
 
     def run_forward(step: Step) -> None:
         encoding = step.slots[source]
@@ -82,9 +86,11 @@ def forward_instruction(
             raise RunError(
                 f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
             )
-        with capture.armed(), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+        output: Any = None
+        until = wanted if stops and can_end_early(model) else ()
+        with capture.armed(until), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
             output = model(**given, **extra)
-        values = capture.collect(output)
+        values = capture.collect(output, wanted)
         for slot, feature in tapped.items():
             value = values[feature]
             hidden = feature.name in ("start", "end") and slot not in padding

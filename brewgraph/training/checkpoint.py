@@ -107,6 +107,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "stage_step": state.stage_step,
             "sums": state.sums.values,
             "since": state.sums.steps,
+            "seen": state.sums.seen,
             "progress": asdict(state.progress),
             "carried": state.carried,
             # beside the readable student: the state dict by name, so that loading needs no model class
@@ -147,7 +148,7 @@ class Saved:
             if state.scaler is not None:
                 state.scaler.load_state_dict(said["scaler"])
             state.step, state.stage, state.stage_step = said["step"], said["stage"], said["stage_step"]
-            state.sums = Sums(said["sums"], said["since"])
+            state.sums = Sums(said["sums"], said["since"], said["seen"])
             state.progress, state.carried = Progress(**said["progress"]), said["carried"]
 
 

@@ -46,6 +46,22 @@ def frozen(distiller: Distiller, what: Sequence[Freeze], student: str) -> Iterat
             parameter.requires_grad_(requires_grad)
 
 
+@contextmanager
+def unreached_frozen(distiller: Distiller) -> Iterator[None]:
+    """Freeze what no term of this stage can reach, and give it back as it was.
+
+    It would have no gradient either way; frozen, it costs the optimizer and the ranks nothing.
+    """
+    chosen = distiller.unreached()
+    for parameter in chosen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+
+
 def _parameters(distiller: Distiller, one: Freeze, student: str) -> list[nn.Parameter]:
     if one.kind == "projection":
         key = parameter_name(one.name)

@@ -23,7 +23,7 @@ from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import Board
 from brewgraph.training.checkpoint import Saved, State, read_checkpoint
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.freezing import frozen
+from brewgraph.training.freezing import frozen, unreached_frozen
 from brewgraph.training.optimizing import build_optimizer, build_schedule
 from brewgraph.training.processes import this_process
 from brewgraph.training.records import Record
@@ -125,7 +125,7 @@ class _Training:
         accelerator = make_accelerator(placed.work.settings)
         distiller = placed.work.make()
         try:
-            with frozen(distiller, placed.work.freeze, self.student):
+            with frozen(distiller, placed.work.freeze, self.student), unreached_frozen(distiller):
                 return self._stage(placed, distiller, accelerator)
         finally:
             self.reporter.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +17,27 @@ from brewgraph.training.work import Placed
 
 @dataclass
 class Sums:
-    """Loss and terms of each task, added up over its steps since the last line, and how many these were."""
+    """Loss and terms of each task, added up over its steps since the last line, and how many these were.
+
+    `seen` counts the steps in which each of them was computed: a term that a schedule has at zero is not.
+    """
 
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, task: str, output: Mapping[str, Tensor]) -> None:
         """A micro-batch's share of a step."""
         own = self.values.setdefault(task, {})
         for name, value in output.items():
             own[name] = own[name] + value if name in own else value
+
+    def end_step(self, task: str, computed: Iterable[str]) -> None:
+        """Count a step of a task, and what was computed in it."""
+        self.steps[task] = self.steps.get(task, 0) + 1
+        own = self.seen.setdefault(task, {})
+        for name in computed:
+            own[name] = own.get(name, 0) + 1
 
     def gathered(self, accelerator: Accelerator) -> dict[str, dict[str, Tensor]]:
         """Over all ranks; those of one process as they are."""
@@ -42,7 +53,7 @@ class Sums:
             task: {k: v.to(device) if main else torch.zeros_like(v, device=device) for k, v in own.items()}
             for task, own in self.values.items()
         }
-        return Sums(values, dict(self.steps))
+        return Sums(values, dict(self.steps), {task: dict(own) for task, own in self.seen.items()})
 
 
 @dataclass(frozen=True)
@@ -67,11 +78,15 @@ class Record:
 
 
 def task_line(
-    sums: Mapping[str, Tensor], steps: int, task: str, weights: Mapping[str, float], reported: Mapping[str, float]
+    sums: Mapping[str, Tensor],
+    seen: Mapping[str, int],
+    task: str,
+    weights: Mapping[str, float],
+    reported: Mapping[str, float],
 ) -> dict[str, Any]:
     """Means of a task over its steps: the loss, its terms as they are and as they count in it, and what else is asked
-    for."""
-    terms = {named(task, name): float(value) / steps for name, value in sums.items()}
+    for. `seen` says over how many steps each was added up."""
+    terms = {named(task, name): float(value) / seen[name] for name, value in sums.items()}
     loss = terms.pop(named(task, "loss"))
     factors = {named(task, name): weight for name, weight in weights.items()}
     line: dict[str, Any] = {

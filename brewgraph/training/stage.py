@@ -141,7 +141,7 @@ class StageRun:
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.stage_step += 1
-        state.sums.steps[task] = state.sums.steps.get(task, 0) + 1
+        state.sums.end_step(task, output)
 
     def _clip(self) -> None:
         """Shorten gradients that are longer than the spec allows: all of them as one vector, or each parameter's."""
@@ -195,14 +195,14 @@ class StageRun:
         if not due:
             self.reporter.step(state.stage_step, None, {})
             return
-        sums, steps = state.sums.gathered(self.accelerator), state.sums.steps
+        sums, steps, seen = state.sums.gathered(self.accelerator), state.sums.steps, state.sums.seen
         reported = self._reported(task, batches) if self.settings.report else {}
         state.sums = Sums()
         total, rate = 0.0, state.schedule.get_last_lr()[0]
         terms: dict[str, float] = {}
         lines = {
             which: task_line(
-                sums[which], steps[which], which, self.distiller.weights(which), reported if which == task else {}
+                sums[which], seen[which], which, self.distiller.weights(which), reported if which == task else {}
             )
             for which in self.work.materials
             if which in steps
@@ -277,7 +277,7 @@ class StageRun:
         """Write a checkpoint; of the ranks' sums it holds the whole."""
         assert self.folder is not None
         mine = self.state.sums
-        self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps)
+        self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps, mine.seen)
         if self.main:
             save_checkpoint(self.folder, self.state)
             self.folder.rotate(self.settings.save_total_limit)

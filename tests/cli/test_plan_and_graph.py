@@ -179,6 +179,7 @@ def test_heads_and_what_stages_do_not_share(tmp_path: Path) -> None:
     ]
     one, two = lines.index("stage one"), lines.index("stage two, apart from what one has too")
     assert {"seed", "precision", "logging_steps"} <= {line.split()[0] for line in lines[one + 1 : two] if line}
-    assert [line.split() for line in lines[two + 1 :]] == [
+    end = lines.index("", two)
+    assert [line.split() for line in lines[two + 1 : end]] == [
         ["steps", "4"], ["precision", "fp32"], ["freeze", "[net", "@", '"embeddings"]'], ["seed", "0"]
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import networkx as nx
 from brewgraph.diagnostics import Collector
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.passes import node, optimize
+from brewgraph.graph.passes import node, simplify
 from brewgraph.project.facts import identities
 from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
@@ -45,7 +45,7 @@ def raw(text: str, sizes: Mapping[str, FakeFacts] = SIZES) -> nx.DiGraph:
 
 def graph(text: str, sizes: Mapping[str, FakeFacts] = SIZES) -> nx.DiGraph:
     """The graph after all passes."""
-    return optimize(raw(text, sizes))
+    return simplify(raw(text, sizes))
 
 
 def of_kind(graph: nx.DiGraph, kind: type[N]) -> list[N]:

@@ -7,7 +7,7 @@ import pytest
 from brewgraph.diagnostics import Collector, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.passes import node, optimize
+from brewgraph.graph.passes import node, simplify
 from brewgraph.graph.spell import spell
 from brewgraph.project.facts import identities
 from tests.graph.graphs import SIZES, graph, of_kind, raw, recipe_of
@@ -186,6 +186,6 @@ def test_each_task_has_a_graph() -> None:
     for _, one in recipe.tasks:
         built = build_graph(recipe, lambda model: SIZES[model.role], Collector(), known, one)
         assert built is not None
-        found.append({x.data for x in of_kind(optimize(built), n.Input)})
+        found.append({x.data for x in of_kind(simplify(built), n.Input)})
     assert not collector.failed
     assert found == [{"a.ad"}, {"b.bd"}]

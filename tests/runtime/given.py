@@ -72,11 +72,15 @@ class Echo(nn.Module):
 class Given:
     """In place of a capture: features by their names."""
 
-    def __init__(self, model: nn.Module, features: tuple[Feature, ...]):
+    def __init__(self, model: nn.Module, features: tuple[Feature, ...], *others: Any, **options: Any):
         self.features = features
         self.armed = nullcontext
 
-    def collect(self, output: dict[str, Tensor]) -> dict[Feature, Tensor]:
+    def can_stop(self, features: Any) -> bool:
+        """They are all there at the end only."""
+        return False
+
+    def collect(self, output: dict[str, Tensor], features: Any = None) -> dict[Feature, Tensor]:
         """The features as they were handed in."""
         return {feature: output[f"given {feature}"] for feature in self.features}
 

@@ -83,6 +83,9 @@ class Toy(nn.Module):
     def optimizer_options(self) -> dict[str, dict[str, float]]:
         return {}
 
+    def unreached(self) -> list[nn.Parameter]:
+        return []
+
     def after_step(self) -> None:
         self.average = 0.9 * self.average + 0.1 * self.student.base["layers"][0].weight.detach()
 

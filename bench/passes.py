@@ -1,0 +1,347 @@
+"""What each pass saves: the same loss with the pass and without it, step by step in turn, in one process.
+
+    python bench/passes.py --write docs/passes.md
+
+The teachers are BERTs of random weights with 12 layers; batches hold random tokens. Steps are forward and backward, on
+one thread. Ratios are the time with the pass over the time without it, below 1 where it is a gain. `--steps` says how
+often each side runs; a quiet machine needs fewer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+import brewgraph as bg
+from brewgraph.data.encoding import train_wordpiece
+from brewgraph.project.facts import savings_of
+from brewgraph.runtime import instructions
+from brewgraph.runtime.distiller import Distiller
+
+WORDS = "a tale of two cities it was the best of times the worst age wisdom foolishness epoch belief season".split()  # noqa: SIM905
+SPEC = """brew 1
+{teachers}
+student tiny = hf("student")
+data d = files(train="train.jsonl", dev="train.jsonl", text=text, label=label, batch=4)
+{equations}
+loss = {loss}
+train {{ steps = 10 }}
+"""
+SEVEN = "let map = [0, 2, 4, 6, 8, 10, 12] -> [0, 1, 2, 3, 4, 5, 6]\n"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A loss, the pass that it is about, and what its counters are called among those of `Saved`."""
+
+    title: str
+    rewrite: str
+    equations: str
+    loss: str
+    teachers: Sequence[str] = ("big",)
+    large: bool = True
+    always: bool = False
+
+
+SCENARIOS = (
+    Scenario(
+        "a stage on features alone, layer 4 of 12",
+        "truncate_models",
+        "rows = mse(big.hidden[4] -> tiny.hidden[2])",
+        "rows",
+        ["bare"],
+    ),
+    Scenario(
+        "a term that is annealed to zero at 30 %",
+        "skip_scheduled_zeros",
+        "soft = kd(big.logits -> tiny.logits)\nhard = ce(d.labels -> tiny.logits)",
+        "hard + piecewise(0%: 1, 30%: 0) * soft",
+    ),
+    Scenario(
+        "three teachers, one of weight zero",
+        "drop_dead_terms",
+        "soft = kd(big.logits -> tiny.logits) + kd(two.logits -> tiny.logits) + 0 * kd(three.logits -> tiny.logits)",
+        "soft",
+        ["big", "two", "three"],
+    ),
+    Scenario(
+        "14 matches",
+        "batch_equal_losses",
+        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
+        "sum(rows) + sum(gram)",
+    ),
+    Scenario(
+        "14 matches, one call whatever their size",
+        "batch_equal_losses",
+        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
+        "sum(rows) + sum(gram)",
+        always=True,
+    ),
+    Scenario(
+        "14 matches of small sides",
+        "batch_equal_losses",
+        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
+        "sum(rows) + sum(gram)",
+        large=False,
+    ),
+    Scenario(
+        "attention of the last layer",
+        "narrow_attention",
+        "looks = mse(big.attention[11] -> tiny.attention[5])\nsoft = kd(big.logits -> tiny.logits)",
+        "looks + soft",
+    ),
+    Scenario(
+        "the same 14 matches, written twice",
+        "merge_equal_nodes",
+        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\nmore = mse(big.hidden[map] -> tiny.hidden[map])",
+        "sum(rows) + 0.5 * sum(more)",
+    ),
+    Scenario(
+        "a student of which the lower third is matched",
+        "freeze_unreached",
+        "rows = mse(big.hidden[4] -> tiny.hidden[2])",
+        "rows",
+    ),
+    Scenario(
+        "14 hidden states of each of three teachers",
+        "release_values",
+        "rows(t) = sum(mse(t.hidden[0:12] -> tiny.hidden[6])) + sum(mse(t.hidden[11, 12] -> tiny.hidden[5, 6]))",
+        "rows(big) + rows(two) + rows(three)",
+        ["big", "two", "three"],
+    ),
+)
+
+
+def make_folder(folder: Path, width: int, layers: int) -> None:
+    """Models, data and a tokenizer: what the specs name."""
+    tokenizer = train_wordpiece([" ".join(WORDS)], 100)
+    rows = [{"text": " ".join(WORDS[i:]), "label": str(i % 3)} for i in range(9)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = {i: str(i) for i in range(3)}
+    made = {"big": layers, "two": layers, "three": layers, "bare": layers, "student": layers // 2}
+    for seed, (name, depth) in enumerate(made.items()):
+        config = AutoConfig.for_model(
+            "bert", hidden_size=width, num_hidden_layers=depth, num_attention_heads=width // 64 or 1,
+            intermediate_size=4 * width, vocab_size=100, id2label=labels, label2id={v: k for k, v in labels.items()},
+            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        torch.manual_seed(seed)
+        kind = AutoModel if name == "bare" else AutoModelForSequenceClassification
+        kind.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def write_spec(folder: Path, scenario: Scenario) -> Path:
+    """The spec of a scenario."""
+    named = {name: f'teacher {"big" if name == "bare" else name} = hf("{name}")' for name in scenario.teachers}
+    path = folder / "spec.brew"
+    path.write_text(SPEC.format(teachers="\n".join(named.values()), equations=scenario.equations, loss=scenario.loss))
+    return path
+
+
+def batch_of(rows: int, length: int) -> dict[str, Tensor]:
+    """Random tokens without padding, and labels."""
+    ids = torch.randint(5, 50, (rows, length), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(rows) % 3}
+
+
+class Counted:
+    """Layers of teachers that run, and eager softmaxes, in all steps of one side."""
+
+    def __init__(self, distiller: Distiller):
+        self.layers = self.bytes = 0
+        for teacher in distiller.teachers:
+            for layer in getattr(teacher, "bert", teacher).encoder.layer:
+                layer.register_forward_pre_hook(self._count)
+        self._watch(distiller)
+
+    def _count(self, *_: Any) -> None:
+        self.layers += 1
+
+    def _watch(self, distiller: Distiller) -> None:
+        """Note the bytes that values hold at most, of one step, before it is timed."""
+        program = distiller.program
+        listing = program._list(())
+
+        def noting(call: Any) -> Any:
+            def run(step: Any) -> None:
+                call(step)
+                flat = [x for value in step.slots for x in (value if isinstance(value, tuple | list) else [value])]
+                held = {x.data_ptr(): x.numel() * x.element_size() for x in flat if isinstance(x, Tensor)}
+                self.bytes = max(self.bytes, sum(held.values()))
+
+            return run
+
+        steps = tuple((noting(call), cleared) for call, cleared in listing.steps)
+        program._listings[()] = type(listing)(steps, listing.terms, listing.zeros)
+
+    def rest(self, distiller: Distiller) -> None:
+        """Begin to count, and let go of the watch."""
+        distiller.program._listings.clear()
+        self.layers = 0
+
+
+def seconds(distiller: Distiller, batch: Mapping[str, Tensor], progress: float) -> float:
+    """The time of one step, forward and backward."""
+    distiller.progress = progress
+    begin = time.perf_counter()
+    distiller(batch).loss.backward()
+    spent = time.perf_counter() - begin
+    distiller.zero_grad(set_to_none=True)
+    return spent
+
+
+def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps: int) -> dict[str, Any]:
+    """Both sides of a scenario in turn."""
+    recipe = bg.load(write_spec(folder, scenario))
+    if scenario.always:
+        instructions.CALLED_TOGETHER[True], rule = 2**40, instructions.CALLED_TOGETHER[True]
+    sides = {"on": recipe.build(), "off": recipe.build(skip=(scenario.rewrite,))}
+    counted = {name: Counted(side) for name, side in sides.items()}
+    for name, side in sides.items():
+        seconds(side, batch, 0.0)
+        counted[name].rest(side)
+    spent: dict[str, list[float]] = {name: [] for name in sides}
+    for i in range(steps):
+        for name, side in sides.items() if i % 2 else reversed(sides.items()):
+            spent[name].append(seconds(side, batch, i / steps))
+    if scenario.always:
+        instructions.CALLED_TOGETHER[True] = rule
+    ratios = [a / b for a, b in zip(spent["on"], spent["off"], strict=True)]
+    (saved,) = savings_of(recipe._checked).values()
+    weights = {name: sum(p.numel() for t in side.teachers for p in t.parameters()) for name, side in sides.items()}
+    for side in sides.values():
+        side.release()
+    return {
+        "title": scenario.title,
+        "pass": scenario.rewrite,
+        "whole": sum(spent["on"]) / sum(spent["off"]),
+        "ratio": statistics.median(ratios),
+        "spread": [min(ratios), max(ratios)],
+        "milliseconds": {name: 1000 * statistics.median(times) for name, times in spent.items()},
+        "layers": {name: c.layers for name, c in counted.items()},
+        "bytes": {name: c.bytes for name, c in counted.items()},
+        "weights": weights,
+        "saved": str(next(x for x in saved if x.name == scenario.rewrite)),
+    }
+
+
+def crossing(rounds: int) -> Iterator[tuple[int, float]]:
+    """For sides of so many numbers, the time of seven losses in one call over that of seven calls."""
+    from brewgraph.graph import nodes as n
+    from brewgraph.graph.scalars import Horizon
+    from brewgraph.runtime.forwards import Step
+    from brewgraph.source import Source, Span
+
+    span = Span(Source(""), 0, 0)
+    loss = n.Loss(("0", "1"), "mse", "token", False, (), kinds=("hidden", "hidden"), shape=(), span=span)
+    calls = n.Calls(tuple(map(str, range(14))), (loss,) * 7, shape=None, span=span)
+    run = instructions.calls_instruction(calls, [], list(range(14)), 14, 0)
+    before = instructions.CALLED_TOGETHER[True]
+    for exponent in range(8, 21, 2):
+        sides = [torch.randn(4, 2 ** (exponent - 6), 16, requires_grad=bool(i % 2)) for i in range(14)]
+        spent: dict[int, list[float]] = {2**40: [], 0: []}
+        for _ in range(rounds):
+            for limit, times in spent.items():
+                instructions.CALLED_TOGETHER[True] = limit
+                step = Step({}, [*sides, None], 0.0, torch.ones(1), Horizon())
+                begin = time.perf_counter()
+                run(step)
+                sum(step.slots[14]).backward()
+                times.append(time.perf_counter() - begin)
+        yield 2**exponent, statistics.median(spent[2**40]) / statistics.median(spent[0])
+    instructions.CALLED_TOGETHER[True] = before
+
+
+def paragraph(*lines: str) -> str:
+    """Lines as one paragraph."""
+    return textwrap.fill(" ".join(lines), 130)
+
+
+def page(
+    found: Sequence[Mapping[str, Any]], small: Sequence[tuple[int, float]], said: Mapping[str, Any]
+) -> Iterator[str]:
+    """docs/passes.md."""
+    yield "# What passes save\n"
+    yield paragraph(
+        f"Made by [`bench/passes.py`](../bench/passes.py): {said['machine']}, torch {version('torch')}.",
+        f"Teachers are BERTs of random weights with {said['layers']} layers of width {said['width']}, the student has",
+        f"half as many; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
+        f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
+        "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
+        "pass out; no trained weight changes (`tests/runtime/test_passes.py`).",
+    )
+    yield "\n| loss | pass | ratio | of a step: median, least, most | ms with, without | teacher layers | plan |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in found:
+        low, high = row["spread"]
+        on, off = row["milliseconds"]["on"], row["milliseconds"]["off"]
+        yield (
+            f"| {row['title']} | `{row['pass']}` | {row['whole']:.2f} | {row['ratio']:.2f}, {low:.2f}, {high:.2f} "
+            f"| {on:.0f}, {off:.0f} | {row['layers']['on']}, {row['layers']['off']} | {row['saved']} |"
+        )
+    first, last = found[0], found[-1]
+    yield "\nThe column of layers counts those of teachers that ran in all steps, with the pass and without it."
+    yield paragraph(
+        f"- The first teacher is loaded with {first['weights']['on']:,} parameters instead of",
+        f"{first['weights']['off']:,}: what lies behind the layer is not read from its file.",
+    )
+    yield paragraph(
+        f"- The values of the last loss take {last['bytes']['on']:,} bytes at most, and {last['bytes']['off']:,} where",
+        "none is let go of; what the backward pass needs torch holds either way.",
+    )
+    yield paragraph(
+        "- A student that draws dropout runs to its end, so that it draws what it would have drawn; the teachers' part",
+        "of the saving is left. To freeze saves memory of the optimizer and of ranks, and no time of a step.",
+    )
+    yield "\n## Losses that share a call\n"
+    yield paragraph(
+        "The time of seven losses in one call over that of seven calls, by the numbers in a side. To put sides behind",
+        "each other copies them, so it is a gain only where a call costs more than its numbers do. On a CPU losses",
+        f"share a call up to {instructions.CALLED_TOGETHER[True]:,} numbers in a side; elsewhere up to",
+        f"{instructions.CALLED_TOGETHER[False]:,}, which was not measured.",
+    )
+    yield "\n| numbers in a side | ratio |\n|---|---|"
+    yield from (f"| {size:,} | {ratio:.2f} |" for size, ratio in small)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--machine", default="a CPU, one thread", help="what the page says of the machine")
+    parser.add_argument("--write", type=Path, help="where the page goes; left out, it is printed")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    large, small = batch_of(options.rows, options.length), batch_of(2, 8)
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        make_folder(Path(name), options.width, options.layers)
+        for scenario in SCENARIOS:
+            found.append(measure(Path(name), scenario, large if scenario.large else small, options.steps))
+            print(f"{scenario.title}: {found[-1]['whole']:.2f}", flush=True)
+    text = "\n".join(page(found, list(crossing(20 * options.steps)), vars(options))) + "\n"
+    if options.write:
+        options.write.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

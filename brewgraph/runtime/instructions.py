@@ -1,0 +1,300 @@
+"""Instructions of a program: one call per node that reads its inputs from their slots and puts its value into its own.
+
+Everything that can be looked up is looked up when an instruction is made, nothing when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brewgraph.diagnostics import RunError, listing
+from brewgraph.graph import nodes as n
+from brewgraph.graph import scalars
+from brewgraph.graph.scalars import schedule_value
+from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
+from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
+
+
+def simple_instruction(current: n.Node, into: list[int], out: int) -> Instruction | None:
+    """The call of a node that needs nothing but its inputs; None where it is not one of those."""
+    match current:
+        case n.Input():
+            name, data = current.model, current.data
+
+            def put_input(step: Step) -> None:
+                base = base_of(step.batch, data)
+                own = base.get(name)
+                step.slots[out] = own if isinstance(own, Mapping) else base
+
+            return put_input
+        case n.Column():
+            return column_instruction(current, into, out)
+        case n.Mask():
+            return mask_instruction(current, into, out)
+        case n.Bundle():
+
+            def bundle(step: Step) -> None:
+                step.slots[out] = tuple(step.slots[i] for i in into)
+
+            return bundle
+        case n.Transform():
+            return transform_instruction(current, into, out)
+        case n.Number():
+            value = current.value
+
+            def put_number(step: Step) -> None:
+                step.slots[out] = value
+
+            return put_number
+        case n.Schedule():
+            schedule, arguments = current.name, current.arguments
+
+            def put_schedule(step: Step) -> None:
+                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon)
+
+            return put_schedule
+        case n.Combine():
+            operator, position = current.operator, current.position
+
+            def combine(step: Step) -> None:
+                step.slots[out] = compute(operator, [step.slots[i] for i in into], position)
+
+            return combine
+        case n.Member():
+            chosen = current.position
+
+            def pick(step: Step) -> None:
+                step.slots[out] = step.slots[into[0]][chosen]
+
+            return pick
+    return None
+
+
+def loss_instruction(loss: n.Loss, options: Sequence[n.Node], into: list[int], out: int, place: int) -> Instruction:
+    """The call of a loss. `options` are the nodes of its options; its count stands at `place` among all counts."""
+    values_of, arguments_of = _maths(loss, options, into)
+    mask, unit, reduced, everything = (into[2] if loss.masked else None), loss.unit, loss.reduced, Padded(None)
+
+    def lose(step: Step) -> None:
+        layout: Padded = everything if mask is None else step.slots[mask]
+        values = values_of(step.slots[into[0]], step.slots[into[1]], layout, arguments_of(step))
+        if not reduced:
+            step.slots[out] = layout.hide(values, unit)
+            return
+        assert step.counts is not None
+        step.slots[out] = layout.sum(values, unit) / step.counts[place]
+
+    return lose
+
+
+def calls_instruction(calls: n.Calls, options: Sequence[n.Node], into: list[int], out: int, place: int) -> Instruction:
+    """The call of several losses at once: their sides lie behind each other along the batch.
+
+    Large sides go through one by one: to copy them would take longer than the calls that it saves.
+    """
+    loss, count = calls.losses[0], len(calls.losses)
+    values_of, arguments_of = _maths(loss, options, into)
+    mask, unit, everything = (into[2] if loss.masked else None), loss.unit, Padded(None)
+    more = into[len(into) - 2 * (count - 1) :]
+    sources, targets = [into[0], *more[::2]], [into[1], *more[1::2]]
+
+    def lose_all(step: Step) -> None:
+        layout: Padded = everything if mask is None else step.slots[mask]
+        one, other = [step.slots[i] for i in sources], [step.slots[i] for i in targets]
+        arguments = arguments_of(step)
+        assert step.counts is not None
+        if other[0].numel() > CALLED_TOGETHER[other[0].device.type == "cpu"]:
+            values = [values_of(a, b, layout, arguments) for a, b in zip(one, other, strict=True)]
+            step.slots[out] = [layout.sum(x, unit) / step.counts[place] for x in values]
+            return
+        values = values_of(torch.cat(one), torch.cat(other), layout.repeated(count), arguments)
+        step.slots[out] = (layout.sums(values, unit, count) / step.counts[place]).unbind()
+
+    return lose_all
+
+
+CALLED_TOGETHER = {True: 2**14, False: 2**22}
+"""Numbers in a side up to which losses share a call: on a CPU, and elsewhere. See docs/passes.md."""
+
+
+def _maths(loss: n.Loss, options: Sequence[n.Node], into: list[int]) -> tuple[Any, Any]:
+    """What a loss gives per unit, from its two sides, their layout and its arguments; and these, from a step."""
+    operation = OPERATIONS[loss.operation]
+    function = operation.maths(*loss.kinds)
+    words = dict(loss.words)
+    plain: list[tuple[str, int]] = []
+    temperatures: list[tuple[str, Any, float, dict[str, float], bool]] = []
+    first = 2 + loss.masked
+    for name, value, slot in zip(loss.options, options, into[first : first + len(options)], strict=True):
+        if isinstance(value, n.Temperature):
+            own = TEMPERATURES[value.name]
+            temperatures.append((name, own.function, value.base, dict(value.options), own.needs_layout))
+        else:
+            plain.append((name, slot))
+    needs_layout = operation.needs_layout
+    pairs = [kind in ("attention", "scores") for kind in loss.kinds]
+
+    def arguments_of(step: Step) -> dict[str, Any]:
+        return {name: step.slots[i] for name, i in plain} | words
+
+    def values_of(one: Any, other: Any, layout: Padded, arguments: dict[str, Any]) -> Any:
+        if needs_layout:
+            arguments = {**arguments, "layout": layout}
+        one, other = (_shielded(_full(x), layout, by) for x, by in zip((one, other), pairs, strict=True))
+        with torch.autocast(_device(other).type, enabled=False):
+            for name, own, base, more, asks in temperatures:
+                arguments[name] = own(one, other, base, **more, **({"layout": layout} if asks else {}))
+            return function(one, other, **arguments)
+
+    return values_of, arguments_of
+
+
+def mean_instruction(mean: n.Mean, into: list[int], out: int, place: int) -> Instruction:
+    """The mean over the units of a batch, which are counted at `place`."""
+    mask = into[1] if mean.masked else None
+    unit, source, everything = mean.unit, into[0], Padded(None)
+
+    def average(step: Step) -> None:
+        layout: Padded = everything if mask is None else step.slots[mask]
+        assert step.counts is not None
+        step.slots[out] = layout.sum(step.slots[source], unit) / step.counts[place]
+
+    return average
+
+
+def _full(x: Any) -> Any:
+    """Losses are computed in full precision whatever the models run in."""
+    if isinstance(x, tuple):
+        return tuple(map(_full, x))
+    return x.float() if x.is_floating_point() and x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _shielded(x: Any, layout: Padded, pairs: bool) -> Any:
+    """A side through which no gradient reaches padding."""
+    return tuple(layout.shield(y) for y in x) if isinstance(x, tuple) else layout.shield(x, pairs=pairs)
+
+
+def _device(x: Any) -> torch.device:
+    found: torch.device = x[0].device if isinstance(x, tuple) else x.device
+    return found
+
+
+def compute(operator: str, operands: list[Any], position: int | None = None) -> Any:
+    """One arithmetic step over numbers and tensors; one number per example goes with all that its example has."""
+    if operator == "softmax":
+        stacked = torch.stack([torch.as_tensor(x) for x in operands])
+        return torch.softmax(stacked.float(), 0)[position or 0]
+    result = operands[0]
+    for operand in operands[1:]:
+        pair = _aligned(result, operand)
+        if operator == "max":
+            result = torch.maximum(*map(torch.as_tensor, pair))
+        else:
+            result = scalars.compute("+" if operator == "mean" else operator, list(pair))
+    return result / len(operands) if operator == "mean" else result
+
+
+def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two tensors with as many axes: (batch) beside (batch, length, width) gets axes of one."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dim() and other.dim():
+        while one.dim() < other.dim():
+            one = one.unsqueeze(-1)
+        while other.dim() < one.dim():
+            other = other.unsqueeze(-1)
+    return one, other
+
+
+def first_tensor(batch: Batch) -> Tensor:
+    """The first tensor in a batch, however deep."""
+    for value in batch.values():
+        if isinstance(value, Tensor):
+            return value
+        if isinstance(value, Mapping):
+            return first_tensor(value)
+    raise RunError("the batch holds no tensor")
+
+
+def column_instruction(column: n.Column, into: list[int], out: int) -> Instruction:
+    """Labels along the tokens lie in a model's encoding, everything else beside the encodings."""
+    name, data = column.column, column.data
+
+    def put_column(step: Step) -> None:
+        base = base_of(step.batch, data)
+        encoding = step.slots[into[0]] if into else base
+        found = encoding.get(name, base.get(name))
+        if found is None:
+            raise RunError(f"the batch has no `{name}`; it has {listing(base)}")
+        step.slots[out] = found
+
+    return put_column
+
+
+def mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
+    which = mask.which
+
+    def put_mask(step: Step) -> None:
+        bases = [step.slots[i] for i in into]
+        if which == "labels":
+            found = label_mask(bases[0])
+        elif which == "column":
+            found = bases[-1] != 0
+            if len(bases) > 1:
+                tokens = token_mask(bases[0])
+                found = tokens & (found if found.dim() == tokens.dim() else found[:, None])
+        elif which == "words" or (len(bases) > 1):
+            kept = [base["words"] >= 0 for base in bases]
+            found = torch.stack(kept).all(0) if which == "words" else torch.ones_like(kept[0])
+        else:
+            found = token_mask(bases[0])
+            if which == "none":
+                found = torch.ones_like(found)
+        step.slots[out] = Padded(found, which)
+
+    return put_mask
+
+
+def transform_instruction(transform: n.Transform, into: list[int], out: int) -> Instruction:
+    """A value from others; what is compared is in full precision, as in losses."""
+    name = transform.name
+    if name == "stop":
+
+        def stop(step: Step) -> None:
+            step.slots[out] = step.slots[into[0]].detach()
+
+        return stop
+    if name == "words":
+
+        def pick(step: Step) -> None:
+            encoding = step.slots[into[1]]
+            if "words" not in encoding:
+                raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
+            step.slots[out] = pick_words(step.slots[into[0]], encoding["words"])
+
+        return pick
+    if name == "token_mean":
+
+        def average(step: Step) -> None:
+            layout: Padded = step.slots[into[1]] if transform.masked else Padded(None)
+            step.slots[out] = layout.mean_over_tokens(step.slots[into[0]])
+
+        return average
+    declared = TRANSFORMS[name]
+    function, words, needs_layout = declared.function, dict(transform.words), declared.needs_layout
+    count = len(into) - len(transform.options) - transform.masked
+    options = list(zip(transform.options, into[len(into) - len(transform.options) :], strict=True))
+
+    def make(step: Step) -> None:
+        arguments: dict[str, Any] = {key: step.slots[i] for key, i in options} | words
+        layout: Padded = step.slots[into[count]] if transform.masked else Padded(None)
+        if needs_layout:
+            arguments["layout"] = layout
+        given = [layout.shield(_full(step.slots[i])) for i in into[:count]]
+        with torch.autocast(given[0].device.type, enabled=False):
+            step.slots[out] = function(*given, **arguments)
+
+    return make
