@@ -100,7 +100,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 def _unknown(name: str) -> str:
     from brewgraph.recipe.calls import LATER
 
-    if name in LATER | {"cache"}:
+    if name in LATER:
         return f"`{name}` is a word of the language that this release does not support yet"
     hint = suggest(name, [known for known, _ in _pages()]) or "`brewgraph ops` lists what there is"
     return f"there is no `{name}`: {hint}"

@@ -42,7 +42,7 @@ def build_graph(
             if member.kind == "loss" and name.rpartition("/")[2] != "loss":
                 terms[f"{name}[{i}]" if isinstance(value, v.Group) else name] = key
     objective = builder.build(task.loss)
-    return None if collector.failed else assemble(builder.nodes, objective, terms)
+    return None if collector.failed else assemble(builder.nodes, objective, terms, caches=builder.caches)
 
 
 def build_reports(
@@ -54,7 +54,7 @@ def build_reports(
     builder = Builder(recipe, facts, collector, identities)
     terms = {name: builder.build(value) for name, value in task.reports.items()}
     everything = builder.add(n.Combine(tuple(terms.values()), "+", shape=(), span=task.span))
-    return None if collector.failed else assemble(builder.nodes, everything, terms)
+    return None if collector.failed else assemble(builder.nodes, everything, terms, caches=builder.caches)
 
 
 class Builder:
@@ -69,6 +69,8 @@ class Builder:
         self.held: list[v.Value] = []
         self.seeds = projection_seeds(recipe, identities)
         self.sizes: dict[str, tuple[int | None, int | None, Span]] = {}
+        self.caches: dict[str, tuple[str, str]] = {}
+        """What is kept on disk, by the keys of values: the name of its `cache`, and the folder."""
 
     def add(self, node: n.Node) -> str:
         key = f"{len(self.nodes)}"
@@ -94,6 +96,8 @@ class Builder:
         match x:
             case v.Take():
                 return self._take(x)
+            case v.Cached():
+                return self._cached(x, wanted, near)
             case v.Column():
                 return self._column(x, near)
             case v.Number():
@@ -166,6 +170,28 @@ class Builder:
             shape = ("batch", "length")
         key = self.add(n.Column(inputs, x.data, x.column, identity, shape=shape, span=x.span))
         self.units[key] = Units("example", None, x.data)
+        return key
+
+    def _cached(self, x: v.Cached, wanted: Shape | None, near: v.Take | None) -> str:
+        """The node of what is kept; where each example's part of it lies on disk is known by `caches`."""
+        if self.padding and "length" in (self.shape(self.build(x.value, wanted, near)) or ()):
+            help = "leave `mask=none` out, or compare the value itself: `bert.hidden[4]`"
+            self.collector.add("B241", "a cache keeps no padding, and `mask=none` lets it count", x.span, help=help)
+        with self.masked_by(None):
+            key = self.build(x.value, wanted, near)
+        shape = self.shape(key)
+        if shape is None:
+            message = "the shape of this is not known, so its padding could not be told from it"
+            help = "leave the `cache` out; a teacher that brewgraph can build from a configuration may have one"
+            self.collector.add("B243", message, x.value.span, help=help)
+        elif shape[0] != "batch" or shape.count("batch") > 1:
+            help = "keep what it is computed from: a value for each example"
+            self.collector.add("B241", f"this has no axis of examples: {_show(shape)}", x.value.span, help=help)
+        elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in _takes(x)} & {"start", "end"}:
+            help = "keep `big.start` itself, and compute from it"
+            message = "what is made of scores over positions ends at the longest example of a batch"
+            self.collector.add("B241", message, x.value.span, help=help)
+        self.caches.setdefault(key, (x.name, x.path))
         return key
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
@@ -307,6 +333,10 @@ class Builder:
             (inner,), p.site, p.activation, into, out, p.options, self.seeds[p.site], shape=projected, span=x.span
         )
         return self.add(node)
+
+
+def _takes(x: v.Value) -> list[v.Take]:
+    return [part for part in v.walk(x) if isinstance(part, v.Take)]
 
 
 def _last(shape: Shape | None) -> int | None:

@@ -73,9 +73,12 @@ def skip_scheduled_zeros(graph: nx.DiGraph) -> nx.DiGraph:
     return rewritten(graph, nodes_of(graph), guards={key: weights for key, weights in guards.items() if weights})
 
 
-def needed(graph: nx.DiGraph, dead: Collection[str] = ()) -> set[str]:
-    """The keys that the loss needs while these products are zero; these are among them, what they multiply is not."""
-    return _walk(graph, lambda key: () if key in dead else node(graph, key).inputs)
+def needed(graph: nx.DiGraph, known: Collection[str] = ()) -> set[str]:
+    """The keys that the loss needs while these are known: products that are zero, values that were read from disk.
+
+    They are among them; what they are computed from is not.
+    """
+    return _walk(graph, lambda key: () if key in known else node(graph, key).inputs)
 
 
 def reached(graph: nx.DiGraph, dead: Collection[str] = ()) -> Reached:

@@ -5,8 +5,9 @@ every graph its hash. What may be left out without another result, and only save
 
 A graph is a frozen `networkx.DiGraph`. Each node has its `Node` under `"node"`; edges lead from what is used to what
 uses it.
-`graph.graph` holds `objective` (the key of the loss) and `terms` (name -> key of each reported scalar), and whatever
-else passes have found out (see `optimizing`).
+`graph.graph` holds `objective` (the key of the loss), `terms` (name -> key of each reported scalar), `caches` (key of a
+value that is kept on disk -> name and folder of its cache), and whatever else passes have found out (see `optimizing`).
+Where a value is kept is no part of what it is: a cache changes no hash.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ def prune_to_objective(graph: nx.DiGraph) -> nx.DiGraph:
 
 
 def flatten_sums(graph: nx.DiGraph) -> nx.DiGraph:
-    """Splice sums into the sums that they are addends of, unless they are reported: `a + (b + c)` is `a + b + c`."""
-    reported = set(graph.graph["terms"].values()) | {graph.graph["objective"]}
+    """Splice sums into the sums that they are addends of, unless reported or kept: `a + (b + c)` is `a + b + c`."""
+    reported = {*graph.graph["terms"].values(), graph.graph["objective"], *graph.graph.get("caches", ())}
     nodes: dict[str, Node] = {}
     for key in nx.topological_sort(graph):
         current = node(graph, key)
@@ -104,7 +105,8 @@ def name_by_content(graph: nx.DiGraph) -> nx.DiGraph:
         nodes.setdefault(own, new)
     ordered = {key: nodes[key] for key in sorted(nodes)}
     terms = {name: renamed[key] for name, key in graph.graph["terms"].items()}
-    return rewritten(graph, ordered, objective=renamed[graph.graph["objective"]], terms=terms)
+    caches = {renamed[key]: where for key, where in graph.graph.get("caches", {}).items() if key in renamed}
+    return rewritten(graph, ordered, objective=renamed[graph.graph["objective"]], terms=terms, caches=caches)
 
 
 def merge_equal_nodes(graph: nx.DiGraph) -> nx.DiGraph:
@@ -115,7 +117,8 @@ def merge_equal_nodes(graph: nx.DiGraph) -> nx.DiGraph:
         if key == content_hash(key)
     }
     terms = {name: content_hash(key) for name, key in graph.graph["terms"].items()}
-    return rewritten(graph, nodes, terms=terms, objective=content_hash(graph.graph["objective"]))
+    caches = {content_hash(key): where for key, where in graph.graph.get("caches", {}).items()}
+    return rewritten(graph, nodes, terms=terms, objective=content_hash(graph.graph["objective"]), caches=caches)
 
 
 def content_hash(key: str) -> str:

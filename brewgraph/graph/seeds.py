@@ -49,6 +49,8 @@ def _digest(x: v.Value, identities: Mapping[str, str]) -> str:
     match x:
         case v.Take():
             return digest("take", identities[x.model], identities[x.data], repr(x.feature), x.passing)
+        case v.Cached():
+            return _digest(x.value, identities)
         case v.Column():
             return digest("column", identities[x.data], x.column)
         case v.Project():

@@ -278,6 +278,7 @@ class Workshop:
             anatomies=self._anatomies,
             reach=self._student_reach(),
             skip=self.skip,
+            folder=self.checked.folder,
         )
 
     def optimized(self, checked: Checked | None = None) -> dict[tuple[str, str], nx.DiGraph]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe.caches import evaluate_cache
 from brewgraph.recipe.calls import LATER, check_function, evaluate_call
 from brewgraph.recipe.declare import declare_data, declare_model, evaluate_param
 from brewgraph.recipe.describe import as_value, describe, wrong_place
@@ -251,7 +252,7 @@ class _Elaboration:
                     return self.evaluator.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Cache():
-                return self.evaluator.fault("B901", "`cache` is not supported yet", s.span)
+                return evaluate_cache(self.evaluator, s, full, self.models, self.data)
             case t.Let() | t.Equation():
                 return self._named_value(scope, s)
         raise AssertionError(type(s).__name__)

@@ -159,6 +159,18 @@ class Transform(Value):
 
 
 @dataclass(frozen=True)
+class Cached(Value):
+    """A value that is kept on disk in the folder `path`, computed once for each example: `cache NAME = … at "path"`.
+
+    `name` is that of its statement.
+    """
+
+    value: Value
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Apply(Value):
     """A loss between two values. `mask` is None where the kind chooses it, or a column of the data.
 
@@ -304,7 +316,7 @@ def walk(value: Value) -> Iterator[Value]:
 def parts(value: Value) -> tuple[Value, ...]:
     """The values that a value is made from directly."""
     match value:
-        case Project():
+        case Project() | Cached():
             return (value.value,)
         case Apply():
             options = tuple(option for _, option in value.options if isinstance(option, Value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import networkx as nx
@@ -71,7 +72,7 @@ class Distiller(nn.Module):
     beside. `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages`
     are the teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers
     that nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are
-    left out, by name.
+    left out, by name. Folders of caches are relative to `folder`, that of the spec.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Distiller(nn.Module):
         anatomies: Mapping[str, Anatomy] | None = None,
         reach: Reach | None = None,
         skip: Collection[str] = (),
+        folder: Path = Path(),
     ):
         super().__init__()
         self.graphs: dict[str, nx.DiGraph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -110,11 +112,11 @@ class Distiller(nn.Module):
         optimized = optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(graph.graph.get("frozen") for graph in optimized.values())
         self.programs = {
-            task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies)
+            task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies, folder=folder)
             for task, graph in optimized.items()
         }
         self.reports = {
-            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies)
+            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies, folder=folder)
             for task, graph in reported.items()
         }
         self._averages = dict(averages or {})
@@ -198,6 +200,14 @@ class Distiller(nn.Module):
         graph = self.graphs[self._task(task)]
         found = objective_weights(graph, self.progress, self.horizon)
         return {name: found[key] for name, key in graph.graph["terms"].items()}
+
+    def cached(self) -> dict[str, tuple[int, int]]:
+        """For each `cache` how many examples were computed and written, and how many read instead, in this process."""
+        found: dict[str, tuple[int, int]] = {}
+        for value in (value for program in self.programs.values() for value in program.caches):
+            written, read = found.get(value.name, (0, 0))
+            found[value.name] = (written + value.written, read + value.read)
+        return found
 
     # ── teachers that follow the student ─────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
 
-_LOW = -1e4
+HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
 
 
@@ -168,7 +168,7 @@ def hide_padding(x_BL: Tensor, encoding: Mapping[str, Tensor]) -> Tensor:
 
     Without it a distribution over positions would change with the length of the longest example of its batch.
     """
-    return x_BL if "attention_mask" not in encoding else x_BL.masked_fill(~token_mask(encoding), _LOW)
+    return x_BL if "attention_mask" not in encoding else x_BL.masked_fill(~token_mask(encoding), HIDDEN_SCORE)
 
 
 def pick_words(x: Tensor, words_BW: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -18,6 +19,7 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
 from brewgraph.models.reach import may_draw
+from brewgraph.runtime.caching import cached_values
 from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (
     calls_instruction,
@@ -51,7 +53,8 @@ class Program:
     """The calls of an optimized graph for given modules. `counted` says what each entry of `count`'s result counts.
 
     `parameters_of` gives the parameters that gradients reach, by name: for graphs of which something is left out.
-    `anatomies` are those of models that have lost layers which nobody needs, as they were before.
+    `anatomies` are those of models that have lost layers which nobody needs, as they were before. Folders of caches are
+    relative to `folder`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Program:
         *,
         parameters_of: ParametersOf | None = None,
         anatomies: Mapping[str, Anatomy] | None = None,
+        folder: Path = Path(),
     ):
         self.graph, self.models, self.projections = graph, models, projections
         self.order = running_order(graph)
@@ -93,7 +97,9 @@ class Program:
         guards: Mapping[str, tuple[str, ...]] = graph.graph.get("guards", {})
         self.guards = [(key, [self.slot[weight] for weight in weights]) for key, weights in guards.items()]
         self.objective = self.slot[graph.graph["objective"]]
-        self._listings: dict[tuple[str, ...], Listing] = {}
+        self.caches = cached_values(graph, folder, self.slot, models)
+        self._listings: dict[tuple[tuple[str, ...], tuple[str, ...]], Listing] = {}
+        self._alive: dict[tuple[str, ...], frozenset[str]] = {}
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -113,7 +119,8 @@ class Program:
             instruction(step)
         slots = step.slots
         dead = tuple(key for key, weights in self.guards if any(slots[i] == 0 for i in weights))
-        listing = self._listings.get(dead) or self._list(dead)
+        held = self._look_up(step, dead) if self.caches else ()
+        listing = self._listings.get((dead, held)) or self._list(dead, held)
         for key in dead:
             slots[self.slot[key]] = 0.0
         for instruction, released in listing.steps:
@@ -148,13 +155,20 @@ class Program:
             found.append(torch.tensor(1 if unit == "batch" else first.shape[0], device=first.device))
         return torch.stack([x.float() for x in found]) if found else torch.zeros(0)
 
+    def _look_up(self, step: Step, dead: tuple[str, ...]) -> tuple[str, ...]:
+        """The values that were found on disk for every example of the batch, among those that the loss needs now."""
+        if dead not in self._alive:
+            self._alive[dead] = frozenset(needed(self.graph, dead))
+        wanted = self._alive[dead]
+        return tuple(cached.key for cached in self.caches if cached.key in wanted and cached.find(step))
+
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _list(self, dead: tuple[str, ...]) -> Listing:
-        """What runs while these products are zero; found out once for each set of them."""
+    def _list(self, dead: tuple[str, ...], held: tuple[str, ...]) -> Listing:
+        """What runs while these products are zero and these values were read; found out once for each set of them."""
         graph = self.graph
-        live = needed(graph, dead)
-        running = live - set(dead)
+        live = needed(graph, {*dead, *held})
+        running = live - {*dead, *held}
         # a student that draws random numbers goes on drawing them
         drawing = [tap for forward, taps in self._taps.items() if self._draws(forward) for tap in taps]
         running |= used_by(graph, drawing)
@@ -167,8 +181,9 @@ class Program:
             if isinstance(current := node(graph, key), n.Forward) and not running.issuperset(self._taps[key]):
                 instruction = self._forward(key, current, {tap for tap in self._taps[key] if tap in running})
             steps.append((instruction, tuple(self.slot[used] for used in released.get(key, ()))))
+            steps += [(cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running]
         terms = {name: self.slot[key] for name, key in graph.graph["terms"].items() if key in live}
-        listing = self._listings[dead] = Listing(tuple(steps), terms, self._zeros(dead))
+        listing = self._listings[dead, held] = Listing(tuple(steps), terms, self._zeros(dead))
         return listing
 
     def _draws(self, forward: str) -> bool:

@@ -152,6 +152,8 @@ class _Training:
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)
+        for cache, (written, read) in distiller.cached().items():
+            self.reporter.say(f"cache {cache}: {written:,} examples computed and written, {read:,} read")
         self.step, self.carried = state.step, {**state.carried, **_projections(distiller)}
         return Outcome(distiller, run.scores, state.step, finished)
 

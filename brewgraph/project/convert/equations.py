@@ -81,25 +81,33 @@ def number(value: float) -> str:
 # ── logits and labels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def soft(config: DistillationConfig, models: Models, adaptors: Adaptors) -> Equation | None:
-    """The match of the logits; None where its weight is zero throughout."""
+def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached: bool = False) -> Equation | None:
+    """The match of the logits, those of the teachers `cached` or not; None where its weight is zero throughout."""
     weight = _weight(config.kd_loss_weight, config.kd_loss_weight_scheduler)
     if weight == "0":
         return None
     spans = adaptors.labels == "spans"
-    options = f"T={_temperature(config)}" + _unmasked(adaptors.labels != "class" and not _hides_logits(adaptors))
-    terms = []
+    options = f"T={_temperature(config)}" + _unmasked(_counts_padding(adaptors))
+    terms, before = [], []
     for feature, label in (("start", "start"), ("end", "end")) if spans else (("logits", "labels"),):
         source = models.soft(feature)
+        if cached:
+            before.append(f'cache kept_{feature} = {source} at "cache"')
+            source = f"kept_{feature}"
         if config.probability_shift:
             source = f"shift({source}, {models.data}.{label})"
         terms.append(f"{config.kd_loss_type}({source} -> {models.student}.{feature}, {options})")
-    return Equation("soft", " + ".join(terms), weight)
+    return Equation("soft", " + ".join(terms), weight, before=tuple(before))
 
 
-def _hides_logits(adaptors: Adaptors) -> bool:
+def can_cache(adaptors: Adaptors) -> bool:
+    """Whether the logits of a teacher can be kept: not where their padding counts, which changes with the batch."""
+    return not _counts_padding(adaptors)
+
+
+def _counts_padding(adaptors: Adaptors) -> bool:
     """A mask is there for logits of each token; TextBrewer ignores it for those of whole examples."""
-    return adaptors.labels == "tags" and adaptors.logits_mask
+    return adaptors.labels != "class" and not (adaptors.labels == "tags" and adaptors.logits_mask)
 
 
 def _temperature(config: DistillationConfig) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from brewgraph.project.convert.equations import Adaptors
+from brewgraph.project.convert.equations import Adaptors, can_cache
 from brewgraph.project.convert.settings import DistillationConfig, Match, TrainingConfig
 
 CACHES = ("BasicDistiller", "MultiTeacherDistiller")
@@ -59,10 +59,15 @@ def of_distillation(
             )
             yield Note(f"{name}_scheduler", text)
     if config.is_caching_logits:
-        if distiller in CACHES:
+        if distiller in CACHES and can_cache(adaptors):
             text = (
-                "the teacher runs in every epoch: `cache` is not supported yet. The numbers are those of TextBrewer, "
-                "but for its batches, which are put together once and keep their members"
+                "`cache` keeps the teachers' logits on disk, where the next run finds them too. TextBrewer keeps them "
+                "in memory, with batches that are put together once and keep their members; here they are shuffled"
+            )
+        elif distiller in CACHES:
+            text = (
+                "left out, so that the teacher runs in every epoch: padding counts in these logits, as in TextBrewer, "
+                "and how much of it there is changes with the batch"
             )
         else:
             text = f"left out: {distiller} sets it to false in silence, and so it never had an effect"

@@ -11,6 +11,7 @@ from brewgraph.project.convert.equations import (
     Adaptors,
     Equation,
     Models,
+    can_cache,
     hard,
     hard_equation,
     matches,
@@ -189,7 +190,8 @@ def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
 def _equations(configuration: Configuration, script: Script, models: Models) -> list[Equation]:
     if script.distiller == "BasicTrainer":
         return [Equation("hard", hard(models, script.adaptors))]
-    found = [soft(configuration.distill, models, script.adaptors)]
+    cached = configuration.distill.is_caching_logits and script.distiller in CACHES and can_cache(script.adaptors)
+    found = [soft(configuration.distill, models, script.adaptors, cached)]
     if script.distiller not in CACHES:
         found += matches(configuration.matches, models, script.adaptors)
     found.append(hard_equation(configuration.distill, models, script.adaptors))

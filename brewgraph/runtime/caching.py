@@ -1,0 +1,183 @@
+"""Values that a spec keeps on disk, in a program: what identifies them, and how a batch goes to a store and comes back.
+
+Each example is kept without its padding, and gets that of whichever batch it comes back to: zeros, or for scores over
+positions what hides them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor, nn
+
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import digest, execution_order, node
+from brewgraph.recipe.features import Shape
+from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
+from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
+from brewgraph.runtime.store import Store, example_digests, weights_digest
+
+FORMAT = 1
+"""Of what stands in a row; another one is another store."""
+PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"})
+"""Tensors of an encoding whose second axis are its tokens, so that their padding is no part of an example."""
+
+
+@dataclass
+class CachedValue:
+    """One kept value of a program. `entries` and `columns` are the slots of all that it is computed from; `extra` are
+    columns of data sets that its models get beside their tokens. Of the batch that was looked for last, `examples` are
+    the digests and `real` marks the tokens, (B, L).
+    """
+
+    graph: nx.DiGraph
+    key: str
+    name: str
+    folder: Path
+    slots: Mapping[str, int]
+    models: Mapping[str, nn.Module]
+    stores: dict[str, Store] = field(default_factory=dict)
+    examples: list[bytes] = field(default_factory=list)
+    real: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        kept = node(self.graph, self.key)
+        assert kept.shape is not None
+        self.shape: Shape = kept.shape
+        self.slot = self.slots[self.key]
+        self.made_by = kept.inputs[0] if isinstance(kept, n.Tap) else self.key
+        below = [k for k in execution_order(self.graph) if k in nx.ancestors(self.graph, self.key)]
+        nodes = {k: node(self.graph, k) for k in below}
+        self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
+        self.columns = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Column)]
+        self.words = any(isinstance(x, n.Transform) and x.name == "words" for x in (*nodes.values(), kept))
+        forwards = [x for x in nodes.values() if isinstance(x, n.Forward)]
+        self.used = list(dict.fromkeys(x.model for x in forwards))
+        self.extra = [(_data_of(self.graph, x), column) for x in forwards for _, column in x.columns]
+        positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end")
+        self.fill = HIDDEN_SCORE if positions and not kept.padding else 0.0
+
+    def find(self, step: Step) -> bool:
+        """Whether the store has the value for every example of the batch, which is then in its slot."""
+        self.examples, self.real = example_digests(self._parts(step)), self._real(step)
+        found = self._store().get(self.examples)
+        if found is None:
+            return False
+        device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
+        step.slots[self.slot] = restore(found, self.shape, self.real, self.fill).to(device)
+        return True
+
+    def keep(self, step: Step) -> None:
+        """Write the value of the batch that `find` has looked for."""
+        self._store().put(self.examples, trim(step.slots[self.slot], self.shape, self.real))
+
+    def _parts(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """All tensors that enter, each with its name and with the places of it that count: (B, L) bool, or all."""
+        for position, slot in enumerate(self.entries):
+            encoding = step.slots[slot]
+            real = token_mask(encoding)
+            for name in sorted(x for x in encoding.keys() - NOT_INPUTS if isinstance(encoding[x], Tensor)):
+                yield f"{position} {name}", encoding[name], real if name in PER_TOKEN else None
+            if self.words:
+                yield f"{position} words", encoding["words"], encoding["words"] >= 0
+        for position, slot in enumerate(self.columns):
+            yield f"column {position}", step.slots[slot], None
+        for data, column in self.extra:
+            yield f"extra {column}", base_of(step.batch, data)[column], None
+
+    def _real(self, step: Step) -> Tensor | None:
+        """Which places of an axis of tokens, or of words, are real: (B, L) bool; None where there is no such axis."""
+        encoding = step.slots[self.entries[0]]
+        if "words" in self.shape:
+            found: Tensor = encoding["words"] >= 0
+            return found
+        return token_mask(encoding) if "length" in self.shape else None
+
+    def _store(self) -> Store:
+        """The store for the precision in which models run now: that of the other one has other numbers."""
+        device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
+        precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
+        if precision not in self.stores:
+            weights = {name: weights_digest(self.models[name]) for name in self.used}
+            identity = digest(FORMAT, _content(self.graph, self.key, weights, {}), precision)
+            self.stores[precision] = Store(self.folder, identity)
+        return self.stores[precision]
+
+    @property
+    def read(self) -> int:
+        """Examples that were read instead of computed."""
+        return sum(store.read for store in self.stores.values())
+
+    @property
+    def written(self) -> int:
+        """Examples that were computed and written."""
+        return sum(store.written for store in self.stores.values())
+
+
+def cached_values(
+    graph: nx.DiGraph, folder: Path, slots: Mapping[str, int], models: Mapping[str, nn.Module]
+) -> tuple[CachedValue, ...]:
+    """The values of a graph that its spec keeps; relative folders lie in `folder`."""
+    caches: Mapping[str, tuple[str, str]] = graph.graph.get("caches", {})
+    return tuple(
+        CachedValue(graph, key, name, folder / path, slots, models)
+        for key, (name, path) in sorted(caches.items())
+        if key in slots
+    )
+
+
+def _data_of(graph: nx.DiGraph, forward: n.Forward) -> str:
+    entry = node(graph, forward.inputs[0])
+    return entry.data if isinstance(entry, n.Input) else ""
+
+
+def _content(graph: nx.DiGraph, key: str, weights: Mapping[str, str], known: dict[str, str]) -> str:
+    """What a value is computed from: models by their weights, data by nothing, since each example stands for itself."""
+    if key not in known:
+        found = node(graph, key)
+        below = [_content(graph, used, weights, known) for used in found.inputs]
+        own: tuple[Any, ...] = found.content()
+        match found:
+            case n.Input():
+                own = ()
+            case n.Column():
+                own = (found.column,)
+            case n.Forward():
+                own = (weights[found.model], found.passing, found.columns)
+        known[key] = digest(found.kind, own, below)
+    return known[key]
+
+
+def trim(x: Tensor, shape: Shape, real_BL: Tensor | None) -> list[Tensor]:
+    """The value of each example by itself, its axes of tokens as long as its real tokens are many."""
+    if real_BL is None:
+        return list(x.unbind())
+    axes = [i - 1 for i, symbol in enumerate(shape) if symbol in ("length", "words")]
+    found = []
+    for row, real in zip(x, real_BL.to(x.device), strict=True):
+        (places,) = real.nonzero(as_tuple=True)
+        for axis in axes:
+            row = row.index_select(axis, places)
+        found.append(row)
+    return found
+
+
+def restore(rows: Sequence[Tensor], shape: Shape, real_BL: Tensor | None, fill: float) -> Tensor:
+    """The value of a batch from those of its examples, with `fill` where they have no token."""
+    if real_BL is None:
+        return torch.stack(list(rows))
+    axes = [i - 1 for i, symbol in enumerate(shape) if symbol in ("length", "words")]
+    sizes = [real_BL.shape[1] if i in axes else size for i, size in enumerate(rows[0].shape)]
+    whole = rows[0].new_full((len(rows), *sizes), fill)
+    for row, into, real in zip(rows, whole, real_BL.cpu(), strict=True):
+        (places,) = real.nonzero(as_tuple=True)
+        grid = [torch.arange(size) for size in sizes]
+        for axis in axes:
+            grid[axis] = places
+        into[torch.meshgrid(*grid, indexing="ij")] = row
+    return whole

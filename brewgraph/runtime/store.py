@@ -1,0 +1,136 @@
+"""Values of frozen models on disk: what is there is read, what is not is computed once and written down.
+
+A store is a folder. In it lies one SQLite file for each thing that is kept, named by what it is (the equation, the
+weights of the models in it, the precision), so that values of other weights are never read. In a file each example has
+its row, found by a digest of its tokens: neither the order of the data nor the way in which batches are made counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from brewgraph.diagnostics import RunError
+
+_TABLE = "CREATE TABLE IF NOT EXISTS kept (example BLOB PRIMARY KEY, value BLOB)"
+_WAIT = 60.0
+"""Seconds to wait while another process writes."""
+_AT_ONCE = 500
+"""Rows that are asked for in one query; SQLite allows some thousand parameters."""
+
+
+class Store:
+    """One kept value. `identity` says what it is; `read` and `written` count examples of this process.
+
+    Several processes may read and write one store at the same time, on a file system that locks files.
+    """
+
+    def __init__(self, folder: Path, identity: str):
+        self.path = folder / f"{identity}.sqlite"
+        self.read = self.written = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as connection, connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS kept (example BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise self._fault(error) from error
+        self._connection: sqlite3.Connection | None = None
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=_WAIT)
+
+    def _open(self) -> sqlite3.Connection:
+        # not before it is needed: a connection does not survive a fork, nor a copy of the module that holds it
+        if self._connection is None:
+            self._connection = self._connect()
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+        return self._connection
+
+    def get(self, examples: Sequence[bytes]) -> list[Tensor] | None:
+        """The values of these examples, in their order; None where one of them is missing."""
+        found: dict[bytes, bytes] = {}
+        wanted = list(dict.fromkeys(examples))
+        try:
+            for start in range(0, len(wanted), _AT_ONCE):
+                part = wanted[start : start + _AT_ONCE]
+                marks = ", ".join("?" * len(part))
+                found |= dict(self._open().execute(f"SELECT example, value FROM kept WHERE example IN ({marks})", part))
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+        if len(found) < len(wanted):
+            return None
+        self.read += len(examples)
+        return [load(found[example])["value"] for example in examples]
+
+    def put(self, examples: Iterable[bytes], values: Iterable[Tensor]) -> None:
+        """Write values down, (…) each; those that are there already stay as they are."""
+        rows = [(key, save({"value": x.detach().cpu().contiguous()})) for key, x in zip(examples, values, strict=True)]
+        try:
+            with self._open() as connection:
+                before = connection.total_changes
+                connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", rows)
+                self.written += connection.total_changes - before
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+
+    def __len__(self) -> int:
+        (count,) = self._open().execute("SELECT count(*) FROM kept").fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Give the file back; it is opened again when it is needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_connection": None}
+
+    def _fault(self, error: Exception) -> RunError:
+        return RunError(
+            f"the cache in {self.path.parent} cannot be used: {error}. Name another folder in the `cache` statement, "
+            "or delete this one: its values are computed again"
+        )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """What a model computes with: the content of its weights and buffers, its class, and its configuration.
+
+    Where it lies and what it is called does not count.
+    """
+    found = hashlib.sha256(type(model).__qualname__.encode())
+    config = getattr(model, "config", None)
+    if config is not None:
+        said = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
+        found.update(repr(sorted(said.items(), key=lambda pair: pair[0])).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def example_digests(parts: Iterable[tuple[str, Tensor, Tensor | None]]) -> list[bytes]:
+    """A digest for each example of a batch, of all tensors (B, …) that enter, each with its name.
+
+    Beside a tensor stands which places of its second axis count, (B, L) bool: padding does not. None where all do.
+    """
+    digests: list[Any] = []
+    for name, tensor, real_BL in parts:
+        x, real = tensor.detach().cpu(), None if real_BL is None else real_BL.cpu()
+        digests = digests or [hashlib.blake2b(digest_size=16) for _ in x]
+        for i, own in enumerate(digests):
+            row = x[i] if real is None else x[i][real[i]]
+            own.update(f"{name} {row.dtype} {tuple(row.shape)}".encode())
+            own.update(row.contiguous().flatten().view(torch.uint8).numpy())
+    return [own.digest() for own in digests]

@@ -1,0 +1,186 @@
+"""`cache` in whole runs: the teacher's forward runs once for each example, and the numbers stay what they were."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import brewgraph as bg
+from brewgraph.diagnostics import SpecError
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import check, read_spec
+from brewgraph.project.materials import Pantry
+from brewgraph.training.reporter import Reporter
+from tests.project.small import metrics, save, write_data
+
+PLAIN = """teacher bert = hf("bert")
+student tiny = hf("tiny")
+data d = files(train="train.jsonl", dev="dev.jsonl", batch=4, max_length=32)
+loss = ce(d.labels -> tiny.logits) + {loss}
+train {{ epochs = 2; optimizer = adamw(lr=1e-3); logging_steps = 1 }}
+"""
+VALUES = {
+    "logits": ("bert.logits", "kd({} -> tiny.logits)"),
+    "hidden": ("bert.hidden[2]", "mse({} -> tiny.hidden[1] via linear) + nst({} -> tiny.hidden[0])"),
+    "attention": ("bert.attention[1]", "mse({} -> tiny.attention[0])"),
+    "queries": ("bert.query[1]", "kl(relation({}, heads=2) -> relation(tiny.query[0], heads=2))"),
+    "relation": ("relation(bert.query[1], heads=2)", "kl({} -> relation(tiny.query[0], heads=2))"),
+    "words": ("words(bert.hidden[1])", "mse({} -> words(tiny.hidden[1]) via linear)"),
+    "mean": ("mean([bert.logits, other.logits])", "kd({} -> tiny.logits)"),
+    "doubt": ('kd(bert.logits -> other.logits, reduce="none")', "batch_mean({} * kd(bert.logits -> tiny.logits, "
+              'reduce="none"))'),
+}  # fmt: skip
+"""What is kept, and a loss that reads it."""
+
+
+class Said(Reporter):
+    """Remembers what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def caches(self) -> list[str]:
+        """What it says of caches."""
+        return [line for line in self.lines if line.startswith("cache ")]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, two teachers, and a student without dropout."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    save(tmp_path / "bert", width=32, seed=1)
+    save(tmp_path / "other", width=16, seed=3)
+    save(tmp_path / "tiny", layers=1, seed=2)
+    return tmp_path
+
+
+def spec(world: Path, value: str, loss: str, *, cached: bool, name: str = "spec.brew", where: str = "store") -> Path:
+    """A spec that keeps this value, or computes it each time."""
+    text = PLAIN.format(loss=loss.format(*["kept" if cached else value] * loss.count("{}")))
+    if "other" in value:
+        text = text.replace("student", 'teacher other = hf("other")\nstudent', 1)
+    path = world / name
+    path.write_text(text + (f'cache kept = {value} at "{where}"\n' if cached else ""))
+    return path
+
+
+def run(path: Path, **options: Any) -> tuple[Path, list[str]]:
+    """A whole run: its folder, and what it says of caches."""
+    said = Said()
+    return bg.run(path, reporter=said, **options).folder, said.caches()
+
+
+def whole(workshop: Workshop) -> Any:
+    """All rows of the data in one batch."""
+    (work,) = Pantry(workshop).stages(workshop.checked)
+    return replace(work.materials[""].feeds["d"], batch=20).batches(0)
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses of a run, step by step."""
+    return [line["loss"] for line in metrics(folder) if "loss" in line]
+
+
+@pytest.mark.parametrize(
+    "value", [pytest.param(name, marks=[] if name == "words" else pytest.mark.slow) for name in VALUES]
+)
+def test_the_second_run_reads(world: Path, value: str) -> None:
+    """Epoch one writes, all later ones read; losses are those of the spec without a cache."""
+    kept, loss = VALUES[value]
+    plain, _ = run(spec(world, kept, loss, cached=False, name="plain.brew"))
+    first, said = run(spec(world, kept, loss, cached=True))
+    assert said == ["cache kept: 20 examples computed and written, 20 read"]
+    second, said = run(world / "spec.brew", force=True)
+    assert said == ["cache kept: 0 examples computed and written, 40 read"]
+    assert len(losses(plain)) == 10
+    for folder in (first, second):
+        assert losses(folder) == pytest.approx(losses(plain), rel=2e-6)
+
+
+def test_the_teacher_does_not_run(world: Path) -> None:
+    """Not for a batch that is there as a whole; it does for one of which an example is missing, and where not all that
+    is asked of it is kept."""
+    path = spec(world, *VALUES["logits"], cached=True)
+    workshop = Workshop(check(read_spec(path)))
+    (batch,) = whole(workshop)
+    distiller = workshop.distiller()
+    calls = []
+    distiller.teachers[0].register_forward_hook(lambda *_: calls.append(1))
+    part = {k: {m: x[:12] for m, x in v.items()} if isinstance(v, dict) else v[:12] for k, v in batch.items()}
+    for given, count in ((part, 1), (part, 1), (batch, 2), (batch, 2)):
+        distiller(given)
+        assert len(calls) == count
+
+
+def test_other_weights_are_another_value(world: Path) -> None:
+    """A teacher that was trained on is not what was kept of it, even under its old name; another place of the same one
+    is."""
+    path = spec(world, *VALUES["logits"], cached=True)
+    run(path)
+    shutil.move(world / "bert", world / "moved")
+    path.write_text(path.read_text().replace('"bert"', '"moved"'))
+    _, said = run(path)
+    assert said == ["cache kept: 0 examples computed and written, 40 read"]
+    save(world / "moved", width=32, seed=5)
+    _, said = run(path, force=True)
+    assert said == ["cache kept: 20 examples computed and written, 20 read"]
+
+
+def test_a_list_has_a_file_for_each_member(world: Path) -> None:
+    """All layers of a row under one name."""
+    loss = "sum(mse(kept -> tiny.hidden[0, 1] via linear))"
+    path = world / "spec.brew"
+    path.write_text(PLAIN.format(loss=loss) + 'cache kept = bert.hidden[0, 2] at "store"\n')
+    _, said = run(path)
+    assert said == ["cache kept: 40 examples computed and written, 40 read"]
+    assert len(list((world / "store").glob("*.sqlite"))) == 2
+
+
+def test_the_spec_is_the_same_one(world: Path) -> None:
+    """A cache changes what is computed anew, not what is computed: the run's hash stays, and so does the store's."""
+    plain = check(read_spec(spec(world, *VALUES["logits"], cached=False, name="plain.brew")))
+    cached = check(read_spec(spec(world, *VALUES["logits"], cached=True)))
+    assert cached.spec_hash == plain.spec_hash
+    assert list(bg.load(world / "spec.brew").graph.graph["caches"].values()) == [("kept", "store")]
+
+
+@pytest.mark.parametrize(
+    ("value", "loss", "code", "message"),
+    [
+        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "`mask=none` lets it count"),
+        ("probabilities(bert.start)", "kl({} -> probabilities(tiny.start))", "B241", "ends at the longest example"),
+    ],
+)
+def test_what_shapes_and_masks_forbid(world: Path, value: str, loss: str, code: str, message: str) -> None:
+    """Padding is not kept, so it must not count."""
+    with pytest.raises(SpecError) as error:
+        check(read_spec(spec(world, value, loss, cached=True)))
+    (found,) = [d for d in error.value.diagnostics if d.code == code]
+    assert message in found.message
+
+
+def test_a_batch_of_another_length(world: Path) -> None:
+    """What is kept has no padding of its own: it is read into batches of any length, attention along both axes."""
+    path = spec(world, *VALUES["attention"], cached=True)
+    workshop = Workshop(check(read_spec(path)))
+    (batch,) = whole(workshop)
+    plain = Workshop(check(read_spec(spec(world, *VALUES["attention"], cached=False, name="plain.brew")))).distiller()
+    distiller = workshop.distiller()
+    wanted = plain(batch).loss
+    assert torch.isclose(distiller(batch).loss, wanted, rtol=1e-6)
+    longer = {
+        k: {m: torch.nn.functional.pad(x, (0, 3)) if x.dim() == 2 else x for m, x in v.items()}
+        if isinstance(v, dict)
+        else (torch.nn.functional.pad(v, (0, 3)) if v.dim() == 2 else v)
+        for k, v in batch.items()
+    }
+    assert torch.isclose(distiller(longer).loss, wanted, rtol=1e-6)

@@ -1,0 +1,120 @@
+"""The store of kept values: what goes in comes out, to whoever asks with the same tokens, and to nobody else."""
+
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from brewgraph.diagnostics import RunError
+from brewgraph.runtime.store import Store, example_digests, weights_digest
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+
+
+def keys(*names: str) -> list[bytes]:
+    """Digests as a store takes them."""
+    return [name.encode() for name in names]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_goes_in_comes_out(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Bit for bit, in any precision and of any shape, in the order that is asked for."""
+    values = [torch.randn(2, 3).to(dtype), torch.randn(1).to(dtype), torch.randn(0, 4).to(dtype)]
+    store = Store(tmp_path / "a" / "b", "one")
+    store.put(keys("x", "y", "z"), values)
+    found = store.get(keys("z", "x", "x", "y"))
+    assert found is not None
+    for one, other in zip(found, [values[2], values[0], values[0], values[1]], strict=True):
+        assert one.dtype == dtype
+        assert torch.equal(one, other)
+    assert (store.read, store.written, len(store)) == (4, 3, 3)
+
+
+def test_one_that_is_missing(tmp_path: Path) -> None:
+    """Then none is given, and nothing counts as read; one that is there already stays as it is."""
+    store = Store(tmp_path, "one")
+    store.put(keys("x"), [torch.ones(1)])
+    assert store.get(keys("x", "y")) is None
+    store.put(keys("x", "y"), [torch.zeros(1), torch.zeros(1)])
+    found = store.get(keys("x", "y"))
+    assert found is not None
+    assert [float(x) for x in found] == [1, 0]
+    assert (store.read, store.written) == (2, 2)
+
+
+def test_another_identity_is_another_store(tmp_path: Path) -> None:
+    """In the same folder; each finds its own when it is opened again, also after a copy in another process."""
+    one, other = Store(tmp_path, "one"), Store(tmp_path, "other")
+    one.put(keys("x"), [torch.ones(1)])
+    assert other.get(keys("x")) is None
+    one.close()
+    assert Store(tmp_path, "one").get(keys("x")) is not None
+    assert pickle.loads(pickle.dumps(one)).get(keys("x")) is not None
+
+
+def test_more_rows_than_one_query_takes(tmp_path: Path) -> None:
+    """Two thousand examples at once."""
+    names = [f"{i}".encode() for i in range(2000)]
+    store = Store(tmp_path, "one")
+    store.put(names, [torch.tensor([i]) for i in range(2000)])
+    found = store.get(names[::-1])
+    assert found is not None
+    assert [int(x) for x in found] == list(range(2000))[::-1]
+
+
+def fill(folder: Path, first: int) -> int:
+    """Write thirty rows one by one, of which half are the other writer's too."""
+    store = Store(folder, "one")
+    for i in range(first, first + 30):
+        store.put([f"{i}".encode()], [torch.tensor([i])])
+    return store.written
+
+
+def test_two_writers(tmp_path: Path) -> None:
+    """At the same time, each with a connection of its own: each row is written by one of them, and none is lost."""
+    with ThreadPoolExecutor(2) as pool:
+        written = list(pool.map(fill, [tmp_path, tmp_path], [0, 15]))
+    assert sum(written) == 45 == len(Store(tmp_path, "one"))
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    """A file in its place, or one that is no database: the error names the folder and what to do."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="Name another folder"):
+        Store(tmp_path / "file", "one")
+    (tmp_path / "one.sqlite").write_text("no database, and long enough to be seen as none" * 10)
+    with pytest.raises(RunError, match="delete this one"):
+        Store(tmp_path, "one")
+
+
+def test_the_digest_of_weights() -> None:
+    """The same for a copy; another for one number, one buffer, one dtype that differs."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = weights_digest(model)
+    copy = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    copy.load_state_dict(model.state_dict())
+    assert weights_digest(copy) == before
+    assert weights_digest(copy.half()) != before
+    with torch.no_grad():
+        model[1].running_mean[0] += 1
+    assert weights_digest(model) != before
+
+
+def test_the_digest_of_an_example() -> None:
+    """Padding does not count, nor who else is in the batch; a token does, and so does which tensor it stands in."""
+
+    def of(ids: list[list[int]], mask: list[list[int]], name: str = "input_ids") -> list[bytes]:
+        real = torch.tensor(mask).bool()
+        return example_digests([(name, torch.tensor(ids), real), ("weight", torch.ones(len(ids)), None)])
+
+    one, other = of([[1, 2, 0], [1, 2, 3]], [[1, 1, 0], [1, 1, 1]])
+    assert of([[1, 2, 9, 9]], [[1, 1, 0, 0]]) == [one]
+    assert of([[0, 1, 2]], [[0, 1, 1]]) == [one]
+    assert one != other
+    assert of([[1, 4]], [[1, 1]])[0] != one
+    assert of([[1, 2]], [[1, 1]], "decoder_input_ids")[0] != one
