@@ -18,6 +18,7 @@ from brewgraph.project.materials import Pantry, head_of
 from brewgraph.recipe.metrics import keyed, main_metric, shown_metrics
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.sources import Batches, Ema
+from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.training.evaluate import Scores, evaluate
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.processes import own_share
@@ -73,7 +74,7 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
     teachers = {
         m.name: Trained(workshop.model(m.name), Path())
         for m in recipe.teachers
-        if m.name in workshop.models or (recipe.student.name in trained and _is_read(checked, m.name))
+        if m.name in workshop.models or (recipe.student.name in trained and _is_read(workshop, m))
     }
     rows = []
     for name, model in {**teachers, **trained}.items():
@@ -105,9 +106,14 @@ def _tasks_of(checked: Checked, model: str) -> list[Task]:
     return [task for stage, task in checked.recipe.tasks if model in models_of(checked.graphs[stage.name, task.name])]
 
 
-def _is_read(checked: Checked, teacher: str) -> bool:
-    """Whether some stage had this teacher; an average of the student is at hand only where it was made."""
-    return bool(_tasks_of(checked, teacher)) and not isinstance(checked.recipe.models[teacher].source, Ema)
+def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
+    """Whether some stage had this teacher.
+
+    Not one whose terms all have a weight of zero, which was never loaded, nor an average of the student, which is at
+    hand only where it was made.
+    """
+    read = {model for graph in workshop.optimized().values() for model in models_of(graph)}
+    return teacher.name in read and not isinstance(teacher.source, Ema)
 
 
 def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> Scores | None:

@@ -59,8 +59,8 @@ class CachedValue:
         forwards = [x for x in nodes.values() if isinstance(x, n.Forward)]
         self.used = list(dict.fromkeys(x.model for x in forwards))
         self.extra = [(_data_of(self.graph, x), column) for x in forwards for _, column in x.columns]
-        positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end")
-        self.fill = HIDDEN_SCORE if positions and not kept.padding else 0.0
+        positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end") and not kept.padding
+        self.fill = HIDDEN_SCORE if positions else 0.0
 
     def find(self, step: Step) -> bool:
         """Whether the store has the value for every example of the batch, which is then in its slot."""

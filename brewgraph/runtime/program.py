@@ -164,7 +164,7 @@ class Program:
 
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _list(self, dead: tuple[str, ...], held: tuple[str, ...]) -> Listing:
+    def _list(self, dead: tuple[str, ...], held: tuple[str, ...] = ()) -> Listing:
         """What runs while these products are zero and these values were read; found out once for each set of them."""
         graph = self.graph
         live = needed(graph, {*dead, *held})
