@@ -485,6 +485,14 @@ def told(name: str, kind: str) -> dict[str, Any]:
     return {"kinds": (kind, kind)} if OPERATIONS[name].needs_kinds and kind in ("attention", "scores") else {}
 
 
+def fill(x: Tensor, value: float) -> Tensor:
+    """The tensor with this value wherever padding stands: tokens, or rows and columns of attention."""
+    if x.dim() == 4:
+        hidden = ~(MASK[:, None, :, None] & MASK[:, None, None, :])
+        return x.masked_fill(hidden, value)
+    return x.masked_fill(~MASK[..., None], value)
+
+
 @pytest.mark.parametrize(("name", "kind", "unit"), MASKED)
 def test_a_batch_is_the_sum_of_its_examples(name: str, kind: str, unit: str) -> None:
     """Sums and counts of parts add up to those of the whole: accumulation and ranks change no number."""
