@@ -276,7 +276,8 @@ class Builder:
     def _token_mean(self, x: v.Transform, inner: str, take: v.Take | None) -> str:
         shape = self.shape(inner)
         units = self.units.get(inner)
-        if units is not None and units.unit not in ("token", "word"):
+        tagged = units is not None and units.unit == "label" and shape is not None and "length" in shape
+        if units is not None and units.unit not in ("token", "word") and not tagged:
             message = f"this is one number per {units.unit} already"
             self.collector.add("B219", message, x.span, help="leave `token_mean` out")
         mask = units.mask if units is not None else None

@@ -269,7 +269,9 @@ def test_real_pairs(shared: Path) -> None:
     found = open_examples(source, folder)
     report = data_report(found)
     plain = {
-        name: [(split["text_0"][i].lower().split(), split["text_1"][i].lower().split()) for i in range(len(split))]
+        name: [
+            (a.lower().split(), b.lower().split()) for a, b in zip(split["text_0"][:], split["text_1"][:], strict=True)
+        ]
         for name, split in found.splits.items()
     }
     distinct = {repr(pair) for pair in plain["train"]}

@@ -1,4 +1,4 @@
-"""Every operation beside its plainly written reference, its gradient, and what padding may hold."""
+"""Every operation beside its plainly written reference. Gradients and padding: `runtime/test_exactness.py`."""
 
 from __future__ import annotations
 
@@ -459,80 +459,7 @@ def test_the_first_side_of_a_divergence_is_the_teacher() -> None:
     assert abs(one - other) > 1e-3
 
 
-# ── gradients ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-GRADIENTS = [
-    ("mse", "logits", "example", {"T": 2.0}),
-    ("mse", "hidden", "token", {}),
-    ("mse", "attention", "pair", {}),
-    ("mse", "scores", "pair", {}),
-    ("mse", "vector", "example", {}),
-    ("cos", "hidden", "token", {}),
-    ("cos", "vector", "example", {}),
-    ("nst", "hidden", "pair", {}),
-    ("ce", "logits", "example", {"T": 2.0}),
-    ("ce", "token logits", "token", {}),
-    ("ce", "positions", "example", {}),
-    ("ce", "attention", "token", {}),
-    ("kl", "logits", "example", {"T": 2.0}),
-    ("kl", "token logits", "token", {}),
-    ("kd", "logits", "example", {"T": 2.0}),
-    ("kd", "positions", "example", {}),
-    ("pkd", "hidden", "example", {}),
-    ("pkd", "vector", "example", {}),
-    ("nst_by_length", "hidden", "pair", {}),
-    ("rkd_distance", "vector", "batch", {}),
-    ("rkd_distance", "hidden", "batch", {}),
-    ("rkd_angle", "vector", "batch", {}),
-    ("infonce", "vector", "batch", {"T": 0.5}),
-    ("infonce", "hidden", "batch", {"T": 0.5}),
-]
-
-
-TUPLES = [("nst", "pair"), ("nst_by_length", "pair"), ("fsp", "example"), ("emd", "batch")]
-
-
-@pytest.mark.parametrize(("name", "unit"), TUPLES)
-def test_gradients_of_tuples_and_rows(name: str, unit: str) -> None:
-    """With respect to all four; the flow of `emd` is a constant."""
-    layers = [random(3, 4, 5, seed=i, grad=True) for i in range(4)]
-    assert torch.autograd.gradcheck(lambda a, b, c, d: loss(name, (a, b), (c, d), unit, MASK), layers)
-
-
-@pytest.mark.parametrize(
-    ("name", "kinds"),
-    [(n, (k, k)) for n in ("ce", "kl") for k in ("scores", "attention")]
-    + [(n, ("probabilities", k)) for n in ("ce", "kl") for k in ("logits", "probabilities")]
-    + [("mse", ("targets", "logits")), ("bce", ("targets", "logits")), ("bce", ("logits", "logits"))],
-)
-def test_gradients_by_kind(name: str, kinds: tuple[str, str]) -> None:
-    """Maths that depends on the kinds."""
-    source, target = pair("scores" if kinds[0] in ("scores", "attention") else "logits")
-    values = [
-        x.softmax(-1) if kind in ("probabilities", "attention") else x
-        for x, kind in zip((source, target), kinds, strict=True)
-    ]
-    values = [x.sigmoid() if kind == "targets" else x for x, kind in zip(values, kinds, strict=True)]
-    unit = "token" if source.dim() == 4 else "example"
-    values = [x.detach().requires_grad_() for x in values]
-    assert torch.autograd.gradcheck(lambda a, b: loss(name, a, b, unit, MASK, kinds=kinds), values)
-
-
-@pytest.mark.parametrize(("name", "kind", "unit", "options"), GRADIENTS)
-def test_gradients_against_finite_differences(name: str, kind: str, unit: str, options: dict[str, float]) -> None:
-    """With respect to both sides: projections and mutual learning train the left one too."""
-    source, target = pair(kind, grad=True)
-    assert torch.autograd.gradcheck(lambda a, b: loss(name, a, b, unit, MASK, **options), (source, target))
-
-
-def test_gradients_of_labels() -> None:
-    """With respect to the logits."""
-    source = torch.tensor([0, -100, 2])
-    target = random(3, 5, grad=True)
-    assert torch.autograd.gradcheck(lambda x: loss("ce", source, x, "label", label_mask(source), T=2.0), (target,))
-
-
-# ── padding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 MASKED = [
     ("mse", "token logits", "token"),
@@ -551,7 +478,6 @@ MASKED = [
     ("kl", "attention", "token"),
     ("kl", "scores", "token"),
 ]
-BATCH = ["rkd_distance", "rkd_angle", "infonce"]
 
 
 def told(name: str, kind: str) -> dict[str, Any]:
@@ -565,54 +491,6 @@ def fill(x: Tensor, value: float) -> Tensor:
         hidden = ~(MASK[:, None, :, None] & MASK[:, None, None, :])
         return x.masked_fill(hidden, value)
     return x.masked_fill(~MASK[..., None], value)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e30, math.inf, -math.inf, math.nan])
-@pytest.mark.parametrize(("name", "kind", "unit"), MASKED)
-def test_what_padding_holds_does_not_count(name: str, kind: str, unit: str, value: float) -> None:
-    """Zeros, infinities and no numbers at all leave the loss alone."""
-    source, target = pair(kind)
-    expected = loss(name, source, target, unit, MASK, **told(name, kind))
-    filled = loss(name, fill(source, value), fill(target, value), unit, MASK, **told(name, kind))
-    torch.testing.assert_close(filled, expected)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e30, math.inf, math.nan])
-@pytest.mark.parametrize(("name", "unit"), [*TUPLES, *((name, "batch") for name in BATCH)])
-def test_what_padding_holds_does_not_count_in_tuples_and_batches(name: str, unit: str, value: float) -> None:
-    """Nor how much of it there is."""
-    sides: list[Any] = [pair("hidden"), (random(3, 4, 5, seed=3), random(3, 4, 5, seed=4))]
-    if unit == "batch" and name != "emd":
-        sides = list(sides[0])
-    expected = loss(name, *sides, unit, MASK)
-    wide = torch.nn.functional.pad(MASK, (0, 3))
-
-    def change(x: Any, more: bool) -> Any:
-        if isinstance(x, tuple):
-            return tuple(change(y, more) for y in x)
-        return torch.nn.functional.pad(fill(x, value), (0, 0, 0, 3 * more), value=value)
-
-    for more, mask in ((False, MASK), (True, wide)):
-        torch.testing.assert_close(loss(name, *(change(x, more) for x in sides), unit, mask), expected)
-
-
-@pytest.mark.parametrize(("name", "kind", "unit"), MASKED)
-def test_more_padding_changes_nothing(name: str, kind: str, unit: str) -> None:
-    """A batch padded to 4 and the same one padded to 7 give one loss."""
-    source, target = pair(kind)
-    wide = torch.nn.functional.pad(MASK, (0, 3))
-    amounts = (0, 3, 0, 3) if source.dim() == 4 else (0, 0, 0, 3)
-    padded = [torch.nn.functional.pad(x, amounts, value=9.0) for x in (source, target)]
-    found = loss(name, *padded, unit, wide, **told(name, kind))
-    torch.testing.assert_close(found, loss(name, source, target, unit, MASK, **told(name, kind)))
-
-
-def test_entropy_of_attention_with_more_padding() -> None:
-    """Padded keys have probability zero on both sides, padded queries do not count."""
-    source, target = pair("attention")
-    padded = [torch.nn.functional.pad(x, (0, 2, 0, 2)) for x in (source, target)]
-    wide = torch.nn.functional.pad(MASK, (0, 2))
-    torch.testing.assert_close(loss("ce", *padded, "token", wide), loss("ce", source, target, "token", MASK))
 
 
 @pytest.mark.parametrize(("name", "kind", "unit"), MASKED)

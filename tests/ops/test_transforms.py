@@ -212,29 +212,3 @@ def test_heads_together(name: str, share: float) -> None:
     x = random(3, 2, 4, 4)
     torch.testing.assert_close(apply(name, x), (x[:, :1] + x[:, 1:]) * share)
     assert TRANSFORMS[name].shape((("batch", 12, "length", "length"),)) == ("batch", 1, "length", "length")
-
-
-# ── gradients ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "options"),
-    [
-        ("relation", (3, 2, 4, 3), {"heads": 3}),
-        ("relation", (3, 4, 6), {"heads": 2}),
-        ("probabilities", (3, 5), {"T": 2.0}),
-        ("probabilities", (3, 2, 4, 4), {}),
-        ("head_sum", (3, 2, 4, 4), {}),
-        ("head_mean", (3, 2, 4, 4), {}),
-    ],
-)
-def test_gradients_against_finite_differences(name: str, shape: tuple[int, ...], options: dict[str, Any]) -> None:
-    """With respect to what goes in."""
-    x = random(*shape, grad=True)
-    assert torch.autograd.gradcheck(lambda x: apply(name, x, mask=MASK, **options), (x,))
-
-
-def test_gradients_of_a_shift() -> None:
-    """They follow the places that were changed."""
-    x, labels = random(4, 5, grad=True), torch.tensor([0, -100, 4, 2])
-    assert torch.autograd.gradcheck(lambda x: apply("shift", x, labels), (x,))

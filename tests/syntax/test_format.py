@@ -191,7 +191,7 @@ def comments(text: str) -> tuple[str, ...]:
     return tuple(piece.text.rstrip() for piece in lexemes(text)[0] if piece.kind == "comment")
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, deadline=None, database=None, max_examples=50, suppress_health_check=list(HealthCheck))
 @given(specs())
 def test_any_legal_spec(written: Written) -> None:
     """Formatting keeps the meaning and every comment, is stable, and leaves no blank at the end of a line."""
