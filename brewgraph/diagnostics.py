@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from brewgraph.source import Span
+from brewgraph.source import Source, Span
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,28 @@ class Diagnostic:
         }
 
 
+@dataclass(frozen=True)
+class Ignore:
+    """A comment of a spec that silences warnings: those of its `codes`, each with its place, that touch these lines."""
+
+    codes: tuple[tuple[str, Span], ...]
+    source: Source = field(repr=False)
+    first: int
+    last: int
+
+    def covers(self, code: str, diagnostic: Diagnostic) -> bool:
+        """Whether a warning of this code is one that the comment is about."""
+        span = diagnostic.span
+        if diagnostic.severity != "warning" or diagnostic.code != code or span.source != self.source:
+            return False
+        begins, ends = span.position[0], span.source.position(max(span.start, span.end - 1))[0]
+        return begins <= self.last and ends >= self.first
+
+    def silences(self, diagnostic: Diagnostic) -> bool:
+        """Whether one of the codes is that of the diagnostic, here."""
+        return any(self.covers(code, diagnostic) for code, _ in self.codes)
+
+
 class BrewError(Exception):
     """The base of every error that brewgraph raises for its users."""
 
@@ -109,9 +131,10 @@ class RunError(BrewError):
 
 @dataclass
 class Collector:
-    """Where the passes of one check put what they find."""
+    """Where the passes of one check put what they find, and what the specs that it read say of warnings."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    ignores: list[Ignore] = field(default_factory=list)
 
     def add(
         self,
@@ -138,7 +161,9 @@ class Collector:
         return tuple(d for d in self.sorted() if d.severity == "warning")
 
     def sorted(self) -> list[Diagnostic]:
-        return sorted(self.diagnostics, key=lambda d: (d.span.source.name, d.span.start, d.code))
+        """What was found, in the order of the text, without the warnings that a comment silences."""
+        said = [d for d in self.diagnostics if not any(ignore.silences(d) for ignore in self.ignores)]
+        return sorted(said, key=lambda d: (d.span.source.name, d.span.start, d.code))
 
     def raise_errors(self) -> None:
         """Raise one `SpecError` with everything found so far, if any of it is an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import networkx as nx
 import pytest
 
 import brewgraph
+from brewgraph.explanations import CODES, explained
 from brewgraph.ops import OPERATIONS
 
 PACKAGE = Path(brewgraph.__file__).parent
@@ -23,10 +25,12 @@ MODULES = {
 LAYERS = [
     {"source"},
     {"diagnostics"},
+    {"explanations"},
     {"syntax"},
     {"ops"},
     {"recipe"},
     {"graph"},
+    {"lints"},
     {"models", "data"},
     {"runtime"},
     {"training"},
@@ -104,7 +108,9 @@ def test_no_cycles() -> None:
 
 
 LIGHT = sorted(
-    m for m in MODULES if room(m) in {"source", "diagnostics", "syntax", "ops", "recipe", "graph", "api", ""}
+    m
+    for m in MODULES
+    if room(m) in {"source", "diagnostics", "explanations", "syntax", "ops", "recipe", "graph", "lints", "api", ""}
 )
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "torchmetrics", "tokenizers", "numpy.random")
 
@@ -118,7 +124,7 @@ def loaded_after(statements: str) -> set[str]:
 
 
 def test_the_light_rooms_stay_light() -> None:
-    """Law 2: syntax, ops, recipe and graph, and the package itself, load neither torch nor transformers."""
+    """Law 2: syntax, ops, recipe, graph, lints, and the package itself, load neither torch nor transformers."""
     assert loaded_after("import brewgraph") == set()
     assert loaded_after("\n".join(f"import {m}" for m in LIGHT)) == set()
 
@@ -185,17 +191,34 @@ def test_nothing_pickles_or_evaluates_text() -> None:
                 assert safe, f"{module}:{call.lineno} reads a pickle without weights_only=True"
 
 
-def test_every_fault_has_a_remedy() -> None:
-    """Law 7: whatever is reported about a spec says what to do about it; B901 has one remedy for all."""
+def reported() -> Iterator[tuple[str, ast.Call, str]]:
+    """Every call that reports a fault of a spec: its module, itself, and its code, empty where it is no constant."""
     for module, path in MODULES.items():
-        if room(module) not in {"syntax", "recipe", "graph", "data", "models", "project"}:
-            continue
         for call in (x for x in ast.walk(tree_of(path)) if isinstance(x, ast.Call)):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
             first = call.args[0] if call.args else None
-            code = str(first.value) if isinstance(first, ast.Constant) else ""
-            if name not in ("add", "fault", "SourceFault") or not code.startswith(("B", "W")) or code == "B901":
-                continue
-            help = next((k.value for k in call.keywords if k.arg == "help"), None)
-            assert help is not None, f"{module}:{call.lineno}: {code} has no help"
-            assert not (isinstance(help, ast.Constant) and not help.value), f"{module}:{call.lineno}: {code}"
+            if name in ("add", "fault", "SourceFault", "Diagnostic"):
+                yield module, call, str(first.value) if isinstance(first, ast.Constant) else ""
+
+
+def test_every_fault_has_a_remedy() -> None:
+    """Law 7: whatever is reported about a spec says what to do about it; B901 has one remedy for all."""
+    for module, call, code in reported():
+        if room(module) not in {"syntax", "recipe", "graph", "lints", "data", "models", "project"}:
+            continue
+        if not code.startswith(("B", "W")) or code == "B901":
+            continue
+        help = next((k.value for k in call.keywords if k.arg == "help"), None)
+        if isinstance(call.func, ast.Name) and call.func.id == "Diagnostic":
+            help = call.args[3] if len(call.args) > 3 else help
+        assert help is not None, f"{module}:{call.lineno}: {code} has no help"
+        assert not (isinstance(help, ast.Constant) and not help.value), f"{module}:{call.lineno}: {code}"
+
+
+def test_every_code_is_in_the_list_and_every_warning_has_a_page() -> None:
+    """`brewgraph explain` knows every code that something reports, and none that nothing does."""
+    texts = "".join(path.read_text(encoding="utf-8") for m, path in MODULES.items() if room(m) != "explanations")
+    assert set(CODES) <= set(re.findall(r'"([BW]\d{3})"', texts))
+    used = {code for _, _, code in reported() if re.fullmatch(r"[BW]\d{3}", code)}
+    assert used - set(CODES) == set(), "write a line for each in explanations/codes.py"
+    assert {code for code in CODES if code.startswith("W")} - set(explained()) == set(), "write a page for each"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -116,10 +116,14 @@ def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> 
 
 
 def planned_copy(blueprint: Blueprint, donor: Blueprint) -> Copied:
-    """What `init=` is going to copy, from blueprints alone: nothing is loaded. SourceFault as `plan_copy`."""
+    """What `init=` is going to copy, from blueprints alone: nothing is loaded. SourceFault as `plan_copy`.
+
+    An adapter comes later: layers are copied into the model without it.
+    """
     if blueprint.init is None:
         raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
-    return plan_copy(empty_model(blueprint), empty_model(donor), blueprint.init.layers)
+    bare, other = (empty_model(replace(x, adapter=None)) for x in (blueprint, donor))
+    return plan_copy(bare, other, blueprint.init.layers)
 
 
 def _kind(model: nn.Module) -> str:

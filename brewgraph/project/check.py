@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from brewgraph.project.soundness import (
     check_heads,
     check_lengths,
     check_metrics,
+    check_starts,
     check_teachers,
     find_classes,
     has_open_lists,
@@ -22,6 +24,7 @@ from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
+from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
 
 if TYPE_CHECKING:
@@ -116,6 +119,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     assert recipe is not None
     check_teachers(recipe, collector)
     check_lengths(recipe, facts, collector)
+    check_starts(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
@@ -123,6 +127,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     written, written_reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
     collector.raise_errors()
     graphs, reports = _merged(written), _merged(written_reports)
+    _look_for_what_is_not_meant(recipe, graphs, facts, collector, settled=not params)
     return Checked(
         recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path)
     )
@@ -132,6 +137,31 @@ def _merged(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[tuple[str, str
     from brewgraph.graph.passes import merge_equal_nodes
 
     return {name: merge_equal_nodes(graph) for name, graph in graphs.items()}
+
+
+_BY_CHANCE = frozenset({"W212", "W301", "W401"})
+"""Warnings that depend on the machine and its network: that one does not come up is no reason to stop ignoring it."""
+
+
+def _look_for_what_is_not_meant(
+    recipe: Recipe,
+    graphs: Mapping[tuple[str, str], nx.DiGraph],
+    facts: FactsBook,
+    collector: Collector,
+    *,
+    settled: bool,
+) -> None:
+    """The lints, and the comments that silence nothing; of these only with params as the spec has them (`settled`)."""
+    from brewgraph.lints import Subject, lint
+
+    def count(model: str, feature: str) -> int | None:
+        known = facts(recipe.models[model])
+        return known.rows(feature) if known is not None else None
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    collector.diagnostics += list(dict.fromkeys(lint(Subject(recipe, graphs, count, ranks))))
+    if settled and not recipe.open:
+        check_ignores(collector, recipe.source, _BY_CHANCE)
 
 
 def _graphs(

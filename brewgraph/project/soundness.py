@@ -93,6 +93,23 @@ def check_teachers(recipe: Recipe, collector: Collector) -> None:
             collector.add("W302", message, model.span, help=help)
 
 
+def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """Layers that a model starts from must be there, as many as its own, and of their shapes."""
+    from brewgraph.models.copying import planned_copy
+
+    for model in recipe.models.values():
+        known = facts(model) if isinstance(model.source, Hf) and model.source.init is not None else None
+        init = known.blueprint.init if known is not None else None
+        donor = facts(recipe.models[init.model]) if init is not None else None
+        if known is None or donor is None:
+            continue
+        try:
+            planned_copy(known.blueprint, donor.blueprint)
+        except SourceFault as fault:
+            if fault.code in ("B303", "B316"):
+                collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")
+
+
 def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """A metric that decides which model is best must exist in every stage that it is asked of."""
     student = recipe.student.name

@@ -25,6 +25,7 @@ from brewgraph.recipe.sources import (
     Settings,
 )
 from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
+from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
 CALLS: dict[str, Mapping[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": AUGMENTATIONS}
@@ -35,7 +36,7 @@ TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
     """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
     found = _source(evaluator, s.source, MODELS, "model source")
-    heads = _heads(evaluator, s)
+    heads, head_places = _heads(evaluator, s)
     if found is FAULT:
         return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
     made, written = found
@@ -55,11 +56,11 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         evaluator.fault(
             "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
         )
-    return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places=places(written))
+    return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places={**places(written), **head_places})
 
 
-def _heads(evaluator: Evaluator, s: t.Model) -> Mapping[str, Settings]:
-    """The heads in a model's braces."""
+def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
+    """The heads in a model's braces, and where each has its name, under `head NAME`."""
     heads: dict[str, Settings] = {}
     first: dict[str, t.Head] = {}
     for head in s.block.statements if s.block is not None else ():
@@ -78,7 +79,7 @@ def _heads(evaluator: Evaluator, s: t.Model) -> Mapping[str, Settings]:
             found = _source(evaluator, head.source, HEADS, "head")
             if found is not FAULT:
                 heads[head.name] = found[0]
-    return heads
+    return heads, {f"head {name}": head.name_span for name, head in first.items()}
 
 
 def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:

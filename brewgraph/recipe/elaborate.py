@@ -72,6 +72,7 @@ class _Elaboration:
         self.scopes: list[Scope] = [self.root]
         self.models: dict[str, ModelDeclaration] = {}
         self.data: dict[str, DataDeclaration] = {}
+        self.projections: dict[str, Projector] = {}
         self.path: list[tuple[Scope, str]] = []
         self.frames: list[Span] = []
         self.via_places: dict[str, list[Any]] = {}
@@ -97,32 +98,35 @@ class _Elaboration:
         train = settle_train(outer, self._train_span(), self.collector)
         if self.collector.failed or stages is None or train is None:
             return None
+        equations = self._equations()
         params = {n: self.root.values[n] for n, s in self.root.statements.items() if isinstance(s, t.Param)}
         return Recipe(
             source=self.source,
             params=MappingProxyType(params),
             models=MappingProxyType(self.models),
             data=MappingProxyType(self.data),
-            equations=MappingProxyType(self._equations()),
+            equations=MappingProxyType({name: scope.values[s.name] for name, (scope, s) in equations.items()}),
             stages=stages,
             train=train,
             train_span=self._train_span(),
             modules=self.library.modules,
             open=tuple(self.evaluator.open),
+            projections=MappingProxyType(self.projections),
+            places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),
         )
 
     def _train_span(self) -> Span:
         return self.root.trains[0].span if self.root.trains else Span(self.source, 0, 0)
 
-    def _equations(self) -> dict[str, Any]:
-        """Scalars and lists by their full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
+    def _equations(self) -> dict[str, tuple[Scope, t.Equation]]:
+        """Those of scalars and lists by full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
         found = {}
         imported = [scope for scope in self.library.scopes if scope.source != self.source]
         for scope in (*self.scopes, *imported):
             for name, statement in scope.statements.items():
                 value = scope.values.get(name)
                 if isinstance(statement, t.Equation) and isinstance(value, Value | Group):
-                    found[scope.full(name, "/")] = value
+                    found[scope.full(name, "/")] = (scope, statement)
         return found
 
     def _check_given(self) -> None:
@@ -243,7 +247,11 @@ class _Elaboration:
                 if s.name in PROJECTIONS:
                     message = f"`{s.name}` is the name of a projection already"
                     return self.evaluator.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
-                return make_projector(self.evaluator, s.value, full, full, s.name_span) or FAULT
+                projector = make_projector(self.evaluator, s.value, full, full, s.name_span)
+                if projector is None:
+                    return FAULT
+                self.projections[full] = projector
+                return projector
             case t.Tap():
                 value = self.evaluator.evaluate(s.value)
                 if value is not FAULT and not isinstance(value, Value | Group | Row):

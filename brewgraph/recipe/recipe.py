@@ -91,6 +91,10 @@ class Recipe:
     modules: tuple[str, ...] = ()
     open: tuple[Take, ...] = ()
     """Rows of which members are picked whose number is not known yet."""
+    projections: Mapping[str, Projector] = field(default_factory=dict)
+    """Those that have a name, by it."""
+    places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
+    """Where the name of each equation stands."""
 
     @property
     def student(self) -> ModelDeclaration:

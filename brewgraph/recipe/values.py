@@ -30,7 +30,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A model or a data set of the spec. `places` maps each argument that was written to where it stands.
+    """A model or a data set of the spec. `places` maps each argument that was written to where it stands, and `head
+    NAME` to the name of a model's own head.
 
     `name` says it in full: what a task declares is called `ner.docs`.
     """

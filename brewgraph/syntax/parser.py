@@ -14,6 +14,7 @@ from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.grammar import grammar
+from brewgraph.syntax.ignores import find_ignores
 from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
 from brewgraph.syntax.mistakes import FORMS, explain
 from brewgraph.syntax.place import opens_mapping
@@ -24,6 +25,7 @@ KEYWORDS = frozenset(FORMS)
 def parse(source: Source, collector: Collector) -> t.Spec:
     """Parse a whole spec. Every fault goes to `collector`; the statements that are sound are in the tree."""
     pieces, faults = lexemes(source.text)
+    find_ignores(source, pieces, collector)
     whole = Span(source, 0, len(source.text))
     if not faults:
         try:

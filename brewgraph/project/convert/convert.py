@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brewgraph.diagnostics import Collector, UsageError, listing, suggest
+from brewgraph.lints.subject import Subject
+from brewgraph.lints.weights import find_unscaled_targets
+from brewgraph.project.check import check_names
 from brewgraph.project.convert.notes import Note
 from brewgraph.project.convert.reading import CONFIGS, Read, read_values
 from brewgraph.project.convert.settings import DistillationConfig, Match, Settings, TrainingConfig, settle
@@ -69,7 +72,22 @@ def convert(
     configuration = Configuration(name, distill, train, given, matches)
     if is_empty(configuration, script):
         raise UsageError("every weight of the loss is zero, so that there is nothing to train: correct one of them")
-    return Converted(*write_spec(configuration, script))
+    text, notes = write_spec(configuration, script)
+    return Converted(_as_meant(text), notes)
+
+
+def _as_meant(text: str) -> str:
+    """The spec with a word where a term has no factor T²: TextBrewer has none, and a check would warn of it."""
+    open_params = re.findall(r"^param (\w+)$", text, re.MULTILINE)
+    recipe = check_names(Source(text), dict.fromkeys(open_params, "given later"))
+    found = find_unscaled_targets(Subject(recipe, {}, lambda model, feature: None))
+    lines = text.splitlines()
+    for row in sorted({d.span.source.position(d.span.start)[0] for d in found}, reverse=True):
+        line, word = lines[row - 1], "# brew: ignore[W213] TextBrewer has no T²"
+        behind = f"{line}    {word}"
+        indent = " " * (len(line) - len(line.lstrip()))
+        lines[row - 1 : row] = [behind] if len(behind) <= 120 else [f"{indent}{word}", line]
+    return "\n".join(lines) + "\n"
 
 
 def _with_first(script: Script, matches: Sequence[Match]) -> Script:

@@ -1,0 +1,46 @@
+"""The pages of codes: what is wrong, why it matters, a failing and a right example. Markdown files beside this module.
+
+A page is `# CODE: what it is`, words, `## Wrong` and `## Right` with a spec each, and where there is one `## Source`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+SETTING = "In the examples `big` is a teacher of three layers, `tiny` a student of two, `d` labelled texts."
+"""What the examples leave out: said behind each page, and put before them by the test that runs them."""
+_PART = re.compile(r"^## (\w+)\n+(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One code's page. `wrong` and `right` are specs, without what every example has."""
+
+    code: str
+    title: str
+    words: str
+    wrong: str
+    right: str
+    source: str
+    text: str
+
+
+def page_of(code: str) -> Page | None:
+    """The page of a code, None where it has none."""
+    place = files(__package__) / f"{code}.md"
+    if not place.is_file():
+        return None
+    text = place.read_text(encoding="utf-8").strip()
+    head, _, body = text.partition("\n")
+    parts = {name.lower(): content.strip() for name, content in _PART.findall(body)}
+    specs = {name: parts[name].removeprefix("```brew\n").removesuffix("```") for name in ("wrong", "right")}
+    words = body[: body.index("## ")].strip()
+    return Page(code, head.removeprefix(f"# {code}: "), words, **specs, source=parts.get("source", ""), text=text)
+
+
+def explained() -> tuple[str, ...]:
+    """The codes that have a page, in order."""
+    names = (entry.name for entry in files(__package__).iterdir())
+    return tuple(sorted(name.removesuffix(".md") for name in names if name.endswith(".md")))

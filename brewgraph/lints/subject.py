@@ -1,0 +1,117 @@
+"""What a lint looks at, and the ways through a loss that several of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+
+from brewgraph.recipe import values as v
+from brewgraph.recipe.arithmetic import arithmetic
+from brewgraph.recipe.recipe import Recipe, Stage
+from brewgraph.recipe.values import Length, Value
+
+MOMENTS = tuple(step / 64 for step in range(65))
+"""The shares of training at which a schedule is looked at; at the last one it is what it comes close to."""
+_WEIGHTS = ("number", "schedule")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checked recipe. `graphs` are the optimized graphs by stage and task, `count` tells how many members a model's
+    row of features has (None: not known), `ranks` how many processes train.
+    """
+
+    recipe: Recipe
+    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    count: Callable[[str, str], int | None]
+    ranks: int = 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether lists wait for a model that cannot be reached: then nobody knows all that a loss is made from."""
+        return bool(self.recipe.open)
+
+    @property
+    def losses(self) -> tuple[Value, ...]:
+        """Those of every task of every stage."""
+        return tuple(task.loss for _, task in self.recipe.tasks)
+
+    @cached_property
+    def trained(self) -> tuple[Value, ...]:
+        """Everything that some loss sends a gradient through: not what stands behind `stop` or a weight of zero."""
+        return tuple(part for loss in self.losses for part in learning(loss))
+
+
+def learning(value: Value) -> Iterator[Value]:
+    """A value and what it is made from, as far as a gradient comes."""
+    yield value
+    if isinstance(value, v.Transform) and value.name == "stop":
+        return
+    if isinstance(value, v.Combine) and value.operator == "*" and any(map(is_zero, value.operands)):
+        return
+    for part in v.parts(value):
+        yield from learning(part)
+
+
+def is_zero(value: Value) -> bool:
+    """Whether this is a weight, and zero from the first step to the last."""
+    return value.kind in _WEIGHTS and all(at(value, moment) == 0 for moment in MOMENTS)
+
+
+def at(value: Value, progress: float, stage: Stage | None = None) -> float | None:
+    """The value of a number or a schedule at this share of a stage; None where only a run can tell."""
+    from brewgraph.ops import SCHEDULES
+
+    if isinstance(value, v.Number):
+        return value.value
+    if isinstance(value, v.Scheduled):
+        arguments = [share(a, stage) if isinstance(a, Length) else a for a in value.arguments]
+        return None if None in arguments else SCHEDULES[value.name](progress, *arguments)
+    if not isinstance(value, v.Combine) or value.kind not in _WEIGHTS or not value.operands:
+        return None
+    operands = [x for operand in value.operands if (x := at(operand, progress, stage)) is not None]
+    if len(operands) < len(value.operands) or value.operator == "softmax":
+        return None
+    result = operands[0]
+    for operand in operands[1:]:
+        try:
+            added = value.operator == "mean"
+            both = result, operand
+            result = max(both) if value.operator == "max" else arithmetic("+" if added else value.operator, *both)
+        except ArithmeticError:
+            return None
+    return result / len(operands) if value.operator == "mean" else result
+
+
+def share(length: Length, stage: Stage | None) -> float | None:
+    """A length as a share of a stage, above one where it ends later; None where that depends on the data."""
+    if length.unit == "share":
+        return length.value
+    if stage is None:
+        return None
+    if length.unit == "step":
+        return length.value / stage.train.steps if stage.train.steps is not None else None
+    return length.value / (stage.train.epochs or 3.0) if stage.train.steps is None else None
+
+
+def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.Apply, float]]:
+    """The matches in a loss with what each counts in it, as far as numbers and schedules tell."""
+    if isinstance(value, v.Apply):
+        yield value, weight
+    elif isinstance(value, v.Transform) and value.name == "batch_mean":
+        yield from weighted(value.values[0], weight, progress)
+    elif isinstance(value, v.Combine):
+        factors = [at(operand, progress) for operand in value.operands]
+        for i, operand in enumerate(value.operands):
+            others = [f for j, f in enumerate(factors) if j != i]
+            if factors[i] is not None:
+                continue
+            if value.operator in ("+", "-", "mean"):
+                part = weight / len(factors) if value.operator == "mean" else weight
+                yield from weighted(operand, part, progress)
+            elif value.operator in ("*", "/") and others[0] is not None and (value.operator == "*" or others[0]):
+                factor = others[0] if value.operator == "*" else 1 / others[0]
+                yield from weighted(operand, weight * factor, progress)

@@ -1,0 +1,100 @@
+"""What a loss does not reach: terms, projections, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from brewgraph.diagnostics import Diagnostic, Label
+from brewgraph.lints.subject import Subject
+from brewgraph.recipe import values as v
+from brewgraph.recipe.sources import Hf
+from brewgraph.source import Span
+
+
+def find_unreached_terms(subject: Subject) -> Iterator[Diagnostic]:
+    """W205: an equation of a loss that no task's loss is made from, and that no `report` names."""
+    recipe = subject.recipe
+    reached = {id(part) for loss in subject.losses for part in v.walk(loss)}
+    reached |= {id(part) for _, task in recipe.tasks for x in task.reports.values() for part in v.walk(x)}
+    lost: dict[str, list[v.Value]] = {}
+    bodies = {name for stage, task in recipe.tasks for name in (stage.name, task.name)}
+    for name, value in recipe.equations.items():
+        members = list(v.members(value))
+        # of a task that no stage trains that is said already
+        ours = recipe.places[name].source == recipe.source and set(name.split("/")[:-1]) <= bodies
+        if ours and members and all(x.kind in ("loss", "values") and id(x) not in reached for x in members):
+            lost[name] = members
+    if subject.is_open:
+        return
+    inside = {name: {id(part) for x in members for part in v.walk(x)} for name, members in lost.items()}
+    order = list(lost)
+    for i, (name, members) in enumerate(lost.items()):
+        mine = {id(x) for x in members}
+        around = [other for other in order if other != name and mine & inside[other]]
+        # what a lost one is made from is lost with it; of two names for one value the last one counts
+        if any(order.index(other) > i or not inside[name] & {id(x) for x in lost[other]} for other in around):
+            continue
+        if name.rpartition("/")[2] == "loss":
+            message, help = "nothing trains this loss: every stage or task has its own", "remove it, or theirs"
+        else:
+            message = f"no loss reaches `{name}`: it is never computed"
+            help = f"add it to the loss, or to `train {{ report = [{name.replace('/', '.')}] }}`; else remove it"
+        yield Diagnostic("W205", message, recipe.places[name], help)
+
+
+def find_untrained_projections(subject: Subject) -> Iterator[Diagnostic]:
+    """W211: a projection through which no gradient comes, in any stage."""
+    if subject.is_open:
+        return
+    recipe = subject.recipe
+    trained = {x.projector.site for x in subject.trained if isinstance(x, v.Project)}
+    inside = {x.projector.site: x for loss in subject.losses for x in v.walk(loss) if isinstance(x, v.Project)}
+    anywhere = {x.projector.site for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Project)}
+    still = [{x.name for x in stage.freeze if x.kind == "projection"} for stage in recipe.stages]
+    for site, project in inside.items():
+        if site in trained or all(project.projector.name in names for names in still):
+            continue
+        words = f"the projection `{project.projector.name}`" if project.projector.name else "this projection"
+        message = f"{words} stays random: it stands behind `stop`, or in terms whose weight is zero"
+        place = project.projector.span
+        labels = (Label(project.span, "used here"),) if project.projector.name else ()
+        named = project.projector.name or "a `proj` for it"
+        help = (
+            f"put `stop(…)` around what it projects, give the term a weight, or freeze {named} to say that it is meant"
+        )
+        yield Diagnostic("W211", message, place, help, labels=labels)
+    for name, projector in recipe.projections.items():
+        if projector.site not in anywhere and projector.span.source == recipe.source:
+            help = f"use it, `x via {name}`, or remove it"
+            yield Diagnostic("W211", f"the projection `{name}` projects nothing", projector.span, help)
+
+
+def find_untrained_heads(subject: Subject) -> Iterator[Diagnostic]:
+    """W214: a head of the student that begins at random and that no loss reaches."""
+    if subject.is_open:
+        return
+    student = subject.recipe.student
+    taken = [x.feature for x in subject.trained if isinstance(x, v.Take) and x.model == student.name]
+    for head in student.heads:
+        if not any(feature.head == head for feature in taken):
+            message = f"no loss reaches the head `{head}`: it would be saved as random as it begins"
+            help = f"match it: `ce(data.labels -> {student.name}.{head}.logits)`, or remove it"
+            yield Diagnostic("W214", message, student.place(f"head {head}"), help)
+    source = student.source
+    if not isinstance(source, Hf) or student.heads or source.task in (None, "features"):
+        return
+    random = source.name is None or not source.pretrained
+    if random and not any(feature.name in ("logits", "start", "end", "tap") for feature in taken):
+        message = f"no loss reaches the head of `{student.name}`: it would be saved as random as it begins"
+        help = 'match its logits, or write task="features" for a model without a head'
+        yield Diagnostic("W214", message, student.place("task"), help)
+
+
+def find_idle_adapters(subject: Subject) -> Iterator[Diagnostic]:
+    """W215: an adapter on a model that never learns, and so stays at the zeros that it begins with."""
+    for model in subject.recipe.teachers:
+        if isinstance(model.source, Hf) and model.source.adapter is not None:
+            place: Span = model.place("adapter")
+            message = f"an adapter on the teacher `{model.name}` does nothing: teachers never learn"
+            help = "leave it out, or write it on the student"
+            yield Diagnostic("W215", message, place, help)
