@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from brewgraph.cli.options import Quiet, Set
-from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, tally, wrapped
+from brewgraph.cli.complete import specs as completed_specs
+from brewgraph.cli.formats import as_json, write
+from brewgraph.cli.options import Deny, Quiet, Set
+from brewgraph.cli.output import hush, more_about, parse_deny, parse_sets, print_diagnostics, read, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.source import Source
 
@@ -20,17 +22,27 @@ if TYPE_CHECKING:
 
 def command(
     specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC...", help="Spec files; - reads stdin.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="SPEC...", help="Spec files; - reads stdin.", show_default=False, autocompletion=completed_specs
+        ),
     ],
     set: Set = None,
     data: Annotated[
         bool, typer.Option("--data", help="Read all data too, and say what is in it: labels, copies, leaks, lengths.")
     ] = False,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or one list for machines.")] = "text",
+    format: Annotated[
+        Literal["text", "json", "github", "sarif"],
+        typer.Option(help="For people, one list for machines, or what GitHub shows beside the lines."),
+    ] = "text",
+    deny: Deny = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check specs against their models and data. Exit code 1 where one is at fault."""
-    params = parse_sets(set or [])
+    """Check specs against their models and data. Exit code 1 where one is at fault.
+
+    Warnings are no fault unless --deny says so; `# brew: ignore[CODE]` silences one.
+    """
+    params, denied = parse_sets(set or []), parse_deny(deny or [])
     sources = [read(path) for path in specs]
     found: list[Diagnostic] = []
     examined: dict[str, dict[str, DataReport]] = {}
@@ -42,14 +54,13 @@ def command(
             print_diagnostics(diagnostics, sys.stdout)
             print("".join(_text(reports)), end="")
             if not quiet:
-                print(f"{source.name}: {tally(diagnostics)}")
-    if format == "json":
-        listed: Any = [d.as_json() for d in found]
-        if data:
-            told = {spec: {name: r.as_json() for name, r in reports.items()} for spec, reports in examined.items()}
-            listed = {"diagnostics": listed, "data": told}
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
-    if any(d.severity == "error" for d in found):
+                print(f"{source.name}: {tally(diagnostics)}{more_about(diagnostics)}")
+    if format == "json" and data:
+        told = {spec: {name: r.as_json() for name, r in reports.items()} for spec, reports in examined.items()}
+        print(json.dumps({"diagnostics": as_json(found), "data": told}, indent=2, ensure_ascii=False))
+    elif format != "text" and (said := write(found, format)):
+        print(said)
+    if any(d.severity == "error" or d.code in denied for d in found):
         raise typer.Exit(1)
 
 

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "eval": "Score the student of a finished run.",
     "predict": "Write what the student of a finished run says.",
     "ops": "List operations, sources, settings; explain one.",
+    "explain": "Say what a code of a diagnostic means.",
     "params": "Show a model's parameters as a tree.",
     "convert": "Write a configuration of TextBrewer as a spec.",
     "new": "Write a commented spec to start from.",
@@ -27,7 +28,8 @@ COMMANDS: dict[str, str] = {
 """The commands, each with the line that stands for it in the list: short enough for a terminal of 80 columns."""
 
 # told that help is not wanted unless it is asked for, typer need not load pydantic to find out
-_DEFAULTS: dict[str, Any] = {"help": False, **{name: {"help": False} for name in COMMANDS}}
+_UNASKED = dict.fromkeys(("help", "install_completion", "show_completion"), False)
+_DEFAULTS: dict[str, Any] = {**_UNASKED, **{name: {"help": False} for name in COMMANDS}}
 
 
 def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
@@ -37,7 +39,6 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
         name="brewgraph",
         help="Knowledge distillation as a loss equation: write it, check it, run it.",
         epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},

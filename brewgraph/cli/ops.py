@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from brewgraph.cli.complete import operations
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError, suggest
 
@@ -37,7 +38,12 @@ ROW = "{0}.hidden"
 def command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One of the names in the table, or train.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]",
+            help="One of the names in the table, or train.",
+            show_default=False,
+            autocompletion=operations,
+        ),
     ] = None,
     format: Annotated[
         Literal["text", "markdown"], typer.Option(help="markdown: the table of a page of settings, for documents.")
@@ -108,6 +114,19 @@ def _unknown(name: str) -> str:
 
 def _overview() -> Iterator[list[str]]:
     """The sections of the table."""
+    sections = _sections()
+    width = max(len(name) for names in sections.values() for name in names)
+    for title, names in sections.items():
+        yield [title, explained([(f"{name:<{width}}", words) for name, words in names.items()], "  ")]
+
+
+def names() -> dict[str, str]:
+    """Everything that the table lists, each with its line."""
+    return {name: words for section in _sections().values() for name, words in section.items()}
+
+
+def _sections() -> dict[str, dict[str, str]]:
+    """The sections of the table by their titles: names and words."""
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
     from brewgraph.recipe.across import FUNCTIONS
     from brewgraph.recipe.augmentations import AUGMENTATIONS
@@ -115,7 +134,7 @@ def _overview() -> Iterator[list[str]]:
     from brewgraph.recipe.settings import SCHEDULES as RATES
     from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
 
-    sections = {
+    return {
         "losses: name(from -> to)": {
             name: f"another name of {o.name}" if name in o.also else o.summary for name, o in OPERATIONS.items()
         },
@@ -133,9 +152,6 @@ def _overview() -> Iterator[list[str]]:
         "train { schedule = … }": {k: _summary(o) for k, o in RATES.items()},
         "settings": {"train": f"what `train {{ }}` may say: {', '.join(list(Train.model_fields)[:5])}, …"},
     }
-    width = max(len(name) for names in sections.values() for name in names)
-    for title, names in sections.items():
-        yield [title, explained([(f"{name:<{width}}", words) for name, words in names.items()], "  ")]
 
 
 def _pages() -> list[tuple[str, Page]]:

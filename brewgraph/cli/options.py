@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False)]
+from brewgraph.cli.complete import params, passes, specs, warnings
+
+Spec = Annotated[
+    str,
+    typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs),
+]
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="The folder of a finished run, as runs/NAME-HASH.", show_default=False)
 ]
@@ -14,7 +19,20 @@ Task = Annotated[str | None, typer.Option(metavar="NAME", help="One task of a sp
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="Replace a param of the spec; may be repeated.", show_default=False
+        "--set",
+        metavar="NAME=VALUE",
+        help="Replace a param of the spec; may be repeated.",
+        show_default=False,
+        autocompletion=params,
+    ),
+]
+Deny = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="warnings|CODE",
+        help="Fail where there are warnings, or that one; may be repeated.",
+        show_default=False,
+        autocompletion=warnings,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")]
@@ -25,5 +43,6 @@ SkipPass = Annotated[
         metavar="NAME",
         help="Leave out a pass that saves work; may be repeated. No result changes.",
         show_default=False,
+        autocompletion=passes,
     ),
 ]

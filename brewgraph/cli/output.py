@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render
+from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render, suggest
 from brewgraph.source import Source
 
 P = ParamSpec("P")
@@ -79,6 +79,14 @@ def tally(diagnostics: Sequence[Diagnostic]) -> str:
     parts = [count(errors, "error")] if errors else []
     parts += [count(warnings, "warning")] if warnings else []
     return ", ".join(parts) or "fine"
+
+
+def more_about(diagnostics: Sequence[Diagnostic]) -> str:
+    """Where the first of these is explained, to stand behind the tally; empty where there is nothing to explain."""
+    from brewgraph.explanations import page_of
+
+    code = next((d.code for d in diagnostics if page_of(d.code) is not None), None)
+    return f"; more: brewgraph explain {code}" if code else ""
 
 
 def complain(text: str) -> None:
@@ -158,7 +166,7 @@ def _explain(error: BrewError | OSError) -> int:
     """Print an error that was foreseen; its exit code."""
     if isinstance(error, SpecError):
         print_diagnostics(error.diagnostics, sys.stderr)
-        print(tally(error.diagnostics), file=sys.stderr)
+        print(tally(error.diagnostics) + more_about(error.diagnostics), file=sys.stderr)
         return error.exit_code
     if isinstance(error, BrewError):
         complain(str(error))
@@ -208,6 +216,23 @@ def parse_sets(given: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"`--set {text}` is no `name=value`: write `--set T=8`")
         found[name] = parse_value(value)
     return found
+
+
+def parse_deny(given: Sequence[str]) -> frozenset[str]:
+    """`--deny warnings --deny W205,W207`: the codes that are faults here. `UsageError` for what is no warning."""
+    from brewgraph.explanations import CODES
+
+    warnings = [code for code in CODES if code.startswith("W")]
+    found: set[str] = set()
+    for word in (part.strip() for text in given for part in text.split(",")):
+        if word == "warnings":
+            found.update(warnings)
+        elif word in warnings:
+            found.add(word)
+        else:
+            hint = suggest(word, ["warnings", *warnings]) or "write `--deny warnings` or `--deny W205`"
+            raise UsageError(f"`--deny {word}` names no warning: {hint}")
+    return frozenset(found)
 
 
 def parse_value(text: str) -> Any:

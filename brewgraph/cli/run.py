@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Quiet, Set, SkipPass, Spec
-from brewgraph.cli.output import hush, megabytes, number, parse_sets, print_diagnostics, read, table
+from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec
+from brewgraph.cli.output import (
+    hush,
+    megabytes,
+    more_about,
+    number,
+    parse_deny,
+    parse_sets,
+    print_diagnostics,
+    read,
+    table,
+    tally,
+)
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 
 if TYPE_CHECKING:
@@ -36,6 +47,7 @@ def command(
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
     ] = False,
     skip_pass: SkipPass = None,
+    deny: Deny = None,
     quiet: Quiet = False,
 ) -> None:
     """Check a spec, train its teachers where they are specs too, train and evaluate its student.
@@ -44,7 +56,8 @@ def command(
     """
     from brewgraph.project.check import check, check_names
 
-    source, params, skip = read(spec), parse_sets(set or []), tuple(skip_pass or ())
+    source, params, denied = read(spec), parse_sets(set or []), parse_deny(deny or [])
+    skip = tuple(skip_pass or ())
     if skip:
         from brewgraph.graph.optimizing import check_names as check_passes
 
@@ -56,8 +69,13 @@ def command(
 
     main = os.environ.get("RANK", "0") == "0"  # one rank of several speaks
     checked = check(source, params)
-    if main and not quiet:
-        print_diagnostics(checked.warnings, sys.stderr)
+    refused = [w for w in checked.warnings if w.code in denied]
+    if main and (refused or not quiet):
+        print_diagnostics(refused if quiet else checked.warnings, sys.stderr)
+    if refused:
+        if main:
+            print(f"{tally(refused)} denied{more_about(refused)}", file=sys.stderr)
+        raise typer.Exit(1)
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))

@@ -31,7 +31,7 @@ def test_faults_are_the_result_and_go_to_stdout():
     assert result.exit_code == 1
     assert result.stdout == (
         "error[B001]: this `(` is never closed\n --> <stdin>:2:10\n  |\n2 | loss = ce(a -> b\n  |          ^\n"
-        "  |\n  = help: add the closing bracket\n\n<stdin>: 1 error\n"
+        "  |\n  = help: add the closing bracket\n\n<stdin>: 1 error; more: brewgraph explain B001\n"
     )
     assert result.stderr == ""
 
@@ -77,7 +77,7 @@ def test_warnings_alone_are_no_failure(tmp_path: Path):
     result = command("check", str(spec))
     assert result.exit_code == 0
     assert "warning[W301]: the configuration of `nobody/nothing-of-this-name` cannot be reached" in result.stdout
-    assert result.stdout.endswith(f"{spec}: 1 warning\n")
+    assert result.stdout.endswith(f"{spec}: 1 warning; more: brewgraph explain W301\n")
 
 
 def test_params_are_set_from_outside(tmp_path: Path):

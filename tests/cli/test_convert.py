@@ -235,7 +235,7 @@ error[B120]: there is no setting `kd_loss_typ`
   |
   = help: did you mean `kd_loss_type`?
 
-1 error
+1 error; more: brewgraph explain B120
 """
     )
 

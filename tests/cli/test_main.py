@@ -53,6 +53,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "eval",
         "predict",
         "ops",
+        "explain",
         "params",
         "convert",
         "new",
@@ -160,6 +161,7 @@ def test_a_bad_spec_ends_with_1_and_never_with_a_traceback(command: str, tmp_pat
         (["check", "bad.brew"], 1),
         (["check", "syntax.brew"], 1),
         (["ops", "kd"], 0),
+        (["explain", "W205"], 0),
         (["new"], 0),
     ],
 )

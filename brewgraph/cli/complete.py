@@ -1,0 +1,76 @@
+"""What the shell offers behind a half-written word: specs, their params, codes, names of `ops`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def specs(incomplete: str) -> Iterator[str]:
+    """Specs whose path begins so, and the folders on the way to more."""
+    folder, _, begun = incomplete.rpartition("/")
+    here = Path(folder or ("/" if incomplete.startswith("/") else "."))
+    prefix = incomplete[: len(incomplete) - len(begun)]
+    if not here.is_dir():
+        return
+    for path in sorted(here.iterdir()):
+        if path.name.startswith(begun) and not (path.name.startswith(".") and not begun):
+            if path.is_dir():
+                yield f"{prefix}{path.name}/"
+            elif path.suffix == ".brew":
+                yield f"{prefix}{path.name}"
+
+
+def codes(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Codes of diagnostics, each with its line."""
+    from brewgraph.explanations import CODES
+
+    yield from ((code, line) for code, line in CODES.items() if code.startswith(incomplete))
+
+
+def warnings(incomplete: str) -> Iterator[tuple[str, str]]:
+    """What `--deny` takes: all warnings, or the code of one."""
+    if "warnings".startswith(incomplete):
+        yield "warnings", "all of them"
+    yield from ((code, line) for code, line in codes(incomplete) if code.startswith("W"))
+
+
+def operations(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Everything that `brewgraph ops` has a page for, each with its line."""
+    from brewgraph.cli.ops import names
+
+    yield from ((name, line) for name, line in names().items() if name.startswith(incomplete))
+
+
+def passes(incomplete: str) -> Iterator[str]:
+    """What `--skip-pass` takes."""
+    from brewgraph.graph.optimizing import NAMES
+
+    yield from (name for name in NAMES if name.startswith(incomplete))
+
+
+def params(incomplete: str) -> Iterator[str]:
+    """The params of the specs that stand on the line already, each with the sign behind it."""
+    # the line as the shell gives it: behind an option without its value the parser forgets what it has read
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    paths = [word for word in line.split() if word.endswith(".brew")]
+    for name in dict.fromkeys(name for path in paths for name in _declared(path)):
+        if name.startswith(incomplete):
+            yield f"{name}="
+
+
+def _declared(path: str) -> Iterator[str]:
+    """The params that a spec declares, as far as it parses; none of what is no spec."""
+    from brewgraph.diagnostics import Collector
+    from brewgraph.source import Source
+    from brewgraph.syntax.parser import parse
+    from brewgraph.syntax.tree import Param
+
+    try:
+        source = Source.read(path)
+    except (OSError, UnicodeDecodeError):
+        return
+    statements: Any = parse(source, Collector()).statements
+    yield from (s.name for s in statements if isinstance(s, Param))

@@ -1,0 +1,91 @@
+"""What the shell is offered, by the protocol in which it asks; and how completion is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.cli.tiny import APP
+
+
+def offered(line: str) -> list[str]:
+    """The words that bash is given behind this line; a blank at its end begins a new word."""
+    words = line.split(" ")
+    env = {"_BREWGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner().invoke(APP, [], env=env, prog_name="brewgraph")
+    assert result.exit_code == 0, result.output
+    return result.output.split()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two specs, one of them in a folder, and something else."""
+    (tmp_path / "student.brew").write_text('param T = 4\nparam alpha = 0.5\nparam twice = "x"\nthis does not parse\n')
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "teacher.brew").write_text("param depth = 1\n")
+    (tmp_path / "train.csv").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("brewgraph exp", ["explain"]),
+        ("brewgraph check ", ["inner/", "student.brew"]),
+        ("brewgraph check st", ["student.brew"]),
+        ("brewgraph run inner/", ["inner/teacher.brew"]),
+        ("brewgraph plan nowhere/", []),
+        ("brewgraph explain W20", ["W202", "W204", "W205", "W206", "W207", "W208", "W209"]),
+        ("brewgraph explain B00", ["B001", "B002", "B003"]),
+        ("brewgraph ops nst", ["nst", "nst_by_length"]),
+        ("brewgraph ops fil", ["files"]),
+        ("brewgraph check student.brew --set ", ["T=", "alpha=", "twice="]),
+        ("brewgraph run student.brew --set t", ["twice="]),
+        ("brewgraph plan inner/teacher.brew --set ", ["depth="]),
+        ("brewgraph plan none.brew --set ", []),
+        ("brewgraph check student.brew --deny w", ["warnings"]),
+        ("brewgraph run student.brew --deny W20", ["W202", "W204", "W205", "W206", "W207", "W208", "W209"]),
+        ("brewgraph check --format s", ["sarif"]),
+        ("brewgraph run student.brew --skip-pass drop", ["drop_dead_terms"]),
+        ("brewgraph check --d", ["--data", "--deny"]),
+    ],
+)
+def test_words_behind_the_cursor(line: str, words: list[str]) -> None:
+    """Commands, specs and the way to them, codes, names of `ops`, params, flags and their words."""
+    assert offered(line) == words
+
+
+def test_zsh_gets_the_words_with_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its protocol has room for a line beside each."""
+    env = {"_BREWGRAPH_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "brewgraph explain W205"}
+    result = CliRunner().invoke(APP, [], env=env, prog_name="brewgraph")
+    assert '"W205":"a term that no loss reaches"' in result.output
+    env["_TYPER_COMPLETE_ARGS"] = "brewgraph run student.brew --set al"
+    assert '"alpha="' in CliRunner().invoke(APP, [], env=env, prog_name="brewgraph").output
+
+
+def test_the_script_for_the_shell_calls_this_command() -> None:
+    """`--show-completion` prints what a shell is to read."""
+    result = CliRunner().invoke(APP, ["--show-completion", "bash"], prog_name="brewgraph")
+    assert result.exit_code == 0
+    assert "_BREWGRAPH_COMPLETE=complete_bash" in result.output
+    assert "complete -o default -F _brewgraph_completion brewgraph" in result.output
+
+
+def test_completion_loads_nothing_heavy(folder: Path) -> None:
+    """A key in the shell is answered without torch and all that it brings."""
+    script = (
+        "import os, sys\n"
+        "os.environ.update(_BREWGRAPH_COMPLETE='complete_bash', COMP_WORDS='brewgraph run student.brew --set ', COMP_CWORD='4')\n"
+        "from brewgraph.cli.main import main\n"
+        "sys.argv = ['brewgraph']\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    print([m for m in ('torch', 'transformers', 'networkx', 'rich') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, check=False)
+    assert done.stdout.split() == ["T=", "alpha=", "twice=", "[]"], done.stderr
