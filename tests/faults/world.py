@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from transformers import BertConfig, BertForSequenceClassification
+
 from brewgraph.data.encoding import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.project.check import Checked, check
@@ -32,6 +34,17 @@ def make_world(folder: Path) -> Path:
         train_wordpiece([words] * 3, 40).save_pretrained(folder / name)
     (folder / "empty").mkdir()
     return folder
+
+
+def add_model(folder: Path) -> None:
+    """Save a tiny classifier as `saved`: its classes are those of the data."""
+    config = BertConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=60,
+        max_position_embeddings=32, id2label={0: "n", 1: "y"}, label2id={"n": 0, "y": 1},
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder / "saved")
+    for file in (folder / "one").iterdir():
+        (folder / "saved" / file.name).write_bytes(file.read_bytes())
 
 
 def find(text: str, folder: Path) -> list[Diagnostic]:
