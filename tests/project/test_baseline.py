@@ -48,7 +48,9 @@ def test_stages_that_a_baseline_does_not_have_are_named(tmp_path: Path) -> None:
     """The baseline skips the stage of the teacher's terms, and is said to train for less; so it does."""
     spec = project(tmp_path, train="baseline = true")
     lines = spec.read_text().splitlines()
-    stages = "stage inner for 2 steps { loss = sum(hidden) + sum(gram) }\nstage outer for 3 steps { loss = soft + hard }\n"
+    stages = (
+        "stage inner for 2 steps { loss = sum(hidden) + sum(gram) }\nstage outer for 3 steps { loss = soft + hard }\n"
+    )
     lines[line_of(spec, "loss =") - 1] = stages
     spec.write_text("\n".join(lines))
     (warning,) = bg.check(spec)
