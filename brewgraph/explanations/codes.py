@@ -64,6 +64,10 @@ CODES = {
     "B217": "a mask that cannot choose here",
     "B219": "numbers of units that cannot be joined",
     "B220": "sides computed on different data",
+    "B240": "a cache of what is trained, or of no model's value",
+    "B241": "a cache of what is no value for each example",
+    "B242": "a cache of what is drawn anew in every epoch",
+    "B243": "a cache of a value whose shape is not known",
     # ── models and taps ──────────────────────────────────────────────────────────────────────────────────────────────
     "B301": "a module that the model does not have",
     "B302": "a module that never runs",

@@ -115,8 +115,8 @@ NAMES = [
          "B122", (4, 34), "100", "a length has a unit", "500 steps"),
     Pair("two trains", "train { seed = 1 }\ntrain { epochs = 1 }", "train { seed = 1; epochs = 1 }",
          "B105", (5, 1), "train", "`train` stands twice", "join the two"),
-    Pair("construct to come", 'cache c = big.logits at "x"', "c = big.logits",
-         "B901", (4, 1), 'cache c = big.logits at "x"', "`cache` is not supported yet", "leave it out"),
+    Pair("function to come", "x = generate(big.logits -> tiny.logits)", "x = kd(big.logits -> tiny.logits)",
+         "B901", (4, 5), "generate", "`generate` is not supported yet", "leave it out"),
 ]  # fmt: skip
 """What is found without any model, in a moment."""
 
