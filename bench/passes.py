@@ -30,6 +30,7 @@ from brewgraph.data.encoding import train_wordpiece
 from brewgraph.project.facts import savings_of
 from brewgraph.runtime import instructions
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.training.freezing import unreached_frozen
 
 WORDS = "a tale of two cities it was the best of times the worst age wisdom foolishness epoch belief season".split()  # noqa: SIM905
 SPEC = """brew 1
@@ -125,13 +126,13 @@ SCENARIOS = (
 )
 
 
-def make_folder(folder: Path, width: int, layers: int) -> None:
+def make_folder(folder: Path, width: int) -> None:
     """Models, data and a tokenizer: what the specs name."""
     tokenizer = train_wordpiece([" ".join(WORDS)], 100)
     rows = [{"text": " ".join(WORDS[i:]), "label": str(i % 3)} for i in range(9)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     labels = {i: str(i) for i in range(3)}
-    made = {"big": layers, "two": layers, "three": layers, "bare": layers, "student": layers // 2}
+    made = {"big": 12, "two": 12, "three": 12, "bare": 12, "student": 6}
     for seed, (name, depth) in enumerate(made.items()):
         config = AutoConfig.for_model(
             "bert", hidden_size=width, num_hidden_layers=depth, num_attention_heads=width // 64 or 1,
@@ -186,7 +187,7 @@ class Counted:
             return run
 
         steps = tuple((noting(call), cleared) for call, cleared in listing.steps)
-        program._listings[()] = type(listing)(steps, listing.terms, listing.zeros)
+        program._listings[(), ()] = type(listing)(steps, listing.terms, listing.zeros)
 
     def rest(self, distiller: Distiller) -> None:
         """Begin to count, and let go of the watch."""
@@ -215,9 +216,10 @@ def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps
         seconds(side, batch, 0.0)
         counted[name].rest(side)
     spent: dict[str, list[float]] = {name: [] for name in sides}
-    for i in range(steps):
-        for name, side in sides.items() if i % 2 else reversed(sides.items()):
-            spent[name].append(seconds(side, batch, i / steps))
+    with unreached_frozen(sides["on"]), unreached_frozen(sides["off"]):  # as training does
+        for i in range(steps):
+            for name, side in sides.items() if i % 2 else reversed(sides.items()):
+                spent[name].append(seconds(side, batch, i / steps))
     if scenario.always:
         instructions.CALLED_TOGETHER[True] = rule
     ratios = [a / b for a, b in zip(spent["on"], spent["off"], strict=True)]
@@ -278,8 +280,8 @@ def page(
     yield "# What passes save\n"
     yield paragraph(
         f"Made by [`bench/passes.py`](../bench/passes.py): {said['machine']}, torch {version('torch')}.",
-        f"Teachers are BERTs of random weights with {said['layers']} layers of width {said['width']}, the student has",
-        f"half as many; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
+        f"Teachers are BERTs of random weights with 12 layers of width {said['width']}, the student has",
+        f"six; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
         f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
         "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
         "pass out; no trained weight changes (`tests/runtime/test_passes.py`).",
@@ -322,7 +324,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--machine", default="a CPU, one thread", help="what the page says of the machine")
@@ -332,7 +333,7 @@ def main() -> None:
     large, small = batch_of(options.rows, options.length), batch_of(2, 8)
     found = []
     with tempfile.TemporaryDirectory() as name:
-        make_folder(Path(name), options.width, options.layers)
+        make_folder(Path(name), options.width)
         for scenario in SCENARIOS:
             found.append(measure(Path(name), scenario, large if scenario.large else small, options.steps))
             print(f"{scenario.title}: {found[-1]['whole']:.2f}", flush=True)

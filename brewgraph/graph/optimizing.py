@@ -231,7 +231,8 @@ def batch_equal_losses(graph: nx.DiGraph) -> nx.DiGraph:
 def _likeness(graph: nx.DiGraph, key: str, x: n.Loss, times: object) -> object | None:
     """What two losses must have in common to be one call; None for a loss that stays alone.
 
-    They are needed at the same times, too: a term that a schedule switches off must not run along with another.
+    They are needed at the same times, too, as a term that a schedule switches off must not run along with another; and
+    they come from the same forwards, as none of what one teacher gave should have to wait for the next teacher.
     """
     from_, to = (node(graph, used) for used in x.inputs[:2])
     options = (node(graph, used) for used in x.inputs[2 + x.masked :])
@@ -239,9 +240,11 @@ def _likeness(graph: nx.DiGraph, key: str, x: n.Loss, times: object) -> object |
         return None
     if any(isinstance(y, n.Bundle) for y in (from_, to)) or any(isinstance(y, n.Temperature) for y in options):
         return None
-    if any(isinstance(node(graph, used), n.Loss) for used in nx.ancestors(graph, key)):
+    below = {used: node(graph, used) for used in nx.ancestors(graph, key)}
+    if any(isinstance(y, n.Loss) for y in below.values()):
         return None  # two calls, each with a loss that the other waits for, could never run
-    return (*x.content(), x.data, x.inputs[2:], from_.shape, to.shape, times)
+    forwards = frozenset(used for used, y in below.items() if isinstance(y, n.Forward))
+    return (*x.content(), x.data, x.inputs[2:], from_.shape, to.shape, forwards, times)
 
 
 def _times(graph: nx.DiGraph) -> dict[str, frozenset[frozenset[str]]]:

@@ -129,6 +129,25 @@ def test_without_the_teacher_there_is_one_row(tmp_path: Path):
     assert f"the student is in {tmp_path / 'o' / 'student'}\n" in result.stdout
 
 
+def test_a_pass_can_be_left_out(ran):
+    """The finished run is the same one; names that are none are listed, of `run` as of `plan`."""
+    folder, spec, _ = ran
+    again = command("run", str(spec), "--runs", str(folder / "runs"), "--skip-pass", "truncate_models")
+    assert again.exit_code == 0, again.output
+    assert "is finished already" in again.output
+    for name in ("run", "plan"):
+        wrong = command(name, str(spec), "--skip-pass", "truncate")
+        assert wrong.exit_code == 2
+        assert "there is no pass `truncate`; did you mean `truncate_models`?" in wrong.stderr
+        assert "`merge_equal_nodes`" in wrong.stderr
+    plan = command("plan", str(spec), "--skip-pass", "truncate_models")
+    assert plan.exit_code == 0, plan.output
+    lines = plan.stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[lines.index("saved by") + 1 :]}
+    assert rows["truncate_models"] == ["left", "out"]
+    assert rows["release_values"][:4] == ["values", "held", "at", "once"]
+
+
 def test_a_folder_that_cannot_be_written_fails_the_run(tmp_path: Path):
     """A file stands where the runs should go: one line, exit code 3."""
     spec = write_tiny(tmp_path)

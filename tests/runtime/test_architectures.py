@@ -50,8 +50,8 @@ def test_one_spec_for_every_architecture(kind: str, tmp_path: Path, monkeypatch:
         for capture in distiller.program.captures.values():
             collect = capture.collect
 
-            def keep(output, collect=collect, caught=caught):
-                found = collect(output)
+            def keep(output, *features, collect=collect, caught=caught):
+                found = collect(output, *features)
                 caught[id(collect.__self__)] = found
                 return found
 
