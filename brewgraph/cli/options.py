@@ -17,6 +17,18 @@ Set = Annotated[
         "--set", metavar="NAME=VALUE", help="Replace a param of the spec; may be repeated.", show_default=False
     ),
 ]
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|RUN|SPEC",
+        help="A model's folder or hub name, the folder of a run, or a spec.",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")]
 SkipPass = Annotated[
     list[str] | None,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
+from brewgraph.project.inputs import check_inputs, check_lengths, check_padding
 from brewgraph.project.soundness import (
     check_baseline,
     check_heads,
-    check_lengths,
     check_metrics,
     check_teachers,
     find_classes,
@@ -116,6 +116,8 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     assert recipe is not None
     check_teachers(recipe, collector)
     check_lengths(recipe, facts, collector)
+    check_inputs(recipe, facts, collector)
+    check_padding(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)

@@ -53,6 +53,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "eval",
         "predict",
         "ops",
+        "taps",
         "params",
         "convert",
         "new",
