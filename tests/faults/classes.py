@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.faults.agreement import AGREEMENT
 from tests.faults.meaning import MEANING, SENSE
 from tests.faults.mutations import MUTATIONS, Class
 from tests.faults.table import HEADS, NAMES, SHAPES, Change, Pair
@@ -53,7 +54,7 @@ OTHERS = {
     ("not supported yet", "what would be passed over in silence elsewhere"): ("B9",),
 }  # fmt: skip
 """Classes of the other tables, by the first characters of their codes."""
-TABLES: tuple[Pair | Change, ...] = (*NAMES, *SHAPES, *HEADS, *MEANING, *SENSE)
+TABLES: tuple[Pair | Change, ...] = (*NAMES, *SHAPES, *HEADS, *MEANING, *SENSE, *AGREEMENT)
 
 
 def classes() -> list[Class]:
