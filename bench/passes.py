@@ -284,7 +284,8 @@ def page(
         f"six; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
         f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
         "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
-        "pass out; no trained weight changes (`tests/runtime/test_passes.py`).",
+        "pass out; every weight then ends the same to the last bit, or, where losses share a call, nodes are merged or",
+        "attention is fused, but for rounding (`tests/runtime/test_passes.py`).",
     )
     yield "\n| loss | pass | ratio | of a step: median, least, most | ms with, without | teacher layers | plan |"
     yield "|---|---|---|---|---|---|---|"
