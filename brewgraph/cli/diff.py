@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,7 +33,7 @@ def command(
             "--then", metavar="NAME=VALUE", help="Replace a param of the second spec only.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The differences as JSON.")] = False,
+    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or an object for machines.")] = "text",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
 ) -> None:
     """Say what differs between two specs in what they compute and how they train, whatever things are called.
@@ -47,7 +47,7 @@ def command(
     first = _side(spec, params)
     second = _side(other or spec, {**params, **parse_sets(then or [])})
     found = compare(first, second)
-    if as_json:
+    if format == "json":
         print(json.dumps(_plain(found), indent=2, ensure_ascii=False))
     else:
         print("\n".join(_lines(found)))

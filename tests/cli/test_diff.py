@@ -58,7 +58,7 @@ def test_one_spec_at_two_params(tiny: Path) -> None:
 
 def test_changes_as_json(tiny: Path) -> None:
     """Everything that the lines say, with the lines of both specs."""
-    result = command("diff", str(tiny), changed(tiny, ("0.5 * hard", "hard")), "--json")
+    result = command("diff", str(tiny), changed(tiny, ("0.5 * hard", "hard")), "--format", "json")
     found = json.loads(result.stdout)
     assert (found["same"], len(set(found["hashes"])), found["notes"]) == (False, 2, [])
     assert found["changes"] == [
