@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from brewgraph.cli.options import Set
-from brewgraph.cli.output import hush, megabytes, parse_sets, print_diagnostics, read, table
+from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, table
 from brewgraph.diagnostics import UsageError
+from brewgraph.graph.costs import megabytes
 
 if TYPE_CHECKING:
     from brewgraph.models.parameters import ParameterNode

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from brewgraph.cli.options import Set, SkipPass, Spec
-from brewgraph.cli.output import count, hush, megabytes, parse_sets, print_diagnostics, read, table
+from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
+from brewgraph.graph.costs import flops, megabytes
 
 if TYPE_CHECKING:
     from brewgraph.graph.costs import Cost
@@ -250,14 +251,6 @@ def _cost(cost: Cost | str, order: list[str]) -> Iterator[str]:
         ("of", f"{cost.batch} examples of {cost.length} tokens, as a CPU computes them; memory is beside parameters, "
                "their gradients and the optimizer"),
     ])  # fmt: skip
-
-
-def flops(number: int) -> str:
-    """FLOPs in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number} FLOP"
 
 
 def _projections(plan: Plan) -> Iterator[str]:

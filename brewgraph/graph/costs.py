@@ -37,3 +37,19 @@ class Cost:
     def losses(self) -> int:
         """FLOPs of projections and losses on the way forward."""
         return self.forward - sum(f.flops for f in self.forwards)
+
+
+def flops(number: int) -> str:
+    """FLOPs in a unit that leaves one to three digits before the point."""
+    for unit, factor in (("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number} FLOP"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in a unit that leaves one to three digits before the point."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"

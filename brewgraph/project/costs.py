@@ -37,9 +37,7 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     return found
 
 
-def cost(
-    checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()
-) -> Cost | str:
+def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
     """The cost of a batch of this graph; words where it is not known."""
     recipe = checked.recipe
     names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))

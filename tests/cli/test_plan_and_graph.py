@@ -176,6 +176,27 @@ def test_graphs_in_other_formats(tiny: Path, format: str, first: str, grain: str
     assert ("T=7" if grain == "terms" else '"7"') in result.stdout
 
 
+def test_graphs_as_picture_and_page(tiny: Path, tmp_path: Path):
+    """A picture to stdout, a page to a file; both say what a batch costs."""
+    drawn = command("graph", str(tiny), "--format", "svg").stdout
+    assert drawn.startswith("<svg ")
+    titles = re.findall(r'class="title"[^>]*>([^<]+)<', drawn)
+    assert {"rows", "big", "small", "soft", "hard", "hidden[0]", "hidden[1]", "loss"} <= set(titles)
+    assert "1 of 1 layers" in drawn
+    file = tmp_path / "graph.html"
+    result = command("graph", str(tiny), "--format", "html", "--out", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    page = file.read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1].replace("<\\/", "</"))
+    assert set(data["pictures"]) == {"0:terms", "0:nodes"}
+    loss = dict(data["pictures"]["0:terms"]["cards"]["0:terms/loss"]["facts"])
+    assert loss["batch"] == "8 examples of 16 tokens"
+    soft = next(c for c in data["pictures"]["0:terms"]["cards"].values() if c["title"] == "soft")
+    assert soft["span"]["text"] == "kd(big.logits -> small.logits, T=T)"
+    assert (soft["span"]["line"], soft["span"]["file"]) == (10, "student.brew")
+    assert soft["span"]["before"].endswith("soft   = ")
+
+
 @pytest.mark.parametrize("name", ["plan", "graph"])
 def test_faults_go_to_stderr(name: str):
     """Where diagnostics are not the result they leave stdout empty."""
