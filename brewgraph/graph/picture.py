@@ -187,7 +187,7 @@ def _forward(key: str, forward: n.Forward, cost: Cost | None) -> Card:
     lines: tuple[str, ...] = ()
     if found is not None:
         if found.present:
-            lines = (f"{found.layers} of {found.present} layers",)
+            lines = (f"{found.layers} of {found.present} layer{'' if found.present == 1 else 's'}",)
             facts.append(("layers", lines[0]))
         facts.append(("cost", f"{flops(found.flops)} per batch"))
     title = forward.label().removeprefix(f"{forward.role} ")

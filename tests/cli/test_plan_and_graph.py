@@ -182,7 +182,7 @@ def test_graphs_as_picture_and_page(tiny: Path, tmp_path: Path):
     assert drawn.startswith("<svg ")
     titles = re.findall(r'class="title"[^>]*>([^<]+)<', drawn)
     assert {"rows", "big", "small", "soft", "hard", "hidden[0]", "hidden[1]", "loss"} <= set(titles)
-    assert "1 of 1 layers" in drawn
+    assert "1 of 1 layer<" in drawn
     file = tmp_path / "graph.html"
     result = command("graph", str(tiny), "--format", "html", "--out", str(file))
     assert (result.exit_code, result.stdout) == (0, "")
