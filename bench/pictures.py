@@ -40,7 +40,7 @@ FAULTS = {
     "widths": "let map = [0, 4, 8, 12] -> [0, 1, 2, 3]\n\nhidden = mse(bert.hidden[map] -> tiny.hidden[map])\n\n"
     "loss = sum(hidden)\n",
     "module": 'tap deep = bert @ "encoder.layers.7.output"\n\nloss = mse(deep -> tiny.hidden[2] via linear)\n',
-    "index": "near = mse(bert.attention[12] -> tiny.attention[2])\n\nloss = near + ce(docs.labels -> tiny.logit)\n",
+    "index": "near = mse(bert.attention[12] -> tiny.attention[2])\n\nloss = near + ce(docs.labels -> tiny.logits)\n",
 }
 THEME = TerminalTheme(
     (250, 250, 251), (29, 36, 48),
