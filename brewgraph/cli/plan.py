@@ -43,7 +43,7 @@ def command(
     cost: Annotated[bool, typer.Option(help="Count FLOPs and bytes of a batch, on tensors without memory.")] = True,
     format: Annotated[Literal["text", "json"], typer.Option(help="For people, or all of it for machines.")] = "text",
 ) -> None:
-    """Say what a run will do: models, the loss spelled out, forwards, costs, what passes save, projections, settings."""
+    """Say what a run will do: models, the loss spelled out, forwards, costs, savings, projections, settings."""
     from brewgraph.graph.optimizing import check_names as check_passes
     from brewgraph.project.check import check, check_names
 

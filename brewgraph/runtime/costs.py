@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import networkx as nx
@@ -81,32 +82,38 @@ class Meter:
 def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
     """Count what runs inside, on real tensors or fake ones."""
     meter = Meter()
-    undo = [handle for name, model in models.items() for handle in _watch(name, model, meter)]
-    try:
-        with meter.flops, meter.bytes:
-            yield meter
-    finally:
-        for handle in undo:
-            handle.remove()
+    with ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(_watched(name, model, meter))
+        stack.enter_context(meter.flops)
+        stack.enter_context(meter.bytes)
+        yield meter
 
 
-def _watch(name: str, model: nn.Module, meter: Meter) -> Iterator[Any]:
-    """Hooks that count the FLOPs of each forward of a model, and the layers that it runs."""
+@contextmanager
+def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
+    """Count the FLOPs of each forward of a model, and the layers that it runs, also where it is stopped on its way."""
     layers = Anatomy.of(model).layer_paths
-    begun: list[int] = []
     ran: set[str] = set()
+    original = model.forward
 
-    def begin(*_: Any) -> None:
-        begun.append(meter.flops.get_total_flops())
+    @wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        begun = meter.flops.get_total_flops()
         ran.clear()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            meter.forwards.append((name, meter.flops.get_total_flops() - begun, len(ran), len(layers)))
 
-    def end(*_: Any) -> None:
-        meter.forwards.append((name, meter.flops.get_total_flops() - begun.pop(), len(ran), len(layers)))
-
-    yield model.register_forward_pre_hook(begin)
-    yield model.register_forward_hook(end)
-    for path in layers:
-        yield model.get_submodule(path).register_forward_pre_hook(_adding(ran, path))
+    handles = [model.get_submodule(path).register_forward_pre_hook(_adding(ran, path)) for path in layers]
+    model.forward = forward
+    try:
+        yield
+    finally:
+        del model.forward
+        for handle in handles:
+            handle.remove()
 
 
 def _adding(ran: set[str], path: str) -> Callable[..., None]:

@@ -91,3 +91,22 @@ def test_flops_and_bytes_are_those_of_a_real_step(loss: str) -> None:
     print(found, forward.get_total_flops(), backward.get_total_flops(), peak, found.peak / peak)
     assert found.peak == pytest.approx(peak, rel=0.25)
     assert 0 < found.kept <= found.peak
+
+
+@pytest.mark.usefixtures("data")
+def test_a_teacher_costs_what_it_runs() -> None:
+    """Of three layers one, where nothing behind it is taken; all of them where that pass is left out."""
+    of = checked("loss = hard + mse(big.hidden[1] -> small.hidden[2] via linear)")
+    (short,), (whole,) = costs(of).values(), costs(of, ["truncate_models"]).values()
+    assert isinstance(short, Cost)
+    assert isinstance(whole, Cost)
+    big = [next(x for x in cost.forwards if x.model == "big") for cost in (short, whole)]
+    assert [(x.layers, x.present) for x in big] == [(1, 3), (3, 3)]
+    assert big[0].flops < 0.4 * big[1].flops
+
+
+@pytest.mark.usefixtures("data")
+def test_what_is_not_known_says_why() -> None:
+    """A module of Python code has no configuration; nothing is guessed."""
+    of = checked('teacher own = python("pkg.mod:factory")\nloss = hard + mse(own.hidden[1] -> small.hidden[2])')
+    assert list(costs(of).values()) == ["nothing is known of own before it is loaded"]
