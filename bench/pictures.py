@@ -22,7 +22,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import brewgraph as bg
-from brewgraph.cli.main import app
+from brewgraph.cli.main import application
 from brewgraph.cli.output import painter
 from brewgraph.diagnostics import SpecError, render
 
@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "pictures")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    plan = CliRunner().invoke(app, ["plan", str(REPOSITORY / SPEC)]).stdout.replace(f"{REPOSITORY}/", "")
+    plan = (
+        CliRunner().invoke(application(["plan"]), ["plan", str(REPOSITORY / SPEC)]).stdout.replace(f"{REPOSITORY}/", "")
+    )
     shown = plan[: plan.index("\ntraining\n")].rstrip()
     photograph(f"$ brewgraph plan {SPEC}\n{shown}", "brewgraph plan", given.out / "plan.svg")
     for name, text in FAULTS.items():
