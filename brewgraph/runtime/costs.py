@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, ForwardCost
-from brewgraph.graph.passes import node
+from brewgraph.graph.passes import assemble, node, nodes_of
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.heads import input_names
 from brewgraph.models.reach import Reach
@@ -48,6 +48,8 @@ def count_step(
     Whatever the models or the maths raise where values of fake tensors are asked for is raised.
     """
     shape = first_shape(batch)
+    # nothing of this may reach a cache on disk
+    graph = assemble(nodes_of(graph), graph.graph["objective"], graph.graph["terms"])
     with mode:
         distiller = Distiller(graph, models, student, reach=reach, skip=skip)
         try:

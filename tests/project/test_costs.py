@@ -110,3 +110,12 @@ def test_what_is_not_known_says_why() -> None:
     """A module of Python code has no configuration; nothing is guessed."""
     of = checked('teacher own = python("pkg.mod:factory")\nloss = hard + mse(own.hidden[1] -> small.hidden[2])')
     assert list(costs(of).values()) == ["nothing is known of own before it is loaded"]
+
+
+@pytest.mark.usefixtures("data")
+def test_a_cache_stays_as_it_is() -> None:
+    """What is counted is a step without it, and nothing is written."""
+    plain = checked("loss = soft + hard")
+    kept = checked('cache kept = big.logits at "cache"\nloss = kd(kept -> small.logits) + hard')
+    assert costs(kept) == costs(plain)
+    assert not Path("cache").exists()
