@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
+    from brewgraph.graph.shown import Shown
     from brewgraph.project.check import Checked
     from brewgraph.project.run import RunResult
     from brewgraph.recipe.elaborate import Recipe
@@ -44,6 +45,21 @@ class LoadedRecipe:
     def graphs(self) -> Mapping[tuple[str, str], nx.DiGraph]:
         """The graph of every task, by the names of its stage and its own, empty where the spec has none."""
         return self._checked.graphs
+
+    def picture(self, grain: str = "terms", task: str | None = None) -> Shown:
+        """The graph to look at: a notebook draws it, `.save("graph.html")` (or .svg) writes it.
+
+        `grain` is `terms`, what the loss is made of, or `nodes`, every step; `task` one of several: `STAGE/TASK`.
+        """
+        from brewgraph.graph.shown import find_task
+        from brewgraph.project.showing import show
+
+        if not self.graphs:
+            raise SpecError(self._checked.warnings)
+        return show(self._checked, grain, None if task is None else find_task(task, self.graphs))
+
+    def _repr_svg_(self) -> str | None:
+        return self.picture()._repr_svg_() if self.graphs else None
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:

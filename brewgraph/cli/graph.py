@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from brewgraph.cli.options import Set, Spec
 from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read
-from brewgraph.diagnostics import RunError, UsageError, listing, suggest
+from brewgraph.diagnostics import RunError
 
 
 def command(
     spec: Spec,
     set: Set = None,
     format: Annotated[
-        Literal["text", "dot", "mermaid"], typer.Option(help="A tree, or what Graphviz or mermaid draws.")
+        Literal["text", "dot", "mermaid", "svg", "html"],
+        typer.Option(help="A tree; what Graphviz or mermaid draws; a picture; a page to click through."),
     ] = "text",
     task: Annotated[
         str | None,
@@ -25,22 +27,26 @@ def command(
     grain: Annotated[
         Literal["terms", "nodes"], typer.Option(help="Terms and what they take, or every node of the computation.")
     ] = "terms",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it there instead of to stdout.", show_default=False)
+    ] = None,
 ) -> None:
-    """Draw what the loss of a spec is computed from."""
+    """Draw what the loss of a spec is computed from: `brewgraph graph spec.brew --format html --out graph.html`."""
     from brewgraph.project.check import check, check_names
 
     source, params = read(spec), parse_sets(set or [])
     check_names(source, params)
     hush()
-    from brewgraph.graph.draw import draw
+    from brewgraph.graph.shown import find_task
+    from brewgraph.project.showing import show
 
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
-    if checked.graph is None:
+    if not checked.graphs:
         raise RunError("the graph is not known until the models above can be reached")
-    names = {"/".join(filter(None, name)): graph for name, graph in checked.graphs.items()}
-    names |= {task: graph for (_, task), graph in reversed(list(checked.graphs.items())) if task}
-    if task is not None and task not in names:
-        there = f"it has {listing(n for n in names if n)}" if any(names) else "the spec has neither tasks nor stages"
-        raise UsageError(f"there is no task `{task}`: {suggest(task, names) or there}")
-    sys.stdout.write(draw(checked.graph if task is None else names[task], format, grain))
+    name = None if task is None else find_task(task, checked.graphs)
+    written = show(checked, grain, name, cost=format in ("svg", "html")).write(format)
+    if out is None:
+        sys.stdout.write(written)
+    else:
+        out.write_text(written, encoding="utf-8")

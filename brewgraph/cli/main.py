@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "fmt": "Format specs in place.",
     "plan": "Say what a run will do: models, loss, settings.",
     "graph": "Draw what the loss of a spec is computed from.",
+    "diff": "Say what differs between two specs in meaning.",
     "eval": "Score the student of a finished run.",
     "predict": "Write what the student of a finished run says.",
     "ops": "List operations, sources, settings; explain one.",

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 import typer
 
 from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render, suggest
+from brewgraph.graph.costs import megabytes as megabytes
 from brewgraph.source import Source
 
 P = ParamSpec("P")
@@ -62,14 +63,6 @@ def count(number: int, word: str) -> str:
 def number(value: float) -> str:
     """A score: `0.7134`; what is far from 1, as a perplexity may be, in five digits."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
-
-
-def megabytes(size: int) -> str:
-    """Bytes in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
 
 
 def tally(diagnostics: Sequence[Diagnostic]) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from brewgraph.cli.options import ModelName, Named, Set
-from brewgraph.cli.output import hush, megabytes, parse_sets, print_diagnostics, read, spec_is_named, table
+from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, spec_is_named, table
+from brewgraph.graph.costs import megabytes
 
 if TYPE_CHECKING:
     from brewgraph.models.parameters import ParameterNode

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 from brewgraph.cli.options import Set, SkipPass, Spec
 from brewgraph.cli.output import count, hush, parse_sets, print_diagnostics, read, table
+from brewgraph.graph.costs import flops, megabytes
 
 if TYPE_CHECKING:
+    from brewgraph.graph.costs import Cost
     from brewgraph.graph.plan import HeadPlan, ModelPlan, PartPlan, Plan, StagePlan
     from brewgraph.graph.spell import TermPlan
-    from brewgraph.project.check import Checked
 
 UNKNOWN = "unknown"
+WIDTH = 80
+"""Columns that lines are broken to fit; a long path or equation that has no space stays whole."""
 MEANS = {
     ("example", ""): "mean over examples",
+    ("example", "tokens"): "mean over examples",
     ("position", ""): "mean over examples, or over tokens where the logits are per token",
     ("label", "labels"): "mean over labels, -100 left out",
     ("token", "tokens"): "mean over tokens, padding left out",
@@ -27,8 +36,14 @@ MEANS = {
 }
 
 
-def command(spec: Spec, set: Set = None, skip_pass: SkipPass = None) -> None:
-    """Say what a run will do: models, the loss spelled out, forwards, projections, settings, and what passes save."""
+def command(
+    spec: Spec,
+    set: Set = None,
+    skip_pass: SkipPass = None,
+    cost: Annotated[bool, typer.Option(help="Count FLOPs and bytes of a batch, on tensors without memory.")] = True,
+    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or all of it for machines.")] = "text",
+) -> None:
+    """Say what a run will do: models, the loss spelled out, forwards, costs, savings, projections, settings."""
     from brewgraph.graph.optimizing import check_names as check_passes
     from brewgraph.project.check import check, check_names
 
@@ -36,66 +51,39 @@ def command(spec: Spec, set: Set = None, skip_pass: SkipPass = None) -> None:
     check_passes(skip_pass or ())
     check_names(source, params)
     hush()
-    from brewgraph.graph.plan import make_plan
-    from brewgraph.project.facts import copies
+    from brewgraph.project.planned import plan_of
 
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
-    plan = make_plan(
-        checked.recipe, checked.graphs or None, checked.facts, checked.classes, _rows(checked), copies(checked)
-    )
-    print("\n".join(text(plan)))
-    for title, lines in _saved(checked, tuple(skip_pass or ())):
-        print("\n".join(_section(title, lines)))
-
-
-def _saved(checked: Checked, skip: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    """What each pass saves in the loss of each task, those that find something to do."""
-    from brewgraph.project.facts import savings_of
-
-    for (stage, task), found in savings_of(checked, skip).items():
-        where = " of ".join(filter(None, (f"task {task}" if task else "", f"stage {stage}" if stage else "")))
-        rows = [(saved.name, str(saved)) for saved in found if saved.changes or saved.skipped or saved.notes]
-        if rows:
-            yield f"saved{f' in {where}' if where else ''} by", table(rows).splitlines()
-
-
-def _rows(checked: Checked) -> dict[str, int | None]:
-    """Training rows of each data set, where they are known without preparing it."""
-    from brewgraph.data.examples import facts
-    from brewgraph.data.ready import ready_facts
-    from brewgraph.diagnostics import SourceFault
-    from brewgraph.recipe.sources import Batches
-
-    found: dict[str, int | None] = {}
-    for data in checked.recipe.data.values():
-        try:
-            source, folder = data.source, checked.folder
-            known = ready_facts(source, folder) if isinstance(source, Batches) else facts(source, folder)
-            found[data.name] = known.rows.get("train")
-        except SourceFault:
-            found[data.name] = None  # the check has said so
-    return found
+    plan = plan_of(checked, cost=cost, skip=tuple(skip_pass or ()))
+    if format == "json":
+        print(json.dumps({"hash": checked.spec_hash, **asdict(plan)}, indent=2, ensure_ascii=False, default=str))
+    else:
+        print("\n".join(text(plan)))
 
 
 def text(plan: Plan) -> Iterator[str]:
     """The plan in lines."""
     given = ", ".join(f"{name} = {value}" for name, value in plan.params)
-    yield plan.spec + (f"   ({given})" if given else "")
+    yield from _broken(plan.spec + (f"   ({given})" if given else ""), 4)
     yield from _section("models", (line for model in plan.models for line in _model(model)))
     yield from _section("data", _data(plan))
     if plan.parts is None:
         yield from _section(
-            "loss", [f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"]
+            "loss", _broken(f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached", 2)
         )
     for part in plan.parts or ():
         title = f" of {_named(part)}" if _named(part) else ""
         yield from _section(f"loss{title}", _loss(part))
         yield from _section(f"each batch{title} runs", _forwards(part))
+        if part.cost is not None:
+            yield from _section(f"each batch{title} costs", _cost(part.cost, [x.model for x in part.forwards]))
+        if part.saved:
+            yield from _section(f"saved{title} by", _table(part.saved))
     yield from _section("projections", _projections(plan))
-    yield from _section("trained", [_trained(plan)])
+    yield from _section("trained", _trained(plan))
     first, *later = plan.stages
-    yield from _section(f"stage {first.name}" if first.name else "training", table(_settings(first)).splitlines())
+    yield from _section(f"stage {first.name}" if first.name else "training", _table(_settings(first)))
     for stage in later:
         yield from _section(f"stage {stage.name}, apart from what {first.name} has too", _other(stage, first))
 
@@ -112,8 +100,29 @@ def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
     yield from (f"  {line}" for line in lines)
 
 
+def _broken(text: str, hanging: int, first: int = 0) -> list[str]:
+    """A text in lines of `WIDTH` columns at most; those after the first are indented by `hanging`.
+
+    `first` is how far the first one is indented; both are beside the two columns of a section.
+    """
+    return wrap(
+        text, WIDTH - 2, initial_indent=" " * first, subsequent_indent=" " * hanging, break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]  # fmt: skip
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Names and what is said of each, broken below each other."""
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    for name, words in rows:
+        first, *more = _broken(words, width, width)
+        yield f"{name:<{width}}{first.lstrip()}"
+        yield from more
+
+
 def _model(model: ModelPlan) -> Iterator[str]:
-    yield f"{model.role} {model.name} = {model.source}"
+    yield from _broken(f"{model.role} {model.name} = {model.source}", 4)
     facts = [
         ("is", _what(model)),
         *((f"head {head.name}", _head(head)) for head in model.heads),
@@ -123,8 +132,7 @@ def _model(model: ModelPlan) -> Iterator[str]:
     ]
     if not model.used:
         facts.append(("used", "no: the loss takes nothing from it, so it is never loaded"))
-    width = max(11, *(len(name) + 1 for name, _ in facts))
-    yield from (f"  {name:<{width}}{words}" for name, words in facts)
+    yield from _table((f"  {name}", words) for name, words in facts)
 
 
 def _head(head: HeadPlan) -> str:
@@ -150,44 +158,99 @@ def _parameters(model: ModelPlan) -> str:
 
 def _data(plan: Plan) -> Iterator[str]:
     for data in plan.data:
-        yield f"{data.name} = {data.source}"
+        yield from _broken(f"{data.name} = {data.source}", 4)
         rows = f"{data.rows:,} rows to train on" if data.rows is not None else "rows not counted yet"
         length = f"at most {data.max_length} tokens" if data.max_length else "as long as the models allow"
-        yield f"  {rows}, {data.batch} per batch over all ranks, {length}"
+        yield from _broken(f"{rows}, {data.batch} per batch over all ranks, {length}", 4, 2)
         if data.classes:
             shown = ", ".join(data.classes[:8]) + (", …" if len(data.classes) > 8 else "")
-            yield f"  {len(data.classes)} class{'es' if len(data.classes) > 1 else ''}: {shown}"
+            yield from _broken(f"{len(data.classes)} class{'es' if len(data.classes) > 1 else ''}: {shown}", 4, 2)
 
 
 def _loss(part: PartPlan) -> Iterator[str]:
-    rows = []
+    """The terms, each with its name, and what each is a mean over.
+
+    Names that do not fit into the line stand below it, those of a list together.
+    """
+    names = [" = ".join(term.names) for term in part.terms]
+    lines = [f"{'loss =' if i == 0 else '     +'} {_weighted(term)}" for i, term in enumerate(part.terms)]
+    fits = [len(line) + len(name) + 6 <= WIDTH for line, name in zip(lines, names, strict=True)]
+    column = max((len(line) for line, fit in zip(lines, fits, strict=True) if fit), default=0)
+    below: list[str] = []
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        inline = fits[i] and column + len(name) + 6 <= WIDTH
+        yield from [f"{line:<{column}}  # {name}" if name else line] if inline else _broken(line, 9)
+        below += [name] if name and not inline else []
+        following = names[i + 1].partition("[")[0] if i + 1 < len(names) and not fits[i + 1] else ""
+        if below and following != name.partition("[")[0]:
+            yield f"         # {_ranges(below)}"
+            below = []
+    means: dict[str, list[str]] = {}
     for i, term in enumerate(part.terms):
-        rows.append(("loss =" if i == 0 else "     +", _weighted(term), _about(term)))
-    yield from table([(f"{sign} {equation}", about) for sign, equation, about in rows], gap="   ").splitlines()
+        if mean := _mean(term):
+            means.setdefault(mean, []).append(" = ".join(term.names) or f"term {i + 1}")
+    yield from _table((mean, _ranges(names)) for mean, names in means.items())
+
+
+def _ranges(names: list[str]) -> str:
+    """`hidden[0], hidden[1], hidden[2]` as `hidden[0..2]`."""
+    out: list[str] = []
+    last: tuple[str, int, int] | None = None
+    for name in [*names, ""]:
+        stem, bracket, rest = name.rpartition("[")
+        index = int(rest[:-1]) if bracket and rest[:-1].isdigit() else None
+        if last is not None and index is not None and stem == last[0] and index == last[2] + 1:
+            last = (stem, last[1], index)
+            continue
+        if last is not None:
+            stem_, first, end = last
+            out.append(f"{stem_}[{first}]" if first == end else f"{stem_}[{first}..{end}]")
+        last = (stem, index, index) if index is not None else None
+        if name and index is None:
+            out.append(name)
+    return ", ".join(out)
 
 
 def _weighted(term: TermPlan) -> str:
     return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
 
 
-def _about(term: TermPlan) -> str:
-    """The comment behind a term: its name and what it is a mean over."""
+def _mean(term: TermPlan) -> str:
+    """What a term is a mean over."""
     mean = MEANS.get((term.unit, term.mask))
     if mean is None and term.unit:
         mean = f"mean over {term.unit}s, " + ("padding included" if term.mask == "none" else f"mask: {term.mask}")
-    words = ": ".join(x for x in (" = ".join(term.names), mean or "") if x)
-    return f"# {words}" if words else ""
+    return mean or ""
 
 
 def _forwards(part: PartPlan) -> Iterator[str]:
     several = len({forward.data for forward in part.forwards}) > 1
+    counted = {x.model: x for x in part.cost.forwards} if part.cost and not isinstance(part.cost, str) else {}
     rows = []
     for forward in part.forwards:
-        how = "without gradients" if forward.role == "teacher" else "with gradients"
         on = f" on {forward.data}" if several else ""
         again = f", pass {forward.passing}" if forward.passing > 1 else ""
-        rows.append((f"{forward.role} {forward.model}{on}{again}", how, f"for {', '.join(forward.features)}"))
-    yield from table(rows).splitlines()
+        cost = counted.get(forward.model)
+        layers = f"{cost.layers} of {count(cost.present, 'layer')}, " if cost is not None and cost.present else ""
+        how = "without gradients" if forward.role == "teacher" else "with gradients"
+        rows.append((f"{forward.role} {forward.model}{on}{again}", f"{layers}{how}, for {', '.join(forward.features)}"))
+    yield from _table(rows)
+
+
+def _cost(cost: Cost | str, order: list[str]) -> Iterator[str]:
+    if isinstance(cost, str):
+        yield from _broken(f"{UNKNOWN}: {cost}", 2)
+        return
+    shares = [f"{x.model} {flops(x.flops)}" for x in sorted(cost.forwards, key=lambda x: order.index(x.model))]
+    if cost.losses:
+        shares.append(f"projections and losses {flops(cost.losses)}")
+    yield from _table([
+        ("forward", f"{flops(cost.forward)}: {', '.join(shares)}"),
+        ("backward", flops(cost.backward)),
+        ("memory", f"{megabytes(cost.peak)} at most, {megabytes(cost.kept)} of it between forward and backward"),
+        ("of", f"{cost.batch} examples of {cost.length} tokens, as a CPU computes them; memory is beside parameters, "
+               "their gradients and the optimizer"),
+    ])  # fmt: skip
 
 
 def _projections(plan: Plan) -> Iterator[str]:
@@ -203,15 +266,21 @@ def _projections(plan: Plan) -> Iterator[str]:
         own = "".join(f", {name} = {value:g}" for name, value in p.options)
         parameters = f"{p.parameters:,} parameters" if p.parameters is not None else UNKNOWN
         rows.append((p.site, f"{p.kind} {sizes}", parameters, f"of {', '.join(p.values)}{own}"))
-    yield from table(rows, right=(2,)).splitlines()
+    heads = table([row[:3] for row in rows], right=(2,)).splitlines()
+    yield from _table(zip(heads, (row[3] for row in rows), strict=True))
 
 
-def _trained(plan: Plan) -> str:
-    if plan.trainable is None:
-        return f"parameters: {UNKNOWN}"
-    student, projections = plan.student.trainable, plan.projection_parameters
-    parts = f"{student:,} of {plan.student.name}" + (f" + {projections:,} of projections" if projections else "")
-    return f"{plan.trainable:,} parameters" + (f" ({parts})" if projections else "")
+def _trained(plan: Plan) -> Iterator[str]:
+    """Parameters that learn: of all stages in one line where they train the same."""
+    several = len({stage.trainable for stage in plan.stages}) > 1
+    for stage in plan.stages if several else plan.stages[:1]:
+        if stage.trainable is None:
+            yield f"parameters: {UNKNOWN}"
+            continue
+        student, projections = stage.trainable
+        parts = f"{student:,} of {plan.student.name} + {projections:,} of projections"
+        where = f" in stage {stage.name}" if several else ""
+        yield from _broken(f"{student + projections:,} parameters{where}" + (f" ({parts})" if projections else ""), 2)
 
 
 def _settings(stage: StagePlan) -> list[tuple[str, str]]:
@@ -230,7 +299,7 @@ def _other(stage: StagePlan, first: StagePlan) -> Iterator[str]:
     known, own = _settings(first), _settings(stage)
     rows = [row for row in own if row[0] in _LENGTH or row not in known]
     rows += [(name, "none") for name, _ in known if name not in (*_LENGTH, *dict(own))]
-    yield from table(rows).splitlines()
+    yield from _table(rows)
 
 
 _LENGTH = ("epochs", "steps")

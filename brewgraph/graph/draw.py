@@ -22,12 +22,16 @@ GRAINS = ("terms", "nodes")
 
 @dataclass(frozen=True)
 class Box:
-    """A node of the drawing: `title` in a few words, `detail` its shape, unit or equation, `kind` how it is drawn."""
+    """A node of the drawing: `title` in a few words, `detail` its shape, unit or equation, `kind` how it is drawn.
+
+    `node` is its key in the graph where it stands for one node.
+    """
 
     key: str
     title: str
     detail: str
     kind: str
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def _by_nodes(graph: nx.DiGraph) -> Drawing:
     for key in short:
         current = node(graph, key)
         title = f"{names[key]}: {current.label()}" if key in names else current.label()
-        boxes.append(Box(short[key], title, _detail(current), current.kind))
+        boxes.append(Box(short[key], title, _detail(current), current.kind, key))
     assert len(short) == len(execution_order(graph)), "the graph holds what the loss does not need"
     return Drawing(short[objective], tuple(boxes), tuple(lines))
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import networkx as nx
 
 from brewgraph.graph import nodes as n
+from brewgraph.graph.costs import Cost
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.graph.spell import TermPlan, in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe, Stage
@@ -97,17 +98,24 @@ class PartPlan:
     task: str
     terms: tuple[TermPlan, ...]
     forwards: tuple[ForwardPlan, ...]
+    cost: Cost | str | None = None
+    """What a batch costs; words where that is not known, None where nobody counted."""
+    saved: tuple[tuple[str, str], ...] = ()
+    """What each pass saved, by its name, in words."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How long a stage lasts, in optimizer steps (None: rows not known), how its tasks are drawn, what stands still."""
+    """How long a stage lasts, in optimizer steps (None: rows not known), how its tasks are drawn, what stands still,
+    and how many parameters it trains (None: not known), of the student and of projections.
+    """
 
     name: str
     settings: tuple[tuple[str, str], ...]
     steps: int | None
     draws: str
     freeze: tuple[str, ...]
+    trainable: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,10 +186,14 @@ def make_plan(
     classes: Mapping[str, tuple[str, ...]] | None = None,
     rows: Mapping[str, int | None] | None = None,
     copied: Mapping[str, str] | None = None,
+    costs: Mapping[tuple[str, str], Cost | str] | None = None,
+    trainable: Mapping[str, tuple[int, int] | None] | None = None,
+    saved: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] | None = None,
 ) -> Plan:
     """The plan of a checked recipe. `copied` says of models that begin as layers of others what comes from there.
-    `graphs` are the optimized graphs by stage and task, None where lists are still
+    `graphs` are the canonical graphs by stage and task, None where lists are still
     open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
+    `costs` and `saved` are by stage and task, `trainable` by stage.
     """
     known = {name: facts(model) for name, model in recipe.models.items()}
     used = {f.model for graph in graphs.values() for f in _of(graph, n.Forward)} if graphs is not None else None
@@ -196,7 +208,10 @@ def make_plan(
     )  # fmt: skip
     parts = None
     if graphs is not None:
-        parts = tuple(PartPlan(*name, spell_out(graph), _forwards(graph)) for name, graph in graphs.items())
+        parts = tuple(
+            PartPlan(*name, spell_out(graph), _forwards(graph), (costs or {}).get(name), (saved or {}).get(name, ()))
+            for name, graph in graphs.items()
+        )
     sizes = {d.name: d for d in data}
     return Plan(
         spec=recipe.source.name,
@@ -207,7 +222,7 @@ def make_plan(
         data=data,
         parts=parts,
         projections=_projections(tuple(graphs.values())) if graphs is not None else None,
-        stages=tuple(_stage(stage, sizes) for stage in recipe.stages),
+        stages=tuple(_stage(stage, sizes, (trainable or {}).get(stage.name)) for stage in recipe.stages),
     )
 
 
@@ -312,7 +327,7 @@ def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _stage(stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
+def _stage(stage: Stage, data: Mapping[str, DataPlan], trainable: tuple[int, int] | None) -> StagePlan:
     draws = ""
     if stage.sample is not None and len(stage.tasks) > 1:
         names = ", ".join(task.name for task in stage.tasks)
@@ -320,7 +335,7 @@ def _stage(stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
         law = _line(stage.sample.law.span.text) or "size"
         draws = f"in the order {', '.join(order)}" if order else f"of {names} in proportion to {law}"
     frozen = tuple(_line(x.span.text) for x in stage.freeze)
-    return StagePlan(stage.name, _settings(stage.train), _steps(stage, data), draws, frozen)
+    return StagePlan(stage.name, _settings(stage.train), _steps(stage, data), draws, frozen, trainable)
 
 
 def _settings(train: Train) -> tuple[tuple[str, str], ...]:

@@ -14,9 +14,11 @@ from brewgraph.recipe.recipe import Recipe
 def projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str, str]:
     """For each projection a digest of what it maps to what, and the how-manieth of its like it is.
 
-    So the initial weights do not depend on names, nor on the order in which terms stand.
+    So the initial weights do not depend on names, nor on the order in which terms stand: those that map the same to
+    the same are counted by the rest of their terms, and only where that is the same too in the order of the text.
     """
     uses: dict[str, list[str]] = defaultdict(list)
+    rest: dict[str, list[str]] = defaultdict(list)
     for x in _applications(recipe):
         sides = ((x.source, x.target), (x.target, x.source))
         for side, partner in sides:
@@ -24,13 +26,14 @@ def projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str,
                 if isinstance(part, v.Project):
                     use = digest(x.operation, _digest(part.value, identities), _digest(partner, identities))
                     uses[part.projector.site].append(use)
+                    rest[part.projector.site].append(_rest(x, part.projector, identities))
     for part in (p for value in recipe.values() for p in v.walk(value) if isinstance(p, v.Project)):
         # and those that no operation compares
         uses.setdefault(part.projector.site, [digest("alone", _digest(part.value, identities))])
     seen: dict[str, int] = defaultdict(int)
     seeds: dict[str, str] = {}
-    for site, found in uses.items():
-        base = digest(sorted(set(found)))
+    for site in sorted(uses, key=lambda site: sorted(rest[site])):
+        base = digest(sorted(set(uses[site])))
         seeds[site] = digest(base, seen[base])
         seen[base] += 1
     return seeds
@@ -42,6 +45,13 @@ def _applications(recipe: Recipe) -> list[v.Apply]:
     for value in recipe.values():
         found.update({id(x): x for x in v.walk(value) if isinstance(x, v.Apply)})
     return list(found.values())
+
+
+def _rest(x: v.Apply, projector: v.Projector, identities: Mapping[str, str]) -> str:
+    """What else tells a term with a projection from another one."""
+    mask = _digest(x.mask, identities) if isinstance(x.mask, v.Column) else x.mask
+    options = [(name, repr(value)) for name, value in x.options]
+    return digest(projector.activation, projector.out, projector.options, options, mask, x.reduced)
 
 
 def _digest(x: v.Value, identities: Mapping[str, str]) -> str:

@@ -243,10 +243,13 @@ def _shared(kind: _Kind) -> Shapes:
     return Shapes(empty_model(kind.blueprint))
 
 
-def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory."""
+def build_empty(
+    config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
+) -> nn.Module:
+    """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory; they belong to `mode`,
+    to which those of other models may belong, too."""
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
+        with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
         if isinstance(model, PreTrainedModel):  # tying was skipped with the initialisation
             model.tie_weights()
@@ -257,16 +260,16 @@ def build_empty(config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = 
         raise SourceFault("B306", message, help="correct the argument that is named; sizes must fit") from error
 
 
-def empty_model(blueprint: Blueprint) -> nn.Module:
+def empty_model(blueprint: Blueprint, mode: FakeTensorMode | None = None) -> nn.Module:
     """The model of a blueprint in evaluation mode, with its heads and its adapter, of fake tensors."""
     if blueprint.heads:
 
         def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
-            return cast(PreTrainedModel, build_empty(config, auto_class))
+            return cast(PreTrainedModel, build_empty(config, auto_class, mode=mode))
 
         model: nn.Module = build_heads(blueprint.config, blueprint.heads, make)
     else:
-        model = build_empty(blueprint.config, blueprint.model_class)
+        model = build_empty(blueprint.config, blueprint.model_class, mode=mode)
     if blueprint.adapter is not None:
         add_adapter(model, blueprint.adapter, empty=True)
         _fake_the_rest(model)

@@ -49,6 +49,8 @@ class Checked:
     classes: Mapping[str, tuple[str, ...]]
     warnings: tuple[Diagnostic, ...]
     parents: tuple[Path, ...]
+    identities: Mapping[str, str]
+    """What each model and data set is, whatever it is called."""
 
     @property
     def folder(self) -> Path:
@@ -62,19 +64,9 @@ class Checked:
     @property
     def spec_hash(self) -> str:
         """What the spec computes and how it trains, whatever things are called."""
-        from brewgraph.graph.passes import digest
+        from brewgraph.graph.identity import hash_spec
 
-        quiet = {"logging_steps", "save_steps", "save_total_limit", "baseline", "report"}
-        stages = []
-        for stage in self.recipe.stages:
-            # by their `repr`, which tells a linear schedule from a cosine: a dump has their fields alone
-            settings = [(key, repr(value)) for key, value in sorted(dict(stage.train).items()) if key not in quiet]
-            tasks = [self.graphs[stage.name, t.name].graph["objective"] for t in stage.tasks if self.graphs]
-            drawn = (repr(stage.sample.law), stage.sample.order, stage.sample.floor) if stage.sample else ()
-            frozen = [(x.kind, x.path) for x in stage.freeze]
-            stages.append((tasks, settings, drawn, frozen))
-        batches = [data.source.batch for data in self.recipe.data.values()]
-        return digest(stages, batches, list(self.classes.values()))
+        return hash_spec(self.recipe, self.graphs, self.identities, self.classes)
 
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
@@ -126,12 +118,13 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
     collector.raise_errors()
-    written, written_reports = _graphs(recipe, facts, collector, identities(recipe, others.hash))
+    known = identities(recipe, others.hash)
+    written, written_reports = _graphs(recipe, facts, collector, known)
     collector.raise_errors()
     graphs, reports = _merged(written), _merged(written_reports)
     _look_for_what_is_not_meant(recipe, graphs, facts, collector, settled=not params)
     return Checked(
-        recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path)
+        recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path), known
     )
 
 
@@ -191,13 +184,10 @@ def reduced(checked: Checked) -> Checked:
     """The same check for the same student without its teachers."""
     from dataclasses import replace
 
-    from brewgraph.project.facts import identities
     from brewgraph.recipe.reduce import without_teacher
 
     recipe = without_teacher(checked.recipe)
-    others = _OtherSpecs(recipe.source, checked.parents, checked.facts.collector)
-    known = identities(checked.recipe, others.hash)
-    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, known)
+    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, checked.identities)
     return replace(
         checked,
         recipe=recipe,

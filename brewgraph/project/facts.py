@@ -262,6 +262,20 @@ def _content(source: DataSource | Join) -> dict[str, Any]:
     return found
 
 
+def _settled(source: Any, identity: Callable[[str], str], names: Collection[str]) -> Any:
+    """A model's source in which other models stand by what they are, and keyword arguments in one order."""
+    own: dict[str, Any] = {
+        key: dict(sorted(value.items()))
+        for key in type(source).model_fields
+        if isinstance(value := getattr(source, key), dict)
+    }
+    if isinstance(source, Hf) and source.init is not None:
+        own["init"] = source.init.model_copy(update={"model": identity(source.init.model)})
+    if isinstance(source, Hf) and source.tokenizer is not None and source.tokenizer in names:
+        own["tokenizer"] = identity(source.tokenizer)
+    return source.model_copy(update=own)
+
+
 def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
@@ -282,12 +296,8 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
             source = model.source.model_dump(exclude={"model"})
             found[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.model))
         else:
-            text = repr(model.source) + (repr(sorted(model.heads.items())) if model.heads else "")
-            for other in recipe.models:
-                if isinstance(model.source, Hf) and other != name:
-                    init = model.source.init
-                    if model.source.tokenizer == other or (init and init.model == other):
-                        text = text.replace(f"'{other}'", identity(other))
+            text = repr(_settled(model.source, identity, recipe.models))
+            text += repr(sorted(model.heads.items())) if model.heads else ""
             found[name] = digest(model.role, text)
         return found[name]
 

@@ -161,7 +161,12 @@ class Pantry:
         materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
         graphs = [checked.graphs[stage.name, task.name].graph["objective"] for task in stage.tasks]
         freeze = tuple(Freeze(x.kind, x.name, x.path) for x in stage.freeze)  # type: ignore[arg-type]
-        draw = _draw(stage.sample, materials) if stage.sample is not None and len(materials) > 1 else None
+        draw = None
+        if stage.sample is not None and len(materials) > 1:
+            # in the order of what they compute: neither names nor places decide what is drawn
+            batches = {name: [self.recipe.data[d].source.batch for d in of.feeds] for name, of in materials.items()}
+            key = {task.name: (graph, batches[task.name]) for task, graph in zip(stage.tasks, graphs, strict=True)}
+            draw = _draw(stage.sample, {name: materials[name] for name in sorted(materials, key=key.__getitem__)})
         return StageWork(stage.name, make, materials, stage.train, draw, freeze, digest(*graphs))
 
     def material(self, checked: Checked, stage: Stage, task: Task) -> Material:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import networkx as nx
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
+from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
 from brewgraph.data.batches import derive_seed
@@ -43,8 +43,8 @@ class Projected(nn.Module):
         super().__init__()
         if projection.into is None or projection.out is None:
             raise UsageError(f"the sizes of projection `{projection.site}` are not known: write `linear(in -> out)`")
-        # its own initialisation would draw from the global generator
-        self.linear = skip_init(nn.Linear, projection.into, projection.out)
+        with no_init_weights():  # its own initialisation would draw from the global generator
+            self.linear = nn.Linear(projection.into, projection.out)
         self.activation = projection.activation
         generator = torch.Generator().manual_seed(derive_seed(seed, projection.seed))
         with torch.no_grad():

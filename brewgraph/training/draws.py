@@ -15,9 +15,10 @@ class Draw:
     """How tasks take turns: at random by `weights`, or in a given `order` that is gone through again and again.
 
     `weights` has a number for each task, none of them negative, in proportion to which tasks are drawn (sizes to some
-    power); `floor` is a probability that none of them falls below. A task is drawn for an optimizer step and holds for
-    all of its micro-batches: a loss is a mean over the whole step, which micro-batches of two tasks do not have. To
-    train with `order` by micro-batch, as TextBrewer draws, leave `accumulate` at 1.
+    power); their order decides which task a random number stands for. `floor` is a probability that none of them falls
+    below. A task is drawn for an optimizer step and holds for all of its micro-batches: a loss is a mean over the whole
+    step, which micro-batches of two tasks do not have. To train with `order` by micro-batch, as TextBrewer draws, leave
+    `accumulate` at 1.
     """
 
     weights: Mapping[str, float]

@@ -72,17 +72,27 @@ def _parameters(distiller: Distiller, one: Freeze, student: str) -> list[nn.Para
         return list(distiller.projections[key].parameters())
     if one.name != student:
         raise RunError(f"freeze: `{one.name}` is not trained in the first place; the student is `{student}`")
-    found = list(distiller.student.named_parameters(remove_duplicate=False))
-    if one.kind == "model":
+    if chosen := parameters_at(distiller.student, one.path if one.kind == "module" else ""):
+        return chosen
+    modules = [name for name, module in distiller.student.named_modules() if name and list(module.parameters())]
+    raise RunError(f"freeze: `{one.name}` has no parameters at `{one.path}`; {_known(one.path, modules)}")
+
+
+def parameters_at(student: nn.Module, path: str) -> list[nn.Parameter]:
+    """The parameters of the modules at a path, as it is or below the model's base, where `*` is any one name.
+
+    All of the student's for an empty path, none where nothing is there.
+    """
+    found = list(student.named_parameters(remove_duplicate=False))
+    if not path:
         return [p for _, p in found]
-    base = getattr(distiller.student, "base_model_prefix", "")
-    for path in (one.path, f"{base}.{one.path}"):
-        parts = (r"[^.]+" if part == "*" else re.escape(part) for part in path.split("."))
+    base = getattr(student, "base_model_prefix", "")
+    for tried in (path, f"{base}.{path}"):
+        parts = (r"[^.]+" if part == "*" else re.escape(part) for part in tried.split("."))
         pattern = re.compile(rf"{'[.]'.join(parts)}([.]|$)")
         if chosen := [p for name, p in found if pattern.match(name)]:
             return chosen
-    modules = [name for name, module in distiller.student.named_modules() if name and list(module.parameters())]
-    raise RunError(f"freeze: `{one.name}` has no parameters at `{one.path}`; {_known(one.path, modules)}")
+    return []
 
 
 def _known(name: str, there: Sequence[str] | nn.ModuleDict) -> str:

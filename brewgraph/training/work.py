@@ -103,18 +103,19 @@ class Placed:
 def place_stage(index: int, work: StageWork, rank: int, world: int) -> Placed:
     """The feeds of a stage for a rank, and its length. An epoch of several tasks is as long as theirs together."""
     settings = work.settings
+    places = {task: i for i, task in enumerate(work.draw.weights if work.draw is not None else work.materials)}
     feeds = {
         task: {
             name: place(
                 feed,
-                order_seed(settings.seed, index, i, j),
+                order_seed(settings.seed, index, places[task], j),
                 rank,
                 world,
                 group_by_length=settings.group_by_length,
             )
             for j, (name, feed) in enumerate(material.feeds.items())
         }
-        for i, (task, material) in enumerate(work.materials.items())
+        for task, material in work.materials.items()
     }
     per_epoch = sum(steps_of_epoch(own, settings.accumulate) for own in feeds.values())
     return Placed(index, work, feeds, training_length(settings, per_epoch))

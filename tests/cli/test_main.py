@@ -50,6 +50,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "fmt",
         "plan",
         "graph",
+        "diff",
         "eval",
         "predict",
         "ops",

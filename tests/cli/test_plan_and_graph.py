@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,14 +31,33 @@ data
     2 classes: bad, good
 
 loss
-  loss = kd(big.logits -> small.logits, T=2)                                 # soft: mean over examples
-       + 0.5 * ce(rows.labels -> small.logits)                               # hard: mean over labels, -100 left out
-       + 0.5 * mse(big.hidden[0] -> small.hidden[0] via linear(16 -> 32))    # hidden[0]: mean over tokens, padding left out
-       + 0.5 * mse(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))    # hidden[1]: mean over tokens, padding left out
+  loss = kd(big.logits -> small.logits, T=2)    # soft
+       + 0.5 * ce(rows.labels -> small.logits)  # hard
+       + 0.5 * mse(big.hidden[0] -> small.hidden[0] via linear(16 -> 32))
+       + 0.5 * mse(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))
+           # hidden[0..1]
+  mean over examples                  soft
+  mean over labels, -100 left out     hard
+  mean over tokens, padding left out  hidden[0..1]
 
 each batch runs
-  teacher big    without gradients  for hidden[0], hidden[2], logits
-  student small  with gradients     for hidden[0], hidden[1], logits
+  teacher big    2 of 2 layers, without gradients, for hidden[0], hidden[2],
+                 logits
+  student small  1 of 1 layer, with gradients, for hidden[0], hidden[1], logits
+
+each batch costs
+  forward   5.66 MFLOP: big 4.74 MFLOP, small 660 kFLOP, projections and losses
+            262 kFLOP
+  backward  1.84 MFLOP
+  memory    {memory}
+  of        8 examples of 16 tokens, as a CPU computes them; memory is beside
+            parameters, their gradients and the optimizer
+
+saved by
+  merge_equal_nodes   values computed 24 -> 22, values held at once 26 -> 23
+  batch_equal_losses  values computed 22 -> 21, calls of losses 4 -> 3, values
+                      held at once 23 -> 24
+  release_values      values held at once 24 -> 11
 
 projections
   hidden.0  linear 16 -> 32  544 parameters  of small.hidden[0]
@@ -47,7 +68,9 @@ trained
 
 training
   steps             2
-  optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08, weight_decay=0.01, decay_all=false, layerwise_decay=1, correct_bias=true)
+  optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08,
+                    weight_decay=0.01, decay_all=false, layerwise_decay=1,
+                    correct_bias=true)
   schedule          linear(warmup=0%)
 """
 
@@ -93,16 +116,28 @@ def test_a_plan_says_what_will_happen(tiny: Path):
     """The whole of it, but for the settings that are defaults."""
     result = command("plan", str(tiny))
     assert (result.exit_code, result.stderr) == (0, "")
-    whole, wanted = result.stdout.splitlines(), PLAN.format(spec=tiny).splitlines()
-    squeezed = [" ".join(line.split()) for line in whole]
-    assert squeezed[: len(wanted)] == [" ".join(line.split()) for line in wanted]
+    memory = next(line for line in result.stdout.splitlines() if line.startswith("  memory "))
+    wanted = PLAN.format(spec=tiny, memory=" ".join(memory.split()[1:]))
+    assert " ".join(result.stdout.split()).startswith(" ".join(wanted.split()))
+    assert re.fullmatch(r"  memory    [\d.]+ kB at most, [\d.]+ kB of it between forward and backward", memory)
 
 
-def test_the_comments_of_the_loss_stand_in_one_column(tiny: Path):
-    """The equation is aligned: names and units begin below each other."""
-    lines = [line for line in command("plan", str(tiny)).stdout.splitlines() if "   # " in line]
-    assert len(lines) == 4
-    assert len({line.index("# ") for line in lines}) == 1
+def test_a_plan_fits_a_terminal(tiny: Path):
+    """80 columns, apart from what has no space to break at."""
+    wide = [line for line in command("plan", str(tiny)).stdout.splitlines() if len(line) > 80]
+    assert [line for line in wide if len(line.split()) > 3] == []
+
+
+def test_a_plan_without_costs_and_as_json(tiny: Path):
+    """What is not counted is not said; everything that the lines say is there for machines."""
+    assert "each batch costs" not in command("plan", str(tiny), "--no-cost").stdout
+    found = json.loads(command("plan", str(tiny), "--format", "json").stdout)
+    (part,) = found["parts"]
+    assert [term["names"] for term in part["terms"]] == [["soft"], ["hard"], ["hidden[0]"], ["hidden[1]"]]
+    assert (part["cost"]["batch"], part["cost"]["length"]) == (8, 16)
+    assert part["cost"]["forward"] > sum(forward["flops"] for forward in part["cost"]["forwards"]) > 0
+    assert found["stages"][0]["trainable"] == [6306, 1088]
+    assert len(found["hash"]) == 16
 
 
 def test_a_plan_of_what_cannot_be_reached_is_honest(tmp_path: Path):
@@ -113,7 +148,9 @@ def test_a_plan_of_what_cannot_be_reached_is_honest(tmp_path: Path):
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines.count("is unknown") == 1
     assert "starts as the weights of nobody/nothing-of-this-name" in lines
-    assert "loss = mse(t.hidden[2] -> s.hidden[1]) # mean over tokens, padding left out" in lines
+    assert "loss = mse(t.hidden[2] -> s.hidden[1])" in lines
+    assert "mean over tokens, padding left out term 1" in lines
+    assert "unknown: nothing is known of t before it is loaded" in lines
 
 
 def test_a_list_of_unknown_length_leaves_the_loss_open(tmp_path: Path):
@@ -121,7 +158,9 @@ def test_a_list_of_unknown_length_leaves_the_loss_open(tmp_path: Path):
     spec = far(tmp_path, "sum(mse(t.hidden[:] -> s.hidden[:]))")
     result = command("plan", spec)
     assert result.exit_code == 0
-    assert "unknown: its lists cannot be spelled out before the models above can be reached" in result.stdout
+    assert "unknown: its lists cannot be spelled out before the models above can be reached" in " ".join(
+        result.stdout.split()
+    )
     result = command("graph", spec)
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr.endswith("error: the graph is not known until the models above can be reached\n")
@@ -141,6 +180,27 @@ def test_graphs_in_other_formats(tiny: Path, format: str, first: str, grain: str
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == first
     assert ("T=7" if grain == "terms" else '"7"') in result.stdout
+
+
+def test_graphs_as_picture_and_page(tiny: Path, tmp_path: Path):
+    """A picture to stdout, a page to a file; both say what a batch costs."""
+    drawn = command("graph", str(tiny), "--format", "svg").stdout
+    assert drawn.startswith("<svg ")
+    titles = re.findall(r'class="title"[^>]*>([^<]+)<', drawn)
+    assert {"rows", "big", "small", "soft", "hard", "hidden[0]", "hidden[1]", "loss"} <= set(titles)
+    assert "1 of 1 layer<" in drawn
+    file = tmp_path / "graph.html"
+    result = command("graph", str(tiny), "--format", "html", "--out", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    page = file.read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1].replace("<\\/", "</"))
+    assert set(data["pictures"]) == {"0:terms", "0:nodes"}
+    loss = dict(data["pictures"]["0:terms"]["cards"]["0:terms/loss"]["facts"])
+    assert loss["batch"] == "8 examples of 16 tokens"
+    soft = next(c for c in data["pictures"]["0:terms"]["cards"].values() if c["title"] == "soft")
+    assert soft["span"]["text"] == "kd(big.logits -> small.logits, T=T)"
+    assert (soft["span"]["line"], soft["span"]["file"]) == (10, "student.brew")
+    assert soft["span"]["before"].endswith("soft   = ")
 
 
 @pytest.mark.parametrize("name", ["plan", "graph"])
@@ -173,13 +233,12 @@ def test_heads_and_what_stages_do_not_share(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("    is "))
     assert lines[start : start + 3] == [
-        "    is          bert, 1 layer, width 8",
-        "    head ner    AutoModelForTokenClassification, 3 classes",
-        "    head answer AutoModelForQuestionAnswering",
+        "    is           bert, 1 layer, width 8",
+        "    head ner     AutoModelForTokenClassification, 3 classes",
+        "    head answer  AutoModelForQuestionAnswering",
     ]
     one, two = lines.index("stage one"), lines.index("stage two, apart from what one has too")
     assert {"seed", "precision", "logging_steps"} <= {line.split()[0] for line in lines[one + 1 : two] if line}
-    end = lines.index("", two)
-    assert [line.split() for line in lines[two + 1 : end]] == [
+    assert [line.split() for line in lines[two + 1 :]] == [
         ["steps", "4"], ["precision", "fp32"], ["freeze", "[net", "@", '"embeddings"]'], ["seed", "0"]
     ]  # fmt: skip

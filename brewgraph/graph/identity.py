@@ -1,0 +1,85 @@
+"""What a spec computes and how it trains, as one hash: names, order, spacing and comments are none of it.
+
+What counts are the graphs of all stages, models and data by what they are, batch sizes, classes, settings that change
+what is trained, what is frozen, and how tasks are drawn. What counts by name are heads: their folders are called so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import digest, node
+from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
+
+QUIET = frozenset({"logging_steps", "save_steps", "save_total_limit", "baseline", "report"})
+"""Settings that change nothing that is trained."""
+NAMING = frozenset({"freeze", "metric_for_best_model"})
+"""Settings that hold names of the spec."""
+DEFAULT_EPOCHS = 3.0
+
+Graphs = Mapping[tuple[str, str], nx.DiGraph]
+
+
+def hash_spec(
+    recipe: Recipe, graphs: Graphs, identities: Mapping[str, str], classes: Mapping[str, tuple[str, ...]]
+) -> str:
+    """The hash of a checked spec; `identities` say what its models and data are, `classes` those of each data set."""
+    return digest([_stage(stage, recipe, graphs, identities, classes) for stage in recipe.stages])
+
+
+def _stage(
+    stage: Stage,
+    recipe: Recipe,
+    graphs: Graphs,
+    identities: Mapping[str, str],
+    classes: Mapping[str, tuple[str, ...]],
+) -> tuple[Any, ...]:
+    # by their `repr`, which tells a linear schedule from a cosine: a dump has their fields alone
+    settings = [(key, repr(value)) for key, value in sorted(settings_of(stage).items()) if key not in QUIET | NAMING]
+    tasks = {
+        task.name: _task(task, recipe, graphs.get((stage.name, task.name)), identities, classes) for task in stage.tasks
+    }
+    metric = stage.train.metric_for_best_model or ""
+    of, _, score = metric.rpartition("/")
+    sites = projection_seeds_by_site(graphs)
+    frozen = sorted((x.kind, x.path, frozen_identity(x, identities, sites)) for x in stage.freeze)
+    drawn: tuple[Any, ...] = ()
+    if stage.sample is not None and len(stage.tasks) > 1:
+        drawn = (repr(stage.sample.law), tuple(tasks[name] for name in stage.sample.order), stage.sample.floor)
+    return sorted(tasks.values()), settings, (tasks.get(of, of), score), drawn, frozen
+
+
+def settings_of(stage: Stage) -> dict[str, Any]:
+    """A stage's settings; where it says neither epochs nor steps, the epochs that it has then."""
+    found = dict(stage.train)
+    if found["epochs"] is None and found["steps"] is None:
+        found["epochs"] = DEFAULT_EPOCHS
+    return found
+
+
+def _task(
+    task: Task,
+    recipe: Recipe,
+    graph: nx.DiGraph | None,
+    identities: Mapping[str, str],
+    classes: Mapping[str, tuple[str, ...]],
+) -> str:
+    """A task by its loss and its data; the order of these counts where there are several: the first makes epochs."""
+    objective = graph.graph["objective"] if graph is not None else repr(task.loss)
+    data = [(identities[d], recipe.data[d].source.batch, classes.get(d, ())) for d in task.data]
+    return digest(objective, data)
+
+
+def projection_seeds_by_site(graphs: Graphs) -> dict[str, str]:
+    """For each projection's site what it maps to what."""
+    found = (node(graph, key) for graph in graphs.values() for key in graph)
+    return {x.site: x.seed for x in found if isinstance(x, n.Projection)}
+
+
+def frozen_identity(x: Frozen, identities: Mapping[str, str], sites: Mapping[str, str]) -> str:
+    """What is frozen, whatever it is called."""
+    return sites.get(x.name, "") if x.kind == "projection" else identities.get(x.name, "")

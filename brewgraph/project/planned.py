@@ -1,0 +1,73 @@
+"""The plan of a checked spec, with what only models and data can tell: rows, costs, what each stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from brewgraph.data.examples import facts
+from brewgraph.data.ready import ready_facts
+from brewgraph.diagnostics import SourceFault
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import node
+from brewgraph.graph.plan import Plan, make_plan
+from brewgraph.graph.saved import Saved
+from brewgraph.project.check import Checked
+from brewgraph.project.costs import costs
+from brewgraph.project.facts import copies, savings_of
+from brewgraph.recipe.recipe import Stage
+from brewgraph.recipe.sources import Batches
+from brewgraph.training.freezing import parameters_at
+
+
+def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
+    """The plan; without its costs, which take a second or two for a large model, where `cost` is false.
+
+    `skip` are passes that are left out, by name.
+    """
+    return make_plan(
+        checked.recipe,
+        checked.graphs or None,
+        checked.facts,
+        checked.classes,
+        _rows(checked),
+        copies(checked),
+        costs(checked, skip) if cost else None,
+        {stage.name: _trainable(checked, stage) for stage in checked.recipe.stages},
+        {name: _saved(found) for name, found in savings_of(checked, skip).items()},
+    )
+
+
+def _saved(found: tuple[Saved, ...]) -> tuple[tuple[str, str], ...]:
+    """What each pass saves, those that find something to do."""
+    return tuple((x.name, str(x)) for x in found if x.changes or x.skipped or x.notes)
+
+
+def _rows(checked: Checked) -> Mapping[str, int | None]:
+    """Training rows of each data set, where they are known without preparing it."""
+    found: dict[str, int | None] = {}
+    for data in checked.recipe.data.values():
+        try:
+            source, folder = data.source, checked.folder
+            known = ready_facts(source, folder) if isinstance(source, Batches) else facts(source, folder)
+            found[data.name] = known.rows.get("train")
+        except SourceFault:
+            found[data.name] = None  # the check has said so
+    return found
+
+
+def _trainable(checked: Checked, stage: Stage) -> tuple[int, int] | None:
+    """Parameters of the student and of projections that a stage trains; None where they are not known."""
+    student = checked.facts(checked.recipe.student)
+    if student is None or not checked.graphs:
+        return None
+    frozen = {
+        id(p) for x in stage.freeze if x.kind != "projection" for p in parameters_at(student.shapes.model, x.path)
+    }
+    learning = {id(p): p.numel() for p in student.shapes.model.parameters() if p.requires_grad and id(p) not in frozen}
+    still = {x.name for x in stage.freeze if x.kind == "projection"}
+    graphs = [graph for (name, _), graph in checked.graphs.items() if name == stage.name]
+    found = {x.site: x for g in graphs for key in g if isinstance(x := node(g, key), n.Projection)}
+    sizes = [(x.into + 1) * x.out if x.into and x.out else None for site, x in found.items() if site not in still]
+    if None in sizes:
+        return None
+    return sum(learning.values()), sum(size for size in sizes if size is not None)

@@ -1,0 +1,102 @@
+"""Pictures: what is drawn in each grain, and what each box knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from brewgraph.diagnostics import UsageError
+from brewgraph.graph.picture import picture
+from brewgraph.graph.shown import Shown, find_task
+from brewgraph.graph.svg import write_svg
+from tests.graph.graphs import graph, kinds
+
+SPEC = """\
+teacher bert = hf("bert")
+student tiny = hf(model_type="bert")
+data d = files(train="train.jsonl")
+soft = kd(bert.logits -> tiny.logits, T=3)
+loss = 0.5 * soft + ce(d.labels -> tiny.logits) + sum(mse(bert.hidden[LAYERS] -> tiny.hidden[:] via linear))
+"""
+SMALL, LARGE = (
+    SPEC.replace("LAYERS", "0, 4, 8, 12"),
+    SPEC.replace("LAYERS", "0, 4, 8, 12").replace(
+        "loss =", "more = nst(bert.hidden[0, 1, 2, 3, 4, 5, 6] -> tiny.hidden[0, 1, 2, 3, 1, 2, 3])\nloss = sum(more) +"
+    ),
+)
+
+
+def test_terms() -> None:
+    """Data, models, features of both, terms with their weights, the loss; each knows where it comes from."""
+    drawn = picture(graph(SMALL), "terms")
+    assert [card.kind for card in drawn.cards].count("term") == 6
+    titles = {(card.kind, card.title) for card in drawn.cards}
+    assert {("data", "d"), ("teacher", "bert"), ("student", "tiny"), ("feature", "labels"), ("loss", "loss")} <= titles
+    soft = next(card for card in drawn.cards if card.title == "soft")
+    assert (soft.badge, soft.lines) == ("0.5 ×", ("kd(bert.logits -> tiny.logits, T=3)",))
+    assert dict(soft.facts) == {
+        "weight": "0.5", "kind": "loss", "equation": "kd(bert.logits -> tiny.logits, T=3)", "unit": "example",
+        "shape": "one number",
+    }  # fmt: skip
+    assert soft.span is not None
+    assert soft.span.text == "kd(bert.logits -> tiny.logits, T=3)"
+    tones = {card.title: card.tone for card in drawn.cards if card.kind == "feature" and card.lines}
+    assert (tones["hidden[12]"], tones["hidden[3]"], tones["labels"]) == ("teacher", "student", "data")
+    sides = {label for source, target, label in drawn.lines if target == soft.key}
+    assert sides == {"from", "to"}
+
+
+def test_many_terms_stand_closer() -> None:
+    """With more than twelve features each has one line, its shape beside its name."""
+    small, large = picture(graph(SMALL), "terms"), picture(graph(LARGE), "terms")
+    assert (small.dense, large.dense) == (False, True)
+    features = [card for card in large.cards if card.kind == "feature"]
+    assert {card.lines for card in features} == {()}
+    assert "(B, L, 768)" in {card.badge for card in features}
+    assert max(len(line) for card in large.cards for line in card.lines) <= 50
+
+
+def test_nodes_are_all_there() -> None:
+    """A box for every node."""
+    found = graph(SMALL)
+    drawn = picture(found, "nodes")
+    assert len(drawn.cards) == sum(kinds(found).values())
+    assert "T = 3" in {card.title for card in drawn.cards}
+
+
+@pytest.mark.parametrize("grain", ["terms", "nodes"])
+def test_an_svg_is_well_formed(grain: str) -> None:
+    """A card for each card and a path for each line; sizes of letters stand in the style."""
+    drawn = picture(graph(SMALL), grain)
+    root = ElementTree.fromstring(write_svg(drawn, 'a "title" & more'))
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f"{space}g")) == len(drawn.cards)
+    assert len([p for p in root.findall(f"{space}path") if p.get("class", "").startswith("line")]) == len(
+        {line[:2] for line in drawn.lines}
+    )
+    style = root.findtext(f"{space}style") or ""
+    assert all(int(size) >= 11 for size in re.findall(r"(\d+)px", style))
+
+
+def test_what_is_saved_where(tmp_path: Path) -> None:
+    """The suffix says the format; another one is refused."""
+    shown = Shown({"": graph(SMALL)}, "a.brew", "0", {})
+    assert shown.save(tmp_path / "a.svg").read_text() == shown._repr_svg_()
+    assert shown.save(tmp_path / "a.html").read_text().startswith("<!doctype html>")
+    assert shown.save(tmp_path / "a.txt").read_text().startswith("loss\n")
+    with pytest.raises(UsageError, match=r"`a.png` says no format"):
+        shown.save(tmp_path / "a.png")
+
+
+def test_tasks_by_name() -> None:
+    """By stage and task, or by the task alone where one has it; by the stage where it has no tasks."""
+    one = graph(SMALL)
+    graphs = {("warm", ""): one, ("main", "ner"): one, ("main", "qa"): one, ("last", "ner"): one}
+    assert find_task("warm", graphs) == "warm"
+    assert find_task("main/qa", graphs) == "main/qa"
+    assert find_task("ner", graphs) == "main/ner"
+    with pytest.raises(UsageError, match="did you mean `ner`"):
+        find_task("nre", graphs)
