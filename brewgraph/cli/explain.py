@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from brewgraph.cli.complete import codes
+from brewgraph.cli.options import Set
 from brewgraph.cli.output import explained, painter, wrapped
 from brewgraph.diagnostics import UsageError, suggest
 
@@ -20,19 +21,39 @@ def command(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[WHAT]", help="A code, as W205; left out, all.", show_default=False, autocompletion=codes
+            metavar="[WHAT]",
+            help="A code, as W205, or a name of a spec; left out, all codes.",
+            show_default=False,
+            autocompletion=codes,
         ),
     ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Argument(metavar="[SPEC]", help="The spec that has the name; - reads stdin.", show_default=False),
+    ] = None,
+    set: Set = None,
+    format: Annotated[
+        Literal["text", "json"], typer.Option(help="Of a name: for people, or a list for machines.")
+    ] = "text",
 ) -> None:
-    """Say what a code of a diagnostic means, with a failing and a right example."""
-    if what is None:
+    """Say what a code of a diagnostic means, with a failing and a right example; or what a name of a spec stands for.
+
+    `brewgraph explain W205`; `brewgraph explain hidden spec.brew`: what a term, a model, a tap or a projection is made
+    from, which terms it feeds, and what it costs.
+    """
+    if what is not None and spec is not None:
+        from brewgraph.cli.naming import print_name
+
+        print_name(what, spec, set or [], as_json=format == "json")
+    elif what is None:
         print("\n".join(_list()))
     elif CODE.fullmatch(what):
         print("\n".join(_code(what.upper())))
     else:
         from brewgraph.explanations import CODES
 
-        raise UsageError(f"`{what}` is no code: {suggest(what.upper(), CODES) or 'write `brewgraph explain W205`'}")
+        hint = suggest(what.upper(), CODES) or "write `brewgraph explain W205`, or name a spec behind it"
+        raise UsageError(f"`{what}` is no code: {hint}")
 
 
 def _list() -> Iterator[str]:

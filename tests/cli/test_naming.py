@@ -9,7 +9,7 @@ import pytest
 
 from brewgraph.cli.naming import print_name
 from brewgraph.diagnostics import UsageError
-from tests.cli.tiny import write_tiny
+from tests.cli.tiny import command, write_tiny
 
 
 def test_a_term_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,10 +28,10 @@ def test_a_term_in_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert max(map(len, lines)) <= 80
 
 
-def test_a_model_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same for machines, with the layers that run."""
-    print_name("big", str(write_tiny(tmp_path)), as_json=True)
-    (found,) = json.loads(capsys.readouterr().out)
+def test_a_model_as_json(tmp_path: Path) -> None:
+    """The same for machines, with the layers that run, by the command."""
+    result = command("explain", "big", str(write_tiny(tmp_path)), "--format", "json")
+    (found,) = json.loads(result.stdout)
     assert (found["kind"], found["line"]) == ("teacher model", 5)
     assert ["layers", "2 of 2 run"] in found["facts"]
     assert found["downstream"] == ["soft", "0.5 * hidden[0]", "0.5 * hidden[1]"]
