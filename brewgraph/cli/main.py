@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "predict": "Write what the student of a finished run says.",
     "ops": "List operations, sources, settings; explain one.",
     "explain": "Say what a code of a diagnostic means.",
+    "taps": "Show what a spec can take from a model, with shapes.",
     "params": "Show a model's parameters as a tree.",
     "convert": "Write a configuration of TextBrewer as a spec.",
     "new": "Write a commented spec to start from.",

@@ -35,6 +35,18 @@ Deny = Annotated[
         autocompletion=warnings,
     ),
 ]
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL|RUN|SPEC",
+        help="A model's folder or hub name, the folder of a run, or a spec.",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")]
 SkipPass = Annotated[
     list[str] | None,

@@ -261,6 +261,14 @@ def read(path: str) -> Source:
     return read_spec(path)
 
 
+def spec_is_named(model: str, name: str | None, sets: Sequence[str] | None) -> bool:
+    """Whether an argument that may be a model or a spec is a spec. UsageError where only a spec has what is asked."""
+    is_spec = model == "-" or model.endswith(".brew") or Path(model).is_file()
+    if not is_spec and (name is not None or sets):
+        raise UsageError(f"`{model}` is no spec: a model's name and --set belong to one")
+    return is_spec
+
+
 def hush() -> None:
     """Keep the libraries below quiet: what they have to say to a user, brewgraph says.
 

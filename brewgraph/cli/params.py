@@ -5,32 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from brewgraph.cli.options import Set
-from brewgraph.cli.output import hush, megabytes, parse_sets, print_diagnostics, read, table
-from brewgraph.diagnostics import UsageError
+from brewgraph.cli.options import ModelName, Named, Set
+from brewgraph.cli.output import hush, megabytes, parse_sets, print_diagnostics, read, spec_is_named, table
 
 if TYPE_CHECKING:
     from brewgraph.models.parameters import ParameterNode
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|RUN|SPEC",
-            help="A model's folder or hub name, the folder of a run, or a spec.",
-            show_default=False,
-        ),
-    ],
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
-    ] = None,
+    model: Named,
+    name: ModelName = None,
     set: Set = None,
     depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,
     format: Annotated[Literal["text", "json"], typer.Option(help="For people, or a list for machines.")] = "text",
@@ -39,10 +27,7 @@ def command(
 
     Tied ones count once. No weight is loaded: memory is what the model takes in single precision.
     """
-    is_spec = model == "-" or model.endswith(".brew") or Path(model).is_file()
-    if not is_spec and (name is not None or set):
-        raise UsageError(f"`{model}` is no spec: a model's name and --set belong to one")
-    if is_spec:
+    if spec_is_named(model, name, set):
         from brewgraph.project.check import check_names
 
         source, params = read(model), parse_sets(set or [])

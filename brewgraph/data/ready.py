@@ -119,6 +119,12 @@ def ready_facts(source: Batches, folder: Path) -> DataFacts:
     return DataFacts((), tuple(dict.fromkeys(field for model, field in train[0] if not model)), rows)
 
 
+def ready_fields(source: Batches, folder: Path, model: str) -> frozenset[str]:
+    """The fields that a model finds in a batch: its own, and those that belong to all. Raises like `open_batches`."""
+    _, layouts = _look(source, folder)
+    return frozenset(field for owner, field in layouts["train"][0] if owner in ("", model))
+
+
 # ── what the headers tell ────────────────────────────────────────────────────────────────────────────────────────────
 
 

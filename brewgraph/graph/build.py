@@ -13,6 +13,8 @@ from brewgraph.graph import sides
 from brewgraph.graph.passes import assemble, digest
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.graph.sides import Units
+from brewgraph.graph.tokens import check_joined
+from brewgraph.graph.vocabularies import common_size
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.features import Shape
@@ -64,8 +66,9 @@ class Builder:
         self.recipe, self.facts, self.collector, self.identities = recipe, facts, collector, identities
         self.nodes: dict[str, n.Node] = {}
         self.units: dict[str, Units] = {}
-        self.built: dict[tuple[int, str, bool], str] = {}
+        self.built: dict[tuple[int, str, bool, int | None], str] = {}
         self.padding = False
+        self.entries: int | None = None
         self.held: list[v.Value] = []
         self.seeds = projection_seeds(recipe, identities)
         self.sizes: dict[str, tuple[int | None, int | None, Span]] = {}
@@ -86,7 +89,7 @@ class Builder:
         """
         # by object, not by equality: merging equal nodes is a pass of its own
         aligned = near is not None and any(isinstance(part, v.Column) for part in v.walk(value))
-        place = (id(value), near.model if aligned and near is not None else "", self.padding)
+        place = (id(value), near.model if aligned and near is not None else "", self.padding, self.entries)
         if place not in self.built:
             self.held.append(value)
             self.built[place] = self._build(value, wanted, near)
@@ -128,6 +131,15 @@ class Builder:
         finally:
             self.padding = before
 
+    @contextmanager
+    def cut_to(self, entries: int | None) -> Iterator[None]:
+        """Of logits over a vocabulary that are built inside only so many entries are kept; None: all."""
+        before, self.entries = self.entries, entries
+        try:
+            yield
+        finally:
+            self.entries = before
+
     # ── features and columns ─────────────────────────────────────────────────────────────────────────────────────────
 
     def entry(self, take: v.Take) -> str:
@@ -142,7 +154,13 @@ class Builder:
             (self.entry(x),), x.model, model.role, self.identities[x.model], x.passing, columns, shape=None, span=x.span
         )
         padding = self.padding and x.feature.name in ("start", "end")
-        return self.add(n.Tap((self.add(forward),), x.model, x.feature, padding, shape=self._shape_of(x), span=x.span))
+        shape = self._shape_of(x)
+        tap = self.add(n.Tap((self.add(forward),), x.model, x.feature, padding, shape=shape, span=x.span))
+        size = _last(shape)
+        if not self.entries or x.feature.name != "logits" or shape is None or size is None or size <= self.entries:
+            return tap
+        words = (("to", str(self.entries)),)
+        return self.add(n.Transform((tap,), "cut", False, (), words, shape=(*shape[:-1], self.entries), span=x.span))
 
     def _shape_of(self, x: v.Take) -> Shape | None:
         model = self.recipe.models[x.model]
@@ -197,6 +215,10 @@ class Builder:
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
 
     def _combine(self, x: v.Combine, wanted: Shape | None, near: v.Take | None) -> str:
+        entries = common_size(self, x) if x.kind == "logits" and self.entries is None else None
+        if entries is not None:
+            with self.cut_to(entries):
+                return self._combine(x, wanted, near)
         inputs = tuple(self.build(operand, wanted, near) for operand in x.operands)
         values = [key for key, o in zip(inputs, x.operands, strict=True) if o.kind == "values"]
         features = [key for key in inputs if self.shape(key) and key not in values]
@@ -206,6 +228,8 @@ class Builder:
         joined = x.kind != "values" or units is not None
         if joined and not all(self._same_shape(shapes[0], other, x) for other in shapes[1:]):
             shape = None
+        if x.kind != "values" and self.entries != 0 and any("length" in s for s in shapes):
+            check_joined(self, x)
         key = self.add(n.Combine(inputs, x.operator, x.position, shape=shape, span=x.span))
         if units is not None:
             self.units[key] = units

@@ -155,7 +155,8 @@ class Bundle(Node):
 class Transform(Node):
     """A value made from others: inputs are the values, then the mask where there is one, then the options' values.
 
-    `words` are the options that are words. `stop` and `words` (with the `Input` that knows them) are built in.
+    `words` are the options that are words. Built in are `stop`, `words` (with the `Input` that knows them), and `cut`,
+    which keeps the first entries of a vocabulary.
     """
 
     name: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Label
+from brewgraph.diagnostics import Label, SourceFault
 from brewgraph.graph import nodes as n
+from brewgraph.graph.tokens import check_tokens
+from brewgraph.graph.vocabularies import common_size
 from brewgraph.recipe import values as v
-from brewgraph.recipe.features import Shape
+from brewgraph.recipe.features import ModelFacts, Shape
 
 if TYPE_CHECKING:
     from brewgraph.graph.build import Builder
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 MASKS = {"token": ("tokens", "labels"), "pair": ("pairs",), "label": ("labels",), "word": ("words",)}
 """The masks that can choose among the units of a loss; `none` always can."""
 DEFAULT_MASKS = {"token": "tokens", "pair": "pairs", "label": "labels", "word": "words"}
-TOKENWISE = ("token", "pair")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         help = "give one of them its sizes: `linear(312 -> 768)`"
         builder.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
         return builder.add(n.Number((), 0.0, shape=(), span=x.span))
-    with builder.masked_by(x.mask):
+    entries = common_size(builder, x) if "classes" in operation.same else None
+    with builder.masked_by(x.mask), builder.cut_to(entries):
         if (
             isinstance(x.source, v.Project) and sized[0] is None
         ):  # the side without a projection fixes the sizes of the other
@@ -48,6 +50,8 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
             target = builder.build(x.target, builder.shape(source), near)
     shapes = builder.shape(source), builder.shape(target)
     kinds = _kind_of(builder, x.source, source), _kind_of(builder, x.target, target)
+    for side, key in ((x.source, source), (x.target, target)):
+        _check_axes(builder, side, key)
     unit = operation.unit(kinds[0], kinds[1])
     unknown = ["tensor" in kind for kind in kinds]
     if unit is None and not any(unknown):
@@ -55,8 +59,9 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         takes = ", ".join(f"{a} -> {b}" for a, b in operation.takes)
         builder.collector.add("B210", message, x.span, help=f"it takes {takes}")
     unit = _unit(unit, shapes)
-    _check_sides(builder, x, operation.same, kinds, shapes)
-    _check_tokens(builder, x, unit, shapes)
+    if entries != 0:  # 0: their tokens have nothing in common, which is said already
+        _check_sides(builder, x, operation.same, kinds, shapes)
+        check_tokens(builder, x, unit, shapes)
     _check_mask(builder, x, unit)
     _check_direction(builder, x)
     data = near.data if near is not None else next(iter(builder.recipe.data))
@@ -127,6 +132,37 @@ def _kind(kind: str, shape: Shape | None) -> str:
         ("batch", "n", "length", "n"): "states",
         ("batch", "length"): "positions",
     }.get(symbols, "tensor")
+
+
+def _check_axes(builder: Builder, side: v.Value, key: str) -> None:
+    """What a tap gives lies along examples, and along their tokens or heads, or no loss can count it."""
+    if isinstance(side, v.Bundle):
+        for item, inner in zip(side.items, builder.nodes[key].inputs, strict=True):
+            _check_axes(builder, item, inner)
+        return
+    shape = builder.shape(key)
+    if shape is None or _kind(side.kind, shape) != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
+        return
+    take = next((t for t in v.walk(side) if isinstance(t, v.Take)), None)
+    reason = "its second axis is neither tokens nor heads"
+    help = "tap another module: `brewgraph taps` lists what every one of them gives"
+    if "decoder_length" in shape:
+        reason = "it lies along the tokens of a decoder, of which no mask knows"
+        help = "tap the encoder instead; `brewgraph taps` lists what its modules give"
+    elif shape[:1] != ("batch",):
+        reason = "its first axis is not the batch"
+        known = builder.facts(builder.recipe.models[take.model]) if take is not None else None
+        if known is not None and take is not None and _has_hidden(known):
+            help = f"the named features have it first: `{take.model}.hidden[1]`"
+    shown = f"({', '.join(map(str, shape))})"
+    builder.collector.add("B221", f"no loss compares what has the shape {shown}: {reason}", side.span, help=help)
+
+
+def _has_hidden(known: ModelFacts) -> bool:
+    try:
+        return known.rows("hidden") > 0
+    except SourceFault:
+        return False
 
 
 # ── masks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,41 +270,3 @@ def _check_sides(
             "widths differ and nothing projects between them" if axis == "width" else f"the numbers of {axis} differ"
         )
         builder.collector.add("B204", message, x.target.span, note=str(other[at]), labels=labels, help=help)
-
-
-def _check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape | None, Shape | None]) -> None:
-    """Both sides are computed on the same examples, and token by token only where their tokens are the same."""
-    found = [[t for t in v.walk(side) if isinstance(t, v.Take)] for side in (x.source, x.target)]
-    read = [{t.data for t in takes} | _columns(side) for takes, side in zip(found, (x.source, x.target), strict=True)]
-    if unit != "batch" and read[0] and read[1] and not read[0] & read[1]:
-        message = f"the left side is computed on `{min(read[0])}`, the right one on `{min(read[1])}`"
-        labels = (Label(x.source.span, "other examples"),)
-        help = "name one input for both: `model(data).…`"
-        builder.collector.add("B220", message, x.target.span, labels=labels, help=help)
-        return
-    on_words = ["words" in (shape or ()) for shape in shapes]
-    if unit in (*TOKENWISE, "word") and None not in shapes and on_words[0] != on_words[1]:
-        labels = (Label(x.source.span, "one per word" if on_words[0] else "one per token"),)
-        note = "one per word" if on_words[1] else "one per token"
-        message = "words are compared with words, and tokens with tokens"
-        builder.collector.add(
-            "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
-        )
-        return
-    if unit not in TOKENWISE or on_words[1] or not found[0] or not found[1] or found[0][0].model == found[1][0].model:
-        return
-    known = [builder.facts(builder.recipe.models[takes[0].model]) for takes in found]
-    if known[0] is None or known[1] is None or known[0].tokenizer == known[1].tokenizer:
-        return
-    help = (
-        f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
-        f"`words({x.source.span.text}) -> words({x.target.span.text})`; "
-        "or match what has no tokens (`pooled`, `logits`)"
-    )
-    labels = (Label(x.source.span, "other tokens"),)
-    message = "the two models cut the text into different tokens"
-    builder.collector.add("B214", message, x.target.span, labels=labels, help=help)
-
-
-def _columns(side: v.Value) -> set[str]:
-    return {c.data for c in v.walk(side) if isinstance(c, v.Column)}

@@ -57,7 +57,8 @@ class Anatomy:
     rows, `layer_paths` the layer modules in the order of the forward, each once (empty where the class records none),
     `backend` whether attention runs through transformers' attention interface, `lacking` the reason for each feature
     that the model does not offer, `modules` every module's path in the model's order with whether it can be called,
-    `heads` the names of its heads where it has several on one trunk.
+    `heads` the names of its heads where it has several on one trunk, `stacks` the paths of the layers of each stack
+    (`encoder.block.*`) where it has several, and therefore no rows.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Anatomy:
     lacking: Mapping[str, str]
     modules: Mapping[str, bool]
     heads: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: nn.Module) -> Anatomy:
@@ -101,6 +103,7 @@ class Anatomy:
             lacking=MappingProxyType(lacking),
             modules=MappingProxyType(modules),
             heads=tuple(model.heads) if isinstance(model, HeadedModel) else (),
+            stacks=rows.stacks,
         )
 
     @property
@@ -235,6 +238,7 @@ class _Rows:
     attention: tuple[Site, ...] = ()
     layers: tuple[str, ...] = ()
     backend: bool = False
+    stacks: tuple[str, ...] = ()
     lacking: dict[str, str] = field(default_factory=dict)
 
     def missing(self, kind: str) -> _Rows:
@@ -251,7 +255,9 @@ def _rows(model: PreTrainedModel, names: Mapping[int, str]) -> _Rows:
     stacks = list(_stacks(model.base_model))
     if len(stacks) > 1:
         reason = f"it has {len(stacks)} stacks of layers ({listing(names[id(stack)] for stack in stacks)})"
-        return _Rows(lacking=dict.fromkeys(ROWS, reason))
+        found = (list(_recorded(s, names[id(s)], "", "hidden_states", _specs(s, "hidden_states"))) for s in stacks)
+        patterns = tuple(f"{layers[0][0].rpartition('.')[0]}.*" for layers in found if layers)
+        return _Rows(stacks=patterns, lacking=dict.fromkeys(ROWS, reason))
     if not stacks:
         return _returned(cast(PreTrainedModel, model.base_model), names[id(model.base_model)])
     stack = stacks[0]

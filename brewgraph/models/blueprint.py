@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +49,13 @@ class Tokens:
         return load_tokenizer(self.name, self.revision)
 
     @property
+    def padding(self) -> int | None:
+        """The id of the token that batches are padded with: that for the end of a text where there is none for it."""
+        tokenizer = self.load()
+        found: int | None = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return found
+
+    @property
     def fingerprint(self) -> str:
         """Equal for two tokenizers that cut every text into the same tokens."""
         if self.name is None:
@@ -61,7 +68,8 @@ class Blueprint:
     """A model before it is built. `checkpoint` is where its weights are, None for random ones.
 
     With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is what
-    is trained instead of the trunk.
+    is trained instead of the trunk. `order` is that in which its classes are put, by their places in the configuration;
+    empty where they stay as they are.
     """
 
     auto_class: str
@@ -72,6 +80,7 @@ class Blueprint:
     init: Layers | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
     adapter: Lora | None = None
+    order: tuple[int, ...] = ()
 
     @property
     def model_class(self) -> Any:
@@ -90,7 +99,22 @@ class Blueprint:
             or self.config.problem_type == "regression"
         ):
             return ()
-        return tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
+        found = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
+        return tuple(found[i] for i in self.order) if self.order else found
+
+    def ordered(self, classes: Sequence[str]) -> Blueprint:
+        """The same model with its classes in the order of `classes`, where these are the same names in another one."""
+        own = self.labels
+        if own == tuple(classes) or sorted(own) != sorted(classes) or len(set(own)) < len(own):
+            return self
+        return replace(self, order=tuple(own.index(label) for label in classes))
+
+    def vocabulary(self, head: str | None = None) -> int | None:
+        """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
+        guesses = (AUTO_CLASSES["masked-lm"], AUTO_CLASSES["causal-lm"])
+        auto_class = self.heads[head].auto_class if head is not None else self.auto_class
+        size: int = self.config.get_text_config().vocab_size
+        return size if auto_class in guesses else None
 
     def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:
         """The same model from scratch for a vocabulary that is known now."""
@@ -155,6 +179,9 @@ def _blueprint(
             setattr(config, key, value)
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
+    if getattr(config, "pad_token_id", None) is None:
+        with suppress(SourceFault):  # which says itself that there is no tokenizer, once tokens are asked for
+            config.pad_token_id = tokens.padding
     config = with_problem(config, role, auto_class, label_types)
     return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
 
@@ -213,10 +240,13 @@ def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
         )
     config_class = CONFIG_MAPPING[kind]
     _check_overrides(source, config_class(), kind)
-    sized: dict[str, Any] = {"vocab_size": tokens.vocab_size}
+    sized: dict[str, Any] = {"vocab_size": tokens.vocab_size, "pad_token_id": 0}  # the first that is trained here
     if tokens.name is not None:
-        tokenizer = tokens.load()
-        sized = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        size = len(tokens.load())
+        if source.vocab_size is not None and source.vocab_size < size:
+            message = f"a vocabulary of {source.vocab_size} has no room for the {size} tokens of its tokenizer"
+            raise SourceFault("B313", message, field="vocab_size", help="leave it out, or make it larger")
+        sized = {"vocab_size": source.vocab_size or size, "pad_token_id": tokens.padding}
     with _refusals(kind):
         return config_class(**{**sized, **source.config})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,26 @@ def build_model(
         if blueprint.adapter is not None:
             add_adapter(model, blueprint.adapter)
     built: nn.Module = model
+    put_in_order(built, blueprint.order)
     return built
+
+
+def put_in_order(model: nn.Module, order: Sequence[int]) -> None:
+    """Let a model give its class logits in another order, and its configuration name them so. An empty one is its own.
+
+    `order[i]` is where the class that comes i-th stood before. The weights stay as they are.
+    """
+    if not order:
+        return
+    config: Any = model.config
+    names = [config.id2label[i] for i in order]
+    config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+
+    def reorder(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(getattr(output, "logits", None), torch.Tensor):
+            output.logits = output.logits[..., torch.tensor(order, device=output.logits.device)]
+
+    model.register_forward_hook(reorder)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -21,10 +26,10 @@ from brewgraph.models.anatomy import RESULTS, Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import build_heads, input_names
+from brewgraph.models.survey import SIZES, Module, Sizes, Value, pick, show, survey, symbols, watched
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
 
-SIZES = ((2, 5), (3, 7))
-"""(batch, length) of the two forwards: small, so that they fit every model, and different in both."""
+_READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class Shapes:
@@ -58,35 +63,94 @@ class Shapes:
         config = blueprint.config
         return _shared(_Kind(blueprint.auto_class, type(config), config.to_json_string(False), blueprint))
 
-    def shape(self, feature: Feature) -> Shape:
+    def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
         """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
 
-        The first question for a named feature answers those for all of them.
+        The first question for a named feature answers those for all of them, or of rows for those that are named here.
         """
         if feature not in self._known:
-            self.infer([feature] if feature.name == "tap" else [feature, *self._named()])
+            wanted = {feature.name, *rows}
+            others = () if feature.name == "tap" else self.named()
+            self.infer([feature, *(x for x in others if x.name in wanted or x.name not in ROWS)])
         found = self._known[feature]
         if isinstance(found, SourceFault):
             raise found
         return found
 
     def infer(self, features: Collection[Feature]) -> dict[Feature, Shape | SourceFault]:
-        """The shape of each feature, or its fault, all from one pair of forwards."""
+        """The shape of each feature, or its fault: named ones all from one pair of forwards, taps from another."""
         open_ones = [feature for feature in dict.fromkeys(features) if feature not in self._known]
         sites: list[Feature] = []
         for feature in open_ones:
             try:
                 self.anatomy.site(feature)
+                if feature.name == "tap":
+                    self._known[feature] = self._tapped(feature)
+                else:
+                    sites.append(feature)
             except SourceFault as fault:
                 self._known[feature] = fault
-            else:
-                sites.append(feature)
         if sites:
-            first, second = (self._sizes(sites, batch, length) for batch, length in SIZES)
+            first, second = (self._sizes(sites, sizes) for sizes in SIZES)
             self._known |= {feature: _symbols(feature, first[feature], second[feature]) for feature in sites}
         return {feature: self._known[feature] for feature in features}
 
-    def _named(self) -> list[Feature]:
+    @cached_property
+    def modules(self) -> Mapping[str, Module]:
+        """Every module below the model, what it takes and gives, from one pair of forwards; in the order of the model.
+
+        A model that does not run raises SourceFault B306.
+        """
+        forwards = []
+        for sizes in SIZES:
+            with watched(self.model) as forward:
+                self._run(sizes)
+            forwards.append(forward)
+        return survey(self.model, *forwards)
+
+    def calls(self, paths: Iterable[str]) -> tuple[tuple[str, int], ...]:
+        """Each call of these modules in one forward: its path, and its number among the calls of that module.
+
+        Where one of them runs several times, in the order of the forward; else each once, as they were given.
+        """
+        named = [(path, self._module(path)) for path in paths]
+        if all(module.calls <= 1 for _, module in named):
+            return tuple((path, 0) for path, _ in named)
+        found = [(place, path, call) for path, module in named for call, place in enumerate(module.order)]
+        return tuple((path, call) for _, path, call in sorted(found))
+
+    def rows(self, name: str) -> int:
+        """How many members a row has. SourceFault B304 where there is none; of several stacks it names their layers."""
+        try:
+            return self.anatomy.rows(name)
+        except SourceFault as fault:
+            if not self.anatomy.stacks:
+                raise
+            taps = " or ".join(f'`tap t = model @ "{path}"{self._item(path)}`' for path in self.anatomy.stacks)
+            raise SourceFault(fault.code, fault.message, help=f"tap the layers of one of them: {taps}") from fault
+
+    def _item(self, pattern: str) -> str:
+        """What picks the first tensor where modules give several."""
+        given = self._module(self.anatomy.paths(pattern)[0]).gives
+        tensors = [i for i, x in enumerate(given[0].elements) if x.kind == "tensor"] if given else []
+        return f"[{tensors[0]}]" if len(tensors) > 1 else ""
+
+    @cached_property
+    def needs_decoder(self) -> bool:
+        """Whether its forward asks for `decoder_input_ids` beside the encoder's, which no text gives by itself."""
+        if "decoder_input_ids" not in input_names(self.model):
+            return False
+        return not self._runs(decoder=False) and self._runs(decoder=True)
+
+    def _runs(self, decoder: bool) -> bool:
+        try:
+            self._forward(SIZES[0], decoder)
+        except Exception:
+            return False
+        return True
+
+    def named(self) -> list[Feature]:
+        """Every named feature that the model may have: each member of its rows, and those that come once."""
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
         members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
         below = [name for name in SINGLES if name not in RESULTS]
@@ -94,24 +158,74 @@ class Shapes:
         results = [Feature(name, head=head) for head in heads for name in RESULTS]
         return [*members, *(Feature(name) for name in below), *results]
 
-    def _sizes(self, features: list[Feature], batch: int, length: int) -> dict[Feature, torch.Size | SourceFault]:
-        """The sizes of features in one forward over `batch` sequences of `length` tokens."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        device = tensors[0].device if tensors else torch.device("cpu")
-        mode = fake_mode(self.model)
+    def _sizes(self, features: list[Feature], sizes: Sizes) -> dict[Feature, torch.Size | SourceFault]:
+        """The sizes of features in one forward."""
         capture = Capture(self.model, features, self.anatomy)
         try:
-            with mode, torch.no_grad():
-                inputs = _example(self.model, batch, length, device)
-                with capture.armed():
-                    output = self.model(**inputs)
+            with capture.armed():
+                output = self._run(sizes)
             return {feature: _size(capture, feature, output) for feature in features}
-        except Exception as error:
-            message = f"{self.anatomy.name} does not run on a batch of {batch}: {_line(error)}"
-            fault = SourceFault("B306", message, help="correct its configuration: the sizes do not fit each other")
+        except SourceFault as fault:
             return dict.fromkeys(features, fault)
         finally:
             capture.remove()
+
+    def _run(self, sizes: Sizes) -> Any:
+        """The output of one forward. SourceFault B306 where there is none."""
+        try:
+            return self._forward(sizes, self.needs_decoder)
+        except Exception as error:
+            message = f"{self.anatomy.name} does not run on a batch of {sizes.batch}: {_line(error)}"
+            help = "correct its configuration: the sizes do not fit each other"
+            if isinstance(error, _READS_VALUES):
+                help = "give it another head: `task=…`"
+            raise SourceFault("B306", message, help=help) from error
+
+    def _forward(self, sizes: Sizes, decoder: bool) -> Any:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        device = tensors[0].device if tensors else torch.device("cpu")
+        names = [name for name in ("input_ids", "attention_mask") if name in input_names(self.model)] or ["input_ids"]
+        with fake_mode(self.model), torch.no_grad():
+            ones = torch.ones(sizes.batch, sizes.length, dtype=torch.long, device=device)
+            inputs: dict[str, torch.Tensor] = dict.fromkeys(names, ones)
+            if decoder:
+                inputs["decoder_input_ids"] = ones.new_ones(sizes.batch, sizes.decoder_length)
+            return self.model(**inputs)
+
+    def _module(self, path: str) -> Module:
+        found = self.modules.get(path)
+        return found or next(module for module in self.modules.values() if path in module.also)
+
+    def _tapped(self, feature: Feature) -> Shape:
+        """The shape of what a tap takes. SourceFault B336 where its module does not run, B305 where it is no tensor."""
+        site = self.anatomy.site(feature)
+        module = self._module(site.path)
+        if site.call >= module.calls:
+            times = f"is called {module.calls} times" if module.calls else "is never called"
+            raise SourceFault(
+                "B336",
+                f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap",
+                help=self._instead(site.path),
+            )
+        value = (module.takes if feature.input else module.gives)[site.call]
+        what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
+        found = pick(value, feature.item, what)
+        if not found.is_plain:
+            raise SourceFault(
+                "B305",
+                f"{what} has the shape {show(found)}, in which batch and length do not stand by themselves",
+                help="tap a module before or after the reshaping",
+            )
+        assert found.shape is not None
+        return found.shape
+
+    def _instead(self, path: str) -> str:
+        """Where to tap instead of a module that does not run: the nearest around it that does."""
+        above = path
+        while above := above.rpartition(".")[0]:
+            if above in self.modules and self.modules[above].calls:
+                return f'tap what runs around it: "{above}"; `brewgraph taps` lists what every module gives'
+        return "`brewgraph taps` lists what every module gives, and which are never called"
 
 
 @dataclass(frozen=True)
@@ -185,14 +299,6 @@ def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
-def _example(model: nn.Module, batch: int, length: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Token ids, and a mask where the forward names one."""
-    accepted = input_names(model)
-    names = [name for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in accepted]
-    ones = torch.ones(batch, length, dtype=torch.long, device=device)
-    return dict.fromkeys(names or ["input_ids"], ones)
-
-
 def _size(capture: Capture, feature: Feature, output: Any) -> torch.Size | SourceFault:
     try:
         return capture.value(feature, output).shape
@@ -208,20 +314,17 @@ def _symbols(
     """One shape from the sizes of two forwards."""
     if isinstance(first, SourceFault) or isinstance(second, SourceFault):
         return first if isinstance(first, SourceFault) else second
-    (batch, length), (other_batch, other_length) = SIZES
-    known: dict[tuple[int, int], str] = {(batch, other_batch): "batch", (length, other_length): "length"}
-    shape = tuple(a if a == b else known.get((a, b)) for a, b in zip(first, second, strict=False))
-    if len(first) != len(second) or None in shape:
+    found = Value("tensor", symbols(first, second))
+    if not found.is_plain or found.shape is None:
         return SourceFault(
             "B305",
-            f"`{feature}` has sizes that follow neither batch nor length: {tuple(first)} for a batch of {batch} "
-            f"with {length} tokens, {tuple(second)} for {other_batch} with {other_length}",
+            f"`{feature}` has the shape {show(found)}, in which batch and length do not stand by themselves",
             help="tap a module before or after the reshaping",
         )
-    return shape  # type: ignore[return-value]
+    return found.shape
 
 
 def _line(error: Exception) -> str:
-    if isinstance(error, DataDependentOutputException):
+    if isinstance(error, _READS_VALUES):
         return "its code reads the values of tensors, which have none before weights are loaded"
     return str(error).strip().split("\n")[0] or type(error).__name__

@@ -21,7 +21,7 @@ from brewgraph.graph.passes import merge_equal_nodes, node
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint, load_tokenizer
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.loading import Without, build_model, build_python, saved_vocabulary
+from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.reach import Reach
 from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.ops.reading import load_declared
@@ -170,8 +170,17 @@ class Workshop:
         """A model with its weights."""
         if name not in self.models:
             with blaming(self.recipe.models[name]):
-                self.models[name] = self.given.get(name) or self._build(self.recipe.models[name])
+                self.models[name] = self._given(name) or self._build(self.recipe.models[name])
         return self.models[name]
+
+    def _given(self, name: str) -> nn.Module | None:
+        """A module of the caller's, its classes in the order that the check has promised."""
+        module, blueprint = self.given.get(name), self.blueprint(name)
+        if module is not None and blueprint is not None and blueprint.order:
+            # one that was handed in before has the new order already
+            names = getattr(getattr(module, "config", None), "id2label", None)
+            put_in_order(module, blueprint.order if names == blueprint.config.id2label else ())
+        return module
 
     def _build(self, model: ModelDeclaration) -> nn.Module:
         seed = derive_seed(self.recipe.train.seed, "model", model.role)
@@ -224,8 +233,9 @@ class Workshop:
         tokenizer = self.tokenizer(model.name)
         if blueprint.checkpoint is None:
             named = isinstance(model.source, Hf) and model.source.name is not None
-            if not named or blueprint.config.vocab_size < len(tokenizer):
-                # a named configuration may hold more places than there are tokens: another model's rows still fit it
+            sized = named or blueprint.tokens.name is not None
+            if not sized or blueprint.config.vocab_size < len(tokenizer):
+                # a configuration may hold more places than there are tokens: another model's rows still fit it
                 return blueprint.with_vocabulary(len(tokenizer), tokenizer)
         elif model.name in self.teachers:
             # not the tokenizer's size: a pretrained model may hold more places than there are tokens

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
+from brewgraph.project.inputs import check_inputs, check_lengths, check_padding
 from brewgraph.project.soundness import (
     check_baseline,
     check_heads,
-    check_lengths,
     check_metrics,
     check_starts,
     check_teachers,
@@ -120,6 +120,8 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_teachers(recipe, collector)
     check_lengths(recipe, facts, collector)
     check_starts(recipe, facts, collector)
+    check_inputs(recipe, facts, collector)
+    check_padding(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.graph.passes import digest
 from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
@@ -33,6 +33,8 @@ class BlueprintFacts:
     blueprint: Blueprint
     data: str = ""
     """Identity of the data that a tokenizer would be trained on."""
+    taken: frozenset[str] = frozenset()
+    """Names of the features that the spec takes: their shapes are found together."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -41,6 +43,10 @@ class BlueprintFacts:
     def head_labels(self, head: str | None) -> tuple[str, ...]:
         """The classes of one head, of those that a model has; without a name its own."""
         return self.labels if head is None else self.blueprint.heads[head].labels
+
+    def vocabulary(self, head: str | None) -> int | None:
+        """How many entries the logits of a head have, where they are over a vocabulary."""
+        return self.blueprint.vocabulary(head)
 
     @cached_property
     def tokenizer(self) -> str:
@@ -67,13 +73,16 @@ class BlueprintFacts:
         return count_parameters(self.shapes.model, trainable=True)
 
     def rows(self, name: str) -> int:
-        return self.shapes.anatomy.rows(name)
+        return self.shapes.rows(name)
 
     def paths(self, pattern: str) -> tuple[str, ...]:
         return self.shapes.anatomy.paths(pattern)
 
+    def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        return self.shapes.calls(paths)
+
     def shape(self, feature: Feature) -> Shape:
-        return self.shapes.shape(feature)
+        return self.shapes.shape(feature, self.taken)
 
 
 @dataclass
@@ -120,7 +129,9 @@ class FactsBook:
     def _report(self, model: ModelDeclaration, fault: SourceFault) -> None:
         place = model.place(fault.field)
         if fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
-            help = f"{fault.help}; until then its layers, widths and classes are not checked"
+            taken = listing(sorted(map(str, self.features[model.name]))[:6])
+            unknown = f"whether it gives {taken} and of which shapes, " if taken else ""
+            help = f"{fault.help}; until then nobody checks {unknown}its classes, tokens and positions"
             self.collector.add("W301", fault.message, place, help=help)
         else:
             self.collector.add(fault.code, fault.message, place, help=fault.help)
@@ -153,8 +164,20 @@ class FactsBook:
             label_types=types,
             heads=heads,
         )
+        if model.role == "teacher":
+            made = self._in_order(model, made)
         read = [self.recipe.data[name].source for name in self.data[model.name]]
-        return BlueprintFacts(made, digest(*map(repr, read)))
+        taken = frozenset(feature.name for feature in self.features[model.name])
+        return BlueprintFacts(made, digest(*map(repr, read)), taken)
+
+    def _in_order(self, model: ModelDeclaration, made: Blueprint) -> Blueprint:
+        """A teacher with its classes in the order of the data's, where they have the same names."""
+        ordered = made.ordered(self.classes_of(model.name))
+        if ordered is not made:
+            message = f"the classes of `{model.name}` stand in another order than the data's, and are put in that"
+            help = f"nothing is to be done: {', '.join(made.labels[:6])} becomes {', '.join(ordered.labels[:6])}"
+            self.collector.add("W304", message, model.span, help=help)
+        return ordered
 
     def _as_its_teacher(self, model: ModelDeclaration, source: Hf) -> Hf:
         """The same source with its teacher's kind of head: a student that no labels are matched with has no other hint.

@@ -15,6 +15,7 @@ from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import digest, node
 from brewgraph.models.blueprint import tokenizer_fingerprint
+from brewgraph.models.limits import positions
 from brewgraph.project.build import Workshop, blaming, data_of, models_of
 from brewgraph.project.check import Checked
 from brewgraph.recipe.arithmetic import arithmetic
@@ -227,11 +228,8 @@ def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: in
     """The longest encoding that is asked for and that tokenizer and position embeddings allow."""
     limits = [asked or _LONGEST]
     limits += [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
-            offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
-            limits.append(part.num_embeddings - offset)
-    return min(limits)
+    own = positions(module)
+    return min(limits if own is None else [*limits, own])
 
 
 # ── draws ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,21 +68,6 @@ def _check_columns(
         collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
 
 
-def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
-    """No model is given more tokens than it has positions."""
-    for name, data in recipe.data.items():
-        for model in recipe.models.values():
-            if name not in facts.data.get(model.name, ()):
-                continue
-            known = facts(model)
-            limit = getattr(known.blueprint.config, "max_position_embeddings", None) if known else None
-            wanted = data.source.max_length
-            if wanted and isinstance(limit, int) and 0 < limit < wanted:
-                message = f"`{model.name}` has {limit} positions, fewer than this many tokens"
-                help = f"max_length={limit}, or a model with more positions"
-                collector.add("B320", message, data.place("max_length"), help=help)
-
-
 def check_teachers(recipe: Recipe, collector: Collector) -> None:
     """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
     for model in recipe.teachers:
@@ -174,6 +159,7 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             return "", ()
         return take.model, known.head_labels(take.feature.head)
 
+    _check_joined(recipe, facts, collector)
     for x in _applications(recipe):
         (one, ones), (other, others) = labels(x.source), labels(x.target)
         if ones != others and set(ones) == set(others):
@@ -194,6 +180,29 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
                 f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: {_remedy(recipe, others)}"
             )
             collector.add("B324", message, x.span, help=help)
+
+
+def _check_joined(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """Models whose logits are averaged, or otherwise joined, must mean the same by each class."""
+    combined = (x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Combine))
+    said: set[frozenset[str]] = set()
+    # the innermost first, so that each pair is said where it is joined
+    for joined in sorted((x for x in combined if x.kind == "logits"), key=lambda x: x.span.end - x.span.start):
+        takes = {x.model: x for x in v.walk(joined) if isinstance(x, v.Take) and x.feature.name == "logits"}
+        named: dict[str, tuple[str, ...]] = {}
+        for model, take in takes.items():
+            known = facts(recipe.models[model])
+            labels = known.head_labels(take.feature.head) if known is not None else ()
+            if labels and not all(label.startswith("LABEL_") for label in labels):
+                named[model] = labels
+        one = next(iter(named), "")
+        other = next((model for model in named if named[model] != named[one]), "")
+        if other and frozenset((one, other)) not in said:
+            said.add(frozenset((one, other)))
+            message = f"the logits of `{one}` and `{other}` are joined, and their classes are not the same"
+            shown = (f"`{name}`: {', '.join(named[name][:6])}" for name in (one, other))
+            help = f"{'; '.join(shown)}: name those of one as the other's: labels=[…]"
+            collector.add("B222", message, joined.span, help=help)
 
 
 def _remedy(recipe: Recipe, names: tuple[str, ...]) -> str:

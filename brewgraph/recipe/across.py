@@ -11,7 +11,7 @@ from brewgraph.recipe.axes import axis_named
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.operations import token_mask
-from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves
+from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves, walk
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -62,6 +62,8 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
         return max(value) if name == "max" else sum(value) / (len(value) if name == "mean" else 1)
     if isinstance(value, tuple):
         value = Group(value, span=given[0].span)
+    if isinstance(value, Value) and any(e.may_be_row(part) for part in walk(value)):
+        return value  # the model will tell
     if not isinstance(value, Group):
         message = f"`{name}` goes across a list, and this is {describe(value)}"
         return e.fault("B211", message, call.span, help=_help(name, value))

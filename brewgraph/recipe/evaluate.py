@@ -13,7 +13,7 @@ from brewgraph.recipe.arithmetic import combine
 from brewgraph.recipe.describe import are_layers, describe
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.scope import Scope
-from brewgraph.recipe.sources import Builtin, Join, Text
+from brewgraph.recipe.sources import Builtin, Join, Python, Text
 from brewgraph.recipe.values import (
     FAULT,
     Axis,
@@ -291,22 +291,33 @@ class Evaluator:
         known = self.facts_of(owner)
         axis = Axis("", "row", f"tap {path}")
 
-        def take(at: str) -> Take:
-            feature = Feature("tap", path=at, input=x.input, item=item)
+        def take(at: str, call: int = 0) -> Take:
+            feature = Feature("tap", path=at, input=x.input, item=item, call=call)
             return Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
 
         if known is None:
             return self.open_row(take(path), axis) if "*" in path else take(path)
         try:
             paths = known.paths(path)
+            # what freezes or names a module means the module, not its calls
+            calls = known.calls(paths) if self.needs_input else tuple((found, 0) for found in paths)
         except SourceFault as fault:
             return self.source_fault(fault, owner, x.path.span)
-        return Group(tuple(take(p) for p in paths), span=x.span, axis=axis) if "*" in path else take(paths[0])
+        if "*" in path or len(calls) > 1:
+            return Group(tuple(take(*call) for call in calls), span=x.span, axis=axis)
+        return take(*calls[0])
 
     def open_row(self, take: Take, axis: Axis) -> Group:
         """Members of a row whose length only the model tells."""
         self.open[take] = None
         return Group(None, span=take.span, kind=take.kind, axis=axis)
+
+    def may_be_row(self, value: Value) -> bool:
+        """Whether a value is a tap of which only the model, still unknown, tells if its module runs several times."""
+        if not isinstance(value, Take) or value.feature.name != "tap":
+            return False
+        model = self.names.model(value.model)
+        return not isinstance(model.source, Python) and self.facts_of(model) is None
 
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None

@@ -38,7 +38,8 @@ class Feature:
         if self.name != "tap":
             return prefix + (self.name if self.index is None else f"{self.name}[{self.index}]")
         side = "input " if self.input else ""
-        return f'@ {side}"{prefix}{self.path}"' + (f"[{self.item}]" if self.item is not None else "")
+        again = f" (call {self.call})" if self.call else ""
+        return f'@ {side}"{prefix}{self.path}"' + (f"[{self.item}]" if self.item is not None else "") + again
 
 
 class ModelFacts(Protocol):
@@ -52,11 +53,19 @@ class ModelFacts(Protocol):
     def tokenizer(self) -> str:
         """A fingerprint of how text becomes tokens: equal where the tokens of two models are the same."""
 
+    def vocabulary(self, head: str | None) -> int | None:
+        """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
+
     def rows(self, name: str) -> int:
         """How many members the row `hidden`, `attention`, … has (`hidden`: layers + 1)."""
 
     def paths(self, pattern: str) -> tuple[str, ...]:
         """The module paths that a tap's `*` pattern stands for, in the order of the model."""
+
+    def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        """The calls of these modules in one forward: each once, but those of a shared one that runs several times in
+        the order of the forward, numbered from 0.
+        """
 
     def shape(self, feature: Feature) -> Shape:
         """The feature's shape."""

@@ -52,6 +52,8 @@ def pick(e: Evaluator, value: Any, x: t.Index, side: str | None) -> Any:
             return value.map(lambda item: pick(e, item, x, side))
     if isinstance(value, Row):
         return _from_row(e, value, x, side)
+    if isinstance(value, Take) and e.may_be_row(value):
+        value = e.open_row(value, Axis("", "row", f"tap {value.feature.path}"))
     items = value.items if isinstance(value, Group) else value
     if isinstance(value, Group) and items is None:
         single = (

@@ -218,10 +218,18 @@ def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span
             return table.map(function)
         if isinstance(a, Group) or isinstance(b, Group):
             kind = "loss" if call.reduced else "values"
+            _note_uses(e, a, b)
             return pair(a, b, call.span, e.fault, apply, kind, arrow=True)
         return _apply(e, call, a, b, place)
 
     return apply(source, target)
+
+
+def _note_uses(e: Evaluator, *sides: Any) -> None:
+    """Keep what is taken beside a list whose length is not known yet: of such a pair nothing else is left."""
+    if any(isinstance(side, Group) and side.items is None for side in sides):
+        for part in (x for side in sides for x in v.members(side)):
+            e.open.update(dict.fromkeys(x for x in v.walk(part) if isinstance(x, v.Take)))
 
 
 def _is_table(side: Group) -> bool:

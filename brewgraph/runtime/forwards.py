@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.models.limits import accepted
 from brewgraph.models.reach import can_end_early, may_draw
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.layouts import hide_padding
@@ -60,8 +60,6 @@ def forward_instruction(
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
-    if main in names:
-        required |= {main}  # transformers gives it a default, and then fails in words of its own
     trainable = forward.role == "student"
     name, columns = forward.model, forward.columns
     heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
@@ -97,12 +95,3 @@ def forward_instruction(
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
-
-
-def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
-    """Names that a model's forward takes, whether it takes any other (and names none), and those it needs."""
-    found = inspect.signature(trunk_of(model).forward).parameters.values()
-    names = frozenset(p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-    rest = any(p.kind is p.VAR_KEYWORD for p in found) and not names
-    required = frozenset(p.name for p in found if p.name in names and p.default is p.empty)
-    return names, rest, required

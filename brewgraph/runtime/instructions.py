@@ -267,6 +267,13 @@ def transform_instruction(transform: n.Transform, into: list[int], out: int) -> 
             step.slots[out] = step.slots[into[0]].detach()
 
         return stop
+    if name == "cut":
+        entries = int(dict(transform.words)["to"])
+
+        def cut(step: Step) -> None:
+            step.slots[out] = step.slots[into[0]][..., :entries]
+
+        return cut
     if name == "words":
 
         def pick(step: Step) -> None:

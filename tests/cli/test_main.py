@@ -54,6 +54,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
         "predict",
         "ops",
         "explain",
+        "taps",
         "params",
         "convert",
         "new",

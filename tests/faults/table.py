@@ -204,7 +204,7 @@ HEADS = [
     Change("batch of none", "batch=4", "batch=0", "batch=1",
            "B122", "0", "`batch`: it must be greater than 0", "examples per batch"),
     Change("text longer than positions", "max_length=16", "max_length=64", "max_length=32",
-           "B320", "64", "`tiny` has 32 positions, fewer than this many tokens", "max_length=32"),
+           "B320", "64", "`tiny` has 32 positions, fewer than the 64 tokens of an example", "max_length=32"),
     Change("classes", "hidden_size=8,", 'labels=["n"], hidden_size=8,', 'labels=["n", "y"], hidden_size=8,',
            "B323", "ce(d.labels -> tiny.logits)", "the data has 2 classes, `tiny` only 1", "labels=[…]"),
     Change("order of classes", "hidden_size=8,", 'labels=["y", "n"], hidden_size=8,',

@@ -14,6 +14,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError, render
 from brewgraph.models import loading
 from brewgraph.project.check import check_names
 from brewgraph.source import Source
+from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import TABLES, classes
 from tests.faults.meaning import MEANING, SENSE, Fault, add_files
 from tests.faults.mutations import MUTATIONS, Mutation
@@ -55,7 +56,7 @@ def body(lines: str) -> str:
 
 def test_the_table_is_long_and_has_no_entry_twice() -> None:
     """Sixty of text, names, shapes and data, and sixty of meaning."""
-    entries: list[Pair | Change] = [*NAMES, *SHAPES, *HEADS, *MEANING, *SENSE]
+    entries: list[Pair | Change] = [*NAMES, *SHAPES, *HEADS, *MEANING, *SENSE, *AGREEMENT]
     assert len([*NAMES, *SHAPES, *HEADS]) >= 60
     assert len([*MEANING, *SENSE]) >= 60
     entries += [entry for c in MUTATIONS for entry in c.entries]
@@ -123,7 +124,7 @@ def test_meaning(entry: Fault, world: Path) -> None:
     assert errors(entry.whole(entry.right), world) == []
 
 
-@pytest.mark.parametrize("entry", SENSE, ids=str)
+@pytest.mark.parametrize("entry", [*SENSE, *AGREEMENT], ids=str)
 def test_meaning_that_models_show(entry: Fault, world: Path) -> None:
     """The names are right; the whole check finds the one fault, and none in the right neighbour."""
     assert errors(entry.whole(entry.wrong), world) == []

@@ -42,6 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     | {"local_attention": 4, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     "albert": _SIZES | _POSITIONS | {"embedding_size": 16, "num_hidden_groups": 1},
     "t5": {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 3, "num_heads": 4, "num_labels": 3},
+    "xlnet": {"vocab_size": 64, "d_model": 32, "d_inner": 40, "n_layer": 3, "n_head": 4, "num_labels": 3}
+    | {"pad_token_id": 0},
     "deberta-v2": _SIZES
     | _POSITIONS
     | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "type_vocab_size": 0},

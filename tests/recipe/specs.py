@@ -61,6 +61,9 @@ class FakeFacts:
     tokenizer: str = "one"
     labels: tuple[str, ...] = ()
 
+    def vocabulary(self, head: str | None) -> int | None:
+        return None
+
     def rows(self, name: str) -> int:
         return self.layers + (name == "hidden")
 
@@ -68,6 +71,9 @@ class FakeFacts:
         if "layer" not in pattern:
             raise SourceFault("B301", f"there is no module `{pattern}`", help="did you mean `layer`?")
         return tuple(pattern.replace("*", str(i)) for i in range(self.layers)) if "*" in pattern else (pattern,)
+
+    def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        return tuple((path, call) for path in paths for call in range(3 if "shared" in path else 1))
 
     def shape(self, feature: Feature) -> Shape:
         if feature.name == "logits":

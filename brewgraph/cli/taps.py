@@ -1,0 +1,190 @@
+"""`brewgraph taps`: what can stand behind `@`, and every named feature, with shapes, before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from brewgraph.cli.options import ModelName, Named, Set
+from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, read, spec_is_named, table
+
+if TYPE_CHECKING:
+    from brewgraph.models.survey import Value
+    from brewgraph.models.taps import ModuleRow, Taps
+
+WIDTH = 80
+
+
+def command(
+    model: Named,
+    name: ModelName = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these modules, in full: a path as in a tap, with `*`, or a part of one.", show_default=False
+        ),
+    ] = None,
+    set: Set = None,
+    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,
+    all: Annotated[bool, typer.Option("--all", help="Every layer by itself, equal ones too.")] = False,
+    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or a list for machines.")] = "text",
+) -> None:
+    """Show what a spec can take from a model: its features and modules, with their shapes.
+
+    No weight is loaded.
+    """
+    if spec_is_named(model, name, set):
+        from brewgraph.project.check import check_names
+
+        source, params = read(model), parse_sets(set or [])
+        check_names(source, params)
+        hush()
+        from brewgraph.project.taps import spec_taps
+
+        found, warnings = spec_taps(source, params, name, collapse=not all, path=path)
+        print_diagnostics(warnings, sys.stderr)
+    else:
+        hush()
+        from brewgraph.project.taps import model_taps
+
+        found = model_taps(model, collapse=not all, path=path)
+    if format == "json":
+        print(json.dumps([taps.as_json() for taps in found], indent=2))
+        return
+    paint = painter(sys.stdout) or (lambda text, role: text)
+    for i, taps in enumerate(found):
+        title, *lines = details(taps) if path is not None else overview(taps, depth)
+        print("\n" * (i > 0) + paint(title, "bold"), *lines, sep="\n")
+
+
+# ── everything, one line each ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def overview(taps: Taps, depth: int | None = None) -> Iterator[str]:
+    """Features, then the tree of modules with what each gives."""
+    yield f"{taps.title} ({taps.kind})"
+    yield ""
+    yield from _features(taps)
+    yield ""
+    rows = list(_tree(taps, depth))
+    names, shapes = (max(len(row[i]) for row in rows) for i in (0, 2))
+    room = max(8, min(20, WIDTH - names - shapes - 4))
+    yield from table([(name, _cut(kind, room), shape) for name, kind, shape in rows]).splitlines()
+    yield ""
+    yield from _hints(taps)
+
+
+def _features(taps: Taps) -> Iterator[str]:
+    rows = [("feature", "", "shape")]
+    lacking: dict[str, list[str]] = {}
+    for row in taps.features:
+        if row.lacking:
+            lacking.setdefault(row.lacking, []).append(row.name)
+        elif row.count is None:
+            rows.append((row.name, "", row.shape))
+        else:
+            rows.append((row.name, f"[0] to [{row.count - 1}]", row.shape))
+    yield from table(rows).splitlines()
+    for reason, names in lacking.items():
+        yield f"no {', '.join(names)}: {reason}"
+
+
+def _tree(taps: Taps, depth: int | None) -> Iterator[tuple[str, str, str]]:
+    """Name, class and output of each module, indented below the nearest one around it that is shown."""
+    yield ("module", "class", "output")
+    above: list[str] = []
+    for row in taps.modules:
+        while above and not row.pattern.startswith(f"{above[-1]}."):
+            above.pop()
+        if row.container and not any(row.pattern == other for other in above):
+            continue  # its members are named with it: `.layer.{0..11}`
+        if depth is not None and len(above) > depth:
+            continue
+        name = row.pattern.removeprefix(above[-1]) if above else row.pattern
+        lines = list(_outputs(row))
+        yield ("  " * len(above) + name, row.kind, lines[0])
+        yield from (("", "", line) for line in lines[1:])
+        above.append(row.pattern)
+
+
+def _outputs(row: ModuleRow) -> Iterator[str]:
+    if not row.calls:
+        yield "never called"
+    for values, times in _runs(row.gives):
+        lines = list(_elements(values))
+        yield f"{times} {lines[0]}" if times else lines[0]
+        yield from (" " * (len(times) + 1 if times else 0) + line for line in lines[1:])
+
+
+def _runs(values: tuple[Value, ...]) -> Iterator[tuple[Value, str]]:
+    """Each value of several calls, those that are alike once with their number; of a single call without one."""
+    if len(values) == 1:
+        yield values[0], ""
+    elif len(dict.fromkeys(values)) == 1:
+        yield values[0], f"{len(values)} ×"
+    else:
+        yield from ((value, f"call {i}:") for i, value in enumerate(values))
+
+
+def _elements(value: Value, *, names: bool = False) -> Iterator[str]:
+    """A line for each element of a tuple, with what picks it; one for everything else."""
+    from brewgraph.models.survey import show
+
+    for i, element in enumerate(value.elements):
+        name = f"{value.names[i]} " if names and value.names else ""
+        inner = show(element) if element.kind == "tensor" or not element.elements else f"a {element.kind}"
+        yield f"[{i}] {name}{inner}"
+    if not value.elements:
+        yield show(value)
+
+
+def _hints(taps: Taps) -> Iterator[str]:
+    called = [row for row in taps.modules if row.calls]
+    row = next((row for row in called if "{" in row.pattern), called[-1] if called else None)
+    if row is None:
+        return
+    yield f"A path is read from the outside in: {written(row, taps.base)}"
+    yield "--path shows modules in full, with their inputs and what to write."
+
+
+def written(row: ModuleRow, base: str) -> str:
+    """A tap of these modules as a spec writes it."""
+    path = re.sub(r"\{\d+\.\.\d+\}", "*", row.pattern)
+    short = path.removeprefix(f"{base}.") if base else path
+    value = row.gives[0]
+    tensors = [i for i, element in enumerate(value.elements) if element.kind == "tensor"]
+    item = f"[{tensors[0]}]" if len(tensors) > 1 else ""
+    return f'tap t = model @ "{short}"{item}'
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+# ── a few of them, in full ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def details(taps: Taps) -> Iterator[str]:
+    """Each module with its input, its output, and a tap of it."""
+    yield f"{taps.title} ({taps.kind})"
+    for row in taps.modules:
+        yield ""
+        yield f"{row.pattern} ({row.kind})"
+        for path in row.also:
+            yield f"  also    {path}"
+        if not row.calls:
+            yield "  never called, so there is nothing to tap"
+            continue
+        for title, values in (("input", row.takes), ("output", row.gives)):
+            head = title
+            for value, times in _runs(values):
+                for line in _elements(value, names=True):
+                    yield f"  {head:<6}  {times + ' ' if times else ''}{line}"
+                    head, times = "", " " * len(times)
+        if any(value.kind == "tensor" or value.elements for value in row.gives):
+            yield f"  write   {written(row, taps.base)}"

@@ -1,0 +1,67 @@
+"""The models behind whatever a user names: a folder, a hub name, a run, a spec. None of their weights is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, UsageError, listing, suggest
+from brewgraph.models.blueprint import read_config
+from brewgraph.models.parameters import configured_model
+from brewgraph.models.shapes import Shapes
+from brewgraph.project.check import check
+from brewgraph.source import Source
+from brewgraph.training.folder import RunFolder
+
+
+def named_folders(target: str) -> tuple[str, ...]:
+    """The folders or hub names with a model each that `target` means: its own, that of a run's student, or one for each
+    of its heads. UsageError where there is none.
+    """
+    folder = Path(target).expanduser()
+    if not folder.is_dir():
+        return (target,)
+    if (folder / "resolved.json").is_file():
+        folder = RunFolder(folder).student
+        if not folder.is_dir():
+            raise UsageError(f"the run in `{target}` is not finished: give its `brewgraph run` again to go on with it")
+    if any((folder / name).is_file() for name in ("config.json", "model.safetensors")):
+        return (str(folder),)
+    heads = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
+    if not heads:
+        raise UsageError(f"the folder `{target}` holds no model: it needs config.json or model.safetensors")
+    return tuple(map(str, heads))
+
+
+def named_model(name: str, revision: str | None = None) -> nn.Module:
+    """The model that a configuration names as its own, of fake tensors. UsageError where there is none."""
+    try:
+        return configured_model(read_config(name, revision))
+    except SourceFault as fault:
+        raise UsageError(str(fault)) from fault
+
+
+def spec_models(
+    source: Source, params: Mapping[str, Any], name: str | None = None
+) -> tuple[dict[str, Shapes], tuple[Diagnostic, ...]]:
+    """The shapes of a spec's models, or of the one that is named, by what they are called; the check's warnings.
+
+    Raises `SpecError` for a spec at fault, `UsageError` for a name that it lacks, `RunError` where nothing is known of
+    any of them before it is loaded.
+    """
+    checked = check(source, params)
+    models = checked.recipe.models
+    if name is not None and name not in models:
+        raise UsageError(f"there is no model `{name}`: {suggest(name, models) or f'the spec has {listing(models)}'}")
+    found: dict[str, Shapes] = {}
+    for model in models.values() if name is None else [models[name]]:
+        facts = checked.facts(model)
+        if facts is not None:
+            found[f"{model.role} {model.name}"] = facts.shapes
+    if not found:
+        what = f"`{name}`" if name is not None else "the models"
+        raise RunError(f"nothing is known of {what} before the weights are loaded: name a folder or a configuration")
+    return found, checked.warnings

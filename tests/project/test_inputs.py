@@ -1,0 +1,100 @@
+"""What models are called with, checked before a weight is loaded: ready tensors, padding tokens, positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel
+
+from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.models.limits import accepted, positions
+from brewgraph.models.shapes import Shapes
+from brewgraph.project.check import check, read_spec
+from tests.models.tiny import tiny_config
+from tests.project.small import tokenizer, write_data
+
+T5 = 'hf(model_type="t5", d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=60)'
+BERT = 'hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=60)'
+READY = f"""\
+teacher t5 = {T5}
+student tiny = {BERT}
+data d = batches("ready")
+tap t = t5 @ "encoder.block.0"[0]
+loss = mse(t -> tiny.hidden[0])
+"""
+
+
+def errors(folder: Path, text: str) -> list[Diagnostic]:
+    (folder / "spec.brew").write_text("brew 1\n" + text)
+    try:
+        check(read_spec(folder / "spec.brew"))
+    except SpecError as error:
+        return [d for d in error.diagnostics if d.severity == "error"]
+    return []
+
+
+def write_ready(folder: Path, **more: torch.Tensor) -> None:
+    """A folder `ready` with one batch."""
+    ids = torch.ones(2, 4, dtype=torch.long)
+    fields = {"input_ids": ids, "attention_mask": ids, "labels": torch.tensor([0, 1])} | more
+    (folder / "ready").mkdir(exist_ok=True)
+    save_file({f"0.{name}": x.clone() for name, x in fields.items()}, folder / "ready" / "batches.safetensors")
+
+
+def test_ready_tensors_may_hold_what_no_tokenizer_gives(tmp_path: Path) -> None:
+    """The argument is missing, and then it is there."""
+    write_ready(tmp_path)
+    (found,) = errors(tmp_path, READY)
+    assert (found.code, found.span.position) == ("B337", (2, 14))
+    assert found.message == "the forward of `t5` needs `decoder_input_ids`, which neither its tokenizer nor `d` gives"
+    write_ready(tmp_path, decoder_input_ids=torch.ones(2, 3, dtype=torch.long))
+    assert errors(tmp_path, READY) == []
+
+
+def test_ready_tensors_without_ids(tmp_path: Path) -> None:
+    """What every model needs is missed as well."""
+    (tmp_path / "ready").mkdir()
+    fields = {"0.attention_mask": torch.ones(2, 4, dtype=torch.long), "0.labels": torch.tensor([0, 1])}
+    save_file(fields, tmp_path / "ready" / "batches.safetensors")
+    (found,) = errors(
+        tmp_path, f'student tiny = {BERT}\ndata d = batches("ready")\nloss = ce(d.labels -> tiny.logits)\n'
+    )
+    assert found.code == "B337"
+    assert "needs `input_ids`" in found.message
+
+
+def test_a_tokenizer_without_a_token_to_pad_with(tmp_path: Path) -> None:
+    """One that ends texts with a token pads with that."""
+    write_data(tmp_path)
+    bare = tokenizer()
+    bare.pad_token = None
+    bare.save_pretrained(tmp_path / "bare")
+    spec = (
+        f'student tiny = {BERT.replace(", vocab_size=60", "")[:-1]}, tokenizer="bare")\n'
+        'data d = files(train="train.jsonl", batch=4, max_length=16)\nloss = ce(d.labels -> tiny.logits)\n'
+    )
+    (found,) = errors(tmp_path, spec)
+    assert (found.code, found.span.text) == ("B339", '"bare"')
+    assert found.message == "the tokenizer of `tiny` has no token to pad the batches of `d` with"
+    bare.eos_token = "[SEP]"
+    bare.save_pretrained(tmp_path / "bare")
+    assert errors(tmp_path, spec) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("bert", 40), ("roberta", 39), ("distilbert", 40), ("gpt2", 40), ("llama", None), ("t5", None), ("xlnet", None)],
+)
+def test_positions(kind: str, count: int | None) -> None:
+    """Rows of the table, those of RoBERTa from behind its padding; none where positions are turned or relative."""
+    assert positions(Shapes.of(tiny_config(kind), AutoModel).model) == count
+
+
+def test_arguments_of_a_forward() -> None:
+    """The main input counts as needed, though transformers gives it a default."""
+    names, rest, required = accepted(Shapes.of(tiny_config("bert"), AutoModel).model)
+    assert {"input_ids", "attention_mask", "token_type_ids"} <= names
+    assert (rest, required) == (False, {"input_ids"})
