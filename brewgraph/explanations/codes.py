@@ -64,6 +64,9 @@ CODES = {
     "B217": "a mask that cannot choose here",
     "B219": "numbers of units that cannot be joined",
     "B220": "sides computed on different data",
+    "B221": "a tensor along whose axes no loss can count",
+    "B222": "logits joined whose classes are not the same",
+    "B223": "logits over vocabularies with nothing in common",
     "B240": "a cache of what is trained, or of no model's value",
     "B241": "a cache of what is no value for each example",
     "B242": "a cache of what is drawn anew in every epoch",
@@ -101,6 +104,10 @@ CODES = {
     "B333": "labels that need a head each",
     "B334": "an adapter that does not fit the model",
     "B335": "a baseline with nothing to train",
+    "B336": "a tap of a module that no forward calls",
+    "B337": "an argument of a forward that nobody gives",
+    "B338": "an argument that the forward does not take",
+    "B339": "a tokenizer without a token to pad with",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",
@@ -132,6 +139,8 @@ CODES = {
     "W301": "a model that cannot be reached, and was not checked",
     "W302": "a teacher with random weights",
     "W303": "a baseline that lacks a stage",
+    "W304": "a teacher whose classes are put in the order of the data",
+    "W305": "vocabularies of one tokenizer that are cut to one size",
     "W401": "data that cannot be reached, and was not checked",
 }
 
