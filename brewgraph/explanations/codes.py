@@ -67,6 +67,7 @@ CODES = {
     "B221": "a tensor along whose axes no loss can count",
     "B222": "logits joined whose classes are not the same",
     "B223": "logits over vocabularies with nothing in common",
+    "B224": "one value for an example, and one for each token",
     "B240": "a cache of what is trained, or of no model's value",
     "B241": "a cache of what is no value for each example",
     "B242": "a cache of what is drawn anew in every epoch",

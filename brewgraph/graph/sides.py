@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Label, SourceFault
 from brewgraph.graph import nodes as n
+from brewgraph.graph.extent import check_extent
 from brewgraph.graph.tokens import check_tokens
 from brewgraph.graph.vocabularies import common_size
 from brewgraph.recipe import values as v
@@ -60,6 +61,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         builder.collector.add("B210", message, x.span, help=f"it takes {takes}")
     unit = _unit(unit, shapes)
     if entries != 0:  # 0: their tokens have nothing in common, which is said already
+        check_extent(builder, x, kinds, shapes)
         _check_sides(builder, x, operation.same, kinds, shapes)
         check_tokens(builder, x, unit, shapes)
     _check_mask(builder, x, unit)

@@ -36,10 +36,10 @@ TOKENS = (
     + 'data d = files(train="train.jsonl", batch=4, max_length=16)\n'
 )
 """Two teachers that cut texts into other tokens."""
-_GPT = 'hf(model_type="gpt2", n_embd=8, n_layer=1, n_head=2, n_positions=32, task="causal-lm"'
+GPT = 'hf(model_type="gpt2", n_embd=8, n_layer=1, n_head=2, n_positions=32, task="causal-lm"'
 GUESSERS = (
-    f'teacher big = {_GPT}, tokenizer="one", vocab_size=64)\nteacher other = {_GPT}, tokenizer="two", vocab_size=64)\n'
-    f'student tiny = {_GPT}, tokenizer="one", vocab_size=60)\ndata d = files(train="train.jsonl", batch=4, max_length=16)\n'
+    f'teacher big = {GPT}, tokenizer="one", vocab_size=64)\nteacher other = {GPT}, tokenizer="two", vocab_size=64)\n'
+    f'student tiny = {GPT}, tokenizer="one", vocab_size=60)\ndata d = files(train="train.jsonl", batch=4, max_length=16)\n'
 )
 """Language models: two of one tokenizer, one of another."""
 
@@ -80,7 +80,7 @@ AGREEMENT = [
           "B305", (4, 9), "big @ \"encoder.layer.0.attention.self\"",
           "the output of `encoder.layer.0.attention.self` has no element [2]: [0] (batch, length, 16), [1] None",
           "behind the path write [0]"),
-    Fault("element of a single tensor",
+    Fault("element where there is one tensor",
           "tap t = big @ \"encoder.layer.0\"[0]\nx = nst(t -> tiny.hidden[0])",
           "tap t = big @ \"encoder.layer.0\"\nx = nst(t -> tiny.hidden[0])",
           "B305", (4, 9), "big @ \"encoder.layer.0\"",

@@ -10,9 +10,13 @@ from tests.faults.mutations import MUTATIONS, Class
 from tests.faults.table import HEADS, NAMES, SHAPES, Change, Pair
 
 BESIDE = {
-    "a layer that is not there": ("layer out of range", "layer of a map out of range"),
+    "a layer that is not there": ("layer out of range", "layer of a map out of range", "rows of two stacks"),
     "a path that the model does not have": ("path of a tap", "frozen module that is not there"),
-    "a module that never runs": ("tap of a ModuleList",),
+    "a module that never runs": (
+        "tap of a ModuleList",
+        "module that is never called",
+        "module that a forward passes by",
+    ),
     "sides swapped": ("arrow turned round",),
     "widths without a projection": (
         "widths",
@@ -22,11 +26,25 @@ BESIDE = {
     ),
     "numbers of heads that differ": ("heads",),
     "a column that was renamed": ("missing column", "missing label column", "column that is not there"),
-    "tokens of another tokenizer": ("words beside tokens", "tokens and words"),
+    "tokens of another tokenizer": ("words beside tokens", "tokens and words", "joined tokens of two tokenizers"),
     "classes in another order": ("order of classes",),
     "another number of classes": ("classes",),
     "a schedule past the end of training": ("schedule past the end",),
     "a schedule that never moves, a temperature that vanishes": ("temperature of zero",),
+    "an element of a module's output that is not there": (
+        "element that is None",
+        "element out of range",
+        "element where there is one tensor",
+        "several tensors in a tuple",
+    ),
+    "classes of averaged teachers": ("averaged classes of other names", "averaged teachers in a list of other names"),
+    "logits over other vocabularies": (
+        "logits over two vocabularies",
+        "averaged logits over two vocabularies",
+        "words of two vocabularies",
+        "vocabulary too small for its tokenizer",
+    ),
+    "arguments of a forward, too few or too many": ("argument that nobody gives", "argument that the forward lacks"),
 }
 """Entries of the other tables that belong to a class of mutations."""
 OTHERS = {
@@ -39,15 +57,15 @@ OTHERS = {
         "B107", "B110", "B111", "B112", "B113", "B114", "B115", "B116", "B117",
     ),
     ("arguments and settings", "TextBrewer #12, #45, #49: recipes that cannot be reproduced by their settings"): ("B12",),
-    ("lists, layer maps and indices", "TextBrewer #10, #59"): ("B201", "B203", "B205"),
+    ("lists, layer maps and indices", "TextBrewer #10, #59"): ("B201", "B203", "B205", "B206"),
     ("values of another kind", "TextBrewer #98: a value that only looks like what a function takes"): (
         "B202", "B209", "B210", "B212",
     ),
     ("numbers that cannot be joined, losses that are none", "EasyDistill #34: a loss divided twice by its mask"): (
         "B204", "B207", "B208", "B211", "B213",
     ),
-    ("masks, units and data that do not fit", "TRL #4719: means over the wrong units; mmrazor #67: different views"): (
-        "B217", "B219", "B220",
+    ("masks, units, axes and data that do not fit", "TRL #4719: means over the wrong units; mmrazor #67: different views"): (
+        "B217", "B219", "B220", "B221",
     ),
     ("models that cannot be built", "TextBrewer #13, #81: models that load otherwise than was thought"): ("B3",),
     ("data that cannot be read", "TextBrewer #85, #112: errors of a collator at the first batch"): ("B118", "B4"),

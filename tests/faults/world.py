@@ -27,6 +27,7 @@ def make_world(folder: Path) -> Path:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "holes.jsonl").write_text("".join(json.dumps(row | {"label": None}) + "\n" for row in rows))
     (folder / "strange.jsonl").write_text("".join(json.dumps(row | {"label": "yes"}) + "\n" for row in rows))
+    (folder / "tags.txt").write_text("word N\nhere O\n\nword N\nthere O\n\n" * 4)
     (folder / "odd.xyz").write_text("no format")
     (folder / "teacher.brew").write_text(HEAD + LOSS)
     (folder / "around.brew").write_text(HEAD + 'teacher again = brew("around.brew")\n' + LOSS)
