@@ -142,8 +142,8 @@ def test_a_pass_can_be_left_out(ran):
         assert "`merge_equal_nodes`" in wrong.stderr
     plan = command("plan", str(spec), "--skip-pass", "truncate_models")
     assert plan.exit_code == 0, plan.output
-    lines = plan.stdout.splitlines()
-    rows = {line.split()[0]: line.split()[1:] for line in lines[lines.index("saved by") + 1 :]}
+    saved = plan.stdout.partition("\nsaved by\n")[2].partition("\n\n")[0]
+    rows = {line.split()[0]: line.split()[1:] for line in saved.splitlines()}
     assert rows["truncate_models"] == ["left", "out"]
     assert rows["release_values"][:4] == ["values", "held", "at", "once"]
 

@@ -25,10 +25,11 @@ from transformers import (
 
 import brewgraph as bg
 from brewgraph.cli.plan import text as plan_text
-from brewgraph.graph.plan import Plan, make_plan
+from brewgraph.graph.plan import Plan
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
+from brewgraph.project.planned import plan_of
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
 from tests.project.small import LABELS, rows, save, tokenizer, write_data, write_rows
@@ -94,7 +95,7 @@ def check_and_plan(name: str, **params: Any) -> tuple[bg.LoadedRecipe, Plan]:
     checked = check(read_spec(recipe(name)), params)
     # R-Drop is a match whose two sides learn, which is worth a word and is meant
     assert [warning.code for warning in checked.warnings] == (["W204", "W204"] if name == "r-drop" else [])
-    plan = make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes)
+    plan = plan_of(checked, cost=False)
     said = "\n".join(plan_text(plan))
     assert f"{plan.trainable:,} parameters" in said
     assert all(term in said for part in plan.parts or () for found in part.terms for term in found.names)
