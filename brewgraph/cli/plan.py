@@ -76,6 +76,12 @@ def text(plan: Plan) -> Iterator[str]:
         title = f" of {_named(part)}" if _named(part) else ""
         yield from _section(f"loss{title}", _loss(part))
         yield from _section(f"each batch{title} runs", _forwards(part))
+        if part.caches:
+            kept = (
+                (name, f'{value}, in "{folder}": read where it is, else computed')
+                for name, value, folder in part.caches
+            )
+            yield from _section(f"kept on disk{title}", _table(kept))
         if part.cost is not None:
             yield from _section(f"each batch{title} costs", _cost(part.cost, [x.model for x in part.forwards]))
         if part.saved:

@@ -102,6 +102,8 @@ class PartPlan:
     """What a batch costs; words where that is not known, None where nobody counted."""
     saved: tuple[tuple[str, str], ...] = ()
     """What each pass saved, by its name, in words."""
+    caches: tuple[tuple[str, str, str], ...] = ()
+    """What is kept on disk: the name of the `cache`, the value, the folder."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,14 @@ def make_plan(
     parts = None
     if graphs is not None:
         parts = tuple(
-            PartPlan(*name, spell_out(graph), _forwards(graph), (costs or {}).get(name), (saved or {}).get(name, ()))
+            PartPlan(
+                *name,
+                spell_out(graph),
+                _forwards(graph),
+                (costs or {}).get(name),
+                (saved or {}).get(name, ()),
+                _caches(graph),
+            )
             for name, graph in graphs.items()
         )
     sizes = {d.name: d for d in data}
@@ -308,6 +317,11 @@ def _forwards(graph: nx.DiGraph) -> tuple[ForwardPlan, ...]:
             features = tuple(str(t.feature) for t in taps)
             found.append(ForwardPlan(forward.model, forward.role, data, features, forward.passing))
     return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
+
+
+def _caches(graph: nx.DiGraph) -> tuple[tuple[str, str, str], ...]:
+    kept = graph.graph.get("caches", {}).items()
+    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in kept))
 
 
 def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:

@@ -15,6 +15,7 @@ from brewgraph.diagnostics import SpecError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
+from brewgraph.project.planned import plan_of
 from brewgraph.training.reporter import Reporter
 from tests.project.small import metrics, save, write_data
 
@@ -151,6 +152,7 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
     cached = check(read_spec(spec(world, *VALUES["logits"], cached=True)))
     assert cached.spec_hash == plain.spec_hash
     assert list(bg.load(world / "spec.brew").graph.graph["caches"].values()) == [("kept", "store")]
+    assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", "store"),)
 
 
 @pytest.mark.parametrize(
