@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from brewgraph.diagnostics import Diagnostic
+from brewgraph.lints.caches import find_idle_caches
 from brewgraph.lints.layers import find_shifted_maps
 from brewgraph.lints.schedules import find_late_schedules, find_still_schedules, find_vanishing_temperatures
 from brewgraph.lints.splitting import find_split_batches
@@ -32,6 +33,7 @@ LINTS: tuple[Lint, ...] = (
     find_unscaled_targets,
     find_untrained_heads,
     find_idle_adapters,
+    find_idle_caches,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,10 +72,13 @@ def test_zsh_gets_the_words_with_what_they_mean(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_script_for_the_shell_calls_this_command() -> None:
     """`--show-completion` prints what a shell is to read."""
-    result = CliRunner().invoke(APP, ["--show-completion", "bash"], prog_name="brewgraph")
-    assert result.exit_code == 0
-    assert "_BREWGRAPH_COMPLETE=complete_bash" in result.output
-    assert "complete -o default -F _brewgraph_completion brewgraph" in result.output
+    # the shell is named, not looked for among the processes around: tests run under whatever there is
+    given = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    script = "from brewgraph.cli.main import main; main()"
+    command = [sys.executable, "-c", script, "--show-completion", "bash"]
+    output = subprocess.run(command, env=given, capture_output=True, text=True, check=True).stdout
+    assert "_BREWGRAPH_COMPLETE=complete_bash" in output
+    assert "complete -o default -F _brewgraph_completion brewgraph" in output
 
 
 def test_completion_loads_nothing_heavy(folder: Path) -> None:

@@ -305,3 +305,19 @@ def test_open_lists_hide_what_a_loss_reaches() -> None:
     """Where a model cannot be reached, nobody knows what is not reached either."""
     body = "x = nst(big.hidden[:] -> tiny.hidden[:])\nproj W = linear\nloss = sum(x)"
     assert said(known(body, "", {"tiny": FACTS["tiny"]})) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "culprit"),
+    [
+        ("cache c = big.logits at \"x\"\nloss = kd(c -> tiny.logits) + nst(big.hidden[4] -> tiny.hidden[1])", "big.hidden[4]"),
+        ("cache c = big.logits at \"x\"\nloss = kd(c -> tiny.logits)", ""),
+        ("cache c = big.logits at \"x\"\nloss = kd(c -> tiny.logits) + mse(big.logits -> tiny.logits)", ""),
+        ("cache c = big.hidden[4, 8] at \"x\"\nloss = sum(nst(c -> tiny.hidden[1, 2]))", ""),
+        (f"{TWO}cache c = big.logits at \"x\"\nloss = kd(c -> tiny.logits) + kd(other.logits -> tiny.logits)", ""),
+    ],
+)  # fmt: skip
+def test_caches_that_save_nothing(body: str, culprit: str) -> None:
+    """Something else of the same forward is taken; another teacher's is not, and what is kept may be named itself."""
+    found = [text for code, text in said(known(body, "", {**FACTS, "other": FACTS["big"]})) if code == "W216"]
+    assert found == ([culprit] if culprit else [])

@@ -143,6 +143,9 @@ def operation_cases() -> Iterator[Case]:
                 if source == "targets":
                     yield Case(operation.name, loss, "classes")
                     continue
+                if (source, target) == ("labels", "positions"):
+                    yield Case(operation.name, loss.replace("docs.labels", "docs.start"), "spans")
+                    continue
                 yield Case(operation.name, loss)
                 if unit == "position" or (source, target) == ("labels", "logits"):
                     yield Case(operation.name, loss, "tags", per_token=True)
@@ -211,7 +214,8 @@ def batch_of(case: Case, lengths: tuple[int, ...] = LENGTHS, longest: int | None
         labels = (torch.arange(CLASSES)[None] + torch.arange(len(lengths))[:, None]) % 2.0
     else:
         labels = torch.tensor([max(length - 1, 0) for length in lengths])
-    return {"labels": labels, "attention_mask": mask.long(), "words": words}
+    name = "start" if case.labels == "spans" else "labels"
+    return {name: labels, "attention_mask": mask.long(), "words": words}
 
 
 @dataclass

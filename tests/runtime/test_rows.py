@@ -59,7 +59,8 @@ def test_examples_of_operations_by_rows_do_not_look_at_each_other(case: Case) ->
 def _side(kind: str, values: Any, model: str, batch: Any, seed: int) -> Any:
     """A random side of a kind, another one for each batch."""
     if kind in ("labels", "targets"):
-        return batch["labels"].double() if kind == "targets" else batch["labels"]
+        labels = batch.get("labels", batch.get("start"))
+        return labels.double() if kind == "targets" else labels
     found = [x for (of, _), x in sorted(values.items()) if of == model]
     moved = [
         x + seed * torch.rand_like(x) if kind not in ("attention", "places", "probabilities") else x for x in found
