@@ -233,7 +233,6 @@ def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps
         "whole": sum(spent["on"]) / sum(spent["off"]),
         "ratio": statistics.median(ratios),
         "spread": [min(ratios), max(ratios)],
-        "milliseconds": {name: 1000 * statistics.median(times) for name, times in spent.items()},
         "layers": {name: c.layers for name, c in counted.items()},
         "bytes": {name: c.bytes for name, c in counted.items()},
         "weights": weights,
@@ -287,14 +286,13 @@ def page(
         "pass out; every weight then ends the same to the last bit, or, where losses share a call, nodes are merged or",
         "attention is fused, but for rounding (`tests/runtime/test_passes.py`).",
     )
-    yield "\n| loss | pass | ratio | of a step: median, least, most | ms with, without | teacher layers | plan |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "\n| loss | pass | ratio | of a step: median, least, most | teacher layers | plan |"
+    yield "|---|---|---|---|---|---|"
     for row in found:
         low, high = row["spread"]
-        on, off = row["milliseconds"]["on"], row["milliseconds"]["off"]
         yield (
             f"| {row['title']} | `{row['pass']}` | {row['whole']:.2f} | {row['ratio']:.2f}, {low:.2f}, {high:.2f} "
-            f"| {on:.0f}, {off:.0f} | {row['layers']['on']}, {row['layers']['off']} | {row['saved']} |"
+            f"| {row['layers']['on']}, {row['layers']['off']} | {row['saved']} |"
         )
     first, last = found[0], found[-1]
     yield "\nThe column of layers counts those of teachers that ran in all steps, with the pass and without it."
