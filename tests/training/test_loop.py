@@ -129,6 +129,26 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     assert scores[0] == scores[1] != []
 
 
+@pytest.mark.slow
+def test_two_ranks_switch_terms_off_and_read_caches_as_one(tmp_path: Path) -> None:
+    """Projections that no term reaches for half of the steps, a teacher that runs only then, and logits that each rank
+    writes and reads for its own examples."""
+    loss = "0.3 * hard + after(50%) * sum(hidden) + (1 - after(50%)) * soft"
+    spec = project(tmp_path, batch=8, loss=loss, train="steps = 6")
+    text = spec.read_text().replace("soft = ce(bert.logits", 'cache kept = bert.logits at "store"\nsoft = ce(kept')
+    spec.write_text(text)
+    whole = training(spec, tmp_path / "whole")
+    terms = [sorted(line["terms"]) for line in whole[1] if "terms" in line]
+    assert terms[0] == ["hard", "soft"]
+    assert terms[-1] == ["hard", "hidden[0]", "hidden[1]"]
+    for out in ("read", "written"):
+        found = on_two_ranks(spec, tmp_path / out)
+        assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+        assert_close((found[0], metrics(tmp_path / out)), whole)
+        assert len(list((tmp_path / "store").glob("*.sqlite"))) == 1
+        shutil.rmtree(tmp_path / "store")
+
+
 # ── resuming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SAVING = "epochs = 2; accumulate = 2; save_steps = 1 steps; save_total_limit = 2"
