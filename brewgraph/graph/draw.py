@@ -152,6 +152,18 @@ def show_shape(shape: Shape | None) -> str:
     return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
 
 
+def sizes(current: n.Node) -> list[tuple[str, str]]:
+    """What a node's value measures, as names and words: its shape, and of a projection its module."""
+    found = []
+    if current.shape is not None:
+        found.append(("shape", show_shape(current.shape) if current.shape else "one number"))
+    if isinstance(current, n.Projection):
+        found.append(("module", current.site))
+        if current.into and current.out:
+            found.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    return found
+
+
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -10,7 +10,7 @@ import networkx as nx
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, flops, megabytes
-from brewgraph.graph.draw import show_shape
+from brewgraph.graph.draw import show_shape, sizes
 from brewgraph.graph.passes import node
 from brewgraph.graph.spell import in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe
@@ -109,12 +109,7 @@ def _value(name: str, kind: str, where: str, graph: nx.DiGraph, key: str, cost_o
             facts += (
                 [("mean", f"over {term.unit}s" + (f", mask: {term.mask}" if term.mask else ""))] if term.unit else []
             )
-    if current.shape is not None:
-        facts.append(("shape", show_shape(current.shape) if current.shape else "one number"))
-    if isinstance(current, n.Projection):
-        facts.append(("module", current.site))
-        if current.into and current.out:
-            facts.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    facts += sizes(current)
     if kind in ("term", "loss"):
         facts += _cost(cost_of(graph, key if kind == "term" else None), alone=kind == "term")
     line = current.span.position[0]

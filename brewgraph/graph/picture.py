@@ -13,7 +13,7 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, flops, megabytes
-from brewgraph.graph.draw import drawing, show_shape
+from brewgraph.graph.draw import drawing, show_shape, sizes
 from brewgraph.graph.passes import node
 from brewgraph.graph.spell import in_order, spell, spell_out
 from brewgraph.source import Span
@@ -219,12 +219,7 @@ def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
     facts = [("kind", current.kind), ("equation", spell(graph, key))]
     if isinstance(current, n.Loss | n.Mean):
         facts.append(("unit", current.unit))
-    if current.shape is not None:
-        facts.append(("shape", show_shape(current.shape) if current.shape else "one number"))
-    if isinstance(current, n.Projection):
-        facts.append(("module", current.site))
-        if current.into and current.out:
-            facts.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    facts += sizes(current)
     return tuple(facts)
 
 

@@ -73,6 +73,7 @@ def put_in_order(model: nn.Module, order: Sequence[int]) -> None:
     config: Any = model.config
     names = [config.id2label[i] for i in order]
     config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    config.class_order = list(order)  # tells it from the same weights under other names, to whoever keeps its logits
 
     def reorder(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(getattr(output, "logits", None), torch.Tensor):

@@ -6,7 +6,7 @@ A model is asked by running it on fake tensors, which takes no memory; nothing h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
+from brewgraph.models.modes import evaluating
 from brewgraph.models.shapes import Shapes, fake_mode
 from brewgraph.recipe.features import Feature
 
@@ -155,7 +156,7 @@ def _run(model: nn.Module, anatomy: Anatomy, features: Features, gradients: bool
     with ExitStack() as stack:
         capture = Capture(model, features, anatomy)
         stack.callback(capture.remove)
-        stack.enter_context(_in_evaluation(model))
+        stack.enter_context(evaluating(model))
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_counting(path, calls)).remove)
         stack.enter_context(fake_mode(model))
@@ -194,17 +195,6 @@ def _reached(value: Tensor, own: dict[int, str]) -> Iterator[str]:
         if (name := own.get(id(getattr(step, "variable", None)))) is not None:
             yield name
         waiting += [after for after, _ in step.next_functions]
-
-
-@contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def remove_modules(model: nn.Module, paths: Collection[str]) -> Callable[[], None]:

@@ -20,11 +20,12 @@ from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.blueprint import load_tokenizer
 from brewgraph.models.loading import quiet_transformers
+from brewgraph.models.modes import evaluating
 from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
 from brewgraph.project.materials import token_limit
 from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join
-from brewgraph.training.evaluate import HEADS, Scores, evaluate, evaluating, logits_of, model_inputs, own_view
+from brewgraph.training.evaluate import HEADS, Scores, evaluate, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.metrics.spans import BestAnswers
 from brewgraph.training.processes import this_process

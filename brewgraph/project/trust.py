@@ -8,13 +8,14 @@ from torch import nn
 from brewgraph.data.batches import BatchOrder, derive_seed, loader
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.label_order import check_label_order
+from brewgraph.models.modes import evaluating
 from brewgraph.project.build import models_of
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration, Take, walk
-from brewgraph.training.evaluate import evaluating, model_inputs, own_view
+from brewgraph.training.evaluate import model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.reporter import Reporter
 

@@ -44,7 +44,8 @@ def evaluate_cache(
     if value is FAULT or path is FAULT:
         return FAULT
     if isinstance(value, Row):
-        help = "say which of them: `bert.hidden[4]`, `bert.hidden[0, 4, 8]`, or `bert.hidden[:]` for all"
+        row = f"{value.take.model}.{value.take.feature.name}"
+        help = f"say which of them: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
         return e.fault("B202", "a row is kept layer by layer, and no layer is named", s.value.span, help=help)
 
     def keep(x: Any) -> Any:

@@ -32,7 +32,7 @@ PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "positio
 class CachedValue:
     """One kept value of a program. `entries` and `columns` are the slots of all that it is computed from; `extra` are
     columns of data sets that its models get beside their tokens. Of the batch that was looked for last, `examples` are
-    the digests and `real` marks the tokens, (B, L).
+    the digests and `real` marks the tokens, (B, L). `weights` are the digests of models, which all values share.
     """
 
     graph: nx.DiGraph
@@ -41,6 +41,7 @@ class CachedValue:
     folder: Path
     slots: Mapping[str, int]
     models: Mapping[str, nn.Module]
+    weights: dict[str, str]
     stores: dict[str, Store] = field(default_factory=dict)
     examples: list[bytes] = field(default_factory=list)
     real: Tensor | None = None
@@ -51,8 +52,8 @@ class CachedValue:
         self.shape: Shape = kept.shape
         self.slot = self.slots[self.key]
         self.made_by = kept.inputs[0] if isinstance(kept, n.Tap) else self.key
-        below = [k for k in execution_order(self.graph) if k in nx.ancestors(self.graph, self.key)]
-        nodes = {k: node(self.graph, k) for k in below}
+        below = nx.ancestors(self.graph, self.key)
+        nodes = {k: node(self.graph, k) for k in execution_order(self.graph) if k in below}
         self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
         self.columns = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Column)]
         self.words = any(isinstance(x, n.Transform) and x.name == "words" for x in (*nodes.values(), kept))
@@ -62,9 +63,15 @@ class CachedValue:
         positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end") and not kept.padding
         self.fill = HIDDEN_SCORE if positions else 0.0
 
-    def find(self, step: Step) -> bool:
-        """Whether the store has the value for every example of the batch, which is then in its slot."""
-        self.examples, self.real = example_digests(self._parts(step)), self._real(step)
+    def find(self, step: Step, known: dict[object, list[bytes]]) -> bool:
+        """Whether the store has the value for every example of the batch, which is then in its slot.
+
+        `known` are the digests of this batch that other values have asked for, by what entered them.
+        """
+        entering = (tuple(self.entries), tuple(self.columns), tuple(self.extra), self.words)
+        if entering not in known:
+            known[entering] = example_digests(self._parts(step))
+        self.examples, self.real = known[entering], self._real(step)
         found = self._store().get(self.examples)
         if found is None:
             return False
@@ -103,8 +110,10 @@ class CachedValue:
         device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
         if precision not in self.stores:
-            weights = {name: weights_digest(self.models[name]) for name in self.used}
-            identity = digest(FORMAT, _content(self.graph, self.key, weights, {}), precision)
+            for name in self.used:
+                if name not in self.weights:
+                    self.weights[name] = weights_digest(self.models[name])
+            identity = digest(FORMAT, _content(self.graph, self.key, self.weights, {}), precision)
             self.stores[precision] = Store(self.folder, identity)
         return self.stores[precision]
 
@@ -124,8 +133,9 @@ def cached_values(
 ) -> tuple[CachedValue, ...]:
     """The values of a graph that its spec keeps; relative folders lie in `folder`."""
     caches: Mapping[str, tuple[str, str]] = graph.graph.get("caches", {})
+    weights: dict[str, str] = {}
     return tuple(
-        CachedValue(graph, key, name, folder / path, slots, models)
+        CachedValue(graph, key, name, folder / path, slots, models, weights)
         for key, (name, path) in sorted(caches.items())
         if key in slots
     )

@@ -159,8 +159,8 @@ class Program:
         """The values that were found on disk for every example of the batch, among those that the loss needs now."""
         if dead not in self._alive:
             self._alive[dead] = frozenset(needed(self.graph, dead))
-        wanted = self._alive[dead]
-        return tuple(cached.key for cached in self.caches if cached.key in wanted and cached.find(step))
+        wanted, known = self._alive[dead], dict[object, list[bytes]]()
+        return tuple(cached.key for cached in self.caches if cached.key in wanted and cached.find(step, known))
 
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 

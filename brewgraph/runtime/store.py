@@ -40,9 +40,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection, connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS kept (example BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
-                )
+                connection.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
             raise self._fault(error) from error
         self._connection: sqlite3.Connection | None = None

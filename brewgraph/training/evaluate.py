@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
+from brewgraph.models.modes import evaluating
 from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.processes import this_process
@@ -106,18 +106,6 @@ def _join_ranks(metric: Metric, seen: set[int]) -> None:
         if rank != process.process_index:
             metric.merge(*state)
             seen.update(indices)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every part of a model in eval mode; afterwards each is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def logits_of(outputs: Any, label_type: str) -> Any:

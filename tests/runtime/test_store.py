@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from brewgraph.diagnostics import RunError
+from brewgraph.models.loading import put_in_order
 from brewgraph.runtime.store import Store, example_digests, weights_digest
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
@@ -103,6 +105,23 @@ def test_the_digest_of_weights() -> None:
     with torch.no_grad():
         model[1].running_mean[0] += 1
     assert weights_digest(model) != before
+
+
+def test_classes_in_another_order_are_another_value() -> None:
+    """The same weights whose logits were put in order give other logits than those whose classes are only called so."""
+
+    def made(names: list[str]) -> nn.Module:
+        config = BertConfig(
+            hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=9
+        )
+        config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+        torch.manual_seed(0)
+        return BertForSequenceClassification(config)
+
+    ordered, renamed = made(["no", "yes"]), made(["yes", "no"])
+    put_in_order(ordered, [1, 0])
+    assert ordered.config.id2label == renamed.config.id2label
+    assert weights_digest(made(["yes", "no"])) == weights_digest(renamed) != weights_digest(ordered)
 
 
 def test_the_digest_of_an_example() -> None:
