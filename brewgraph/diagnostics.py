@@ -117,6 +117,24 @@ class SourceFault(BrewError):
         super().__init__(f"{message} ({help})" if help else message)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A `SourceFault` as a plain value, to be kept and raised again."""
+
+    code: str
+    message: str
+    help: str
+    field: str | None
+
+    @classmethod
+    def of(cls, fault: SourceFault) -> Refusal:
+        return cls(fault.code, fault.message, fault.help, fault.field)
+
+    @property
+    def fault(self) -> SourceFault:
+        return SourceFault(self.code, self.message, help=self.help, field=self.field)
+
+
 class UsageError(BrewError):
     """The command line or a Python call is at fault."""
 

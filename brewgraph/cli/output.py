@@ -262,6 +262,14 @@ def spec_is_named(model: str, name: str | None, sets: Sequence[str] | None) -> b
     return is_spec
 
 
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
 def hush() -> None:
     """Keep the libraries below quiet: what they have to say to a user, brewgraph says.
 
@@ -272,14 +280,16 @@ def hush() -> None:
     import logging
     import warnings
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns when a loader forks
-    import datasets
-    import transformers
-
     warnings.simplefilter("ignore")
     for name in ("transformers", "datasets", "accelerate", "torch", "huggingface_hub", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns when a loader forks
+    # what is not loaded yet, and perhaps never will be, reads this when it is
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    if transformers := sys.modules.get("transformers"):
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+    if datasets := sys.modules.get("datasets"):
+        datasets.logging.set_verbosity_error()
+        datasets.disable_progress_bars()

@@ -12,11 +12,12 @@ import numpy
 
 from brewgraph.data.conll import as_dataset, beside, read_conll
 from brewgraph.data.joining import join_splits, unite_classes
+from brewgraph.data.known import DataFacts
 from brewgraph.data.plain import read_plain
 from brewgraph.data.python_docs import LABELS, builtin
 from brewgraph.data.reading import Split
 from brewgraph.data.squad import read_squad
-from brewgraph.data.tables import DataFacts, open_table, table_facts
+from brewgraph.data.tables import open_table, table_facts
 from brewgraph.data.weights import add_columns, weigh
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Batches, Builtin, Conll, DataSource, Join, Squad, Text

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brewgraph.data.batches import derive_seed
-from brewgraph.data.examples import DataFacts
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
 from brewgraph.recipe.sources import Batches
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from brewgraph.data.known import DataFacts
 from brewgraph.data.labels import (
     Classes,
     encode_labels,
@@ -24,18 +25,6 @@ from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
-
-    `rows` holds what is known without preparing the data, and may be empty.
-    """
-
-    classes: tuple[str, ...]
-    columns: tuple[str, ...]
-    rows: dict[str, int]
 
 
 @dataclass(frozen=True)

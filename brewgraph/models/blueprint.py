@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,18 +11,15 @@ from typing import Any
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
-from brewgraph.models.heads import Head
-from brewgraph.models.tasks import AUTO_CLASSES, has_classes, task_of, with_problem
+from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, task_of, with_problem
+from brewgraph.models.tokens import VOCABULARY, Tokens, first_line, local, named_tokens, stamp_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
-
-_VOCABULARY = 8000
-"""Size of a vocabulary that is trained on the data where the spec does not say."""
 
 _SAID_OTHERWISE = {
     "num_labels": 'the classes follow from the data; to name them: labels=["no", "yes"]',
@@ -34,33 +30,6 @@ _SAID_OTHERWISE = {
     "dtype": "the precision is a setting of training: train { precision = bf16 }",
 }
 """Keywords that users of transformers try, and how it is said here."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """How text becomes tokens: from a folder or hub name, or (`name` None) a vocabulary trained on the data."""
-
-    name: str | None
-    revision: str | None = None
-    vocab_size: int = _VOCABULARY
-
-    def load(self) -> PreTrainedTokenizerBase:
-        assert self.name is not None
-        return load_tokenizer(self.name, self.revision)
-
-    @property
-    def padding(self) -> int | None:
-        """The id of the token that batches are padded with: that for the end of a text where there is none for it."""
-        tokenizer = self.load()
-        found: int | None = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        return found
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two tokenizers that cut every text into the same tokens."""
-        if self.name is None:
-            return f"trained on the data: {self.vocab_size}"
-        return tokenizer_fingerprint(self.load())
 
 
 @dataclass(frozen=True)
@@ -101,13 +70,6 @@ class Blueprint:
             return ()
         found = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
         return tuple(found[i] for i in self.order) if self.order else found
-
-    def ordered(self, classes: Sequence[str]) -> Blueprint:
-        """The same model with its classes in the order of `classes`, where these are the same names in another one."""
-        own = self.labels
-        if own == tuple(classes) or sorted(own) != sorted(classes) or len(set(own)) < len(own):
-            return self
-        return replace(self, order=tuple(own.index(label) for label in classes))
 
     def vocabulary(self, head: str | None = None) -> int | None:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
@@ -164,7 +126,7 @@ def _blueprint(
                 help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
             )
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
-        tokens = _named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or _VOCABULARY)
+        tokens = named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or VOCABULARY)
         config = _config_from_scratch(source, tokens)
         config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
         return Blueprint(auto_class, config, tokens, init=source.init)
@@ -173,7 +135,7 @@ def _blueprint(
     task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
     auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
-    tokens = _named_tokens(source, folder) or Tokens(name, source.revision)
+    tokens = named_tokens(source, folder) or Tokens(name, source.revision)
     with _refusals(name):
         for key, value in source.config.items():
             setattr(config, key, value)
@@ -186,19 +148,6 @@ def _blueprint(
     return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
 
 
-def local(name: str, folder: Path) -> str:
-    """A folder beside the spec where there is one of that name, else the name itself, for the hub."""
-    path = (folder / name).expanduser()
-    return str(path) if path.is_dir() else name
-
-
-def _named_tokens(source: Hf, folder: Path) -> Tokens | None:
-    if source.tokenizer is None:
-        return None
-    # a revision is one of the repository that `name` is in, and says nothing about another
-    return Tokens(local(source.tokenizer, folder), source.revision if source.tokenizer == source.name else None)
-
-
 @lru_cache(maxsize=32)
 def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
     try:
@@ -208,7 +157,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
         if Path(name).is_dir():
             raise SourceFault(
                 "B310",
-                f"the folder `{name}` holds no model: {_first_line(error)}",
+                f"the folder `{name}` holds no model: {first_line(error)}",
                 field="name",
                 help="it needs config.json, weights and a tokenizer, as save_pretrained writes them",
             ) from error
@@ -219,7 +168,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
             ) from error
         raise SourceFault(
             "B311",
-            f"the configuration of `{name}` cannot be reached: {_first_line(error)}",
+            f"the configuration of `{name}` cannot be reached: {first_line(error)}",
             field="name",
             help="check the name, connect to the hub, or name a local folder",
         ) from error
@@ -227,7 +176,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
     """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
-    config = _read_config(name, revision, _stamp(name))
+    config = _read_config(name, revision, stamp_of(name))
     copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
     return copy
 
@@ -289,46 +238,3 @@ def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: s
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
     return config
-
-
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """A tokenizer by folder or hub name; a `SourceFault` where there is none."""
-    return _load_tokenizer(name, revision, _stamp(name))
-
-
-def _stamp(name: str) -> object:
-    """What changes when the files of a local folder do: a long session must not go on with those of before."""
-    files = Path(name).glob("*.*") if Path(name).is_dir() else ()
-    return tuple(
-        sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.suffix in (".json", ".txt"))
-    )
-
-
-@lru_cache(maxsize=32)
-def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        help = (
-            "name one: tokenizer=…"
-            if Path(name).is_dir()
-            else "connect to the hub, or name a local folder: tokenizer=…"
-        )
-        raise SourceFault(
-            "B314", f"no tokenizer can be loaded from `{name}`: {_first_line(error)}", field="tokenizer", help=help
-        ) from error
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of what a tokenizer does to text; truncation and padding, which belong to a batch, do not count."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return repr(sorted(tokenizer.get_vocab().items()))
-    copy = type(backend).from_str(backend.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return hashlib.sha256(copy.to_str().encode()).hexdigest()[:16]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import transformers
 from torch import Tensor, nn
@@ -17,83 +17,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from brewgraph.diagnostics import SourceFault, UsageError, listing
-from brewgraph.recipe.sources import CausalLm, MaskedLm, SequenceClassifier, Settings, SpanClassifier, TokenClassifier
+from brewgraph.models.tasks import Head
 
-_AUTO_CLASSES: dict[type[Settings], str] = {
-    TokenClassifier: "AutoModelForTokenClassification",
-    SequenceClassifier: "AutoModelForSequenceClassification",
-    SpanClassifier: "AutoModelForQuestionAnswering",
-    MaskedLm: "AutoModelForMaskedLM",
-    CausalLm: "AutoModelForCausalLM",
-}
 _INDEX = "heads.json"
 """The file that says which auto class loads which folder of a saved model."""
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-PROBLEM_TYPES: dict[str, ProblemType] = {
-    "class": "single_label_classification",
-    "classes": "multi_label_classification",
-    "value": "regression",
-}
-"""transformers' word for each type of label that a sequence classifier learns."""
-
-
-class Head(NamedTuple):
-    """One head before it is built: transformers' auto class, its classes in order, and what kind of labels it has."""
-
-    auto_class: str
-    labels: tuple[str, ...] = ()
-    problem_type: ProblemType | None = None
-
-    @classmethod
-    def of(cls, settings: Settings, classes: Sequence[str] = (), label_type: str = "") -> Head:
-        """The head that a spec's `token_classifier(...)` and the like ask for.
-
-        `classes` are those of the data that it learns from, taken where the spec names none, and `label_type` says
-        whether one of them, several, or a number is right. SourceFault B326 where nothing tells the classes.
-        """
-        auto_class = _AUTO_CLASSES[type(settings)]
-        if not isinstance(settings, TokenClassifier | SequenceClassifier):
-            return cls(auto_class)
-        problem = PROBLEM_TYPES.get(label_type)
-        if isinstance(settings, SequenceClassifier):
-            problem = _PROBLEMS[settings.problem_type] if settings.problem_type else problem
-            if problem == "regression":
-                return cls(auto_class, problem_type=problem)
-        else:
-            problem = None
-        said = settings.labels
-        if isinstance(said, int):
-            # a count alone: the data's names where there are as many
-            said = tuple(classes) if len(classes) == said else tuple(f"LABEL_{i}" for i in range(said))
-        labels = said or tuple(classes)
-        if not labels:
-            raise SourceFault(
-                "B326", "nothing tells the classes of this head", field="labels", help="write how many: labels=9"
-            )
-        return cls(auto_class, labels, problem)
-
-    def config(self, config: PretrainedConfig) -> PretrainedConfig:
-        """A copy of the trunk's configuration for this head."""
-        own = copy.deepcopy(config)
-        if self.problem_type == "regression":
-            own.num_labels = 1
-        elif self.auto_class == "AutoModelForQuestionAnswering":
-            own.num_labels = 2  # two logits per token, whatever the checkpoint's former head had
-        elif self.labels:
-            own.id2label = dict(enumerate(self.labels))
-            own.label2id = {label: i for i, label in enumerate(self.labels)}
-        if self.problem_type:
-            own.problem_type = self.problem_type
-        return own
-
-
-_PROBLEMS: dict[str, ProblemType] = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
 
 
 @dataclass

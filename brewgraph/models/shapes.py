@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, cast
@@ -20,19 +20,22 @@ from torch._subclasses.fake_tensor import (
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from brewgraph.diagnostics import RunError, SourceFault
+from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
-from brewgraph.models.anatomy import RESULTS, Anatomy
+from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
+from brewgraph.models.chart import Call, Chart, Record
 from brewgraph.models.heads import build_heads, input_names
-from brewgraph.models.survey import SIZES, Module, Sizes, Value, pick, show, survey, symbols, watched
-from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
+from brewgraph.models.limits import accepted, positions
+from brewgraph.models.survey import SIZES, Module, Sizes, Value, show, symbols
+from brewgraph.models.watching import survey, watched
+from brewgraph.recipe.features import ROWS, Feature, Shape
 
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-class Shapes:
+class Shapes(Chart):
     """Shapes of one model's features; `anatomy` is its anatomy.
 
     `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` takes one that exists (real, meta or
@@ -108,32 +111,19 @@ class Shapes:
             forwards.append(forward)
         return survey(self.model, *forwards)
 
-    def calls(self, paths: Iterable[str]) -> tuple[tuple[str, int], ...]:
-        """Each call of these modules in one forward: its path, and its number among the calls of that module.
+    @cached_property
+    def call(self) -> Call:
+        """How the model can be called, a decoder's tokens among what it needs where it does not run without them."""
+        names, rest, needs = accepted(self.model)
+        more = {"decoder_input_ids"} if self.needs_decoder else set()
+        return Call(names, rest, needs | more, positions(self.model))
 
-        Where one of them runs several times, in the order of the forward; else each once, as they were given.
-        """
-        named = [(path, self._module(path)) for path in paths]
-        if all(module.calls <= 1 for _, module in named):
-            return tuple((path, 0) for path, _ in named)
-        found = [(place, path, call) for path, module in named for call, place in enumerate(module.order)]
-        return tuple((path, call) for _, path, call in sorted(found))
-
-    def rows(self, name: str) -> int:
-        """How many members a row has. SourceFault B304 where there is none; of several stacks it names their layers."""
-        try:
-            return self.anatomy.rows(name)
-        except SourceFault as fault:
-            if not self.anatomy.stacks:
-                raise
-            taps = " or ".join(f'`tap t = model @ "{path}"{self._item(path)}`' for path in self.anatomy.stacks)
-            raise SourceFault(fault.code, fault.message, help=f"tap the layers of one of them: {taps}") from fault
-
-    def _item(self, pattern: str) -> str:
-        """What picks the first tensor where modules give several."""
-        given = self._module(self.anatomy.paths(pattern)[0]).gives
-        tensors = [i for i, x in enumerate(given[0].elements) if x.kind == "tensor"] if given else []
-        return f"[{tensors[0]}]" if len(tensors) > 1 else ""
+    def record(self) -> Record:
+        """All of it at once, named features and every module, to be kept."""
+        found = self.infer(self.named())
+        shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in found.items())
+        anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
+        return Record(anatomy, _kept(lambda: tuple(self.modules.values())), tuple(shapes), self.call)
 
     @cached_property
     def needs_decoder(self) -> bool:
@@ -148,15 +138,6 @@ class Shapes:
         except Exception:
             return False
         return True
-
-    def named(self) -> list[Feature]:
-        """Every named feature that the model may have: each member of its rows, and those that come once."""
-        rows = [name for name in ROWS if name not in self.anatomy.lacking]
-        members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
-        below = [name for name in SINGLES if name not in RESULTS]
-        heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
-        results = [Feature(name, head=head) for head in heads for name in RESULTS]
-        return [*members, *(Feature(name) for name in below), *results]
 
     def _sizes(self, features: list[Feature], sizes: Sizes) -> dict[Feature, torch.Size | SourceFault]:
         """The sizes of features in one forward."""
@@ -192,40 +173,13 @@ class Shapes:
                 inputs["decoder_input_ids"] = ones.new_ones(sizes.batch, sizes.decoder_length)
             return self.model(**inputs)
 
-    def _module(self, path: str) -> Module:
-        found = self.modules.get(path)
-        return found or next(module for module in self.modules.values() if path in module.also)
 
-    def _tapped(self, feature: Feature) -> Shape:
-        """The shape of what a tap takes. SourceFault B336 where its module does not run, B305 where it is no tensor."""
-        site = self.anatomy.site(feature)
-        module = self._module(site.path)
-        if site.call >= module.calls:
-            times = f"is called {module.calls} times" if module.calls else "is never called"
-            raise SourceFault(
-                "B336",
-                f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap",
-                help=self._instead(site.path),
-            )
-        value = (module.takes if feature.input else module.gives)[site.call]
-        what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
-        found = pick(value, feature.item, what)
-        if not found.is_plain:
-            raise SourceFault(
-                "B305",
-                f"{what} has the shape {show(found)}, in which batch and length do not stand by themselves",
-                help="tap a module before or after the reshaping",
-            )
-        assert found.shape is not None
-        return found.shape
-
-    def _instead(self, path: str) -> str:
-        """Where to tap instead of a module that does not run: the nearest around it that does."""
-        above = path
-        while above := above.rpartition(".")[0]:
-            if above in self.modules and self.modules[above].calls:
-                return f'tap what runs around it: "{above}"; `brewgraph taps` lists what every module gives'
-        return "`brewgraph taps` lists what every module gives, and which are never called"
+def _kept(find: Callable[[], tuple[Module, ...]]) -> tuple[Module, ...] | Refusal:
+    """What is found, or the fault that stood in the way."""
+    try:
+        return find()
+    except SourceFault as fault:
+        return Refusal.of(fault)
 
 
 @dataclass(frozen=True)

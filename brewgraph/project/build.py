@@ -19,11 +19,12 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import check_names, truncate_models
 from brewgraph.graph.passes import merge_equal_nodes, node
 from brewgraph.models.anatomy import Anatomy
-from brewgraph.models.blueprint import Blueprint, load_tokenizer
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.reach import Reach
 from brewgraph.models.tasks import AUTO_CLASSES
+from brewgraph.models.tokens import load_tokenizer
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
 from brewgraph.recipe.features import Feature

@@ -30,7 +30,8 @@ from brewgraph.syntax.parser import parse
 if TYPE_CHECKING:
     import networkx as nx
 
-    from brewgraph.project.facts import BlueprintFacts, FactsBook
+    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.model_facts import BlueprintFacts
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,15 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
         _checked.clear()  # files may have changed since the last check
     first = check_names(source, params or {})
     from brewgraph.project.facts import FactsBook, identities
+    from brewgraph.project.memory import Memory
 
     collector = Collector()
     path = Path(source.name).resolve()
     others = _OtherSpecs(source, (*parents, path), collector)
-    classes = find_classes(first, source, collector)
+    memory = Memory.of_user()
+    classes = find_classes(first, source, collector, memory)
     collector.raise_errors()
-    facts = FactsBook(first, source.folder, classes, collector, others.facts)
+    facts = FactsBook(first, source.folder, classes, collector, others.facts, memory)
     for model in first.models.values():
         facts(model)
     collector.raise_errors()

@@ -3,86 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.graph.passes import digest
 from brewgraph.graph.saved import Saved, savings
-from brewgraph.models.blueprint import Blueprint, Tokens, blueprint
-from brewgraph.models.heads import Head
-from brewgraph.models.reach import Reach, reach_of
-from brewgraph.models.shapes import Shapes, count_parameters
-from brewgraph.models.tasks import AUTO_CLASSES
-from brewgraph.recipe.features import Feature, Shape
+from brewgraph.models.anatomy import RESULTS
+from brewgraph.models.tasks import AUTO_CLASSES, Head
+from brewgraph.models.tokens import Tokens
+from brewgraph.project.memory import Memory
+from brewgraph.project.model_facts import BlueprintFacts, Request
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Conll, DataSource, Ema, Hf, Join, Python, Squad
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.values import ModelDeclaration
 
 if TYPE_CHECKING:
+    from brewgraph.models.reach import Reach
     from brewgraph.project.check import Checked
-
-
-@dataclass(frozen=True)
-class BlueprintFacts:
-    """Facts of a transformers model that is not built yet (a `ModelFacts`)."""
-
-    blueprint: Blueprint
-    data: str = ""
-    """Identity of the data that a tokenizer would be trained on."""
-    taken: frozenset[str] = frozenset()
-    """Names of the features that the spec takes: their shapes are found together."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.blueprint.labels
-
-    def head_labels(self, head: str | None) -> tuple[str, ...]:
-        """The classes of one head, of those that a model has; without a name its own."""
-        return self.labels if head is None else self.blueprint.heads[head].labels
-
-    def vocabulary(self, head: str | None) -> int | None:
-        """How many entries the logits of a head have, where they are over a vocabulary."""
-        return self.blueprint.vocabulary(head)
-
-    @cached_property
-    def tokenizer(self) -> str:
-        tokens = self.blueprint.tokens
-        return tokens.fingerprint + (self.data if tokens.name is None else "")
-
-    @cached_property
-    def shapes(self) -> Shapes:
-        return Shapes.of_blueprint(self.blueprint)
-
-    @cached_property
-    def reach(self) -> Reach:
-        """What the model needs for which of its features."""
-        return reach_of(self.shapes)
-
-    @cached_property
-    def parameters(self) -> int:
-        """How many parameters the model has, tied ones counted once."""
-        return count_parameters(self.shapes.model)
-
-    @cached_property
-    def trainable(self) -> int:
-        """How many of them may learn: of a model with an adapter not those of its trunk."""
-        return count_parameters(self.shapes.model, trainable=True)
-
-    def rows(self, name: str) -> int:
-        return self.shapes.rows(name)
-
-    def paths(self, pattern: str) -> tuple[str, ...]:
-        return self.shapes.anatomy.paths(pattern)
-
-    def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-        return self.shapes.calls(paths)
-
-    def shape(self, feature: Feature) -> Shape:
-        return self.shapes.shape(feature, self.taken)
 
 
 @dataclass
@@ -97,6 +37,7 @@ class FactsBook:
     classes: Mapping[str, tuple[str, ...]]
     collector: Collector
     other_spec: Callable[[ModelDeclaration], BlueprintFacts]
+    memory: Memory
     known: dict[str, BlueprintFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -154,30 +95,36 @@ class FactsBook:
             for name, settings in model.heads.items()
         }
         types = [lesson.label_type for lesson in self.learns(model.name) if lesson.label_type]
-        made = blueprint(
+        taken = self.features[model.name]
+        request = Request(
             source if types or heads or model.role == "teacher" else self._as_its_teacher(model, source),
-            role=model.role,
-            folder=self.folder,
-            features=self.features[model.name],
-            classes=self.classes_of(model.name),
-            inherited=self._inherited(model, source),
-            label_types=types,
-            heads=heads,
+            model.role,
+            self.folder,
+            frozenset(feature for feature in taken if feature.name in RESULTS),  # which head, nothing else tells
+            self.classes_of(model.name),
+            self._inherited(model, source),
+            tuple(types),
+            tuple(heads.items()),
         )
-        if model.role == "teacher":
-            made = self._in_order(model, made)
         read = [self.recipe.data[name].source for name in self.data[model.name]]
-        taken = frozenset(feature.name for feature in self.features[model.name])
-        return BlueprintFacts(made, digest(*map(repr, read)), taken)
+        names = frozenset(feature.name for feature in taken)
+        found = BlueprintFacts(request, self.memory, digest(*map(repr, read)), names)
+        return self._in_order(model, found) if model.role == "teacher" else self._reached(found)
 
-    def _in_order(self, model: ModelDeclaration, made: Blueprint) -> Blueprint:
+    def _reached(self, found: BlueprintFacts) -> BlueprintFacts:
+        """The same facts, once it is sure that there is such a model."""
+        _ = found.outline
+        return found
+
+    def _in_order(self, model: ModelDeclaration, found: BlueprintFacts) -> BlueprintFacts:
         """A teacher with its classes in the order of the data's, where they have the same names."""
-        ordered = made.ordered(self.classes_of(model.name))
-        if ordered is not made:
-            message = f"the classes of `{model.name}` stand in another order than the data's, and are put in that"
-            help = f"nothing is to be done: {', '.join(made.labels[:6])} becomes {', '.join(ordered.labels[:6])}"
-            self.collector.add("W304", message, model.span, help=help)
-        return ordered
+        own, classes = found.labels, self.classes_of(model.name)
+        if own == classes or sorted(own) != sorted(classes) or len(set(own)) < len(own):
+            return found
+        message = f"the classes of `{model.name}` stand in another order than the data's, and are put in that"
+        help = f"nothing is to be done: {', '.join(own[:6])} becomes {', '.join(classes[:6])}"
+        self.collector.add("W304", message, model.span, help=help)
+        return replace(found, order=tuple(own.index(label) for label in classes))
 
     def _as_its_teacher(self, model: ModelDeclaration, source: Hf) -> Hf:
         """The same source with its teacher's kind of head: a student that no labels are matched with has no other hint.
@@ -189,8 +136,8 @@ class FactsBook:
         others = (self.recipe.models[name] for name in self.partners.get(model.name, ()) if name != model.name)
         for teacher in (other for other in others if other.role == "teacher" and not isinstance(other.source, Ema)):
             facts = self(teacher)
-            task = _TASK_OF_CLASS.get(facts.blueprint.auto_class) if facts is not None else None
-            if task is not None and not (facts and facts.blueprint.heads):
+            task = _TASK_OF_CLASS.get(facts.auto_class) if facts is not None else None
+            if task is not None and not (facts and facts.heads):
                 return source.model_copy(update={"task": task})
         return source
 
@@ -215,7 +162,7 @@ class FactsBook:
         named = self.recipe.models[source.tokenizer] if source.tokenizer else None
         other = named or (others[0] if others and model.role == "student" else None)
         facts = self(other) if other is not None else None
-        return facts.blueprint.tokens if facts is not None else None
+        return facts.tokens if facts is not None else None
 
 
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}

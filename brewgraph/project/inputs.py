@@ -11,7 +11,8 @@ from brewgraph.recipe.sources import Batches, Hf
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
-    from brewgraph.project.facts import BlueprintFacts, FactsBook
+    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.model_facts import BlueprintFacts
 
 
 def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclaration, BlueprintFacts, DataDeclaration]]:
@@ -25,15 +26,10 @@ def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclarati
 
 def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """No model is given more tokens than it has positions."""
-    from brewgraph.models.limits import positions
-
     for model, known, data in _meetings(recipe, facts):
         wanted = data.source.max_length
-        limit = getattr(known.blueprint.config, "max_position_embeddings", None)
-        if not wanted or not isinstance(limit, int) or limit <= 0:
-            continue
-        limit = positions(known.shapes.model) or limit
-        if limit < wanted:
+        limit = known.positions if wanted else None
+        if wanted and limit is not None and limit < wanted:
             message = f"`{model.name}` has {limit} positions, fewer than the {wanted} tokens of an example"
             help = f"max_length={limit}, or a model with more positions"
             collector.add("B320", message, data.place("max_length"), help=help)
@@ -43,29 +39,27 @@ def check_inputs(recipe: Recipe, facts: FactsBook, collector: Collector) -> None
     """Every argument that a model's forward needs comes from its tokenizer, the data, or `inputs`; and it takes those
     that `inputs` names.
     """
-    from brewgraph.data.ready import ready_fields
-    from brewgraph.models.limits import accepted
-
     for model, known, data in _meetings(recipe, facts):
         if not isinstance(model.source, Hf):
             continue
-        names, rest, required = accepted(known.shapes.model)
-        unknown = next((name for name in model.source.inputs if name not in names and not rest), None)
+        call = known.call
+        unknown = next((name for name in model.source.inputs if name not in call.names and not call.rest), None)
         if unknown is not None:
             message = f"the forward of `{model.name}` takes no `{unknown}`"
-            help = suggest(unknown, names) or f"it takes {listing(sorted(names)[:8])}"
+            help = suggest(unknown, call.names) or f"it takes {listing(sorted(call.names)[:8])}"
             collector.add("B338", message, model.place("inputs"), help=help)
             continue
-        required |= {"decoder_input_ids"} if known.shapes.needs_decoder else frozenset()
-        given = set(model.source.inputs)
+        required, given = call.needs, set(model.source.inputs)
         if isinstance(data.source, Batches):
+            from brewgraph.data.ready import ready_fields
+
             try:
                 given |= ready_fields(data.source, recipe.source.folder, model.name)
             except SourceFault:
                 continue  # said already, where the data was looked at
             required -= {"input_ids"} if "inputs_embeds" in given else set()
         elif required - given - _FROM_EVERY_TOKENIZER:
-            given |= _encoded(known)
+            given |= known.token_facts.inputs
         else:
             continue
         missing = sorted(required - given)
@@ -78,19 +72,9 @@ def check_inputs(recipe: Recipe, facts: FactsBook, collector: Collector) -> None
 _FROM_EVERY_TOKENIZER = frozenset({"input_ids", "attention_mask"})
 
 
-def _encoded(known: BlueprintFacts) -> set[str]:
-    """What a model's tokenizer gives; one that is trained on the data gives what BERT's does."""
-    tokens = known.blueprint.tokens
-    if tokens.name is None:
-        return {*_FROM_EVERY_TOKENIZER, "token_type_ids"}
-    return {*_FROM_EVERY_TOKENIZER, *tokens.load().model_input_names}
-
-
 def _remedy(known: BlueprintFacts, missing: str) -> str:
-    from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-
     help = f"name a column: inputs={{{missing}: column}}"
-    if missing == "decoder_input_ids" and type(known.blueprint.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+    if missing == "decoder_input_ids" and known.outline.classifies_tokens:
         help += '; or run its encoder alone: task="token-classification"'
     return help
 
@@ -98,14 +82,13 @@ def _remedy(known: BlueprintFacts, missing: str) -> str:
 def check_padding(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """Rows of unequal length are padded, with a token that the tokenizer has for it, or for the end of a text."""
     for model, known, data in _meetings(recipe, facts):
-        tokens = known.blueprint.tokens
-        if tokens.name is None or isinstance(data.source, Batches):
+        if known.tokens.name is None or isinstance(data.source, Batches):
             continue
         try:
-            tokenizer = tokens.load()
+            pads = known.token_facts.pads
         except SourceFault:
             continue  # said where the model is declared
-        if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        if not pads:
             message = f"the tokenizer of `{model.name}` has no token to pad the batches of `{data.name}` with"
             help = "set its `pad_token` and save it again with `save_pretrained`, or name another: tokenizer=…"
             collector.add("B339", message, model.place("tokenizer"), help=help)

@@ -14,8 +14,8 @@ from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import digest, node
-from brewgraph.models.blueprint import tokenizer_fingerprint
 from brewgraph.models.limits import positions
+from brewgraph.models.tokens import tokenizer_fingerprint
 from brewgraph.project.build import Workshop, blaming, data_of, models_of
 from brewgraph.project.check import Checked
 from brewgraph.recipe.arithmetic import arithmetic

@@ -18,9 +18,9 @@ from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
-from brewgraph.models.blueprint import load_tokenizer
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.modes import evaluating
+from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
 from brewgraph.project.materials import token_limit

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.metrics import validate_metric
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.reduce import without_teacher
-from brewgraph.recipe.sources import Batches, Hf
+from brewgraph.recipe.sources import Batches, DataSource, Hf, Join
 from brewgraph.recipe.uses import columns_used
 from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
     from brewgraph.project.facts import FactsBook
+    from brewgraph.project.memory import Memory
 
 
-def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[str, tuple[str, ...]]:
+def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: Memory) -> dict[str, tuple[str, ...]]:
     """The classes of every data set, and whether each has the columns that the spec names."""
-    from brewgraph.data.augmentation import check_augmentations
-    from brewgraph.data.examples import facts
-    from brewgraph.data.ready import ready_facts
-
     found: dict[str, tuple[str, ...]] = {}
     columns = columns_used(recipe)
     for name, data in recipe.data.items():
         found[name] = ()
         try:
-            check_augmentations(data.source.label_type, getattr(data.source, "augment", ()))
-            said, folder = data.source, source.folder
-            known = ready_facts(said, folder) if isinstance(said, Batches) else facts(said, folder)
+            known = _data_facts(data.source, source.folder, memory)
         except SourceFault as fault:
             if fault.code == "B405":
                 help = f"{fault.help}; until then classes and columns are not checked"
@@ -43,6 +40,26 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector) -> dict[s
         if known.columns:
             _check_columns(recipe, name, columns[name], known.columns, collector)
     return found
+
+
+def _data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
+    """What is known of a data set before its rows are prepared. SourceFault where it is not what it is said to be."""
+    if isinstance(source, Batches):
+        from brewgraph.data.ready import ready_facts
+
+        return ready_facts(source, folder)
+    if augment := getattr(source, "augment", ()):
+        from brewgraph.data.augmentation import check_augmentations
+
+        check_augmentations(source.label_type, augment)
+    from brewgraph.project.memory import print_of_data
+
+    def find() -> DataFacts:
+        from brewgraph.data.examples import facts
+
+        return facts(source, folder)
+
+    return memory.recall(print_of_data(source, folder), DataFacts, find)
 
 
 def _check_columns(
@@ -80,16 +97,14 @@ def check_teachers(recipe: Recipe, collector: Collector) -> None:
 
 def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """Layers that a model starts from must be there, as many as its own, and of their shapes."""
-    from brewgraph.models.copying import planned_copy
-
     for model in recipe.models.values():
         known = facts(model) if isinstance(model.source, Hf) and model.source.init is not None else None
-        init = known.blueprint.init if known is not None else None
+        init = known.outline.init if known is not None else None
         donor = facts(recipe.models[init.model]) if init is not None else None
         if known is None or donor is None:
             continue
         try:
-            planned_copy(known.blueprint, donor.blueprint)
+            known.check_start(donor)
         except SourceFault as fault:
             if fault.code in ("B303", "B316"):
                 collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brewgraph.cli.run import megabytes, ratio, summary, where_it_is
-from brewgraph.models.heads import Head
+from brewgraph.models.tasks import Head
 from brewgraph.project.compare import Row
 from tests.cli.tiny import command, write_tiny
 

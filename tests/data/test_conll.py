@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
-from brewgraph.data.examples import DataFacts, facts, open_examples, texts
+from brewgraph.data.examples import facts, open_examples, texts
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
 from tests.data.texts import byte_level, fault

@@ -13,7 +13,8 @@ import pandas
 import pytest
 
 from brewgraph.data import tables as module
-from brewgraph.data.examples import DataFacts, facts, open_examples
+from brewgraph.data.examples import facts, open_examples
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Builtin, Files, Glue, Hub
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from brewgraph.data.encoding import Collator, Encoding, encode
-from brewgraph.data.examples import DataFacts, Examples, facts, join_examples, open_examples
+from brewgraph.data.examples import Examples, facts, join_examples, open_examples
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Batches, Conll, Files, Join, Text
 from tests.data.texts import byte_level

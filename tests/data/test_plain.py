@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from brewgraph.data.encoding import Collator, Encoding, encode, row_lengths, train_wordpiece
-from brewgraph.data.examples import DataFacts, facts, open_examples, texts
+from brewgraph.data.examples import facts, open_examples, texts
+from brewgraph.data.known import DataFacts
 from brewgraph.data.masking import Masks
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.augmentations import Deleting

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
-from brewgraph.data.examples import DataFacts, Examples, facts, open_examples, texts
+from brewgraph.data.examples import Examples, facts, open_examples, texts
+from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Squad
 from tests.data.texts import byte_level, fault

@@ -18,11 +18,12 @@ from transformers import (
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.models.adapters import add_adapter, has_adapter, merged, save_adapter
 from brewgraph.models.anatomy import Anatomy
-from brewgraph.models.blueprint import Blueprint, Tokens
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import Shapes, count_parameters
+from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Lora
 from tests.models.test_heads import CASES, headed

@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceC
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models import blueprint as module
+from brewgraph.models import tokens
 from brewgraph.models.blueprint import Blueprint, blueprint
-from brewgraph.models.heads import Head
 from brewgraph.models.loading import build_model
-from brewgraph.models.tasks import task_of
+from brewgraph.models.tasks import Head, task_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Bigru, Hf, Lora
 from tests.models.tiny import tiny, tiny_config
@@ -158,10 +158,10 @@ def asked(monkeypatch):
     for auto_class in ("AutoModelForSequenceClassification", "AutoModelForTokenClassification"):
         monkeypatch.setattr(getattr(transformers, auto_class), "from_pretrained", recording("weights", weights))
     module._read_config.cache_clear()
-    module._load_tokenizer.cache_clear()
+    tokens._load_tokenizer.cache_clear()
     yield found
     module._read_config.cache_clear()
-    module._load_tokenizer.cache_clear()
+    tokens._load_tokenizer.cache_clear()
 
 
 def test_revision_goes_everywhere(asked):

@@ -8,10 +8,11 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.blueprint import Blueprint, Tokens
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import count_parameters
+from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.sources import Layers
 from tests.models.tiny import batch, tiny, tiny_config
 

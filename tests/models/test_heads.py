@@ -15,11 +15,13 @@ from transformers import (
 from brewgraph.diagnostics import RunError, SourceFault, UsageError
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.bigru import BigruConfig
-from brewgraph.models.blueprint import Blueprint, Tokens
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
-from brewgraph.models.heads import Head, HeadedModel, build_heads, input_names
+from brewgraph.models.heads import HeadedModel, build_heads, input_names
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import Shapes, count_parameters
+from brewgraph.models.tasks import Head
+from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import CausalLm, MaskedLm, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.models.tiny import batch, tiny, tiny_config

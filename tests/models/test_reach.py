@@ -10,10 +10,11 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from brewgraph.models.anatomy import Anatomy
-from brewgraph.models.blueprint import Blueprint, Tokens
+from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
 from brewgraph.models.loading import Without, build_model
 from brewgraph.models.reach import Depth, Reach, may_draw
+from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.features import Feature
 from tests.models.tiny import RECORDED, batch, tiny
 

@@ -1,0 +1,120 @@
+"""How text becomes tokens, known by name before a tokenizer is loaded; the folders that names stand for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.sources import Hf
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VOCABULARY = 8000
+"""Size of a vocabulary that is trained on the data where the spec does not say."""
+
+_DESCRIBING = (".json", ".txt", ".model")
+"""How the files of a model end that say what it is, unlike its weights."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How text becomes tokens: from a folder or hub name, or (`name` None) a vocabulary trained on the data."""
+
+    name: str | None
+    revision: str | None = None
+    vocab_size: int = VOCABULARY
+
+    def load(self) -> PreTrainedTokenizerBase:
+        assert self.name is not None
+        return load_tokenizer(self.name, self.revision)
+
+    @property
+    def padding(self) -> int | None:
+        """The id of the token that batches are padded with: that for the end of a text where there is none for it."""
+        tokenizer = self.load()
+        found: int | None = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two tokenizers that cut every text into the same tokens."""
+        if self.name is None:
+            return f"trained on the data: {self.vocab_size}"
+        return tokenizer_fingerprint(self.load())
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """The arguments that its tokenizer gives a model; one that is trained on the data gives what BERT's does."""
+        always = {"input_ids", "attention_mask"}
+        return frozenset(
+            {*always, "token_type_ids"} if self.name is None else {*always, *self.load().model_input_names}
+        )
+
+
+def local(name: str, folder: Path) -> str:
+    """A folder beside the spec where there is one of that name, else the name itself, for the hub."""
+    path = (folder / name).expanduser()
+    return str(path) if path.is_dir() else name
+
+
+def named_tokens(source: Hf, folder: Path) -> Tokens | None:
+    """The tokenizer that a spec names beside a model, None where it names none."""
+    if source.tokenizer is None:
+        return None
+    # a revision is one of the repository that `name` is in, and says nothing about another
+    return Tokens(local(source.tokenizer, folder), source.revision if source.tokenizer == source.name else None)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """A tokenizer by folder or hub name; a `SourceFault` where there is none."""
+    return _load_tokenizer(name, revision, stamp_of(name))
+
+
+def describing_files(folder: Path) -> Iterator[Path]:
+    """The files of a local folder that say what a model and its tokenizer are, in the order of their names."""
+    return (file for file in sorted(folder.glob("*.*")) if file.suffix in _DESCRIBING)
+
+
+def stamp_of(name: str) -> object:
+    """What changes when the files of a local folder do: a long session must not go on with those of before."""
+    files = describing_files(Path(name)) if Path(name).is_dir() else ()
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+@lru_cache(maxsize=32)
+def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        help = (
+            "name one: tokenizer=…"
+            if Path(name).is_dir()
+            else "connect to the hub, or name a local folder: tokenizer=…"
+        )
+        raise SourceFault(
+            "B314", f"no tokenizer can be loaded from `{name}`: {first_line(error)}", field="tokenizer", help=help
+        ) from error
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what a tokenizer does to text; truncation and padding, which belong to a batch, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(sorted(tokenizer.get_vocab().items()))
+    copy = type(backend).from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return hashlib.sha256(copy.to_str().encode()).hexdigest()[:16]
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in one line."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,246 @@
+"""What is known of one model before a weight is loaded: from memory, or from its configuration and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brewgraph.graph.passes import digest
+from brewgraph.models.chart import Call, Chart, Record, Recorded
+from brewgraph.models.tasks import Head
+from brewgraph.models.tokens import Tokens, local, named_tokens
+from brewgraph.project.memory import Memory, print_of_model
+from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.sources import Hf, Layers
+
+if TYPE_CHECKING:
+    from brewgraph.models.blueprint import Blueprint
+    from brewgraph.models.reach import Reach
+    from brewgraph.models.shapes import Shapes
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides what a model is going to be: what `blueprint` is called with."""
+
+    source: Hf
+    role: str
+    folder: Path
+    features: frozenset[Feature]
+    classes: tuple[str, ...]
+    inherited: Tokens | None
+    label_types: tuple[str, ...]
+    heads: tuple[tuple[str, Head], ...]
+
+    def draw(self) -> Blueprint:
+        """The blueprint. SourceFault where there cannot be one."""
+        from brewgraph.models.blueprint import blueprint
+
+        return blueprint(
+            self.source,
+            role=self.role,
+            folder=self.folder,
+            features=self.features,
+            classes=self.classes,
+            inherited=self.inherited,
+            label_types=self.label_types,
+            heads=dict(self.heads),
+        )
+
+    @cached_property
+    def identity(self) -> str | None:
+        """What tells what is asked for from anything else, the content of files and of the hub with it; None where that
+        cannot be known. What columns fill is none of it.
+        """
+        found = [print_of_model(tokens.name, tokens.revision) for tokens in self._tokens if tokens.name is not None]
+        if self.source.name is not None:
+            found.append(print_of_model(local(self.source.name, self.folder), self.source.revision))
+        if None in found:
+            return None
+        asked = (self.role, sorted(map(str, self.features)), self.classes, self._tokens, self.label_types, self.heads)
+        return digest(repr(self.source.model_copy(update={"inputs": {}})), asked, found)
+
+    @property
+    def _tokens(self) -> tuple[Tokens, ...]:
+        return tuple(tokens for tokens in (named_tokens(self.source, self.folder), self.inherited) if tokens)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a check asks of a blueprint: its class, its own `labels`, its tokens, the size of logits over a vocabulary,
+    where they are, by head (``""`` without one), the `limit` of tokens that its configuration names, the layers that it
+    starts from, and whether its architecture has a head that classifies tokens.
+    """
+
+    auto_class: str
+    labels: tuple[str, ...]
+    tokens: Tokens
+    vocabularies: Mapping[str, int | None]
+    limit: int | None
+    init: Layers | None
+    classifies_tokens: bool
+
+    @classmethod
+    def of(cls, made: Blueprint) -> Outline:
+        from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+
+        sizes = {"": made.vocabulary(), **{head: made.vocabulary(head) for head in made.heads}}
+        limit = getattr(made.config, "max_position_embeddings", None)
+        known = limit if isinstance(limit, int) and limit > 0 else None
+        tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+        return cls(made.auto_class, made.labels, made.tokens, sizes, known, made.init, tags)
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch."""
+
+    fingerprint: str
+    inputs: frozenset[str]
+    pads: bool
+
+
+@dataclass(frozen=True)
+class BlueprintFacts:
+    """Facts of a transformers model that is not built yet (a `ModelFacts`).
+
+    Those that a check asks for come from the memory where it has them, and then no configuration is read; all else is
+    worked out from `blueprint` and `shapes` when it is first asked for.
+    """
+
+    request: Request
+    memory: Memory
+    data: str = ""
+    """Identity of the data that a tokenizer would be trained on."""
+    taken: frozenset[str] = frozenset()
+    """Names of the features that the spec takes: their shapes are found together."""
+    order: tuple[int, ...] = ()
+    """Places of its own classes in the order in which they are put; empty where they stay as they are."""
+
+    @cached_property
+    def outline(self) -> Outline:
+        return self.memory.recall(self.request.identity, Outline, lambda: Outline.of(self._drawn))
+
+    @cached_property
+    def _drawn(self) -> Blueprint:
+        return self.request.draw()
+
+    @cached_property
+    def blueprint(self) -> Blueprint:
+        return replace(self._drawn, order=self.order)
+
+    @property
+    def auto_class(self) -> str:
+        return self.outline.auto_class
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.outline.tokens
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return dict(self.request.heads)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        own = self.outline.labels
+        return tuple(own[i] for i in self.order) if self.order else own
+
+    def head_labels(self, head: str | None) -> tuple[str, ...]:
+        """The classes of one head, of those that a model has; without a name its own."""
+        return self.labels if head is None else self.heads[head].labels
+
+    def vocabulary(self, head: str | None) -> int | None:
+        """How many entries the logits of a head have, where they are over a vocabulary."""
+        return self.outline.vocabularies[head or ""]
+
+    @cached_property
+    def token_facts(self) -> TokenFacts:
+        """What its tokenizer does. SourceFault B314 where there is none."""
+        tokens = self.tokens
+        identity = None
+        if tokens.name is not None and (known := print_of_model(tokens.name, tokens.revision)) is not None:
+            identity = digest(tokens, known)
+        return self.memory.recall(identity, TokenFacts, lambda: _token_facts(tokens))
+
+    @property
+    def tokenizer(self) -> str:
+        return self.token_facts.fingerprint + (self.data if self.tokens.name is None else "")
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """The model's shapes, of the model itself on fake tensors."""
+        from brewgraph.models.shapes import Shapes
+
+        return Shapes.of_blueprint(self.blueprint)
+
+    @cached_property
+    def chart(self) -> Chart:
+        """The model's shapes as they are remembered, where they can be."""
+        identity = self.request.identity
+        if self.memory.folder is None or identity is None:
+            return self.shapes
+        return Recorded(self.memory.recall(identity, Record, lambda: self.shapes.record()))
+
+    @property
+    def call(self) -> Call:
+        """How the model can be called."""
+        return self.chart.call
+
+    @cached_property
+    def positions(self) -> int | None:
+        """How many tokens the model has positions for; None where nothing limits them."""
+        return (self.call.positions or self.outline.limit) if self.outline.limit is not None else None
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the model needs for which of its features."""
+        from brewgraph.models.reach import reach_of
+
+        return reach_of(self.shapes)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters the model has, tied ones counted once."""
+        from brewgraph.models.shapes import count_parameters
+
+        return count_parameters(self.shapes.model)
+
+    @cached_property
+    def trainable(self) -> int:
+        """How many of them may learn: of a model with an adapter not those of its trunk."""
+        from brewgraph.models.shapes import count_parameters
+
+        return count_parameters(self.shapes.model, trainable=True)
+
+    def rows(self, name: str) -> int:
+        return self.chart.rows(name)
+
+    def paths(self, pattern: str) -> tuple[str, ...]:
+        return self.chart.anatomy.paths(pattern)
+
+    def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+        return self.chart.calls(paths)
+
+    def shape(self, feature: Feature) -> Shape:
+        return self.chart.shape(feature, self.taken)
+
+    def check_start(self, donor: BlueprintFacts) -> None:
+        """SourceFault B303 or B316 where the layers that this model starts from are not those of a donor."""
+
+        def find() -> bool:
+            from brewgraph.models.copying import planned_copy
+
+            planned_copy(self.blueprint, donor.blueprint)
+            return True
+
+        both = (self.request.identity, donor.request.identity)
+        self.memory.recall(None if None in both else digest("start", both), bool, find)
+
+
+def _token_facts(tokens: Tokens) -> TokenFacts:
+    pads = tokens.name is None or tokens.padding is not None
+    return TokenFacts(tokens.fingerprint, tokens.inputs, pads)
