@@ -12,12 +12,13 @@ from brewgraph.graph.explain import Explained, explain_name
 from brewgraph.graph.passes import assemble, node, prune_to_objective
 from brewgraph.graph.shown import Shown, named
 from brewgraph.project.check import Checked
-from brewgraph.project.costs import cost, costs
 from brewgraph.syntax.parser import parse
 
 
 def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
     """The graphs of a spec; `task` is one of their names, the first where none is given."""
+    from brewgraph.project.costs import costs
+
     counted = costs(checked) if cost else {}
     known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
     title = PurePath(checked.recipe.source.name).name.strip("<>")
@@ -26,6 +27,8 @@ def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cos
 
 def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
     """What a name of the spec means, in each task that uses it. A term's cost is that of a step on it alone."""
+    from brewgraph.project.costs import cost
+
     precision = checked.recipe.train.precision
     known: dict[str, Cost | str] = {}
 

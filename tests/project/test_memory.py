@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -89,22 +90,31 @@ def test_a_second_check_finds_nothing_out(world: Path, facts: Path, monkeypatch:
 
 
 def test_a_second_check_loads_neither_torch_nor_transformers(world: Path, facts: Path) -> None:
-    """The command, in a process of its own, says the same in both cases."""
-    (world / "spec.brew").write_text(
-        f"{SAVED}{DATA}loss = mse(big.hidden[1] -> tiny.hidden[1]) + ce(d.labels -> tiny.logits)\n"
-    )
-    script = (
-        "import sys\nfrom brewgraph.cli.main import main\nsys.argv = ['brewgraph', 'check', 'spec.brew']\n"
-        f"try:\n    main()\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
-    )
-    one, other = (
-        subprocess.run([sys.executable, "-c", script], cwd=world, capture_output=True, text=True, check=False)
-        for _ in range(2)
-    )
-    assert "error[B204]" in one.stdout, one.stderr
-    assert other.stdout.splitlines()[:-1] == one.stdout.splitlines()[:-1]
-    assert "torch" in one.stdout.splitlines()[-1]
-    assert other.stdout.splitlines()[-1] == "[]", other.stderr
+    """The command, in a process of its own, says the same in both cases; so do those that compare and draw."""
+    sound = f"{SAVED}{DATA}loss = mse(big.hidden[1] -> tiny.hidden[1] via linear) + ce(d.labels -> tiny.logits)\n"
+    (world / "good.brew").write_text(sound)
+    (world / "bad.brew").write_text(sound.replace(" via linear", ""))
+    (world / "other.brew").write_text(sound.replace(" + ce", " + 2 * ce"))
+
+    def run(*arguments: str) -> tuple[list[str], list[str]]:
+        script = (
+            f"import sys\nfrom brewgraph.cli.main import main\nsys.argv = {['brewgraph', *arguments]!r}\n"
+            f"try:\n    main()\nexcept SystemExit:\n    pass\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=world, capture_output=True, text=True, check=False)
+        *lines, loaded = done.stdout.splitlines()
+        return lines, ast.literal_eval(loaded)
+
+    one, other = run("check", "bad.brew"), run("check", "bad.brew")
+    assert "error[B204]: widths differ and nothing projects between them" in one[0]
+    assert other[0] == one[0]
+    assert "torch" in one[1]
+    assert other[1] == []
+    run("check", "good.brew")  # which asks more: the fault had ended the other check before
+    for arguments in (("diff", "good.brew", "other.brew"), ("graph", "good.brew")):
+        lines, loaded = run(*arguments)
+        assert "ce(d.labels -> tiny.logits)" in "\n".join(lines)
+        assert loaded == []
 
 
 @pytest.mark.slow
