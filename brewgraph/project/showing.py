@@ -17,10 +17,12 @@ from brewgraph.syntax.parser import parse
 
 def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
     """The graphs of a spec; `task` is one of their names, the first where none is given."""
-    from brewgraph.project.costs import costs
+    known: dict[str, Cost | None] = {}
+    if cost:
+        from brewgraph.project.costs import costs
 
-    counted = costs(checked) if cost else {}
-    known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
+        counted = costs(checked)
+        known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
     title = PurePath(checked.recipe.source.name).name.strip("<>")
     return Shown(named(checked.graphs), title, checked.spec_hash, known, grain, task)
 
