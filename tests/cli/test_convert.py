@@ -71,8 +71,9 @@ brew 1
 #
 # What could not be carried over, is said otherwise, or was assumed:
 # - inputs_mask: padding is left out of matches, as if the adaptor returned it; --no-inputs-mask if yours does not
-# - train(...): optimizer, learning rate, its schedule, epochs or steps, and max_grad_norm are arguments in
-#   TextBrewer: the values here are those of its examples, and max_grad_norm = none is its default
+# - train(...): optimizer, learning rate, its schedule, epochs or steps, max_grad_norm and the data with its batch
+#   size are arguments in TextBrewer: the values here are those of its examples, and max_grad_norm = none is its
+#   default
 # - weight decay: adamw spares biases and norms, as TextBrewer's examples do by hand; `decay_all=true` decays all,
 #   as torch's own AdamW does
 

@@ -116,7 +116,7 @@ def _first_column() -> str:
         "register_new", "linear_decay", "linear_growth", "constant", "flsw", "cwsm", "EMD", "kd_ce_loss", "kd_mse_loss",
         "display_parameters", "masking", "deleting", "n_gram_sampling", "short_disorder", "long_disorder",
         "batch_postprocessor", "callback", "tau", "max_grad_norm", "num_epochs", "num_steps", "scheduler_class",
-        "optimizer", "dataloader", "TensorBoard", "DDP", "BiGRU", "matches.py", "from_json_file", "from_dict",
+        "custom_matches", "dataloaders", "batch_postprocessors", "BERTAdam", "optimizer", "dataloader", "TensorBoard", "DDP", "BiGRU", "matches.py", "from_json_file", "from_dict",
     }),
 )  # fmt: skip
 def test_every_notion_has_a_row(notion: str) -> None:

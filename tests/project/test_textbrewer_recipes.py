@@ -164,7 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_names_every_recipe_and_the_recipe_its_score() -> None:
     """No spec without a command, and the comment of each holds what the table says was published."""
     named = {parts(command)[0] for command in COMMANDS}
-    of_notebooks = {RECIPES / "teachers" / f"{name}-notebook.brew" for name in ("msra", "sst2")}
+    of_notebooks = {RECIPES / "teachers" / f"{name}-notebook.brew" for name in ("msra", "sst2", "squad")}
     there = {path for path in RECIPES.glob("**/*.brew") if path.parent.name != "lib"}
     assert there - named == of_notebooks
     assert len(COMMANDS) == 59
@@ -236,6 +236,21 @@ def test_every_command_checks_and_plans(command: str, world: Path) -> None:
     if path.stem != "random-tokens":
         kind = "Question" if spans else "Token" if path.stem.startswith(("conll", "msra")) else "Sequence"
         assert [name.removeprefix("AutoModelFor").startswith(kind) for name in heads] == [True]
+
+
+@pytest.mark.parametrize(
+    ("name", "without_padding"),
+    [("squad-notebook", 0), ("msra-notebook", 0), ("sst2-notebook", 1), ("random-tokens", 5)],
+)
+def test_what_notebooks_leave_to_defaults_is_theirs(name: str, without_padding: int, world: Path) -> None:
+    """`train` of TextBrewer clips nothing by itself, and transformers' former AdamW decays nothing; adaptors of notebooks
+    give no mask, so that padding counts in every term, but for logits of whole examples, which have none."""
+    checked, plan = planned(RECIPES / f"{name}.brew", {}, world)
+    settings = checked.recipe.train
+    assert settings.max_grad_norm is None
+    assert (settings.optimizer.eps, settings.optimizer.weight_decay) == (1e-6, 0)
+    (part,) = plan.parts or ()
+    assert sum("mask=none" not in term.equation for term in part.terms) == without_padding
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ from brewgraph.lints.subject import Subject
 from brewgraph.lints.weights import find_unscaled_targets
 from brewgraph.project.check import check_names
 from brewgraph.project.convert.notes import Note
-from brewgraph.project.convert.reading import CONFIGS, Read, read_values
+from brewgraph.project.convert.reading import Read, read_values
+from brewgraph.project.convert.scripts import CONFIGS, distillers_called, read_from_files
 from brewgraph.project.convert.settings import DistillationConfig, Match, Settings, TrainingConfig, settle
 from brewgraph.project.convert.spec import TAKEN, Configuration, Script, is_empty, write_spec
 from brewgraph.source import Source
@@ -53,6 +55,9 @@ def convert(
     collector = Collector()
     parts = [part for source in sources for read in read_values(source, collector) for part in _parts(read, collector)]
     collector.raise_errors()
+    if supervised is None:
+        script, supervised = _as_called(sources, script)
+    _demand_what_is_read([part.kind for part in parts], sources)
     for kind in _KNOWN:
         if len(found := [part for part in parts if part.kind == kind]) > 1:
             places = " and ".join(f"{p.read.place(()).source.name}:{p.read.place(()).position[0]}" for p in found)
@@ -74,6 +79,42 @@ def convert(
         raise UsageError("every weight of the loss is zero, so that there is nothing to train: correct one of them")
     text, notes = write_spec(configuration, script)
     return Converted(_as_meant(text), notes)
+
+
+def _modules(sources: Sequence[Source]) -> Iterator[tuple[Source, ast.Module]]:
+    """The files that are Python."""
+    for source in sources:
+        try:
+            yield source, ast.parse(source.text)
+        except (SyntaxError, ValueError, RecursionError):
+            continue
+
+
+def _as_called(sources: Sequence[Source], script: Script) -> tuple[Script, bool | None]:
+    """The distiller that a script calls, where nobody has named one, and whether it trains without a teacher.
+
+    Raises `UsageError` where it calls several, or one of which more has to be said.
+    """
+    found = {name: source for source, module in _modules(sources) for name in distillers_called(module)}
+    if not found:
+        return script, None
+    if len(found) > 1:
+        named = listing(found)
+        raise UsageError(f"the script calls {named}: say which one is meant, --distiller {next(iter(found))}")
+    (name,) = found
+    more = {"MultiTeacherDistiller": " --teachers 2", "MultiTaskDistiller": " --task ner --task qa"}.get(name)
+    if more is not None:
+        raise UsageError(f"{found[name].name} calls {name}: say --distiller {name}{more}")
+    return replace(script, distiller=name), name == "BasicTrainer"  # type: ignore[arg-type]
+
+
+def _demand_what_is_read(kinds: Sequence[str], sources: Sequence[Source]) -> None:
+    """Ask for the files that a script reads a configuration from, unless they are there. Raises `UsageError`."""
+    for source, module in _modules(sources):
+        for name, node in read_from_files(module):
+            if CONFIGS[name] not in kinds:
+                place = f"{source.name}:{getattr(node, 'lineno', 1)}"
+                raise UsageError(f"{place} reads a {name} from a file: name that file, too, after this one")
 
 
 def _as_meant(text: str) -> str:

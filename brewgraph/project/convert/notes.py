@@ -27,8 +27,8 @@ def of_python(distiller: str) -> Iterator[Note]:
     """What every script of TextBrewer says in Python, where no configuration has it."""
     yield Note(
         "train(...)",
-        "optimizer, learning rate, its schedule, epochs or steps, and max_grad_norm are arguments in TextBrewer: the "
-        "values here are those of its examples, and max_grad_norm = none is its default",
+        "optimizer, learning rate, its schedule, epochs or steps, max_grad_norm and the data with its batch size are "
+        "arguments in TextBrewer: the values here are those of its examples, and max_grad_norm = none is its default",
     )
     yield Note(
         "weight decay",
@@ -98,8 +98,11 @@ def _of_matches(matches: list[Match], adaptors: Adaptors) -> Iterator[Note]:
             yield Note("attention", text)
 
 
-def of_adaptors(adaptors: Adaptors, has_matches: bool) -> Iterator[Note]:
+def of_adaptors(adaptors: Adaptors, has_matches: bool, has_labels: bool) -> Iterator[Note]:
     """What was assumed of the adaptors, where it makes a difference."""
+    if has_labels:
+        text = "the one loss of the student's own model on the labels; others of your adaptor are equations to be added"
+        yield Note("losses", text)
     if has_matches:
         yield Note("inputs_mask", _masked("matches", adaptors.inputs_mask, "--no-inputs-mask"))
     if adaptors.labels == "tags":
@@ -115,7 +118,7 @@ def _masked(what: str, masked: bool, option: str) -> str:
 def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]:
     """What there is to say of the settings of a `TrainingConfig` that were given."""
     if config.ckpt_steps is None and config.ckpt_frequency > 1 and config.ckpt_epoch_frequency > 1:
-        text = f"checkpoints are written in every epoch, not in every {config.ckpt_epoch_frequency}th alone"
+        text = f"checkpoints are written in every epoch, not in one of {config.ckpt_epoch_frequency} alone"
         yield Note("ckpt_epoch_frequency", text)
     if config.ckpt_steps is not None and {"ckpt_frequency", "ckpt_epoch_frequency"} & given:
         yield Note("ckpt_frequency", "left out: with ckpt_steps TextBrewer ignores it")
@@ -136,7 +139,10 @@ def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]
     if "device" in given:
         yield Note("device", "left out: accelerate takes what the machine has; CUDA_VISIBLE_DEVICES= for the CPU")
     if config.fp16 and config.fp16_opt_level != "O1":
-        yield Note("fp16_opt_level", f"{config.fp16_opt_level} is apex's; precision = fp16 is autocast, which is O1")
+        used = "O0 is full precision, which is left as it is"
+        if config.fp16_opt_level != "O0":
+            used = f"{config.fp16_opt_level} is apex's; precision = fp16 is autocast, which is O1"
+        yield Note("fp16_opt_level", used)
     if config.data_parallel or config.local_rank != -1:
         key = "data_parallel" if config.data_parallel else "local_rank"
         text = "left out: `accelerate launch -m brewgraph run …` starts the processes, and `batch` is that of all"

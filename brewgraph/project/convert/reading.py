@@ -1,7 +1,7 @@
 """A TextBrewer configuration as people keep it, to plain values and where each of them stands. Nothing is executed.
 
 A file is JSON, or Python: a literal alone, or a module in which literals have names (`matches.py` of TextBrewer's
-examples) and calls of `DistillationConfig(…)` and `TrainingConfig(…)` say their arguments.
+examples) and calls of `DistillationConfig(…)` and `TrainingConfig(…)` say their arguments (`scripts`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from brewgraph.diagnostics import Collector
+from brewgraph.project.convert.scripts import (
+    CONFIGS,
+    Names,
+    assigned,
+    called,
+    changed_configurations,
+    configurations,
+    names_of,
+)
 from brewgraph.source import Source, Span
 
 Path = tuple[str | int, ...]
 """Keys and positions, from the outside in."""
 
-CONFIGS = {"DistillationConfig": "distill", "TrainingConfig": "train"}
 _CALLS = (*CONFIGS, "dict")
+_PLACES = ("output_dir", "log_dir", "device", "local_rank")
+"""Settings that have no counterpart in a spec, so that what a script computes for them need not be known."""
 _JSON_WORDS = {"true": True, "false": False, "null": None}
 _SAMPLE = 'write `{"temperature": 8, "intermediate_matches": […]}`, as JSON or as a Python literal'
 
@@ -69,10 +79,12 @@ def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
         if source.name.endswith(".json") and _module(source) is None:
             place = Span(source, error.pos, error.pos + 1)
             help = "a comma or a quotation mark is missing, or one too many: correct it, or write a Python literal"
+            if source.text[error.pos : error.pos + 2] in ("//", "/*"):
+                help = "JSON has no comments: remove it"
             collector.add("B020", f"this is no JSON: {error.msg}", place, help=help)
             return ()
         return _read_python(source, whole, collector)
-    reader = _Reader(source, {}, Collector())
+    reader = _Reader(source, Names({}), Collector())
     try:
         # brackets let the text begin with blanks; the reader takes them off the places
         node = ast.parse(f"({source.text})", mode="eval").body
@@ -101,15 +113,22 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
         message = f"this is neither JSON nor Python: {getattr(error, 'msg', error)}"
         collector.add("B020", message, Span(source, start, start + 1), help=help)
         return ()
-    named = {name: value for node in module.body for name, value in _assigned(node)}
-    found = list(_literals(module, named))
+    names = names_of(module)
+    at = _Reader(source, names, collector)
+    for place in changed_configurations(module):
+        message = f"`{at.span(place).text}` changes a configuration after it was made, and nothing is executed here"
+        help = "write the value into the call that makes it"
+        collector.add("B122", message, at.span(place), help=help)
+    found = list(_literals(module, names))
     if not found:
         message = "the file has no configuration in it"
         collector.add("B020", message, Span(source, 0, max(1, whole.end)), help=_SAMPLE)
     read = []
     for name, node in found:
-        reader = _Reader(source, named, collector)
-        read.append(Read(reader.read(node, ()), reader.values, reader.keys, name))
+        reader, before = _Reader(source, names, collector), len(collector.diagnostics)
+        value = reader.read(node, ())
+        if value is not None or len(collector.diagnostics) == before:
+            read.append(Read(value, reader.values, reader.keys, name))
     return tuple(read)
 
 
@@ -121,39 +140,25 @@ def _start_of(text: str, line: int) -> int:
     return start
 
 
-def _assigned(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
-    """The names that a statement gives a value, with it."""
-    if isinstance(node, ast.Assign):
-        yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
-
-
-def _literals(module: ast.Module, named: Mapping[str, ast.expr]) -> Iterator[tuple[str, ast.expr]]:
+def _literals(module: ast.Module, names: Names) -> Iterator[tuple[str, ast.expr]]:
     """What a module says of a configuration: a literal alone, its calls of the two classes, or else what has a name."""
-    if len(module.body) == 1 and isinstance(alone := module.body[0], ast.Expr):
-        yield (_called(alone.value), alone.value)
+    if len(module.body) == 1 and isinstance(alone := module.body[0], ast.Expr) and not any(configurations(module)):
+        yield ("", alone.value)
         return
-    calls = [(_called(node), node) for node in ast.walk(module) if isinstance(node, ast.Call) and _called(node)]
-    calls = [(name, node) for name, node in calls if name in CONFIGS]
+    calls = list(configurations(module))
     yield from calls
     used = {name.id for _, call in calls for name in ast.walk(call) if isinstance(name, ast.Name)}
-    for name, node in named.items():
-        if name not in used and isinstance(node, ast.Dict | ast.List | ast.BinOp):
-            yield (name, node)
-
-
-def _called(node: ast.AST) -> str:
-    """The class or function that a call names, at the end of its path."""
-    function = node.func if isinstance(node, ast.Call) else None
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
+    named = {name: (node, value) for node in module.body for name, value in assigned(node)}
+    for name, (node, value) in named.items():
+        if name not in used and isinstance(value, ast.Dict | ast.List | ast.BinOp):
+            yield (name, ast.copy_location(ast.Name(name), node) if name in names.changed else value)
 
 
 class _Reader:
     """Reads one value: its structure node by node, and what is no structure as a literal."""
 
-    def __init__(self, source: Source, named: Mapping[str, ast.expr], collector: Collector):
-        self.source, self.named, self.collector = source, named, collector
+    def __init__(self, source: Source, names: Names, collector: Collector):
+        self.source, self.names, self.collector = source, names, collector
         self.values: dict[Path, Span] = {}
         self.keys: dict[Path, Span] = {}
         self.before = 0
@@ -162,11 +167,11 @@ class _Reader:
 
     def read(self, node: ast.expr, path: Path) -> Any:
         """The value of a node; None, with a diagnostic, for what is no literal."""
-        self.values.setdefault(path, self._span(node))
+        self.values.setdefault(path, self.span(node))
         match node:
             case ast.Dict():
                 return self._mapping([(key, value) for key, value in zip(node.keys, node.values, strict=True)], path)
-            case ast.Call() if _called(node) in _CALLS and not node.args:
+            case ast.Call() if called(node) in _CALLS and not node.args:
                 return self._mapping([(k, k.value) for k in node.keywords], path)
             case ast.List():
                 return [self.read(item, (*path, i)) for i, item in enumerate(node.elts)]
@@ -174,19 +179,26 @@ class _Reader:
                 return tuple(self.read(item, (*path, i)) for i, item in enumerate(node.elts))
             case ast.Name() if node.id in _JSON_WORDS:
                 return _JSON_WORDS[node.id]
-            case ast.Name() if node.id in self.named and node.id not in self._following:
+            case ast.Name() if node.id in self.names.values and node.id not in self._following:
                 self._following.append(node.id)
-                value = self.read(self.named[node.id], path)
+                value = self.read(self.names.values[node.id], path)
                 self._following.pop()
                 return value
+            case ast.Name() if node.id in self.names.changed:
+                message = f"`{node.id}` has several values in this file, or is changed, and nothing is executed here"
+                help = "write the value itself where the configuration is made"
+                self.collector.add("B122", message, self.span(node), help=help)
+                return None
             case ast.BinOp(op=ast.Add()):
                 return self._joined(node, path)
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            message = f"`{self._span(node).text}` is no literal, and nothing is executed here"
+            if path and path[-1] in _PLACES:
+                return self.span(node).text
+            message = f"`{self.span(node).text}` is no literal, and nothing is executed here"
             help = "write the value itself: a number, a text in quotes, true or false, a list"
-            self.collector.add("B122", message, self._span(node), help=help)
+            self.collector.add("B122", message, self.span(node), help=help)
             return None
 
     def _mapping(self, items: list[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
@@ -194,16 +206,16 @@ class _Reader:
         for key, value in items:
             name = key.arg if isinstance(key, ast.keyword) else getattr(key, "value", None)
             if key is None or not isinstance(name, str):
-                place = self._span(key if key is not None else value)
+                place = self.span(key if key is not None else value)
                 help = 'write `"temperature": 8`'
                 self.collector.add("B122", "a key is a text in quotes", place, help=help)
                 continue
             at = (*path, name)
             if name in found:
                 help = "remove one of them"
-                self.collector.add("B125", f"`{name}` is given twice", self._span(key), help=help)
+                self.collector.add("B125", f"`{name}` is given twice", self.span(key), help=help)
             width = len(name) if isinstance(key, ast.keyword) else None
-            self.keys[at] = self._span(key, width)
+            self.keys[at] = self.span(key, width)
             found[name] = self.read(value, at)
         return found
 
@@ -211,11 +223,11 @@ class _Reader:
         """Two lists as one; the members of the second keep their places."""
         left = self.read(node.left, path)
         first = len(left) if isinstance(left, list) else 0
-        other = _Reader(self.source, self.named, self.collector)
+        other = _Reader(self.source, self.names, self.collector)
         right = other.read(node.right, ())
         if not isinstance(left, list) or not isinstance(right, list):
             message = "only lists are joined by `+`"
-            self.collector.add("B122", message, self._span(node), help="write the value itself")
+            self.collector.add("B122", message, self.span(node), help="write the value itself")
             return None
         for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
             for at, span in theirs.items():
@@ -223,7 +235,8 @@ class _Reader:
                     mine[(*path, at[0] + first, *at[1:])] = span
         return left + right
 
-    def _span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
+    def span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
+        """Where a node stands."""
         start = self._offset(node.lineno, node.col_offset)
         end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
         return Span(self.source, start, end if width is None else start + width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -23,7 +24,11 @@ PAIRED = frozenset({"fsp", "gram", "nst", "mmd"})
 class Settings(BaseModel):
     """What the parts of a configuration share: a name that is not known is a fault, and 1 is no truth value."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _layers(value: Any) -> Any:
@@ -31,7 +36,9 @@ def _layers(value: Any) -> Any:
     items = list(value) if two else [value]
     whole = all(isinstance(x, int) and not isinstance(x, bool) for x in items)
     if not whole or len(items) != (2 if two else 1):
-        raise ValueError("a layer is a whole number, for `fsp` and `nst` a list of two: write 4, or [4, 4]")
+        raise ValueError(
+            "a layer is a whole number, for `fsp` and `nst` a list of two: write 4 or [4, 4], and a match for each pair"
+        )
     return tuple(items) if two else value
 
 
@@ -47,7 +54,7 @@ def _projection(value: Any) -> Any:
         help = suggest(str(kind), ("linear", "relu", "tanh")) or "it is one of `linear`, `relu` and `tanh`"
         raise ValueError(f"there is no projection `{kind}`: {help}")
     kept = {name: options[name] for name in ("lr", "weight_decay") if name in options}
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and x >= 0 for x in kept.values()):
+    if not all(_is_number(x) and x >= 0 for x in kept.values()):
         raise ValueError("the learning rate and the weight decay of a projection are numbers above zero")
     others = tuple(str(name) for name in options if name not in kept)
     own = tuple((name, float(x)) for name, x in kept.items())
@@ -91,8 +98,9 @@ class Match(Settings):
             raise ValueError(f'`{self.loss}` compares {takes}: write "feature": "{takes}", or choose another loss')
         two = [isinstance(layer, tuple) for layer in (self.layer_T, self.layer_S)]
         if two != [self.loss in PAIRED] * 2:
-            wanted = "two layers of each model: [4, 4]" if self.loss in PAIRED else "one layer of each model: 4"
-            raise ValueError(f"`{self.loss}` takes {wanted}")
+            count, sample = ("two layers", "[4, 4]") if self.loss in PAIRED else ("one layer", "4")
+            help = f'write "layer_T": {sample}, "layer_S": {sample}, and a match for each such pair'
+            raise ValueError(f"`{self.loss}` takes {count} of each model: {help}")
         if self.proj is not None and about:
             raise ValueError("a projection maps hidden states, and this is attention: leave `proj` out")
         return self
@@ -116,7 +124,7 @@ def _temperature(value: Any) -> Any:
         help = suggest(str(name), ("none", "constant", "flsw", "cwsm")) or "it is none, constant, flsw or cwsm"
         raise ValueError(f"there is no temperature scheduler `{name}`: {help}")
     said = dict(given[0]) if len(given) == 1 and isinstance(given[0], dict) else dict(zip(wanted, given, strict=False))
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in said.values())
+    numbers = all(_is_number(x) for x in said.values())
     needed = wanted[:2]
     if not numbers or len(given) > len(wanted) or not set(needed) <= set(said) <= set(wanted):
         raise ValueError(f'`{name}` needs {listing(needed)}: write ["{name}", {", ".join("1" for _ in needed)}]')
@@ -160,7 +168,7 @@ class TrainingConfig(Settings):
     fp16: bool = Field(default=False, description="true or false")
     fp16_opt_level: Literal["O0", "O1", "O2", "O3"] = Field(default="O1", description="O0, O1, O2 or O3")
     data_parallel: bool = Field(default=False, description="true or false")
-    local_rank: int = Field(default=-1, description="a whole number, -1 for one process")
+    local_rank: int | str = Field(default=-1, description="a whole number, -1 for one process")
 
 
 _ARGUMENTS = "is an argument of `train` in TextBrewer, not of its configurations: remove it and set"

@@ -95,7 +95,8 @@ def _notes(configuration: Configuration, script: Script) -> Iterator[Note]:
             yield Note("DistillationConfig", "left out: BasicTrainer trains on the labels alone")
     else:
         yield from of_distillation(distill, script.distiller, matched, script.adaptors)
-        yield from of_adaptors(script.adaptors, bool(matched) and script.distiller not in CACHES)
+        labelled = bool(distill.hard_label_weight) or distill.hard_label_weight_scheduler is not None
+        yield from of_adaptors(script.adaptors, bool(matched) and script.distiller not in CACHES, labelled)
     yield from of_training(configuration.train, configuration.given)
     yield from of_python(script.distiller)
 
