@@ -9,6 +9,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.passes import node, simplify
 from brewgraph.graph.spell import spell
+from brewgraph.ops import OPERATIONS
 from brewgraph.project.facts import identities
 from tests.graph.graphs import SIZES, graph, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
@@ -165,6 +166,41 @@ def test_who_learns_from_whom(expression: str, code: str | None) -> None:
     build_graph(recipe, lambda model: SIZES[model.role], collector, identities(recipe, lambda model: ""))
     assert [d.code for d in collector.warnings] == ([code] if code else [])
     assert all(d.help for d in collector.warnings)
+
+
+ALONG = ("hidden", "attention", "scores")
+"""Kinds of which a model has a row."""
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "count"), [("[1:3]", "[2]", 2), ("[2]", "[1:3]", 2), ("[2:3]", "[2]", 1), ("[2]", "[2:3]", 1)]
+)
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [(name, one) for name, found in OPERATIONS.items() for one, other in found.takes if one == other and one in ALONG],
+)
+def test_a_list_goes_with_one_value(operation: str, kind: str, left: str, right: str, count: int) -> None:
+    """Whatever compares two values compares a list of them, even of one, with a single one, and every pair alike."""
+    found = raw(spec("", f"loss = sum({operation}(big.{kind}{left} -> tiny.{kind}{right}))\n"), EVEN)
+    terms = of_kind(found, n.Loss)
+    alone = of_kind(raw(spec("", f"loss = {operation}(big.{kind}[2] -> tiny.{kind}[2])\n"), EVEN), n.Loss)
+    assert len(terms) == count
+    assert {(x.unit, x.masked, x.kinds) for x in terms} == {(x.unit, x.masked, x.kinds) for x in alone}
+
+
+@pytest.mark.parametrize(("operation", "told"), [("nst", ["B214"]), ("mse", ["B214"]), ("pkd", []), ("infonce", [])])
+def test_lists_of_other_tokens_are_one_mistake(operation: str, told: list[str]) -> None:
+    """B214 is for tokens that differ, once for a list however long; what compares examples needs none that agree."""
+    sizes = {"teacher": FakeFacts(12, 768, tokenizer="one"), "student": FakeFacts(3, 768, tokenizer="two")}
+    text = spec("", f"loss = sum({operation}(big.hidden[3:] -> tiny.hidden[2]))\n")
+    recipe, collector = recipe_of(text, sizes)
+    build_graph(recipe, lambda model: sizes[model.role], collector, identities(recipe, lambda model: ""))
+    try:
+        collector.raise_errors()
+        found = []
+    except SpecError as error:
+        found = [d.code for d in error.diagnostics]
+    assert found == told
 
 
 def test_inputs_and_passes_are_spelled() -> None:
