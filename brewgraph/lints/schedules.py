@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import networkx as nx
+
 from brewgraph.diagnostics import Diagnostic
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import node
 from brewgraph.lints.subject import MOMENTS, Subject, at, share
 from brewgraph.recipe import values as v
 from brewgraph.recipe.recipe import Stage
@@ -68,10 +72,28 @@ def find_vanishing_temperatures(subject: Subject) -> Iterator[Diagnostic]:
             for name, option in x.options:
                 if name == "T" and isinstance(option, v.Value) and (said := _vanishes(option, stage)):
                     yield Diagnostic("W209", said[0], option.span if option.span.text else x.span, said[1])
+        for task in stage.tasks:
+            yield from _unsure_students(subject.graphs.get((stage.name, task.name)))
+
+
+def _unsure_students(graph: nx.DiGraph | None) -> Iterator[Diagnostic]:
+    """W209 of `cwsm`, whose weights reach as far as there are classes: only a graph knows how many."""
+    for x in (node(graph, key) for key in graph) if graph is not None else ():
+        if not isinstance(x, n.Loss):
+            continue
+        shape = node(graph, x.inputs[1]).shape
+        classes = shape[-1] if shape else None
+        for own in (found for key in x.inputs if isinstance(found := node(graph, key), n.Temperature)):
+            if own.name != "cwsm" or not isinstance(classes, int):
+                continue
+            fall = abs(dict(own.options).get("beta", 0.0)) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3))
+            if own.base < fall:
+                message = f"with {classes} classes `cwsm` may take {fall:.3g} from {own.base:g}, and stops at 0.1"
+                yield Diagnostic("W209", message, own.span, "a smaller `beta`, or a base above that")
 
 
 def _vanishes(option: v.Value, stage: Stage) -> tuple[str, str] | None:
-    """What is wrong with a temperature, and the remedy; None where nothing is."""
+    """What is wrong with a temperature, and the remedy; None where nothing is, or where it depends on the classes."""
     if isinstance(option, v.Temperature):
         options = dict(option.options)
         fall = abs(options.get("beta", 0.0)) * 2 ** options.get("gamma", 1.0)

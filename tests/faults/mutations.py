@@ -510,6 +510,11 @@ MUTATIONS = (
                  "loss = kd(big.logits -> tiny.logits, T=flsw(4))",
                  "W209", (4, 40), "flsw(2, beta=2, gamma=2)",
                  "`flsw` may take 8 from 2, and then stops at its floor of 0.1", "a smaller `beta` or `gamma`, or a base above that"),
+        Mutation("temperature by the student's confidence too spread",
+                 "loss = kd(big.logits -> tiny.logits, T=cwsm(3, beta=4))",
+                 "loss = kd(big.logits -> tiny.logits, T=cwsm(3, beta=3))",
+                 "W209", (4, 40), "cwsm(3, beta=4)",
+                 "with 2 classes `cwsm` may take 3.99 from 3, and stops at 0.1", "a smaller `beta`, or a base above that"),
     )),
     Class("a start from layers that do not fit",
           "TextBrewer #101, #121, #42: a student loaded wrongly costs ten points, without a word", (

@@ -11,7 +11,7 @@ from brewgraph.project.check import check_names
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from tests.graph.graphs import graph, recipe_of
-from tests.recipe.specs import FACTS, known, spec
+from tests.recipe.specs import FACTS, FakeFacts, known, spec
 
 SOFT = "soft = kd(big.logits -> tiny.logits)\n"
 HARD = "hard = ce(d.labels -> tiny.logits)\n"
@@ -164,6 +164,29 @@ def test_a_rate_that_warms_up_for_too_long() -> None:
 def test_temperatures_that_vanish(T: str, wrong: bool) -> None:
     """W209, at the temperature."""
     check(f"loss = kd(big.logits -> tiny.logits, T={T})", *([("W209", T)] if wrong else []))
+
+
+@pytest.mark.parametrize(
+    ("T", "classes", "wrong"),
+    [
+        ("cwsm(4)", 2, False),
+        ("cwsm(4)", 5, False),
+        ("cwsm(4)", 6, True),
+        ("cwsm(4, beta=0.5)", 6, False),
+        ("cwsm(4, beta=-2)", 3, False),
+        ("cwsm(4, beta=-3)", 3, True),
+        ("cwsm(0.5)", 2, True),
+        ("cwsm(900)", 30522, True),
+        ("cwsm(1000)", 30522, False),
+        ("flsw(4)", 30522, False),
+    ],
+)
+def test_temperatures_of_unsure_students(T: str, classes: int, wrong: bool) -> None:
+    """W209 of `cwsm` follows from how many classes there are, and is said where the formula itself would turn negative."""
+    sizes = {"teacher": FakeFacts(12, 768, classes=classes), "student": FakeFacts(3, 384, classes=classes)}
+    text = spec("", f"loss = kd(big.logits -> tiny.logits, T={T}) + ce(d.labels -> tiny.logits)\n")
+    recipe, _ = recipe_of(text, sizes)
+    assert said(recipe, graphs={("", ""): graph(text, sizes)}) == ([("W209", T)] if wrong else [])
 
 
 @pytest.mark.parametrize(

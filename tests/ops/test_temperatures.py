@@ -97,3 +97,15 @@ def test_the_base_may_change_with_training() -> None:
     """It is a number, or a tensor of one."""
     source, target = random(4, 5, seed=1), random(4, 5, seed=2)
     torch.testing.assert_close(FLSW(source, target, torch.tensor(4.0)), FLSW(source, target, 4.0))
+
+
+@pytest.mark.parametrize("classes", [2, 5, 6, 1000])
+@pytest.mark.parametrize("beta", [0.5, 1.0, -2.0])
+def test_how_far_an_unsure_student_takes_a_temperature(classes: int, beta: float) -> None:
+    """As far as W209 says, where all but one example are at the other end of what a softmax can be; then the floor."""
+    unsure, certain = torch.zeros(1, classes), torch.eye(classes)[:1] * 1e4
+    one, rest = (unsure, certain) if beta > 0 else (certain, unsure)
+    logits = torch.cat([one, rest.repeat(9999, 1)]).double()
+    fall = abs(beta) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3))
+    for base in (0.5, 4.0, fall + 1):
+        assert float(CWSM(logits, logits, base, beta=beta).min()) == pytest.approx(max(FLOOR, base - fall), rel=0.1)
