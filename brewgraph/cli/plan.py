@@ -137,7 +137,7 @@ def _model(model: ModelPlan) -> Iterator[str]:
         ("tokenizer", model.tokens or UNKNOWN),
     ]
     if not model.used:
-        facts.append(("used", "no: the loss takes nothing from it, so it is never loaded"))
+        facts.append(("used", f"no: {model.idle}"))
     yield from _table((f"  {name}", words) for name, words in facts)
 
 
@@ -239,7 +239,10 @@ def _forwards(part: PartPlan) -> Iterator[str]:
         cost = counted.get(forward.model)
         layers = f"{cost.layers} of {count(cost.present, 'layer')}, " if cost is not None and cost.present else ""
         how = "without gradients" if forward.role == "teacher" else "with gradients"
-        rows.append((f"{forward.role} {forward.model}{on}{again}", f"{layers}{how}, for {', '.join(forward.features)}"))
+        said = f"{layers}{how}, for {', '.join(forward.features)}" if forward.features else "not run"
+        if forward.dropped:
+            said += f"; only terms of weight zero take {', '.join(forward.dropped)}"
+        rows.append((f"{forward.role} {forward.model}{on}{again}", said))
     yield from _table(rows)
 
 

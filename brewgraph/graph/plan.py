@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,8 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost
-from brewgraph.graph.passes import execution_order, node
+from brewgraph.graph.passes import node
+from brewgraph.graph.running import ForwardPlan, plan_forwards
 from brewgraph.graph.spell import TermPlan, in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings import Train
@@ -47,7 +48,8 @@ class ModelPlan:
     `trainable` those among them that may learn: of a model with an adapter not its trunk. With `heads` of its own it
     has no class of transformers itself, and `model_class` is that of its trunk.
 
-    `estimated` says that the vocabulary is still to be trained, so that its embeddings may turn out smaller.
+    `estimated` says that the vocabulary is still to be trained, so that its embeddings may turn out smaller. A model
+    that is not `used` never runs; `idle` says why.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ModelPlan:
     tokens: str
     start: str
     used: bool
+    idle: str = ""
     heads: tuple[HeadPlan, ...] = ()
 
 
@@ -77,17 +80,6 @@ class DataPlan:
     max_length: int | None
     classes: tuple[str, ...]
     rows: int | None
-
-
-@dataclass(frozen=True)
-class ForwardPlan:
-    """A forward per batch and the features that are taken from it, in the order of the model."""
-
-    model: str
-    role: str
-    data: str
-    features: tuple[str, ...]
-    passing: int = 1
 
 
 @dataclass(frozen=True)
@@ -191,16 +183,18 @@ def make_plan(
     costs: Mapping[tuple[str, str], Cost | str] | None = None,
     trainable: Mapping[str, tuple[int, int] | None] | None = None,
     saved: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] | None = None,
+    reports: Iterable[nx.DiGraph] = (),
+    skip: Collection[str] = (),
 ) -> Plan:
     """The plan of a checked recipe. `copied` says of models that begin as layers of others what comes from there.
     `graphs` are the canonical graphs by stage and task, None where lists are still
     open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
-    `costs` and `saved` are by stage and task, `trainable` by stage.
+    `costs` and `saved` are by stage and task, `trainable` by stage; `reports` are the graphs of what tasks report,
+    `skip` the passes that are left out, by name.
     """
     known = {name: facts(model) for name, model in recipe.models.items()}
-    used = {f.model for graph in graphs.values() for f in _of(graph, n.Forward)} if graphs is not None else None
-    if used is not None:
-        used |= {m.source.model for m in recipe.models.values() if isinstance(m.source, Ema) and m.name in used}
+    forwards = {name: plan_forwards(graph, skip) for name, graph in (graphs or {}).items()}
+    idle = _idle(recipe, forwards, reports) if graphs is not None else {}
     data = tuple(
         DataPlan(
             d.name, _line(d.span.text), d.source.batch, d.source.max_length, (classes or {}).get(d.name, ()),
@@ -214,7 +208,7 @@ def make_plan(
             PartPlan(
                 *name,
                 spell_out(graph),
-                _forwards(graph),
+                forwards[name],
                 (costs or {}).get(name),
                 (saved or {}).get(name, ()),
                 _caches(graph),
@@ -226,7 +220,7 @@ def make_plan(
         spec=recipe.source.name,
         params=tuple(recipe.params.items()),
         models=tuple(
-            _model(m, known, used is None or m.name in used, (copied or {}).get(m.name)) for m in recipe.models.values()
+            _model(m, known, idle.get(m.name, ""), (copied or {}).get(m.name)) for m in recipe.models.values()
         ),
         data=data,
         parts=parts,
@@ -238,11 +232,12 @@ def make_plan(
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used: bool, copied: str | None) -> ModelPlan:
+def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], idle: str, copied: str | None) -> ModelPlan:
     facts, source = known[model.name], _line(model.span.text)
     start = copied or _start(model)
     if facts is None:
-        return ModelPlan(model.name, model.role, source, "", "", None, None, None, None, None, False, "", start, used)
+        nothing = (None,) * 5
+        return ModelPlan(model.name, model.role, source, "", "", *nothing, False, "", start, not idle, idle)
     blueprint = facts.blueprint
     config = blueprint.config
     return ModelPlan(
@@ -259,9 +254,31 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], used:
         estimated=blueprint.tokens.name is None,
         tokens=_tokens(model, known),
         start=start,
-        used=used,
+        used=not idle,
+        idle=idle,
         heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in blueprint.heads.items()),
     )
+
+
+def _idle(
+    recipe: Recipe, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]], reports: Iterable[nx.DiGraph]
+) -> dict[str, str]:
+    """Why models never run, by the names of those that do not."""
+    named = [forward for found in forwards.values() for forward in found]
+    used = {forward.model for forward in named if forward.features}
+    used |= {x.model for graph in reports for key in graph if isinstance(x := node(graph, key), n.Forward)}
+    used |= {m.source.model for m in recipe.models.values() if isinstance(m.source, Ema) and m.name in used}
+    dropped = {forward.model for forward in named} - used
+    why = ("the loss takes nothing from it", "whatever the loss takes from it has a weight of zero")
+    started = {
+        m.source.init.model: m.name for m in recipe.models.values() if isinstance(m.source, Hf) and m.source.init
+    }
+    return {
+        name: f"{why[name in dropped]}, so it "
+        + (f"is loaded only to begin {started[name]}" if name in started else "is never loaded")
+        for name in recipe.models
+        if name not in used
+    }
 
 
 def _start(model: ModelDeclaration) -> str:
@@ -298,25 +315,6 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
 
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _of(graph: nx.DiGraph, kind: type[Any]) -> list[Any]:
-    """The nodes of one kind, in the order in which they run."""
-    return [found for key in execution_order(graph) if isinstance(found := node(graph, key), kind)]
-
-
-def _forwards(graph: nx.DiGraph) -> tuple[ForwardPlan, ...]:
-    found = []
-    for key in execution_order(graph):
-        forward = node(graph, key)
-        if isinstance(forward, n.Forward):
-            taps = [t for k in graph.successors(key) if isinstance(t := node(graph, k), n.Tap)]
-            taps.sort(key=lambda t: (t.feature.name, t.feature.path or "", t.feature.index or 0, str(t.feature)))
-            entry = node(graph, forward.inputs[0])
-            data = entry.data if isinstance(entry, n.Input) else ""
-            features = tuple(str(t.feature) for t in taps)
-            found.append(ForwardPlan(forward.model, forward.role, data, features, forward.passing))
-    return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
 
 
 def _caches(graph: nx.DiGraph) -> tuple[tuple[str, str, str], ...]:

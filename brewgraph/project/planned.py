@@ -34,6 +34,8 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
         costs(checked, skip) if cost else None,
         {stage.name: _trainable(checked, stage) for stage in checked.recipe.stages},
         {name: _saved(found) for name, found in savings_of(checked, skip).items()},
+        checked.reports.values(),
+        skip,
     )
 
 

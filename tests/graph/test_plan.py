@@ -37,10 +37,11 @@ def terms(loss: str, more: str = "") -> tuple[TermPlan, ...]:
     return spell_out(loads(f"{HEAD}{more}\nloss = {loss}\n").graph)
 
 
-def plan(loss: str, more: str = "", rows: int | None = None, text: str = HEAD) -> Plan:
+def plan(loss: str, more: str = "", rows: int | None = None, text: str = HEAD, skip: tuple[str, ...] = ()) -> Plan:
     """The plan of such a spec."""
     checked: Any = loads(f"{text}{more}\nloss = {loss}\n")._checked
-    return make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes, {"d": rows})
+    known = (checked.recipe, checked.graphs, checked.facts, checked.classes, {"d": rows})
+    return make_plan(*known, reports=checked.reports.values(), skip=skip)
 
 
 pytestmark = pytest.mark.usefixtures("data")
@@ -128,6 +129,43 @@ def test_forwards_and_what_is_taken_from_them():
     found = plan("soft", other)
     assert {m.name: m.used for m in found.models} == {"big": True, "small": True, "spare": False}
     assert [f.model for f in found.forwards or ()] == ["big", "small"]
+
+
+OWN = "own = kl(stop(small.logits) -> small(pass=2).logits)"
+ZERO = "whatever the loss takes from it has a weight of zero"
+SPARE = 'teacher spare = hf(model_type="bert", num_hidden_layers=1, hidden_size=16, num_attention_heads=2)\n'
+
+
+@pytest.mark.parametrize(
+    ("loss", "skip", "used", "taken", "dropped"),
+    [
+        ("soft + 0 * cosine", (), True, ("logits",), ("hidden[2]",)),
+        ("cosine + (1 - 1) * soft", (), True, ("hidden[2]",), ("logits",)),
+        ("0 * (soft + cosine) + own", (), False, (), ("hidden[2]", "logits")),
+        ("0 * soft + own", ("drop_dead_terms",), True, ("logits",), ()),
+        ("ramp(1 -> 0) * soft + own", (), True, ("logits",), ()),
+    ],
+)
+def test_what_only_weights_of_zero_take_is_not_run(loss, skip, used, taken, dropped):
+    """As a run does: a feature, and a teacher that has no other one."""
+    found = plan(loss, OWN, skip=skip)
+    (teacher,) = [f for f in found.forwards or () if f.model == "big"]
+    assert (teacher.features, teacher.dropped) == (taken, dropped)
+    big = next(m for m in found.models if m.name == "big")
+    assert (big.used, big.idle) == (used, "" if used else f"{ZERO}, so it is never loaded")
+
+
+def test_a_model_that_is_only_reported_is_loaded():
+    """And one that nothing takes anything from is not."""
+    more = f"{SPARE}seen = pkd(spare.hidden[1] -> small.hidden[1])\ntrain {{ report = [seen] }}\n"
+    assert {m.name: m.idle for m in plan("soft", more).models} == {"big": "", "spare": "", "small": ""}
+    (why,) = [m.idle for m in plan("soft", SPARE).models if not m.used]
+    assert why == "the loss takes nothing from it, so it is never loaded"
+    begun = HEAD.replace("hidden_size=16", "hidden_size=32").replace("intermediate_size=32", "intermediate_size=64")
+    begun = begun.replace("student small = hf(", "student small = hf(init=big.layers[0, 1], ")
+    begun = begun.replace("num_hidden_layers=1", "num_hidden_layers=2")
+    (why,) = [m.idle for m in plan("0 * soft + own", OWN, text=begun).models if not m.used]
+    assert why == f"{ZERO}, so it is loaded only to begin small"
 
 
 def test_projections_count_their_weights_and_biases():
