@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, explained, page_of
@@ -29,6 +30,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     loss = LOSS.replace("tiny", "big")
     (folder / "taught.brew").write_text(f"{taught.replace('layers=2', 'layers=3')}\n{DECLARATIONS['d']}\n{loss}")
     add_model(folder)
+    bare = AutoTokenizer.from_pretrained(folder / "one")
+    bare.pad_token = None
+    bare.save_pretrained(folder / "bare")
     return folder
 
 
