@@ -1,0 +1,127 @@
+"""Labels and logits of whole examples and of tokens: which may meet, and what is said where they may not. No model is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from brewgraph.diagnostics import Collector, Diagnostic, SpecError
+from brewgraph.graph.build import build_graph
+from brewgraph.project.facts import identities
+from brewgraph.recipe.features import Feature, Shape
+from tests.graph.graphs import recipe_of
+from tests.recipe.specs import FakeFacts
+
+DATA = {
+    "class": 'files(train="t.jsonl")',
+    "tags": 'conll(train="t.txt")',
+    "next": 'text(train="t.txt")',
+    "masked": 'text(train="t.txt", mask=15%)',
+    "spans": 'squad(train="t.json")',
+}
+HEAD = 'teacher big = hf("big")\nstudent tiny = hf(model_type="bert")'
+
+
+@dataclass(frozen=True)
+class Tagger(FakeFacts):
+    """A model whose logits lie along the tokens."""
+
+    def shape(self, feature: Feature) -> Shape:
+        if feature.name in ("start", "end"):
+            return ("batch", "length")
+        return ("batch", "length", self.classes) if feature.name == "logits" else super().shape(feature)
+
+
+CLASSIFIER, TAGGER = FakeFacts(2, 8), Tagger(2, 8)
+AXES = {"each token": TAGGER, "a whole example": CLASSIFIER}
+
+
+def said(
+    loss: str, data: str = "class", big: FakeFacts = CLASSIFIER, tiny: FakeFacts = CLASSIFIER, heads: str = ""
+) -> list[Diagnostic]:
+    """The errors of a spec with this loss."""
+    sizes = {"big": big, "tiny": tiny}
+    recipe, _ = recipe_of(f"{HEAD}{heads}\ndata d = {DATA[data]}\nloss = {loss}\n", sizes)
+    collector = Collector()
+    build_graph(recipe, lambda model: sizes[model.name], collector, identities(recipe, lambda model: ""))
+    try:
+        collector.raise_errors()
+    except SpecError as error:
+        return [x for x in error.diagnostics if x.severity == "error"]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted", "remedy"),
+    [
+        ("class", "a whole example", 'give `tiny` the head for that: task="sequence-classification"'),
+        ("tags", "each token", 'give `tiny` the head for that: task="token-classification"'),
+        ("next", "each token", 'give `tiny` the head for that: task="causal-lm"'),
+        ("masked", "each token", 'give `tiny` the head for that: task="masked-lm"'),
+    ],
+)
+def test_labels_meet_logits_of_their_extent(data: str, wanted: str, remedy: str) -> None:
+    """Of the other extent there is one fault, with the head that the labels want."""
+    for given, facts in AXES.items():
+        found = said("ce(d.labels -> tiny.logits)", data, tiny=facts)
+        if given == wanted:
+            assert found == []
+            continue
+        assert [(x.code, x.span.text, x.help) for x in found] == [("B224", "tiny.logits", remedy)]
+        assert found[0].message == f"a label of `d` belongs to {wanted}, and `tiny` has logits for {given}"
+
+
+@pytest.mark.parametrize("operation", ["kd", "ce", "kl", "mse", "bce"])
+def test_logits_meet_logits_of_their_extent(operation: str) -> None:
+    """Whichever operation compares them, and whichever side is which."""
+    for one, big in AXES.items():
+        for other, tiny in AXES.items():
+            found = said(f"{operation}(big.logits -> tiny.logits)", big=big, tiny=tiny)
+            if one == other:
+                assert found == []
+                continue
+            task = "token-classification" if one == "each token" else "sequence-classification"
+            assert [(x.code, x.help) for x in found] == [("B224", f'give `tiny` the head for that: task="{task}"')]
+            assert found[0].message == f"`big` has logits for {one}, and `tiny` for {other}"
+
+
+def test_logits_per_word_lie_along_the_text_as_well() -> None:
+    """Words and tokens are told apart by B214, not here."""
+    both = "kd(words(big.logits) -> words(tiny.logits))"
+    assert said(both, big=TAGGER, tiny=TAGGER) == []
+    found = said("kd(words(big.logits) -> tiny.logits)", big=TAGGER)
+    assert [(x.code, x.message) for x in found] == [
+        ("B224", "`big` has logits for each token, and `tiny` for a whole example")
+    ]
+
+
+def test_the_head_of_a_student_with_several_is_named() -> None:
+    """The remedy is a head of another kind, not another task of the model."""
+    heads = " { head ner = token_classifier(labels=3) }"
+    (found,) = said("ce(d.labels -> tiny.ner.logits)", tiny=TAGGER, heads=heads)
+    assert (found.code, found.span.text) == ("B224", "tiny.ner.logits")
+    assert found.help == "let the head `ner` be a `sequence_classifier(…)`, or match with another one"
+
+
+def test_classes_are_no_positions() -> None:
+    """Scores over positions want a start or an end of an answer."""
+    (found,) = said("ce(d.labels -> tiny.start)", tiny=TAGGER)
+    assert (found.code, found.span.text) == ("B224", "tiny.start")
+    assert found.message == "the labels of `d` are classes, and `tiny.start` scores the positions of a text"
+    assert said("ce(d.start -> tiny.start) + ce(d.end -> tiny.end)", "spans", tiny=TAGGER) == []
+
+
+def test_what_is_not_known_is_not_at_fault() -> None:
+    """A model that cannot be reached has no shapes, and may yet turn out to fit."""
+    recipe, _ = recipe_of(f"{HEAD}\ndata d = {DATA['class']}\nloss = kd(big.logits -> tiny.logits)\n")
+    collector = Collector()
+    known = {"tiny": replace(CLASSIFIER)}
+    build_graph(recipe, lambda model: known.get(model.name), collector, identities(recipe, lambda model: ""))
+    assert not collector.failed
+
+
+@pytest.mark.parametrize("loss", ["mse(big.hidden[0] -> tiny.hidden[0])", "mse(big.pooled -> tiny.pooled)"])
+def test_other_features_are_none_of_its_business(loss: str) -> None:
+    """Hidden states lie along tokens, vectors do not, whatever the logits do."""
+    assert said(loss, big=TAGGER) == []
