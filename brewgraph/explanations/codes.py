@@ -109,6 +109,7 @@ CODES = {
     "B337": "an argument of a forward that nobody gives",
     "B338": "an argument that the forward does not take",
     "B339": "a tokenizer without a token to pad with",
+    "B340": "a head that reads a token with which no text ends",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",

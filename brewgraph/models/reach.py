@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
+from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
 from brewgraph.models.modes import evaluating
 from brewgraph.models.shapes import Shapes, fake_mode
@@ -160,6 +161,7 @@ def _run(model: nn.Module, anatomy: Anatomy, features: Features, gradients: bool
         for path, module in model.named_modules():
             stack.callback(module.register_forward_pre_hook(_counting(path, calls)).remove)
         stack.enter_context(fake_mode(model))
+        stack.enter_context(OneEndEach(trunk_of(model)))
         stack.enter_context(torch.set_grad_enabled(gradients))
         until = features if capture.can_stop(features) else ()
         output: Any = None

@@ -26,7 +26,8 @@ from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
 from brewgraph.models.chart import Call, Chart, Record
-from brewgraph.models.heads import build_heads, input_names
+from brewgraph.models.ends import OneEndEach
+from brewgraph.models.heads import build_heads, input_names, trunk_of
 from brewgraph.models.limits import accepted, positions
 from brewgraph.models.survey import SIZES, Module, Sizes, Value, show, symbols
 from brewgraph.models.watching import survey, watched
@@ -160,13 +161,15 @@ class Shapes(Chart):
             help = "correct its configuration: the sizes do not fit each other"
             if isinstance(error, _READS_VALUES):
                 help = "give it another head: `task=…`"
+            elif isinstance(error, AttributeError) and "Config' object" in str(error):
+                help = 'start from the configuration of a checkpoint, which has it: hf("…", pretrained=false)'
             raise SourceFault("B306", message, help=help) from error
 
     def _forward(self, sizes: Sizes, decoder: bool) -> Any:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         device = tensors[0].device if tensors else torch.device("cpu")
         names = [name for name in ("input_ids", "attention_mask") if name in input_names(self.model)] or ["input_ids"]
-        with fake_mode(self.model), torch.no_grad():
+        with fake_mode(self.model), OneEndEach(trunk_of(self.model)), torch.no_grad():
             ones = torch.ones(sizes.batch, sizes.length, dtype=torch.long, device=device)
             inputs: dict[str, torch.Tensor] = dict.fromkeys(names, ones)
             if decoder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
+from brewgraph.project.ends import check_ends
 from brewgraph.project.inputs import check_inputs, check_lengths, check_padding
 from brewgraph.project.soundness import (
     check_baseline,
@@ -117,6 +118,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_starts(recipe, facts, collector)
     check_inputs(recipe, facts, collector)
     check_padding(recipe, facts, collector)
+    check_ends(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)

@@ -13,6 +13,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.limits import accepted, positions
 from brewgraph.models.shapes import Shapes
 from brewgraph.project.check import check, read_spec
+from brewgraph.project.costs import costs
 from tests.models.tiny import tiny_config
 from tests.project.small import tokenizer, write_data
 
@@ -98,3 +99,21 @@ def test_arguments_of_a_forward() -> None:
     names, rest, required = accepted(Shapes.of(tiny_config("bert"), AutoModel).model)
     assert {"input_ids", "attention_mask", "token_type_ids"} <= names
     assert (rest, required) == (False, {"input_ids"})
+
+
+def test_a_head_reads_a_token_that_ends_texts(tmp_path: Path) -> None:
+    """The tokenizer has to write it; with that the whole spec is sound, and its costs are known."""
+    write_data(tmp_path)
+    sides = ", ".join(f"{side}_layers=1, {side}_attention_heads=2, {side}_ffn_dim=8" for side in ("encoder", "decoder"))
+    spec = (
+        f'student tiny = hf(model_type="bart", d_model=8, max_position_embeddings=32, {sides}, eos_token_id=1)\n'
+        'data d = files(train="train.jsonl", batch=4, max_length=16)\nloss = ce(d.labels -> tiny.logits)\n'
+    )
+    (found,) = errors(tmp_path, spec)
+    assert (found.code, found.help) == ("B340", "name the one that it ends texts with: eos_token_id=3")
+    assert found.message == "`tiny` reads its classes at the token 1, with which its tokenizer ends no text"
+    sound = spec.replace("eos_token_id=1", "eos_token_id=3")
+    assert errors(tmp_path, sound) == []
+    (cost,) = costs(check(read_spec(tmp_path / "spec.brew"))).values()
+    assert not isinstance(cost, str)
+    assert cost.backward > cost.forward > 0

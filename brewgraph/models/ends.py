@@ -1,0 +1,56 @@
+"""Where a head reads the one token that ends a text: fake tensors hold no tokens, and yet the shapes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
+
+_MARK = "_marks_ends_of_texts"
+_KEEPS_MARK = ("to", "sum", "bool", "int", "long")
+
+
+class OneEndEach(TorchFunctionMode):
+    """Inside, each example of fake tokens has one token `eos_token_id`, as the texts that a tokenizer ends do.
+
+    Encoder-decoders with a classifier (BART, mBART, T5) read the state at that token: they compare `input_ids` with its
+    number, and pick by the mask, `hidden[mask, :]`. Of any other mask nothing is assumed, so code that reads values in
+    other ways raises as before.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.end = getattr(getattr(model, "config", None), "eos_token_id", None)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        first = args[0] if args and isinstance(args[0], FakeTensor) else None
+        if first is None:
+            return func(*args, **(kwargs or {}))
+        if name == "unique_consecutive" and hasattr(first, _MARK):
+            return first.new_ones(1)
+        if name == "__getitem__" and (rest := _after_mask(first, args[1])) is not None:
+            return first[(slice(None), 0, *rest)]
+        result = func(*args, **(kwargs or {}))
+        compared = name in ("eq", "__eq__") and len(args) > 1 and self.end is not None and _is_end(args[1], self.end)
+        if isinstance(result, Tensor) and (compared or (name in _KEEPS_MARK and hasattr(first, _MARK))):
+            setattr(result, _MARK, True)
+        return result
+
+
+def _is_end(given: Any, end: Any) -> bool:
+    return not isinstance(given, Tensor) and given == end
+
+
+def _after_mask(value: Tensor, index: Any) -> tuple[Any, ...] | None:
+    """What follows the mask of ends in an index; None where the index does not begin with one."""
+    parts = index if isinstance(index, tuple) else (index,)
+    mask = parts[0] if parts else None
+    is_mask = isinstance(mask, Tensor) and hasattr(mask, _MARK) and mask.dtype == torch.bool
+    return parts[1:] if is_mask and value.shape[:2] == mask.shape else None
