@@ -72,6 +72,7 @@ CODES = {
     "B241": "a cache of what is no value for each example",
     "B242": "a cache of what is drawn anew in every epoch",
     "B243": "a cache of a value whose shape is not known",
+    "B244": "a place in which nothing can be kept",
     # ── models and taps ──────────────────────────────────────────────────────────────────────────────────────────────
     "B301": "a module that the model does not have",
     "B302": "a module that never runs",

@@ -20,6 +20,7 @@ from brewgraph.project.soundness import (
     find_classes,
     has_open_lists,
 )
+from brewgraph.project.stores import check_stores
 from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew
@@ -122,6 +123,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
+    check_stores(recipe, source.folder, collector)
     collector.raise_errors()
     known = identities(recipe, others.hash)
     written, written_reports = _graphs(recipe, facts, collector, known)

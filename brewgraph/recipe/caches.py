@@ -59,7 +59,7 @@ def evaluate_cache(
         if found is not None:
             code, message, help = found
             return e.fault(code, message, s.value.span, help=help)
-        return Cached(x.kind, x, name, path, span=x.span)
+        return Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
 
     return keep(value)
 

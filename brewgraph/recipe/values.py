@@ -163,12 +163,13 @@ class Transform(Value):
 class Cached(Value):
     """A value that is kept on disk in the folder `path`, computed once for each example: `cache NAME = … at "path"`.
 
-    `name` is that of its statement.
+    `name` is that of its statement, `place` where the folder stands in it.
     """
 
     value: Value
     name: str
     path: str
+    place: Span = field(compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True)

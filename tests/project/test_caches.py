@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry
 from brewgraph.project.planned import plan_of
+from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
 from tests.project.small import metrics, save, write_data
 
@@ -186,3 +188,38 @@ def test_a_batch_of_another_length(world: Path) -> None:
         for k, v in batch.items()
     }
     assert torch.isclose(distiller(longer).loss, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("train.jsonl", "this is a file, and values are kept in files of a folder"),
+        ("train.jsonl/deeper", "{world}/train.jsonl is a file, and values are kept in files of a folder"),
+        ("foreign", "notes.sqlite in it is no store of values"),
+        ("locked", "this user may not write into it"),
+        ("locked/deeper/still", "this user may not make a folder in {world}/locked"),
+    ],
+)
+def test_a_place_that_cannot_be_used(world: Path, monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:
+    """The check says so at the path, which a run would find out after the models are loaded; it makes no folder."""
+    (world / "foreign").mkdir()
+    (world / "foreign" / "notes.sqlite").write_text("these are notes of another kind")
+    (world / "locked").mkdir(mode=0o500)
+    allowed = os.access  # of those who may do anything, which tests are sometimes run by, too
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and allowed(path, mode))
+    with pytest.raises(SpecError) as error:
+        check(read_spec(spec(world, *VALUES["logits"], cached=True, where=where)))
+    (found,) = error.value.diagnostics
+    assert (found.code, found.span.text) == ("B244", f'"{where}"')
+    assert found.message == f"`kept` cannot be kept here: {message.format(world=world)}"
+    assert found.help.startswith("name another folder")
+
+
+def test_a_place_that_can_be_used(world: Path) -> None:
+    """One that is not there yet, one that is there, and one with a store in it."""
+    for where in ("not/there/yet", "store"):
+        check(read_spec(spec(world, *VALUES["logits"], cached=True, where=where)))
+        assert not (world / where).exists()
+    Store(world / "store", "an-older-value").close()
+    (world / "store" / "new.sqlite").touch()
+    check(read_spec(spec(world, *VALUES["logits"], cached=True)))
