@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
+    from brewgraph.graph.plan import Plan
     from brewgraph.graph.shown import Shown
     from brewgraph.project.check import Checked
     from brewgraph.project.run import RunResult
@@ -57,6 +58,18 @@ class LoadedRecipe:
         if not self.graphs:
             raise SpecError(self._checked.warnings)
         return show(self._checked, grain, None if task is None else find_task(task, self.graphs))
+
+    def plan(self, *, cost: bool = True, skip: Collection[str] = ()) -> Plan:
+        """What a run will do, as `brewgraph plan` says it: a notebook shows it, `print` writes it in lines.
+
+        Without what a batch costs, which takes a second or two for a large model, where `cost` is false. `skip` names
+        passes that are left out. Raises `UsageError` for one that is none.
+        """
+        from brewgraph.graph.optimizing import check_names
+        from brewgraph.project.planned import plan_of
+
+        check_names(skip)
+        return plan_of(self._checked, cost=cost, skip=tuple(skip))
 
     def _repr_svg_(self) -> str | None:
         return self.picture()._repr_svg_() if self.graphs else None

@@ -20,6 +20,8 @@ import typer
 
 from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render, suggest
 from brewgraph.graph.costs import megabytes as megabytes
+from brewgraph.graph.lines import count as count
+from brewgraph.graph.lines import table as table
 from brewgraph.source import Source
 
 P = ParamSpec("P")
@@ -55,11 +57,6 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None
         print(render(diagnostic, paint, width), end="\n\n", file=stream)
 
 
-def count(number: int, word: str) -> str:
-    """`1 error`, `2 errors`."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
 def number(value: float) -> str:
     """A score: `0.7134`; what is far from 1, as a perplexity may be, in five digits."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
@@ -86,18 +83,6 @@ def complain(text: str) -> None:
     """One line for a fault that is no diagnostic."""
     paint = painter(sys.stderr) or (lambda text, role: text)
     print(f"{paint('error', 'error')}: {text}", file=sys.stderr)
-
-
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "  ") -> str:
-    """Rows as aligned text; the columns in `right` are aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(gap.join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def wrapped(text: str, indent: str = "", hang: str | None = None) -> str:

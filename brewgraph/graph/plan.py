@@ -12,7 +12,7 @@ import networkx as nx
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost
 from brewgraph.graph.passes import node
-from brewgraph.graph.running import ForwardPlan, plan_forwards
+from brewgraph.graph.running import ForwardPlan, plan_caches, plan_forwards
 from brewgraph.graph.spell import TermPlan, in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings import Train
@@ -137,6 +137,17 @@ class Plan:
     projections: tuple[ProjectionPlan, ...] | None
     stages: tuple[StagePlan, ...]
 
+    def __str__(self) -> str:
+        """All of it in lines, as `brewgraph plan` prints it."""
+        from brewgraph.graph.words import text
+
+        return "\n".join(text(self))
+
+    def _repr_html_(self) -> str:
+        from brewgraph.graph.words import html
+
+        return html(self)
+
     @property
     def terms(self) -> tuple[TermPlan, ...] | None:
         """The terms of the first task: the only one in a spec without tasks and stages."""
@@ -211,7 +222,7 @@ def make_plan(
                 forwards[name],
                 (costs or {}).get(name),
                 (saved or {}).get(name, ()),
-                _caches(graph),
+                plan_caches(graph),
             )
             for name, graph in graphs.items()
         )
@@ -315,11 +326,6 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
 
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _caches(graph: nx.DiGraph) -> tuple[tuple[str, str, str], ...]:
-    kept = graph.graph.get("caches", {}).items()
-    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in kept))
 
 
 def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:

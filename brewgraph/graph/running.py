@@ -1,4 +1,4 @@
-"""Which forwards a batch runs, and which of those in its loss it need not."""
+"""Which forwards a batch runs, which of those in its loss it need not, and which values are kept on disk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import networkx as nx
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import drop_dead_terms
 from brewgraph.graph.passes import execution_order, node
+from brewgraph.graph.spell import spell
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,9 @@ def plan_forwards(graph: nx.DiGraph, skip: Collection[str] = ()) -> tuple[Forwar
             taken, dropped = (tuple(str(x) for runs, x in taps if runs is wanted) for wanted in (True, False))
             found.append(ForwardPlan(forward.model, forward.role, data, taken, forward.passing, dropped))
     return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
+
+
+def plan_caches(graph: nx.DiGraph) -> tuple[tuple[str, str, str], ...]:
+    """What is kept on disk: the name of each `cache`, the value, the folder."""
+    kept = graph.graph.get("caches", {}).items()
+    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in kept))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from brewgraph import loads
+from brewgraph.diagnostics import UsageError
 from brewgraph.graph.plan import Plan, make_plan, setting_text
 from brewgraph.graph.spell import TermPlan, spell_out
 from brewgraph.recipe.settings import Adamw
@@ -228,3 +230,23 @@ def test_steps_follow_from_rows_batches_and_accumulation(train: str, rows: int |
 def test_settings_are_written_as_in_a_spec(value: Any, text: str):
     """Truth values, none, numbers, words, lengths, calls."""
     assert setting_text(value) == text
+
+
+def test_a_notebook_shows_all_that_a_terminal_does():
+    """Section by section, nothing cut short, and no text of the spec read as markup."""
+    head = HEAD.replace('labels=["a", "b"]', 'labels=["a<b>", "b&c"]')
+    recipe = loads(f"{head}\nloss = soft + 0.5 * cosine\n")
+    found = recipe.plan(cost=False)
+    shown = found._repr_html_()
+    page = ElementTree.fromstring(shown)
+    titles = [x.text for x in page.iter("summary")]
+    assert titles == ["models", "data", "loss", "each batch runs", "saved by", "projections", "trained", "training"]
+    sections = dict(zip(titles, ("".join(x.itertext()) for x in page.iter("pre")), strict=True))
+    assert "0.5 * cos(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))" in sections["loss"]
+    assert 'labels=["a<b>",' in sections["models"]
+    lines = str(found).splitlines()
+    for title, words in sections.items():
+        assert title in lines
+        assert all(f"  {line}".rstrip() in lines for line in words.splitlines())
+    with pytest.raises(UsageError, match="there is no pass `drop`"):
+        recipe.plan(skip=["drop"])
