@@ -14,6 +14,7 @@ the other inputs from the common ones.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, count
@@ -123,6 +124,21 @@ def ready_fields(source: Batches, folder: Path, model: str) -> frozenset[str]:
     """The fields that a model finds in a batch: its own, and those that belong to all. Raises like `open_batches`."""
     _, layouts = _look(source, folder)
     return frozenset(field for owner, field in layouts["train"][0] if owner in ("", model))
+
+
+def largest_batch(source: Batches, folder: Path) -> Batch:
+    """A batch of zeros of the sizes of the largest one to train on, from the files' headers alone. Raises like
+    `open_batches`.
+    """
+    _, layouts = _look(source, folder)
+    train = layouts["train"][source.first : None if source.last is None else source.last + 1]
+    largest = max(train, key=lambda batch: sum(math.prod(x.shape) for x in batch.values()))
+    fields, _, whole = _LABELS.get(source.label_type, ((), 0, True))
+    tensors = {
+        key: torch.zeros(x.shape, dtype=torch.int64 if x.whole and (whole or key[1] not in fields) else torch.float32)
+        for key, x in largest.items()
+    }
+    return _nested({**tensors, ("", "index"): torch.arange(_rows(largest))})
 
 
 # ── what the headers tell ────────────────────────────────────────────────────────────────────────────────────────────

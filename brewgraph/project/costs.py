@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from brewgraph.data.ready import largest_batch
 from brewgraph.graph.costs import Cost
 from brewgraph.models.shapes import empty_model
 from brewgraph.project.build import data_of, models_of
@@ -38,23 +39,23 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
 
 
 def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
-    """The cost of a batch of this graph; words where it is not known."""
+    """The cost of a batch of this graph, of ready tensors that of the largest one; words where it is not known."""
     recipe = checked.recipe
     names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
-    data = data_of(graph)
-    if any(isinstance(recipe.data[d].source, Batches) for d in data):
-        return "ready tensors have sizes of their own"
+    sources = {name: recipe.data[name].source for name in data_of(graph)}
+    ready = {name: source for name, source in sources.items() if isinstance(source, Batches)}
     if missing := [name for name in names if checked.facts(recipe.models[name]) is None]:
         return f"nothing is known of {missing[0]} before it is loaded"
     for module in recipe.modules:
         return f"the operations of {module} are not run before training"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     models = _empty_models(checked, names, mode)
-    shapes = {d: (recipe.data[d].source.batch, _length(checked, d, names)) for d in data}
-    types = {d: recipe.data[d].source.label_type for d in data}
-    classes = {d: len(checked.classes.get(d, ())) for d in data}
+    shapes = {d: (source.batch, _length(checked, d, names)) for d, source in sources.items() if d not in ready}
+    types = {d: source.label_type for d, source in sources.items()}
+    classes = {d: len(checked.classes.get(d, ())) for d in sources}
     with mode:
-        batch = example_batch(graph, models, types, classes, shapes)
+        largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
+        batch = example_batch(graph, models, types, classes, shapes, largest)
     try:
         student = recipe.student.name
         own = checked.facts(recipe.student)

@@ -217,10 +217,13 @@ def example_batch(
     label_types: Mapping[str, str],
     classes: Mapping[str, int],
     shapes: Mapping[str, tuple[int, int]],
+    given: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """A batch with all that a graph reads: `shapes` are examples and tokens by data set, every token a real one."""
+    """A batch with all that a graph reads: `shapes` are examples and tokens by data set, every token a real one. Those
+    of other data sets are `given`.
+    """
     nodes = [node(graph, key) for key in graph]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(given or {})
     for data, (rows, length) in shapes.items():
         readers = {x.model for x in nodes if isinstance(x, n.Input) and x.data == data}
         columns = {x.column for x in nodes if isinstance(x, n.Column) and x.data == data}

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import brewgraph as bg
+from brewgraph.data.ready import open_batches
 from brewgraph.graph.costs import Cost
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs
@@ -71,14 +74,10 @@ def measured_peak(distiller: Distiller, batch: Any) -> int:
     return peak
 
 
-@pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("loss", LOSSES)
-def test_flops_and_bytes_are_those_of_a_real_step(loss: str) -> None:
-    """Within 10 % of torch's `FlopCounterMode` and 25 % of its allocator, forward and backward."""
-    of = checked(loss)
+def compare(of: Checked, distiller: Distiller, batch: Any) -> Cost:
+    """The cost that a plan says, beside what torch counts in a step on this batch."""
     (found,) = costs(of).values()
     assert isinstance(found, Cost), found
-    distiller, batch = real_step(of)
     # torch's counter knows nothing of the fused attention of a CPU, so attention is two products here
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
@@ -91,6 +90,15 @@ def test_flops_and_bytes_are_those_of_a_real_step(loss: str) -> None:
     print(found, forward.get_total_flops(), backward.get_total_flops(), peak, found.peak / peak)
     assert found.peak == pytest.approx(peak, rel=0.25)
     assert 0 < found.kept <= found.peak
+    return found
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_flops_and_bytes_are_those_of_a_real_step(loss: str) -> None:
+    """Within 10 % of torch's `FlopCounterMode` and 25 % of its allocator, forward and backward."""
+    of = checked(loss)
+    compare(of, *real_step(of))
 
 
 @pytest.mark.usefixtures("data")
@@ -119,3 +127,33 @@ def test_a_cache_stays_as_it_is() -> None:
     kept = checked('cache kept = big.logits at "cache"\nloss = kd(kept -> small.logits) + hard')
     assert costs(kept) == costs(plain)
     assert not Path("cache").exists()
+
+
+def write_ready(folder: Path, *sizes: tuple[int, int, int]) -> None:
+    """Batches of so many rows, tokens of both models, and tokens that `big` has of its own."""
+    fields = {}
+    for i, (rows, length, own) in enumerate(sizes):
+        ids, longer = torch.ones(rows, length, dtype=torch.long), torch.ones(rows, own, dtype=torch.long)
+        fields |= {f"{i}.input_ids": ids, f"{i}.attention_mask": ids.clone(), f"{i}.token_type_ids": ids.clone() * 0}
+        fields |= {f"{i}.big.{name}": longer.clone() for name in ("input_ids", "attention_mask")}
+        fields |= {f"{i}.big.token_type_ids": longer * 0, f"{i}.labels": torch.zeros(rows, dtype=torch.long)}
+    folder.mkdir()
+    save_file(fields, folder / "batches.safetensors")
+
+
+@pytest.mark.parametrize("more", ["loss = soft + hard", "loss = hard + mse(big.pooled -> small.pooled via linear)"])
+def test_ready_tensors_have_the_cost_of_the_largest_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    """What a real step on it takes, however the batches differ, and among those alone that are trained on."""
+    monkeypatch.chdir(tmp_path)
+    write_ready(tmp_path / "ready", (4, 20, 30), (16, 24, 40), (8, 24, 40), (64, 48, 48))
+    text = SPEC.replace('files(train="rows.jsonl", batch=16, max_length=48)', 'batches("ready", last=2)').replace(
+        "hidden = mse(big.hidden[0, 3] -> small.hidden[0, 2] via linear)\n", ""
+    )
+    recipe = bg.loads(text.format(more=more))
+    batch = open_batches(recipe.recipe.data["d"].source, tmp_path).train[1]
+    distiller = recipe.build()
+    distiller(batch).loss.backward()
+    found = compare(recipe._checked, distiller, batch)
+    assert (found.batch, found.length) == (16, 24)
