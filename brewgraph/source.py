@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -61,3 +62,8 @@ class Span:
     def to(self, other: Span) -> Span:
         """The span from the start of this one to the end of `other`."""
         return Span(self.source, self.start, max(self.end, other.end))
+
+
+def is_call(text: str) -> bool:
+    """Whether a text that may name something is a call instead, as `hf("folder")`: no name has brackets."""
+    return re.match(r"\s*[A-Za-z_]\w*\s*\(", text) is not None

@@ -39,7 +39,7 @@ Named = Annotated[
     str,
     typer.Argument(
         metavar="MODEL|RUN|SPEC",
-        help="A model's folder or hub name, the folder of a run, or a spec.",
+        help="A model's folder or hub name, a call as in a spec, the folder of a run, or a spec.",
         show_default=False,
     ),
 ]

@@ -22,7 +22,7 @@ from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, 
 from brewgraph.graph.costs import megabytes as megabytes
 from brewgraph.graph.lines import count as count
 from brewgraph.graph.lines import table as table
-from brewgraph.source import Source
+from brewgraph.source import Source, is_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -241,7 +241,7 @@ def read(path: str) -> Source:
 
 def spec_is_named(model: str, name: str | None, sets: Sequence[str] | None) -> bool:
     """Whether an argument that may be a model or a spec is a spec. UsageError where only a spec has what is asked."""
-    is_spec = model == "-" or model.endswith(".brew") or Path(model).is_file()
+    is_spec = not is_call(model) and (model == "-" or model.endswith(".brew") or Path(model).is_file())
     if not is_spec and (name is not None or sets):
         raise UsageError(f"`{model}` is no spec: a model's name and --set belong to one")
     return is_spec

@@ -9,15 +9,19 @@ from typing import Any
 from brewgraph.diagnostics import Diagnostic
 from brewgraph.models.parameters import ParameterNode, parameter_tree, saved_tree
 from brewgraph.project.named import named_folders, named_model, spec_models
-from brewgraph.source import Source
+from brewgraph.project.written import written_model
+from brewgraph.source import Source, is_call
 
 
 def model_parameters(target: str, revision: str | None = None) -> tuple[ParameterNode, ...]:
     """The tree of a model in a folder or on the hub, or of a run's student: one tree for each of its heads.
 
-    The configuration suffices; only of a folder without one is the header of its weights read. UsageError where there
-    is no such model.
+    The configuration suffices; only of a folder without one is the header of its weights read. It may also be a call
+    like `hf("folder", num_hidden_layers=3)`. UsageError where there is no such model, `SpecError` for a call at fault.
     """
+    if is_call(target):
+        title, shapes = written_model(target)
+        return (parameter_tree(shapes.model, f"{title} ({type(shapes.model).__name__})"),)
     return tuple(_tree(name, revision if name == target else None) for name in named_folders(target))
 
 

@@ -9,13 +9,19 @@ from brewgraph.diagnostics import Diagnostic, SourceFault, UsageError
 from brewgraph.models.shapes import Shapes
 from brewgraph.models.taps import Taps, taps_of
 from brewgraph.project.named import named_folders, named_model, spec_models
-from brewgraph.source import Source
+from brewgraph.project.written import written_model
+from brewgraph.source import Source, is_call
 
 
 def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -> tuple[Taps, ...]:
     """What a model in a folder or on the hub offers, or a run's student: one for each of its heads, by its
-    configuration alone. UsageError where there is no such model, or it does not run.
+    configuration alone; or what a call like `hf("folder", num_hidden_layers=3)` makes.
+
+    UsageError where there is no such model, or it does not run; `SpecError` for a call at fault.
     """
+    if is_call(target):
+        title, shapes = written_model(target)
+        return (_taps(shapes, title, collapse, path),)
     return tuple(_taps(Shapes(named_model(name)), name, collapse, path) for name in named_folders(target))
 
 

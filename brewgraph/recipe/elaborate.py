@@ -56,6 +56,18 @@ def elaborate(
     return _Elaboration(source, params, collector, facts, library or Library(params)).run(spec)
 
 
+def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> ModelDeclaration | None:
+    """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
+    alone = _Elaboration(source, {}, collector, None, Library({}))
+    enter(alone.root, spec.statements, collector, alone.library)
+    with alone.inside(alone.root):
+        for name, statement in alone.root.statements.items():
+            if isinstance(statement, t.Model):
+                found: ModelDeclaration = alone.value_of(name, statement.name_span)
+                return found
+    return None
+
+
 class _Elaboration:
     def __init__(
         self,

@@ -145,3 +145,12 @@ def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list
     result = command("params", *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr
+
+
+def test_a_model_may_be_written_as_in_a_spec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other sizes than those of its folder, before there is a spec."""
+    monkeypatch.chdir(folder.parent)
+    call = f'hf("{folder.name}", num_hidden_layers=3)'
+    lines = command("params", call, "--depth", "2").stdout.splitlines()
+    assert lines[1].split()[-4:] == ["2,542", "100.0%", "10.2", "kB"]
+    assert lines[1].startswith(f"{call} (BertForMaskedLM)")

@@ -153,3 +153,49 @@ def test_the_models_of_a_spec(tmp_path: Path) -> None:
     assert titles == ["teacher big (BertForSequenceClassification)", "student small (BertForSequenceClassification)"]
     assert command("taps", spec, "small").stdout.splitlines()[0] == titles[1]
     assert command("taps", str(tmp_path), "small").exit_code == 2
+
+
+def test_a_model_may_be_written_as_in_a_spec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings count; a folder is found from where the command is given, and the head is that of the checkpoint."""
+    monkeypatch.chdir(folder.parent)
+    call = f'hf("{folder.name}", num_hidden_layers=2, hidden_size=12)'
+    title, _, *rows = command("taps", f"  {call}").stdout.splitlines()
+    assert title == f"{call} (BertForMaskedLM)"
+    assert rows[:4] == [
+        "feature                 shape",
+        "logits                  (batch, length, 50)",
+        "embeddings              (batch, length, 12)",
+        "hidden      [0] to [2]  (batch, length, 12)",
+    ]
+    scratch = (
+        'hf(model_type="bert", task="token-classification", labels=["A", "B"], num_hidden_layers=1, hidden_size=12)'
+    )
+    assert "logits                  (batch, length, 2)" in command("taps", scratch).stdout.splitlines()
+    several = f'hf("{folder.name}",\n  num_hidden_layers=1)'
+    assert command("taps", several).stdout.startswith(f'hf("{folder.name}", num_hidden_layers=1) (BertForMaskedLM)\n')
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "said"),
+    [
+        ('hf("bert", num_hidden_layer=2)', 1, ["error[B313]", "num_hidden_layer=2)\n", "^", "did you mean `num_hidden_layers`?"]),
+        ('hf("nowhere/at/all")', 1, ["error[B310]: there is no folder `nowhere/at/all`", "^^^"]),
+        ('hf("bert"', 1, ["error[B001]", "hf("]),
+        ('hf("bert", hidden_size=7)', 1, ["error[B306]", "^^^"]),
+        ('hfs("bert")', 1, ["there is no model source `hfs`", "^^^"]),
+        ('brew("student.brew")', 2, ["only `hf(…)` and `bigru(…)` say themselves what a model is made of"]),
+        ('hf("bert"); let x = 3', 2, ["one model is asked for"]),
+    ],
+)  # fmt: skip
+def test_a_written_model_at_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, said: list[str]
+) -> None:
+    """As in a spec, with its place; what is no model at all is a mistake of usage."""
+    monkeypatch.chdir(folder.parent)
+    folder.rename("bert")
+    for name in ("taps", "params"):
+        result = command(name, call)
+        assert result.exit_code == code, result.output
+        assert all(words in result.stderr for words in said), result.stderr
+        assert "Traceback" not in result.stderr
+    assert command("taps", call, "small").exit_code == 2
