@@ -73,12 +73,13 @@ def find_vanishing_temperatures(subject: Subject) -> Iterator[Diagnostic]:
                 if name == "T" and isinstance(option, v.Value) and (said := _vanishes(option, stage)):
                     yield Diagnostic("W209", said[0], option.span if option.span.text else x.span, said[1])
         for task in stage.tasks:
-            yield from _unsure_students(subject.graphs.get((stage.name, task.name)))
+            graph = subject.graphs.get((stage.name, task.name))
+            yield from _unsure_students(graph) if graph is not None else ()
 
 
-def _unsure_students(graph: nx.DiGraph | None) -> Iterator[Diagnostic]:
+def _unsure_students(graph: nx.DiGraph) -> Iterator[Diagnostic]:
     """W209 of `cwsm`, whose weights reach as far as there are classes: only a graph knows how many."""
-    for x in (node(graph, key) for key in graph) if graph is not None else ():
+    for x in (node(graph, key) for key in graph):
         if not isinstance(x, n.Loss):
             continue
         shape = node(graph, x.inputs[1]).shape

@@ -52,5 +52,6 @@ def _after_mask(value: Tensor, index: Any) -> tuple[Any, ...] | None:
     """What follows the mask of ends in an index; None where the index does not begin with one."""
     parts = index if isinstance(index, tuple) else (index,)
     mask = parts[0] if parts else None
-    is_mask = isinstance(mask, Tensor) and hasattr(mask, _MARK) and mask.dtype == torch.bool
-    return parts[1:] if is_mask and value.shape[:2] == mask.shape else None
+    if not isinstance(mask, Tensor) or not hasattr(mask, _MARK) or mask.dtype != torch.bool:
+        return None
+    return parts[1:] if value.shape[:2] == mask.shape else None
