@@ -66,8 +66,9 @@ def test_of_other_tokens_nothing_is_assumed(looked_for: str) -> None:
             which = {"self.config.pad_token_id": self.config.pad_token_id, "ids.new_tensor(2)": input_ids.new_tensor(2)}
             return self.embed(input_ids)[input_ids.eq(which[looked_for]), :]
 
-    with pytest.raises(SourceFault, match="its code reads the values of tensors"):
+    with pytest.raises(SourceFault, match="its code reads the values of tensors") as caught:
         Shapes(Picking()).shape(Feature("tap", path="embed"))
+    assert (caught.value.code, caught.value.help) == ("B306", "give it another head: `task=…`")
 
 
 def test_what_a_configuration_lacks_is_no_matter_of_sizes() -> None:
