@@ -75,7 +75,7 @@ class Blueprint:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
         guesses = (AUTO_CLASSES["masked-lm"], AUTO_CLASSES["causal-lm"])
         auto_class = self.heads[head].auto_class if head is not None else self.auto_class
-        size: int = self.config.get_text_config().vocab_size
+        size: int | None = getattr(self.config.get_text_config(), "vocab_size", None)
         return size if auto_class in guesses else None
 
     def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +114,13 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     copy.no_truncation()
     copy.no_padding()
     return hashlib.sha256(copy.to_str().encode()).hexdigest()[:16]
+
+
+def ids_behind(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The ids of the tokens that a tokenizer puts behind every text."""
+    found = tokenizer("a", return_special_tokens_mask=True)
+    pairs = reversed(list(zip(found["input_ids"], found["special_tokens_mask"], strict=True)))
+    return tuple(reversed([token for token, _ in takewhile(lambda pair: pair[1], pairs)]))
 
 
 def first_line(error: BaseException) -> str:

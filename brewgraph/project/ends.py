@@ -1,4 +1,4 @@
-"""Heads that read the state at the token that ends a text: whether the tokenizer writes that token."""
+"""Heads that read the state at the token that ends a text: whether the tokenizer writes that token there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Batches
 
 if TYPE_CHECKING:
-    from brewgraph.models.blueprint import Tokens
     from brewgraph.project.facts import FactsBook
+    from brewgraph.project.model_facts import BlueprintFacts
 
 
 def check_ends(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
@@ -20,26 +20,26 @@ def check_ends(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
         read = [recipe.data[name].source for name in facts.data.get(model.name, ())]
         if known is None or all(isinstance(source, Batches) for source in read):
             continue
-        blueprint = known.blueprint
-        end = getattr(blueprint.config, "eos_token_id", None)
-        encodes = getattr(blueprint.config, "is_encoder_decoder", False)
-        if blueprint.auto_class != "AutoModelForSequenceClassification" or not encodes or not isinstance(end, int):
+        end = known.outline.reads_end
+        if end is None:
             continue
         try:
-            written = _special_tokens(blueprint.tokens)
+            behind = _written_behind(known)
         except SourceFault:
             continue  # said where the model is declared
-        if end not in written:
+        if end not in behind:
             message = f"`{model.name}` reads its classes at the token {end}, with which its tokenizer ends no text"
-            help = f"name the one that it ends texts with: eos_token_id={written[-1]}"
-            if not written:
-                help = "name a tokenizer that ends texts with a token: tokenizer=…"
+            help = "name a tokenizer that ends texts with a token: tokenizer=…"
+            if behind:
+                help = f"name the one that it ends texts with: eos_token_id={behind[-1]}"
             collector.add("B340", message, model.place("eos_token_id"), help=help)
 
 
-def _special_tokens(tokens: Tokens) -> list[int]:
-    """The ids that a tokenizer puts around every text, in their order."""
+def _written_behind(known: BlueprintFacts) -> tuple[int, ...]:
+    """The ids that a model's tokenizer puts behind every text; one that the data trains does what BERT's does."""
+    if known.tokens.name is not None:
+        return known.token_facts.behind
     from brewgraph.data.encoding import train_wordpiece
+    from brewgraph.models.tokens import ids_behind
 
-    tokenizer = train_wordpiece(["a"], 8) if tokens.name is None else tokens.load()
-    return list(tokenizer("")["input_ids"])
+    return ids_behind(train_wordpiece(["a"], 8))

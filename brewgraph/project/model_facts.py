@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
-from brewgraph.models.tasks import Head
-from brewgraph.models.tokens import Tokens, local, named_tokens
+from brewgraph.models.tasks import AUTO_CLASSES, Head
+from brewgraph.models.tokens import Tokens, ids_behind, local, named_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.sources import Hf, Layers
@@ -72,7 +72,8 @@ class Request:
 class Outline:
     """What a check asks of a blueprint: its class, its own `labels`, its tokens, the size of logits over a vocabulary,
     where they are, by head (``""`` without one), the `limit` of tokens that its configuration names, the layers that it
-    starts from, and whether its architecture has a head that classifies tokens.
+    starts from, whether its architecture has a head that classifies tokens, and the token at whose place its own head
+    reads the classes of a text, where it does that.
     """
 
     auto_class: str
@@ -82,6 +83,7 @@ class Outline:
     limit: int | None
     init: Layers | None
     classifies_tokens: bool
+    reads_end: int | None
 
     @classmethod
     def of(cls, made: Blueprint) -> Outline:
@@ -91,16 +93,27 @@ class Outline:
         limit = getattr(made.config, "max_position_embeddings", None)
         known = limit if isinstance(limit, int) and limit > 0 else None
         tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-        return cls(made.auto_class, made.labels, made.tokens, sizes, known, made.init, tags)
+        return cls(made.auto_class, made.labels, made.tokens, sizes, known, made.init, tags, _read_end(made))
+
+
+def _read_end(made: Blueprint) -> int | None:
+    """`eos_token_id` where a head reads the classes at its place, as those of encoder-decoders do."""
+    end = getattr(made.config, "eos_token_id", None)
+    encodes = getattr(made.config, "is_encoder_decoder", False)
+    classifies = made.auto_class == AUTO_CLASSES["sequence-classification"]
+    return end if classifies and encodes and isinstance(end, int) else None
 
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch."""
+    """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch, and
+    the ids that it puts `behind` every text.
+    """
 
     fingerprint: str
     inputs: frozenset[str]
     pads: bool
+    behind: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -242,5 +255,6 @@ class BlueprintFacts:
 
 
 def _token_facts(tokens: Tokens) -> TokenFacts:
-    pads = tokens.name is None or tokens.padding is not None
-    return TokenFacts(tokens.fingerprint, tokens.inputs, pads)
+    if tokens.name is None:
+        return TokenFacts(tokens.fingerprint, tokens.inputs, pads=True, behind=())
+    return TokenFacts(tokens.fingerprint, tokens.inputs, tokens.padding is not None, ids_behind(tokens.load()))
