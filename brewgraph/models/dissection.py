@@ -2,7 +2,8 @@
 
 Nothing here knows an architecture by name. transformers' model classes record themselves which modules give hidden
 states and attentions (`can_record_outputs`); classes that do not are asked through `output_hidden_states` and
-`output_attentions`, and what they return is followed back to its modules (`returned`). Works on models without weights (meta or fake tensors).
+`output_attentions`, and what they return is followed back to its modules (`returned`). Works on models without weights
+(meta or fake tensors).
 """
 
 from __future__ import annotations

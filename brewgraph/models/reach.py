@@ -190,7 +190,9 @@ def _run(model: nn.Module, anatomy: Anatomy, features: Features, gradients: bool
 
 
 def _inputs(model: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    names = [x for x in ("input_ids", "attention_mask", "decoder_input_ids") if x in input_names(model)]
+    """All that a tokenizer may give, as some weights are only there for some of it: XLNet's of token types."""
+    named = input_names(model)
+    names = [x for x in ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids") if x in named]
     return dict.fromkeys(names or ["input_ids"], torch.ones(2, 5, dtype=torch.long, device=device))
 
 

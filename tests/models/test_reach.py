@@ -121,6 +121,19 @@ def test_parameters_are_those_that_get_a_gradient(kind: str) -> None:
     assert found == {name for name, p in model.named_parameters() if p.grad is not None}
 
 
+def test_parameters_that_some_inputs_alone_reach() -> None:
+    """XLNet has weights of token types, which a batch may bring: they are reached, and no stage may freeze them."""
+    model = tiny("xlnet")
+    inputs = batch(5, 5)
+    capture = Capture(model, [Feature("hidden", 1)])
+    with capture.armed():
+        output = model(**inputs, token_type_ids=torch.tensor([[0, 0, 1, 1, 1]] * 2))
+    capture.collect(output)[Feature("hidden", 1)].square().sum().backward()
+    found = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert {"layer.0.rel_attn.seg_embed", "layer.0.rel_attn.r_s_bias"} <= found
+    assert Reach(model).parameters([Feature("hidden", 1)]) == found
+
+
 def test_who_may_draw() -> None:
     """Dropout of modules and of attention alone; a module that nobody knows may do anything."""
     assert may_draw(tiny("bert"))

@@ -11,8 +11,10 @@ import torch
 import transformers.modeling_utils
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModel
 
 import brewgraph as bg
+from brewgraph.graph.optimizing import NAMES as NAMES_OF_PASSES
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.reach import layers_of
 from brewgraph.project.facts import savings_of
@@ -82,6 +84,27 @@ def step(distiller: Distiller, kind: str) -> tuple[Tensor, dict[str, Tensor | No
     output = distiller(inputs(kind))
     output.loss.backward()
     return output.loss.detach(), {name: p.grad for name, p in distiller.named_parameters()}
+
+
+def test_a_plan_says_why_a_model_stays_whole(tmp_path: Path) -> None:
+    """CANINE's hidden states are computed behind its layers."""
+    path = write(tmp_path, "bert", "", HIDDEN.format(1))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+    AutoModel.from_config(AutoConfig.for_model("canine", **sizes)).save_pretrained(tmp_path / "big")
+    (saved,) = (x for x in next(iter(savings_of(bg.load(path)._checked).values())) if x.name == "truncate_models")
+    assert str(saved) == "nothing; no module of big gives its `hidden` as it returns them: all of its layers run"
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+def test_a_shortened_teacher_gives_attention_without_the_pass_that_narrows_it(kind: str, tmp_path: Path) -> None:
+    """All layers that are left run eagerly; the others are not asked for."""
+    path = write(tmp_path, kind, *LOSSES["attention"][:2])
+    found = [step(bg.load(path).build(skip=skip), kind) for skip in ((), ("narrow_attention",), NAMES_OF_PASSES)]
+    for loss, gradients in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        for name, gradient in gradients.items():
+            if gradient is not None:
+                torch.testing.assert_close(gradient, found[0][1][name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "tap", "loss", "run"), CASES, ids=NAMES)
