@@ -267,6 +267,32 @@ def crossing(rounds: int) -> Iterator[tuple[int, float]]:
     instructions.CALLED_TOGETHER[True] = before
 
 
+ENDS = (
+    (
+        "A forward ends with the last feature that is taken from it, and of a teacher nothing behind it is built or "
+        "read: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, XLNet, GPT-2, Llama, Qwen2, ModernBERT, ALBERT and T5 "
+        "(`tests/runtime/test_truncation.py`). ALBERT runs one layer several times: it stops, and has no layer to "
+        "leave out. T5 is tapped by paths, as its rows would be those of two stacks; behind its encoder the decoder "
+        "is left out, whose input it asks for all the same. Whole are"
+    ),
+    ("- a model whose logits a loss needs;"),
+    (
+        "- a teacher with a head that the closing table scores: it is loaded whole, and stops. It is not scored where "
+        "there are no labels, none in a dev split, or a head for others, and not in `recipe.build()`;"
+    ),
+    (
+        "- a teacher of random weights, which would be others, one whose layers another model begins with, and one "
+        "with heads or an adapter: they are loaded whole, and stop;"
+    ),
+    (
+        "- a model whose hidden states or attentions are no module's output but computed on the way to what it "
+        "returns (CANINE): `plan` says so, and a tap of its modules stops;"
+    ),
+    ("- a student that draws dropout."),
+)
+"""Where a forward ends, and which models stay whole: a paragraph and its list."""
+
+
 def paragraph(*lines: str) -> str:
     """Lines as one paragraph."""
     return textwrap.fill(" ".join(lines), 130)
@@ -308,6 +334,8 @@ def page(
         "- A student that draws dropout runs to its end, so that it draws what it would have drawn; the teachers' part",
         "of the saving is left. To freeze saves memory of the optimizer and of ranks, and no time of a step.",
     )
+    yield "\n## Where a forward ends\n"
+    yield from map(paragraph, ENDS)
     yield "\n## Losses that share a call\n"
     yield paragraph(
         "The time of seven losses in one call over that of seven calls, by the numbers in a side. To put sides behind",

@@ -92,7 +92,8 @@ class LoadedRecipe:
         Of a spec with stages it is the first one's, or that of the `stage` that is named.
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
-        others are loaded. Teachers that are another spec's student are taken from its finished run under `runs/`.
+        others are loaded, teachers as far as losses need them. Teachers that are another spec's student are taken from
+        its finished run under `runs/`.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
@@ -101,7 +102,9 @@ class LoadedRecipe:
 
         runs = finished_teachers(self._checked, given=models)
         teachers = {name: path / "student" for name, path in runs.items()}
-        workshop = Workshop(self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip)
+        workshop = Workshop(
+            self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
+        )
         return workshop.distiller(stage=stage)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import networkx as nx
 
+from brewgraph.diagnostics import listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import PASSES, Reached, check_names, features_of, reached, releases, running_order
 from brewgraph.graph.passes import execution_order, node
@@ -18,7 +19,8 @@ class ModelReach(Protocol):
     """What is asked of a model.
 
     Whether its forward `draws` random numbers in training; `depth` has `run` and `present` layers, None where no stack
-    of layers is known; `parameters` gives the names of those that features reach, None where that is not known.
+    of layers is known; `late` are those of some features that it gives when all layers have run; `parameters` gives the
+    names of those that features reach, None where that is not known.
     """
 
     @property
@@ -28,6 +30,7 @@ class ModelReach(Protocol):
     @property
     def names(self) -> frozenset[str]: ...
     def depth(self, features: Collection[Feature]) -> Any: ...
+    def late(self, features: Collection[Feature]) -> Collection[Feature]: ...
     def parameters(self, features: Collection[Feature]) -> frozenset[str] | None: ...
 
 
@@ -88,7 +91,7 @@ def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> 
         graph = rewrite(graph)
         after = count(graph, reach)
         changes = [Change(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]]
-        notes = _unknown_depths(graph, reach) if name == "truncate_models" else ()
+        notes = _whole(graph, reach) if name == "truncate_models" else ()
         found.append(Saved(name, tuple(changes), notes=notes))
         before = after
     return tuple(found)
@@ -121,12 +124,18 @@ def _layers(graph: nx.DiGraph, key: str, forward: n.Forward, reach: ReachOf) -> 
     return layers
 
 
-def _unknown_depths(graph: nx.DiGraph, reach: ReachOf) -> tuple[str, ...]:
-    forwards = [(key, x) for key in execution_order(graph) if isinstance(x := node(graph, key), n.Forward)]
-    unknown = {
-        x.model for key, x in forwards if (r := reach(x.model)) is None or r.depth(features_of(graph, key)) is None
-    }
-    return tuple(f"the layers of {name} cannot be counted: all of them run" for name in sorted(unknown))
+def _whole(graph: nx.DiGraph, reach: ReachOf) -> tuple[str, ...]:
+    """The models that cannot be cut short behind a feature in their middle, and why."""
+    said = {}
+    for key in execution_order(graph):
+        if isinstance(x := node(graph, key), n.Forward):
+            features, own = features_of(graph, key), reach(x.model)
+            if own is not None and (late := own.late(features)):
+                rows = listing(sorted({feature.name for feature in late}))
+                said[x.model] = f"no module of {x.model} gives its {rows} as it returns them: all of its layers run"
+            elif own is None or own.depth(features) is None:
+                said[x.model] = f"how many layers of {x.model} run is not known"
+    return tuple(said[name] for name in sorted(said))
 
 
 def _eager(graph: nx.DiGraph, key: str, forward: n.Forward, reach: ReachOf) -> int:

@@ -31,6 +31,8 @@ class Site:
     `item` applied only where the output is a tuple, as transformers' own recorders do; `attention`, the value `field`
     (query, key, value, scores, attention) of the attention function that the module calls. `call` counts the module's
     calls in one forward from 0. The `path` of a result is the head that gives it (empty where the model has no heads).
+    `axes` is the order that the axes of an output are put in, `asks` the argument without which the modules of the
+    base model do not give it.
     """
 
     kind: Literal["result", "field", "input", "output", "recorded", "attention"]
@@ -38,6 +40,8 @@ class Site:
     field: str = ""
     item: int | None = None
     call: int = 0
+    axes: tuple[int, ...] = ()
+    asks: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,8 @@ from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models import attention
 from brewgraph.models.anatomy import Anatomy, Site
 from brewgraph.models.heads import trunk_of
+from brewgraph.models.returned import FLAGS
 from brewgraph.recipe.features import Feature
-
-FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentions"}
-"""Fields that a model returns only when asked, with the argument that asks."""
 
 
 class Finished(BaseException):
@@ -135,7 +133,8 @@ class Capture:
         if key not in self._seen:
             calls = self._calls[key[0] if site.kind == "attention" else "module", site.path]
             raise RunError(f"`{feature}`: {_not_called(site, calls)}")
-        return _pick(self._seen[key], site, feature)
+        found = _pick(self._seen[key], site, feature)
+        return found.permute(site.axes).contiguous() if site.axes else found
 
     def remove(self) -> None:
         """Take the hooks away and give the model its former attention implementation back. Harmless when repeated."""
@@ -157,7 +156,9 @@ class Capture:
                 watched.setdefault(site.path, set()).add(site.field)
         hooked = {site.path for site in sites if site.kind != "attention"}
         if watched and self._all_eager:
-            watched |= {path: watched.get(path, set()) | {"attention"} for path in self.anatomy.attention_paths}
+            there = dict(model.named_modules())
+            others = (path for path in self.anatomy.attention_paths if path in there)
+            watched |= {path: watched.get(path, set()) | {"attention"} for path in others}
         if watched:
             self._undo.append(attention.borrow(trunk_of(model), attention.NAME))  # type: ignore[arg-type]
         elif any(site in self.anatomy.attention for site in sites):
@@ -172,10 +173,10 @@ class Capture:
             if any(side == "input" and at == path for side, at, _ in wanted):
                 before = self._entering(module, path, wanted)
                 self._undo.append(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-            flags = {FLAGS[site.field] for site in sites if site.path == path and site.field in FLAGS}
-            if flags:
-                asking = self._asking(module, flags)
-                self._undo.append(module.register_forward_pre_hook(asking, with_kwargs=True).remove)
+        flags = {site.asks or FLAGS.get(site.field, "") for site in sites} - {""}
+        if flags:
+            base = model.get_submodule(self.anatomy.base)
+            self._undo.append(base.register_forward_pre_hook(self._asking(base, flags), with_kwargs=True).remove)
         self._refuse_dropped(model)
 
     # Hooks are closures, not bound methods: a deep copy of the model then shares them instead of copying this capture,

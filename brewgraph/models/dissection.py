@@ -2,7 +2,8 @@
 
 Nothing here knows an architecture by name. transformers' model classes record themselves which modules give hidden
 states and attentions (`can_record_outputs`); classes that do not are asked through `output_hidden_states` and
-`output_attentions`. Works on models without weights (meta or fake tensors).
+`output_attentions`, and what they return is followed back to its modules (`returned`). Works on models without weights
+(meta or fake tensors).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from transformers.utils.output_capturing import OutputRecorder
 from brewgraph.diagnostics import listing
 from brewgraph.models.anatomy import BACKEND_ROWS, Anatomy, Site
 from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.models.returned import FLAGS, find_returned
 from brewgraph.recipe.features import ROWS
 
 
@@ -115,16 +117,24 @@ def _rows(model: PreTrainedModel, names: Mapping[int, str]) -> _Rows:
 
 
 def _returned(base: PreTrainedModel, path: str) -> _Rows:
-    """Rows of a model whose class records nothing but which returns them when asked (DeBERTa-v2, XLNet)."""
+    """Rows of a model whose class records nothing but which returns them when asked (DeBERTa-v2, XLNet).
+
+    They are taken from the modules that give them, or, where one of them is no module's output, from what is returned.
+    """
     accepted = inspect.signature(base.forward).parameters
     count = getattr(base.config, "num_hidden_layers", None)
     if count is None or base.config.is_encoder_decoder:
         return _Rows(lacking=dict.fromkeys(ROWS, "its class does not record what its layers give"))
-    rows = _Rows()
-    if "output_hidden_states" in accepted:
-        rows.hidden = tuple(Site("field", path, "hidden_states", item=i) for i in range(count + 1))
-    if "output_attentions" in accepted:
-        rows.attention = tuple(Site("field", path, "attentions", item=i) for i in range(count))
+    fields = [name for name, flag in FLAGS.items() if flag in accepted]
+    found = find_returned(base, path, fields, count)
+
+    def sites(name: str, size: int) -> tuple[Site, ...]:
+        if len(places := found.places.get(name, ())) == size:
+            asks = FLAGS[name] if name == "attentions" else ""
+            return tuple(Site("output", p.path, "", p.item, p.call, p.axes, asks) for p in places)
+        return tuple(Site("field", path, name, item=i) for i in range(size if name in fields else 0))
+
+    rows = _Rows(sites("hidden_states", count + 1), sites("attentions", count), found.layers)
     return rows.missing("returns")
 
 

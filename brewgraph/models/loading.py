@@ -97,6 +97,9 @@ class Without:
         def make(self: Any, *args: Any, **kwargs: Any) -> None:
             whole.__init__(self, *args, **kwargs)
             remove_modules(self, paths)
+            inside = tuple(f"{path}." for path in paths)
+            tied = self.all_tied_weights_keys.items()
+            self.all_tied_weights_keys = {a: b for a, b in tied if not (a.startswith(inside) or b.startswith(inside))}
 
         return type(whole.__name__, (whole,), {"__init__": make, "__module__": whole.__module__})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from brewgraph.models.capture import Capture
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
 from brewgraph.models.modes import evaluating
+from brewgraph.models.returned import FLAGS
 from brewgraph.models.shapes import Shapes, fake_mode
 from brewgraph.recipe.features import Feature
 
@@ -68,16 +70,24 @@ class Reach:
         return frozenset(name for name, _ in self.model.named_parameters())
 
     def depth(self, features: Collection[Feature]) -> Depth | None:
-        """The layers that run until these features are there."""
-        present = len(self.anatomy.layer_paths) or len(self.anatomy.attention)
+        """The layers that run until these features are there; those of all stacks, where there are several."""
+        layers = layers_of(self.anatomy)
+        present = len(layers) or len(self.anatomy.attention)
         own = [_layer(self.anatomy, feature) for feature in features]
         if present and own and None not in own and len(self.anatomy.hidden) == present + 1:
             return Depth(max(x for x in own if x is not None), present)
         found = self._run(frozenset(features))
-        if found is None or not self.anatomy.layer_paths:
+        if found is None or not layers:
             return None
-        calls = [found.calls.get(path, 0) for path in self.anatomy.layer_paths]
+        calls = [found.calls.get(path, 0) for path in layers]
         return Depth(sum(calls), max(present, len(self.anatomy.hidden) - 1))
+
+    def late(self, features: Collection[Feature]) -> tuple[Feature, ...]:
+        """Those for whose sake alone all layers run: the model returns them, and no module gives them."""
+        sites = {feature: self.anatomy.site(feature) for feature in features}
+        if any(site.kind == "result" for site in sites.values()):
+            return ()
+        return tuple(feature for feature, site in sites.items() if site.field in FLAGS)
 
     def parameters(self, features: Collection[Feature]) -> frozenset[str] | None:
         """The names of the parameters that gradients of these features reach."""
@@ -92,20 +102,23 @@ class Reach:
         """The paths of modules with weights that these features have no need of, the outermost ones, in their order.
 
         They are neither called nor reached, and a forward without them gives the features all the same. A layer stays
-        whole or goes as a whole. None are found where the model itself returns one of the features.
+        whole or goes as a whole; of one that only has its input taken the shell stays. None are found where the model
+        itself returns one of the features.
         """
         found = self._run(frozenset(features), gradients=True)
         if found is None or not found.stopped:
             return ()
         live = {name.rpartition(".")[0] for names in found.names.values() for name in names} | set(found.calls)
-        live |= {self.anatomy.site(feature).path for feature in features}
-        live |= {path[:at] for path in live for at, sign in enumerate(path) if sign == "."}
+        sites = [self.anatomy.site(feature) for feature in features]
+        live |= {site.path for site in sites}
+        shells = {site.path for site in sites if site.kind == "input"} - found.calls.keys()
+        live, shells = _with_outer(live), _with_outer(shells)
         dead: list[str] = []
         whole: list[str] = []
         for path, module in self.model.named_modules():
             inside = any(path.startswith(f"{other}.") for other in whole)
             if isinstance(module, nn.ModuleList):
-                whole += [f"{path}.{name}" for name in module._modules]
+                whole += [member for name in module._modules if (member := f"{path}.{name}") not in shells]
             if path and path not in live and not inside and next(module.parameters(), None) is not None:
                 dead.append(path)
                 whole.append(path)
@@ -127,6 +140,11 @@ class Reach:
                 known = None
             self._runs[features] = known
         return known
+
+
+def _with_outer(paths: Collection[str]) -> set[str]:
+    """Paths, and those of the modules around them."""
+    return {*paths, *(path[:at] for path in paths for at, sign in enumerate(path) if sign == ".")}
 
 
 _known: WeakKeyDictionary[Shapes, Reach] = WeakKeyDictionary()
@@ -174,7 +192,9 @@ def _run(model: nn.Module, anatomy: Anatomy, features: Features, gradients: bool
 
 
 def _inputs(model: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    names = [x for x in ("input_ids", "attention_mask", "decoder_input_ids") if x in input_names(model)]
+    """All that a tokenizer may give, as some weights are only there for some of it: XLNet's of token types."""
+    named = input_names(model)
+    names = [x for x in ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids") if x in named]
     return dict.fromkeys(names or ["input_ids"], torch.ones(2, 5, dtype=torch.long, device=device))
 
 
@@ -217,6 +237,11 @@ def remove_modules(model: nn.Module, paths: Collection[str]) -> Callable[[], Non
             parent._modules.update(modules)
 
     return give_back
+
+
+def layers_of(anatomy: Anatomy) -> tuple[str, ...]:
+    """The paths of a model's layers; of an encoder-decoder those of both stacks."""
+    return anatomy.layer_paths or tuple(chain.from_iterable(map(anatomy.paths, anatomy.stacks)))
 
 
 def _layer(anatomy: Anatomy, feature: Feature) -> int | None:

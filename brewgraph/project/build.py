@@ -23,7 +23,6 @@ from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.reach import Reach
-from brewgraph.models.tasks import AUTO_CLASSES
 from brewgraph.models.tokens import load_tokenizer
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
@@ -32,6 +31,7 @@ from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Python
 from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
+from brewgraph.training.evaluate import scores as can_score
 
 
 @contextmanager
@@ -47,7 +47,8 @@ class Workshop:
     """Builds what a checked spec names, each thing once.
 
     `given` are modules of the caller's own, by model name. `teachers` are the folders of finished students that
-    `brew(...)` stands for. `skip` are passes that are left out, by name.
+    `brew(...)` stands for. `skip` are passes that are left out, by name. Where nothing is `scored`, only what losses
+    need of teachers is loaded.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Workshop:
         teachers: Mapping[str, Path] | None = None,
         allow_python: bool = False,
         skip: Collection[str] = (),
+        scored: bool = True,
     ):
         check_names(skip)
         self.checked, self.recipe = checked, checked.recipe
         self.skip = frozenset(skip)
         self.given = dict(given or {})
         self.teachers = dict(teachers or {})
-        self.allow_python = allow_python
+        self.allow_python, self.scored = allow_python, scored
         self.models: dict[str, nn.Module] = {}
         self.averages: dict[str, EmaTeacher] = {}
         self._examples: dict[str, Examples] = {}
@@ -209,18 +211,15 @@ class Workshop:
     def _without(self, model: ModelDeclaration, blueprint: Blueprint) -> Without | None:
         """What a teacher is loaded without: everything behind the last feature that any stage takes from it.
 
-        A model with a head is loaded whole, since it is scored in the closing table; so is one that begins at random,
-        whose weights would be others, and one whose layers another model begins with.
+        A model that is scored in the closing table is loaded whole; so is one that begins at random, whose weights
+        would be others, and one whose layers another model begins with.
         """
-        bare = blueprint.auto_class == AUTO_CLASSES["features"] and not blueprint.heads and blueprint.adapter is None
         begun = {x.source.init.model for x in self.recipe.models.values() if isinstance(x.source, Hf) and x.source.init}
         facts = self.checked.facts(model)
-        if (
-            truncate_models.__name__ in self.skip
-            or not (bare and blueprint.checkpoint)
-            or model.name in begun
-            or facts is None
-        ):
+        plain = bool(blueprint.checkpoint) and not blueprint.heads and blueprint.adapter is None
+        if truncate_models.__name__ in self.skip or not plain or model.name in begun or facts is None:
+            return None
+        if self.scored and self.scores(model.name, facts.shapes.model):
             return None
         features = self.features(model.name)
         dead = facts.reach.dead_modules(features) if features else ()
@@ -316,6 +315,19 @@ class Workshop:
         """A model that nothing runs, for the sizes of its parts: without weights where it can be."""
         facts = self.checked.facts(self.recipe.models[model])
         return self.model(model) if facts is None or model in self.given else facts.shapes.model
+
+    def scores(self, name: str, module: nn.Module) -> bool:
+        """Whether the closing table scores a teacher: a task that reads it has a labelled dev split, and
+        `module`, which stands for it, has a head for these labels.
+        """
+        for stage, task in self.recipe.tasks:
+            source = self.recipe.data[task.data[0]].source
+            read = name in models_of(self.checked.graphs[stage.name, task.name])
+            if read and source.label_type and not isinstance(source, Batches):
+                examples = self.examples(task.data[0])
+                if "dev" in examples.splits and can_score(module, source.label_type, examples.classes):
+                    return True
+        return False
 
     def runs(self, model: str) -> bool:
         """Whether any task needs a forward of this model: not where a weight of zero is all that it has."""

@@ -7,14 +7,15 @@ from torch import nn
 
 from brewgraph.data.batches import BatchOrder, derive_seed, loader
 from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import node
 from brewgraph.models.label_order import check_label_order
 from brewgraph.models.modes import evaluating
-from brewgraph.project.build import models_of
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.sources import Batches, Ema
-from brewgraph.recipe.values import ModelDeclaration, Take, walk
+from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.training.evaluate import model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.reporter import Reporter
@@ -26,22 +27,23 @@ ROWS = 512
 def check_teachers_agree(pantry: Pantry, checked: Checked, reporter: Reporter) -> None:
     """Stop where another order of a teacher's classes fits the labels far better; say so where it only guesses.
 
-    Raises `SpecError` B332 at the teacher. Only teachers whose logits a loss reads are tried, on classes; one that a
-    weight of zero has left without a forward is not even loaded.
+    Raises `SpecError` B332 at the teacher. Only teachers whose logits a loss needs are tried, on classes: where they
+    have a weight of zero they teach nothing, and the head may not even be loaded.
     """
     tried: set[tuple[str, str]] = set()
     for stage, task in checked.recipe.tasks:
-        for model in _graders(checked, stage, task):
-            if pantry.workshop.runs(model.name) and (model.name, task.data[0]) not in tried:
+        for model in _graders(pantry, checked, stage, task):
+            if (model.name, task.data[0]) not in tried:
                 tried.add((model.name, task.data[0]))
                 _try(pantry, model, task.data[0], reporter)
 
 
-def _graders(checked: Checked, stage: Stage, task: Task) -> list[ModelDeclaration]:
-    """The teachers whose logits a task's loss reads."""
-    live = models_of(checked.graphs[stage.name, task.name])
-    read = {t.model for t in walk(task.loss) if isinstance(t, Take) and t.feature.name == "logits"}
-    return [m for m in checked.recipe.teachers if m.name in read and m.name in live and not isinstance(m.source, Ema)]
+def _graders(pantry: Pantry, checked: Checked, stage: Stage, task: Task) -> list[ModelDeclaration]:
+    """The teachers whose logits a task's loss needs."""
+    graph = pantry.workshop.optimized(checked)[stage.name, task.name]
+    taps = (x for key in graph if isinstance(x := node(graph, key), n.Tap))
+    read = {x.model for x in taps if x.feature.name == "logits"}
+    return [m for m in checked.recipe.teachers if m.name in read and not isinstance(m.source, Ema)]
 
 
 def _try(pantry: Pantry, model: ModelDeclaration, data: str, reporter: Reporter) -> None:

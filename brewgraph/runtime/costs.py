@@ -26,7 +26,7 @@ from brewgraph.graph.passes import assemble, node, nodes_of
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import input_names, trunk_of
-from brewgraph.models.reach import Reach
+from brewgraph.models.reach import Reach, layers_of
 from brewgraph.runtime.distiller import Distiller
 
 FLOATS = ("value", "classes")
@@ -105,7 +105,7 @@ def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
 @contextmanager
 def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
     """Count the FLOPs of each forward of a model, and the layers that it runs, also where it is stopped on its way."""
-    layers = Anatomy.of(model).layer_paths
+    layers = layers_of(Anatomy.of(model))
     ran: set[str] = set()
     original = model.forward
 

@@ -145,11 +145,12 @@ def test_an_encoder_decoder_has_two_stacks():
     assert anatomy.resolve("encoder.block.0") == "encoder.block.0"
 
 
-def test_a_model_that_records_nothing_is_asked_for_its_outputs():
-    """DeBERTa-v2 offers hidden states and attention through its output flags."""
+def test_a_model_that_records_nothing_is_followed():
+    """DeBERTa-v2 returns hidden states and attention when asked; they are met where its modules give them."""
     anatomy = Anatomy.of(tiny("deberta-v2", AutoModelForTokenClassification))
     assert (anatomy.rows("hidden"), anatomy.rows("attention")) == (4, 3)
-    assert anatomy.layer_paths == ()
+    assert anatomy.layer_paths == tuple(f"deberta.encoder.layer.{i}" for i in range(3))
+    assert [site.path for site in anatomy.hidden] == ["deberta.embeddings", *anatomy.layer_paths]
     assert fault(anatomy.rows, "query").code == "B304"
 
 

@@ -367,9 +367,11 @@ def test_t5_falls_back_to_its_recorded_outputs(auto_class):
 
 
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
-def test_deberta_falls_back_to_its_returned_outputs(auto_class):
-    """DeBERTa-v2 records nothing; it is asked for its outputs, only while armed."""
-    model = tiny("deberta-v2", auto_class)
+@pytest.mark.parametrize("convolution", [0, 3])
+def test_deberta_gives_what_it_returns(auto_class, convolution):
+    """DeBERTa-v2 records nothing; it is asked for attentions, only while armed. Behind its first layer a convolution has
+    the last word."""
+    model = tiny("deberta-v2", auto_class, conv_kernel_size=convolution)
     expected = model(**batch(7, 4), output_attentions=True, output_hidden_states=True)
     values = run(model, [*HIDDEN, *ATTENTION])
     assert all(torch.equal(expected.hidden_states[i], values[Feature("hidden", i)]) for i in range(4))

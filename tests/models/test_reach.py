@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
@@ -78,11 +78,27 @@ def test_depths_of_features() -> None:
     assert reach.dead_modules([Feature("logits")]) == ()
 
 
+def test_layers_of_all_stacks_are_counted() -> None:
+    """An encoder-decoder has no rows of its own: its layers are those of both stacks."""
+    reach = Reach(tiny("t5"))
+    for path, run in (("encoder.block.1", 2), ("decoder.block.0.layer.1", 4), ("decoder.final_layer_norm", 6)):
+        item = 0 if "block" in path else None
+        assert reach.depth([Feature("tap", path=path, item=item)]) == Depth(run, 6), path
+
+
+def test_a_state_that_no_module_gives_needs_the_whole_model() -> None:
+    """CANINE puts its states together behind its layers; with its modules tapped it stops as any other."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
+    model = AutoModel.from_config(AutoConfig.for_model("canine", **sizes)).eval()
+    reach, hidden = Reach(model), Feature("hidden", 1)
+    assert (reach.depth([hidden]), reach.late([hidden])) == (Depth(3, 3), (hidden,))
+    assert reach.dead_modules([hidden]) == ()
+    tap = Feature("tap", path="encoder.layer.0", item=0)
+    assert (reach.depth([tap]), reach.late([tap])) == (Depth(1, 3), ())
+
+
 def test_where_layers_cannot_be_found_all_of_them_stay() -> None:
-    """A model that only returns its states when asked, and one that is nobody's."""
-    deberta = Reach(tiny("deberta-v2"))
-    assert deberta.depth([Feature("hidden", 1)]) is None
-    assert deberta.dead_modules([Feature("hidden", 0)]) == ()  # weights that are read without a call stay
+    """A model that is nobody's."""
     own = Reach(nn.Sequential(nn.Linear(2, 2)))
     assert own.depth([Feature("tap", path="0")]) is None
     assert own.parameters([Feature("tap", path="0")]) is None
@@ -103,6 +119,19 @@ def test_parameters_are_those_that_get_a_gradient(kind: str) -> None:
         output = model(**batch(3, 5))
     capture.collect(output)[Feature("hidden", 2)].square().sum().backward()
     assert found == {name for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_parameters_that_some_inputs_alone_reach() -> None:
+    """XLNet has weights of token types, which a batch may bring: they are reached, and no stage may freeze them."""
+    model = tiny("xlnet")
+    inputs = batch(5, 5)
+    capture = Capture(model, [Feature("hidden", 1)])
+    with capture.armed():
+        output = model(**inputs, token_type_ids=torch.tensor([[0, 0, 1, 1, 1]] * 2))
+    capture.collect(output)[Feature("hidden", 1)].square().sum().backward()
+    found = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert {"layer.0.rel_attn.seg_embed", "layer.0.rel_attn.r_s_bias"} <= found
+    assert Reach(model).parameters([Feature("hidden", 1)]) == found
 
 
 def test_who_may_draw() -> None:

@@ -20,7 +20,11 @@ import brewgraph as bg
 from brewgraph.diagnostics import UsageError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import NAMES
+from brewgraph.project import trust
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import check, read_spec
 from brewgraph.project.facts import savings_of
+from brewgraph.project.materials import Pantry
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import CALLED_TOGETHER
@@ -294,8 +298,7 @@ def test_layers_that_nobody_reads_are_not_loaded(folder: Path, monkeypatch: pyte
 
     assert found(bare(folder, LOSSES["layers"])) == {"0", "1", "embeddings"}
     assert found(bare(folder, LOSSES["layers"]), ("truncate_models",)) == {*"0123", "embeddings", "pooler"}
-    # with a head it is scored in the closing table, whatever the loss reads
-    assert found(spec(folder, LOSSES["layers"])) == {*"0123", "embeddings", "pooler", "classifier"}
+    assert found(spec(folder, LOSSES["layers"])) == {"0", "1", "embeddings"}
     stages = "low }\nstage second { loss = far"
     text = bare(folder, "").read_text().replace("loss = \n", f"stage first {{ loss = {stages} }}\n")
     (folder / "stages.brew").write_text(text)
@@ -305,6 +308,39 @@ def test_layers_that_nobody_reads_are_not_loaded(folder: Path, monkeypatch: pyte
         calls = calls_of(layers(distiller.teachers[0]))
         distiller(batch())
         assert "".join(sorted(calls)) == run
+
+
+@pytest.mark.parametrize(
+    ("teacher", "data", "whole"),
+    [
+        ("", "text=text, label=label", False),
+        (', task="sequence-classification"', "text=text, label=label", True),
+        (', task="sequence-classification"', "text=text, label=none", False),
+        (', task="token-classification"', "text=text, label=label", False),
+    ],
+)
+def test_a_teacher_is_whole_where_it_is_scored(folder: Path, teacher: str, data: str, whole: bool) -> None:
+    """With a head for labels that there are, in a run with its table; anywhere else it ends with its last feature."""
+    text = bare(folder, "low").read_text().replace('hf("bert")', f'hf("bert"{teacher})')
+    text = "".join(line for line in text.splitlines(keepends=True) if "d.labels" not in line)
+    (folder / "scored.brew").write_text(text.replace("text=text, label=label", data))
+    for scored, expected in ((True, "0123" if whole else "0"), (False, "0")):
+        model = Workshop(check(read_spec(folder / "scored.brew")), scored=scored).model("bert")
+        assert "".join(layers(model)) == expected
+        heads = {name.split(".")[0] for name, _ in model.named_parameters()} & {"classifier"}
+        assert heads == ({"classifier"} if len(expected) > 1 else set())
+
+
+@pytest.mark.parametrize(("loss", "tried"), [("low + soft", ["bert"]), ("low + 0 * soft", []), ("low + hard", [])])
+def test_a_teacher_is_tried_where_its_logits_count(
+    folder: Path, loss: str, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On labelled rows, before training; with a weight of zero they teach nothing, though the teacher is loaded."""
+    found: list[str] = []
+    monkeypatch.setattr(trust, "_try", lambda pantry, model, *rest: found.append(model.name))
+    checked = check(read_spec(spec(folder, loss)))
+    trust.check_teachers_agree(Pantry(Workshop(checked)), checked, Reporter())
+    assert found == tried
 
 
 def test_a_teacher_of_no_weight_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

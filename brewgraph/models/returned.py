@@ -1,0 +1,207 @@
+"""Where the states that a model returns come from: which call of which module gave each, found by one forward.
+
+A class that records nothing returns its hidden states and attentions when asked, at the end. Taken from the modules
+that give them, they are there as soon as their layer has run, and nothing behind it needs to run or to be loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
+
+FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentions"}
+"""Fields that a model returns only when asked, with the argument that asks."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The output of one call of a module, or its element `item`; the model returns it with its axes in this order,
+    or as it is where `axes` is empty.
+    """
+
+    path: str
+    call: int
+    item: int | None
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Returned:
+    """Of each field that was asked for, the place of each of its tensors; a field is missing where one of them is no
+    module's output. `layers` are the paths of the layers, none where no list of modules has as many members.
+    """
+
+    places: dict[str, tuple[Place, ...]]
+    layers: tuple[str, ...]
+
+
+def find_returned(model: nn.Module, at: str, fields: Sequence[str], count: int) -> Returned:
+    """Run a model of `count` layers on fake tensors and follow what it returns back to the modules that gave it.
+
+    Their paths begin with the model's own, `at`. It runs as in training, and with dropout wherever a module may have
+    it, so that what dropout takes is not mistaken for what it gives. Random generators and the model stay as they were.
+    Nothing is found of a model that does not run on tensors without values.
+    """
+    modules = {f"{at}.{path}" if at else path: module for path, module in model.named_modules() if path}
+    asked = (tuple(fields), count, tuple(modules))
+    known, found = _known.get(model, (None, None))
+    if known != asked or found is None:
+        found = _run(model, modules, fields, count)
+        _known[model] = (asked, found)
+    return found
+
+
+_known: WeakKeyDictionary[nn.Module, tuple[Any, Returned]] = WeakKeyDictionary()
+"""What was found of models that still stand as they did then."""
+
+
+def _run(model: nn.Module, modules: Mapping[str, nn.Module], fields: Sequence[str], count: int) -> Returned:
+    notes = _Notes()
+    flags = {FLAGS[name]: True for name in fields}
+    try:
+        with (
+            notes.taken(modules),
+            _training(model),
+            torch.random.fork_rng(devices=()),
+            torch.enable_grad(),
+            FakeTensorMode(allow_non_fake_inputs=True),
+        ):
+            ids = torch.ones(2, 5, dtype=torch.long)
+            output: Any = functional_call(model, _empty(model), (ids,), {"attention_mask": ids, **flags})
+        found = {name: [_traced(tensor, notes.made) for tensor in getattr(output, name)] for name in fields}
+    except Exception:  # whatever a model's own code may raise, or a field that is not what its name says
+        return Returned({}, ())
+    places = {name: tuple(p for p in row if p is not None) for name, row in found.items()}
+    whole = {name: row for name, row in places.items() if len(set(row)) == len(found[name])}
+    return Returned(whole, _layers(modules, notes.calls, count))
+
+
+_Key = tuple[Any, int]
+"""What tells one tensor from others that autograd knows: the step that made it, and which of its results it is."""
+
+
+class _Notes:
+    """Of one forward: which place made each tensor, and how often each module was called.
+
+    Where modules hand a tensor on as it is, the last of them counts; not one inside a module that began when the tensor
+    was there already: it takes the tensor for a purpose of its own.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[_Key, Place] = {}
+        self.calls: Counter[str] = Counter()
+        self._born: dict[_Key, int] = {}
+        self._open: list[int] = []
+        self._clock = 0
+
+    @contextmanager
+    def taken(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Take notes while the block runs."""
+        hooks = [module.register_forward_pre_hook(self._enter) for module in modules.values()]
+        hooks += [module.register_forward_hook(self._leaving(path)) for path, module in modules.items()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._clock += 1
+        self._open.append(self._clock)
+
+    def _leaving(self, path: str) -> Any:
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._open.pop()
+            self._clock += 1
+            call = self.calls[path]
+            self.calls[path] += 1
+            for item, value in enumerate(output) if isinstance(output, tuple | list) else [(None, output)]:
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    key = (value.grad_fn, value.output_nr)
+                    born = self._born.setdefault(key, self._clock)
+                    if not self._open or self._open[-1] < born:
+                        self.made[key] = Place(path, call, item)
+
+        return leave
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[None]:
+    """A model in training, with dropout in each of its modules that could have it."""
+    modes = [(module, module.training) for module in model.modules()]
+    rates = [(module, module.p) for module in model.modules() if isinstance(module, _DropoutNd)]
+    model.train()
+    for dropout, _ in rates:
+        dropout.p = 0.5
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for dropout, rate in rates:
+            dropout.p = rate
+
+
+def _empty(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a model without values, in the fake mode of the moment."""
+    return {
+        name: torch.empty(x.shape, dtype=x.dtype).requires_grad_(isinstance(x, nn.Parameter))
+        for name, x in chain(model.named_parameters(), model.named_buffers())
+    }
+
+
+def _traced(tensor: Tensor, seen: dict[_Key, Place]) -> Place | None:
+    """The place that a tensor comes from with nothing but the order of its axes changed."""
+    key: _Key = (tensor.grad_fn, tensor.output_nr)
+    axes = tuple(range(tensor.dim()))
+    while key not in seen:
+        step = key[0]
+        match step.name() if step is not None else "":
+            case "PermuteBackward0":
+                dims = [_axis(d, len(axes)) for d in step._saved_dims]
+            case "TransposeBackward0":
+                dims = list(range(len(axes)))
+                one, other = (_axis(d, len(axes)) for d in (step._saved_dim0, step._saved_dim1))
+                dims[one], dims[other] = other, one
+            case "CloneBackward0":
+                dims = list(range(len(axes)))
+            case "ViewBackward0" | "UnsafeViewBackward0" if _keeps_shape(step, tensor, axes):
+                dims = list(range(len(axes)))
+            case _:
+                return None
+        axes = tuple(dims[axis] for axis in axes)
+        key = step.next_functions[0]
+    place = seen[key]
+    return place if axes == tuple(range(len(axes))) else Place(place.path, place.call, place.item, axes)
+
+
+def _axis(saved: int, count: int) -> int:
+    """One of `count` axes as autograd notes it: one that is counted from the end as an unsigned number of 64 bits."""
+    return (saved - 2**64 if saved >= 2**63 else saved) % count
+
+
+def _keeps_shape(step: Any, tensor: Tensor, axes: tuple[int, ...]) -> bool:
+    """Whether a view gives a tensor of the shape that it took."""
+    sizes = step._saved_self_sym_sizes
+    return len(sizes) == len(axes) and [sizes[axis] for axis in axes] == list(tensor.shape)
+
+
+def _layers(modules: Mapping[str, nn.Module], calls: Counter[str], count: int) -> tuple[str, ...]:
+    """The outermost list of as many modules as there are layers, each of them called."""
+    for path, module in modules.items():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            found = tuple(f"{path}.{name}" for name in module._modules)
+            if all(calls[layer] for layer in found):
+                return found
+    return ()
