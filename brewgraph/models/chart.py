@@ -49,6 +49,16 @@ class Chart(ABC):
     def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
         """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none."""
 
+    def infer(self, features: Collection[Feature]) -> Mapping[Feature, Shape | SourceFault]:
+        """The shape of each feature, or its fault."""
+        found: dict[Feature, Shape | SourceFault] = {}
+        for feature in features:
+            try:
+                found[feature] = self.shape(feature)
+            except SourceFault as fault:
+                found[feature] = fault
+        return found
+
     def calls(self, paths: Iterable[str]) -> tuple[tuple[str, int], ...]:
         """Each call of these modules in one forward: its path, and its number among the calls of that module.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.anatomy import RESULTS
-from brewgraph.models.shapes import Shapes
+from brewgraph.models.chart import Chart
 from brewgraph.models.survey import Value, show
 from brewgraph.recipe.features import ROWS, SINGLES, Feature
 
@@ -78,14 +78,14 @@ class Taps:
         }
 
 
-def taps_of(shapes: Shapes, title: str, *, collapse: bool = True, path: str | None = None) -> Taps:
+def taps_of(chart: Chart, title: str, *, collapse: bool = True, path: str | None = None) -> Taps:
     """All that can be tapped of a model. Equal layers become one row, unless `collapse` is false.
 
     With a `path` only the modules that it means, as a tap would, `*` included; else those with these letters in their
     path. SourceFault B301 or B302 where there is none, B306 for a model that does not run.
     """
-    anatomy = shapes.anatomy
-    rows = [ModuleRow(x.path, x.kind, x.takes, x.gives, x.also, not x.can_run) for x in shapes.modules.values()]
+    anatomy = chart.anatomy
+    rows = [ModuleRow(x.path, x.kind, x.takes, x.gives, x.also, not x.can_run) for x in chart.modules.values()]
     if path is not None:
         try:
             wanted = set(anatomy.paths(path))
@@ -97,22 +97,22 @@ def taps_of(shapes: Shapes, title: str, *, collapse: bool = True, path: str | No
         modules = gathered(rows) if collapse else rows
     else:
         modules = collapsed(rows) if collapse else rows
-    return Taps(title, anatomy.name, anatomy.base, tuple(_features(shapes)) if path is None else (), tuple(modules))
+    return Taps(title, anatomy.name, anatomy.base, tuple(_features(chart)) if path is None else (), tuple(modules))
 
 
-def _features(shapes: Shapes) -> Iterator[FeatureRow]:
-    anatomy = shapes.anatomy
-    shapes.infer(shapes.named())
+def _features(chart: Chart) -> Iterator[FeatureRow]:
+    anatomy = chart.anatomy
+    chart.infer(chart.named())
     for head in anatomy.heads or (None,):
         for name in RESULTS:
             feature = Feature(name, head=head)
-            found = shapes.infer([feature])[feature]
+            found = chart.infer([feature])[feature]
             if not isinstance(found, SourceFault):
                 yield FeatureRow(str(feature), None, show(Value("tensor", found)))
     for name in (*(name for name in SINGLES if name not in RESULTS), *ROWS):
         count = anatomy.rows(name) if name in ROWS and name not in anatomy.lacking else None
         members = [Feature(name, i) for i in range(count)] if count is not None else [Feature(name)]
-        found_ones = list(dict.fromkeys(shapes.infer(members).values()))
+        found_ones = list(dict.fromkeys(chart.infer(members).values()))
         faults = [found for found in found_ones if isinstance(found, SourceFault)]
         if name in anatomy.lacking or faults:
             yield FeatureRow(name, lacking=anatomy.lacking.get(name) or str(faults[0]))

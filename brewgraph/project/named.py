@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, UsageError, listing, suggest
-from brewgraph.models.blueprint import read_config
-from brewgraph.models.parameters import configured_model
-from brewgraph.models.shapes import Shapes
 from brewgraph.project.check import check
+from brewgraph.project.model_facts import BlueprintFacts
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def named_folders(target: str) -> tuple[str, ...]:
@@ -38,6 +37,9 @@ def named_folders(target: str) -> tuple[str, ...]:
 
 def named_model(name: str, revision: str | None = None) -> nn.Module:
     """The model that a configuration names as its own, of fake tensors. UsageError where there is none."""
+    from brewgraph.models.blueprint import read_config
+    from brewgraph.models.parameters import configured_model
+
     try:
         return configured_model(read_config(name, revision))
     except SourceFault as fault:
@@ -46,8 +48,8 @@ def named_model(name: str, revision: str | None = None) -> nn.Module:
 
 def spec_models(
     source: Source, params: Mapping[str, Any], name: str | None = None
-) -> tuple[dict[str, Shapes], tuple[Diagnostic, ...]]:
-    """The shapes of a spec's models, or of the one that is named, by what they are called; the check's warnings.
+) -> tuple[dict[str, BlueprintFacts], tuple[Diagnostic, ...]]:
+    """What is known of a spec's models, or of the one that is named, by what they are called; the check's warnings.
 
     Raises `SpecError` for a spec at fault, `UsageError` for a name that it lacks, `RunError` where nothing is known of
     any of them before it is loaded.
@@ -56,11 +58,11 @@ def spec_models(
     models = checked.recipe.models
     if name is not None and name not in models:
         raise UsageError(f"there is no model `{name}`: {suggest(name, models) or f'the spec has {listing(models)}'}")
-    found: dict[str, Shapes] = {}
+    found: dict[str, BlueprintFacts] = {}
     for model in models.values() if name is None else [models[name]]:
         facts = checked.facts(model)
         if facts is not None:
-            found[f"{model.role} {model.name}"] = facts.shapes
+            found[f"{model.role} {model.name}"] = facts
     if not found:
         what = f"`{name}`" if name is not None else "the models"
         raise RunError(f"nothing is known of {what} before the weights are loaded: name a folder or a configuration")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from brewgraph.diagnostics import Diagnostic
 from brewgraph.models.parameters import ParameterNode, parameter_tree, saved_tree
 from brewgraph.project.named import named_folders, named_model, spec_models
@@ -20,8 +22,8 @@ def model_parameters(target: str, revision: str | None = None) -> tuple[Paramete
     like `hf("folder", num_hidden_layers=3)`. UsageError where there is no such model, `SpecError` for a call at fault.
     """
     if is_call(target):
-        title, shapes = written_model(target)
-        return (parameter_tree(shapes.model, f"{title} ({type(shapes.model).__name__})"),)
+        title, facts = written_model(target)
+        return (_titled(facts.shapes.model, title),)
     return tuple(_tree(name, revision if name == target else None) for name in named_folders(target))
 
 
@@ -29,8 +31,11 @@ def _tree(name: str, revision: str | None) -> ParameterNode:
     weights = Path(name) / "model.safetensors"
     if weights.is_file() and not (weights.parent / "config.json").is_file():
         return saved_tree(weights, name)
-    model = named_model(name, revision)
-    return parameter_tree(model, f"{name} ({type(model).__name__})")
+    return _titled(named_model(name, revision), name)
+
+
+def _titled(model: nn.Module, title: str) -> ParameterNode:
+    return parameter_tree(model, f"{title} ({type(model).__name__})")
 
 
 def spec_parameters(
@@ -42,5 +47,4 @@ def spec_parameters(
     any of them before it is loaded.
     """
     found, warnings = spec_models(source, params, name)
-    trees = [parameter_tree(x.model, f"{title} ({type(x.model).__name__})") for title, x in found.items()]
-    return tuple(trees), warnings
+    return tuple(_titled(facts.shapes.model, title) for title, facts in found.items()), warnings

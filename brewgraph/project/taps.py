@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from brewgraph.diagnostics import Diagnostic, SourceFault, UsageError
-from brewgraph.models.shapes import Shapes
+from brewgraph.models.chart import Chart, Record, Recorded
 from brewgraph.models.taps import Taps, taps_of
+from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.project.named import named_folders, named_model, spec_models
 from brewgraph.project.written import written_model
 from brewgraph.source import Source, is_call
@@ -20,9 +21,20 @@ def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -
     UsageError where there is no such model, or it does not run; `SpecError` for a call at fault.
     """
     if is_call(target):
-        title, shapes = written_model(target)
-        return (_taps(shapes, title, collapse, path),)
-    return tuple(_taps(Shapes(named_model(name)), name, collapse, path) for name in named_folders(target))
+        title, facts = written_model(target)
+        return (_taps(facts.chart, title, collapse, path),)
+    return tuple(_taps(_chart(name), name, collapse, path) for name in named_folders(target))
+
+
+def _chart(name: str) -> Chart:
+    """The chart of the model that a folder or hub name stands for, from memory where it is there."""
+
+    def find() -> Record:
+        from brewgraph.models.shapes import Shapes
+
+        return Shapes(named_model(name)).record()
+
+    return Recorded(Memory.of_user().recall(print_of_model(name), Record, find))
 
 
 def spec_taps(
@@ -39,11 +51,11 @@ def spec_taps(
     `RunError` where nothing is known of any of them before it is loaded.
     """
     found, warnings = spec_models(source, params, name)
-    return tuple(_taps(shapes, title, collapse, path) for title, shapes in found.items()), warnings
+    return tuple(_taps(facts.chart, title, collapse, path) for title, facts in found.items()), warnings
 
 
-def _taps(shapes: Shapes, title: str, collapse: bool, path: str | None) -> Taps:
+def _taps(chart: Chart, title: str, collapse: bool, path: str | None) -> Taps:
     try:
-        return taps_of(shapes, title, collapse=collapse, path=path)
+        return taps_of(chart, title, collapse=collapse, path=path)
     except SourceFault as fault:
         raise UsageError(str(fault)) from fault

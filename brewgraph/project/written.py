@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from brewgraph.diagnostics import Collector, SourceFault, UsageError
-from brewgraph.models.blueprint import blueprint
-from brewgraph.models.shapes import Shapes
+from brewgraph.project.memory import Memory
+from brewgraph.project.model_facts import BlueprintFacts, Request
 from brewgraph.recipe.elaborate import elaborate_model
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf
@@ -14,8 +14,8 @@ from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 
 
-def written_model(call: str) -> tuple[str, Shapes]:
-    """The call on one line, and the shapes of the model that it makes; of which head follows from `task=`, else from
+def written_model(call: str) -> tuple[str, BlueprintFacts]:
+    """The call on one line, and what is known of the model that it makes; of which head follows from `task=`, else from
     the checkpoint, as where its logits are taken. Relative folders start at the working directory.
 
     Raises `SpecError` for a call that a spec could not have, with its place, and `UsageError` for a source that has no
@@ -30,18 +30,13 @@ def written_model(call: str) -> tuple[str, Shapes]:
     collector.raise_errors()
     if model is None or not isinstance(model.source, Hf):
         raise UsageError("only `hf(…)` and `bigru(…)` say themselves what a model is made of; of a spec, name its file")
+    logits = frozenset([Feature("logits")])
+    request = Request(model.source, model.role, Path("."), logits, classes=(), inherited=None, label_types=(), heads=())
+    facts = BlueprintFacts(request, Memory.of_user())
     try:
-        made = blueprint(
-            model.source,
-            role=model.role,
-            folder=Path("."),
-            features=frozenset([Feature("logits")]),
-            classes=(),
-            inherited=None,
-        )
-        shapes = Shapes.of_blueprint(made)
+        _ = facts.outline, facts.chart
     except SourceFault as fault:
         collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
         collector.raise_errors()
         raise
-    return " ".join(call.split()), shapes
+    return " ".join(call.split()), facts

@@ -115,6 +115,10 @@ def test_a_second_check_loads_neither_torch_nor_transformers(world: Path, facts:
         lines, loaded = run(*arguments)
         assert "ce(d.labels -> tiny.logits)" in "\n".join(lines)
         assert loaded == []
+    one, other = run("taps", "saved"), run("taps", "saved")
+    assert any("attention" in line for line in one[0])
+    assert other == (one[0], [])
+    assert run("taps", "good.brew")[1] == []
 
 
 @pytest.mark.slow
