@@ -207,6 +207,10 @@ def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:
 # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+CALLED_TOGETHER = {True: 2**14, False: 2**22}
+"""Numbers in a side up to which losses share a call: on a CPU, and elsewhere. See docs/passes.md."""
+
+
 def batch_equal_losses(graph: nx.DiGraph) -> nx.DiGraph:
     """Put losses of one kind and shape, under one mask and with the same options, into one call."""
     groups: dict[object, list[str]] = defaultdict(list)

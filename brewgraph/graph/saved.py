@@ -10,7 +10,17 @@ import networkx as nx
 
 from brewgraph.diagnostics import listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import PASSES, Reached, check_names, features_of, reached, releases, running_order
+from brewgraph.graph.optimizing import (
+    CALLED_TOGETHER,
+    PASSES,
+    Reached,
+    batch_equal_losses,
+    check_names,
+    features_of,
+    reached,
+    releases,
+    running_order,
+)
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.recipe.features import Feature
 
@@ -52,7 +62,7 @@ class Change:
 @dataclass(frozen=True)
 class Saved:
     """What a pass changed in the loss of a task, as it stands behind the passes before it; `skipped` says it is left
-    out. `notes` are what it could not know."""
+    out. `notes` are what else there is to know of it."""
 
     name: str
     changes: tuple[Change, ...]
@@ -92,6 +102,9 @@ def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> 
         after = count(graph, reach)
         changes = [Change(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]]
         notes = _whole(graph, reach) if name == "truncate_models" else ()
+        if changes and name == batch_equal_losses.__name__:
+            cpu, other = CALLED_TOGETHER[True], CALLED_TOGETHER[False]
+            notes = (f"of sides of at most {cpu:,} numbers on a CPU, {other:,} elsewhere",)
         found.append(Saved(name, tuple(changes), notes=notes))
         before = after
     return tuple(found)

@@ -14,6 +14,7 @@ from torch import Tensor
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph import scalars
+from brewgraph.graph.optimizing import CALLED_TOGETHER
 from brewgraph.graph.scalars import schedule_value
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
@@ -116,10 +117,6 @@ def calls_instruction(calls: n.Calls, options: Sequence[n.Node], into: list[int]
         step.slots[out] = (layout.sums(values, unit, count) / step.counts[place]).unbind()
 
     return lose_all
-
-
-CALLED_TOGETHER = {True: 2**14, False: 2**22}
-"""Numbers in a side up to which losses share a call: on a CPU, and elsewhere. See docs/passes.md."""
 
 
 def _maths(loss: n.Loss, options: Sequence[n.Node], into: list[int]) -> tuple[Any, Any]:

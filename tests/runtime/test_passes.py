@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import brewgraph as bg
 from brewgraph.diagnostics import UsageError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import NAMES
+from brewgraph.graph.optimizing import CALLED_TOGETHER, NAMES
 from brewgraph.project import trust
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
@@ -27,7 +27,6 @@ from brewgraph.project.facts import savings_of
 from brewgraph.project.materials import Pantry
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.runtime.instructions import CALLED_TOGETHER
 from brewgraph.training.freezing import unreached_frozen
 from brewgraph.training.optimizing import build_optimizer
 from brewgraph.training.reporter import Reporter
