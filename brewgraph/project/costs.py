@@ -28,12 +28,14 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     `skip` are passes that are left out, by name.
     """
     found: dict[tuple[str, str], Cost | str] = {}
-    known: dict[str, Cost | str] = {}
+    known: dict[object, Cost | str] = {}
+    precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
     for name, graph in checked.graphs.items():
-        key = f"{graph.graph['objective']} {checked.recipe.train.precision}"
+        sources = [checked.recipe.data[d].source for d in data_of(graph)]
+        # a loss is the same whatever its batches and precision are, and its cost is not
+        key = (graph.graph["objective"], precisions[name[0]], *((source.batch, source.max_length) for source in sources))
         if key not in known:
-            precision = next(s.train.precision for s in checked.recipe.stages if s.name == name[0])
-            known[key] = cost(checked, graph, precision, skip)
+            known[key] = cost(checked, graph, precisions[name[0]], skip)
         found[name] = known[key]
     return found
 

@@ -80,7 +80,7 @@ class Meter:
     """What was counted. `forwards` are the runs of models, in order: name, FLOPs, layers that ran, layers there are."""
 
     def __init__(self) -> None:
-        self.flops = FlopCounterMode(display=False, custom_mapping=_ON_CPU)
+        self.flops = Flops()
         self.bytes = LiveBytes()
         self.forward = self.kept = 0
         self.forwards: list[tuple[str, int, int, int]] = []
@@ -145,6 +145,28 @@ def _dropped(distiller: Distiller) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Flops(FlopCounterMode):
+    """FLOPs of a whole step. Which module they are of is not asked: torch finds that out by hooks that keep every part
+    of the graph, also what no loss reaches, until the backward pass is over.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping=_ON_CPU)
+        self.mod_tracker = _NoModules()
+
+
+class _NoModules:
+    """What stands for torch's `ModuleTracker`, and tracks nothing."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 class LiveBytes(TorchDispatchMode):

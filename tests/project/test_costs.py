@@ -36,6 +36,8 @@ LOSSES = [
     "loss = soft + 0.3 * hard + sum(hidden)",
     "loss = sum(hidden) + nst(big.hidden[1] -> small.hidden[1])",
     "loss = mse(big.attention[0] -> small.attention[0]) + soft",
+    "loss = mse(relation(big.value[2]) -> relation(small.value[1]))",  # of the last layers only a part is computed
+    "loss = mse(big.attention[0] -> small.attention[0])",
 ]
 
 
@@ -111,6 +113,20 @@ def test_a_teacher_costs_what_it_runs() -> None:
     big = [next(x for x in cost.forwards if x.model == "big") for cost in (short, whole)]
     assert [(x.layers, x.present) for x in big] == [(1, 3), (3, 3)]
     assert big[0].flops < 0.4 * big[1].flops
+
+
+@pytest.mark.usefixtures("data")
+def test_stages_of_one_loss_cost_what_their_own_batches_do() -> None:
+    """A loss has one name whatever the size of its batches and the precision of its stage, and costs accordingly."""
+    smaller = 'data d = files(train="rows.jsonl", batch=4, max_length=48)'
+    stages = f"stage one {{ loss = soft }}\nstage two {{ {smaller}\nloss = kd(big.logits -> small.logits) }}"
+    one, two, three = costs(checked(f"{stages}\nstage three {{ loss = soft\ntrain {{ precision = bf16 }} }}")).values()
+    assert isinstance(one, Cost)
+    assert isinstance(two, Cost)
+    assert isinstance(three, Cost)
+    assert (one.batch, two.batch, three.batch) == (16, 4, 16)
+    assert one.forward == 4 * two.forward == three.forward
+    assert three.peak < 0.9 * one.peak
 
 
 @pytest.mark.usefixtures("data")
