@@ -17,7 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
 from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, task_of, with_problem
-from brewgraph.models.tokens import VOCABULARY, Tokens, first_line, local, named_tokens, stamp_of
+from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
 
@@ -97,7 +97,7 @@ def blueprint(
     label_types: Collection[str] = (),
     heads: Mapping[str, Head] | None = None,
 ) -> Blueprint:
-    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model from scratch takes over, if any.
+    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
 
     `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student that
     has several.
@@ -126,7 +126,7 @@ def _blueprint(
                 help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
             )
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
-        tokens = named_tokens(source, folder) or inherited or Tokens(None, vocab_size=source.vocab_size or VOCABULARY)
+        tokens = own_tokens(source, folder, inherited)
         config = _config_from_scratch(source, tokens)
         config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
         return Blueprint(auto_class, config, tokens, init=source.init)
@@ -135,7 +135,7 @@ def _blueprint(
     task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
     auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
-    tokens = named_tokens(source, folder) or Tokens(name, source.revision)
+    tokens = own_tokens(source, folder, inherited)
     with _refusals(name):
         for key, value in source.config.items():
             setattr(config, key, value)

@@ -72,6 +72,17 @@ def named_tokens(source: Hf, folder: Path) -> Tokens | None:
     return Tokens(local(source.tokenizer, folder), source.revision if source.tokenizer == source.name else None)
 
 
+def own_tokens(source: Hf, folder: Path, inherited: Tokens | None) -> Tokens:
+    """The tokenizer of a model: that which is named beside it, else the one `inherited` from another model, else that
+    of its checkpoint, or one trained on the data.
+    """
+    if found := named_tokens(source, folder) or inherited:
+        return found
+    if source.name is not None:
+        return Tokens(local(source.name, folder), source.revision)
+    return Tokens(None, vocab_size=source.vocab_size or VOCABULARY)
+
+
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """A tokenizer by folder or hub name; a `SourceFault` where there is none."""
     return _load_tokenizer(name, revision, stamp_of(name))

@@ -12,7 +12,7 @@ from brewgraph.graph.passes import digest
 from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.anatomy import RESULTS
 from brewgraph.models.tasks import AUTO_CLASSES, Head
-from brewgraph.models.tokens import Tokens
+from brewgraph.models.tokens import Tokens, own_tokens
 from brewgraph.project.memory import Memory
 from brewgraph.project.model_facts import BlueprintFacts, Request
 from brewgraph.recipe.recipe import Recipe
@@ -96,13 +96,16 @@ class FactsBook:
         }
         types = [lesson.label_type for lesson in self.learns(model.name) if lesson.label_type]
         taken = self.features[model.name]
+        inherited = self._inherited(model, source)
+        if source.tokenizer in self.recipe.models:
+            source = source.model_copy(update={"tokenizer": None})
         request = Request(
             source if types or heads or model.role == "teacher" else self._as_its_teacher(model, source),
             model.role,
             self.folder,
             frozenset(feature for feature in taken if feature.name in RESULTS),  # which head, nothing else tells
             self.classes_of(model.name),
-            self._inherited(model, source),
+            inherited,
             tuple(types),
             tuple(heads.items()),
         )
@@ -153,16 +156,34 @@ class FactsBook:
         return next((lesson.label_type for lesson in self.learns(model, head) if lesson.label_type), "")
 
     def _inherited(self, model: ModelDeclaration, source: Hf) -> Tokens | None:
-        """The tokenizer of the model that is named, or else, from scratch, of the first teacher."""
-        if source.tokenizer is not None and source.tokenizer not in self.recipe.models:
+        """The tokenizer of the model that is named, or else, from scratch, of the first teacher with one of its own."""
+        if source.tokenizer is not None:
+            named = self.recipe.models.get(source.tokenizer)
+            return self._tokens_of(named) if named is not None else None
+        if source.name is not None or model.role != "student":
             return None
-        if source.name is not None and source.tokenizer is None:
-            return None
-        others = [t for t in self.recipe.teachers if t.name != model.name and not isinstance(t.source, Python)]
-        named = self.recipe.models[source.tokenizer] if source.tokenizer else None
-        other = named or (others[0] if others and model.role == "student" else None)
-        facts = self(other) if other is not None else None
-        return facts.tokens if facts is not None else None
+        lending = (t for t in self.recipe.teachers if self._lender(t).name != model.name)
+        first = next((t for t in lending if not isinstance(t.source, Python)), None)
+        return self._tokens_of(first) if first is not None and self(first) is not None else None
+
+    def _lender(self, model: ModelDeclaration) -> ModelDeclaration:
+        """Whose tokenizer a model has: its own, or that of another one which is named beside it."""
+        source = model.source
+        named = source.tokenizer if isinstance(source, Hf) else source.model if isinstance(source, Ema) else None
+        return self._lender(self.recipe.models[named]) if named in self.recipe.models else model
+
+    def _tokens_of(self, model: ModelDeclaration) -> Tokens | None:
+        """A model's tokenizer, of which its facts need not be known: they may wait for those of whoever asks."""
+        source = model.source
+        if isinstance(source, Ema):
+            return self._tokens_of(self._averaged(model, source))
+        if isinstance(source, Python):
+            help = "name another model, a folder, or a name on the hub"
+            raise SourceFault("B319", f"`{model.name}` has no tokenizer", field="tokenizer", help=help)
+        if isinstance(source, Brew):
+            facts = self(model)
+            return facts.tokens if facts is not None else None
+        return own_tokens(source, self.folder, self._inherited(model, source))
 
 
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}

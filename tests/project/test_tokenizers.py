@@ -1,0 +1,69 @@
+"""Whose tokenizer a model has: its own, that of a folder, or that of another model of the spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brewgraph.data.encoding import train_wordpiece
+from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.models.tokens import tokenizer_fingerprint
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import Checked, check, read_spec
+from tests.project.small import save, write_data
+
+DATA = 'data d = files(train="train.jsonl", batch=4, max_length=16)\n'
+SCRATCH = "hf(model_type='bert', hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8{more})"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Data, and two saved classifiers, `one` and `two`, with tokenizers of their own."""
+    write_data(tmp_path)
+    save(tmp_path / "one")
+    save(tmp_path / "two")
+    train_wordpiece(["a tale of other words altogether"], 100).save_pretrained(tmp_path / "two")
+    return tmp_path
+
+
+def whole(folder: Path, text: str) -> Checked:
+    (folder / "spec.brew").write_text(f"brew 1\n{text.replace(chr(39), chr(34))}\n")
+    return check(read_spec(folder / "spec.brew"))
+
+
+def found(folder: Path, text: str) -> list[Diagnostic]:
+    try:
+        return list(whole(folder, text).warnings)
+    except SpecError as error:
+        return list(error.diagnostics)
+
+
+def scratch(more: str = "") -> str:
+    return SCRATCH.format(more=more)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        f"teacher t = hf('two')\nteacher u = hf('one')\nstudent s = {scratch(', tokenizer=u')}",
+        f"teacher u = hf('one')\nstudent s = {scratch()}",
+        f"teacher t = ema(s)\nteacher u = hf('one')\nstudent s = {scratch()}",
+        f"teacher t = hf('two', pretrained=false, tokenizer=s)\nteacher u = hf('one')\nstudent s = {scratch()}",
+        "teacher u = hf('two', tokenizer=s)\nstudent s = hf('one')",
+        "student s = hf('two', tokenizer=u)\nteacher u = hf('one')",
+    ],
+)
+def test_the_tokenizer_of_another_model(world: Path, models: str) -> None:
+    """It is the same to the check and to the run, whichever of the two is declared first."""
+    checked = whole(world, f"{models}\n{DATA}loss = kd(u.logits -> s.logits) + nst(u.hidden[1] -> s.hidden[1])")
+    workshop = Workshop(checked)
+    one, other = (tokenizer_fingerprint(workshop.tokenizer(name)) for name in ("u", "s"))
+    assert one == other == tokenizer_fingerprint(workshop.tokenizer("u"))
+    assert {checked.facts(checked.recipe.models[name]).tokenizer for name in ("u", "s")} == {one}  # type: ignore[union-attr]
+
+
+def test_features_of_an_average_declared_first_are_checked(world: Path) -> None:
+    """Its student has no other model to take a tokenizer from, and asks no one."""
+    (fault,) = found(world, f"teacher t = ema(s)\nstudent s = {scratch()}\n{DATA}loss = nst(t.hidden[7] -> s.hidden[1])")
+    assert (fault.code, fault.span.text) == ("B206", "7")
