@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from brewgraph.diagnostics import Label
 from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Shape
+from brewgraph.recipe.sources import Hf
 
 if TYPE_CHECKING:
     from brewgraph.graph.build import Builder
@@ -38,8 +39,10 @@ def check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape | 
         return
     if stranger(builder, [found[0][0], found[1][0]]) is None:
         return
+    learner = found[1][0].model
+    shared = f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; "
     help = (
-        f"give the student the teacher's tokenizer: tokenizer={found[0][0].model}; match words: "
+        f"{shared if may_share(builder, learner) else ''}match words: "
         f"`words({x.source.span.text}) -> words({x.target.span.text})`; "
         "or match what has no tokens (`pooled`, `logits`)"
     )
@@ -57,16 +60,25 @@ def check_joined(builder: Builder, x: v.Combine) -> None:
     lengths = [f"(batch, length@{take.model}, …)" for take in (takes[0], other)]
     message = f"`{takes[0].model}` and `{other.model}` cut the text into different tokens"
     labels = (Label(takes[0].span, lengths[0]),) if takes[0].span != other.span else ()
-    help = f"join words: `words({takes[0].span.text})`, `words({other.span.text})`; or give both one tokenizer"
+    joined = dict.fromkeys(f"`words({take.span.text})`" for take in (takes[0], other))
+    help = f"join words: {', '.join(joined)}"
+    if any(may_share(builder, take.model) for take in (takes[0], other)):
+        help += "; or give both one tokenizer"
     builder.collector.add("B214", message, other.span, note=lengths[1], labels=labels, help=help)
 
 
 def stranger(builder: Builder, takes: Sequence[v.Take]) -> v.Take | None:
     """The first feature whose model cuts texts into other tokens than that of the first one; None while unknown."""
     known = {take.model: builder.facts(builder.recipe.models[take.model]) for take in takes}
-    tokens = {model: facts.tokenizer for model, facts in known.items() if facts is not None}
+    tokens = {model: facts.tokenizer for model, facts in known.items() if facts is not None and facts.tokenizer}
     first = next(iter(tokens.values()), "")
     return next((take for take in takes if tokens.get(take.model, first) != first), None)
+
+
+def may_share(builder: Builder, model: str) -> bool:
+    """Whether a model may get the tokenizer of another one: pretrained weights only know the tokens of their own."""
+    source = builder.recipe.models[model].source
+    return isinstance(source, Hf) and (source.name is None or not source.pretrained)
 
 
 def _columns(side: v.Value) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import Label
+from brewgraph.graph.tokens import may_share
 from brewgraph.recipe import values as v
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def common_size(builder: Builder, x: v.Value) -> int | None:
     for (model, head), _ in takes.items():
         known = builder.facts(builder.recipe.models[model])
         size = known.vocabulary(head) if known is not None else None
-        if known is not None and size is not None:
+        if known is not None and size is not None and known.tokenizer:
             sizes[model], tokens[model] = size, known.tokenizer
     if len(sizes) < 2:
         return None
@@ -33,7 +34,9 @@ def common_size(builder: Builder, x: v.Value) -> int | None:
     if stranger is not None:
         message = f"`{one}` and `{stranger}` have vocabularies of their own, and not one token in common"
         labels = (Label(places[one], f"{sizes[one]:,} entries"),)
-        help = f"give both one tokenizer: tokenizer={stranger}; or match hidden states, `words(…)` on both sides"
+        help = "match hidden states, `words(…)` on both sides"
+        if fresh := next((name for name in (one, stranger) if may_share(builder, name)), None):
+            help = f"give both one tokenizer: tokenizer={stranger if fresh == one else one}; or {help}"
         builder.collector.add(
             "B223", message, places[stranger], note=f"{sizes[stranger]:,} entries", labels=labels, help=help
         )

@@ -136,6 +136,8 @@ def _blueprint(
     auto_class = AUTO_CLASSES[task]
     _check_overrides(source, config, name)
     tokens = own_tokens(source, folder, inherited)
+    if source.pretrained and tokens.name != name:
+        _check_room(config, tokens, name)
     with _refusals(name):
         for key, value in source.config.items():
             setattr(config, key, value)
@@ -198,6 +200,20 @@ def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
         sized = {"vocab_size": source.vocab_size or size, "pad_token_id": tokens.padding}
     with _refusals(kind):
         return config_class(**{**sized, **source.config})
+
+
+def _check_room(config: PreTrainedConfig, tokens: Tokens, name: str) -> None:
+    """SourceFault B313 where pretrained weights have no embeddings for all tokens of a tokenizer from elsewhere."""
+    message = f"the weights of `{name}` cannot read a vocabulary that is trained on the data"
+    if tokens.name is not None:
+        room, size = getattr(config.get_text_config(), "vocab_size", None), 0
+        with suppress(SourceFault):  # which says itself that there is none, once tokens are asked for
+            size = len(tokens.load())
+        if room is None or size <= room:
+            return
+        message = f"the weights of `{name}` have {room} embeddings, and its tokenizer has {size} tokens"
+    help = "leave `tokenizer` out, or let it begin at random: pretrained=false"
+    raise SourceFault("B313", message, field="tokenizer", help=help)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrain
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         help = (
             "name one: tokenizer=…"
@@ -114,6 +114,20 @@ def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrain
         raise SourceFault(
             "B314", f"no tokenizer can be loaded from `{name}`: {first_line(error)}", field="tokenizer", help=help
         ) from error
+    if _is_made_up(found, Path(name)):
+        message = f"`{name}` has no vocabulary of a tokenizer beside its weights"
+        help = "save it there, too: `tokenizer.save_pretrained(…)`; or name one: tokenizer=…"
+        raise SourceFault("B314", message, field="tokenizer", help=help)
+    return found
+
+
+def _is_made_up(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
+    """Whether a tokenizer was read from nowhere: transformers makes up an empty one, to which every word is unknown."""
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        return True
+    files = {"tokenizer.json", *tokenizer.vocab_files_names.values()}
+    needs_none = not tokenizer.vocab_files_names
+    return folder.is_dir() and not needs_none and not any((folder / file).is_file() for file in files)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -33,7 +33,11 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     for name, graph in checked.graphs.items():
         sources = [checked.recipe.data[d].source for d in data_of(graph)]
         # a loss is the same whatever its batches and precision are, and its cost is not
-        key = (graph.graph["objective"], precisions[name[0]], *((source.batch, source.max_length) for source in sources))
+        key = (
+            graph.graph["objective"],
+            precisions[name[0]],
+            *((source.batch, source.max_length) for source in sources),
+        )
         if key not in known:
             known[key] = cost(checked, graph, precisions[name[0]], skip)
         found[name] = known[key]

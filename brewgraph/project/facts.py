@@ -53,7 +53,7 @@ class FactsBook:
             try:
                 self.known[model.name] = self._find(model)
             except SourceFault as fault:
-                self._report(model, fault)
+                self.report(model, fault)
         return self.known[model.name]
 
     def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
@@ -67,7 +67,8 @@ class FactsBook:
         """The classes that a head learns."""
         return next((c for lesson in self.learns(model, head) if (c := self.classes.get(lesson.data, ()))), ())
 
-    def _report(self, model: ModelDeclaration, fault: SourceFault) -> None:
+    def report(self, model: ModelDeclaration, fault: SourceFault) -> None:
+        """Say what is at fault with a model, where its source says so; a warning where only the network fails."""
         place = model.place(fault.field)
         if fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
             taken = listing(sorted(map(str, self.features[model.name]))[:6])
@@ -170,7 +171,8 @@ class FactsBook:
         """Whose tokenizer a model has: its own, or that of another one which is named beside it."""
         source = model.source
         named = source.tokenizer if isinstance(source, Hf) else source.model if isinstance(source, Ema) else None
-        return self._lender(self.recipe.models[named]) if named in self.recipe.models else model
+        lender = self.recipe.models.get(named or "")
+        return self._lender(lender) if lender is not None else model
 
     def _tokens_of(self, model: ModelDeclaration) -> Tokens | None:
         """A model's tokenizer, of which its facts need not be known: they may wait for those of whoever asks."""

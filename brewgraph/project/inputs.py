@@ -80,15 +80,28 @@ def _remedy(known: BlueprintFacts, missing: str) -> str:
 
 
 def check_padding(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
-    """Rows of unequal length are padded, with a token that the tokenizer has for it, or for the end of a text."""
+    """Every text has a tokenizer. Rows of unequal length are padded, with a token that it has for that, or for the end
+    of a text.
+    """
     for model, known, data in _meetings(recipe, facts):
         if known.tokens.name is None or isinstance(data.source, Batches):
             continue
         try:
             pads = known.token_facts.pads
-        except SourceFault:
-            continue  # said where the model is declared
+        except SourceFault as fault:
+            facts.report(model, fault)
+            continue
         if not pads:
             message = f"the tokenizer of `{model.name}` has no token to pad the batches of `{data.name}` with"
             help = "set its `pad_token` and save it again with `save_pretrained`, or name another: tokenizer=…"
             collector.add("B339", message, model.place("tokenizer"), help=help)
+
+
+def check_own_tokens(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """Pretrained weights know the ids of their own tokenizer; those of another one mean other words to them."""
+    for model in recipe.models.values():
+        known = facts(model) if isinstance(model.source, Hf) else None
+        if known is not None and not known.reads_its_own_tokens:
+            message = f"the weights of `{model.name}` were trained on the tokens of another tokenizer than this"
+            help = "leave `tokenizer` out, or let it begin at random: pretrained=false"
+            collector.add("W306", message, model.place("tokenizer"), help=help)

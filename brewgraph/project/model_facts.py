@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.tasks import AUTO_CLASSES, Head
-from brewgraph.models.tokens import Tokens, ids_behind, local, named_tokens
+from brewgraph.models.tokens import Tokens, ids_behind, local, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.sources import Hf, Layers
@@ -173,15 +174,33 @@ class BlueprintFacts:
     @cached_property
     def token_facts(self) -> TokenFacts:
         """What its tokenizer does. SourceFault B314 where there is none."""
-        tokens = self.tokens
+        return self._known_of(self.tokens)
+
+    def _known_of(self, tokens: Tokens) -> TokenFacts:
         identity = None
         if tokens.name is not None and (known := print_of_model(tokens.name, tokens.revision)) is not None:
             identity = digest(tokens, known)
         return self.memory.recall(identity, TokenFacts, lambda: _token_facts(tokens))
 
     @property
+    def reads_its_own_tokens(self) -> bool:
+        """Whether pretrained weights get the tokens of their own checkpoint's tokenizer, as far as there is one."""
+        source = self.request.source
+        if source.name is None or not source.pretrained:
+            return True
+        own = own_tokens(source.model_copy(update={"tokenizer": None}), self.request.folder, None)
+        try:
+            return own == self.tokens or self._known_of(own).fingerprint == self.token_facts.fingerprint
+        except SourceFault:
+            return True  # a checkpoint without a tokenizer takes what is named
+
+    @property
     def tokenizer(self) -> str:
-        return self.token_facts.fingerprint + (self.data if self.tokens.name is None else "")
+        """What tells its tokenizer from others; empty where it cannot be loaded."""
+        try:
+            return self.token_facts.fingerprint + (self.data if self.tokens.name is None else "")
+        except SourceFault:
+            return ""
 
     @cached_property
     def shapes(self) -> Shapes:

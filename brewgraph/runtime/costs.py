@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, Self
 
 import networkx as nx
 import torch
@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.module_tracker import ModuleTracker
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, ForwardCost
@@ -157,13 +158,11 @@ class Flops(FlopCounterMode):
         self.mod_tracker = _NoModules()
 
 
-class _NoModules:
-    """What stands for torch's `ModuleTracker`, and tracks nothing."""
+class _NoModules(ModuleTracker):
+    """Tracks nothing: all is of the whole."""
 
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         pass

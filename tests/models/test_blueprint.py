@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import transformers
@@ -20,7 +20,20 @@ from brewgraph.recipe.sources import Bigru, Hf, Lora
 from tests.models.tiny import tiny, tiny_config
 
 LOGITS = [Feature("logits"), Feature("hidden", 1)]
-TOKENS = SimpleNamespace(pad_token_id=0, __len__=lambda self: 64)
+
+
+class Words(dict):
+    """A tokenizer of one word, as far as a blueprint asks."""
+
+    pad_token_id = 0
+    all_special_tokens = ()
+    vocab_files_names: ClassVar[dict] = {}
+
+    def get_vocab(self) -> dict:
+        return self
+
+
+TOKENS = Words(word=1)
 
 
 def made(source: Hf, role: str = "student", folder: Path = Path("."), features=LOGITS, classes=(), **more) -> Blueprint:

@@ -65,5 +65,69 @@ def test_the_tokenizer_of_another_model(world: Path, models: str) -> None:
 
 def test_features_of_an_average_declared_first_are_checked(world: Path) -> None:
     """Its student has no other model to take a tokenizer from, and asks no one."""
-    (fault,) = found(world, f"teacher t = ema(s)\nstudent s = {scratch()}\n{DATA}loss = nst(t.hidden[7] -> s.hidden[1])")
+    (fault,) = found(
+        world, f"teacher t = ema(s)\nstudent s = {scratch()}\n{DATA}loss = nst(t.hidden[7] -> s.hidden[1])"
+    )
     assert (fault.code, fault.span.text) == ("B206", "7")
+
+
+def test_pretrained_weights_under_another_tokenizer(world: Path) -> None:
+    """W306 where the checkpoint came with another one; none where it is the same, or where weights begin at random."""
+    loss = f"{DATA}loss = kd(t.logits -> s.logits)"
+    for model in ("s", '"two"'):
+        (warning,) = found(world, f"teacher t = hf('one', tokenizer={model})\nstudent s = hf('two')\n{loss}")
+        assert (warning.code, warning.span.text) == ("W306", model)
+    (warning,) = found(world, f"teacher t = hf('one')\nstudent s = hf('two', tokenizer=t)\n{loss}")
+    assert (warning.code, warning.span.text) == ("W306", "t")
+    train_wordpiece([" ".join(f"{a}{b}" for a in "abcdefghi" for b in "klmnopqrst")] * 3, 300).save_pretrained(
+        world / "large"
+    )
+    for more in ("tokenizer='one'", "pretrained=false, tokenizer=t"):
+        assert found(world, f"teacher t = hf('one')\nstudent s = hf('one', {more})\n{loss}") == []
+    (fault,) = found(world, f"teacher t = hf('one')\nstudent s = hf('two', tokenizer='large')\n{loss}")
+    assert (fault.code, fault.span.text) == ("B313", '"large"')
+    for file in (world / "two").glob("*token*"):
+        file.unlink()
+    assert found(world, f"teacher t = hf('one')\nstudent s = hf('two', tokenizer=t)\n{loss}") == []
+
+
+def test_weights_cannot_read_a_vocabulary_of_the_data(world: Path) -> None:
+    """A student that trains its tokenizer has none to lend."""
+    (fault,) = found(
+        world, f"teacher t = hf('one', tokenizer=s)\nstudent s = {scratch()}\n{DATA}loss = kd(t.logits -> s.logits)"
+    )
+    assert (fault.code, fault.message) == (
+        "B313",
+        f"the weights of `{world / 'one'}` cannot read a vocabulary that is trained on the data",
+    )
+
+
+def test_no_remedy_spoils_pretrained_weights(world: Path) -> None:
+    """Only a model that begins at random is told to take over the other's tokenizer."""
+    loss = f"{DATA}loss = kd(t.logits -> s.logits) + mse(t.hidden[1] -> s.hidden[1])"
+    (fault,) = found(world, f"teacher t = hf('one')\nstudent s = hf('two')\n{loss}")
+    assert fault.code == "B214"
+    assert fault.help.startswith("match words: ")
+    assert "tokenizer" not in fault.help
+    (fault,) = found(world, f"teacher t = hf('one')\nstudent s = hf('two', pretrained=false)\n{loss}")
+    assert fault.help.startswith("give the student the teacher's tokenizer: tokenizer=t; match words: ")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2", "electra"])
+@pytest.mark.parametrize("left", ["", "tokenizer_config.json"])
+def test_a_model_saved_without_its_tokenizer(world: Path, kind: str, left: str) -> None:
+    """transformers would make up one that knows no word: B314, of a teacher as of a student."""
+    save(world / "bare", kind)
+    for file in (world / "bare").glob("*"):
+        if file.name not in ("config.json", "model.safetensors", left):
+            file.unlink()
+    for models in ("teacher t = hf('bare')\nstudent s = hf('one')", "teacher t = hf('one')\nstudent s = hf('bare')"):
+        faults = found(world, f"{models}\n{DATA}loss = kd(t.logits -> s.logits)")
+        assert [d.code for d in faults] == ["B314"]
+        assert "tokenizer=" in faults[0].help
+    assert [
+        d.code
+        for d in found(
+            world, f"teacher t = hf('one')\nstudent s = hf('bare', tokenizer=t)\n{DATA}loss = kd(t.logits -> s.logits)"
+        )
+    ] == []
