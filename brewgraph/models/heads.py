@@ -159,9 +159,12 @@ def build_heads(
     heads: Mapping[str, tuple[Any, ...]],
     make: Callable[[str, Any, PretrainedConfig], PreTrainedModel],
 ) -> HeadedModel:
-    """A model with these heads; `make` gives each as a whole from its name, auto class and configuration."""
+    """A model with these heads; `make` gives each as a whole from its name, auto class and configuration.
+
+    Their names alone decide the order in which random weights are drawn, not the place where a spec writes them.
+    """
     made, auto_classes = {}, {}
-    for name, given in heads.items():
+    for name, given in sorted(heads.items()):
         head = Head(*given)
         auto_classes[name] = head.auto_class
         made[name] = make(name, getattr(transformers, head.auto_class), head.config(config))

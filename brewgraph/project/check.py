@@ -23,7 +23,7 @@ from brewgraph.project.soundness import (
 from brewgraph.project.stores import check_stores
 from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Brew
+from brewgraph.recipe.sources import Brew, Python
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.source import Source
 from brewgraph.syntax.ignores import check_ignores
@@ -231,9 +231,13 @@ class _OtherSpecs:
 
         other = check_other(model, self.source, self.parents)
         found = other.facts(other.recipe.student)
-        if found is None:
+        if found is None and isinstance(other.recipe.student.source, Python):
             message = f"nothing is known of the student of `{other.recipe.source.name}` before it is loaded"
             raise SourceFault("B321", message, field="path", help="its source has to be hf(…) or brew(…)")
+        if found is None:
+            message = f"the student of `{other.recipe.source.name}` cannot be reached"
+            help = "connect to the hub, or let that spec name a local folder"
+            raise SourceFault("B311", message, field="path", help=help)
         return found
 
     def hash(self, model: ModelDeclaration) -> str:

@@ -159,3 +159,14 @@ def test_data_that_cannot_be_read_is_a_fault_of_the_spec(tmp_path: Path):
     assert result.exit_code == 1
     assert "error[B404]: `text` in row 17 of `train.jsonl` is missing" in result.stdout
     assert result.stdout.endswith(f"{spec}: 1 error\n")
+
+
+def test_a_teacher_of_another_spec_that_cannot_be_reached(tmp_path: Path):
+    """The network is at fault, not the spec: a warning, as where the model is named itself."""
+    write_tiny(tmp_path)
+    teacher = (tmp_path / "teacher.brew").read_text()
+    made = teacher[teacher.index("hf(") : teacher.index("data rows")]
+    (tmp_path / "teacher.brew").write_text(teacher.replace(made, 'hf("nobody/nothing-of-this-name")\n'))
+    result = command("check", str(tmp_path / "student.brew"))
+    assert result.exit_code == 0, result.stdout
+    assert "warning[W301]: the student of" in result.stdout
