@@ -134,11 +134,11 @@ def _blueprint(
     config = read_config(name, source.revision)
     task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
     auto_class = AUTO_CLASSES[task]
-    _check_overrides(source, config, name)
+    _check_overrides(source, config, source.name)
     tokens = own_tokens(source, folder, inherited)
     if source.pretrained and tokens.name != name:
-        _check_room(config, tokens, name)
-    with _refusals(name):
+        _check_room(config, tokens, source.name)
+    with _refusals(source.name):
         for key, value in source.config.items():
             setattr(config, key, value)
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):

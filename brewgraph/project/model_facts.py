@@ -71,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a check asks of a blueprint: its class, its own `labels`, its tokens, the size of logits over a vocabulary,
+    """What a check asks of a blueprint: its class, its own `labels`, the size of logits over a vocabulary,
     where they are, by head (``""`` without one), the `limit` of tokens that its configuration names, the layers that it
     starts from, whether its architecture has a head that classifies tokens, and the token at whose place its own head
     reads the classes of a text, where it does that.
@@ -79,7 +79,6 @@ class Outline:
 
     auto_class: str
     labels: tuple[str, ...]
-    tokens: Tokens
     vocabularies: Mapping[str, int | None]
     limit: int | None
     init: Layers | None
@@ -94,7 +93,7 @@ class Outline:
         limit = getattr(made.config, "max_position_embeddings", None)
         known = limit if isinstance(limit, int) and limit > 0 else None
         tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-        return cls(made.auto_class, made.labels, made.tokens, sizes, known, made.init, tags, _read_end(made))
+        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made))
 
 
 def _read_end(made: Blueprint) -> int | None:
@@ -152,7 +151,9 @@ class BlueprintFacts:
 
     @property
     def tokens(self) -> Tokens:
-        return self.outline.tokens
+        """Its tokenizer. Where that lies depends on where the spec stands, and is not remembered."""
+        request = self.request
+        return own_tokens(request.source, request.folder, request.inherited)
 
     @property
     def heads(self) -> Mapping[str, Head]:

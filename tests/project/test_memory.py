@@ -151,6 +151,23 @@ def test_another_content_is_another_fact(world: Path, facts: Path) -> None:
     assert found.message == "the numbers of classes differ"
 
 
+@pytest.mark.usefixtures("facts")
+def test_a_folder_that_was_moved_is_known_where_it_is_now(world: Path) -> None:
+    """What is remembered is about content: no path of the old place is in it, in a fault's words neither."""
+    specs = [
+        f"{SAVED}{DATA}loss = mse(big.hidden[1] -> tiny.hidden[1] via linear) + ce(d.labels -> tiny.logits)\n",
+        f'teacher big = hf("saved", layrs=3)\n{SAVED[SAVED.index("student") :]}{DATA}loss = kd(big.logits -> tiny.logits)\n',
+    ]
+
+    def told(folder: Path) -> list[tuple[str, str, str]]:
+        return [(d.code, d.message, d.help) for spec in specs for d in said(spec, folder)]
+
+    before = told(world)
+    assert [code for code, *_ in before] == ["B313"]
+    moved = world.rename(world.parent / "elsewhere")
+    assert told(moved) == before
+
+
 def test_the_print_of_a_folder_is_its_content(world: Path) -> None:
     """Neither where it lies nor when it was written, but every file that describes the model, and which others are
     there.
