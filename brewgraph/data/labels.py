@@ -199,7 +199,8 @@ def _values(split: Split, column: str, *, named: bool = False) -> list[Any]:
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             raise _fault(split, row, "missing", "fill it in or leave the row out; `label=none` where no row has one")
         if not isinstance(value, str | int | float):
-            raise _fault(split, row, f"{value!r}", "a label is a text or a whole number from 0 on")
+            several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
+            raise _fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
     if not split.typed and not named:
         values = _as_numbers(values)
     text = isinstance(values[0], str)

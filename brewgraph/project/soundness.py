@@ -178,8 +178,10 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     for x in _applications(recipe):
         (one, ones), (other, others) = labels(x.source), labels(x.target)
         if ones != others and set(ones) == set(others):
+            # a teacher is put in the order of the data, a student keeps its own
+            kept = ones if one == recipe.student.name else others
             message = f"the classes of `{one}` stand in another order than those of `{other}`"
-            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_remedy(recipe, ones)}"
+            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_remedy(recipe, kept)}"
             collector.add("B324", message, x.span, help=help)
         column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
         classes = facts.classes.get(column.data, ()) if column is not None else ()

@@ -208,7 +208,10 @@ class Squad(Data):
     @model_validator(mode="after")
     def _fits(self) -> Squad:
         if self.max_length is not None and self.stride >= self.max_length:
-            raise ValueError(f"windows of {self.max_length} tokens cannot share {self.stride}")
+            said = f"windows of {self.max_length} tokens cannot share {self.stride}"
+            raise ValueError(
+                f"{said}: set a smaller `stride`, {self.max_length // 3} for one, or a larger `max_length`"
+            )
         return self
 
     @property

@@ -201,7 +201,8 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     constant = is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
     if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
-        return evaluator.fault("B202", message, x.span, help="write a number, a string, or a list of them")
+        help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
+        return evaluator.fault("B202", message, x.span, help=help)
     return value
 
 

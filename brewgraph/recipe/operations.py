@@ -268,6 +268,8 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         )
         if source.kind == "targets" and operation.name == "ce":
             help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
+        elif source.kind == "labels" and operation.name == "bce":
+            help = 'labels of one class are compared by `ce`; of several at once: data with problem_type="multi_label"'
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
         return e.fault("B210", message, place, help=help)
     own = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)

@@ -56,6 +56,8 @@ def unreached_frozen(distiller: Distiller) -> Iterator[None]:
     for parameter in chosen:
         parameter.requires_grad_(False)
     try:
+        if not any(p.requires_grad for p in distiller.parameters()):
+            raise RunError("there is nothing to train: all that the loss of this stage reaches is frozen")
         yield
     finally:
         for parameter in chosen:

@@ -547,7 +547,7 @@ MUTATIONS = (
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.hidden[0])\nloss = kd(big.logits -> tiny.logits)",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 1])\nloss = kd(big.logits -> tiny.logits)",
                  "B202", (3, 167), "big.hidden[0]",
-                 "`init` is a setting and needs a constant, and this is hidden states", "write a number, a string, or a list of them", head=NO_STUDENT),
+                 "`init` is a setting and needs a constant, and this is hidden states", "pick layers: `bert.layers[0, 4, 8]`", head=NO_STUDENT),
     )),
     Class("what depends on how a batch is split",
           "TRL #4719, #4105; ms-swift #10076; EasyDistill #34: means of means, products of means", (

@@ -160,3 +160,14 @@ def test_vocabularies_of_other_tokenizers_are_a_fault(tmp_path: Path) -> None:
     found = fault(tmp_path, language_spec(tmp_path))
     assert (found.code, found.span.text, found.labels[0].span.text) == ("B223", "small.logits", "big.logits")
     assert "not one token in common" in found.message
+
+
+def test_the_remedy_for_two_orders_is_the_students(folder: Path) -> None:
+    """The data takes over the order of the student; its teacher then follows, and nothing is at fault."""
+    text = f'teacher one = hf("one")\nstudent tiny = hf("turned")\n{DATA}loss = kd(one.logits -> tiny.logits)\n'
+    found = fault(folder, text)
+    assert found.code == "B324"
+    listed = found.help.rpartition(": ")[2]
+    assert listed == 'classes=["good", "fair", "bad"]'
+    sound = checked(folder, text.replace("max_length=32", f"max_length=32, {listed}"))
+    assert [warning.code for warning in sound.warnings] == ["W304"]

@@ -118,3 +118,21 @@ def test_a_head_reads_a_token_that_ends_texts(tmp_path: Path) -> None:
     (cost,) = costs(check(read_spec(tmp_path / "spec.brew"))).values()
     assert not isinstance(cost, str)
     assert cost.backward > cost.forward > 0
+
+
+def test_labels_of_several_classes_are_said_to_be_such(tmp_path: Path) -> None:
+    """Whoever forgets `problem_type` is told of it, by the loss and by the data."""
+    write_data(tmp_path)
+    (tmp_path / "several.jsonl").write_text('{"text": "one", "label": ["a", "b"]}\n' * 4)
+    for loss, name in (("bce", "train"), ("ce", "several")):
+        spec = f'student tiny = {BERT}\ndata d = files(train="{name}.jsonl")\nloss = {loss}(d.labels -> tiny.logits)\n'
+        (found,) = errors(tmp_path, spec)
+        assert found.help.endswith('problem_type="multi_label"')
+
+
+def test_what_init_takes(tmp_path: Path) -> None:
+    """Hidden states are no layers."""
+    write_data(tmp_path)
+    spec = f'teacher t = {BERT}\nstudent tiny = {BERT[:-1]}, init=t.hidden[0])\ndata d = files(train="train.jsonl")\n'
+    found = errors(tmp_path, f"{spec}loss = kd(t.logits -> tiny.logits)\n")
+    assert [(d.code, d.help) for d in found] == [("B202", "pick layers: `bert.layers[0, 4, 8]`")]

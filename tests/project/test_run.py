@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
+from brewgraph.diagnostics import RunError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
 from brewgraph.project.materials import Pantry
@@ -560,3 +561,15 @@ def test_two_ranks_write_one_run(tmp_path: Path) -> None:
         "1 [] 3 True",
     ]
     assert sorted(p.name.rsplit("-", 1)[0] for p in Path("runs").iterdir()) == ["spec", "teacher"]
+
+
+def test_a_loss_that_reaches_nothing_but_what_is_frozen(tmp_path: Path) -> None:
+    """It is said so, before an optimizer is made of no parameters."""
+    write_data(tmp_path)
+    save(tmp_path / "one")
+    (tmp_path / "spec.brew").write_text(
+        'brew 1\nteacher t = hf("one")\nstudent s = hf("one", pretrained=false)\ndata d = files(train="train.jsonl")\n'
+        'loss = mse(t.embeddings -> s.embeddings)\ntrain { steps = 1; freeze = [s @ "embeddings"] }\n'
+    )
+    with pytest.raises(RunError, match="all that the loss of this stage reaches is frozen"):
+        bg.run(tmp_path / "spec.brew", out=tmp_path / "out")
