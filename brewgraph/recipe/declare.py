@@ -84,7 +84,7 @@ def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Ma
 
 def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
     """A data set, or two joined by `+`."""
-    anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={})
+    anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
     parts = _addends(s.source)
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:

@@ -199,6 +199,8 @@ class Evaluator:
 
     def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Any:
         """Labels, or any other column of a data set."""
+        if not data.known:
+            return FAULT
         kinds = {"": "", "class": "labels", "tags": "labels", "next": "labels", "masked": "labels", "spans": "labels"}
         label_type = data.source.label_type
         kind = kinds.get(label_type, "targets")

@@ -56,9 +56,10 @@ class ModelDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class DataDeclaration(Declaration):
-    """A data set; `a + b` is one whose `source` is a `Join`."""
+    """A data set; `a + b` is one whose `source` is a `Join`. One that is not `known` stands for a source at fault."""
 
     source: DataSource | Join
+    known: bool = True
 
 
 @dataclass(frozen=True)

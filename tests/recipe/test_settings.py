@@ -244,3 +244,10 @@ def test_settings_are_strict_from_python_too() -> None:
         Linear(warmup=10)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Files(train="a", shuffle=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("data", ['squad(train="a", max_length=32)', 'conll(train="a", tags=0)'])
+def test_one_fault_of_data_is_one_fault(data: str) -> None:
+    """What its labels would have been is not guessed, whatever is made of them."""
+    text = f'student s = hf("x")\ndata d = {data}\nloss = ce(d.start -> s.start) + ce(d.labels -> s.logits)\n'
+    assert [(d.code, d.span.position) for d in faults(text)] == [("B122", (2, 10))]
