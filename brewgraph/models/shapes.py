@@ -214,7 +214,11 @@ def build_empty(
     except Exception as error:
         name = getattr(config, "model_type", None) or type(config).__name__
         message = f"no {name} model can be built from this configuration: {_line(error)}"
-        raise SourceFault("B306", message, help="correct the argument that is named; sizes must fit") from error
+        help = "correct the argument that is named; sizes must fit"
+        if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
+            message = f"transformers has no {auto_class.__name__} of the architecture {name}"
+            help = "name another architecture, or another head: `task=…`, or data with other labels"
+        raise SourceFault("B306", message, help=help) from error
 
 
 def empty_model(blueprint: Blueprint, mode: FakeTensorMode | None = None) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
 from brewgraph.project.ends import check_ends
-from brewgraph.project.inputs import check_inputs, check_lengths, check_own_tokens, check_padding
+from brewgraph.project.inputs import check_built, check_inputs, check_lengths, check_own_tokens, check_padding
 from brewgraph.project.soundness import (
     check_baseline,
     check_heads,
@@ -115,6 +115,8 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     collector.raise_errors()
     assert recipe is not None
     check_teachers(recipe, collector)
+    check_built(recipe, facts, collector)
+    collector.raise_errors()
     check_lengths(recipe, facts, collector)
     check_starts(recipe, facts, collector)
     check_inputs(recipe, facts, collector)

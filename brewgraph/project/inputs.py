@@ -24,6 +24,16 @@ def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclarati
             yield model, known, recipe.data[name]
 
 
+def check_built(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """A model can be built from its configuration, also where no shape of it was asked for."""
+    for model in dict.fromkeys(model.name for model, *_ in _meetings(recipe, facts)):
+        known = facts(recipe.models[model])
+        try:
+            _ = known.call if known is not None else None
+        except SourceFault as fault:
+            facts.report(recipe.models[model], fault)
+
+
 def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """No model is given more tokens than it has positions."""
     for model, known, data in _meetings(recipe, facts):

@@ -270,7 +270,8 @@ def test_labels_of_several_types(tmp_path: Path) -> None:
     found = fault(Files(train="mixed.jsonl"), tmp_path)
     assert found.message == "the label in row 2 of `mixed.jsonl` is 'x' where row 1 has 1"
     labelled(tmp_path / "lists.jsonl", [1], [0])
-    assert fault(Files(train="lists.jsonl"), tmp_path).help == "a label is a text or a whole number from 0 on"
+    help = 'a label is a text or a whole number from 0 on; of several at once: problem_type="multi_label"'
+    assert fault(Files(train="lists.jsonl"), tmp_path).help == help
     labelled(tmp_path / "text.jsonl", "x", "y")
     labelled(tmp_path / "numbers.jsonl", 0, 1)
     found = fault(Files(train="text.jsonl", dev="numbers.jsonl"), tmp_path)

@@ -101,6 +101,19 @@ def test_arguments_of_a_forward() -> None:
     assert (rest, required) == (False, {"input_ids"})
 
 
+def test_a_head_that_an_architecture_lacks(tmp_path: Path) -> None:
+    """It has its place also where no feature of the model is asked for its shape, and is said once."""
+    (tmp_path / "a.txt").write_text("some words of a text\n" * 20)
+    spec = (
+        'student tiny = hf(model_type="gpt2", n_embd=8, n_layer=1, n_head=2)\n'
+        'data d = text(train="a.txt", mask=15%, batch=4, max_length=16)\nloss = ce(d.labels -> tiny.logits)\n'
+    )
+    (found,) = errors(tmp_path, spec)
+    assert (found.code, found.span.position) == ("B306", (2, 16))
+    assert found.message == "transformers has no AutoModelForMaskedLM of the architecture gpt2"
+    assert "another architecture" in found.help
+
+
 def test_a_head_reads_a_token_that_ends_texts(tmp_path: Path) -> None:
     """The tokenizer has to write it; with that the whole spec is sound, and its costs are known."""
     write_data(tmp_path)
