@@ -10,8 +10,9 @@ from pathlib import Path
 
 import datasets
 
+from brewgraph.data.known import stamp
 from brewgraph.data.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.reading import Split, find_file, no_rows, read_text, stamp
+from brewgraph.data.reading import Split, find_file, no_rows, read_text
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
 

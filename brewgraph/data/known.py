@@ -1,8 +1,10 @@
-"""What is known of a data set before its rows are prepared."""
+"""What is known of a data set before its rows are prepared, and whether its files are still those that told it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -15,3 +17,9 @@ class DataFacts:
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     rows: dict[str, int]
+
+
+def stamp(files: Iterable[Path]) -> object:
+    """What changes when one of the files does: what was read before is not taken for what stands there now."""
+    stats = ((str(file), file.stat()) for file in files)
+    return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.reading import find_file, read_text, stamp
+from brewgraph.data.known import stamp
+from brewgraph.data.reading import find_file, read_text
 from brewgraph.recipe.sources import Text
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 import pandas
 
+from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -168,12 +169,6 @@ def _read_folder(
     _stamp: object,
 ) -> dict[str, Split]:
     return _read_hub(name, subset, revision, splits, folder, optional)
-
-
-def stamp(files: Iterable[Path]) -> object:
-    """What changes when one of the files does: what was read before is not taken for what stands there now."""
-    stats = ((str(file), file.stat()) for file in files)
-    return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)
 
 
 def _read_hub(

@@ -12,7 +12,8 @@ from typing import Any
 import datasets
 import pyarrow
 
-from brewgraph.data.reading import Split, find_file, no_rows, read_text, stamp
+from brewgraph.data.known import stamp
+from brewgraph.data.reading import Split, find_file, no_rows, read_text
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Squad
 

@@ -113,12 +113,8 @@ class FactsBook:
         read = [self.recipe.data[name].source for name in self.data[model.name]]
         names = frozenset(feature.name for feature in taken)
         found = BlueprintFacts(request, self.memory, digest(*map(repr, read)), names)
-        return self._in_order(model, found) if model.role == "teacher" else self._reached(found)
-
-    def _reached(self, found: BlueprintFacts) -> BlueprintFacts:
-        """The same facts, once it is sure that there is such a model."""
-        _ = found.outline
-        return found
+        _ = found.outline  # here, and not where it is asked for, is said what no such model can be
+        return self._in_order(model, found) if model.role == "teacher" else found
 
     def _in_order(self, model: ModelDeclaration, found: BlueprintFacts) -> BlueprintFacts:
         """A teacher with its classes in the order of the data's, where they have the same names."""

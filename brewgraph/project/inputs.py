@@ -26,12 +26,12 @@ def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclarati
 
 def check_built(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """A model can be built from its configuration, also where no shape of it was asked for."""
-    for model in dict.fromkeys(model.name for model, *_ in _meetings(recipe, facts)):
-        known = facts(recipe.models[model])
+    for model in recipe.models.values():
+        known = facts(model) if facts.data.get(model.name) else None
         try:
             _ = known.call if known is not None else None
         except SourceFault as fault:
-            facts.report(recipe.models[model], fault)
+            facts.report(model, fault)
 
 
 def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:

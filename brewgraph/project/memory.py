@@ -13,16 +13,17 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from brewgraph.data.known import stamp
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.graph.passes import digest
-from brewgraph.models.tokens import describing_files
+from brewgraph.models.tokens import describing_files, stamp_of
 from brewgraph.recipe.sources import Batches, DataSource, Glue, Hub, Join
 
 T = TypeVar("T")
@@ -135,13 +136,21 @@ def print_of_model(name: str, revision: str | None = None) -> str | None:
     """
     folder = Path(name)
     if folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir())
-        return digest(names, *(path.read_bytes() for path in describing_files(folder)))
+        return _content(folder, tuple(sorted(path.name for path in folder.iterdir())), stamp_of(name))
     with suppress(Exception):  # the network's, and the hub's refusals: then nothing is remembered
         return _commit(name, revision)
     return None
 
 
+@lru_cache(maxsize=64)
+def _content(folder: Path, names: tuple[str, ...], _stamp: object) -> str:
+    """The names of all files of a folder and the content of those that describe its model, read once while they stay
+    as they are.
+    """
+    return digest(names, *(path.read_bytes() for path in describing_files(folder)))
+
+
+@lru_cache(maxsize=64)  # as long as the configuration that was read of it is kept, too
 def _commit(name: str, revision: str | None) -> str | None:
     """The commit that a name on the hub stands for now; offline the one that was loaded last."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
@@ -160,15 +169,10 @@ def print_of_data(source: DataSource | Join, folder: Path) -> str | None:
         if isinstance(part, Batches) or (isinstance(part, Hub) and not (folder / part.name).is_dir()):
             return None
         try:
-            found.append([(str(path), *_stat(path)) for path in _files(part, folder)])
+            found.append(stamp(_files(part, folder)))
         except OSError:
             return None  # a file that is not there: whoever reads it says so
     return digest(repr(source), *found)
-
-
-def _stat(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _files(source: DataSource, folder: Path) -> Iterator[Path]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from brewgraph.data.examples import facts
-from brewgraph.data.ready import ready_facts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
@@ -14,8 +12,8 @@ from brewgraph.graph.saved import Saved
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs
 from brewgraph.project.facts import copies, savings_of
+from brewgraph.project.soundness import data_facts
 from brewgraph.recipe.recipe import Stage
-from brewgraph.recipe.sources import Batches
 from brewgraph.training.freezing import parameters_at
 
 
@@ -49,8 +47,7 @@ def _rows(checked: Checked) -> Mapping[str, int | None]:
     found: dict[str, int | None] = {}
     for data in checked.recipe.data.values():
         try:
-            source, folder = data.source, checked.folder
-            known = ready_facts(source, folder) if isinstance(source, Batches) else facts(source, folder)
+            known = data_facts(data.source, checked.folder, checked.facts.memory)
             found[data.name] = known.rows.get("train")
         except SourceFault:
             found[data.name] = None  # the check has said so

@@ -28,7 +28,7 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
     for name, data in recipe.data.items():
         found[name] = ()
         try:
-            known = _data_facts(data.source, source.folder, memory)
+            known = data_facts(data.source, source.folder, memory)
         except SourceFault as fault:
             if fault.code == "B405":
                 help = f"{fault.help}; until then classes and columns are not checked"
@@ -42,7 +42,7 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
     return found
 
 
-def _data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
+def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
     """What is known of a data set before its rows are prepared. SourceFault where it is not what it is said to be."""
     if isinstance(source, Batches):
         from brewgraph.data.ready import ready_facts
