@@ -53,7 +53,7 @@ class FactsBook:
             try:
                 self.known[model.name] = self._find(model)
             except SourceFault as fault:
-                self.report(model, fault)
+                self.report(self._lender(self._first_lender(model) or model) if fault.code == "B314" else model, fault)
         return self.known[model.name]
 
     def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
@@ -157,11 +157,16 @@ class FactsBook:
         if source.tokenizer is not None:
             named = self.recipe.models.get(source.tokenizer)
             return self._tokens_of(named) if named is not None else None
-        if source.name is not None or model.role != "student":
+        first = self._first_lender(model)
+        return self._tokens_of(first) if first is not None and self(first) is not None else None
+
+    def _first_lender(self, model: ModelDeclaration) -> ModelDeclaration | None:
+        """The teacher whose tokenizer a student from scratch takes where the spec names none."""
+        source = model.source
+        if model.role != "student" or not isinstance(source, Hf) or source.tokenizer or source.name is not None:
             return None
         lending = (t for t in self.recipe.teachers if self._lender(t).name != model.name)
-        first = next((t for t in lending if not isinstance(t.source, Python)), None)
-        return self._tokens_of(first) if first is not None and self(first) is not None else None
+        return next((t for t in lending if not isinstance(t.source, Python)), None)
 
     def _lender(self, model: ModelDeclaration) -> ModelDeclaration:
         """Whose tokenizer a model has: its own, or that of another one which is named beside it."""

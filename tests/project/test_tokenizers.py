@@ -131,3 +131,14 @@ def test_a_model_saved_without_its_tokenizer(world: Path, kind: str, left: str) 
             world, f"teacher t = hf('one')\nstudent s = hf('bare', tokenizer=t)\n{DATA}loss = kd(t.logits -> s.logits)"
         )
     ] == []
+
+
+@pytest.mark.parametrize("more", ["", ", tokenizer=u"])
+def test_a_tokenizer_that_is_not_there_is_said_where_it_should_be(world: Path, more: str) -> None:
+    """Once, at the model whose folder lacks it, and not at the student that would have taken it over."""
+    for file in ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        (world / "one" / file).unlink(missing_ok=True)
+    models = f"teacher u = hf('one')\nstudent s = {scratch(more)}"
+    said = found(world, f"{models}\n{DATA}loss = kd(u.logits -> s.logits)")
+    assert [(d.code, d.span.position[0]) for d in said] == [("B314", 2)]
+    assert "has no vocabulary of a tokenizer" in said[0].message
