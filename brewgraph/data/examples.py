@@ -98,7 +98,7 @@ def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str
         case Text():
             splits = read_plain(source, folder)
         case _:
-            splits, classes = open_table(source, folder, columns)
+            splits, classes, notes = open_table(source, folder, columns)
     return _examples(splits, classes, notes)
 
 

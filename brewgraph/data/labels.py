@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,36 +15,48 @@ from brewgraph.diagnostics import SourceFault, listing, suggest
 _SHOWN = 12
 """How many classes a help text lists at most."""
 
-_MOST = 1_000_000
+MOST = 1_000_000
 """Classes that a column of numbers may make; more are no classes but identifiers."""
+IDENTIFIERS = "is this a column of identifiers?"
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes in the order of their numbers; `named` tells whether the data has them as text."""
+    """The classes in the order of their numbers; `named` tells whether labels are found by their text among `names`.
+
+    Where they are not, a label is a number and counts them. With `marks` a label is a list of 0 and 1, one per class.
+    """
 
     names: tuple[str, ...]
     named: bool
+    marks: bool = False
 
 
-def find_classes(train: Split, column: str) -> Classes:
+def find_classes(train: Split, column: str, said: Sequence[str] | None = None) -> Classes:
     """The classes of the training rows: text in alphabetical order, numbers from 0 to the largest.
 
-    Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … Raises `SourceFault`
-    B403.
+    Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … `said` are those of the
+    spec, in its order. Where they hold every label as it is written (`100`, `-1`, `true`, a name of the data's list),
+    labels are found by that; else numbers count them from 0. Raises `SourceFault` B403.
     """
-    values = _values(train, column)
-    if isinstance(values[0], str):
-        return Classes(tuple(sorted(set(values))), named=True)
     feature = train.rows.features[column]
+    values = _present(train, column)
+    if said is not None and all(_place(value, feature, train, said) is not None for value in dict.fromkeys(values)):
+        return Classes(tuple(said), named=True)
+    values = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
+    if isinstance(values[0], str):
+        return put_in_order(Classes(tuple(sorted(set(values))), named=True), said)
     if isinstance(feature, datasets.ClassLabel):
-        return Classes(tuple(feature.names), named=False)
+        return put_in_order(Classes(tuple(feature.names), named=False), said)
     if isinstance(values[0], bool):
-        return Classes(("false", "true"), named=False)
+        return put_in_order(Classes(("false", "true"), named=False), said)
+    if said is not None:
+        check_count(train, values, said)
+        return Classes(tuple(said), named=False)
     largest = max(values)
-    if largest >= _MOST:
+    if largest >= MOST:
         row = values.index(largest) + 1
-        raise _fault(train, row, f"{largest}, which makes {largest + 1} classes", "is this a column of identifiers?")
+        raise label_fault(train, row, f"{largest}, which makes {largest + 1} classes", IDENTIFIERS)
     return Classes(tuple(str(number) for number in range(largest + 1)), named=False)
 
 
@@ -58,103 +70,91 @@ def put_in_order(found: Classes, said: Sequence[str] | None) -> Classes:
     missing = [name for name in found.names if name not in said] if found.named else list(found.names[len(said) :])
     if missing:
         message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
-        raise SourceFault("B403", message, help=f"name every class; the data's are {listing(found.names[:_SHOWN])}",
+        raise SourceFault("B403", message, help=f"name every class; the data's are {_some(found.names)}",
                           field="classes")  # fmt: skip
     return Classes(tuple(said), found.named)
 
 
+def check_count(train: Split, numbers: Sequence[int], said: Sequence[str]) -> None:
+    """Raise B403 where numbers that count the classes from 0 go beyond those that a spec names."""
+    there = sorted(set(numbers))
+    if there[-1] < len(said):
+        return
+    written = [number for number in there if str(number) not in said]
+    if len(written) < len(there):
+        message = (
+            f"`classes` leaves out {listing([str(number) for number in written[:_SHOWN]])}, which training rows have"
+        )
+        help = f"name every class; the data's are {_some([str(number) for number in there])}"
+    else:
+        message = f"{train.place} has the label {there[-1]}, and `classes` names {len(said)}, counted from 0 to {len(said) - 1}"
+        help = f"where labels count from {there[0]}, subtract {there[0]} from each; or " if there[0] else ""
+        help += f"name the labels as they are written: classes=[{_quoted([str(n) for n in there])}]"
+    raise SourceFault("B403", message, help=help, field="classes")
+
+
 def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
-    values = _values(split, column, named=classes.named)
-    numbers = {name: number for number, name in enumerate(classes.names)}
+    feature = split.rows.features[column]
+    values = _present(split, column)
+    if not classes.named:
+        values = _checked(split, values)
+    places: dict[Any, int | None] = {}
     for row, value in enumerate(values, 1):
-        if isinstance(value, str) is not classes.named:
-            raise _fault(
-                split, row, f"{value!r} where the training rows have {'text' if classes.named else 'numbers'}",
+        if value not in places:
+            places[value] = _place(value, feature, split, classes.names) if classes.named else _count(value, classes)
+        if places[value] is not None:
+            continue
+        text = isinstance(value, str)
+        if text and not classes.named or not text and not all(map(_reads_as_number, classes.names)):
+            raise label_fault(
+                split, row, f"{value!r} where the training rows have {'numbers' if text else 'text'}",
                 "write the labels of all splits in the same way",
             )  # fmt: skip
-        if value not in numbers if classes.named else value >= len(numbers):
-            raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
-    return [numbers[value] for value in values] if classes.named else [int(value) for value in values]
+        raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
+    return [number for value in values if (number := places[value]) is not None]
+
+
+def _place(value: Any, feature: Any, split: Split, names: Sequence[str]) -> int | None:
+    """The place of a label among names, as it is written; None where it is none of them.
+
+    A truth value is written `true` or `false`, a whole number without a point, a number of the data's own list by its
+    name there. In a format without types `1.0` is `1` as well.
+    """
+    written = [value]
+    if isinstance(feature, datasets.ClassLabel) and isinstance(value, int):
+        written = [feature.names[value]] if 0 <= value < len(feature.names) else []
+    elif isinstance(value, bool):
+        written = [str(value).lower()]
+    elif isinstance(value, str):
+        written += [str(number) for number in _as_numbers([value])] if not split.typed else []
+    elif math.isfinite(value):
+        written = [str(int(value) if value == int(value) else value)]
+    return next((names.index(text) for text in written if text in names), None)
+
+
+def _count(value: Any, classes: Classes) -> int | None:
+    return int(value) if not isinstance(value, str) and value < len(classes.names) else None
+
+
+def _reads_as_number(name: str) -> bool:
+    return not isinstance(_as_numbers([name])[0], str)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return listing(list(names[:_SHOWN])) + more
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def unknown_class(what: str, value: Any, classes: Sequence[str], field: str = "label") -> SourceFault:
     """The fault of a label that no training row has; `what` says where it stands."""
-    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     guess = suggest(value, classes) if isinstance(value, str) else ""
-    help = f"{guess} the classes are {listing(classes[:_SHOWN])}{more}".strip()
+    help = f"{guess} the classes are {_some(classes)}".strip()
     return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
-
-
-# ── several classes ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def find_several(train: Split, columns: Sequence[str]) -> Classes:
-    """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
-
-    Raises `SourceFault` B403.
-    """
-    if len(columns) > 1:
-        return Classes(tuple(columns), named=True)
-    values = [value for row in _lists(train, columns[0]) for value in row]
-    if not values:
-        raise _fault(train, 1, "an empty list, as are all others", "some training row has a class")
-    if isinstance(values[0], str):
-        return Classes(tuple(sorted(set(values))), named=True)
-    feature = getattr(train.rows.features[columns[0]], "feature", None)
-    if isinstance(feature, datasets.ClassLabel):
-        return Classes(tuple(feature.names), named=False)
-    if max(values) >= _MOST:
-        raise _fault(train, 1, f"a list, and some list has {max(values)}", "is this a column of identifiers?")
-    return Classes(tuple(str(number) for number in range(max(values) + 1)), named=False)
-
-
-def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
-    """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
-    if len(columns) > 1:
-        return [list(row) for row in zip(*(_marks(split, column) for column in columns), strict=True)]
-    numbers: dict[Any, int] = {name if classes.named else n: n for n, name in enumerate(classes.names)}
-    found = []
-    for row, values in enumerate(_lists(split, columns[0]), 1):
-        marks = [0.0] * len(classes.names)
-        for value in values:
-            if value not in numbers:
-                raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
-            marks[numbers[value]] = 1.0
-        found.append(marks)
-    return found
-
-
-def _lists(split: Split, column: str) -> Iterator[list[Any]]:
-    """The lists of a column, each of texts or of whole numbers from 0 on."""
-    kinds: set[type] = set()
-    for row, value in enumerate(split.rows[column][:], 1):
-        if not isinstance(value, list):
-            raise _fault(
-                split, row, "missing" if value is None else f"{value!r}, and no list",
-                "write a list of classes in json or jsonl, or name a column of 0 and 1 for each class: "
-                "`label=[first, second]`",
-            )  # fmt: skip
-        kinds |= {type(x) for x in value}
-        sound = all(isinstance(x, str) or (isinstance(x, int) and not isinstance(x, bool) and x >= 0) for x in value)
-        if not sound or len(kinds) > 1:
-            raise _fault(split, row, f"{value!r}", "a list holds names of classes, or whole numbers from 0 on")
-        yield value
-
-
-def _marks(split: Split, column: str) -> list[float]:
-    """A column of 0 and 1."""
-    values = split.rows[column][:]
-    for row, value in enumerate(values, 1):
-        if value not in (0, 1, "0", "1"):
-            said = "missing" if value is None or value == "" else repr(value)
-            raise SourceFault(
-                "B403",
-                f"`{column}` in row {row} of {split.place} is {said}",
-                help="a column of one class of several holds 0 or 1",
-                field="label",
-            )
-    return [float(value) for value in values]
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,31 +189,44 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
 # ── one class ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _values(split: Split, column: str, *, named: bool = False) -> list[Any]:
-    """A column of labels, each checked by itself: all text, or all whole numbers from 0 on.
-
-    Where the format has no types, labels that all read as numbers are such, unless the classes are `named`.
-    """
+def _present(split: Split, column: str) -> list[Any]:
+    """A column of labels as they stand there, texts or numbers, none of them missing."""
     values: list[Any] = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-            raise _fault(split, row, "missing", "fill it in or leave the row out; `label=none` where no row has one")
+            raise label_fault(
+                split, row, "missing", "fill it in or leave the row out; `label=none` where no row has one"
+            )
         if not isinstance(value, str | int | float):
             several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
-            raise _fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
-    if not split.typed and not named:
-        values = _as_numbers(values)
+            raise label_fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
+    return values
+
+
+def _checked(split: Split, values: Sequence[Any], *, by_name: bool = False) -> list[Any]:
+    """Labels, each checked by itself: all text, or all whole numbers from 0 on.
+
+    Where the format has no types, labels that all read as numbers are such. `by_name` tells whether a spec may name
+    them instead.
+    """
+    values = list(values) if split.typed else _as_numbers(values)
     text = isinstance(values[0], str)
     for row, value in enumerate(values, 1):
         if isinstance(value, str) is not text:
-            raise _fault(
+            raise label_fault(
                 split,
                 row,
                 f"{value!r} where row 1 has {values[0]!r}",
                 "labels are all text or all numbers",
             )
         if not text and (not math.isfinite(value) or value != int(value) or value < 0):
-            raise _fault(split, row, f"{value!r}", "a label that is a number is whole, and counts classes from 0 on")
+            help = "a label that is a number is whole, and counts classes from 0 on"
+            if by_name and all(isinstance(x, int | float) and math.isfinite(x) and x == int(x) for x in values):
+                there = _quoted([str(x) for x in sorted({int(x) for x in values})])
+                help += f"; or name the labels as they are written: classes=[{there}]"
+            elif by_name:
+                help += '; a quantity that is to be predicted as it is needs problem_type="regression"'
+            raise label_fault(split, row, f"{value!r}", help)
     return [int(value) if isinstance(value, float) else value for value in values]
 
 
@@ -228,5 +241,6 @@ def _as_numbers(values: Sequence[str]) -> list[Any]:
     return [int(number) if number.is_integer() else number for number in numbers]
 
 
-def _fault(split: Split, row: int, what: str, help: str) -> SourceFault:
+def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
+    """The fault of one label; `what` says what it is."""
     return SourceFault("B403", f"the label in row {row} of {split.place} is {what}", help=help, field="label")

@@ -14,12 +14,10 @@ from brewgraph.data.labels import (
     Classes,
     encode_labels,
     encode_numbers,
-    encode_several,
     find_classes,
-    find_several,
-    put_in_order,
 )
 from brewgraph.data.reading import Split, hub_info, no_rows, read_file, read_hub
+from brewgraph.data.several import encode_several, find_several, is_open
 from brewgraph.data.weights import add_columns, weigh, weights_of_classes
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.sources import Files, Glue, Hub
@@ -62,12 +60,16 @@ class Labelling:
     classes: tuple[str, ...]
     values: dict[str, list[Any]]
     feature: Any = None
+    notes: tuple[str, ...] = ()
+
+
+_MARKS = "every label in {place} is [0, 1] or [1, 0], and is read as 0 or 1 for each of two classes, not as the numbers of both"
 
 
 def open_table(
     source: Table, folder: Path, columns: Sequence[str] = ()
-) -> tuple[dict[str, datasets.Dataset], tuple[str, ...]]:
-    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; and the classes."""
+) -> tuple[dict[str, datasets.Dataset], tuple[str, ...], tuple[str, ...]]:
+    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; classes and notes."""
     splits = _read(source, folder)
     text, label = _columns(source)
     labelling = _labels(source, splits, label)
@@ -82,7 +84,7 @@ def open_table(
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labels)
-    return made, labelling.classes
+    return made, labelling.classes, labelling.notes
 
 
 def table_facts(source: Table, folder: Path) -> DataFacts:
@@ -134,14 +136,13 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...]) -> 
         values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
         return Labelling((), values, datasets.Value("float32"))
     if source.label_type == "classes":
-        several = find_several(train, label)
+        several = find_several(train, label, None if isinstance(source, Glue) else source.classes)
         marks = {field: encode_several(split, label, several) for field, split in splits.items()}
-        return Labelling(several.names, marks, datasets.List(datasets.Value("float32")))
-    classes = find_classes(train, label[0])
+        notes = (_MARKS.format(place=train.place),) if is_open(train, label, several) else ()
+        return Labelling(several.names, marks, datasets.List(datasets.Value("float32")), notes)
+    classes = find_classes(train, label[0], None if isinstance(source, Glue) else source.classes)
     if isinstance(source, Glue) and not classes.named:
         classes = Classes(_GLUE_TASKS[source.task].classes, named=False)
-    elif not isinstance(source, Glue):
-        classes = put_in_order(classes, source.classes)
     numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
     return Labelling(classes.names, numbers, datasets.Value("int64"))
 

@@ -98,7 +98,7 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
         help = suggest(what, SPLITS) or f"splits are {listing(SPLITS)}"
         raise UsageError(f"there is no split and no file `{what}`: {help}")
     if what not in SPLITS:
-        examples = _read_like(source, Path(what), folder, labelled=True)
+        examples = _read_like(source, Path(what), folder, labelled=True, classes=task.classes)
         return _renumbered(examples.splits["train"], examples.classes, task.classes, what)
     with blaming(task.data):
         splits = open_examples(source, folder).splits
@@ -112,15 +112,19 @@ def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
     return _read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
 
 
-def _read_like(source: DataSource | Join, path: Path, folder: Path, *, labelled: bool) -> Any:
-    """The examples of another file under the columns of a data source."""
+def _read_like(
+    source: DataSource | Join, path: Path, folder: Path, *, labelled: bool, classes: Sequence[str] = ()
+) -> Any:
+    """The examples of another file under the columns of a data source; `classes` are those that its labels have."""
     if not path.is_file():
         near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
     # weights are for training, and need not be there; nor need labels, where none are asked for
     given: dict[str, Any] = {"train": str(path), "dev": None, "test": None, "weight": None, "class_weights": None}
     if not labelled:
-        given |= {"label": None, "tags": None}
+        given |= {"label": None, "tags": None, "classes": None}
+    elif source.label_type == "classes" and not isinstance(getattr(source, "label", None), tuple):
+        given["classes"] = tuple(classes)  # a file alone does not tell lists of 0 and 1 from numbers of classes
     if isinstance(source, Join):  # a file is laid out like the first of what was joined
         source = source.parts[0]
     if isinstance(source, Glue | Builtin):
@@ -132,11 +136,17 @@ def _read_like(source: DataSource | Join, path: Path, folder: Path, *, labelled:
     elif not isinstance(source, Hub):
         other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
     else:
-        kind = {"label": source.label, "problem_type": source.problem_type} if labelled else {"label": None}
+        kind = {"label": None}
+        if labelled:
+            own = given.get("classes", source.classes)
+            kind = {"label": source.label, "problem_type": source.problem_type, "classes": own}
         other = Files(train=str(path), text=source.text, **kind)
     try:
         return open_examples(other, Path())
     except SourceFault as fault:
+        if fault.field == "classes" and classes:
+            said = f"`{path}` has labels that the run does not know: its classes are {listing(classes)}"
+            raise UsageError(said) from fault
         raise UsageError(str(fault)) from fault
 
 

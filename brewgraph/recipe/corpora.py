@@ -76,8 +76,8 @@ class Labelled(Data):
     )
     classes: ClassNames = Field(
         default=None,
-        description="names of the classes in the order of their numbers, as a teacher has them; left out, the "
-        "alphabet's for names",
+        description="the classes in the order of the logits, as a teacher has them: labels as they are written, or names "
+        "for the numbers 0, 1, …; left out, names by the alphabet",
     )
     weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
     class_weights: ClassWeights = Field(
@@ -92,8 +92,10 @@ class Labelled(Data):
             raise ValueError("several label columns need problem_type=multi_label")
         if self.label is None and self.problem_type != "single_label":
             raise ValueError(f"problem_type={self.problem_type} needs a label")
-        if self.classes is not None and self.label_type != "class":
-            raise ValueError("classes need examples that have one class each")
+        if self.classes is not None and isinstance(self.label, tuple):
+            raise ValueError("several label columns name the classes themselves: leave `classes` out")
+        if self.classes is not None and self.label_type not in ("class", "classes"):
+            raise ValueError("classes need examples that have one class each, or a list of them")
         if self.class_weights is not None and self.label_type != "class":
             raise ValueError("class_weights need examples that have one class each")
         return self

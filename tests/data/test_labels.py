@@ -45,6 +45,15 @@ def labelled(folder: Path, *labels: Any, **settings: Any) -> Files:
     [
         ([["joy", "awe"], [], ["joy"]], ("awe", "joy"), [[1, 1], [0, 0], [0, 1]]),
         ([[2], [0, 2], []], ("0", "1", "2"), [[0, 0, 1], [1, 0, 1], [0, 0, 0]]),
+        ([[0], [1], [0, 1]], ("0", "1"), [[1, 0], [0, 1], [1, 1]]),
+        ([[0], [1]], ("0", "1"), [[1, 0], [0, 1]]),
+        ([[2, 1], [0, 1]], ("0", "1", "2"), [[0, 1, 1], [1, 1, 0]]),
+        # 0 or 1 for each class
+        ([[1, 0], [1, 1]], ("0", "1"), [[1, 0], [1, 1]]),
+        ([[1, 0], [0, 1]], ("0", "1"), [[1, 0], [0, 1]]),
+        ([[0, 0, 0, 1], [0, 1, 0, 1]], ("0", "1", "2", "3"), [[0, 0, 0, 1], [0, 1, 0, 1]]),
+        ([[1.0, 0.0, 0.0]], ("0", "1", "2"), [[1, 0, 0]]),
+        ([[True, False], [False, False]], ("0", "1"), [[1, 0], [0, 0]]),
     ],
 )
 def test_lists_of_classes(tmp_path: Path, labels: list, classes: tuple[str, ...], marks: list) -> None:
@@ -72,9 +81,12 @@ def test_a_column_for_each_class(tmp_path: Path, name: str) -> None:
         ([["a"], "b"], "the label in row 2 of `train.jsonl`", ""),
         ([["a"], None], "the label in row 2 of `train.jsonl` is missing", "`label=[first, second]`"),
         (["a"], "the label in row 1 of `train.jsonl` is 'a', and no list", "write a list of classes"),
-        ([[0], [-1]], "the label in row 2 of `train.jsonl` is [-1]", "whole numbers from 0 on"),
+        ([[0], [-1]], "the label in row 2 of `train.jsonl` is [-1]", "whole numbers from 0 on and each once"),
         ([[], []], "an empty list, as are all others", "some training row"),
         ([[0, 10**7]], "some list has 10000000", "column of identifiers?"),
+        ([[0], [1, 1]], "the label in row 2 of `train.jsonl` is [1, 1]", "0 or 1 for each class, equally many"),
+        ([[0.0, 1.0], [1.0]], "is [1.0], and not 0 or 1 for each of 2 classes", "as many numbers in every row"),
+        ([[0.0, 0.5]], "the label in row 1 of `train.jsonl` is [0.0, 0.5]", "1 where the class is right"),
     ],
 )
 def test_faulty_lists(tmp_path: Path, labels: list, message: str, help: str) -> None:
@@ -84,6 +96,45 @@ def test_faulty_lists(tmp_path: Path, labels: list, message: str, help: str) -> 
     if found.code == "B403":
         assert message in found.message
         assert help in found.help
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "marks"),
+    [
+        ([[1, 0, 0], [0, 0, 1]], ("joy", "awe", "ire"), [[1, 0, 0], [0, 0, 1]]),
+        ([[1, 0], [0, 1]], ("joy", "awe", "ire"), [[1, 1, 0], [1, 1, 0]]),  # three classes: these number two of them
+        ([["joy"], ["awe", "joy"]], ("joy", "awe"), [[1, 0], [1, 1]]),
+        ([[0], [2, 1]], ("joy", "awe", "ire"), [[1, 0, 0], [0, 1, 1]]),
+        ([[100], [7, 100]], ("100", "7"), [[1, 0], [1, 1]]),
+    ],
+)
+def test_several_classes_with_their_names(tmp_path: Path, labels: list, classes: tuple[str, ...], marks: list) -> None:
+    """`classes` names them in order, whether lists hold marks, numbers or names."""
+    found = open_examples(labelled(tmp_path, *labels, classes=classes, **MULTI), tmp_path)
+    assert (found.classes, found.splits["train"]["label"][:]) == (classes, marks)
+
+
+def test_marks_of_other_splits(tmp_path: Path) -> None:
+    """The training rows tell what lists are; of dev they must be the same. Where either reading fits, a note says so."""
+    source = labelled(tmp_path, [1, 0, 0], [0, 0, 0], dev="dev.jsonl", **MULTI)
+    write(tmp_path, {"label": [0, 1, 1]}, {"label": [1, 0, 1]}, name="dev.jsonl")
+    read = open_examples(source, tmp_path)
+    assert (read.splits["dev"]["label"][:], read.notes) == ([[0, 1, 1], [1, 0, 1]], ())
+    write(tmp_path, {"label": [0, 1]}, name="dev.jsonl")
+    assert "row 1 of `dev.jsonl` is [0, 1], and not 0 or 1 for each of 3" in fault(source, tmp_path).message
+    source = labelled(tmp_path, [2], [0, 1], dev="dev.jsonl", **MULTI)
+    write(tmp_path, {"label": [0, 1, 1]}, name="dev.jsonl")
+    assert "row 1 of `dev.jsonl` is [0, 1, 1]" in fault(source, tmp_path).message
+    (note,) = open_examples(labelled(tmp_path, [0, 1], [1, 0], **MULTI), tmp_path).notes
+    assert "is read as 0 or 1 for each of two classes" in note
+
+
+def test_marks_in_parquet(tmp_path: Path) -> None:
+    """As transformers' own examples write them, floats beside a text."""
+    rows = {"text": ["a", "b"], "label": [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    found = open_examples(Files(train="train.parquet", classes=("x", "y", "z"), **MULTI), tmp_path)
+    assert (found.classes, found.splits["train"]["label"][:]) == (("x", "y", "z"), rows["label"])
 
 
 def test_faulty_columns_of_classes(tmp_path: Path) -> None:
@@ -319,5 +370,93 @@ def test_a_class_that_is_left_out_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(SourceFault, match="`classes` leaves out `no`, which training rows have") as raised:
         facts(source, tmp_path)
     assert (raised.value.code, raised.value.field) == ("B403", "classes")
-    with pytest.raises(SourceFault, match="`classes` leaves out `2`"):
-        facts(labelled(tmp_path, 0, 2, classes=["a", "b"]), tmp_path)
+    found = fault(labelled(tmp_path, 0, 2, classes=["a", "b"]), tmp_path)
+    assert found.message == "`train.jsonl` has the label 2, and `classes` names 2, counted from 0 to 1"
+    assert found.help == 'name the labels as they are written: classes=["0", "2"]'
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        ([100, 116, 101], ("100", "101", "116"), [0, 2, 1]),
+        ([1, 2, 3, 4, 5], ("1", "2", "3", "4", "5"), [0, 1, 2, 3, 4]),
+        ([2, 0, 1], ("2", "1", "0"), [0, 2, 1]),
+        ([-1, 1, -1], ("-1", "1"), [0, 1, 0]),
+        ([1.0, 2.5], ("1", "2.5"), [0, 1]),
+        ([True, False], ("true", "false"), [0, 1]),
+        ([True, False], ("no", "yes"), [1, 0]),
+        ([0, 1, 2], ("a", "b", "c"), [0, 1, 2]),
+        (["007", "7"], ("7", "007"), [1, 0]),
+    ],
+)
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv"])
+def test_labels_are_found_by_how_they_are_written(
+    tmp_path: Path, name: str, labels: list, classes: tuple[str, ...], numbers: list[int]
+) -> None:
+    """Numbers among `classes` are not counted from 0, with gaps, from 1 on, below 0; others are, and so is dev."""
+    write(
+        tmp_path,
+        *({"label": str(x).lower() if isinstance(x, bool) and name.endswith("csv") else x} for x in labels),
+        name=name,
+    )
+    if isinstance(labels[0], bool) and name.endswith("csv") and "true" not in classes:
+        return  # there they are text
+    read = open_examples(Files(train=name, dev=name, classes=classes), tmp_path)
+    assert read.classes == classes
+    assert read.splits["train"]["label"][:] == read.splits["dev"]["label"][:] == numbers
+
+
+def test_a_list_of_names_in_another_order(tmp_path: Path) -> None:
+    """Numbers of a hub's list are found by their names there, or take new ones in turn."""
+    (tmp_path / "moods").mkdir()
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+    rows.to_parquet(tmp_path / "moods" / "train.parquet")
+    read = open_examples(Hub(name="moods", classes=("pos", "neg")), tmp_path)
+    assert (read.classes, read.splits["train"]["label"][:]) == (("pos", "neg"), [1, 0])
+    read = open_examples(Hub(name="moods", classes=("bad", "good")), tmp_path)
+    assert (read.classes, read.splits["train"]["label"][:]) == (("bad", "good"), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "message", "help"),
+    [
+        (
+            [100, 101, 7],
+            ["100", "101"],
+            "`classes` leaves out `7`, which training rows have",
+            "the data's are `7`, `100`",
+        ),
+        (
+            [1, 2, 3],
+            ["a", "b", "c"],
+            "has the label 3, and `classes` names 3, counted from 0 to 2",
+            "subtract 1 from each",
+        ),
+        ([-1, 1], None, "row 1 of `train.jsonl` is -1", 'classes=["-1", "1"]'),
+        ([0.5, 1.0], None, "row 1 of `train.jsonl` is 0.5", 'problem_type="regression"'),
+    ],
+)
+def test_numbers_that_do_not_fit_their_classes(
+    tmp_path: Path, labels: list, classes: list[str] | None, message: str, help: str
+) -> None:
+    """What is there and what is named, and what to write."""
+    found = fault(labelled(tmp_path, *labels, classes=classes), tmp_path)
+    assert found.code == "B403"
+    assert message in found.message
+    assert help in found.help
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        (["no", "yes"], 1, "row 1 of `dev.jsonl` is 1 where the training rows have text"),
+        ([0, 1], "no", "row 1 of `dev.jsonl` is 'no' where the training rows have numbers"),
+        ([0, 1], 2, "row 1 of `dev.jsonl` is 2, which no training row has"),
+    ],
+)
+def test_splits_that_are_labelled_otherwise(tmp_path: Path, train: list, dev: Any, message: str) -> None:
+    """Names in one and numbers in another."""
+    source = labelled(tmp_path, *train)
+    write(tmp_path, {"label": dev}, name="dev.jsonl")
+    assert message in fault(source.model_copy(update={"dev": "dev.jsonl"}), tmp_path).message

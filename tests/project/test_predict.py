@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import brewgraph as bg
+from brewgraph.project.build import Workshop
+from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import FinishedRun, FinishedTask, open_run
-from brewgraph.project.predict import Student, _renumbered, load_student, predict, read_logits, score
+from brewgraph.project.materials import Pantry
+from brewgraph.project.predict import Student, _renumbered, labelled_rows, load_student, predict, read_logits, score
 from brewgraph.training.folder import RunFolder
-from tests.project.small import project
+from tests.project.small import project, save
 
 
 def test_one_class_several_and_a_number() -> None:
@@ -144,6 +148,37 @@ def test_labels_of_a_file_keep_their_meaning(found: tuple[str, ...], label: Any,
     """By name; plain numbers by themselves; several labels each."""
     rows = datasets.Dataset.from_list([{"label": label}])
     assert _renumbered(rows, found, ("a", "b", "c"), "x.jsonl")["label"] == [expected]
+
+
+def test_marks_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of 0 and 1, four classes: the loss is torch's on the lists as they stand, and a file is read like them."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "tiny", layers=1)
+    marks = [[1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
+    rows = [{"text": f"good film {n}", "label": row} for n, row in enumerate(marks)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "spec.brew").write_text(
+        'brew 1\nstudent tiny = hf("tiny", pretrained=false, num_hidden_layers=1)\n'
+        'data d = files(train="train.jsonl", problem_type=multi_label, batch=4, max_length=16)\n'
+        "loss = bce(d.labels -> tiny.logits)\ntrain { steps = 1 }\n"
+    )
+    (stage,) = Pantry(Workshop(check(read_spec("spec.brew")))).stages(check(read_spec("spec.brew")))
+    batch = next(iter(next(iter(stage.materials[""].feeds.values())).batches(0)))
+    distiller = stage.make().eval()
+    inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "token_type_ids")}
+    wanted = torch.tensor([marks[row] for row in batch["index"]], dtype=torch.float32)
+    expected = nn.functional.binary_cross_entropy_with_logits(distiller.student(**inputs).logits, wanted)
+    assert distiller(batch).loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    task = open_run(bg.run("spec.brew").folder).task(None)
+    assert task.classes == ("0", "1", "2", "3")
+    student = load_student(task)
+    assert student.model.config.num_labels == 4
+    (batch,) = student.batches(labelled_rows(task, "train"))
+    assert batch["labels"].tolist() == marks
+    (tmp_path / "new.jsonl").write_text(
+        '{"text": "film", "label": [0, 1, 0, 0]}\n{"text": "x", "label": [1, 0, 0, 0]}\n'
+    )
+    assert labelled_rows(task, "new.jsonl")["label"][:] == [[0, 1, 0, 0], [1, 0, 0, 0]]
 
 
 def test_tags_of_a_file_keep_their_meaning() -> None:
