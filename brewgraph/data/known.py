@@ -11,12 +11,14 @@ from pathlib import Path
 class DataFacts:
     """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
 
-    `rows` holds what is known without preparing the data, and may be empty.
+    `rows` holds what is known without preparing the data, and may be empty. `twice` are columns whose name stands twice
+    in the training file.
     """
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     rows: dict[str, int]
+    twice: tuple[str, ...] = ()
 
 
 def stamp(files: Iterable[Path]) -> object:

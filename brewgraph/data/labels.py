@@ -87,7 +87,8 @@ def check_count(train: Split, numbers: Sequence[int], said: Sequence[str]) -> No
         )
         help = f"name every class; the data's are {_some([str(number) for number in there])}"
     else:
-        message = f"{train.place} has the label {there[-1]}, and `classes` names {len(said)}, counted from 0 to {len(said) - 1}"
+        counted = f"{len(said)}, counted from 0 to {len(said) - 1}"
+        message = f"{train.place} has the label {there[-1]}, and `classes` names {counted}"
         help = f"where labels count from {there[0]}, subtract {there[0]} from each; or " if there[0] else ""
         help += f"name the labels as they are written: classes=[{_quoted([str(n) for n in there])}]"
     raise SourceFault("B403", message, help=help, field="classes")
@@ -106,7 +107,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
         if places[value] is not None:
             continue
         text = isinstance(value, str)
-        if text and not classes.named or not text and not all(map(_reads_as_number, classes.names)):
+        if not classes.named if text else not all(map(_reads_as_number, classes.names)):
             raise label_fault(
                 split, row, f"{value!r} where the training rows have {'numbers' if text else 'text'}",
                 "write the labels of all splits in the same way",

@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 import pandas
 
+from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 
@@ -34,11 +35,31 @@ _NEARBY = 8
 
 @dataclass(frozen=True)
 class Split:
-    """One split as it stands in its source. `place` names it in messages; `typed` is false where all is text."""
+    """One split as it stands in its source. `place` names it in messages; `typed` is false where all is text.
+
+    `twice` are names that stand twice in a header: which of the columns is meant nobody knows.
+    """
 
     rows: datasets.Dataset
     place: str
     typed: bool = True
+    twice: tuple[str, ...] = ()
+
+    def require(self, column: str, field: str | None = None, remedy: str = "") -> None:
+        """Raise `SourceFault` B402 for a column that is not there, B411 for one that is there twice."""
+        there = self.rows.column_names
+        if column not in there:
+            help = f"{suggest(column, there)} the columns are {listing(there)}{remedy}".strip()
+            raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
+        if column in self.twice:
+            raise two_columns(self.place, column, field)
+
+
+def two_columns(place: str, column: str, field: str | None = None) -> SourceFault:
+    """The fault of a column that is asked for and whose name stands twice in the header."""
+    return SourceFault(
+        "B411", f"{place} has two columns `{column}`", help="rename one of them in the header", field=field
+    )
 
 
 @contextmanager
@@ -56,14 +77,16 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def read_file(name: str, folder: Path, field: str) -> Split:
+def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) -> Split:
     """All rows of one file, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
+
+    In csv a field may stand in double quotes, in tsv a quote is a character like any other; `quoting` says otherwise.
 
     Read once for all who ask, while the file stays as it is: a check, and a run that trains its teachers, ask many
     times. Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
     """
     path = find_file(name, folder, field)
-    return _read_file(name, path, field, stamp([path]))
+    return _read_file(name, path, field, quoting, stamp([path]))
 
 
 def find_file(name: str, folder: Path, field: str) -> Path:
@@ -100,7 +123,7 @@ def read_text(name: str, path: Path, field: str) -> str:
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_file(name: str, path: Path, field: str, _stamp: object) -> Split:
+def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
         raise SourceFault(
@@ -109,10 +132,14 @@ def _read_file(name: str, path: Path, field: str, _stamp: object) -> Split:
             help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`",
             field=field,
         )
+    twice: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    quoted = suffix != ".tsv" if quoting is None else quoting
     # In a folder of its own, so that nothing is written beside the user's data and no older copy is taken for this one.
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         try:
-            options = _csv_options(path, suffix, field) if FORMATS[suffix] == "csv" else {}
+            if FORMATS[suffix] == "csv":
+                options, twice = csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
                 path = _unpacked(path, Path(cache))
             rows = datasets.load_dataset(
@@ -128,13 +155,12 @@ def _read_file(name: str, path: Path, field: str, _stamp: object) -> Split:
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
-            raise SourceFault(
-                "B404",
-                f"`{name}` cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
-                help="look at the file: one that was cut short, or has another format than its name says?",
-                field=field,
-            ) from error
-    return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv")
+            what, help = bad_row(_cause(error), suffix, quoted) or (
+                f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
+                "look at the file: one that was cut short, or has another format than its name says?",
+            )
+            raise SourceFault("B404", f"`{name}` {what}", help=help, field=field) from error
+    return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv", twice=twice)
 
 
 def read_hub(
@@ -246,7 +272,8 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
             field="name",
         )
     try:
-        return datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache)
+        quoting = {"quoting": QUOTE_NONE} if local and are_tsv(Path(path), FORMATS) else {}
+        return datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **quoting)
     except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
         available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
         if available:
@@ -292,24 +319,6 @@ def _nearby(path: Path) -> str:
         return f"the folder {path.parent} is empty"
     more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
     return suggest(path.name, names) or f"in {path.parent} there is {listing(names[:_NEARBY])}{more}"
-
-
-def _csv_options(path: Path, suffix: str, field: str) -> dict[str, Any]:
-    """Every value as the text that stands there: pandas would take a text `NA` for nothing and `007` for a number."""
-    separator = "\t" if suffix == ".tsv" else ","
-    head = pandas.read_csv(path, sep=separator, nrows=1)
-    if not isinstance(
-        head.index, pandas.RangeIndex
-    ):  # pandas takes what is too much for names of rows, and shifts the rest
-        raise SourceFault(
-            "B404",
-            f"`{path.name}` has more fields in row 1 than names in its header",
-            help=f'name every column in the header, and put values with a separator in them into "quotes": '
-            f"the header is {listing(head.columns)}",
-            field=field,
-        )
-    features = datasets.Features({column: datasets.Value("string") for column in head.columns})
-    return {"sep": separator, "features": features, "na_filter": False}
 
 
 def _bad_line(path: Path, suffix: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ _FIRST = 5
 """Row numbers that are named at most."""
 _CLASSES = 8
 """Classes whose counts are printed at most."""
+_QUOTED = re.compile('".*"', re.DOTALL)
 _CHUNK = 1000
 """Rows that are tokenised together."""
 LEAK, LONG, REPEATED, UNEVEN = 0.01, 0.05, 0.05, 10.0
@@ -41,7 +43,8 @@ class SplitReport:
 
     `numbers` are the smallest, mean and largest label of a regression. `empty` rows have a text without a word,
     `unlabelled` ones no label, no answer, or not one tag for each word. `repeated` rows have the texts of an earlier
-    row, `contradicting` ones, which are among them, with another label.
+    row, `contradicting` ones, which are among them, with another label. Of csv and tsv alone: `broken` rows have a text
+    with a tab or a line break, `quoted` ones one that begins and ends with a double quote.
     """
 
     rows: int
@@ -51,6 +54,8 @@ class SplitReport:
     numbers: tuple[float, float, float] | None
     repeated: Rows
     contradicting: Rows
+    broken: Rows = Rows()
+    quoted: Rows = Rows()
 
 
 @dataclass(frozen=True)
@@ -77,24 +82,34 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is found in a data set. `warnings` are sentences that end in what to do."""
+    """What is found in a data set. `warnings` are sentences that end in what to do, `notes` say how it was read."""
 
     label_type: str
     splits: Mapping[str, SplitReport]
     overlaps: tuple[Overlap, ...]
     lengths: tuple[Lengths, ...]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The same for machines, with plain dictionaries and lists."""
         return asdict(self)
 
 
-def data_report(examples: Examples, encodings: Sequence[Encoding] = (), *, label_type: str | None = None) -> DataReport:
+def data_report(
+    examples: Examples,
+    encodings: Sequence[Encoding] = (),
+    *,
+    label_type: str | None = None,
+    delimited: bool = False,
+    batch: int | None = None,
+) -> DataReport:
     """Look at every row of `examples`; how long they are is known for each of `encodings`.
 
     Texts are the same where they differ in nothing but white space and case, for pairs both of them. `label_type` is
     that of the source; left out, it follows from the columns, where `next` and `masked` look like no labels at all.
+    `delimited` data is csv or tsv, of which quotes and line breaks are looked at; `batch` is how many examples a step
+    takes.
     """
     train = examples.splits["train"]
     kind = _label_type(train) if label_type is None else label_type
@@ -110,10 +125,10 @@ def data_report(examples: Examples, encodings: Sequence[Encoding] = (), *, label
         else:
             both = [(number, seen[key]) for number, key in enumerate(keys, 1) if key in seen]
             overlaps.append(Overlap(name, _rows(n for n, _ in both), tuple(there for _, there in both[:_FIRST])))
-        splits[name] = _split(split, keys, kind, examples.classes)
+        splits[name] = _split(split, keys, kind, examples.classes, delimited)
     lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
-    report = DataReport(kind, splits, tuple(overlaps), lengths)
-    return replace(report, warnings=tuple(_warnings(report)))
+    report = DataReport(kind, splits, tuple(overlaps), lengths, notes=examples.notes)
+    return replace(report, warnings=tuple(_warnings(report, batch or 0)))
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +164,9 @@ def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
         )
 
 
-def _split(split: datasets.Dataset, keys: Sequence[bytes | None], kind: str, classes: Sequence[str]) -> SplitReport:
+def _split(
+    split: datasets.Dataset, keys: Sequence[bytes | None], kind: str, classes: Sequence[str], delimited: bool
+) -> SplitReport:
     labels = _labels(split)
     first: dict[bytes, int] = {}
     repeated, contradicting = [], []
@@ -172,6 +189,10 @@ def _split(split: datasets.Dataset, keys: Sequence[bytes | None], kind: str, cla
         numbers=numbers,
         repeated=_rows(repeated),
         contradicting=_rows(contradicting),
+        broken=_rows(
+            row for row, text in enumerate(texts, 1) if delimited and any(set(t) & set("\t\n\r") for t in text)
+        ),
+        quoted=_rows(row for row, text in enumerate(texts, 1) if delimited and any(map(_QUOTED.fullmatch, text))),
     )
 
 
@@ -245,7 +266,7 @@ def _rows(numbers: Iterable[int]) -> Rows:
 # ── what is worth saying ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _warnings(report: DataReport) -> Iterator[str]:
+def _warnings(report: DataReport, batch: int) -> Iterator[str]:
     """Sentences, each with its remedy."""
     for name, split in report.splits.items():
         if split.empty.count:
@@ -253,6 +274,16 @@ def _warnings(report: DataReport) -> Iterator[str]:
         if split.unlabelled.count:
             what = {"spans": "no answer", "tags": "not one tag for each word"}.get(report.label_type, "no label")
             yield f"{_of(split.unlabelled, split.rows, name)} {what}: fill it in or leave the rows out"
+        if split.broken.count:
+            yield (
+                f"{_of(split.broken, split.rows, name)} a tab or a line break in a text: a quote that opens a field by "
+                "mistake takes in the lines below; `quoting=false` reads quotes as they stand"
+            )
+        if split.quoted.count:
+            yield (
+                f"{_of(split.quoted, split.rows, name)} a text in double quotes: where they enclose the field and are "
+                "none of the text, write `quoting=true`"
+            )
     if "dev" not in report.splits:
         yield "there is no dev split, and nothing to evaluate on: name one with `dev=`"
     train = report.splits["train"]
@@ -273,6 +304,8 @@ def _warnings(report: DataReport) -> Iterator[str]:
                 "take these rows out of train"
             )
     if report.label_type not in ("next", "masked", "spans"):  # laid end to end or cut into windows: nothing is lost
+        if batch > train.rows:
+            yield f"a batch of {batch:,} is more than the {train.rows:,} rows of train: every step takes all of them"
         for x in report.lengths:
             rows = report.splits[x.split].rows
             if x.longer.count > LONG * rows:
@@ -347,6 +380,7 @@ def lines(report: DataReport) -> Iterator[str]:
         share = f"{_share(x.longer.count, report.splits[x.split].rows)} of the rows have"
         longer = f"{share if x.longer.count else 'no row has'} more than {x.max_length:,}"
         yield f"tokens of `{x.encoding}` in {x.split}: {x.mean:.1f} on average, {x.longest:,} at most; {longer}"
+    yield from (f"note: {note}" for note in report.notes)
     yield from (f"warning: {warning}" for warning in report.warnings)
 
 

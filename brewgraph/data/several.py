@@ -12,8 +12,8 @@ from brewgraph.data.reading import Split
 from brewgraph.diagnostics import SourceFault
 
 _NUMBERS = (
-    "a list holds the numbers of classes, whole numbers from 0 on and each once; or 0 or 1 for each class, equally many "
-    "in every row"
+    "a list holds the numbers of classes, whole numbers from 0 on and each once; or 0 or 1 for each class, equally "
+    "many in every row"
 )
 
 
@@ -108,7 +108,7 @@ def _are_marks(rows: Sequence[Sequence[Any]], said: Sequence[str] | None) -> boo
     widths = {len(row) for row in rows}
     width = widths.pop()
     even = not widths and width > 1 and all(value in (0, 1) for row in rows for value in row)
-    return even and said is None or even and width == len(said or ())
+    return even and (said is None or width == len(said))
 
 
 def _marks(split: Split, row: int, values: Sequence[Any], count: int) -> list[float]:

@@ -19,7 +19,7 @@ from brewgraph.data.labels import (
 from brewgraph.data.reading import Split, hub_info, no_rows, read_file, read_hub
 from brewgraph.data.several import encode_several, find_several, is_open
 from brewgraph.data.weights import add_columns, weigh, weights_of_classes
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
@@ -63,13 +63,15 @@ class Labelling:
     notes: tuple[str, ...] = ()
 
 
-_MARKS = "every label in {place} is [0, 1] or [1, 0], and is read as 0 or 1 for each of two classes, not as the numbers of both"
+_MARKS = (
+    "every label in {place} is [0, 1] or [1, 0]: read as 0 or 1 for each of two classes, not as the numbers of both"
+)
 
 
 def open_table(
     source: Table, folder: Path, columns: Sequence[str] = ()
 ) -> tuple[dict[str, datasets.Dataset], tuple[str, ...], tuple[str, ...]]:
-    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; classes and notes."""
+    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; classes, notes."""
     splits = _read(source, folder)
     text, label = _columns(source)
     labelling = _labels(source, splits, label)
@@ -109,7 +111,8 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
         for field, split in splits.items():
             weigh(source.weight, split, field, of_classes, labelling.values.get(field))
     sizes = {field: len(split.rows) for field, split in splits.items()}
-    return DataFacts(labelling.classes, tuple(splits["train"].rows.column_names), sizes)
+    train = splits["train"]
+    return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice)
 
 
 def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -157,7 +160,9 @@ def _read(source: Table, folder: Path) -> dict[str, Split]:
     """The splits as they stand in the source, none of them empty, `train` first."""
     if isinstance(source, Files):
         named = {"train": source.train, "dev": source.dev, "test": source.test}
-        splits = {field: read_file(name, folder, field) for field, name in named.items() if name is not None}
+        splits = {
+            field: read_file(name, folder, field, source.quoting) for field, name in named.items() if name is not None
+        }
     elif isinstance(source, Glue):
         wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
         try:
@@ -197,17 +202,11 @@ def _hub_facts(source: Hub, folder: Path, text: tuple[str, ...], label: str | No
 
 
 def _check_columns(split: Split, text: Sequence[str], label: Sequence[str]) -> None:
-    """Raise B402 for the first column that is named and not there."""
-    there = split.rows.column_names
-    for field, column in [*(("text", column) for column in text), *(("label", column) for column in label)]:
-        if column not in there:
-            remedy = "; `label=none` where there are no labels" if field == "label" else ""
-            raise SourceFault(
-                "B402",
-                f"{split.place} has no column `{column}`",
-                help=f"{suggest(column, there)} the columns are {listing(there)}{remedy}".strip(),
-                field=field,
-            )
+    """Raise B402 for the first column that is named and not there, B411 for one that is there twice."""
+    for column in text:
+        split.require(column, "text")
+    for column in label:
+        split.require(column, "label", "; `label=none` where there are no labels")
 
 
 def _check_texts(split: Split, text: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import datasets
 
 from brewgraph.data.labels import read_numbers
 from brewgraph.data.reading import Split
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.sources import Conll, DataSource, Files, Hub, Squad
 
 RESERVED = frozenset({"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end"})
@@ -68,10 +68,7 @@ def weigh(
     """
     weights = [1.0] * len(split.rows)
     if column is not None and (field == "train" or column in split.rows.column_names):
-        there = split.rows.column_names
-        if column not in there:
-            help = f"{suggest(column, there)} the columns are {listing(there)}".strip()
-            raise SourceFault("B402", f"{split.place} has no column `{column}`", help=help, field="weight")
+        split.require(column, "weight")
         weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
         for row, weight in enumerate(weights, 1):
             if weight < 0:
@@ -89,14 +86,12 @@ def weigh(
 def read_columns(split: Split, columns: Sequence[str]) -> dict[str, tuple[list[Any], Any]]:
     """Values and feature of each column that is asked for: numbers, truth values, or lists of them.
 
-    Raises `SourceFault` B402 for a column that is not there or whose name is taken, B404 for other values.
+    Raises `SourceFault` B402 for a column that is not there or whose name is taken, B411 for one that is there twice,
+    B404 for other values.
     """
-    there = split.rows.column_names
     found = {}
     for column in columns:
-        if column not in there:
-            help = f"{suggest(column, there)} the columns are {listing(there)}".strip()
-            raise SourceFault("B402", f"{split.place} has no column `{column}`", help=help)
+        split.require(column)
         if column in RESERVED:
             raise SourceFault("B402", f"batches have something else called `{column}`", help="rename the column")
         found[column] = _column(split, column)

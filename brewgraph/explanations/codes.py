@@ -121,6 +121,7 @@ CODES = {
     "B407": "texts that cannot be encoded like this",
     "B408": "data sets that do not fit each other",
     "B410": "an augmentation that does not fit the data",
+    "B411": "a column whose name stands twice",
     "B901": "not supported yet",
     # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
     "W101": "a name that hides another",

@@ -6,7 +6,7 @@ from brewgraph.data.report import DataReport, data_report
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry
-from brewgraph.recipe.sources import Batches
+from brewgraph.recipe.sources import Batches, DataSource, Files, Join
 
 
 def examine_data(checked: Checked) -> dict[str, DataReport]:
@@ -25,5 +25,17 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
         known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
         modules = {m: facts.shapes.model for m, facts in known.items()}
         encodings = pantry.encodings(name, list(known), modules)[0] if known else []
-        reports[name] = data_report(workshop.examples(name), encodings, label_type=data.source.label_type)
+        used = any(name in read for read in checked.facts.data.values())
+        reports[name] = data_report(
+            workshop.examples(name),
+            encodings,
+            label_type=data.source.label_type,
+            delimited=any(map(_is_delimited, data.source.parts if isinstance(data.source, Join) else (data.source,))),
+            batch=data.source.batch if used else None,  # a part of joined data makes no batches of its own
+        )
     return reports
+
+
+def _is_delimited(source: DataSource) -> bool:
+    """Whether a source is a file in which quotes may enclose fields."""
+    return isinstance(source, Files) and source.train.removesuffix(".gz").lower().endswith((".csv", ".tsv"))

@@ -226,8 +226,9 @@ def _content(source: DataSource | Join) -> dict[str, Any]:
     for said, part in zip(found.get("parts", (found,)), parts, strict=True):
         if augment := getattr(part, "augment", ()):
             said["augment"] = repr(augment)  # which tells masking from deleting: a dump has their fields alone
-        if said.get("classes", ()) is None:  # an order that nobody set changes nothing
-            del said["classes"]
+        for setting in ("classes", "quoting"):  # what nobody set changes nothing
+            if said.get(setting, ()) is None:
+                del said[setting]
         if isinstance(part, Conll | Squad) and part.weight is None:  # nor does a weight that came to them later
             del said["weight"]
     return found

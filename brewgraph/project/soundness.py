@@ -38,7 +38,7 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
             continue
         found[name] = known.classes
         if known.columns:
-            _check_columns(recipe, name, columns[name], known.columns, collector)
+            _check_columns(recipe, name, columns[name], known, collector)
     return found
 
 
@@ -62,12 +62,11 @@ def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataF
     return memory.recall(print_of_data(source, folder), DataFacts, find)
 
 
-def _check_columns(
-    recipe: Recipe, data: str, wanted: tuple[str, ...], there: tuple[str, ...], collector: Collector
-) -> None:
-    """A column that an equation or `inputs` names must be there."""
+def _check_columns(recipe: Recipe, data: str, wanted: tuple[str, ...], known: DataFacts, collector: Collector) -> None:
+    """A column that an equation or `inputs` names must be there, and once."""
+    there = known.columns
     for column in wanted:
-        if column in there:
+        if column in there and column not in known.twice:
             continue
         place: Span = recipe.data[data].span
         for value in recipe.values():
@@ -81,6 +80,9 @@ def _check_columns(
                 and place == recipe.data[data].span
             ):
                 place = model.place("inputs")
+        if column in there:
+            collector.add("B411", f"`{data}` has two columns `{column}`", place, help="rename one in the header")
+            continue
         help = suggest(column, there) or f"the columns are {listing(there)}"
         collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
 

@@ -119,7 +119,7 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
 
 def _takes_truth(settings: type[Settings], key: str) -> bool:
     field = settings.model_fields.get(key)
-    return key == settings.extras or field is None or field.annotation is bool
+    return key == settings.extras or field is None or field.annotation in (bool, bool | None)
 
 
 def takes_text(settings: type[Settings], key: str) -> bool:

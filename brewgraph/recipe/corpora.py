@@ -76,8 +76,8 @@ class Labelled(Data):
     )
     classes: ClassNames = Field(
         default=None,
-        description="the classes in the order of the logits, as a teacher has them: labels as they are written, or names "
-        "for the numbers 0, 1, …; left out, names by the alphabet",
+        description="the classes in the order of the logits, as a teacher has them: labels as they are written, or "
+        "names for the numbers 0, 1, …; left out, names by the alphabet",
     )
     weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
     class_weights: ClassWeights = Field(
@@ -110,12 +110,16 @@ class Labelled(Data):
 class Files(Labelled):
     """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
 
-    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec.
+    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec. In csv a field may stand in double
+    quotes and hold commas and line breaks then; in tsv a quote is a character like any other.
     """
 
     train: str = Field(description="file with the training examples")
     dev: str | None = Field(default=None, description="file to evaluate on")
     test: str | None = Field(default=None, description="file kept for the end")
+    quoting: bool | None = Field(
+        default=None, description="whether double quotes enclose fields; left out, true for csv and false for tsv"
+    )
 
 
 class Glue(Data):

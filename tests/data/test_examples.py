@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub.constants
@@ -70,7 +71,8 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str, packe
     write(tmp_path / f"train{suffix}{packed}", ROWS)
     write(tmp_path / f"dev{suffix}{packed}", ROWS[1:])
     before = sorted(tmp_path.iterdir())
-    source = Files(train=f"train{suffix}{packed}", dev=f"dev{suffix}{packed}", **PAIR)
+    quoted: Any = {"quoting": True} if suffix == ".tsv" else {}
+    source = Files(train=f"train{suffix}{packed}", dev=f"dev{suffix}{packed}", **quoted, **PAIR)
     found = open_examples(source, tmp_path)
     assert list(found.splits) == ["train", "dev"]
     assert found.splits["train"].to_dict() == {
@@ -85,7 +87,7 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str, packe
     assert found.classes == ("maybe", "no", "yes")
     assert sorted(tmp_path.iterdir()) == before, "nothing is written beside the data"
     plain = open_examples(
-        Files(train=write(tmp_path / "a.jsonl", ROWS).name, dev=f"dev{suffix}{packed}", **PAIR), tmp_path
+        Files(train=write(tmp_path / "a.jsonl", ROWS).name, dev=f"dev{suffix}{packed}", **quoted, **PAIR), tmp_path
     )
     assert found.fingerprint == plain.fingerprint
     assert len(found.fingerprint) == 64
@@ -335,11 +337,6 @@ def test_an_empty_parquet_file(tmp_path: Path) -> None:
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n', "as jsonl: line 2: Expecting value"),
         ("a.json", '[{"text": "x"}, {"text"]', "as json: "),
-        (
-            "a.csv",
-            "text,label\nx,1\nx,1,2\n",
-            "as csv: Error tokenizing data. C error: Expected 2 fields in line 3, saw 3",
-        ),
         ("a.csv.gz", "text,label\nx,1\n", "as csv: Not a gzipped file"),
         ("a.jsonl.gz", '{"text": "x"', "as jsonl: "),
         ("a.parquet", "text", "as parquet: Parquet file size is 4 bytes"),
@@ -508,3 +505,67 @@ def test_builtin_facts_read_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = facts(Builtin(name="python-docs"), tmp_path)
     assert len(found.classes) == 28
     assert (found.columns, found.rows) == (("text", "label"), {})
+
+
+# ── quotes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+QUOTES = 'text\tlabel\n"a b\tx\nc d"\ty\ne f\tx\n"g"\ty\n"h\tx\n'
+LITERAL = ['"a b', 'c d"', "e f", '"g"', '"h']
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_quotes_of_tsv_are_text(tmp_path: Path, packed: str, mark: bytes, end: str) -> None:
+    """Each line is a row, as Python's `csv` reads it without quoting, whatever its line ends."""
+    content = mark + QUOTES.replace("\n", end).encode()
+    (tmp_path / f"a.tsv{packed}").write_bytes(gzip.compress(content) if packed else content)
+    rows = open_examples(Files(train=f"a.tsv{packed}"), tmp_path).splits["train"]
+    assert (rows["text_0"][:], rows["label"][:]) == (LITERAL, [0, 1, 0, 1, 0])
+
+
+def test_quotes_in_a_folder_of_tsv(tmp_path: Path) -> None:
+    """A local folder in the layout of the hub is read alike."""
+    (tmp_path / "moods").mkdir()
+    (tmp_path / "moods" / "train.tsv").write_text(QUOTES)
+    assert open_examples(Hub(name="moods"), tmp_path).splits["train"]["text_0"][:] == LITERAL
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_quoting_is_chosen(tmp_path: Path, name: str, separator: str) -> None:
+    """True takes quotes off, with the separators inside; false leaves them."""
+    (tmp_path / name).write_text('text,label\n"a, b\nc",x\n'.replace(",", separator))
+    assert open_examples(Files(train=name, quoting=True), tmp_path).splits["train"]["text_0"][:] == [
+        f"a{separator} b\nc"
+    ]
+    (tmp_path / name).write_text('text,label\n"a,x\nb",y\n'.replace(",", separator))
+    assert open_examples(Files(train=name, quoting=False), tmp_path).splits["train"]["text_0"][:] == ['"a', 'b"']
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message", "help"),
+    [
+        ("a.csv", "text,label\nx,1\nx,1,2\n", "B404", "has 3 fields in line 3, and 2 names", 'into "quotes", or correct'),
+        ("a.tsv", "text\tlabel\nx\t1\n\"x\ty\"\t1\n", "B404", "has 3 fields in line 3", "and say `quoting=true`"),
+        ("a.csv", 'text,label\na,x\n"b,y\nc,x\n', "B404", "has a quote in row 2 that is never closed", "`quoting=false`"),
+        ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` takes them off"),
+        ("a.csv", "text,label,label\na,x,1\n", "B411", "has two columns `label`", "rename one"),
+        ("a.tsv", "text\ttext\tlabel\na\tx\t1\n", "B411", "has two columns `text`", "rename one"),
+        ("a.jsonl", '{"text": "a", "label": "x", "label": "y"}\n', "B404", "Column(/label) was specified twice", "look at"),
+    ],
+)  # fmt: skip
+def test_rows_and_headers_at_fault(tmp_path: Path, name: str, content: str, code: str, message: str, help: str) -> None:
+    """Where, and whether quotes have to do with it; a header that names what is asked for twice."""
+    (tmp_path / name).write_text(content)
+    found = fault(Files(train=name), tmp_path)
+    assert (found.code, message in found.message, help in found.help) == (code, True, True)
+
+
+def test_a_column_that_stands_twice_and_is_not_asked_for(tmp_path: Path) -> None:
+    """Nobody minds, unless its numbers are weights or an equation reads them."""
+    (tmp_path / "a.csv").write_text("text,label,n,n\na,x,1,2\n")
+    assert len(open_examples(Files(train="a.csv"), tmp_path).splits["train"]) == 1
+    assert facts(Files(train="a.csv"), tmp_path).twice == ("n",)
+    with pytest.raises(SourceFault, match="has two columns `n`"):
+        open_examples(Files(train="a.csv"), tmp_path, ["n"])
+    assert fault(Files(train="a.csv", weight="n"), tmp_path).code == "B411"

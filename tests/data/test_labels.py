@@ -126,7 +126,7 @@ def test_marks_of_other_splits(tmp_path: Path) -> None:
     write(tmp_path, {"label": [0, 1, 1]}, name="dev.jsonl")
     assert "row 1 of `dev.jsonl` is [0, 1, 1]" in fault(source, tmp_path).message
     (note,) = open_examples(labelled(tmp_path, [0, 1], [1, 0], **MULTI), tmp_path).notes
-    assert "is read as 0 or 1 for each of two classes" in note
+    assert "read as 0 or 1 for each of two classes" in note
 
 
 def test_marks_in_parquet(tmp_path: Path) -> None:

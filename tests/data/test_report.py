@@ -281,3 +281,32 @@ def test_real_pairs(shared: Path) -> None:
     assert train.repeated.count == 6000 - len(distinct)
     assert report.overlaps[0].rows.count == sum(repr(pair) in distinct for pair in plain["dev"])
     assert report.warnings == ()
+
+
+# ── quotes, batches, notes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_quotes_leave_behind() -> None:
+    """Of csv and tsv texts with tabs and line breaks, and texts in quotes, are named; of other data they are text."""
+    made = examples(train=texts("a", "b\nc", '"d"', "e\tf", '"', label=[0, 1, 0, 1, 0]), dev=SOUND)
+    report = data_report(made, delimited=True)
+    assert (report.splits["train"].broken, report.splits["train"].quoted) == (Rows(2, (2, 4)), Rows(1, (3,)))
+    assert warned(report, "a tab or a line break").startswith("2 of 5 rows of train (40.0%; rows 2, 4) have")
+    assert "`quoting=true`" in warned(report, "in double quotes")
+    assert not any("quot" in warning for warning in data_report(made).warnings)
+
+
+def test_a_batch_of_more_than_all_rows() -> None:
+    """Said of rows, not of text that is cut into blocks."""
+    made = examples(train=SOUND, dev=SOUND)
+    assert warned(data_report(made, batch=5), "a batch of 5").endswith(
+        "more than the 4 rows of train: every step takes all of them"
+    )
+    assert not any("batch" in warning for warning in data_report(made, batch=4).warnings)
+    assert not any("batch" in warning for warning in data_report(made, batch=5, label_type="next").warnings)
+
+
+def test_notes_are_told() -> None:
+    """How the data was read, before the warnings."""
+    made = Examples(examples(train=SOUND, dev=SOUND).splits, NAMES, "print", ("tags are IOB1",))
+    assert "note: tags are IOB1" in list(lines(data_report(made)))

@@ -1,0 +1,71 @@
+"""csv and tsv: the header, quotes, and what is wrong with a row, before `datasets` reads them through pandas."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from csv import QUOTE_MINIMAL, QUOTE_NONE
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+
+from brewgraph.diagnostics import SourceFault, listing
+
+__all__ = ["QUOTE_NONE", "are_tsv", "bad_row", "csv_layout"]
+
+
+def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Every value as the text that stands there: pandas would take a text `NA` for nothing and `007` for a number.
+
+    And the names that stand twice in the header, of which pandas renames the second.
+    """
+    layout: dict[str, Any] = {
+        "sep": "\t" if suffix == ".tsv" else ",",
+        "quoting": QUOTE_MINIMAL if quoted else QUOTE_NONE,
+    }
+    head = pandas.read_csv(path, nrows=1, **layout)
+    if not quoted and all(re.fullmatch('".*"', str(name)) for name in head.columns):
+        raise SourceFault(
+            "B404",
+            f"`{path.name}` has its header in quotes, and they are read as part of the names",
+            help="`quoting=true` takes them off, here and in the rows",
+            field=field,
+        )
+    if not isinstance(
+        head.index, pandas.RangeIndex
+    ):  # pandas takes what is too much for names of rows, and shifts the rest
+        raise SourceFault(
+            "B404",
+            f"`{path.name}` has more fields in row 1 than names in its header",
+            help=f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}",
+            field=field,
+        )
+    names = pandas.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **layout).iloc[0].tolist()
+    features = datasets.Features({column: datasets.Value("string") for column in head.columns})
+    twice = tuple(name for name, count in Counter(names).items() if count > 1)
+    return {**layout, "features": features, "na_filter": False}, twice
+
+
+def _quoting(quoted: bool) -> str:
+    """What to do about a separator within a value."""
+    return 'put values with a separator in them into "quotes"' + ("" if quoted else " and say `quoting=true`")
+
+
+def bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
+    """What is wrong with a row of csv or tsv, and what to do, in the words of pandas' reader; None for other faults."""
+    if more := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
+        what = f"has {more[3]} fields in line {more[2]}, and {more[1]} names in its header"
+        return what, f"{_quoting(quoted)}, or correct the line"
+    if left := re.search(r"EOF inside string starting at row (\d+)", error):
+        other = "" if suffix == ".tsv" else ", or say `quoting=false` where quotes are part of the text"
+        return f"has a quote in row {left[1]} that is never closed", f'close it; within a quoted field write ""{other}'
+    return None
+
+
+def are_tsv(folder: Path, formats: Collection[str]) -> bool:
+    """Whether all data in a folder is tsv, in which a quote is a character like any other, as `read_file` has it."""
+    names = (path.name.removesuffix(".gz") for path in folder.rglob("*"))
+    return {suffix for name in names if (suffix := Path(name).suffix.lower()) in formats} == {".tsv"}
