@@ -18,6 +18,8 @@ from brewgraph.recipe.sources import Conll
 
 _ENTITY = re.compile(r"[BIES]-.+")
 _PREFIXES = "BIES"
+_DOCUMENT = "-DOCSTART-"
+"""How the line between two documents begins."""
 _SAID = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
 """A comment that says something of the sentence below it, as CoNLL-U has them: `# sent_id = 7`."""
 
@@ -111,15 +113,15 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
     lines: list[int] = []
     said: dict[str, str] = {}
     first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
+    layout = _layout(text, columns[1], separator)
     for number, line in enumerate((*text.split("\n"), ""), 1):
-        if not line.strip():
+        if not line.strip() or line.startswith(_DOCUMENT):
             if words:
                 yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(said.items()))
                 said = {}
             words, tags, lines = [], [], []
             continue
-        # a word that is a number sign has a tag behind it: only before a sentence is such a line taken for a comment
-        if line.startswith("-DOCSTART-") or (line.startswith("# ") and not words and "\t" not in line):
+        if not words and _is_comment(line, layout, columns[1], separator):
             if comment := _SAID.fullmatch(line.strip()):
                 said[comment[1]] = comment[2]
             continue
@@ -146,6 +148,46 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
         words.append(cells[0])
         tags += cells[1:]
         lines.append(number)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the lines that do not begin with a number sign show: how many columns they have, and what is in the one of
+    the tags, the last one where there are none; whether tabs stand between the columns.
+    """
+
+    columns: int
+    tags: frozenset[str]
+    tabs: bool
+
+
+def _layout(text: str, tags: int | None, separator: str) -> _Layout:
+    rows = [
+        (line, _split(line, separator))
+        for line in text.split("\n")
+        if line.strip() and not line.startswith(("#", _DOCUMENT))
+    ]
+    column = -1 if tags is None else tags
+    seen = frozenset(parts[column] for _, parts in rows if -len(parts) <= column < len(parts))
+    return _Layout(len(rows[0][1]) if rows else 0, seen, any("\t" in line for line, _ in rows[:1]))
+
+
+def _is_comment(line: str, layout: _Layout, tags: int | None, separator: str) -> bool:
+    """Whether a line before a sentence that begins with a number sign is about it, and not its first word.
+
+    A word has as many columns as others have, and a tag that others have, too, or that marks an entity: `# O`.
+    """
+    if not line.startswith("#"):
+        return False
+    parts = _split(line, separator)
+    if not layout.columns:  # no other line tells how many
+        return len(parts) < 2 or _SAID.fullmatch(line.strip()) is not None
+    if len(parts) != layout.columns or (layout.tabs and "\t" not in line):
+        return True
+    if layout.columns == 1:  # words alone
+        return False
+    tag = parts[-1 if tags is None else tags]
+    return tag not in layout.tags and tag != "O" and not _ENTITY.fullmatch(tag)
 
 
 def _split(line: str, separator: str) -> list[str]:

@@ -153,8 +153,10 @@ class Hub(Labelled):
 class Conll(Data):
     """`conll(train="a.conll", dev="b.conll", words=0, tags=-1)`: a tag for each word, one word per line.
 
-    Columns at white space, an empty line between two sentences; plain or gzipped. Comments (`# …`) and lines with
-    `-DOCSTART-` are passed over. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES too; IOB1 becomes IOB2.
+    Columns at white space, an empty line between two sentences; plain or gzipped. A line with `-DOCSTART-` ends a
+    sentence, too. Before a sentence a line that begins with `#` is a comment, unless it has as many columns as others
+    and a tag of theirs: `# O` is a word. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES too; IOB1 becomes
+    IOB2.
     Other tags, as those for parts of speech, are taken as they are. A comment `# trust = 0.8` before a sentence is its
     value in the column `trust`.
     """

@@ -71,6 +71,42 @@ def test_columns_and_weights(tmp_path: Path) -> None:
         facts(write(tmp_path, text.replace("# trust = 2\n", "")).model_copy(update={"weight": "trust"}), tmp_path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_documents_end_sentences(tmp_path: Path, end: str) -> None:
+    """`-DOCSTART-` stands between two sentences, with empty lines around it or without."""
+    text = (
+        "-DOCSTART- -X- O O\na NN B-NP O\nb NN I-NP O\n-DOCSTART- -X- -X- O\nc NN B-NP O\n\n-DOCSTART- O\n\nd X Y O\n"
+    )
+    source = write(tmp_path, text.replace("\n", end))
+    assert open_examples(source, tmp_path).splits["train"]["words"][:] == [["a", "b"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("text", "sentences", "columns"),
+    [
+        ("# O\na O\n\nb B-X\n", [["#", "a"], ["b"]], {}),
+        ("#\tO\na\tO\n", [["#", "a"]], {}),
+        ("# B-PER\na O\n", [["#", "a"]], {}),
+        ("#1 O\na O\n\n#tag B-X\nb I-X\n", [["#1", "a"], ["#tag", "b"]], {}),
+        ("# newdoc\na O\n", [["a"]], {}),  # two columns, and no tag
+        ("# a whole text\n# id = 3\n#\n#x\na O\n", [["a"]], {}),
+        ("# O\na\tO\n", [["a"]], {}),  # others have a tab
+        ("# NN B-NP O\na NN B-NP O\n\n# id = 7\nb NN B-NP O\n", [["#", "a"], ["b"]], {}),
+        ("# trust = 0.8\n# NOUN\nb NOUN\n\n# VERB\na NOUN\n", [["#", "b"], ["a"]], {}),
+        ("# sent_id = 1\n1 # SYM\n2 a X\n", [["#", "a"]], {"words": 1}),
+        ("# text = a b\n#\na\n\n#b\n", [["#", "a"], ["#b"]], {"tags": None}),
+        ("# O\na O\n\n# new\nb O\n", [["#", "a"], ["b"]], {"tags": None}),
+    ],
+)
+def test_comments_and_number_signs(
+    tmp_path: Path, text: str, sentences: list[list[str]], columns: dict, mark: str
+) -> None:
+    """A number sign with as many columns as other words, and with a tag, begins a sentence; a comment does not."""
+    source = write(tmp_path, mark + text).model_copy(update=columns)
+    assert open_examples(source, tmp_path).splits["train"]["words"][:] == sentences
+
+
 @pytest.mark.parametrize(
     ("separator", "columns", "line"),
     [
