@@ -148,6 +148,7 @@ CODES = {
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
     "W401": "data that cannot be reached, and was not checked",
+    "W402": "weights of examples that no loss reads",
 }
 
 

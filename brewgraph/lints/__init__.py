@@ -13,6 +13,7 @@ from brewgraph.lints.subject import Subject
 from brewgraph.lints.terms import (
     find_idle_adapters,
     find_unreached_terms,
+    find_unread_weights,
     find_untrained_heads,
     find_untrained_projections,
 )
@@ -34,6 +35,7 @@ LINTS: tuple[Lint, ...] = (
     find_untrained_heads,
     find_idle_adapters,
     find_idle_caches,
+    find_unread_weights,
 )
 
 

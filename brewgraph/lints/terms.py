@@ -1,4 +1,4 @@
-"""What a loss does not reach: terms, projections, heads."""
+"""What a loss does not reach: terms, projections, heads, weights of examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.lints.subject import Subject
 from brewgraph.recipe import values as v
-from brewgraph.recipe.sources import Hf
+from brewgraph.recipe.sources import Hf, Join
 from brewgraph.source import Span
 
 
@@ -40,6 +40,39 @@ def find_unreached_terms(subject: Subject) -> Iterator[Diagnostic]:
             message = f"no loss reaches `{name}`: it is never computed"
             help = f"add it to the loss, or to `train {{ report = [{name.replace('/', '.')}] }}`; else remove it"
         yield Diagnostic("W205", message, recipe.places[name], help)
+
+
+def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:
+    """W402: weights of examples or classes that no loss reads, of data that some loss does."""
+    if subject.is_open:
+        return
+    recipe = subject.recipe
+    read = {name for _, task in recipe.tasks for name in task.data}
+    values = [x for _, task in recipe.tasks for x in (task.loss, *task.reports.values())]
+    # a term that reads them and that no loss reaches is said already
+    values += [x for x in recipe.values() if x.kind in ("loss", "values")]
+    columns = {(x.data, x.column) for value in values for x in v.walk(value) if isinstance(x, v.Column)}
+    for name, data in recipe.data.items():
+        parts = data.source.parts if isinstance(data.source, Join) else (data.source,)
+        settings = [
+            (part, setting)
+            for part in parts
+            for setting in ("class_weights", "weight")
+            if getattr(part, setting, None) is not None
+        ]
+        by_name = all(setting == "weight" and (name, getattr(part, setting)) in columns for part, setting in settings)
+        if name not in read or (name, "weights") in columns or by_name:
+            continue
+        part, setting = settings[0]
+        declared = next((d for d in recipe.data.values() if d.source is part), data)
+        many = {"tags": "token_mean(ce({}))", "classes": "bce({})", "value": "mse({})"}.get(part.label_type, "ce({})")
+        term = many.format(f'{name}.labels -> {recipe.student.name}.logits, reduce="none"')
+        yield Diagnostic(
+            "W402",
+            f"no loss reads the weights of `{name}`: its examples count alike",
+            declared.place(setting),
+            f"multiply a term by them: `batch_mean({name}.weights * {term})`; or remove `{setting}`",
+        )
 
 
 def find_untrained_projections(subject: Subject) -> Iterator[Diagnostic]:

@@ -309,7 +309,8 @@ MUTATIONS = (
                  "`train.jsonl` has no column `hypothesis`", "the columns are `text`, `label` and `number`", head=BARE),
         Mutation("weights renamed",
                  'data d = files(train="train.jsonl", weight=wieght)',
-                 'data d = files(train="train.jsonl", weight=number)',
+                 'data d = files(train="train.jsonl", weight=number)\n'
+                 'loss = batch_mean(d.weights * ce(d.labels -> tiny.logits, reduce="none"))',
                  "B402", (3, 44), "wieght",
                  "`train.jsonl` has no column `wieght`", "the columns are `text`, `label` and `number`", head=BARE),
         Mutation("mask renamed",

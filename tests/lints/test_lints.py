@@ -344,3 +344,31 @@ def test_caches_that_save_nothing(body: str, culprit: str) -> None:
     """Something else of the same forward is taken; another teacher's is not, and what is kept may be named itself."""
     found = [text for code, text in said(known(body, "", {**FACTS, "other": FACTS["big"]})) if code == "W216"]
     assert found == ([culprit] if culprit else [])
+
+
+WEIGHED = 'data e = files(train="b.jsonl", {})\n'
+ALIKE = "loss = ce(e.labels -> tiny(e).logits)\n"
+BY_WEIGHT = 'hard = batch_mean(e.weights * ce(e.labels -> tiny(e).logits, reduce="none"))\n'
+
+
+@pytest.mark.parametrize("settings", ["weight=trust", "class_weights=balanced", "weight=trust, class_weights=[1, 2]"])
+def test_weights_that_no_loss_reads(settings: str) -> None:
+    """W402, at the setting: data of the loss alone, and not where a term, a report or another equation reads them."""
+    data, value = WEIGHED.format(settings), settings.rpartition("=")[2]
+    check(data + ALIKE, ("W402", value))
+    check(data + BY_WEIGHT + "loss = hard")
+    check(f"{data}{BY_WEIGHT}{ALIKE}train {{ report = [hard] }}")
+    check(data + BY_WEIGHT + ALIKE, ("W205", "hard"))  # which says it
+    check(f"{data}loss = ce(d.labels -> tiny(d).logits)")  # no loss is on that data
+    check(f"{data}h = e.weights\n{ALIKE}", ("W205", "h"))
+    check(f"{data}stage one {{ {ALIKE.strip()} }}\nstage two {{ {BY_WEIGHT.replace('hard', 'loss').strip()} }}")
+    check(f"{data}task a {{ {ALIKE.strip()} }}\ntask b {{ loss = ce(d.labels -> tiny(d).logits) }}", ("W402", value))
+
+
+def test_weights_of_joined_data() -> None:
+    """Those of its parts count for the whole; a column that is read by its own name is read."""
+    parts = WEIGHED.format("weight=trust") + "data f = d + e\n"
+    term = 'batch_mean(f.weights * ce(f.labels -> tiny(f).logits, reduce="none"))'
+    check(f"{parts}loss = ce(f.labels -> tiny(f).logits)", ("W402", "trust"))
+    check(f"{parts}loss = {term}")
+    check(WEIGHED.format("weight=trust") + BY_WEIGHT.replace("weights", "trust").replace("hard", "loss"))
