@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -126,7 +126,12 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             fields = dict.fromkeys(field for other in known for field in other.rows)
             whole = [field for field in fields if all(other.rows for other in known)]
             rows = {field: sum(other.rows.get(field, 0) for other in known) for field in whole}
-            return DataFacts(unite_classes([other.classes for other in known]), tuple(named), rows)
+            classes = unite_classes([other.classes for other in known])
+            every = [other.seen for other in known]
+            seen = None if None in every else tuple(c for c in classes if any(c in (own or ()) for own in every))
+            alike = seen is not None and len(set(every)) == 1 and all(other.alike for other in known)
+            twice = dict.fromkeys(column for other in known for column in other.twice)
+            return DataFacts(classes, tuple(named), rows, tuple(twice), seen, alike)
         case Batches():
             raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
         case Builtin():
@@ -134,7 +139,9 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
         case Conll():
             read = read_conll(source, folder)
             said = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
-            return _facts(source, read.classes, said)
+            tags = {tag for sentence in read.splits["train"] for tag in sentence.tags}
+            seen = tuple(name for name in read.classes if name in tags)
+            return replace(_facts(source, read.classes, said), seen=seen or None, alike=len(seen) == 1)
         case Squad():
             asked = {field: questions.beside for field, questions in read_squad(source, folder).items()}
             return _facts(source, (), asked)

@@ -12,13 +12,16 @@ class DataFacts:
     """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
 
     `rows` holds what is known without preparing the data, and may be empty. `twice` are columns whose name stands twice
-    in the training file.
+    in the training file, `seen` the classes that training rows have (None: not known); `alike` tells that there are
+    several, all with one label.
     """
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     rows: dict[str, int]
     twice: tuple[str, ...] = ()
+    seen: tuple[str, ...] | None = None
+    alike: bool = False
 
 
 def stamp(files: Iterable[Path]) -> object:

@@ -112,7 +112,15 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
             weigh(source.weight, split, field, of_classes, labelling.values.get(field))
     sizes = {field: len(split.rows) for field, split in splits.items()}
     train = splits["train"]
-    return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice)
+    seen, labels = None, labelling.values.get("train", [])
+    if source.label_type == "class":
+        seen = tuple(labelling.classes[number] for number in sorted(set(labels)))
+    elif source.label_type == "classes":
+        seen = tuple(
+            name for name, marks in zip(labelling.classes, zip(*labels, strict=True), strict=True) if any(marks)
+        )
+    alike = len(labels) > 1 and all(label == labels[0] for label in labels)
+    return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice, seen, alike)
 
 
 def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:

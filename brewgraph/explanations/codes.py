@@ -149,6 +149,9 @@ CODES = {
     "W306": "a pretrained model that gets the tokens of another one",
     "W401": "data that cannot be reached, and was not checked",
     "W402": "weights of examples that no loss reads",
+    "W403": "labels that are numbers with gaps",
+    "W404": "one label for all training rows",
+    "W405": "classes that differ in white space or case alone",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from brewgraph.recipe.metrics import validate_metric
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.reduce import without_teacher
 from brewgraph.recipe.sources import Batches, DataSource, Hf, Join
-from brewgraph.recipe.uses import columns_used
+from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
     """The classes of every data set, and whether each has the columns that the spec names."""
     found: dict[str, tuple[str, ...]] = {}
     columns = columns_used(recipe)
+    read = {data for used in data_used(recipe).values() for data in used}
     for name, data in recipe.data.items():
         found[name] = ()
         try:
@@ -39,7 +41,48 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
         found[name] = known.classes
         if known.columns:
             _check_columns(recipe, name, columns[name], known, collector)
+        if name in read:
+            _check_labels(data, known, collector)
     return found
+
+
+def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collector) -> None:
+    """Labels that are legal and hardly meant: one for all rows, classes that differ in white space or case alone,
+    numbers with gaps.
+    """
+    own, name, place = known.classes, data.name, data.place("label")
+    parts = data.source.parts if isinstance(data.source, Join) else (data.source,)
+    named = any(getattr(part, "classes", None) for part in parts)
+    if known.alike:
+        which = f", `{known.seen[0]}`" if known.seen is not None and len(known.seen) == 1 else ""
+        message = f"all training rows of `{name}` have the same label{which}: there is nothing to learn from it"
+        collector.add("W404", message, place, help="add rows with other labels, or name another column: `label=…`")
+    alike: dict[str, list[str]] = {}
+    for written in () if named else own:
+        alike.setdefault(" ".join(unicodedata.normalize("NFKC", written).casefold().split()), []).append(written)
+    for names in alike.values():
+        if len(names) > 1:
+            message = f"{listing(names)} are {len(names)} classes of `{name}`, and differ in white space or case alone"
+            collector.add(
+                "W405", message, place, help="write them alike in the data, or name all that are meant: classes=[…]"
+            )
+    if data.source.label_type == "class" and not named and (gap := _gap(known)):
+        message = f"`{name}` has {len(own)} classes, 0 to {len(own) - 1}, and no training row has {gap[0]}"
+        collector.add("W403", message, place, help=gap[1])
+
+
+def _gap(known: DataFacts) -> tuple[str, str] | None:
+    """Labels that are numbers where 0, or most of those below the largest, never occur: which, and what to do."""
+    seen = known.seen
+    if not seen or known.classes != tuple(map(str, range(len(known.classes)))):
+        return None
+    absent = [name for name in known.classes if name not in seen]
+    if "0" in seen and len(absent) <= len(seen):
+        return None
+    which = ", ".join(f"`{name}`" for name in absent[:6]) + (f" and {len(absent) - 6} more" if len(absent) > 6 else "")
+    quoted = ", ".join(f'"{name}"' for name in seen[:12]) + (", …" if len(seen) > 12 else "")
+    help = f"labels that are numbers count classes from 0; name them as they are written: classes=[{quoted}]"
+    return which, help
 
 
 def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
@@ -192,6 +235,9 @@ def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
         if len(classes) > len(others):
             message = f"the data has {len(classes)} classes, `{other}` only {len(others)}"
             help = f"the data's are {', '.join(classes[:12])}; give the model as many: labels=[…]"
+            assert column is not None
+            if gap := _gap(data_facts(recipe.data[column.data].source, facts.folder, facts.memory)):
+                message, help = f"{message}; no training row has {gap[0]}", gap[1]
             collector.add("B323", message, x.span, help=help)
         elif others != classes and set(others) == set(classes):
             message = f"the classes of the data stand in another order than those of `{other}`"

@@ -51,7 +51,9 @@ def test_sentences(tmp_path: Path, packed: bool) -> None:
         "index": [0, 1],
     }
     assert found.notes == ()
-    assert facts(source, tmp_path) == DataFacts(found.classes, ("words", "tags", "sent_id"), {"train": 2})
+    assert facts(source, tmp_path) == DataFacts(
+        found.classes, ("words", "tags", "sent_id"), {"train": 2}, seen=("O", "B-LOC", "I-LOC", "B-PER")
+    )
     assert texts(found) == ["Alice visited New York", "# unbelievable"]
 
 

@@ -92,7 +92,10 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str, packe
     assert found.fingerprint == plain.fingerprint
     assert len(found.fingerprint) == 64
     assert facts(source, tmp_path) == DataFacts(
-        ("maybe", "no", "yes"), ("premise", "hypothesis", "label", "id"), {"train": 3, "dev": 2}
+        ("maybe", "no", "yes"),
+        ("premise", "hypothesis", "label", "id"),
+        {"train": 3, "dev": 2},
+        seen=("maybe", "no", "yes"),
     )
 
 
@@ -388,7 +391,8 @@ def test_a_local_folder_for_the_hub(tmp_path: Path) -> None:
     parts = open_examples(Hub(name="set", train="train[:80%]", dev="train[80%:]"), tmp_path)
     assert parts.splits["train"]["text_0"][:] == list("abcdefgh")
     assert parts.splits["dev"]["text_0"][:] == ["i", "j"]
-    assert facts(Hub(name="set"), tmp_path) == DataFacts(("bad", "good", "unseen"), ("text", "label"), {"train": 10})
+    known = DataFacts(("bad", "good", "unseen"), ("text", "label"), {"train": 10}, seen=("bad", "good"))
+    assert facts(Hub(name="set"), tmp_path) == known
     rows.select(range(2)).to_parquet(folder / "validation-00000-of-00001.parquet")
     assert len(open_examples(Hub(name="./set"), tmp_path).splits["dev"]) == 2
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -50,7 +50,8 @@ def test_one_after_the_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert found.splits["dev"].to_dict() == {"text_0": ["b 0", "b 1"], "label": [1, 2], "index": [0, 1]}
     assert found.fingerprint == join_examples([open_examples(a, tmp_path), open_examples(b, tmp_path)]).fingerprint
     assert found.fingerprint != open_examples(Join(parts=(b, a)), tmp_path).fingerprint
-    assert facts(source, tmp_path) == DataFacts(found.classes, ("text", "label"), {"train": 5, "dev": 2})
+    rows = {"train": 5, "dev": 2}
+    assert facts(source, tmp_path) == DataFacts(found.classes, ("text", "label"), rows, seen=found.classes)
     assert capfd.readouterr() == ("", "")
 
 

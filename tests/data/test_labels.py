@@ -14,7 +14,7 @@ from brewgraph.data import tables
 from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.sources import Files, Glue, Hub
+from brewgraph.recipe.sources import Files, Glue, Hub, Join
 from tests.data.texts import byte_level, fault
 
 MULTI: dict[str, Any] = {"problem_type": "multi_label"}
@@ -460,3 +460,39 @@ def test_splits_that_are_labelled_otherwise(tmp_path: Path, train: list, dev: An
     source = labelled(tmp_path, *train)
     write(tmp_path, {"label": dev}, name="dev.jsonl")
     assert message in fault(source.model_copy(update={"dev": "dev.jsonl"}), tmp_path).message
+
+
+# ── what a check asks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "seen", "alike"),
+    [
+        (["b", "a", "b"], {}, ("a", "b"), False),
+        (["b", "b"], {}, ("b",), True),
+        (["b"], {}, ("b",), False),  # one row alone
+        (["b", "b"], {"classes": ("a", "b")}, ("b",), True),
+        ([1, 3], {}, ("1", "3"), False),
+        ([[1, 0], [1, 0]], MULTI, ("0",), True),
+        ([["a"], ["a", "b"]], MULTI, ("a", "b"), False),
+        ([0.5, 0.5], NUMBER, None, True),
+        ([0.5, 1.5], NUMBER, None, False),
+        (["x", "y"], {"label": None}, None, False),
+    ],
+)
+def test_which_labels_training_rows_have(
+    tmp_path: Path, labels: list, settings: dict[str, Any], seen: tuple[str, ...] | None, alike: bool
+) -> None:
+    """The classes that occur, and whether all rows have one label."""
+    found = facts(labelled(tmp_path, *labels, **settings), tmp_path)
+    assert (found.seen, found.alike) == (seen, alike)
+
+
+def test_labels_of_joined_data(tmp_path: Path) -> None:
+    """Two files of one class each are not alike together."""
+    for name, label in (("no", "n"), ("yes", "y")):
+        write(tmp_path, {"label": label}, {"label": label}, name=f"{name}.jsonl")
+    no, yes = (Files(train=f"{name}.jsonl") for name in ("no", "yes"))
+    assert (facts(Join(parts=(no, yes)), tmp_path).seen, facts(no, tmp_path).alike) == (("n", "y"), True)
+    assert not facts(Join(parts=(no, yes)), tmp_path).alike
+    assert facts(Join(parts=(no, no)), tmp_path).alike

@@ -32,6 +32,13 @@ def make_world(folder: Path) -> Path:
     (folder / "open.csv").write_text('text,label\na,n\n"b,y\nc,n\n')
     (folder / "tabs.tsv").write_text('text\tlabel\na\tn\n"b\tc"\ty\n')
     (folder / "stars.csv").write_text("text,label\n" + "".join(f"word {n},{n}\n" for n in range(1, 6)))
+    for name, labels in (("same", "yy"), ("spaces", ["y", "n", "y "])):
+        lines = (
+            json.dumps({"text": f"word {n}", "label": label, "number": 3, "sparse": 7 + 93 * (n % 2)}) + "\n"
+            for n, label in enumerate(labels)
+        )
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    (folder / "cases.txt").write_text("word N\nhere O\n\nword n\nthere O\n\n" * 4)
     (folder / "odd.xyz").write_text("no format")
     (folder / "teacher.brew").write_text(HEAD + LOSS)
     (folder / "around.brew").write_text(HEAD + 'teacher again = brew("around.brew")\n' + LOSS)
