@@ -41,7 +41,7 @@ def find_classes(train: Split, column: str, said: Sequence[str] | None = None) -
     """
     feature = train.rows.features[column]
     values = _present(train, column)
-    if said is not None and all(_place(value, feature, train, said) is not None for value in dict.fromkeys(values)):
+    if said is not None and all(place_of(value, feature, train, said) is not None for value in dict.fromkeys(values)):
         return Classes(tuple(said), named=True)
     values = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
     if isinstance(values[0], str):
@@ -103,7 +103,9 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     places: dict[Any, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
-            places[value] = _place(value, feature, split, classes.names) if classes.named else _count(value, classes)
+            places[value] = (
+                place_of(value, feature, split, classes.names) if classes.named else count_of(value, classes)
+            )
         if places[value] is not None:
             continue
         text = isinstance(value, str)
@@ -116,7 +118,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     return [number for value in values if (number := places[value]) is not None]
 
 
-def _place(value: Any, feature: Any, split: Split, names: Sequence[str]) -> int | None:
+def place_of(value: Any, feature: Any, split: Split, names: Sequence[str]) -> int | None:
     """The place of a label among names, as it is written; None where it is none of them.
 
     A truth value is written `true` or `false`, a whole number without a point, a number of the data's own list by its
@@ -134,7 +136,8 @@ def _place(value: Any, feature: Any, split: Split, names: Sequence[str]) -> int 
     return next((names.index(text) for text in written if text in names), None)
 
 
-def _count(value: Any, classes: Classes) -> int | None:
+def count_of(value: Any, classes: Classes) -> int | None:
+    """The place of a label that counts the classes from 0; None where it counts beyond them, or is text."""
     return int(value) if not isinstance(value, str) and value < len(classes.names) else None
 
 

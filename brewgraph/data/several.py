@@ -7,13 +7,23 @@ from typing import Any
 
 import datasets
 
-from brewgraph.data.labels import IDENTIFIERS, MOST, Classes, check_count, label_fault, put_in_order, unknown_class
+from brewgraph.data.labels import (
+    IDENTIFIERS,
+    MOST,
+    Classes,
+    check_count,
+    count_of,
+    label_fault,
+    place_of,
+    put_in_order,
+    unknown_class,
+)
 from brewgraph.data.reading import Split
 from brewgraph.diagnostics import SourceFault
 
 _NUMBERS = (
-    "a list holds the numbers of classes, whole numbers from 0 on and each once; or 0 or 1 for each class, equally "
-    "many in every row"
+    "or the numbers of classes, whole numbers from 0 on and each once; or 0 or 1 for each class, equally many in "
+    "every row"
 )
 
 
@@ -30,21 +40,22 @@ def find_several(train: Split, columns: Sequence[str], said: Sequence[str] | Non
     values = [value for row in rows for value in row]
     if not values:
         raise label_fault(train, 1, "an empty list, as are all others", "some training row has a class")
-    if isinstance(values[0], str):
-        return put_in_order(Classes(tuple(sorted(set(values))), named=True), said)
-    feature = getattr(train.rows.features[columns[0]], "feature", None)
-    if isinstance(feature, datasets.ClassLabel):
-        return put_in_order(Classes(tuple(feature.names), named=False), said)
-    if _are_marks(rows, said):
+    feature = _feature(train, columns[0])
+    listed = isinstance(feature, datasets.ClassLabel)
+    if not listed and not isinstance(values[0], str) and _are_marks(rows, said):
         names = tuple(map(str, range(len(rows[0])))) if said is None else tuple(said)
         classes = Classes(names, named=False, marks=True)
         encode_several(train, columns, classes)  # every list of the same length
         return classes
+    if said is not None and all(place_of(value, feature, train, said) is not None for value in set(values)):
+        return Classes(tuple(said), named=True)
+    if isinstance(values[0], str):
+        return put_in_order(Classes(tuple(sorted(set(values))), named=True), said)
     for row, numbers in enumerate(rows, 1):
         _check_numbers(train, row, numbers)
+    if isinstance(feature, datasets.ClassLabel):
+        return put_in_order(Classes(tuple(feature.names), named=False), said)
     if said is not None:
-        if all(str(value) in said for value in values):
-            return Classes(tuple(said), named=True)
         check_count(train, values, said)
         return Classes(tuple(said), named=False)
     if max(values) >= MOST:
@@ -56,20 +67,20 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
     """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
     if len(columns) > 1:
         return [list(row) for row in zip(*(_column_of_marks(split, column) for column in columns), strict=True)]
-    numbers: dict[Any, int] = {name if classes.named else n: n for n, name in enumerate(classes.names)}
+    feature = _feature(split, columns[0])
     found = []
     for row, values in enumerate(_lists(split, columns[0]), 1):
         if classes.marks:
-            found.append(_marks(split, row, values, len(numbers)))
+            found.append(_marks(split, row, values, len(classes.names)))
             continue
-        if not classes.named:
-            _check_numbers(split, row, values)
-        marks = [0.0] * len(numbers)
+        if not all(isinstance(value, str) for value in values):
+            _check_numbers(split, row, values, below=not classes.named)
+        marks = [0.0] * len(classes.names)
         for value in values:
-            own = str(value) if classes.named else value
-            if own not in numbers:
+            place = place_of(value, feature, split, classes.names) if classes.named else count_of(value, classes)
+            if place is None:
                 raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
-            marks[numbers[own]] = 1.0
+            marks[place] = 1.0
         found.append(marks)
     return found
 
@@ -80,6 +91,11 @@ def is_open(train: Split, columns: Sequence[str], classes: Classes) -> bool:
         sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool)
         for row in _lists(train, columns[0])
     )
+
+
+def _feature(split: Split, column: str) -> Any:
+    """What the data says of the members of a column's lists."""
+    return getattr(split.rows.features[column], "feature", None)
 
 
 def _lists(split: Split, column: str) -> list[list[Any]]:
@@ -95,7 +111,7 @@ def _lists(split: Split, column: str) -> list[list[Any]]:
             )  # fmt: skip
         kinds |= {type(x) for x in value}
         if not all(isinstance(x, str | int | float) for x in value) or len(kinds) > 1:
-            raise label_fault(split, row, f"{value!r}", f"a list holds names of classes, or numbers: {_NUMBERS}")
+            raise label_fault(split, row, f"{value!r}", f"a list holds names of classes; {_NUMBERS}")
     return rows
 
 
@@ -116,14 +132,17 @@ def _marks(split: Split, row: int, values: Sequence[Any], count: int) -> list[fl
         help = "write as many numbers in every row, each 0 or 1; `classes` names as many"
         raise label_fault(split, row, f"{values!r}, and not 0 or 1 for each of {count} classes", help)
     if any(isinstance(x, str) or x not in (0, 1) for x in values):
-        raise label_fault(split, row, f"{values!r}", f"each of {count} numbers is 1 where the class is right, else 0")
+        raise label_fault(
+            split, row, f"{values!r}", "fractions are 1 where a class is right, else 0; numbers of classes are whole"
+        )
     return [float(x) for x in values]
 
 
-def _check_numbers(split: Split, row: int, values: Sequence[Any]) -> None:
-    """Raise B403 for what does not number classes."""
-    if any(not isinstance(x, int) or isinstance(x, bool) or x < 0 for x in values) or len(set(values)) < len(values):
-        raise label_fault(split, row, f"{values!r}", _NUMBERS)
+def _check_numbers(split: Split, row: int, values: Sequence[Any], *, below: bool = True) -> None:
+    """Raise B403 for what does not number classes, from 0 on unless they are named as they are written."""
+    whole = all(isinstance(x, int) and not isinstance(x, bool) and not (below and x < 0) for x in values)
+    if not whole or len(set(values)) < len(values):
+        raise label_fault(split, row, f"{values!r}", f"a list holds names of classes; {_NUMBERS}")
 
 
 def _column_of_marks(split: Split, column: str) -> list[float]:

@@ -86,7 +86,7 @@ def test_a_column_for_each_class(tmp_path: Path, name: str) -> None:
         ([[0, 10**7]], "some list has 10000000", "column of identifiers?"),
         ([[0], [1, 1]], "the label in row 2 of `train.jsonl` is [1, 1]", "0 or 1 for each class, equally many"),
         ([[0.0, 1.0], [1.0]], "is [1.0], and not 0 or 1 for each of 2 classes", "as many numbers in every row"),
-        ([[0.0, 0.5]], "the label in row 1 of `train.jsonl` is [0.0, 0.5]", "1 where the class is right"),
+        ([[0.0, 0.5]], "the label in row 1 of `train.jsonl` is [0.0, 0.5]", "1 where a class is right"),
     ],
 )
 def test_faulty_lists(tmp_path: Path, labels: list, message: str, help: str) -> None:
@@ -106,6 +106,7 @@ def test_faulty_lists(tmp_path: Path, labels: list, message: str, help: str) -> 
         ([["joy"], ["awe", "joy"]], ("joy", "awe"), [[1, 0], [1, 1]]),
         ([[0], [2, 1]], ("joy", "awe", "ire"), [[1, 0, 0], [0, 1, 1]]),
         ([[100], [7, 100]], ("100", "7"), [[1, 0], [1, 1]]),
+        ([[-1], [1, -1]], ("1", "-1"), [[0, 1], [1, 1]]),
     ],
 )
 def test_several_classes_with_their_names(tmp_path: Path, labels: list, classes: tuple[str, ...], marks: list) -> None:
@@ -203,6 +204,11 @@ def test_a_folder_of_several_labels(tmp_path: Path) -> None:
     found = open_examples(Hub(name="moods", **MULTI), tmp_path)
     assert found.classes == ("joy", "awe", "ire")
     assert found.splits["train"]["label"][:] == [[0, 1, 0], [1, 0, 1]]
+    turned = open_examples(Hub(name="moods", classes=("ire", "awe", "joy"), **MULTI), tmp_path)
+    assert turned.splits["train"]["label"][:] == [[0, 1, 0], [1, 0, 1]]
+    assert open_examples(Hub(name="moods", classes=("awe", "joy", "ire"), **MULTI), tmp_path).splits["train"]["label"][
+        :
+    ] == [[1, 0, 0], [0, 1, 1]]
 
 
 # ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
