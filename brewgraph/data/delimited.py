@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from csv import QUOTE_MINIMAL, QUOTE_NONE
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas
 
 from brewgraph.diagnostics import SourceFault, listing
 
-__all__ = ["QUOTE_NONE", "are_tsv", "bad_row", "csv_layout"]
+__all__ = ["QUOTE_NONE", "are_tsv", "bad_row", "csv_layout", "traces_of_quotes"]
 
 
 def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -69,3 +69,16 @@ def are_tsv(folder: Path, formats: Collection[str]) -> bool:
     """Whether all data in a folder is tsv, in which a quote is a character like any other, as `read_file` has it."""
     names = (path.name.removesuffix(".gz") for path in folder.rglob("*"))
     return {suffix for name in names if (suffix := Path(name).suffix.lower()) in formats} == {".tsv"}
+
+
+def traces_of_quotes(rows: Sequence[Sequence[str]]) -> tuple[list[int], list[int]]:
+    """What hints at quotes that were read otherwise than they were written: rows, counted from 1, with a tab or a line
+    break in a text, and rows with a text in double quotes that holds doubled ones alone, as csv writes a quote.
+    """
+    broken = [row for row, texts in enumerate(rows, 1) if any(set(text) & set("\t\n\r") for text in texts)]
+    return broken, [row for row, texts in enumerate(rows, 1) if any(map(_is_enclosed, texts))]
+
+
+def _is_enclosed(text: str) -> bool:
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from brewgraph.data.delimited import traces_of_quotes
 from brewgraph.data.encoding import Encoding
 from brewgraph.data.examples import Examples
 from brewgraph.diagnostics import listing
@@ -21,7 +21,6 @@ _FIRST = 5
 """Row numbers that are named at most."""
 _CLASSES = 8
 """Classes whose counts are printed at most."""
-_QUOTED = re.compile('".*"', re.DOTALL)
 _CHUNK = 1000
 """Rows that are tokenised together."""
 LEAK, LONG, REPEATED, UNEVEN = 0.01, 0.05, 0.05, 10.0
@@ -44,7 +43,7 @@ class SplitReport:
     `numbers` are the smallest, mean and largest label of a regression. `empty` rows have a text without a word,
     `unlabelled` ones no label, no answer, or not one tag for each word. `repeated` rows have the texts of an earlier
     row, `contradicting` ones, which are among them, with another label. Of csv and tsv alone: `broken` rows have a text
-    with a tab or a line break, `quoted` ones one that begins and ends with a double quote.
+    with a tab or a line break, `quoted` ones one in double quotes with doubled ones inside, as csv writes a quote.
     """
 
     rows: int
@@ -181,6 +180,7 @@ def _split(
     texts = _texts(split)
     present = [label for label in labels or () if not _is_missing(label)]
     numbers = (min(present), fmean(present), max(present)) if kind == "value" and present else None
+    broken, quoted = map(_rows, traces_of_quotes(texts) if delimited else ((), ()))
     return SplitReport(
         rows=len(split),
         empty=_rows(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
@@ -189,10 +189,8 @@ def _split(
         numbers=numbers,
         repeated=_rows(repeated),
         contradicting=_rows(contradicting),
-        broken=_rows(
-            row for row, text in enumerate(texts, 1) if delimited and any(set(t) & set("\t\n\r") for t in text)
-        ),
-        quoted=_rows(row for row, text in enumerate(texts, 1) if delimited and any(map(_QUOTED.fullmatch, text))),
+        broken=broken,
+        quoted=quoted,
     )
 
 
@@ -281,8 +279,8 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
             )
         if split.quoted.count:
             yield (
-                f"{_of(split.quoted, split.rows, name)} a text in double quotes: where they enclose the field and are "
-                "none of the text, write `quoting=true`"
+                f"{_of(split.quoted, split.rows, name)} a text in double quotes, with doubled ones inside: where they "
+                "enclose the field, write `quoting=true`"
             )
     if "dev" not in report.splits:
         yield "there is no dev split, and nothing to evaluate on: name one with `dev=`"

@@ -288,7 +288,7 @@ def test_real_pairs(shared: Path) -> None:
 
 def test_what_quotes_leave_behind() -> None:
     """Of csv and tsv texts with tabs and line breaks, and texts in quotes, are named; of other data they are text."""
-    made = examples(train=texts("a", "b\nc", '"d"', "e\tf", '"', label=[0, 1, 0, 1, 0]), dev=SOUND)
+    made = examples(train=texts("a", "b\nc", '"d ""e"" f"', "e\tf", '"f"', label=[0, 1, 0, 1, 0]), dev=SOUND)
     report = data_report(made, delimited=True)
     assert (report.splits["train"].broken, report.splits["train"].quoted) == (Rows(2, (2, 4)), Rows(1, (3,)))
     assert warned(report, "a tab or a line break").startswith("2 of 5 rows of train (40.0%; rows 2, 4) have")
