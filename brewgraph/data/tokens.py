@@ -19,13 +19,15 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class Encoding:
     """How one model sees the texts: `key` names it in columns and batches, `max_length` counts all its tokens.
 
-    A tokenizer without a padding token pads with its end-of-text token, in a copy: the one given stays as it is. Raises
+    Batches are padded on the right, with `left` on the left, whatever the tokenizer's `padding_side` is. A tokenizer
+    without a padding token pads with its end-of-text token, in a copy: the one given stays as it is. Raises
     `SourceFault` B407 for a slow tokenizer and for one that has neither token.
     """
 
     key: str
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    left: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:

@@ -207,7 +207,7 @@ def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:
     """Words and tags of a short sentence move as its tokens do."""
     source = write(tmp_path, "a B-X\nb O\nc O\n\nd I-X\n".replace("I-X", "B-X"))
     examples = open_examples(source, tmp_path)
-    encoding = Encoding("g", byte_level([], left=True), 8)
+    encoding = Encoding("g", byte_level([]), 8, left=True)
     rows = encode(examples.splits["train"], [encoding], source=source)
     batch = Collator([encoding], source=source)([rows[0], rows[1]])
     place = int(batch["words"][1, 0])

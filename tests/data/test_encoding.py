@@ -157,12 +157,14 @@ def test_several_encodings_give_a_nested_batch(wordpiece: PreTrainedTokenizerFas
 
 
 def test_padding_on_the_left() -> None:
-    """A tokenizer's own side is kept."""
-    encodings = [Encoding("m", gpt_like(pad_token="<unk>", padding_side="left"), 8)]
+    """Where the encoding asks for it, whatever the tokenizer does by itself."""
+    encodings = [Encoding("m", gpt_like(pad_token="<unk>"), 8, left=True)]
     done = encode(rows_of(["the cat", "dog"]), encodings)
     batch = Collator(encodings)([done[0], done[1]])
     assert batch["input_ids"].tolist() == [[2, 3], [0, 5]]
     assert batch["attention_mask"].tolist() == [[1, 1], [0, 1]]
+    right = Collator([Encoding("m", gpt_like(pad_token="<unk>", padding_side="left"), 8)])([done[0], done[1]])
+    assert right["attention_mask"].tolist() == [[1, 1], [1, 0]]
 
 
 def test_the_given_tokenizer_stays_as_it_is() -> None:

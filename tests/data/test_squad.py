@@ -188,8 +188,8 @@ def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
     examples = found.splits["train"]
     encodings = [
         Encoding("b", train_wordpiece([CONTEXT] * 9, 400), 24),
-        Encoding("g", byte_level([CONTEXT] * 9, 300, left=True), 200),
-        Encoding("s", byte_level([], left=False), 40),
+        Encoding("g", byte_level([CONTEXT] * 9, 300), 200, left=True),
+        Encoding("s", byte_level([]), 40),
     ]
     rows = encode(examples, encodings, source=source, words=True)
     cut = 0

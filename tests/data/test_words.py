@@ -47,7 +47,7 @@ def test_given_words_and_their_tokens() -> None:
 def test_words_of_pairs_agree() -> None:
     """Those of the first text, then those of the second; Chinese characters are words; each is at its first token."""
     wordpiece = train_wordpiece([*TEXTS, *PAIRS] * 3, 70)
-    encodings = [Encoding("b", wordpiece, 64), Encoding("g", byte_level(TEXTS[:1], 300, left=True), 64)]
+    encodings = [Encoding("b", wordpiece, 64), Encoding("g", byte_level(TEXTS[:1], 300), 64, left=True)]
     rows = encode(rows_of(TEXTS, PAIRS), encodings, words=True)
     batch = Collator(encodings, words=True)(list(rows))
     for n, (text, other) in enumerate(zip(TEXTS, PAIRS, strict=True)):

@@ -15,9 +15,7 @@ from brewgraph.diagnostics import SourceFault
 END = "<|endoftext|>"
 
 
-def byte_level(
-    texts: Iterable[str], size: int = 400, *, mask: bool = False, left: bool = False
-) -> PreTrainedTokenizerFast:
+def byte_level(texts: Iterable[str], size: int = 400, *, mask: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer in GPT-2's manner: bytes, a space before a word, no special tokens around a text."""
     made = tokenizers.Tokenizer(tokenizers.models.BPE())
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -35,7 +33,6 @@ def byte_level(
         tokenizer_object=made,
         eos_token=END,
         model_input_names=["input_ids", "attention_mask"],
-        padding_side="left" if left else "right",
         **({"mask_token": "<mask>"} if mask else {}),
     )
 
