@@ -9,14 +9,12 @@ import datasets
 
 from brewgraph.data.rows import KEPT
 from brewgraph.data.tokens import Encoding
-from brewgraph.data.words import Span, first_tokens, word_spans, words_of_tokens
+from brewgraph.data.words import NO_SPAN, Span, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Squad
 
 _CHUNK = 200
 """Questions that are tokenised together."""
-OUTSIDE = (-1, -1)
-"""The offsets of a token that is none of the context."""
 NOWHERE = (-100, -100)
 """Start and end where a window does not hold the answer."""
 
@@ -58,7 +56,7 @@ def encode_windows(
             for (row, _), (a, b), view in zip(windows, stretches, views, strict=True):
                 for name, values in view["inputs"].items():
                     add(f"{encoding.key}/{name}", values)
-                offsets = [span if inside == 1 else OUTSIDE for span, inside in view["tokens"]]
+                offsets = [span if inside == 1 else NO_SPAN for span, inside in view["tokens"]]
                 start, end = _positions(encoding, view, _first_answer(chunk["answers"][row]))
                 add(f"{encoding.key}/offsets", offsets)
                 add(f"{encoding.key}/start", start)
@@ -160,6 +158,6 @@ def _words(question: str, context: str, stretch: Span, tokens: Sequence[tuple[Sp
     a, b = stretch
     of_question = word_spans(question)
     of_stretch = [(start + a, end + a) for start, end in word_spans(context[a:b])]
-    first = words_of_tokens(of_question, [span if sequence == 0 else (0, 0) for span, sequence in tokens])
-    second = words_of_tokens(of_stretch, [span if sequence == 1 else (0, 0) for span, sequence in tokens])
+    first = words_of_tokens(of_question, [span if sequence == 0 else NO_SPAN for span, sequence in tokens])
+    second = words_of_tokens(of_stretch, [span if sequence == 1 else NO_SPAN for span, sequence in tokens])
     return [*first_tokens(first, len(of_question)), *first_tokens(second, len(of_stretch))]
