@@ -35,9 +35,11 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
     made = encoding.tokenizer(
         *map(list, texts), truncation="longest_first", max_length=encoding.max_length, return_offsets_mapping=words
     )
+    offsets = made.pop("offset_mapping", ())
+    inputs = dict(made.items())
+    encoding.fill_empty(inputs)
     if not words:
-        return dict(made.items())
-    offsets = made.pop("offset_mapping")
+        return inputs
     found = []
     for row, spans in enumerate(offsets):
         sequences = made.sequence_ids(row)
@@ -47,7 +49,7 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
             of_text = word_spans(column[row])
             places += first_tokens(words_of_tokens(of_text, own), len(of_text))
         found.append(places)
-    return {**made, "words": found}
+    return {**inputs, "words": found}
 
 
 def encode_sentences(
@@ -65,6 +67,7 @@ def encode_sentences(
         max_length=encoding.max_length,
     )
     found = dict(made.items())
+    encoding.fill_empty(found)
     found["words"] = []
     for row, sentence in enumerate(sentences):
         word_of = [-1 if word is None else word for word in made.word_ids(row)]

@@ -51,7 +51,7 @@ def encode_windows(
             made = encoding.tokenizer(
                 asked, pieces, truncation="only_second", max_length=encoding.max_length, return_offsets_mapping=True
             )
-            seen.append([_window(made, i, shift=a) for i, (a, _) in enumerate(stretches)])
+            seen.append([_window(encoding, made, i, shift=a) for i, (a, _) in enumerate(stretches)])
         for encoding, views in zip(encodings, seen, strict=True):
             for (row, _), (a, b), view in zip(windows, stretches, views, strict=True):
                 for name, values in view["inputs"].items():
@@ -113,12 +113,17 @@ def _windows(
     )
     rows = made.pop("overflow_to_sample_mapping")
     for i, row in enumerate(rows):
-        yield row, _window(made, i)
+        yield row, _window(encoding, made, i)
 
 
-def _window(made: Any, i: int, shift: int = 0) -> dict[str, Any]:
+def _window(encoding: Encoding, made: Any, i: int, shift: int = 0) -> dict[str, Any]:
     """Its inputs, and the offsets and sequence (0, 1 or None for special tokens) of each token."""
-    inputs = {name: values[i] for name, values in made.items() if name != "offset_mapping"}
+    inputs = {name: [values[i]] for name, values in made.items() if name != "offset_mapping"}
+    empty = not made["input_ids"][i]
+    encoding.fill_empty(inputs)
+    inputs = {name: values[0] for name, values in inputs.items()}
+    if empty:
+        return {"inputs": inputs, "tokens": [(NO_SPAN, None)]}
     tokens = [
         ((a + shift, b + shift) if sequence == 1 else (a, b), sequence)
         for (a, b), sequence in zip(made["offset_mapping"][i], made.sequence_ids(i), strict=True)

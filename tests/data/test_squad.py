@@ -213,6 +213,18 @@ def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
     assert torch.equal(batch["index"], torch.tensor(rows["index"][:]))
 
 
+def test_a_question_without_tokens(tmp_path: Path) -> None:
+    """Beside a text without any, to a tokenizer without special tokens: one window of one token, and no answer there."""
+    source, _ = opened(tmp_path, article(*ASKED), max_length=24, stride=5)
+    none = {"start": [], "text": []}
+    rows = datasets.Dataset.from_dict({"text_0": [""], "text_1": [""], "answers": [none], "index": [0]})
+    encodings = [Encoding("g", byte_level([]), 24), Encoding("h", byte_level([]), 24)]
+    (row,) = encode(rows, encodings, source=source, words=True)
+    for key in "gh":
+        found = [row[f"{key}/{name}"] for name in ("input_ids", "offsets", "start", "end", "words")]
+        assert found == [[0], [[-1, -1]], 0, 0, []]
+
+
 def test_long_questions_are_cut(tmp_path: Path) -> None:
     """To `max_query_length` tokens, for every tokenizer at the same character."""
     source, found = opened(tmp_path, article(("the tower the tower the tower of Brack", "1889")), max_query_length=4)

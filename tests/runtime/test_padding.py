@@ -43,6 +43,13 @@ MAPS = HIDDEN + " + 10 * mse(big.attention[0] -> tiny.attention[1])"
 SIDES = ("left", "right")
 
 
+def bare(side: str = "right") -> PreTrainedTokenizerFast:
+    """A tokenizer without special tokens around a text, in GPT-2's manner."""
+    made = word_level(side)
+    made.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="$A", pair="$A $B")
+    return made
+
+
 def word_level(side: str) -> PreTrainedTokenizerFast:
     """A token for each word, and one for the end of a text, by which T5 classifies."""
     vocabulary = {token: n for n, token in enumerate(("<pad>", "</s>", "<unk>", *WORDS))}
@@ -150,6 +157,36 @@ def test_predictions_and_scores_do_not_know_their_neighbours(kind: str, tmp_path
         assert list(row["probabilities"].values()) == pytest.approx(expected.softmax(-1).tolist(), abs=1e-6)
         right += int(expected.argmax()) == label
     assert score(student, labelled_rows(task, "dev")).values["accuracy"] == pytest.approx(right / 5)
+
+
+@pytest.mark.parametrize("texts", [("", "w1 w2", " "), ("", "")])
+def test_an_empty_text_is_one_token(texts: tuple[str, ...], tmp_path: Path) -> None:
+    """Where a tokenizer adds no special tokens, too: trained, scored and predicted as the token that ends a text, alone
+    and among others.
+    """
+    spec = project(tmp_path, "gpt2", "right")
+    bare().save_pretrained(tmp_path / "words")
+    rows = [{"text": text, "label": label % 3} for label, text in enumerate((*texts, "w3 w4 w5", "", "w2"))]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    workshop = Workshop(check(read_spec(spec)))
+    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    distiller, given = workshop.distiller(), list(material.feeds["d"].dataset)
+    whole = material.collator(given)
+    expected, gradients = apart(distiller, [material.collator([row]) for row in given], whole)
+    loss, found = apart(distiller, [whole], whole)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    for one, other in zip(found, gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+    task = open_run(bg.run(spec, out=tmp_path / "out").folder).task(None)
+    student = load_student(task)
+    assert 0 <= score(student, labelled_rows(task, "dev")).values["accuracy"] <= 1
+    with torch.no_grad():
+        end = student.model(input_ids=torch.tensor([[1]])).logits[0].softmax(-1).tolist()
+    for text, row in zip(texts, predict(student, unlabelled_rows(task, tmp_path / "few.jsonl")), strict=True):
+        if not text.strip():
+            assert list(row["probabilities"].values()) == pytest.approx(end, abs=1e-6)
 
 
 class Last(nn.Module):
