@@ -11,7 +11,7 @@ import numpy
 
 from brewgraph.data.augmentation import split_words
 from brewgraph.data.tokens import Encoding, require_mask, special_affixes
-from brewgraph.data.words import first_tokens, word_spans, words_of_tokens
+from brewgraph.data.words import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Text
 
@@ -70,13 +70,15 @@ def _with_affixes(
     for name in encoding.tokenizer("a"):  # what the model is given, in the tokenizer's order
         fill = 1 if name == "attention_mask" else 0
         inputs[name] = whole if name == "input_ids" else [[fill] * len(row) for row in whole]
-    none = [(0, 0)]
-    return inputs, [[*none * len(before), *offsets, *none * len(behind)] for _, offsets in rows]
+    return inputs, [[*[NO_SPAN] * len(before), *offsets, *[NO_SPAN] * len(behind)] for _, offsets in rows]
 
 
 def _tokenise(encoding: Encoding, pieces: list[str]) -> tuple[dict[str, list[Any]], list[Any]]:
     made = encoding.tokenizer(pieces, truncation=True, max_length=encoding.max_length, return_offsets_mapping=True)
-    offsets = made.pop("offset_mapping")
+    offsets = [
+        [NO_SPAN if sequence is None else span for span, sequence in zip(row, made.sequence_ids(n), strict=True)]
+        for n, row in enumerate(made.pop("offset_mapping"))
+    ]
     return dict(made.items()), offsets
 
 

@@ -25,7 +25,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Collator:
-    """Rows of `encode` to one batch of tensors, padded to its longest row with each tokenizer's own padding.
+    """Rows of `encode` to one batch of tensors, padded to its longest row with each tokenizer's own padding token.
 
     One encoding gives a flat batch:
 
@@ -87,7 +87,7 @@ class Collator:
         """What belongs to the tokens of one encoding."""
         own = self._columns(encoding, rows)
         tokenizer = encoding.tokenizer
-        left = tokenizer.padding_side == "left"
+        left = encoding.left
         lengths = [len(ids) for ids in own["input_ids"]]
         longest = max(lengths)
         # with padding on the left, positions move by as much

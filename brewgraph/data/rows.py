@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from brewgraph.data.tokens import Encoding
-from brewgraph.data.words import first_tokens, given_spans, word_spans, words_of_tokens
+from brewgraph.data.words import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 
 KEPT = ("label", "weights", "index")
@@ -35,44 +35,48 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
     made = encoding.tokenizer(
         *map(list, texts), truncation="longest_first", max_length=encoding.max_length, return_offsets_mapping=words
     )
+    offsets = made.pop("offset_mapping", ())
+    inputs = dict(made.items())
+    encoding.fill_empty(inputs)
     if not words:
-        return dict(made.items())
-    offsets = made.pop("offset_mapping")
+        return inputs
     found = []
     for row, spans in enumerate(offsets):
         sequences = made.sequence_ids(row)
         places: list[int] = []
         for number, column in enumerate(texts):
-            own = [span if sequence == number else (0, 0) for span, sequence in zip(spans, sequences, strict=True)]
+            own = [span if sequence == number else NO_SPAN for span, sequence in zip(spans, sequences, strict=True)]
             of_text = word_spans(column[row])
             places += first_tokens(words_of_tokens(of_text, own), len(of_text))
         found.append(places)
-    return {**made, "words": found}
+    return {**inputs, "words": found}
 
 
 def encode_sentences(
     encoding: Encoding, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]] | None
 ) -> dict[str, list[Any]]:
-    """What a tokenizer gives for given words with a space between any two; `words`, and `labels` where there are tags.
+    """What a tokenizer gives for given words (`is_split_into_words`); `words`, and `labels` where there are tags.
 
-    The label of a word stands at its first token; all others have -100. Where a token covers two words it is the first
-    one's, and the second has none.
+    The label of a word stands at its first token by `word_ids()`, as in transformers' token classification; all other
+    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label.
     """
-    joined = [given_spans(sentence) for sentence in sentences]
     made = encoding.tokenizer(
-        [text for text, _ in joined], truncation=True, max_length=encoding.max_length, return_offsets_mapping=True
+        [list(sentence) for sentence in sentences],
+        is_split_into_words=True,
+        truncation=True,
+        max_length=encoding.max_length,
     )
-    offsets = made.pop("offset_mapping")
     found = dict(made.items())
-    places = [
-        first_tokens(words_of_tokens(spans, row), len(spans)) for (_, spans), row in zip(joined, offsets, strict=True)
-    ]
-    found["words"] = places
+    encoding.fill_empty(found)
+    found["words"] = []
+    for row, sentence in enumerate(sentences):
+        word_of = [-1 if word is None else word for word in made.word_ids(row)]
+        found["words"].append(first_tokens(word_of, len(sentence)))
     if tags is not None:
         found["labels"] = []
-        for row, own, own_tags in zip(offsets, places, tags, strict=True):
-            labels = [IGNORED] * len(row)
-            for place, tag in zip(own, own_tags, strict=True):
+        for ids, places, own_tags in zip(found["input_ids"], found["words"], tags, strict=True):
+            labels = [IGNORED] * len(ids)
+            for place, tag in zip(places, own_tags, strict=True):
                 if place >= 0:
                     labels[place] = tag
             found["labels"].append(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -19,13 +20,15 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class Encoding:
     """How one model sees the texts: `key` names it in columns and batches, `max_length` counts all its tokens.
 
-    A tokenizer without a padding token pads with its end-of-text token, in a copy: the one given stays as it is. Raises
+    Batches are padded on the right, with `left` on the left, whatever the tokenizer's `padding_side` is. A tokenizer
+    without a padding token pads with its end-of-text token, in a copy: the one given stays as it is. Raises
     `SourceFault` B407 for a slow tokenizer and for one that has neither token.
     """
 
     key: str
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    left: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
@@ -47,6 +50,19 @@ class Encoding:
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
         object.__setattr__(self, "tokenizer", tokenizer)
+
+    def fill_empty(self, inputs: dict[str, list[Any]]) -> None:
+        """Give each row without tokens one, in place: the token for the beginning of a text, else for its end.
+
+        Models cannot run on no token. Tokenizers that put special tokens around a text have no such rows; those in
+        GPT-2's manner have one for each empty text, and `generate` begins with the same token there.
+        """
+        tokenizer = self.tokenizer
+        known = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        token = next(x for x in known if x is not None)
+        for row in [row for row, ids in enumerate(inputs["input_ids"]) if not ids]:
+            for name in inputs:
+                inputs[name][row] = [token if name == "input_ids" else int(name == "attention_mask")]
 
 
 def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -9,14 +9,12 @@ import datasets
 
 from brewgraph.data.rows import KEPT
 from brewgraph.data.tokens import Encoding
-from brewgraph.data.words import Span, first_tokens, word_spans, words_of_tokens
+from brewgraph.data.words import NO_SPAN, Span, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Squad
 
 _CHUNK = 200
 """Questions that are tokenised together."""
-OUTSIDE = (-1, -1)
-"""The offsets of a token that is none of the context."""
 NOWHERE = (-100, -100)
 """Start and end where a window does not hold the answer."""
 
@@ -53,12 +51,12 @@ def encode_windows(
             made = encoding.tokenizer(
                 asked, pieces, truncation="only_second", max_length=encoding.max_length, return_offsets_mapping=True
             )
-            seen.append([_window(made, i, shift=a) for i, (a, _) in enumerate(stretches)])
+            seen.append([_window(encoding, made, i, shift=a) for i, (a, _) in enumerate(stretches)])
         for encoding, views in zip(encodings, seen, strict=True):
             for (row, _), (a, b), view in zip(windows, stretches, views, strict=True):
                 for name, values in view["inputs"].items():
                     add(f"{encoding.key}/{name}", values)
-                offsets = [span if inside == 1 else OUTSIDE for span, inside in view["tokens"]]
+                offsets = [span if inside == 1 else NO_SPAN for span, inside in view["tokens"]]
                 start, end = _positions(encoding, view, _first_answer(chunk["answers"][row]))
                 add(f"{encoding.key}/offsets", offsets)
                 add(f"{encoding.key}/start", start)
@@ -115,12 +113,17 @@ def _windows(
     )
     rows = made.pop("overflow_to_sample_mapping")
     for i, row in enumerate(rows):
-        yield row, _window(made, i)
+        yield row, _window(encoding, made, i)
 
 
-def _window(made: Any, i: int, shift: int = 0) -> dict[str, Any]:
+def _window(encoding: Encoding, made: Any, i: int, shift: int = 0) -> dict[str, Any]:
     """Its inputs, and the offsets and sequence (0, 1 or None for special tokens) of each token."""
-    inputs = {name: values[i] for name, values in made.items() if name != "offset_mapping"}
+    inputs = {name: [values[i]] for name, values in made.items() if name != "offset_mapping"}
+    empty = not made["input_ids"][i]
+    encoding.fill_empty(inputs)
+    inputs = {name: values[0] for name, values in inputs.items()}
+    if empty:
+        return {"inputs": inputs, "tokens": [(NO_SPAN, None)]}
     tokens = [
         ((a + shift, b + shift) if sequence == 1 else (a, b), sequence)
         for (a, b), sequence in zip(made["offset_mapping"][i], made.sequence_ids(i), strict=True)
@@ -160,6 +163,6 @@ def _words(question: str, context: str, stretch: Span, tokens: Sequence[tuple[Sp
     a, b = stretch
     of_question = word_spans(question)
     of_stretch = [(start + a, end + a) for start, end in word_spans(context[a:b])]
-    first = words_of_tokens(of_question, [span if sequence == 0 else (0, 0) for span, sequence in tokens])
-    second = words_of_tokens(of_stretch, [span if sequence == 1 else (0, 0) for span, sequence in tokens])
+    first = words_of_tokens(of_question, [span if sequence == 0 else NO_SPAN for span, sequence in tokens])
+    second = words_of_tokens(of_stretch, [span if sequence == 1 else NO_SPAN for span, sequence in tokens])
     return [*first_tokens(first, len(of_question)), *first_tokens(second, len(of_stretch))]

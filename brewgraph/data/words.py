@@ -8,6 +8,8 @@ from brewgraph.data.augmentation import split_words
 
 Span = tuple[int, int]
 """Characters of a text, from and to, the last one excluded."""
+NO_SPAN = (-1, -1)
+"""The span of a token without characters."""
 
 
 def word_spans(text: str) -> list[Span]:
@@ -24,22 +26,18 @@ def word_spans(text: str) -> list[Span]:
     return found
 
 
-def given_spans(words: Sequence[str]) -> tuple[str, list[Span]]:
-    """Given words as one text with spaces between them, and where each of them stands in it."""
-    spans, at = [], 0
-    for word in words:
-        spans.append((at, at + len(word)))
-        at += len(word) + 1
-    return " ".join(words), spans
-
-
 def words_of_tokens(spans: Sequence[Span], offsets: Iterable[Span]) -> list[int]:
-    """The word of each token by its characters, -1 where it has none; a token over several words is the first one's."""
+    """The word of each token by its characters, -1 where it has none; a token over several words is the first one's.
+
+    A token of white space alone right before a word is that word's, as a lone `▁` or `Ġ` is by `word_ids()`. Special
+    tokens stand at `NO_SPAN`.
+    """
     found, word = [], 0
     for start, end in offsets:
         while word < len(spans) and spans[word][1] <= start:
             word += 1
-        found.append(word if start < end and word < len(spans) and spans[word][0] < end else -1)
+        begins = spans[word][0] if word < len(spans) else end + 1
+        found.append(word if (start < end and begins < end) or (start <= end and begins == end) else -1)
     return found
 
 

@@ -15,6 +15,7 @@ from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import digest, node
 from brewgraph.models.limits import positions
+from brewgraph.models.padding import padding_side
 from brewgraph.models.tokens import tokenizer_fingerprint
 from brewgraph.project.build import Workshop, blaming, data_of, models_of
 from brewgraph.project.check import Checked
@@ -88,8 +89,9 @@ class Pantry:
     ) -> tuple[list[Encoding], dict[str, str]]:
         """One encoding per distinct tokenizer, and for each model the key of its own.
 
-        Models of one tokenizer see the same tokens, as many as the shortest of them takes. `modules` stand for the
-        models of these names, where not the workshop's own are meant.
+        Models of one tokenizer see the same tokens, as many as the shortest of them takes. They are padded on the right
+        unless a module of other code reads them and its tokenizer pads on the left. `modules` stand for the models of
+        these names, where not the workshop's own are meant.
         """
         workshop, source = self.workshop, self.recipe.data[data].source
         module_of = modules or {
@@ -97,7 +99,10 @@ class Pantry:
         }
         prints = {name: tokenizer_fingerprint(workshop.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
+        left: set[str] = set()
         for name, distinct in prints.items():
+            if padding_side(module_of[name]) is None and workshop.tokenizer(name).padding_side == "left":
+                left.add(distinct)
             own = token_limit(workshop.tokenizer(name), module_of[name], source.max_length)
             limits[distinct] = min(own, limits.get(distinct, own))
         found: dict[str, Encoding] = {}
@@ -105,7 +110,7 @@ class Pantry:
         for name, distinct in prints.items():
             if distinct not in found:
                 with blaming(self.recipe.models[name]):
-                    found[distinct] = Encoding(name, workshop.tokenizer(name), limits[distinct])
+                    found[distinct] = Encoding(name, workshop.tokenizer(name), limits[distinct], distinct in left)
             encoding = found[distinct]
             keys[name] = encoding.key
             config = getattr(module_of[name], "config", None)

@@ -209,8 +209,8 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     with evaluating(student.model):
         for batch in student.batches(rows):
             view = own_view(student.encoding.key, batch)
-            outputs = student.model(**model_inputs(student.model, view, student.device))
-            logits = logits_of(outputs, label_type)
+            inputs = model_inputs(student.model, view, student.device)
+            logits = logits_of(student.model, inputs, label_type)
             if label_type == "spans":
                 reference = {key: view[key].to(student.device) for key in ("index", "offsets")}
                 answers.update(*answers.reduce(logits, reference))

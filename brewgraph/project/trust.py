@@ -16,7 +16,7 @@ from brewgraph.project.materials import Pantry
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
-from brewgraph.training.evaluate import model_inputs, own_view
+from brewgraph.training.evaluate import logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.reporter import Reporter
 
@@ -74,5 +74,5 @@ def _try(pantry: Pantry, model: ModelDeclaration, data: str, reporter: Reporter)
 def _guesses(module: nn.Module, name: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     device = next(module.parameters()).device
     inputs = model_inputs(module, own_view(name, batch), device)
-    guesses: torch.Tensor = module(**inputs).logits.argmax(-1).cpu()
+    guesses: torch.Tensor = logits_of(module, inputs, "class").argmax(-1).cpu()
     return guesses

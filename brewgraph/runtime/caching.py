@@ -22,7 +22,7 @@ from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
 from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
 from brewgraph.runtime.store import Store, example_digests, weights_digest
 
-FORMAT = 1
+FORMAT = 2
 """Of what stands in a row; another one is another store."""
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"})
 """Tensors of an encoding whose second axis are its tokens, so that their padding is no part of an example."""

@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
 from brewgraph.data.batches import derive_seed
-from brewgraph.diagnostics import UsageError, listing
+from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
 from brewgraph.graph.passes import digest, node
@@ -23,6 +23,7 @@ from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.reach import Reach
 from brewgraph.recipe.features import Feature
+from brewgraph.runtime.batches import BatchCheck
 from brewgraph.runtime.program import Batch, Program
 
 Name = TypeVar("Name", bound=Hashable)
@@ -119,6 +120,7 @@ class Distiller(nn.Module):
             task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies, folder=folder)
             for task, graph in reported.items()
         }
+        self._checks = {task: BatchCheck(graph, models) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
         self.train()
 
@@ -142,8 +144,19 @@ class Distiller(nn.Module):
         return digest(*(graph.graph["objective"] for graph in self.graphs.values()))
 
     def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
-        """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do."""
-        loss, terms = self.programs[self._task(task)].run(batch, self.progress, counts, self.horizon)
+        """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do.
+
+        Raises `RunError` for a batch that is no dictionary of tensors of the right types and shapes, and warns once
+        where it has no `attention_mask`.
+        """
+        name = self._task(task)
+        self._checks[name].check(batch)
+        try:
+            loss, terms = self.programs[name].run(batch, self.progress, counts, self.horizon)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            if (reason := self._checks[name].explain(batch)) is None:
+                raise
+            raise RunError(reason) from error
         return DistillerOutput(loss=loss, terms=terms)
 
     # ── what gradients reach ─────────────────────────────────────────────────────────────────────────────────────────
@@ -181,6 +194,7 @@ class Distiller(nn.Module):
         Add them up over the parts of a split batch and hand the sum to each part's forward, and the split does not
         change the loss.
         """
+        self._checks[self._task(task)].check(batch)
         return self.programs[self._task(task)].count(batch)
 
     def report(self, batch: Batch, task: str | None = None) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture import Capture
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.limits import accepted
+from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.models.reach import can_end_early, may_draw
-from brewgraph.recipe.features import Feature
+from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
@@ -52,16 +53,18 @@ def forward_instruction(
     tapped: Mapping[int, Feature],
     data: str,
     padding: Collection[int] = (),
+    shapes: Mapping[int, Shape | None] | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
-    `tapped` are its features by the slots where they go; in the slots of `padding` scores of padding stay as they are.
+    `tapped` are its features by the slots where they go, `shapes` their shapes; in the slots of `padding` scores of
+    padding stay as they are. Padding is moved to the side where the model expects it, and features are moved back.
     A forward that stops ends with the last of them, unless it would have drawn random numbers afterwards.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
     trainable = forward.role == "student"
-    name, columns = forward.model, forward.columns
+    name, columns, side = forward.model, forward.columns, padding_side(model)
     heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
     wanted = frozenset(tapped.values())
@@ -84,6 +87,9 @@ def forward_instruction(
             raise RunError(
                 f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
             )
+        shift_B = padding_shift(given, side)
+        if shift_B is not None:
+            given = moved_inputs(given, shift_B)
         output: Any = None
         until = wanted if stops and can_end_early(model) else ()
         with capture.armed(until), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
@@ -91,7 +97,20 @@ def forward_instruction(
         values = capture.collect(output, wanted)
         for slot, feature in tapped.items():
             value = values[feature]
+            if shift_B is not None:
+                value = moved(value, -shift_B, _token_axes(name, feature, (shapes or {}).get(slot)))
             hidden = feature.name in ("start", "end") and slot not in padding
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
+
+
+def _token_axes(model: str, feature: Feature, shape: Shape | None) -> list[int]:
+    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they cannot be told."""
+    named = [i for i, size in enumerate(shape or ()) if "length" in str(size) and "decoder_length" not in str(size)]
+    if shape is None or any(shape[i] != "length" for i in named):
+        raise RunError(
+            f"the batch has padding on the left, and `{model}` needs it on the right; `{feature}` cannot be moved "
+            'back, as its axes of tokens are not known: pad the batch on the right (`tokenizer.padding_side = "right"`)'
+        )
+    return named

@@ -238,8 +238,9 @@ class Program:
         entry = node(self.graph, forward.inputs[0])
         data = entry.data if isinstance(entry, n.Input) else ""
         padding = {self.slot[tap] for tap, x in own.items() if x.padding}
+        shapes = {self.slot[tap]: x.shape for tap, x in own.items()}
         model, source = self.models[forward.model], self.slot[forward.inputs[0]]
-        return forward_instruction(forward, model, self.captures[key], source, tapped, data, padding)
+        return forward_instruction(forward, model, self.captures[key], source, tapped, data, padding, shapes)
 
     def _options(self, loss: n.Loss, of: n.Node) -> list[n.Node]:
         first = 2 + loss.masked

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from brewgraph.models.modes import evaluating
+from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.processes import this_process
@@ -27,6 +28,9 @@ HEADS = {
     "masked": ("MaskedLM",),
 }
 """How the names of the classes end that transformers has for each type of label."""
+
+PER_TOKEN = frozenset({"tags", "spans", "next", "masked"})
+"""Types of labels whose logits are per token."""
 
 _REFERENCE = ("labels", "index", "offsets")
 """What of a batch metrics read beside the logits."""
@@ -87,7 +91,7 @@ def evaluate(
             inputs = model_inputs(model, view, device)
             reference = {key: view[key].to(device) for key in _REFERENCE if key in view}
             begin = time.perf_counter()
-            reduced = metric.reduce(logits_of(model(**inputs), label_type), reference)
+            reduced = metric.reduce(logits_of(model, inputs, label_type), reference)
             metric.update(*(part.cpu() for part in reduced))  # which waits for the device
             seconds += time.perf_counter() - begin
             seen.update(view["index"].tolist())
@@ -108,9 +112,16 @@ def _join_ranks(metric: Metric, seen: set[int]) -> None:
             seen.update(indices)
 
 
-def logits_of(outputs: Any, label_type: str) -> Any:
-    """The logits of a forward; of answers' starts and ends a pair."""
-    return (outputs.start_logits, outputs.end_logits) if label_type == "spans" else outputs.logits
+def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: str) -> Any:
+    """The logits of a forward; of answers' starts and ends a pair. Padding stands where the model expects it, and
+    logits of tokens where `inputs` have the tokens.
+    """
+    shift_B = padding_shift(inputs, padding_side(model))
+    outputs = model(**(inputs if shift_B is None else moved_inputs(inputs, shift_B)))
+    found = (outputs.start_logits, outputs.end_logits) if label_type == "spans" else (outputs.logits,)
+    if shift_B is not None and label_type in PER_TOKEN:
+        found = tuple(moved(x, -shift_B, (1,)) for x in found)
+    return found if label_type == "spans" else found[0]
 
 
 def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:

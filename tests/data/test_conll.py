@@ -6,6 +6,7 @@ import gzip
 import pickle
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from brewgraph.data.examples import facts, open_examples, texts
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import Conll
-from tests.data.texts import byte_level, fault
+from tests.data.texts import MANNERS, byte_level, fault
 
 SENTENCES = """\
 -DOCSTART- O
@@ -153,7 +154,7 @@ def test_tags_that_mark_no_entities(tmp_path: Path) -> None:
     assert (bare.classes, bare.splits["train"].column_names) == ((), ["words", "index"])
     encoding = Encoding("g", byte_level([]), 8)
     batch = Collator([encoding])(list(encode(bare.splits["train"], [encoding])))
-    assert (batch["words"].tolist(), "labels" in batch) == ([[0, 2]], False)
+    assert (batch["words"].tolist(), "labels" in batch) == ([[0, 1]], False)
 
 
 def test_iobes_is_kept(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:
     """Words and tags of a short sentence move as its tokens do."""
     source = write(tmp_path, "a B-X\nb O\nc O\n\nd I-X\n".replace("I-X", "B-X"))
     examples = open_examples(source, tmp_path)
-    encoding = Encoding("g", byte_level([], left=True), 8)
+    encoding = Encoding("g", byte_level([]), 8, left=True)
     rows = encode(examples.splits["train"], [encoding], source=source)
     batch = Collator([encoding], source=source)([rows[0], rows[1]])
     place = int(batch["words"][1, 0])
@@ -255,6 +256,31 @@ def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:
     assert torch.equal(
         pickle.loads(pickle.dumps(Collator([encoding], source=source)))(list(rows))["words"], batch["words"]
     )
+
+
+@pytest.mark.parametrize("name", MANNERS)
+@pytest.mark.parametrize("length", [64, 9])
+def test_labels_stand_where_those_of_transformers_do(tmp_path: Path, name: str, length: int) -> None:
+    """The rule of its `run_ner.py`: a word's tag at its first token by `word_ids()`, -100 everywhere else.
+
+    Words without tokens and those beyond `max_length` have no label, and `words` says where the others are.
+    """
+    tokenizer = MANNERS[name]()
+    sentences = [["the", "東京", "was", "the cat's", "京"], ["東"], ["it", "\u200b", "tower", "zz"], []]
+    tags = [[n % 3 for n, _ in enumerate(sentence)] for sentence in sentences]
+    rows = datasets.Dataset.from_dict({"words": sentences, "tags": tags, "index": list(range(4))})
+    done = encode(rows, [Encoding("m", tokenizer, length)])
+    for sentence, own_tags, row in zip(sentences, tags, done, strict=True):
+        made = tokenizer(sentence, is_split_into_words=True, truncation=True, max_length=length)
+        expected, before = [], None
+        for word in made.word_ids():
+            expected.append(-100 if word is None or word == before else own_tags[word])
+            before = word
+        if made["input_ids"]:
+            assert row["m/input_ids"] == made["input_ids"]
+            assert row["m/labels"] == expected
+        places = [made.word_ids().index(n) if n in made.word_ids() else -1 for n in range(len(sentence))]
+        assert row["m/words"] == places
 
 
 # ── real data ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -157,12 +157,30 @@ def test_several_encodings_give_a_nested_batch(wordpiece: PreTrainedTokenizerFas
 
 
 def test_padding_on_the_left() -> None:
-    """A tokenizer's own side is kept."""
-    encodings = [Encoding("m", gpt_like(pad_token="<unk>", padding_side="left"), 8)]
+    """Where the encoding asks for it, whatever the tokenizer does by itself."""
+    encodings = [Encoding("m", gpt_like(pad_token="<unk>"), 8, left=True)]
     done = encode(rows_of(["the cat", "dog"]), encodings)
     batch = Collator(encodings)([done[0], done[1]])
     assert batch["input_ids"].tolist() == [[2, 3], [0, 5]]
     assert batch["attention_mask"].tolist() == [[1, 1], [0, 1]]
+    right = Collator([Encoding("m", gpt_like(pad_token="<unk>", padding_side="left"), 8)])([done[0], done[1]])
+    assert right["attention_mask"].tolist() == [[1, 1], [1, 0]]
+
+
+def test_rows_without_tokens() -> None:
+    """One token each, the one for a text's beginning, else for its end; words and labels have no place in them."""
+    tokenizer = gpt_like(eos_token="<|endoftext|>", bos_token="<unk>")
+    encodings = [Encoding("m", tokenizer, 8), Encoding("n", gpt_like(eos_token="<|endoftext|>"), 8)]
+    pairs = rows_of(["", "the", "", " "]).add_column("text_1", ["", "", "cat", ""])
+    done = encode(pairs, encodings, words=True)
+    assert [len(ids) for ids in done["m/input_ids"]] == [1, 1, 1, 1]
+    assert [done[0][name] for name in ("m/input_ids", "m/attention_mask", "m/words")] == [[0], [1], []]
+    assert done[3]["n/input_ids"] == [1]
+    batch = Collator(encodings, words=True)(list(done))
+    assert batch["m"]["attention_mask"].tolist() == [[1]] * 4
+    sentences = datasets.Dataset.from_dict({"words": [[], ["the"]], "tags": [[], [2]], "index": [0, 1]})
+    row = encode(sentences, encodings[:1])[0]
+    assert (row["m/input_ids"], row["m/labels"], row["m/words"]) == ([0], [-100], [])
 
 
 def test_the_given_tokenizer_stays_as_it_is() -> None:

@@ -143,7 +143,7 @@ def test_blocks_that_cannot_be(tmp_path: Path, wordpiece: Any) -> None:
 def test_next_words(tmp_path: Path, left: bool) -> None:
     """Labels are moved already: at each token the one behind it, nothing at the last one and on padding."""
     source, found = opened(tmp_path, block=16)
-    encoding = Encoding("g", byte_level(LINES, 300, left=left), 64)
+    encoding = Encoding("g", byte_level(LINES, 300), 64, left=left)
     rows = encode(found.splits["train"], [encoding], source=source)
     chosen = [rows[0], rows[len(rows) - 1]]
     assert len(chosen[1]["g/input_ids"]) < 16

@@ -188,8 +188,8 @@ def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
     examples = found.splits["train"]
     encodings = [
         Encoding("b", train_wordpiece([CONTEXT] * 9, 400), 24),
-        Encoding("g", byte_level([CONTEXT] * 9, 300, left=True), 200),
-        Encoding("s", byte_level([], left=False), 40),
+        Encoding("g", byte_level([CONTEXT] * 9, 300), 200, left=True),
+        Encoding("s", byte_level([]), 40),
     ]
     rows = encode(examples, encodings, source=source, words=True)
     cut = 0
@@ -211,6 +211,18 @@ def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
             begin, end = view["offsets"][n, view["start"][n], 0], view["offsets"][n, view["end"][n], 1]
             assert CONTEXT[begin:end].strip() == ASKED[row["index"]][1]
     assert torch.equal(batch["index"], torch.tensor(rows["index"][:]))
+
+
+def test_a_question_without_tokens(tmp_path: Path) -> None:
+    """Beside a text without any, to a tokenizer without special tokens: one window of one token, and no answer there."""
+    source, _ = opened(tmp_path, article(*ASKED), max_length=24, stride=5)
+    none = {"start": [], "text": []}
+    rows = datasets.Dataset.from_dict({"text_0": [""], "text_1": [""], "answers": [none], "index": [0]})
+    encodings = [Encoding("g", byte_level([]), 24), Encoding("h", byte_level([]), 24)]
+    (row,) = encode(rows, encodings, source=source, words=True)
+    for key in "gh":
+        found = [row[f"{key}/{name}"] for name in ("input_ids", "offsets", "start", "end", "words")]
+        assert found == [[0], [[-1, -1]], 0, 0, []]
 
 
 def test_long_questions_are_cut(tmp_path: Path) -> None:

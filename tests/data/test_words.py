@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
-from brewgraph.data.words import first_tokens, given_spans, word_spans, words_of_tokens
+from brewgraph.data.words import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.augmentations import Deleting, Masking
 from brewgraph.recipe.sources import Files
-from tests.data.texts import byte_level
+from tests.data.texts import MANNERS, byte_level
 
 TEXTS = ["The unbelievable cats", "战国 wu 三杰!", "one"]
 PAIRS = ["a dog", "猫", "two three four"]
@@ -33,21 +33,34 @@ def test_spans_are_the_words(text: str) -> None:
     assert spans == sorted(spans)
 
 
-def test_given_words_and_their_tokens() -> None:
-    """Tokens with the blank before them, pieces, tokens without characters, tokens over two words."""
-    text, spans = given_spans(["New", "York", "x"])
-    assert (text, spans) == ("New York x", [(0, 3), (4, 8), (9, 10)])
-    assert words_of_tokens(spans, [(0, 0), (0, 2), (2, 3), (3, 6), (6, 8), (8, 9), (9, 10), (0, 0)]) == [
-        -1, 0, 0, 1, 1, -1, 2, -1
-    ]  # fmt: skip
+def test_words_and_their_tokens() -> None:
+    """Tokens with the blank before them, pieces, tokens without characters, tokens over two words, a blank alone."""
+    spans = word_spans("New York x")
+    offsets = [NO_SPAN, (0, 2), (2, 3), (3, 6), (6, 8), (8, 9), (9, 10), NO_SPAN]
+    assert words_of_tokens(spans, offsets) == [-1, 0, 0, 1, 1, 2, 2, -1]
     assert words_of_tokens(spans, [(0, 8), (8, 10)]) == [0, 2]
+    assert words_of_tokens(word_spans("a  b"), [(0, 1), (1, 2), (2, 3), (3, 4)]) == [0, -1, 1, 1]
+    assert words_of_tokens(word_spans("東 a"), [NO_SPAN, (0, 0), (0, 1), (2, 2), (2, 3)]) == [-1, 0, 0, 1, 1]
     assert first_tokens([-1, 0, 0, 2], 4) == [1, -1, 3, -1]
+
+
+@pytest.mark.parametrize("name", MANNERS)
+def test_words_of_texts_begin_where_the_tokenizer_says(name: str) -> None:
+    """For texts whose words are those of the tokenizer, too: at the first token of each value of `word_ids()`."""
+    tokenizer = MANNERS[name]()
+    if len({word for word in tokenizer("the 東 was").word_ids() if word is not None}) < 3:
+        pytest.skip("it does not tell the words of a text")
+    for text in ("the 東 was 京 it", "東 the 京", "tower was"):
+        (row,) = encode(rows_of([text]), [Encoding("m", tokenizer, 64)], words=True)
+        made = tokenizer(text)
+        expected = [made.word_ids().index(word) for word in range(len(text.split()))]
+        assert row["m/words"] == expected, text
 
 
 def test_words_of_pairs_agree() -> None:
     """Those of the first text, then those of the second; Chinese characters are words; each is at its first token."""
     wordpiece = train_wordpiece([*TEXTS, *PAIRS] * 3, 70)
-    encodings = [Encoding("b", wordpiece, 64), Encoding("g", byte_level(TEXTS[:1], 300, left=True), 64)]
+    encodings = [Encoding("b", wordpiece, 64), Encoding("g", byte_level(TEXTS[:1], 300), 64, left=True)]
     rows = encode(rows_of(TEXTS, PAIRS), encodings, words=True)
     batch = Collator(encodings, words=True)(list(rows))
     for n, (text, other) in enumerate(zip(TEXTS, PAIRS, strict=True)):
@@ -64,11 +77,11 @@ def test_words_of_pairs_agree() -> None:
 
 
 def test_words_that_are_cut_off() -> None:
-    """-1, in the encoding that cut them."""
+    """-1, in the encoding that cut them; bytes begin a word with the blank before it."""
     encodings = [Encoding("b", train_wordpiece(TEXTS * 5, 99), 4), Encoding("g", byte_level([]), 64)]
     batch = Collator(encodings, words=True)(list(encode(rows_of(["one the one the"]), encodings, words=True)))
     assert batch["b"]["words"].tolist() == [[1, 2, -1, -1]]
-    assert batch["g"]["words"].tolist() == [[0, 4, 8, 12]]
+    assert batch["g"]["words"].tolist() == [[0, 3, 7, 11]]
 
 
 # ── augmentation ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import warnings
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import BatchEncoding
 
 import brewgraph as bg
 from tests.project.small import LOSS, classifier, project
@@ -131,6 +134,95 @@ def test_missing_inputs_are_named(tmp_path: Path) -> None:
         distiller({k: v for k, v in whole.items() if k != "input_ids"})
     with pytest.raises(bg.RunError, match="the batch has no `labels`; it has `input_ids`"):
         distiller({k: v for k, v in whole.items() if k != "labels"})
+
+
+WHOLE = batch()
+IDS, MASK, LABELS = WHOLE["input_ids"], WHOLE["attention_mask"], WHOLE["labels"]
+EXAMPLE = r'distiller\(\{"input_ids": ids, "attention_mask": mask, "labels": labels\}\)'
+FAULTY: dict[str, tuple[Any, str]] = {
+    "tuple": ((IDS, MASK, LABELS), f"a batch is a dictionary of tensors, and this is a tuple of 3: {EXAMPLE}"),
+    "list": ([IDS, MASK, LABELS], f"this is a list of 3: {EXAMPLE}"),
+    "rows": ([{"input_ids": [5, 6]}], f"this is a list of 1: {EXAMPLE}"),
+    "tensor": (IDS, f"this is a Tensor: {EXAMPLE}"),
+    "none": (None, f"this is a NoneType: {EXAMPLE}"),
+    "nothing": ({}, "has no inputs for `(bert|tiny)`, neither at its top nor in .*: it has nothing"),
+    "one model": ({"bert": {"input_ids": IDS, "attention_mask": MASK}, "labels": LABELS}, "no inputs for `tiny`"),
+    "tuple of a model": ({"bert": (IDS, MASK), "tiny": WHOLE, "labels": LABELS}, r'`batch\["bert"\]` is a tuple'),
+    "arrays": ({k: v.numpy() for k, v in WHOLE.items()}, "`input_ids` is a ndarray, not a tensor"),
+    "lists": ({k: v.tolist() for k, v in WHOLE.items()}, "`input_ids` is a list, not a tensor"),
+    "label list": (WHOLE | {"labels": LABELS.tolist()}, "`labels` is a list, not a tensor"),
+    "float ids": (WHOLE | {"input_ids": IDS.float()}, "type torch.float32; token ids are whole numbers"),
+    "float labels": (WHOLE | {"labels": LABELS.float()}, r"torch.float32; .* torch.int64, \(batch\): labels.long\(\)"),
+    "as many floats as classes": (
+        {k: v[:3] for k, v in (WHOLE | {"labels": LABELS.float()}).items()}, "`labels` has the type torch.float32"
+    ),
+    "one-hot": (WHOLE | {"labels": torch.eye(3)[LABELS]}, r"labels.argmax\(-1\); .*multi_label"),
+    "short labels": (WHOLE | {"labels": LABELS.int()}, "`labels` has the type torch.int32"),
+    "few labels": (WHOLE | {"labels": LABELS[:2]}, r"`labels` has the shape \(2,\), and this batch needs \(3,\)"),
+    "labels per token": (WHOLE | {"labels": IDS}, r"`labels` has the shape \(3, 6\), and this batch needs \(3,\)"),
+    "one label": (WHOLE | {"labels": torch.tensor(1)}, r"`labels` has the shape \(\), and this batch needs"),
+    "other classes": (WHOLE | {"labels": LABELS + 5}, "`labels` holds 5, and there are 3 classes, from 0 to 2"),
+    "negative": (WHOLE | {"labels": LABELS - 1}, "`labels` holds -1, and there are 3 classes"),
+    "other tokens": (WHOLE | {"input_ids": IDS + 200}, "`input_ids` holds 2.., and `(bert|tiny)` has 120 tokens"),
+    "one text": ({k: v[0] for k, v in WHOLE.items()}, r"shape \(6,\), not \(batch, length\): one text is ids\[None\]"),
+    "no rows": ({k: v[:0] for k, v in WHOLE.items()}, r"has no rows: `input_ids` has the shape \(0, 6\)"),
+    "no tokens": (WHOLE | {"input_ids": IDS[:, :0], "attention_mask": MASK[:, :0]}, "the batch has no tokens"),
+    "short mask": (WHOLE | {"attention_mask": MASK[:, :3]}, r"`attention_mask` has the shape \(3, 3\), and the tokens"),
+    "mask of one row": (WHOLE | {"attention_mask": MASK[:1]}, r"`attention_mask` has the shape \(1, 6\)"),
+    "mask of pairs": (WHOLE | {"attention_mask": MASK[:, None, None]}, r"`attention_mask` has the shape \(3, 1, 1, 6\)"),
+    "short types": (WHOLE | {"token_type_ids": MASK[:, :3]}, r"`token_type_ids` has the shape \(3, 3\)"),
+    "long": ({k: v.repeat(1, 9) if v.dim() > 1 else v for k, v in WHOLE.items()}, "54 tokens a row, .* has 40 positions"),
+    "elsewhere": (WHOLE | {"input_ids": IDS.to("meta")}, r'`input_ids` is on meta and .* on cpu: batch\["input_ids"\]'),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def distiller(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A loss that reads labels, tokens and masks."""
+    return build(tmp_path_factory.mktemp("batches"))
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_batch_at_fault_is_explained(distiller: Any, name: str) -> None:
+    """In the terms of the batch, with the remedy, and not in torch's words about sizes."""
+    given, message = FAULTY[name]
+    with pytest.raises(bg.RunError, match=message):
+        distiller(given)
+
+
+def test_other_dictionaries_and_types(distiller: Any) -> None:
+    """What tokenizers give, masks of truth values and fractions, ids of 32 bits, labels in a column."""
+    distiller.eval()
+    expected = distiller(WHOLE).loss
+    more = [BatchEncoding(WHOLE), UserDict(WHOLE), WHOLE | {"attention_mask": MASK.bool(), "input_ids": IDS.int()}]
+    more += [WHOLE | {"attention_mask": MASK.float(), "labels": LABELS[:, None]}, WHOLE | {"names": ["a", "b", "c"]}]
+    for given in more:
+        assert torch.equal(distiller(given).loss, expected)
+
+
+def test_a_missing_mask_is_said_once(tmp_path: Path) -> None:
+    """Without it padding counts, and the loss is another one; a batch without padding needs one, too, of ones."""
+    distiller = build(tmp_path).eval()
+    without = {"input_ids": IDS, "labels": LABELS}
+    with pytest.warns(UserWarning, match="has no `attention_mask` for `(bert|tiny)`: every token counts") as caught:
+        loss = distiller(without).loss
+    assert caught[0].filename == __file__
+    assert not torch.isclose(loss, distiller(WHOLE).loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(distiller(without).loss, loss)
+        assert torch.equal(build(tmp_path).eval()(without | {"attention_mask": torch.ones_like(IDS)}).loss, loss)
+
+
+def test_an_error_of_another_cause_stays(distiller: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the batch does not explain is raised as it is."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(distiller.student, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        distiller(WHOLE)
 
 
 def test_embeddings_in_place_of_ids(tmp_path: Path) -> None:
