@@ -85,6 +85,7 @@ class LoadedRecipe:
         allow_python: bool = False,
         stage: str | None = None,
         skip: Collection[str] = (),
+        runs: str | Path | None = None,
         **models: nn.Module,
     ) -> Distiller:
         """The loss as a torch module: `distiller(batch).loss.backward()`; with tasks `distiller(batch, task="ner")`.
@@ -93,15 +94,15 @@ class LoadedRecipe:
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
         others are loaded, teachers as far as losses need them. Teachers that are another spec's student are taken from
-        its finished run under `runs/`.
+        its finished run: in the folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
         from brewgraph.project.build import Workshop
         from brewgraph.project.run import finished_teachers
 
-        runs = finished_teachers(self._checked, given=models)
-        teachers = {name: path / "student" for name, path in runs.items()}
+        finished = finished_teachers(self._checked, models, None if runs is None else Path(runs))
+        teachers = {name: path / "student" for name, path in finished.items()}
         workshop = Workshop(
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
@@ -135,6 +136,8 @@ def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
 def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
     """Train a spec, as the command does. `options` are those of the command: `out`, `runs`, `force`, `dry_run`,
     `without_teacher`, `allow_python`, `skip`, and `reporter`; any other keyword replaces a param of the spec.
+
+    A run lies in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
     """
     from dataclasses import fields
 

@@ -30,7 +30,7 @@ def command(
     """Write what the student of a finished run takes each row of a file for: one JSON object per line."""
     from brewgraph.project.finished import open_run
 
-    found = open_run(Path(run)).task(task)
+    found = open_run(run).task(task)
     hush()
     from brewgraph.project.predict import load_student, predict, unlabelled_rows
     from brewgraph.training.folder import write_text

@@ -24,6 +24,7 @@ from brewgraph.cli.output import (
     tally,
 )
 from brewgraph.recipe.metrics import greater_is_better, metric_words
+from brewgraph.training.folder import shown
 
 if TYPE_CHECKING:
     from brewgraph.models.blueprint import Blueprint
@@ -35,7 +36,12 @@ def command(
     spec: Spec,
     set: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of this run.", show_default="RUNS/NAME-HASH")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs; teachers' runs are found there.")] = Path("runs"),
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of all runs; BREWGRAPH_RUNS names it as well.", show_default="runs/ beside each spec"
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again from the start, even if finished.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step, one evaluation, one save; leaves nothing behind.")
@@ -105,7 +111,7 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
         yield from (ratio(by_name[student], teacher) for teacher in teachers)
     facts = checked.facts(checked.recipe.student)
     yield ""
-    yield from where_it_is(folder / "student", facts.blueprint if facts is not None else None)
+    yield from where_it_is(Path(shown(folder / "student")), facts.blueprint if facts is not None else None)
 
 
 def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
