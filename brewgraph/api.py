@@ -5,11 +5,14 @@ The rooms are imported when a verb is called, so that `import brewgraph`, and wi
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
@@ -110,17 +113,32 @@ class LoadedRecipe:
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
-    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found."""
-    from brewgraph.project.check import check, read_spec
+    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found.
 
-    return LoadedRecipe(check(read_spec(path), params))
+    What the check warns of is a `BrewWarning` each, at the caller's line, and in `warnings` of the recipe.
+    """
+    from brewgraph.project.check import read_spec
+
+    return LoadedRecipe(_warned(read_spec(path), params))
 
 
 def loads(text: str, /, **params: Any) -> LoadedRecipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
+    return LoadedRecipe(_warned(Source(text), params))
+
+
+def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
+    """The check of a spec, its warnings given at the line outside of brewgraph that asked for it."""
     from brewgraph.project.check import check
 
-    return LoadedRecipe(check(Source(text), params))
+    checked = check(source, params)
+    package, level = str(Path(__file__).parent), 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    for diagnostic in checked.warnings if os.environ.get("RANK", "0") == "0" else ():  # one rank of several speaks
+        warnings.warn(BrewWarning(diagnostic), stacklevel=level)
+    return checked
 
 
 def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
@@ -138,12 +156,13 @@ def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **optio
     `without_teacher`, `allow_python`, `skip`, and `reporter`; any other keyword replaces a param of the spec.
 
     A run lies in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
+    Warnings are those of `load`; what else there is to say goes to the reporter: in a notebook a bar, else Python's
+    logging under the name `brewgraph`, at the level INFO.
     """
     from dataclasses import fields
 
     from brewgraph.project.check import read_spec
-    from brewgraph.project.run import Options
-    from brewgraph.project.run import run as _run
+    from brewgraph.project.run import Options, run_checked
     from brewgraph.training.reporter import LogReporter
 
     reporter = options.pop("reporter", None) or LogReporter()
@@ -152,7 +171,7 @@ def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **optio
         k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names
     }
     rest = {k: v for k, v in options.items() if k not in names}
-    return _run(read_spec(path), {**rest, **(params or {})}, Options(**own), reporter)
+    return run_checked(_warned(read_spec(path), {**rest, **(params or {})}), Options(**own), reporter)
 
 
 def format_text(text: str) -> str:

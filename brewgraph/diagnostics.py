@@ -147,6 +147,18 @@ class RunError(BrewError):
     exit_code = 3
 
 
+class BrewWarning(UserWarning):
+    """What a check found legal and hardly meant, of a spec that Python code loads or runs.
+
+    `diagnostic` is the warning as a value. The text begins with its code, so that one kind can be filtered:
+    `warnings.filterwarnings("ignore", "W213", brewgraph.BrewWarning)`.
+    """
+
+    def __init__(self, diagnostic: Diagnostic):
+        self.diagnostic = diagnostic
+        super().__init__(render(diagnostic).replace(f"warning[{diagnostic.code}]", diagnostic.code, 1))
+
+
 @dataclass
 class Collector:
     """Where the passes of one check put what they find, and what the specs that it read say of warnings."""

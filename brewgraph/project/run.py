@@ -15,18 +15,17 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from brewgraph.diagnostics import UsageError, render
+from brewgraph.diagnostics import UsageError
 from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
 from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check, check_other, reduced
+from brewgraph.project.check import Checked, check_other, reduced
 from brewgraph.project.compare import Row, Trained, compare
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.places import runs_folder, teacher_folder
 from brewgraph.project.trust import check_teachers_agree
 from brewgraph.recipe.sources import Brew, Hf, Python
 from brewgraph.recipe.values import ModelDeclaration
-from brewgraph.source import Source
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, folder_size, shown
 from brewgraph.training.loop import train
@@ -58,16 +57,10 @@ class Options:
     skip: tuple[str, ...] = ()
 
 
-def run(source: Source, params: Mapping[str, Any], options: Options, reporter: Reporter) -> RunResult:
-    """Check a spec and run it. Raises `SpecError`, `UsageError` or `RunError`; warnings go to the reporter."""
-    checked = check(source, params)
-    for warning in checked.warnings:
-        reporter.say(render(warning))
-    return run_checked(checked, options, reporter)
-
-
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
-    """Run a checked spec; a finished run is returned as it is, unless forced."""
+    """Run a checked spec; a finished run is returned as it is, unless forced. Raises `SpecError`, `UsageError` or
+    `RunError`.
+    """
     reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
         with _scratch() as scratch:

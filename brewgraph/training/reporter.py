@@ -36,5 +36,9 @@ class LogReporter(Reporter):
     def begin(self, name: str, steps: int, done: int) -> None:
         log.info("%s: %d steps", name, steps - done)
 
+    def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
+        if loss is not None:
+            log.info("step %d: loss %.4f%s", step, loss, "".join(f", {k} {v:.4g}" for k, v in terms.items()))
+
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
