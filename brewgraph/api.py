@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError
+from brewgraph.graph.lines import count
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ class LoadedRecipe:
 
         check_names(skip)
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
+
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        named = [f"{m.role} {m.name}" for m in recipe.models.values()] + [f"data {name}" for name in recipe.data]
+        warned = f"; {count(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<recipe {recipe.source.name.strip('<>')}: {', '.join(named)}{warned}>"
 
     def _repr_svg_(self) -> str | None:
         return self.picture()._repr_svg_() if self.graphs else None
@@ -163,9 +170,10 @@ def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **optio
 
     from brewgraph.project.check import read_spec
     from brewgraph.project.run import Options, run_checked
+    from brewgraph.training.notebook import NotebookReporter, in_notebook
     from brewgraph.training.reporter import LogReporter
 
-    reporter = options.pop("reporter", None) or LogReporter()
+    reporter = options.pop("reporter", None) or (NotebookReporter() if in_notebook() else LogReporter())
     names = {f.name for f in fields(Options)}
     own: dict[str, Any] = {
         k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names

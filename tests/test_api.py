@@ -1,14 +1,18 @@
-"""What the public verbs say beside what they return: warnings at the caller's line, notes in the log."""
+"""What the public verbs say beside what they return: warnings at the caller's line, notes in the log, bars in a notebook."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 
 import brewgraph as bg
+from brewgraph.training.notebook import NotebookReporter, in_notebook
 from tests.project.small import project
 
 LOST = "x = ce(d.labels -> tiny.logits)"
@@ -75,3 +79,99 @@ def test_a_run_logs_what_the_command_prints(spec: Path, caplog: pytest.LogCaptur
     assert told[0] == "spec: 1 steps"
     assert any(line.startswith("step 1: loss ") and ", soft " in line for line in told)
     assert told[-1] == f"{result.folder} is finished already; --force runs it again"
+
+
+# ── in a notebook ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Handle:
+    """What a notebook's `display` gives back: draws a thing anew in its place."""
+
+    def __init__(self, first: object):
+        self.drawn = [first]
+
+    def update(self, thing: object) -> None:
+        self.drawn.append(thing)
+
+
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> list[Handle]:
+    """A notebook: IPython with a kernel, and what it displays."""
+    handles: list[Handle] = []
+
+    def display(thing: object, *, display_id: bool) -> Handle:
+        assert display_id
+        handles.append(Handle(thing))
+        return handles[-1]
+
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))  # type: ignore[arg-type]
+    return handles
+
+
+def test_a_run_shows_a_bar_and_its_table(spec: Path, handles: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar for each training, drawn to its end; the result is the table of the models, as a page and as text."""
+    with pytest.warns(bg.BrewWarning):
+        result = bg.run(spec)
+    (handle,) = handles
+    assert repr(handle.drawn[0]) == "spec: step 0/1"
+    assert repr(handle.drawn[-1]).startswith("spec: step 1/1, loss ")
+    assert '<progress value="1" max="1"' in handle.drawn[-1]._repr_html_()  # type: ignore[attr-defined]
+    with pytest.warns(bg.BrewWarning):
+        again = bg.run(spec)
+    assert "is finished already; --force runs it again" in capsys.readouterr().out
+    lines = str(result).splitlines()
+    assert lines[0].split()[:4] == ["model", "accuracy", "macro", "F1"]
+    assert [line.split()[0] for line in lines[1:3]] == ["bert", "tiny"]
+    assert lines[4].endswith(f"{result.folder.name}/student")
+    assert str(again) == f"{result}, finished before"
+    shown = ElementTree.fromstring(result._repr_html_())
+    cells = [[cell.text for cell in row] for row in shown.iter("tr")]
+    assert cells[0][:3] == ["model", "accuracy", "macro F1"]
+    assert [row[1] for row in cells[1:]] == [f"{row.scores['accuracy']:.4f}" for row in result.table]
+
+
+def test_a_bar_is_not_drawn_more_often_than_eyes_can_see(handles: list[Handle]) -> None:
+    """Four times a second, and at the last step."""
+    now = iter([0.0, *(step / 100 for step in range(1, 101))])
+    reporter = NotebookReporter(lambda: next(now))
+    reporter.begin("a < b", 100, 0)
+    for step in range(1, 101):
+        reporter.step(step, 0.5 if step % 10 == 0 else None, {"soft": 0.25} if step % 10 == 0 else {})
+    drawn = [repr(thing) for thing in handles[0].drawn]
+    assert drawn == [
+        "a < b: step 0/100",
+        "a < b: step 25/100, loss 0.5000 (soft 0.25), 1 s left",
+        "a < b: step 50/100, loss 0.5000 (soft 0.25), 0 s left",
+        "a < b: step 75/100, loss 0.5000 (soft 0.25), 0 s left",
+        "a < b: step 100/100, loss 0.5000 (soft 0.25), 1 s",
+    ]
+    assert "a &lt; b" in handles[0].drawn[0]._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_without_a_kernel_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a terminal's IPython nor in plain Python."""
+    assert not in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=SimpleNamespace))  # type: ignore[arg-type]
+    assert not in_notebook()
+
+
+def test_what_a_cell_shows_of_a_recipe(spec: Path) -> None:
+    """The recipe in a line, its plan in a fixed font, its warnings and its faults as the command prints them."""
+    with pytest.warns(bg.BrewWarning):
+        recipe = bg.load(spec)
+    assert repr(recipe) == f"<recipe {spec}: teacher bert, student tiny, data d; 1 warning>"
+    (warning,) = recipe.warnings
+    assert str(warning).startswith(f"warning[W205]: {warning.message}\n")
+    plan = ElementTree.fromstring(recipe.plan(cost=False)._repr_html_())
+    blocks = list(plan.iter("pre"))
+    assert blocks
+    assert all("white-space: pre; font-family: ui-monospace" in block.attrib["style"] for block in blocks)
+    spec.write_text(spec.read_text().replace("T=T", "T=U"))
+    with pytest.raises(bg.SpecError) as raised:
+        bg.load(spec)
+    shown = raised.value._render_traceback_()
+    assert shown[0].startswith("error[B101]: ")
+    assert any("^" in line for line in shown)
+    assert bg.UsageError("no such file")._render_traceback_() == ["UsageError: no such file"]

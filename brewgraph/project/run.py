@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.graph.lines import html_table, table
 from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check_other, reduced
-from brewgraph.project.compare import Row, Trained, compare
+from brewgraph.project.compare import Row, Trained, cells_of, compare
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.places import runs_folder, teacher_folder
 from brewgraph.project.trust import check_teachers_agree
@@ -40,6 +42,24 @@ class RunResult:
     folder: Path
     table: tuple[Row, ...]
     fresh: bool
+
+    def __str__(self) -> str:
+        """The table, and where the student is."""
+        cells = cells_of(self.table)
+        shown_table = table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
+        return f"{shown_table}\n\n{self._place()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = cells_of(self.table)
+        shown_table = html_table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
+        return f"<div>{shown_table}<p>{escape(self._place())}</p></div>"
+
+    def _place(self) -> str:
+        if self.folder == Path():
+            return "a dry run: nothing is kept"
+        return f"the student is in {shown(self.folder / 'student')}" + ("" if self.fresh else ", finished before")
 
 
 @dataclass(frozen=True)
@@ -101,13 +121,13 @@ def _run(checked: Checked, options: Options, reporter: Reporter, near: tuple[Pat
         if main:
             _write_resolved(folder, checked, identity, workshop)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
-    table = compare(workshop, trained, reporter.say)
+    rows = compare(workshop, trained, reporter.say)
     with main_process_alone() as main:
         if main:
-            folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in table]})
+            folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in rows]})
             for path in (folder.checkpoints, folder.baseline.checkpoints):
                 shutil.rmtree(path, ignore_errors=True)
-    return RunResult(folder.path, table, fresh=True)
+    return RunResult(folder.path, rows, fresh=True)
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,10 +194,10 @@ def _train_one(
 
 def _rehearse(checked: Checked, options: Options, reporter: Reporter, scratch: Path) -> RunResult:
     """Everything loaded, one step, one evaluation, one save, nothing kept."""
-    folder, table = _one_step(checked, options, Reporter(), scratch)
+    folder, rows = _one_step(checked, options, Reporter(), scratch)
     size = folder_size(folder.student)
     reporter.say(f"one step, one evaluation and one save went through; the student takes {size:,} bytes")
-    return RunResult(Path(), table, fresh=True)
+    return RunResult(Path(), rows, fresh=True)
 
 
 def _one_step(
