@@ -11,7 +11,8 @@ READY := $(VENV)/.brewgraph-ready
 .PHONY: help quickstart test test-all lint types check grammar wheel clean
 
 help:
-	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training)"
+	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training);"
+	@echo "                  the runs go to specs/quickstart/runs"
 	@echo "make test         set up, run the tests but the slow ones"
 	@echo "make test-all     set up, run every test"
 	@echo "make lint types   ruff and mypy"

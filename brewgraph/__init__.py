@@ -10,10 +10,11 @@ bg.run("spec.brew", T=4)
 """
 
 from brewgraph.api import LoadedRecipe, check, format_text, load, loads, run
-from brewgraph.diagnostics import BrewError, Diagnostic, RunError, SpecError, UsageError
+from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
 
 __all__ = [
     "BrewError",
+    "BrewWarning",
     "Diagnostic",
     "LoadedRecipe",
     "RunError",

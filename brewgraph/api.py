@@ -5,11 +5,15 @@ The rooms are imported when a verb is called, so that `import brewgraph`, and wi
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError
+from brewgraph.graph.lines import count
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
@@ -71,6 +75,12 @@ class LoadedRecipe:
         check_names(skip)
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
 
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        named = [f"{m.role} {m.name}" for m in recipe.models.values()] + [f"data {name}" for name in recipe.data]
+        warned = f"; {count(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<recipe {recipe.source.name.strip('<>')}: {', '.join(named)}{warned}>"
+
     def _repr_svg_(self) -> str | None:
         return self.picture()._repr_svg_() if self.graphs else None
 
@@ -85,6 +95,7 @@ class LoadedRecipe:
         allow_python: bool = False,
         stage: str | None = None,
         skip: Collection[str] = (),
+        runs: str | Path | None = None,
         **models: nn.Module,
     ) -> Distiller:
         """The loss as a torch module: `distiller(batch).loss.backward()`; with tasks `distiller(batch, task="ner")`.
@@ -93,15 +104,15 @@ class LoadedRecipe:
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
         others are loaded, teachers as far as losses need them. Teachers that are another spec's student are taken from
-        its finished run under `runs/`.
+        its finished run: in the folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
         from brewgraph.project.build import Workshop
         from brewgraph.project.run import finished_teachers
 
-        runs = finished_teachers(self._checked, given=models)
-        teachers = {name: path / "student" for name, path in runs.items()}
+        finished = finished_teachers(self._checked, models, None if runs is None else Path(runs))
+        teachers = {name: path / "student" for name, path in finished.items()}
         workshop = Workshop(
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
@@ -109,17 +120,32 @@ class LoadedRecipe:
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
-    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found."""
-    from brewgraph.project.check import check, read_spec
+    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found.
 
-    return LoadedRecipe(check(read_spec(path), params))
+    What the check warns of is a `BrewWarning` each, at the caller's line, and in `warnings` of the recipe.
+    """
+    from brewgraph.project.check import read_spec
+
+    return LoadedRecipe(_warned(read_spec(path), params))
 
 
 def loads(text: str, /, **params: Any) -> LoadedRecipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
+    return LoadedRecipe(_warned(Source(text), params))
+
+
+def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
+    """The check of a spec, its warnings given at the line outside of brewgraph that asked for it."""
     from brewgraph.project.check import check
 
-    return LoadedRecipe(check(Source(text), params))
+    checked = check(source, params)
+    package, level = str(Path(__file__).parent), 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    for diagnostic in checked.warnings if os.environ.get("RANK", "0") == "0" else ():  # one rank of several speaks
+        warnings.warn(BrewWarning(diagnostic), stacklevel=level)
+    return checked
 
 
 def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
@@ -135,21 +161,25 @@ def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
 def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
     """Train a spec, as the command does. `options` are those of the command: `out`, `runs`, `force`, `dry_run`,
     `without_teacher`, `allow_python`, `skip`, and `reporter`; any other keyword replaces a param of the spec.
+
+    A run lies in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
+    Warnings are those of `load`; what else there is to say goes to the reporter: in a notebook a bar, else Python's
+    logging under the name `brewgraph`, at the level INFO.
     """
     from dataclasses import fields
 
     from brewgraph.project.check import read_spec
-    from brewgraph.project.run import Options
-    from brewgraph.project.run import run as _run
+    from brewgraph.project.run import Options, run_checked
+    from brewgraph.training.notebook import NotebookReporter, in_notebook
     from brewgraph.training.reporter import LogReporter
 
-    reporter = options.pop("reporter", None) or LogReporter()
+    reporter = options.pop("reporter", None) or (NotebookReporter() if in_notebook() else LogReporter())
     names = {f.name for f in fields(Options)}
     own: dict[str, Any] = {
         k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names
     }
     rest = {k: v for k, v in options.items() if k not in names}
-    return _run(read_spec(path), {**rest, **(params or {})}, Options(**own), reporter)
+    return run_checked(_warned(read_spec(path), {**rest, **(params or {})}), Options(**own), reporter)
 
 
 def format_text(text: str) -> str:

@@ -42,6 +42,13 @@ class Diagnostic:
     def severity(self) -> str:
         return "warning" if self.code.startswith("W") else "error"
 
+    def __str__(self) -> str:
+        """As the command prints it: with its place and its remedy."""
+        return render(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(f"\n{render(self)}\n")
+
     def as_json(self) -> dict[str, Any]:
         """The same facts for machines: lines and columns from 1, `end` excluded."""
 
@@ -93,6 +100,10 @@ class BrewError(Exception):
 
     exit_code = 3
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of a traceback, whose frames are all brewgraph's own."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SpecError(BrewError):
     """The spec is at fault. `diagnostics` holds every fault that was found, in the order of the text."""
@@ -102,6 +113,9 @@ class SpecError(BrewError):
     def __init__(self, diagnostics: Iterable[Diagnostic]):
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n\n".join(render(d) for d in self.diagnostics))
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
 
 
 class SourceFault(BrewError):
@@ -145,6 +159,18 @@ class RunError(BrewError):
     """The spec is sound and yet the run cannot go on (a missing file, a full disk, a label outside the classes)."""
 
     exit_code = 3
+
+
+class BrewWarning(UserWarning):
+    """What a check found legal and hardly meant, of a spec that Python code loads or runs.
+
+    `diagnostic` is the warning as a value. The text begins with its code, so that one kind can be filtered:
+    `warnings.filterwarnings("ignore", "W213", brewgraph.BrewWarning)`.
+    """
+
+    def __init__(self, diagnostic: Diagnostic):
+        self.diagnostic = diagnostic
+        super().__init__(render(diagnostic).replace(f"warning[{diagnostic.code}]", diagnostic.code, 1))
 
 
 @dataclass

@@ -10,17 +10,34 @@ from typing import Any
 
 def specs(incomplete: str) -> Iterator[str]:
     """Specs whose path begins so, and the folders on the way to more."""
+    for prefix, path in _paths(incomplete):
+        if path.is_dir():
+            yield f"{prefix}{path.name}/"
+        elif path.suffix == ".brew":
+            yield f"{prefix}{path.name}"
+
+
+def runs(incomplete: str) -> Iterator[str]:
+    """Folders of runs whose path begins so, and the folders on the way to more; names of runs that need no path."""
+    for prefix, path in _paths(incomplete):
+        if path.is_dir():
+            yield f"{prefix}{path.name}" + ("" if (path / "resolved.json").is_file() else "/")
+    if "/" not in incomplete:
+        from brewgraph.project.places import runs_folder
+
+        for _, path in _paths(f"{runs_folder(Path())}/{incomplete}"):
+            if (path / "resolved.json").is_file():
+                yield path.name
+
+
+def _paths(incomplete: str) -> Iterator[tuple[str, Path]]:
+    """What is there under a half-written path: the part before its last name, and the whole; nothing hidden unasked."""
     folder, _, begun = incomplete.rpartition("/")
     here = Path(folder or ("/" if incomplete.startswith("/") else "."))
-    prefix = incomplete[: len(incomplete) - len(begun)]
-    if not here.is_dir():
-        return
-    for path in sorted(here.iterdir()):
-        if path.name.startswith(begun) and not (path.name.startswith(".") and not begun):
-            if path.is_dir():
-                yield f"{prefix}{path.name}/"
-            elif path.suffix == ".brew":
-                yield f"{prefix}{path.name}"
+    if here.is_dir():
+        for path in sorted(here.iterdir()):
+            if path.name.startswith(begun) and not (path.name.startswith(".") and not begun):
+                yield incomplete[: len(incomplete) - len(begun)], path
 
 
 def codes(incomplete: str) -> Iterator[tuple[str, str]]:

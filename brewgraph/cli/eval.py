@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -25,7 +24,7 @@ def command(
     """Score the student of a finished run on labelled examples. No teacher is loaded, nothing is trained."""
     from brewgraph.project.finished import SPLITS, open_run
 
-    found = open_run(Path(run))
+    found = open_run(run)
     tasks = list(found.tasks.values()) if task is None and data in SPLITS else [found.task(task)]
     hush()
     from brewgraph.project.predict import labelled_rows, load_student, score

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
-from brewgraph.cli.complete import params, passes, specs, warnings
+from brewgraph.cli.complete import params, passes, runs, specs, warnings
 
 Spec = Annotated[
     str,
     typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs),
 ]
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="The folder of a finished run, as runs/NAME-HASH.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The folder of a finished run, as runs/NAME-HASH; or of its baseline, as runs/NAME-HASH/alone.",
+        show_default=False,
+        autocompletion=runs,
+    ),
 ]
 Task = Annotated[str | None, typer.Option(metavar="NAME", help="One task of a spec with several.", show_default=False)]
 Set = Annotated[

@@ -21,6 +21,7 @@ import typer
 from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render, suggest
 from brewgraph.graph.costs import megabytes as megabytes
 from brewgraph.graph.lines import count as count
+from brewgraph.graph.lines import number as number
 from brewgraph.graph.lines import table as table
 from brewgraph.source import Source, is_call
 
@@ -55,11 +56,6 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None
     width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else None
     for diagnostic in diagnostics:
         print(render(diagnostic, paint, width), end="\n\n", file=stream)
-
-
-def number(value: float) -> str:
-    """A score: `0.7134`; what is far from 1, as a perplexity may be, in five digits."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
 
 def tally(diagnostics: Sequence[Diagnostic]) -> str:

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from brewgraph.cli.output import coloured, number
-from brewgraph.recipe.metrics import metric_words
-from brewgraph.training.reporter import Reporter
+from brewgraph.cli.output import coloured
+from brewgraph.training.reporter import Reporter, duration, scores_text, terms_text
 
 _EVERY = 10.0
 """Seconds between two plain lines."""
@@ -19,27 +18,6 @@ def make_reporter(stream: TextIO, *, quiet: bool) -> Reporter:
     if quiet:
         return Reporter()
     return LiveReporter(stream) if stream.isatty() else PlainReporter(stream)
-
-
-def scores_text(scores: Mapping[str, float]) -> str:
-    """`accuracy 0.7134, macro F1 0.7012`."""
-    return ", ".join(f"{metric_words(name)} {number(value)}" for name, value in scores.items())
-
-
-def terms_text(loss: float, terms: Mapping[str, float], most: int | None = None) -> str:
-    """`loss 1.2345 (soft 0.8, hard 1.1)`: the loss, and its terms unweighted; of more than `most` a sum of the rest."""
-    shown = [f"{name} {value:.4g}" for name, value in list(terms.items())[:most]]
-    if most is not None and len(terms) > most:
-        shown.append("…")
-    return f"loss {loss:.4f}" + (f" ({', '.join(shown)})" if shown else "")
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min`, `2 h 5 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class PlainReporter(Reporter):

@@ -13,9 +13,7 @@ import typer
 from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec
 from brewgraph.cli.output import (
     hush,
-    megabytes,
     more_about,
-    number,
     parse_deny,
     parse_sets,
     print_diagnostics,
@@ -24,6 +22,7 @@ from brewgraph.cli.output import (
     tally,
 )
 from brewgraph.recipe.metrics import greater_is_better, metric_words
+from brewgraph.training.folder import shown
 
 if TYPE_CHECKING:
     from brewgraph.models.blueprint import Blueprint
@@ -35,7 +34,12 @@ def command(
     spec: Spec,
     set: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder of this run.", show_default="RUNS/NAME-HASH")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs; teachers' runs are found there.")] = Path("runs"),
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of all runs; BREWGRAPH_RUNS names it as well.", show_default="runs/ beside each spec"
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run again from the start, even if finished.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One step, one evaluation, one save; leaves nothing behind.")
@@ -91,10 +95,10 @@ def command(
 
 def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
     """The closing words: the table, the student beside its teacher, and where it is (`folder` None: a rehearsal)."""
+    from brewgraph.project.compare import cells_of
+
     if rows:
-        columns = list(dict.fromkeys(name for row in rows for name in row.columns))
-        header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
-        yield table([header, *(_cells(row, columns) for row in rows)], right=range(1, len(header)))
+        yield table(cells := cells_of(rows), right=range(1, len(cells[0])))
     if folder is None:  # after a step, no score says anything of the spec
         return
     student = checked.recipe.student.name
@@ -105,7 +109,7 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
         yield from (ratio(by_name[student], teacher) for teacher in teachers)
     facts = checked.facts(checked.recipe.student)
     yield ""
-    yield from where_it_is(folder / "student", facts.blueprint if facts is not None else None)
+    yield from where_it_is(Path(shown(folder / "student")), facts.blueprint if facts is not None else None)
 
 
 def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
@@ -118,16 +122,6 @@ def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
         yield from (" " * len("plain transformers loads them: ") + load for load in loads[1:])
     elif blueprint is not None:
         yield f'plain transformers loads it: {blueprint.auto_class}.from_pretrained("{folder}")'
-
-
-def _cells(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
-    return (
-        row.name,
-        *(number(row.scores[name]) if name in row.scores else "-" for name in columns),
-        f"{row.parameters:,}",
-        megabytes(row.size),
-        f"{row.per_second:,.0f}",
-    )
 
 
 def ratio(student: Row, teacher: Row) -> str:

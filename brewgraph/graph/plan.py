@@ -143,6 +143,9 @@ class Plan:
 
         return "\n".join(text(self))
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         from brewgraph.graph.words import html
 
@@ -362,9 +365,8 @@ def _settings(train: Train) -> tuple[tuple[str, str], ...]:
         value = getattr(train, name)
         if name == "epochs" and value is None and train.steps is None:
             value = 3.0
-        if value is None or value == ():
-            continue
-        found.append((name, setting_text(value)))
+        if value is not None and value != ():
+            found.append((name, setting_text(value)))
     return tuple(found)
 
 

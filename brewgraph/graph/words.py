@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from brewgraph.graph.costs import Cost, flops, megabytes
-from brewgraph.graph.lines import count, table
+from brewgraph.graph.lines import MONO, count, table
 
 if TYPE_CHECKING:
     from brewgraph.graph.plan import HeadPlan, ModelPlan, PartPlan, Plan, StagePlan
@@ -30,6 +30,9 @@ MEANS = {
 }
 
 
+_FIXED = f"white-space: pre; font-family: {MONO}"
+
+
 def text(plan: Plan) -> Iterator[str]:
     """The plan in lines."""
     yield from _broken(_title(plan), 4)
@@ -43,11 +46,12 @@ def html(plan: Plan) -> str:
     """The plan as a part of a page: every section can be folded, and takes colours and sizes from what is around it."""
     folds = "".join(
         f'<details open="" style="margin: 0.4em 0"><summary style="cursor: pointer; font-weight: bold">{escape(title)}'
-        '</summary><pre style="margin: 0.2em 0 0 1.2em; overflow-x: auto; background: none; line-height: 1.35">'
+        '</summary><pre style="margin: 0.2em 0 0 1.2em; overflow-x: auto; background: none; line-height: 1.35; '
+        f'{_FIXED}">'
         f"{escape(chr(10).join(lines))}</pre></details>"
         for title, lines in _sections(plan)
     )
-    return f'<div class="brewgraph-plan"><code>{escape(_title(plan))}</code>{folds}</div>'
+    return f'<div class="brewgraph-plan"><code style="{_FIXED}">{escape(_title(plan))}</code>{folds}</div>'
 
 
 def _title(plan: Plan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,14 @@ from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import row_lengths
+from brewgraph.graph.costs import megabytes
+from brewgraph.graph.lines import number
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop, models_of
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry, head_of
-from brewgraph.recipe.metrics import keyed, main_metric, shown_metrics
+from brewgraph.recipe.metrics import keyed, main_metric, metric_words, shown_metrics
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
@@ -53,6 +55,22 @@ class Row:
 
     def _there(self, task: str, *metrics: str) -> list[str]:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
+
+
+def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The table as text, cell by cell: a header, then each model's scores, parameters, bytes and speed."""
+    columns = list(dict.fromkeys(name for row in rows for name in row.columns))
+    header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
+    return [header] + [
+        (
+            row.name,
+            *(number(row.scores[name]) if name in row.scores else "-" for name in columns),
+            f"{row.parameters:,}",
+            megabytes(row.size),
+            f"{row.per_second:,.0f}",
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True)

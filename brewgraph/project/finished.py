@@ -8,6 +8,7 @@ from pathlib import Path
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.project.check import check_names
+from brewgraph.project.places import named_run, runs_folder
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
 from brewgraph.source import Source
@@ -63,10 +64,13 @@ class FinishedRun:
         return self.tasks[name]
 
 
-def open_run(path: Path) -> FinishedRun:
-    """The run in a folder. Raises `UsageError` where there is none, or one that has not ended."""
-    folder = RunFolder(path)
-    spec, resolved = path / "spec.brew", folder.resolved
+def open_run(target: str | Path) -> FinishedRun:
+    """The run in a folder, or a run's baseline, as `named_run` finds it: the same tasks, the student of `alone`.
+
+    Raises `UsageError` where there is none, or one that has not ended.
+    """
+    folder = named_run(target)
+    path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
     if not path.is_dir():
         raise UsageError(f"there is no folder `{path}`{_nearby(path)}")
     if resolved is None or not spec.is_file():
@@ -94,7 +98,7 @@ def open_run(path: Path) -> FinishedRun:
 
 def _nearby(path: Path) -> str:
     """Runs that lie beside a folder which is none, or where runs usually lie."""
-    for folder in (path.parent, path.parent / "runs"):
+    for folder in (path.parent, path.parent / "runs", runs_folder(Path())):
         if runs := sorted(found.parent.name for found in folder.glob("*/resolved.json"))[:5]:
             return f" (in {folder} there is {', '.join(runs)})"
     return ""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, UsageError, listing, suggest
 from brewgraph.project.check import check
 from brewgraph.project.model_facts import BlueprintFacts
+from brewgraph.project.places import named_run
 from brewgraph.source import Source
-from brewgraph.training.folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,11 +19,12 @@ def named_folders(target: str) -> tuple[str, ...]:
     """The folders or hub names with a model each that `target` means: its own, that of a run's student, or one for each
     of its heads. UsageError where there is none.
     """
-    folder = Path(target).expanduser()
+    run = named_run(target)
+    folder = run.path
     if not folder.is_dir():
         return (target,)
-    if (folder / "resolved.json").is_file():
-        folder = RunFolder(folder).student
+    if run.whole.resolved is not None:
+        folder = run.student
         if not folder.is_dir():
             raise UsageError(f"the run in `{target}` is not finished: give its `brewgraph run` again to go on with it")
     if any((folder / name).is_file() for name in ("config.json", "model.safetensors")):

@@ -24,7 +24,7 @@ from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
 from brewgraph.project.materials import token_limit
-from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join
+from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join, Squad
 from brewgraph.training.evaluate import HEADS, Scores, evaluate, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.metrics.spans import BestAnswers
@@ -110,6 +110,18 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
 def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
     """The rows of a file laid out like the task's data; labels need not be there. Raises `UsageError`."""
     return _read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
+
+
+def text_columns(task: FinishedTask) -> tuple[str, ...]:
+    """What the texts of an example are called: the columns of the data, `question` and `context`, or `text`."""
+    source = task.data.source
+    if isinstance(source, Join):
+        source = source.parts[0]
+    if isinstance(source, Files | Hub):
+        return source.text
+    if isinstance(source, Squad):
+        return "question", "context"
+    return facts(source, task.folder).columns[:-1] if isinstance(source, Glue | Builtin) else ("text",)
 
 
 def _read_like(

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,20 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from brewgraph.diagnostics import UsageError, render
+from brewgraph.diagnostics import UsageError
+from brewgraph.graph.lines import html_table, table
 from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
 from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check, check_other, reduced
-from brewgraph.project.compare import Row, Trained, compare
+from brewgraph.project.check import Checked, check_other, reduced
+from brewgraph.project.compare import Row, Trained, cells_of, compare
 from brewgraph.project.materials import Pantry, head_of
+from brewgraph.project.places import runs_folder, teacher_folder
 from brewgraph.project.trust import check_teachers_agree
 from brewgraph.recipe.sources import Brew, Hf, Python
 from brewgraph.recipe.values import ModelDeclaration
-from brewgraph.source import Source
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
-from brewgraph.training.folder import RunFolder, folder_size
+from brewgraph.training.folder import RunFolder, folder_size, shown
 from brewgraph.training.loop import train
 from brewgraph.training.processes import main_process_alone, this_process
 from brewgraph.training.reporter import Reporter
@@ -41,13 +43,33 @@ class RunResult:
     table: tuple[Row, ...]
     fresh: bool
 
+    def __str__(self) -> str:
+        """The table, and where the student is."""
+        cells = cells_of(self.table)
+        shown_table = table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
+        return f"{shown_table}\n\n{self._place()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        cells = cells_of(self.table)
+        shown_table = html_table(cells, right=range(1, len(cells[0]))) if self.table else "no model has scores"
+        return f"<div>{shown_table}<p>{escape(self._place())}</p></div>"
+
+    def _place(self) -> str:
+        if self.folder == Path():
+            return "a dry run: nothing is kept"
+        return f"the student is in {shown(self.folder / 'student')}" + ("" if self.fresh else ", finished before")
+
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, apart from what the spec says. `skip` are passes that are left out, by name: no number changes."""
+    """How to run, apart from what the spec says. `runs` is the folder of all runs, None for those beside each spec;
+    `skip` are passes that are left out, by name: no number changes.
+    """
 
     out: Path | None = None
-    runs: Path = Path("runs")
+    runs: Path | None = None
     force: bool = False
     dry_run: bool = False
     without_teacher: bool = False
@@ -55,16 +77,10 @@ class Options:
     skip: tuple[str, ...] = ()
 
 
-def run(source: Source, params: Mapping[str, Any], options: Options, reporter: Reporter) -> RunResult:
-    """Check a spec and run it. Raises `SpecError`, `UsageError` or `RunError`; warnings go to the reporter."""
-    checked = check(source, params)
-    for warning in checked.warnings:
-        reporter.say(render(warning))
-    return run_checked(checked, options, reporter)
-
-
 def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
-    """Run a checked spec; a finished run is returned as it is, unless forced."""
+    """Run a checked spec; a finished run is returned as it is, unless forced. Raises `SpecError`, `UsageError` or
+    `RunError`.
+    """
     reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
         with _scratch() as scratch:
@@ -72,41 +88,46 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     return _run(checked, options, reporter)
 
 
-def _run(checked: Checked, options: Options, reporter: Reporter) -> RunResult:
+def _run(checked: Checked, options: Options, reporter: Reporter, near: tuple[Path, ...] | None = None) -> RunResult:
+    """Run a spec; of a teacher `near` are the folders of the runs that it is trained for."""
     # what can be known without training comes first, teachers that have to be trained next
     workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
     identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
-    folder = RunFolder(options.out or options.runs / identity.folder_name)
+    home = runs_folder(checked.folder, options.runs)
+    if near is None:
+        folder = RunFolder(options.out or home / identity.folder_name)
+    else:
+        folder = teacher_folder(identity.folder_name, checked.folder, options.runs, near)
     wanted = checked.recipe.has_baseline and not options.without_teacher
-    baseline = RunFolder(folder.path / "alone") if wanted else None
+    baseline = folder.baseline if wanted else None
     finished = _finished(folder, identity.hash, options)
     if finished is not None and (baseline is None or baseline.finished is not None):
         again = "; --force runs it again"  # which is about the spec that was named, not about its teachers
-        reporter.say(f"{folder.path} is finished already" + (again if len(checked.parents) == 1 else ""))
+        reporter.say(f"{shown(folder.path)} is finished already" + (again if len(checked.parents) == 1 else ""))
         return RunResult(folder.path, finished, fresh=False)
     resume = folder.resolved is not None and not options.force
     for note in workshop.notes():
         reporter.say(note)
     with main_process_alone() as main:
         if main:
-            folder.prepare()
+            folder.prepare("--out" if options.out else "--runs")
     below = replace(options, out=None, force=False, without_teacher=False)
     for model, other in _other_specs(checked):
         reporter.say(f"teacher {model.name}: {Path(other.recipe.source.name).name}")
-        workshop.teachers[model.name] = _run(other, below, reporter).folder / "student"
+        workshop.teachers[model.name] = _run(other, below, reporter, (*(near or ()), home)).folder / "student"
     with main_process_alone() as main:
         if main and not resume:
             folder.clear()
         if main:
             _write_resolved(folder, checked, identity, workshop)
     trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
-    table = compare(workshop, trained, reporter.say)
+    rows = compare(workshop, trained, reporter.say)
     with main_process_alone() as main:
         if main:
-            folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in table]})
-            for path in (folder.checkpoints, folder.path / "alone" / "checkpoints"):
+            folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in rows]})
+            for path in (folder.checkpoints, folder.baseline.checkpoints):
                 shutil.rmtree(path, ignore_errors=True)
-    return RunResult(folder.path, table, fresh=True)
+    return RunResult(folder.path, rows, fresh=True)
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,7 +150,7 @@ def _train(
     if not alone:
         check_teachers_agree(Pantry(workshop), checked, reporter)
     if recipe.has_baseline and not alone:
-        path = RunFolder(folder.path / "alone")
+        path = folder.baseline
         with main_process_alone() as main:
             if main:
                 path.prepare()
@@ -173,14 +194,14 @@ def _train_one(
 
 def _rehearse(checked: Checked, options: Options, reporter: Reporter, scratch: Path) -> RunResult:
     """Everything loaded, one step, one evaluation, one save, nothing kept."""
-    folder, table = _one_step(checked, options, Reporter(), scratch)
+    folder, rows = _one_step(checked, options, Reporter(), scratch)
     size = folder_size(folder.student)
     reporter.say(f"one step, one evaluation and one save went through; the student takes {size:,} bytes")
-    return RunResult(Path(), table, fresh=True)
+    return RunResult(Path(), rows, fresh=True)
 
 
 def _one_step(
-    checked: Checked, options: Options, reporter: Reporter, scratch: Path
+    checked: Checked, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
 ) -> tuple[RunFolder, tuple[Row, ...]]:
     """Train for one step in the scratch folder; a teacher that is not trained yet gets no more than that either."""
     short = {"epochs": None, "steps": 1, "baseline": False}
@@ -188,10 +209,12 @@ def _one_step(
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
     workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
+    near = (*near, runs_folder(checked.folder, options.runs))
     for model, other in _other_specs(checked):
-        folder = RunFolder(options.runs / identify(other, Workshop(other).fingerprints()).folder_name)
+        folder = _folder_of_teacher(other, options.runs, near)
         if folder.finished is None:
-            folder, _ = _one_step(other, replace(options, without_teacher=False), reporter, scratch / model.name)
+            below = replace(options, without_teacher=False)
+            folder, _ = _one_step(other, below, reporter, scratch / model.name, near)
         workshop.teachers[model.name] = folder.student
     folder = RunFolder(scratch / "run")
     with main_process_alone() as main:
@@ -241,7 +264,8 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
     """The table of a finished run of the same hash; a folder that holds another run is refused."""
     said = folder.resolved
     if said is not None and said.get("hash") != run_hash and not options.force:
-        raise UsageError(f"{folder.path} holds another run (hash {said.get('hash')}); choose another --out, or --force")
+        what = f"{shown(folder.path)} holds another run (hash {said.get('hash')})"
+        raise UsageError(f"{what}; choose another --out, or --force")
     if (
         said is None
         and options.out is not None
@@ -249,7 +273,7 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
         and folder.path.is_dir()
         and any(folder.path.iterdir())
     ):
-        raise UsageError(f"{folder.path} is not empty and holds no run; choose another --out, or --force")
+        raise UsageError(f"{shown(folder.path)} is not empty and holds no run; choose another --out, or --force")
     finished = folder.finished
     if options.force or finished is None:
         return None
@@ -316,15 +340,25 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, wor
     )
 
 
-def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path = Path("runs")) -> dict[str, Path]:
+def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path | None = None) -> dict[str, Path]:
     """The run folders that `brew(...)` models stand for; a `UsageError` names the first that is not finished."""
     found = {}
+    home = runs_folder(checked.folder, runs)
     for model, other in _other_specs(checked):
         if model.name not in given:
-            path = runs / identify(other, Workshop(other).fingerprints()).folder_name
-            if RunFolder(path).finished is None:
+            folder = _folder_of_teacher(other, runs, (home,))
+            if folder.finished is None:
+                assert isinstance(model.source, Brew)
+                spec = shown(Path(other.recipe.source.name))
+                sets = "".join(f" --set {name}={value}" for name, value in model.source.params.items())
                 raise UsageError(
-                    f"`{model.name}` is not trained yet: run `brewgraph run {other.recipe.source.name}` first"
+                    f"`{model.name}` is not trained yet: run `brewgraph run {spec}{sets}` first; "
+                    f"no finished run of it is in {shown(folder.path.parent)}; `build(runs=…)` names another folder"
                 )
-            found[model.name] = path
+            found[model.name] = folder.path
     return found
+
+
+def _folder_of_teacher(other: Checked, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:
+    name = identify(other, Workshop(other).fingerprints()).folder_name
+    return teacher_folder(name, other.folder, runs, near)

@@ -25,6 +25,8 @@ from typing import Any
 
 from brewgraph.diagnostics import RunError
 
+_BASELINE = "alone"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -49,6 +51,17 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def baseline(self) -> RunFolder:
+        """Where the same student without its teachers lies."""
+        return RunFolder(self.path / _BASELINE)
+
+    @property
+    def whole(self) -> RunFolder:
+        """The run that this one is the baseline of; itself where it is none."""
+        around = RunFolder(self.path.absolute().parent)
+        return around if self.path.absolute().name == _BASELINE and self.resolved is None else self
+
+    @property
     def finished(self) -> dict[str, Any] | None:
         """What `finished.json` says, or None for a run that has not ended."""
         return read_json(self.path / "finished.json")
@@ -57,8 +70,8 @@ class RunFolder:
     def resolved(self) -> dict[str, Any] | None:
         return read_json(self.path / "resolved.json")
 
-    def prepare(self) -> None:
-        """Make the folder, or say in one line why it cannot be written."""
+    def prepare(self, option: str = "--runs") -> None:
+        """Make the folder. Raises `RunError` where it cannot be written, with the `option` that names another."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".write-test"
@@ -66,14 +79,15 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise RunError(
-                f"the run folder `{self.path}` cannot be written: {error.strerror}; name another with --out"
+                f"the run folder `{shown(self.path)}` cannot be written: {error.strerror}; "
+                f"choose another folder with {option}"
             ) from error
 
     def clear(self) -> None:
         """Remove what an earlier run left, so that nothing old is taken for new."""
         for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
-        for path in (self.checkpoints, self.student, self.board, self.path / "alone"):
+        for path in (self.checkpoints, self.student, self.board, self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -163,6 +177,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return found
     except (OSError, ValueError):
         return None
+
+
+def shown(path: Path) -> str:
+    """A path to print: relative to the working directory where that is shorter."""
+    try:
+        return min(str(path), os.path.relpath(path), key=len)
+    except (OSError, ValueError):  # another drive, or a working directory that is gone
+        return str(path)
 
 
 def folder_size(path: Path) -> int:

@@ -5,7 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from brewgraph.graph.lines import number
+from brewgraph.recipe.metrics import metric_words
+
 log = logging.getLogger("brewgraph")
+
+
+def scores_text(scores: Mapping[str, float]) -> str:
+    """`accuracy 0.7134, macro F1 0.7012`."""
+    return ", ".join(f"{metric_words(name)} {number(value)}" for name, value in scores.items())
+
+
+def terms_text(loss: float, terms: Mapping[str, float], most: int | None = None) -> str:
+    """`loss 1.2345 (soft 0.8, hard 1.1)`: the loss, and its terms unweighted; of more than `most` a sum of the rest."""
+    shown = [f"{name} {value:.4g}" for name, value in list(terms.items())[:most]]
+    if most is not None and len(terms) > most:
+        shown.append("…")
+    return f"loss {loss:.4f}" + (f" ({', '.join(shown)})" if shown else "")
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Reporter:
@@ -35,6 +59,10 @@ class LogReporter(Reporter):
 
     def begin(self, name: str, steps: int, done: int) -> None:
         log.info("%s: %d steps", name, steps - done)
+
+    def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
+        if loss is not None:
+            log.info("step %d: loss %.4f%s", step, loss, "".join(f", {k} {v:.4g}" for k, v in terms.items()))
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))

@@ -61,6 +61,17 @@ def test_words_behind_the_cursor(line: str, words: list[str]) -> None:
     assert offered(line) == words
 
 
+def test_runs_are_offered_by_path_and_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders on the way to runs, a run as a whole word, and its name alone where it lies in the folder of runs."""
+    for place in ("inner/runs/student-1a", "runs/student-2b", "all/student-3c"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "resolved.json").write_text("{}")
+    assert offered("brewgraph eval ") == ["all/", "inner/", "runs/", "student-2b"]
+    assert offered("brewgraph predict inner/runs/") == ["inner/runs/student-1a"]
+    monkeypatch.setenv("BREWGRAPH_RUNS", "all")
+    assert offered("brewgraph eval st") == ["student-3c"]
+
+
 def test_zsh_gets_the_words_with_what_they_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its protocol has room for a line beside each."""
     env = {"_BREWGRAPH_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "brewgraph explain W205"}

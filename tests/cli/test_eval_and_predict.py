@@ -84,7 +84,8 @@ def test_predictions_are_those_of_plain_transformers(run: Path, tmp_path: Path) 
         with torch.no_grad():
             logits = model(**tokenizer(given["text"], return_tensors="pt")).logits[0]
         expected = dict(zip(("bad", "good"), logits.softmax(-1).tolist(), strict=True))
-        assert row["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert row["probabilities"] == {name: round(value, 4) for name, value in expected.items()}
+        assert row["text"] == given["text"]
         assert row["label"] == max(expected, key=expected.__getitem__)
     assert predictions(str(run), str(write(tmp_path / "labelled.jsonl", ROWS))) == found
 
@@ -181,3 +182,52 @@ def test_a_run_of_several_tasks(run: Path, tmp_path: Path) -> None:
     assert command("predict", str(copy), rows).exit_code == 2
     assert command("eval", str(copy), "--data", rows).exit_code == 2
     assert predictions(str(copy), rows, "--task", "mood") == predictions(str(run), rows)
+
+
+def test_texts_that_are_typed_or_piped(run: Path, tmp_path: Path) -> None:
+    """`--text`, and from a pipe plain lines, JSON lines, csv and tsv: all give what the file of the same rows gives."""
+    expected = predictions(str(run), str(write(tmp_path / "rows.jsonl", ROWS)))
+    texts = [row["text"] for row in ROWS]
+    assert predictions(str(run), *(word for text in texts for word in ("--text", text))) == expected
+    for content in (
+        "\n".join(texts),
+        "".join(f"{text}\r\n" for text in texts),
+        "".join(json.dumps(row) + "\n" for row in ROWS),
+        "label,text\n" + "".join(f"bad,{text}\n" for text in texts),
+        "text\tlabel\n" + "".join(f"{text}\tbad\n" for text in texts),
+    ):
+        result = command("predict", str(run), "-", input=content)
+        assert [json.loads(line) for line in result.stdout.splitlines()] == expected, result.output
+
+
+def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Path) -> None:
+    """Nothing, two things at once, an empty pipe, a pipe of other bytes, a name that says no format."""
+    for arguments, input, words in (
+        ((), None, "name a FILE, - for standard input, or give a `--text`"),
+        (("x.csv", "--text", "good"), None, "name a FILE, - for standard input, or give a `--text`"),
+        (("-",), " \n", "standard input holds no rows"),
+        (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is no text in UTF-8"),
+        (("-",), '{"txt": "good"}', "standard input has no column `text` (did you mean `txt`?"),
+        (("--text", "good", "-o", "out.parquet"), None, "`out.parquet` says no format by its name"),
+    ):
+        result = command("predict", str(run), *arguments, input=input)
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert result.stderr.startswith(f"error: {words}")
+        assert result.stderr.count("\n") == 1
+
+
+def test_the_likeliest_classes_and_all_digits(run: Path, tmp_path: Path) -> None:
+    """`--top` keeps the likeliest, `--digits` their decimals; a table has a column per class, or per rank."""
+    (whole,) = predictions(str(run), "--text", "good fine", "--digits", "17")
+    (short,) = predictions(str(run), "--text", "good fine", "--top", "1", "--digits", "2")
+    best = max(whole["probabilities"], key=whole["probabilities"].__getitem__)
+    assert sum(whole["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert any(round(value, 7) != value for value in whole["probabilities"].values())
+    assert short["probabilities"] == {best: round(whole["probabilities"][best], 2)}
+    out = tmp_path / "out.csv"
+    assert command("predict", str(run), "--text", "good, fine", "-o", str(out)).exit_code == 0
+    header, row = out.read_text().splitlines()
+    assert header == "index,text,label,probability_bad,probability_good"
+    assert row.startswith('0,"good, fine",')
+    ranked = command("predict", str(run), "--text", "good fine", "--top", "1", "--format", "tsv").stdout
+    assert ranked.splitlines() == ["index\ttext\tlabel\tclass_1\tprobability_1", f"0\tgood fine\t{best}\t{best}\t{round(whole['probabilities'][best], 4)}"]  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_run_leaves_its_folder_and_is_found_again(tmp_path: Path) -> None:
     spec = project(tmp_path, train="steps = 2")
     result = bg.run(spec)
     assert result.fresh
-    assert result.folder.parent == Path("runs")
+    assert result.folder.parent == tmp_path / "runs"
     assert sorted(p.name for p in result.folder.iterdir() if p.name != "tensorboard") == [
         "finished.json", "metrics.jsonl", "projections.safetensors", "resolved.json", "spec.brew", "student"
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_run_leaves_its_folder_and_is_found_again(tmp_path: Path) -> None:
     again = bg.run(spec, reporter=reporter)
     assert (again.fresh, again.folder, again.table) == (False, result.folder, result.table)
     assert reporter.trained == []
-    assert reporter.said == [f"{result.folder} is finished already; --force runs it again"]
+    assert reporter.said == [f"runs/{result.folder.name} is finished already; --force runs it again"]
     forced = bg.run(spec, reporter=reporter, force=True)
     assert (forced.fresh, forced.folder, reporter.trained) == (True, result.folder, ["spec"])
     assert len(metrics(forced.folder)) == len([line for line in metrics(forced.folder) if line["step"] <= 2])

@@ -1,0 +1,177 @@
+"""What the public verbs say beside what they return: warnings at the caller's line, notes in the log, bars in a notebook."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+
+import brewgraph as bg
+from brewgraph.training.notebook import NotebookReporter, in_notebook
+from tests.project.small import project
+
+LOST = "x = ce(d.labels -> tiny.logits)"
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    """A spec with one warning: a term that no loss reaches."""
+    path = project(tmp_path, train="steps = 1")
+    path.write_text(path.read_text().replace("loss = ", f"{LOST}\nloss = ", 1))
+    assert [d.code for d in bg.check(path)] == ["W205"]
+    return path
+
+
+@pytest.mark.parametrize("verb", ["load", "loads", "run"])
+def test_warnings_are_given_at_the_callers_line(verb: str, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code, place and remedy, as the command prints them; once, also where a run checks and trains."""
+    monkeypatch.chdir(spec.parent)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", bg.BrewWarning)
+        {"load": bg.load, "loads": lambda path: bg.loads(path.read_text()), "run": bg.run}[verb](spec)
+    (warning,) = [w for w in caught if issubclass(w.category, bg.BrewWarning)]
+    assert warning.filename == __file__
+    assert warning.message.diagnostic.code == "W205"
+    head, place, *_, help = str(warning.message).splitlines()
+    line = spec.read_text().splitlines().index(LOST) + 1
+    assert head.startswith("W205: ")
+    assert place.strip() == f"--> {'<string>' if verb == 'loads' else spec}:{line}:1"
+    assert "= help: " in help
+
+
+def test_a_recipe_that_is_built_has_warned_already(spec: Path) -> None:
+    """`build` and `plan` say nothing anew."""
+    with pytest.warns(bg.BrewWarning, match="W205"):
+        recipe = bg.load(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        recipe.build()
+        recipe.plan(cost=False)
+    assert [d.code for d in recipe.warnings] == ["W205"]
+
+
+def test_one_kind_can_be_filtered(spec: Path) -> None:
+    """By the category and the code with which the text begins; in a spec by its comment."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(bg.BrewWarning, match="W205"):
+            bg.load(spec)
+        warnings.filterwarnings("ignore", "W205", bg.BrewWarning)
+        bg.load(spec)
+        warnings.filterwarnings("error", "W205", bg.BrewWarning)
+        spec.write_text(spec.read_text().replace(LOST, f"{LOST}  # brew: ignore[W205] later"))
+        bg.load(spec)
+
+
+def test_a_run_logs_what_the_command_prints(spec: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Steps with their losses, scores, notes; under the name `brewgraph`."""
+    caplog.set_level(logging.INFO, "brewgraph")
+    with pytest.warns(bg.BrewWarning):
+        result = bg.run(spec)
+    with pytest.warns(bg.BrewWarning):
+        bg.run(spec)
+    told = [record.getMessage() for record in caplog.records if record.name == "brewgraph"]
+    assert told[0] == "spec: 1 steps"
+    assert any(line.startswith("step 1: loss ") and ", soft " in line for line in told)
+    assert told[-1] == f"{result.folder} is finished already; --force runs it again"
+
+
+# ── in a notebook ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Handle:
+    """What a notebook's `display` gives back: draws a thing anew in its place."""
+
+    def __init__(self, first: object):
+        self.drawn = [first]
+
+    def update(self, thing: object) -> None:
+        self.drawn.append(thing)
+
+
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> list[Handle]:
+    """A notebook: IPython with a kernel, and what it displays."""
+    handles: list[Handle] = []
+
+    def display(thing: object, *, display_id: bool) -> Handle:
+        assert display_id
+        handles.append(Handle(thing))
+        return handles[-1]
+
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))  # type: ignore[arg-type]
+    return handles
+
+
+def test_a_run_shows_a_bar_and_its_table(spec: Path, handles: list[Handle], capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar for each training, drawn to its end; the result is the table of the models, as a page and as text."""
+    with pytest.warns(bg.BrewWarning):
+        result = bg.run(spec)
+    (handle,) = handles
+    assert repr(handle.drawn[0]) == "spec: step 0/1"
+    assert repr(handle.drawn[-1]).startswith("spec: step 1/1, loss ")
+    assert '<progress value="1" max="1"' in handle.drawn[-1]._repr_html_()  # type: ignore[attr-defined]
+    with pytest.warns(bg.BrewWarning):
+        again = bg.run(spec)
+    assert "is finished already; --force runs it again" in capsys.readouterr().out
+    lines = str(result).splitlines()
+    assert lines[0].split()[:4] == ["model", "accuracy", "macro", "F1"]
+    assert [line.split()[0] for line in lines[1:3]] == ["bert", "tiny"]
+    assert lines[4].endswith(f"{result.folder.name}/student")
+    assert str(again) == f"{result}, finished before"
+    shown = ElementTree.fromstring(result._repr_html_())
+    cells = [[cell.text for cell in row] for row in shown.iter("tr")]
+    assert cells[0][:3] == ["model", "accuracy", "macro F1"]
+    assert [row[1] for row in cells[1:]] == [f"{row.scores['accuracy']:.4f}" for row in result.table]
+
+
+def test_a_bar_is_not_drawn_more_often_than_eyes_can_see(handles: list[Handle]) -> None:
+    """Four times a second, and at the last step."""
+    now = iter([0.0, *(step / 100 for step in range(1, 101))])
+    reporter = NotebookReporter(lambda: next(now))
+    reporter.begin("a < b", 100, 0)
+    for step in range(1, 101):
+        reporter.step(step, 0.5 if step % 10 == 0 else None, {"soft": 0.25} if step % 10 == 0 else {})
+    drawn = [repr(thing) for thing in handles[0].drawn]
+    assert drawn == [
+        "a < b: step 0/100",
+        "a < b: step 25/100, loss 0.5000 (soft 0.25), 1 s left",
+        "a < b: step 50/100, loss 0.5000 (soft 0.25), 0 s left",
+        "a < b: step 75/100, loss 0.5000 (soft 0.25), 0 s left",
+        "a < b: step 100/100, loss 0.5000 (soft 0.25), 1 s",
+    ]
+    assert "a &lt; b" in handles[0].drawn[0]._repr_html_()  # type: ignore[attr-defined]
+
+
+def test_without_a_kernel_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a terminal's IPython nor in plain Python."""
+    assert not in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=SimpleNamespace))  # type: ignore[arg-type]
+    assert not in_notebook()
+
+
+def test_what_a_cell_shows_of_a_recipe(spec: Path) -> None:
+    """The recipe in a line, its plan in a fixed font, its warnings and its faults as the command prints them."""
+    with pytest.warns(bg.BrewWarning):
+        recipe = bg.load(spec)
+    assert repr(recipe) == f"<recipe {spec}: teacher bert, student tiny, data d; 1 warning>"
+    (warning,) = recipe.warnings
+    assert str(warning).startswith(f"warning[W205]: {warning.message}\n")
+    plan = ElementTree.fromstring(recipe.plan(cost=False)._repr_html_())
+    blocks = list(plan.iter("pre"))
+    assert blocks
+    assert all("white-space: pre; font-family: ui-monospace" in block.attrib["style"] for block in blocks)
+    spec.write_text(spec.read_text().replace("T=T", "T=U"))
+    with pytest.raises(bg.SpecError) as raised:
+        bg.load(spec)
+    shown = raised.value._render_traceback_()
+    assert shown[0].startswith("error[B101]: ")
+    assert any("^" in line for line in shown)
+    assert bg.UsageError("no such file")._render_traceback_() == ["UsageError: no such file"]
