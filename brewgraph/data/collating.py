@@ -33,7 +33,8 @@ class Collator:
         words          (B, W) int64, the position of each word's first token, -1 where it was cut off, and as padding
         labels         (B) int64 classes, (B, C) float32 several classes, (B) float32 numbers; (B, L) int64 tags, next
                        tokens (already moved: at t stands token t + 1) and masked tokens, -100 where there is none
-        start, end     (B) int64, the tokens of an answer, -100 where it is not in the window
+        start, end     (B) int64, the tokens of an answer, -100 where there is nothing to learn from the window
+        null           (B) int64, the token that stands for no answer
         offsets        (B, L, 2) int64, characters of the context, -1 outside it
         weights        (B) float32
         index          (B) int64
@@ -105,7 +106,7 @@ class Collator:
         }
         batch: dict[str, Tensor] = {}
         for name, values in own.items():
-            if name in ("start", "end"):
+            if name in ("start", "end", "null"):
                 at_B = torch.tensor(values, dtype=torch.int64)
                 batch[name] = torch.where(at_B >= 0, at_B + shift_B, at_B)
             elif name == "words":

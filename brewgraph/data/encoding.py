@@ -28,6 +28,7 @@ _LABELS = {
     "offsets": datasets.List(datasets.List(datasets.Value("int32"))),
     "start": datasets.Value("int64"),
     "end": datasets.Value("int64"),
+    "null": datasets.Value("int64"),
 }
 """Features of the columns of an encoding; all others (masks, types) are `int8`."""
 
@@ -44,8 +45,8 @@ def encode(
     Columns, for each encoding under its key: what its tokenizer gives, `key/input_ids` (int32), `key/attention_mask`
     and, where there is one, `key/token_type_ids` (int8), each a list as long as the example; `key/words`, the position
     of the first token of each word, -1 where it was cut off (of sentences always, else with `words`); for tags
-    `key/labels`, -100 off first tokens; for answers `key/start`, `key/end` and `key/offsets`. `label`, `weights`,
-    `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
+    `key/labels`, -100 off first tokens; for answers `key/start`, `key/end`, `key/null` and `key/offsets`. `label`,
+    `weights`, `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
 
     Texts, pairs and sentences give one row each. A question gives one for each window of its text, all with the
     question's `index`; plain text gives blocks. `source` says how: it is needed for these two.

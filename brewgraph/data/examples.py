@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -55,6 +55,11 @@ class Examples:
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question to train or evaluate on has no answer, so that no answer is one, as in SQuAD 2.0."""
+        return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
 
 
 def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str] = ()) -> Examples:
@@ -126,7 +131,9 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             fields = dict.fromkeys(field for other in known for field in other.rows)
             whole = [field for field in fields if all(other.rows for other in known)]
             rows = {field: sum(other.rows.get(field, 0) for other in known) for field in whole}
-            return DataFacts(unite_classes([other.classes for other in known]), tuple(named), rows)
+            lost = {f: sum(other.unanswerable.get(f, 0) for other in known) for f in fields}
+            classes = unite_classes([other.classes for other in known])
+            return DataFacts(classes, tuple(named), rows, {f: count for f, count in lost.items() if count})
         case Batches():
             raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
         case Builtin():
@@ -136,8 +143,10 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             said = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
             return _facts(source, read.classes, said)
         case Squad():
-            asked = {field: questions.beside for field, questions in read_squad(source, folder).items()}
-            return _facts(source, (), asked)
+            asked = read_squad(source, folder)
+            known_here = _facts(source, (), {field: questions.beside for field, questions in asked.items()})
+            counts = {field: unanswerable(questions.rows) for field, questions in asked.items()}
+            return replace(known_here, unanswerable={field: count for field, count in counts.items() if count})
         case Text():
             read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
@@ -163,6 +172,13 @@ def texts(examples: Examples) -> list[str]:
         return [" ".join(words) for words in train["words"][:]]
     found = [text for column in train.column_names if column.startswith("text_") for text in train[column][:]]
     return list(dict.fromkeys(found)) if "answers" in train.column_names else found
+
+
+def unanswerable(split: datasets.Dataset) -> int:
+    """How many questions of a split have no answer; 0 where its rows are no questions."""
+    if "answers" not in split.column_names:
+        return 0
+    return sum(not answers["start"] for answers in split["answers"][:])
 
 
 def _builtin_splits(source: Builtin) -> dict[str, datasets.Dataset]:

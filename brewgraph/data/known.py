@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -11,12 +11,14 @@ from pathlib import Path
 class DataFacts:
     """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
 
-    `rows` holds what is known without preparing the data, and may be empty.
+    `rows` holds what is known without preparing the data, and may be empty. `unanswerable` counts the questions of each
+    split that have no answer.
     """
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     rows: dict[str, int]
+    unanswerable: dict[str, int] = field(default_factory=dict)
 
 
 def stamp(files: Iterable[Path]) -> object:

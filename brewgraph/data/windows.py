@@ -18,7 +18,7 @@ _CHUNK = 200
 OUTSIDE = (-1, -1)
 """The offsets of a token that is none of the context."""
 NOWHERE = (-100, -100)
-"""Start and end where a window does not hold the answer."""
+"""Start and end where a window does not hold the answer, and every question has one."""
 
 
 def encode_windows(
@@ -27,12 +27,14 @@ def encode_windows(
     """Columns of the windows of all questions, in their order, as `encode` names them.
 
     The first encoding's tokenizer cuts the context; the others see the same stretches of characters, each as far as its
-    own length goes. Offsets count characters of the whole context. Raises `SourceFault` B407 where the windows would
-    not move on.
+    own length goes. Offsets count characters of the whole context. `null` is the token that stands for no answer; where
+    some question of the split has none, it is also the label of windows that do not hold the answer, as in `run_qa.py`
+    of transformers' examples. Raises `SourceFault` B407 where the windows would not move on.
     """
     kept = [name for name in split.column_names if name in KEPT or name.startswith("column/")]
     cut = _cut(encodings[0], split["text_0"][:], source.max_query_length)
     _check_room(encodings[0], cut, source)
+    has_null = not all(answers["start"] for answers in split["answers"][:])
     columns: dict[str, list[Any]] = {}
 
     def add(name: str, value: Any) -> None:
@@ -59,10 +61,13 @@ def encode_windows(
                 for name, values in view["inputs"].items():
                     add(f"{encoding.key}/{name}", values)
                 offsets = [span if inside == 1 else OUTSIDE for span, inside in view["tokens"]]
-                start, end = _positions(encoding, view, _first_answer(chunk["answers"][row]))
+                null = _null_token(encoding, view)
+                held = _positions(view, _first_answer(chunk["answers"][row]))
+                start, end = held or ((null, null) if has_null else NOWHERE)
                 add(f"{encoding.key}/offsets", offsets)
                 add(f"{encoding.key}/start", start)
                 add(f"{encoding.key}/end", end)
+                add(f"{encoding.key}/null", null)
                 if words:
                     add(f"{encoding.key}/words", _words(questions[row], contexts[row], (a, b), view["tokens"]))
     return columns
@@ -142,16 +147,20 @@ def _first_answer(answers: dict[str, list[Any]]) -> Span | None:
     return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
 
 
-def _positions(encoding: Encoding, view: dict[str, Any], answer: Span | None) -> tuple[int, int]:
-    """First and last token of the answer; where there is none the first special token, or else the first token."""
+def _null_token(encoding: Encoding, view: dict[str, Any]) -> int:
+    """The token that stands for no answer: CLS, wherever a tokenizer puts it, or else BOS, or else the first token."""
+    ids, tokenizer = view["inputs"]["input_ids"], encoding.tokenizer
+    return next((ids.index(mark) for mark in (tokenizer.cls_token_id, tokenizer.bos_token_id) if mark in ids), 0)
+
+
+def _positions(view: dict[str, Any], answer: Span | None) -> tuple[int, int] | None:
+    """First and last token of the answer; None where there is none, or the window does not hold the whole of it."""
     if answer is None:
-        ids, first = view["inputs"]["input_ids"], encoding.tokenizer.cls_token_id
-        at = ids.index(first) if first in ids else 0
-        return at, at
+        return None
     inside = [(i, a, b) for i, ((a, b), sequence) in enumerate(view["tokens"]) if sequence == 1 and a < b]
     held = [i for i, a, b in inside if b > answer[0] and a < answer[1]]
     if not held or inside[0][1] > answer[0] or inside[-1][2] < answer[1]:
-        return NOWHERE
+        return None
     return held[0], held[-1]
 
 

@@ -140,6 +140,7 @@ def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Mo
         classes=examples.classes,
         examples=dev,
         head=head,
+        null_threshold=pantry.workshop.null_threshold(data),
         device=next(module.parameters()).device,
     )
 

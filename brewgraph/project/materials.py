@@ -199,6 +199,7 @@ class Pantry:
             label_type=source.label_type,
             examples=examples.splits.get("dev"),
             head=head_of(checked, task, first) or "",
+            null_threshold=self.workshop.null_threshold(first),
         )
 
     def _readers(self, graphs: Sequence[Any], data: str) -> list[str]:

@@ -178,6 +178,7 @@ def score(student: Student, rows: datasets.Dataset) -> Scores:
         label_type=student.task.label_type,
         classes=student.task.classes,
         examples=rows,
+        null_threshold=student.task.null_threshold,
         device=student.device,
     )
 
@@ -188,7 +189,8 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
 
     class   label, probabilities by class       classes   labels, probabilities by class      value   value
     tags    words, tags (null for a word beyond the longest encoding)
-    spans   answer, score (the sum of its logits), start and end in the context
+    spans   answer, score (the sum of its logits), start and end in the context; of data in which questions may have no
+            answer also null_score, that of no answer: where that wins, the answer is "" and has no start and end
 
     Raises `UsageError` for a language model, which has no predictions of its own.
     """
@@ -202,17 +204,21 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
             outputs = student.model(**model_inputs(student.model, view, student.device))
             logits = logits_of(outputs, label_type)
             if label_type == "spans":
-                reference = {key: view[key].to(student.device) for key in ("index", "offsets")}
+                reference = {key: view[key].to(student.device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
             found = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
             for index, prediction in zip(view["index"].tolist(), found, strict=True):
                 yield _described(rows[index], prediction)
+    threshold = student.task.null_threshold
     for index, answer in sorted(answers.found.items()):
-        text = rows[index]["text_1"][answer.begin : answer.end]
         scored = answer.score if math.isfinite(answer.score) else None
-        found_here = {"answer": text, "score": scored, "start": answer.begin, "end": answer.end}
-        yield _described(rows[index], found_here)
+        found_here: Prediction = {"score": scored, "start": answer.begin, "end": answer.end}
+        if threshold is not None:
+            found_here |= {"null_score": answer.null_score}
+            found_here |= {"start": None, "end": None} if answer.is_null(threshold) else {}
+        text = answer.text(rows[index]["text_1"], threshold)
+        yield _described(rows[index], {"answer": text, **found_here})
 
 
 def read_logits(

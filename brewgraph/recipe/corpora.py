@@ -189,8 +189,10 @@ class Squad(Data):
     """`squad(train="train.json", dev="dev.json", max_length=384, stride=128)`: answers that are stretches of a text.
 
     json in the form of SQuAD 1.1 or 2.0, plain or gzipped. A text that is too long becomes several windows, which share
-    `stride` tokens with the one before. Where a window holds no whole answer to learn from it has none; a question
-    without an answer has it at the first token. What else stands beside `question` and `answers` is a column.
+    `stride` tokens with the one before. A window that does not hold the whole answer is not learnt from. Where some
+    questions have no answer (`is_impossible`, or empty `answers`), such questions and such windows have their answer at
+    the CLS token, and the student may answer nothing: where the logits of that token exceed those of the best answer by
+    more than `null_threshold`. What else stands beside `question` and `answers` is a column.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({"weight"})
@@ -203,6 +205,11 @@ class Squad(Data):
     max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
     weight: str | None = Field(
         default=None, description="key of a number beside each question: how much it counts, in each of its windows"
+    )
+    null_threshold: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="no answer is given where its score exceeds that of the best answer by more than this",
     )
 
     @model_validator(mode="after")

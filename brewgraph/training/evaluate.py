@@ -28,7 +28,7 @@ HEADS = {
 }
 """How the names of the classes end that transformers has for each type of label."""
 
-_REFERENCE = ("labels", "index", "offsets")
+_REFERENCE = ("labels", "index", "offsets", "null")
 """What of a batch metrics read beside the logits."""
 
 
@@ -69,14 +69,16 @@ def evaluate(
     device: Any,
     examples: Any = None,
     head: str = "",
+    null_threshold: float | None = None,
 ) -> Scores:
     """Score the model `name` on batches of labelled examples.
 
-    `examples` are the rows of the split, which answers are looked up in (label type `spans`); `head` names one of a
-    model with several. Where ranks hold different batches, every one of them gets the scores over all; what goes
-    between them is what metrics keep, never logits.
+    For the label type `spans`, `examples` are the rows of the split, which answers are looked up in, and
+    `null_threshold` is by how much no answer must exceed the best one, None where every question has one. `head` names
+    one of a model with several. Where ranks hold different batches, every one of them gets the scores over all; what
+    goes between them is what metrics keep, never logits.
     """
-    metric = make_metric(label_type, classes, examples)
+    metric = make_metric(label_type, classes, examples, null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     seconds = 0.0
     if head:

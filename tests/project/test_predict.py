@@ -98,8 +98,8 @@ def spans() -> tuple[ByHand, datasets.Dataset]:
         ]
     )
     own = [
-        {"input_ids": torch.tensor([[0], [1]]), "offsets": offsets[:2]},
-        {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:]},
+        {"input_ids": torch.tensor([[0], [1]]), "offsets": offsets[:2], "null": torch.tensor([0, 0])},
+        {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:], "null": torch.tensor([0])},
     ]
     batches = [{"tiny": own[0], "index": torch.tensor([0, 1])}, {"tiny": own[1], "index": torch.tensor([1])}]
     return by_hand("spans", Answering(start_logits=start, end_logits=end), batches), datasets.Dataset.from_list(

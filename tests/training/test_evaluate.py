@@ -77,7 +77,8 @@ def batches(label_type: str) -> Batches:
         offsets = torch.stack([place - 2, place - 1], -1).repeat(7, 1, 1)
         offsets[:, :2] = -1
         offsets[mask == 0] = -1
-        whole |= {"offsets": offsets, "start": torch.full((7,), 2), "end": torch.full((7,), 3)}
+        places = {"start": torch.full((7,), 2), "end": torch.full((7,), 3), "null": torch.zeros(7, dtype=torch.int64)}
+        whole |= {"offsets": offsets, **places}
     elif label_type == "next":
         whole["labels"] = functional.pad(ids[:, 1:], (0, 1), value=-100)
         whole["labels"][whole["labels"] == 0] = -100
