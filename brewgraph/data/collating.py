@@ -38,6 +38,7 @@ class Collator:
         offsets        (B, L, 2) int64, characters of the context, -1 outside it
         weights        (B) float32
         index          (B) int64
+        first          (B) int64, of sentences in evaluation: the number of a row's first word in its sentence
         NAME           each of `columns`: (B), or (B, L) for lists, padded with 0
 
     Several give a dictionary under each encoding's key, with what belongs to its tokens, beside what belongs to the
@@ -79,7 +80,9 @@ class Collator:
             batch["labels"] = _labels([row["label"] for row in rows])
         if "weights" in rows[0]:
             batch["weights"] = torch.tensor([row["weights"] for row in rows], dtype=torch.float32)
-        batch["index"] = torch.tensor([row["index"] for row in rows], dtype=torch.int64)
+        for name in ("index", "first"):
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.int64)
         for name in self.columns:
             batch[name] = _column([row[f"column/{name}"] for row in rows])
         return batch

@@ -9,7 +9,7 @@ from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import first_tokens, given_spans, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 
-KEPT = ("label", "weights", "index")
+KEPT = ("label", "weights", "index", "first")
 """Columns of the examples that rows keep, beside `column/NAME`."""
 IGNORED = -100
 """The label of a token that has none."""
@@ -51,12 +51,15 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
 
 
 def encode_sentences(
-    encoding: Encoding, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]] | None
+    encoding: Encoding,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[int]] | None,
+    own: Sequence[Sequence[bool]] | None = None,
 ) -> dict[str, list[Any]]:
     """What a tokenizer gives for given words with a space between any two; `words`, and `labels` where there are tags.
 
     The label of a word stands at its first token; all others have -100. Where a token covers two words it is the first
-    one's, and the second has none.
+    one's, and the second has none. Nor have words a place or a label that are not the row's `own`.
     """
     joined = [given_spans(sentence) for sentence in sentences]
     made = encoding.tokenizer(
@@ -67,6 +70,8 @@ def encode_sentences(
     places = [
         first_tokens(words_of_tokens(spans, row), len(spans)) for (_, spans), row in zip(joined, offsets, strict=True)
     ]
+    if own is not None:
+        places = [[p if kept else -1 for p, kept in zip(*row, strict=True)] for row in zip(places, own, strict=True)]
     found["words"] = places
     if tags is not None:
         found["labels"] = []

@@ -14,7 +14,7 @@ from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.sources import Conll, DataSource, Files, Hub, Squad
 
 RESERVED = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null"}
+    {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}
 )
 """What a batch calls its own tensors: no column of these names can stand beside them."""
 

@@ -1,4 +1,4 @@
-"""Questions and long contexts as windows: the labels are the positions of an answer's first and last token."""
+"""Texts longer than an encoding as windows: of questions, whose labels are positions, and of sentences with tags."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
+import numpy
 
-from brewgraph.data.rows import KEPT
+from brewgraph.data.rows import KEPT, encode_sentences
 from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import Span, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
@@ -172,3 +173,54 @@ def _words(question: str, context: str, stretch: Span, tokens: Sequence[tuple[Sp
     first = words_of_tokens(of_question, [span if sequence == 0 else (0, 0) for span, sequence in tokens])
     second = words_of_tokens(of_stretch, [span if sequence == 1 else (0, 0) for span, sequence in tokens])
     return [*first_tokens(first, len(of_question)), *first_tokens(second, len(of_stretch))]
+
+
+# ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_sentences(split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.Dataset:
+    """The sentences of a split, those that are too long for an encoding in several rows with the same `index`.
+
+    Each row has some of the words, as many as all encodings hold; a window shares a quarter of its words with the next.
+    `first` is the number of the row's first word in the sentence, and `own` tells which of its words are this row's to
+    tag: each is that of one row, the one in which more words stand on either side of it.
+    """
+    held = [_held(encoding, split["words"][:]) for encoding in encodings]
+    if all(counts[n] == len(words) for counts in held for n, words in enumerate(split["words"][:])):
+        return split.add_column("first", numpy.zeros(len(split), dtype=numpy.int64))
+    columns: dict[str, list[Any]] = {name: [] for name in (*split.column_names, "first", "own")}
+    for n, row in enumerate(split):
+        for start, stop, own in _own_words(row["words"], min(counts[n] for counts in held), encodings):
+            for name, value in row.items():
+                columns[name].append(value[start:stop] if name in ("words", "tags") else value)
+            columns["first"].append(start)
+            columns["own"].append([number in own for number in range(start, stop)])
+    features = split.features | {"first": datasets.Value("int64"), "own": datasets.List(datasets.Value("bool"))}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def _held(encoding: Encoding, sentences: Sequence[Sequence[str]]) -> list[int]:
+    """How many words of each sentence an encoding holds: all, or those up to the last one that has a token."""
+    made = encode_sentences(encoding, sentences, None)
+    found = []
+    for words, ids, places in zip(sentences, made["input_ids"], made["words"], strict=True):
+        last = max((number for number, place in enumerate(places, 1) if place >= 0), default=0)
+        found.append(len(words) if len(ids) < encoding.max_length else last)
+    return found
+
+
+def _own_words(words: Sequence[str], held: int, encodings: Sequence[Encoding]) -> Iterator[tuple[int, int, range]]:
+    """Of each window of a sentence: its first word, the one behind its last, and the numbers of those that it tags."""
+    longest = max(encoding.max_length for encoding in encodings)
+    start, owned = 0, 0
+    while True:
+        stop = start + max(1, held)
+        if stop >= len(words):
+            yield start, len(words), range(owned, len(words))
+            return
+        after = stop - (stop - start) // 4
+        middle = (after + stop + 1) // 2
+        yield start, stop, range(owned, middle)
+        start, owned = after, middle
+        piece = words[start : start + longest]
+        held = min(_held(encoding, [piece])[0] for encoding in encodings)

@@ -148,9 +148,10 @@ class Conll(Data):
     """`conll(train="a.conll", dev="b.conll", words=0, tags=-1)`: a tag for each word, one word per line.
 
     Columns at white space, an empty line between two sentences; plain or gzipped. Comments (`# …`) and lines with
-    `-DOCSTART-` are passed over. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES too; IOB1 becomes IOB2.
-    Other tags, as those for parts of speech, are taken as they are. A comment `# trust = 0.8` before a sentence is its
-    value in the column `trust`.
+    `-DOCSTART-` are passed over. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES, BILOU or BMES, also as
+    `B_PER` or `PER-B`; IOB1 becomes IOB2. Other tags, as those for parts of speech, are taken as they are. A sentence
+    longer than `max_length` is cut off in training, and evaluated in windows. A comment `# trust = 0.8` before a
+    sentence is its value in the column `trust`.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({"weight"})

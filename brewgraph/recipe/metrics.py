@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.tagging import find_scheme
 
 METRICS: dict[str, tuple[str, ...]] = {
     "class": ("accuracy", "macro_f1", "f1", "matthews"),
@@ -77,7 +78,7 @@ def metric_names(label_type: str, classes: Sequence[str] = ()) -> tuple[str, ...
 
 def marks_entities(classes: Iterable[str]) -> bool:
     """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
-    return any(name[:2] in ("B-", "I-", "E-", "S-") for name in classes)
+    return find_scheme(classes) is not None
 
 
 def greater_is_better(name: str) -> bool:

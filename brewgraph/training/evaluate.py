@@ -28,7 +28,7 @@ HEADS = {
 }
 """How the names of the classes end that transformers has for each type of label."""
 
-_REFERENCE = ("labels", "index", "offsets", "null")
+_REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 """What of a batch metrics read beside the logits."""
 
 
@@ -73,8 +73,8 @@ def evaluate(
 ) -> Scores:
     """Score the model `name` on batches of labelled examples.
 
-    For the label type `spans`, `examples` are the rows of the split, which answers are looked up in, and
-    `null_threshold` is by how much no answer must exceed the best one, None where every question has one. `head` names
+    `examples` are the rows of the split, in which the tags of whole sentences and answers are looked up. For answers
+    `null_threshold` is by how much none must exceed the best one, None where every question has one. `head` names
     one of a model with several. Where ranks hold different batches, every one of them gets the scores over all; what
     goes between them is what metrics keep, never logits.
     """

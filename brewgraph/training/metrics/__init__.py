@@ -43,14 +43,14 @@ class Metric(Protocol):
 def make_metric(
     label_type: str, classes: Sequence[str], examples: Any = None, null_threshold: float | None = None
 ) -> Metric:
-    """The metric of a label type; for spans `examples` are the rows that answers are looked up in, and `null_threshold`
-    is None where every question has an answer.
+    """The metric of a label type. Tags and answers are looked up in the rows `examples`; `null_threshold` is None where
+    every question has an answer.
     """
     makers: dict[str, Callable[[], Metric]] = {
         "class": lambda: ClassMetrics(len(classes)),
         "classes": lambda: LabelsMetrics(len(classes)),
         "value": ValueMetrics,
-        "tags": lambda: TagMetrics(classes),
+        "tags": lambda: TagMetrics(classes, examples),
         "spans": lambda: SpanMetrics(examples, null_threshold),
         "next": TokenMetrics,
         "masked": TokenMetrics,
