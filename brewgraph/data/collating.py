@@ -33,10 +33,12 @@ class Collator:
         words          (B, W) int64, the position of each word's first token, -1 where it was cut off, and as padding
         labels         (B) int64 classes, (B, C) float32 several classes, (B) float32 numbers; (B, L) int64 tags, next
                        tokens (already moved: at t stands token t + 1) and masked tokens, -100 where there is none
-        start, end     (B) int64, the tokens of an answer, -100 where it is not in the window
+        start, end     (B) int64, the tokens of an answer, -100 where there is nothing to learn from the window
+        null           (B) int64, the token that stands for no answer
         offsets        (B, L, 2) int64, characters of the context, -1 outside it
         weights        (B) float32
         index          (B) int64
+        first          (B) int64, of sentences in evaluation: the number of a row's first word in its sentence
         NAME           each of `columns`: (B), or (B, L) for lists, padded with 0
 
     Several give a dictionary under each encoding's key, with what belongs to its tokens, beside what belongs to the
@@ -78,7 +80,9 @@ class Collator:
             batch["labels"] = _labels([row["label"] for row in rows])
         if "weights" in rows[0]:
             batch["weights"] = torch.tensor([row["weights"] for row in rows], dtype=torch.float32)
-        batch["index"] = torch.tensor([row["index"] for row in rows], dtype=torch.int64)
+        for name in ("index", "first"):
+            if name in rows[0]:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=torch.int64)
         for name in self.columns:
             batch[name] = _column([row[f"column/{name}"] for row in rows])
         return batch
@@ -105,7 +109,7 @@ class Collator:
         }
         batch: dict[str, Tensor] = {}
         for name, values in own.items():
-            if name in ("start", "end"):
+            if name in ("start", "end", "null"):
                 at_B = torch.tensor(values, dtype=torch.int64)
                 batch[name] = torch.where(at_B >= 0, at_B + shift_B, at_B)
             elif name == "words":

@@ -1,4 +1,4 @@
-"""Sentences with a tag for each word, from files of columns; tags of entities are brought to IOB2."""
+"""Sentences with a tag for each word, from files of columns; tags of entities in IOB1 are brought to IOB2."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import datasets
 from brewgraph.data.known import stamp
 from brewgraph.data.labels import Classes, put_in_order, unknown_class
 from brewgraph.data.reading import Split, find_file, no_rows, read_text
-from brewgraph.diagnostics import SourceFault
+from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.sources import Conll
+from brewgraph.recipe.tagging import OUTSIDE, Scheme, find_scheme
 
-_ENTITY = re.compile(r"[BIES]-.+")
-_PREFIXES = "BIES"
 _DOCUMENT = "-DOCSTART-"
 """How the line between two documents begins."""
 _SAID = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
@@ -39,7 +38,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every split, its tags in IOB2 where they mark entities; `notes` say what was changed."""
+    """Every split, tags in IOB1 as IOB2; `notes` say what was changed, or is not what it may seem to be."""
 
     splits: dict[str, tuple[Sentence, ...]]
     classes: tuple[str, ...]
@@ -58,9 +57,12 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
     if source.tags is None:
         return Sentences(splits, ())
     notes: tuple[str, ...] = ()
-    if any(_ENTITY.fullmatch(tag) for sentence in splits["train"] for tag in sentence.tags):
-        splits, notes = _to_iob2(splits, names)
-    classes = _classes(sentence.tags for sentence in splits["train"])
+    scheme = find_scheme(tag for sentences in splits.values() for sentence in sentences for tag in sentence.tags)
+    if scheme is not None and scheme.separator:  # bare letters may be anything
+        splits, notes = _to_iob2(splits, names, scheme)
+    classes = _classes((sentence.tags for sentence in splits["train"]), scheme)
+    if scheme is None and OUTSIDE in classes:
+        notes = (_no_entities(classes),)
     if source.classes is not None:
         seen = {tag for sentence in splits["train"] for tag in sentence.tags}
         classes = put_in_order(Classes(tuple(c for c in classes if c in seen), named=True), source.classes).names
@@ -187,7 +189,8 @@ def _is_comment(line: str, layout: _Layout, tags: int | None, separator: str) ->
     if layout.columns == 1:  # words alone
         return False
     tag = parts[-1 if tags is None else tags]
-    return tag not in layout.tags and tag != "O" and not _ENTITY.fullmatch(tag)
+    scheme = find_scheme({*layout.tags, tag})
+    return tag not in layout.tags and tag != OUTSIDE and (scheme is None or scheme.split(tag) is None)
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -209,61 +212,82 @@ def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceF
 # ── tags ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _classes(tags: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """`O`, then for each type in alphabetical order all its prefixes; tags that mark no entities by the alphabet."""
+def _classes(tags: Iterable[Sequence[str]], scheme: Scheme | None) -> tuple[str, ...]:
+    """`O`, then for each type in alphabetical order all its tags; those that mark no typed entities by the alphabet."""
     found = {tag for row in tags for tag in row}
-    entities = [tag for tag in found if _ENTITY.fullmatch(tag)]
-    if not entities:
+    kinds = sorted({part[1] for tag in found if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
+    if scheme is None or not kinds:
         return tuple(sorted(found))
-    # all prefixes of a type, whichever occur: what is rare may be in dev alone
-    prefixes = _PREFIXES if any(tag[0] in "ES" for tag in entities) else "BI"
-    return ("O", *(f"{prefix}-{kind}" for kind in sorted({tag[2:] for tag in entities}) for prefix in prefixes))
+    # all tags of a type, whichever occur: what is rare may be in dev alone
+    return (OUTSIDE, *(tag for kind in kinds for tag in scheme.tags(kind)))
+
+
+def _no_entities(classes: Sequence[str]) -> str:
+    shown = next(name for name in classes if name != OUTSIDE) if len(classes) > 1 else OUTSIDE
+    return (
+        f"tags such as `{shown}` mark no entities, and are scored word by word; "
+        "write them as `B-PER` and `I-PER` (IOB2, IOBES, BILOU or BMES) for scores of entities"
+    )
 
 
 def _to_iob2(
-    splits: dict[str, tuple[Sentence, ...]], names: dict[str, str]
+    splits: dict[str, tuple[Sentence, ...]], names: dict[str, str], scheme: Scheme
 ) -> tuple[dict[str, tuple[Sentence, ...]], tuple[str, ...]]:
-    """The same sentences with `B-` where an entity begins.
+    """The same sentences, those in IOB1 with a `B` where an entity begins.
 
     In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right behind another of its type.
-    Raises B403 for what is neither of the two.
+    Raises B403 for what is neither that nor of the scheme.
     """
     loose: tuple[str, str, int] | None = None  # the first I- that goes on with nothing
-    free = False  # whether a B- stands where IOB1 has none
+    free = scheme.closes  # whether a B- stands where IOB1 has none
     for field, sentences in splits.items():
         for sentence in sentences:
-            before = "O"
+            before: tuple[str, str] | None = None
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-                if tag != "O" and not _ENTITY.fullmatch(tag):
+                part = scheme.split(tag)
+                if tag != OUTSIDE and part is None:
                     raise SourceFault(
                         "B403",
                         f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities",
-                        help="write `O`, or `B-` and `I-` before the entity's type",
+                        help=f"write `O`, or {_listed(scheme)} with the entity's type",
                         field=field,
                     )
-                goes_on = before != "O" and before[0] in "BI" and before[2:] == tag[2:]
-                if tag[0] in "IE" and not goes_on and loose is None:
+                goes_on = _goes_on(before, part)
+                if part is not None and part[0] in "IE" and not goes_on and loose is None:
                     loose = (field, tag, line)
-                free = free or tag[0] in "ES" or (tag[0] == "B" and not goes_on)
-                before = tag
+                free = free or (part is not None and part[0] == "B" and not goes_on)
+                before = part
     if loose is None:
         return splits, ()
     field, tag, line = loose
     if free:
+        (_, kind), name = scheme.split(tag) or ("", ""), scheme.name
         raise SourceFault(
             "B403",
             f"the tag in line {line} of `{names[field]}` is `{tag}`, and no entity of this type goes on there",
-            help=f"an entity begins with `B-{tag[2:]}`; tags are IOB2 throughout, or IOB1 throughout",
+            help=f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout",
             field=field,
         )
     note = f"tags are IOB1 (line {line} of `{names[field]}` begins an entity with `{tag}`), and were read as IOB2"
-    return {field: tuple(map(_converted, sentences)) for field, sentences in splits.items()}, (note,)
+    return {field: tuple(_converted(s, scheme) for s in sentences) for field, sentences in splits.items()}, (note,)
 
 
-def _converted(sentence: Sentence) -> Sentence:
-    tags, before = [], "O"
+def _goes_on(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
+    """Whether the word before is of the same type, and does not end its entity."""
+    return before is not None and part is not None and before[0] in "BI" and before[1] == part[1]
+
+
+def _listed(scheme: Scheme) -> str:
+    """The marks of a scheme, as they stand in tags: `B-…`, `I-…`."""
+    return listing([scheme.tag(mark, "…") for mark in scheme.marks])
+
+
+def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:
+    tags: list[str] = []
+    before: tuple[str, str] | None = None
     for tag in sentence.tags:
-        goes_on = before != "O" and before[2:] == tag[2:]
-        tags.append(f"B-{tag[2:]}" if tag[0] == "I" and not goes_on else tag)
-        before = tag
+        part = scheme.split(tag)
+        begins = part is not None and part[0] == "I" and not _goes_on(before, part)
+        tags.append(scheme.tag("B", part[1]) if begins and part is not None else tag)
+        before = part
     return replace(sentence, tags=tuple(tags))

@@ -14,7 +14,7 @@ from brewgraph.data.collating import Collator
 from brewgraph.data.reading import quiet
 from brewgraph.data.rows import KEPT, check_room, encode_sentences, encode_texts
 from brewgraph.data.tokens import Encoding, train_wordpiece
-from brewgraph.data.windows import encode_windows
+from brewgraph.data.windows import cut_sentences, encode_windows
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.sources import DataSource, Join, Squad, Text
 
@@ -28,6 +28,7 @@ _LABELS = {
     "offsets": datasets.List(datasets.List(datasets.Value("int32"))),
     "start": datasets.Value("int64"),
     "end": datasets.Value("int64"),
+    "null": datasets.Value("int64"),
 }
 """Features of the columns of an encoding; all others (masks, types) are `int8`."""
 
@@ -38,17 +39,20 @@ def encode(
     *,
     source: DataSource | Join | None = None,
     words: bool = False,
+    whole: bool = False,
 ) -> datasets.Dataset:
     """The examples of a split as token ids, once for each encoding, cut to `max_length` (of a pair the longer text).
 
     Columns, for each encoding under its key: what its tokenizer gives, `key/input_ids` (int32), `key/attention_mask`
     and, where there is one, `key/token_type_ids` (int8), each a list as long as the example; `key/words`, the position
     of the first token of each word, -1 where it was cut off (of sentences always, else with `words`); for tags
-    `key/labels`, -100 off first tokens; for answers `key/start`, `key/end` and `key/offsets`. `label`, `weights`,
-    `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
+    `key/labels`, -100 off first tokens; for answers `key/start`, `key/end`, `key/null` and `key/offsets`. `label`,
+    `weights`, `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
 
     Texts, pairs and sentences give one row each. A question gives one for each window of its text, all with the
-    question's `index`; plain text gives blocks. `source` says how: it is needed for these two.
+    question's `index`; plain text gives blocks. `source` says how: it is needed for these two. With `whole`, which is
+    for evaluation, a sentence that is too long gives several rows, which have its `index`; `first` is the number of a
+    row's first word, and only words that are the row's own have places and labels (see `cut_sentences`).
 
     Raises `SourceFault` B407 where `max_length` leaves no room for text, B404 where no row is left, B410 for an
     augmentation that the data or a tokenizer does not allow.
@@ -72,6 +76,10 @@ def encode(
         if not isinstance(first, Squad):
             raise ValueError("questions are cut into windows as their source says: encode(…, source=…)")
         return _dataset(encode_windows(split, encodings, first, words), split.features)
+    if "words" in split.column_names and whole:
+        for encoding in encodings:
+            check_room(encoding, 1)
+        split = cut_sentences(split, encodings)
     return _encode_rows(split, encodings, words=words, texts=bool(augment))
 
 
@@ -103,7 +111,7 @@ def _encode_rows(
         made: dict[str, list[Any]] = {}
         for encoding in encodings:
             if sentences:
-                found = encode_sentences(encoding, batch["words"], batch.get("tags"))
+                found = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("own"))
             else:
                 found = encode_texts(encoding, [batch[column] for column in columns], words=words)
             made |= {f"{encoding.key}/{name}": values for name, values in found.items()}

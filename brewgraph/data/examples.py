@@ -56,6 +56,11 @@ class Examples:
     fingerprint: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question to train or evaluate on has no answer, so that no answer is one, as in SQuAD 2.0."""
+        return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
+
 
 def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str] = ()) -> Examples:
     """Read and check everything that `source` names; relative paths start at `folder`.
@@ -131,7 +136,9 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             seen = None if None in every else tuple(c for c in classes if any(c in (own or ()) for own in every))
             alike = seen is not None and len(set(every)) == 1 and all(other.alike for other in known)
             twice = dict.fromkeys(column for other in known for column in other.twice)
-            return DataFacts(classes, tuple(named), rows, tuple(twice), seen, alike)
+            lost = {field: sum(other.unanswerable.get(field, 0) for other in known) for field in fields}
+            lost = {field: count for field, count in lost.items() if count}
+            return DataFacts(classes, tuple(named), rows, tuple(twice), seen, alike, lost)
         case Batches():
             raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
         case Builtin():
@@ -143,8 +150,10 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             seen = tuple(name for name in read.classes if name in tags)
             return replace(_facts(source, read.classes, said), seen=seen or None, alike=len(seen) == 1)
         case Squad():
-            asked = {field: questions.beside for field, questions in read_squad(source, folder).items()}
-            return _facts(source, (), asked)
+            asked = read_squad(source, folder)
+            known_here = _facts(source, (), {field: questions.beside for field, questions in asked.items()})
+            counts = {field: unanswerable(questions.rows) for field, questions in asked.items()}
+            return replace(known_here, unanswerable={field: count for field, count in counts.items() if count})
         case Text():
             read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
@@ -170,6 +179,13 @@ def texts(examples: Examples) -> list[str]:
         return [" ".join(words) for words in train["words"][:]]
     found = [text for column in train.column_names if column.startswith("text_") for text in train[column][:]]
     return list(dict.fromkeys(found)) if "answers" in train.column_names else found
+
+
+def unanswerable(split: datasets.Dataset) -> int:
+    """How many questions of a split have no answer; 0 where its rows are no questions."""
+    if "answers" not in split.column_names:
+        return 0
+    return sum(not answers["start"] for answers in split["answers"][:])
 
 
 def _builtin_splits(source: Builtin) -> dict[str, datasets.Dataset]:

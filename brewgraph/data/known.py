@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -13,7 +13,7 @@ class DataFacts:
 
     `rows` holds what is known without preparing the data, and may be empty. `twice` are columns whose name stands twice
     in the training file, `seen` the classes that training rows have (None: not known); `alike` tells that there are
-    several, all with one label.
+    several, all with one label. `unanswerable` counts the questions of each split that have no answer.
     """
 
     classes: tuple[str, ...]
@@ -22,6 +22,7 @@ class DataFacts:
     twice: tuple[str, ...] = ()
     seen: tuple[str, ...] | None = None
     alike: bool = False
+    unanswerable: dict[str, int] = field(default_factory=dict)
 
 
 def stamp(files: Iterable[Path]) -> object:

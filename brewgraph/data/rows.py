@@ -9,7 +9,7 @@ from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 
-KEPT = ("label", "weights", "index")
+KEPT = ("label", "weights", "index", "first")
 """Columns of the examples that rows keep, beside `column/NAME`."""
 IGNORED = -100
 """The label of a token that has none."""
@@ -53,12 +53,16 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
 
 
 def encode_sentences(
-    encoding: Encoding, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[int]] | None
+    encoding: Encoding,
+    sentences: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[int]] | None,
+    own: Sequence[Sequence[bool]] | None = None,
 ) -> dict[str, list[Any]]:
     """What a tokenizer gives for given words (`is_split_into_words`); `words`, and `labels` where there are tags.
 
     The label of a word stands at its first token by `word_ids()`, as in transformers' token classification; all other
-    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label.
+    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label, nor one that is not the row's
+    `own`.
     """
     made = encoding.tokenizer(
         [list(sentence) for sentence in sentences],
@@ -71,7 +75,10 @@ def encode_sentences(
     found["words"] = []
     for row, sentence in enumerate(sentences):
         word_of = [-1 if word is None else word for word in made.word_ids(row)]
-        found["words"].append(first_tokens(word_of, len(sentence)))
+        places = first_tokens(word_of, len(sentence))
+        if own is not None:
+            places = [place if kept else -1 for place, kept in zip(places, own[row], strict=True)]
+        found["words"].append(places)
     if tags is not None:
         found["labels"] = []
         for ids, places, own_tags in zip(found["input_ids"], found["words"], tags, strict=True):

@@ -13,7 +13,9 @@ from brewgraph.data.reading import Split
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.sources import Conll, DataSource, Files, Hub, Squad
 
-RESERVED = frozenset({"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end"})
+RESERVED = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}
+)
 """What a batch calls its own tensors: no column of these names can stand beside them."""
 
 

@@ -1,4 +1,4 @@
-"""Questions and long contexts as windows: the labels are the positions of an answer's first and last token."""
+"""Texts longer than an encoding as windows: of questions, whose labels are positions, and of sentences with tags."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
+import numpy
 
-from brewgraph.data.rows import KEPT
+from brewgraph.data.rows import KEPT, encode_sentences
 from brewgraph.data.tokens import Encoding
 from brewgraph.data.words import NO_SPAN, Span, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
@@ -16,7 +17,7 @@ from brewgraph.recipe.sources import Squad
 _CHUNK = 200
 """Questions that are tokenised together."""
 NOWHERE = (-100, -100)
-"""Start and end where a window does not hold the answer."""
+"""Start and end where a window does not hold the answer, and every question has one."""
 
 
 def encode_windows(
@@ -25,12 +26,14 @@ def encode_windows(
     """Columns of the windows of all questions, in their order, as `encode` names them.
 
     The first encoding's tokenizer cuts the context; the others see the same stretches of characters, each as far as its
-    own length goes. Offsets count characters of the whole context. Raises `SourceFault` B407 where the windows would
-    not move on.
+    own length goes. Offsets count characters of the whole context. `null` is the token that stands for no answer; where
+    some question of the split has none, it is also the label of windows that do not hold the answer, as in `run_qa.py`
+    of transformers' examples. Raises `SourceFault` B407 where the windows would not move on.
     """
     kept = [name for name in split.column_names if name in KEPT or name.startswith("column/")]
     cut = _cut(encodings[0], split["text_0"][:], source.max_query_length)
     _check_room(encodings[0], cut, source)
+    has_null = not all(answers["start"] for answers in split["answers"][:])
     columns: dict[str, list[Any]] = {}
 
     def add(name: str, value: Any) -> None:
@@ -57,10 +60,13 @@ def encode_windows(
                 for name, values in view["inputs"].items():
                     add(f"{encoding.key}/{name}", values)
                 offsets = [span if inside == 1 else NO_SPAN for span, inside in view["tokens"]]
-                start, end = _positions(encoding, view, _first_answer(chunk["answers"][row]))
+                null = _null_token(encoding, view)
+                held = _positions(view, _first_answer(chunk["answers"][row]))
+                start, end = held or ((null, null) if has_null else NOWHERE)
                 add(f"{encoding.key}/offsets", offsets)
                 add(f"{encoding.key}/start", start)
                 add(f"{encoding.key}/end", end)
+                add(f"{encoding.key}/null", null)
                 if words:
                     add(f"{encoding.key}/words", _words(questions[row], contexts[row], (a, b), view["tokens"]))
     return columns
@@ -145,16 +151,20 @@ def _first_answer(answers: dict[str, list[Any]]) -> Span | None:
     return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
 
 
-def _positions(encoding: Encoding, view: dict[str, Any], answer: Span | None) -> tuple[int, int]:
-    """First and last token of the answer; where there is none the first special token, or else the first token."""
+def _null_token(encoding: Encoding, view: dict[str, Any]) -> int:
+    """The token that stands for no answer: CLS, wherever a tokenizer puts it, or else BOS, or else the first token."""
+    ids, tokenizer = view["inputs"]["input_ids"], encoding.tokenizer
+    return next((ids.index(mark) for mark in (tokenizer.cls_token_id, tokenizer.bos_token_id) if mark in ids), 0)
+
+
+def _positions(view: dict[str, Any], answer: Span | None) -> tuple[int, int] | None:
+    """First and last token of the answer; None where there is none, or the window does not hold the whole of it."""
     if answer is None:
-        ids, first = view["inputs"]["input_ids"], encoding.tokenizer.cls_token_id
-        at = ids.index(first) if first in ids else 0
-        return at, at
+        return None
     inside = [(i, a, b) for i, ((a, b), sequence) in enumerate(view["tokens"]) if sequence == 1 and a < b]
     held = [i for i, a, b in inside if b > answer[0] and a < answer[1]]
     if not held or inside[0][1] > answer[0] or inside[-1][2] < answer[1]:
-        return NOWHERE
+        return None
     return held[0], held[-1]
 
 
@@ -166,3 +176,54 @@ def _words(question: str, context: str, stretch: Span, tokens: Sequence[tuple[Sp
     first = words_of_tokens(of_question, [span if sequence == 0 else NO_SPAN for span, sequence in tokens])
     second = words_of_tokens(of_stretch, [span if sequence == 1 else NO_SPAN for span, sequence in tokens])
     return [*first_tokens(first, len(of_question)), *first_tokens(second, len(of_stretch))]
+
+
+# ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_sentences(split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.Dataset:
+    """The sentences of a split, those that are too long for an encoding in several rows with the same `index`.
+
+    Each row has some of the words, as many as all encodings hold; a window shares a quarter of its words with the next.
+    `first` is the number of the row's first word in the sentence, and `own` tells which of its words are this row's to
+    tag: each is that of one row, the one in which more words stand on either side of it.
+    """
+    held = [_held(encoding, split["words"][:]) for encoding in encodings]
+    if all(counts[n] == len(words) for counts in held for n, words in enumerate(split["words"][:])):
+        return split.add_column("first", numpy.zeros(len(split), dtype=numpy.int64))
+    columns: dict[str, list[Any]] = {name: [] for name in (*split.column_names, "first", "own")}
+    for n, row in enumerate(split):
+        for start, stop, own in _own_words(row["words"], min(counts[n] for counts in held), encodings):
+            for name, value in row.items():
+                columns[name].append(value[start:stop] if name in ("words", "tags") else value)
+            columns["first"].append(start)
+            columns["own"].append([number in own for number in range(start, stop)])
+    features = split.features | {"first": datasets.Value("int64"), "own": datasets.List(datasets.Value("bool"))}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def _held(encoding: Encoding, sentences: Sequence[Sequence[str]]) -> list[int]:
+    """How many words of each sentence an encoding holds: all, or those up to the last one that has a token."""
+    made = encode_sentences(encoding, sentences, None)
+    found = []
+    for words, ids, places in zip(sentences, made["input_ids"], made["words"], strict=True):
+        last = max((number for number, place in enumerate(places, 1) if place >= 0), default=0)
+        found.append(len(words) if len(ids) < encoding.max_length else last)
+    return found
+
+
+def _own_words(words: Sequence[str], held: int, encodings: Sequence[Encoding]) -> Iterator[tuple[int, int, range]]:
+    """Of each window of a sentence: its first word, the one behind its last, and the numbers of those that it tags."""
+    longest = max(encoding.max_length for encoding in encodings)
+    start, owned = 0, 0
+    while True:
+        stop = start + max(1, held)
+        if stop >= len(words):
+            yield start, len(words), range(owned, len(words))
+            return
+        after = stop - (stop - start) // 4
+        middle = (after + stop + 1) // 2
+        yield start, stop, range(owned, middle)
+        start, owned = after, middle
+        piece = words[start : start + longest]
+        held = min(_held(encoding, [piece])[0] for encoding in encodings)

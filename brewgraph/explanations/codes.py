@@ -147,6 +147,7 @@ CODES = {
     "W304": "a teacher whose classes are put in the order of the data",
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
+    "W320": "questions without an answer, and no token that stands for none",
     "W401": "data that cannot be reached, and was not checked",
     "W402": "weights of examples that no loss reads",
     "W403": "labels that are numbers with gaps",

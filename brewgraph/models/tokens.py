@@ -148,6 +148,11 @@ def ids_behind(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(reversed([token for token, _ in takewhile(lambda pair: pair[1], pairs)]))
 
 
+def marks_nothing(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer writes a token of its own, CLS or BOS, that can stand for no answer."""
+    return bool({tokenizer.cls_token_id, tokenizer.bos_token_id} & set(tokenizer("a")["input_ids"]))
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -27,7 +27,7 @@ from brewgraph.models.tokens import load_tokenizer
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Python
+from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Join, Python
 from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
@@ -119,6 +119,14 @@ class Workshop:
         if isinstance(self.recipe.data[name].source, Batches):
             return self.checked.facts.classes.get(name, ())
         return self.examples(name).classes
+
+    def null_threshold(self, name: str) -> float | None:
+        """By how much no answer must exceed the best one; None for data in which every question has an answer."""
+        source = self.recipe.data[name].source
+        if isinstance(source, Batches) or not self.examples(name).has_unanswerable:
+            return None
+        first = source.parts[0] if isinstance(source, Join) else source
+        return float(getattr(first, "null_threshold", 0.0))
 
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
-from brewgraph.project.ends import check_ends
+from brewgraph.project.ends import check_ends, check_nulls
 from brewgraph.project.inputs import check_built, check_inputs, check_lengths, check_own_tokens, check_padding
 from brewgraph.project.soundness import (
     check_baseline,
@@ -123,6 +123,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_padding(recipe, facts, collector)
     check_own_tokens(recipe, facts, collector)
     check_ends(recipe, facts, collector)
+    check_nulls(recipe, facts, collector)
     check_heads(recipe, facts, collector)
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)

@@ -147,7 +147,7 @@ def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Mo
     if dev is None or not can_score(module, source.label_type, examples.classes, head):
         return None
     encodings, _ = pantry.encodings(data, [own], {own: module})
-    share = own_share(pantry.encode(data, dev, encodings))
+    share = own_share(pantry.encode(data, dev, encodings, whole=True))
     order = BatchOrder(len(share), _BATCH, shuffle=False, lengths=row_lengths(share))
     batches = loader(share, order, pantry.collator(data, encodings, training=False))
     return evaluate(
@@ -158,6 +158,7 @@ def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Mo
         classes=examples.classes,
         examples=dev,
         head=head,
+        null_threshold=pantry.workshop.null_threshold(data),
         device=next(module.parameters()).device,
     )
 

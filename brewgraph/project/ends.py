@@ -1,10 +1,11 @@
-"""Heads that read the state at the token that ends a text: whether the tokenizer writes that token there."""
+"""Tokens that heads rely on, and whether the tokenizer writes them: at the end of a text, and in place of an answer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.project.soundness import data_facts
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Batches
 
@@ -33,6 +34,28 @@ def check_ends(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             if behind:
                 help = f"name the one that it ends texts with: eos_token_id={behind[-1]}"
             collector.add("B340", message, model.place("eos_token_id"), help=help)
+
+
+def check_nulls(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """W320: that a question has no answer is learnt at a token of the question where the tokenizer adds none."""
+    student = recipe.student
+    known = facts(student)
+    for name in facts.data.get(student.name, ()) if known is not None else ():
+        source = recipe.data[name].source
+        if source.label_type != "spans" or isinstance(source, Batches):
+            continue
+        try:
+            lost = data_facts(source, facts.folder, facts.memory).unanswerable.get("train", 0)
+            marked = not lost or known.token_facts.null  # type: ignore[union-attr]
+        except SourceFault:
+            continue  # said where data or model are declared
+        if not marked:
+            message = (
+                f"{lost} questions of `{name}` have no answer, which `{student.name}` learns at their first token: "
+                "its tokenizer adds neither CLS nor BOS"
+            )
+            help = "use a tokenizer that begins or ends texts with such a token, and a model that reads both directions"
+            collector.add("W320", message, student.span, help=help)
 
 
 def _written_behind(known: BlueprintFacts) -> tuple[int, ...]:

@@ -231,6 +231,8 @@ def _content(source: DataSource | Join) -> dict[str, Any]:
                 del said[setting]
         if isinstance(part, Conll | Squad) and part.weight is None:  # nor does a weight that came to them later
             del said["weight"]
+        if isinstance(part, Squad) and not part.null_threshold:
+            del said["null_threshold"]
     return found
 
 

@@ -24,6 +24,7 @@ class FinishedTask:
 
     `name` is "" where the spec has no tasks, `head` where the student has no heads. The student lies in the folder
     `student`, under the name `key` in the spec; paths of the data begin at `folder`, where the spec was.
+    `null_threshold` is by how much no answer must exceed the best one, None where every question has an answer.
     """
 
     name: str
@@ -33,6 +34,7 @@ class FinishedTask:
     student: Path
     key: str
     folder: Path
+    null_threshold: float | None = None
 
     @property
     def label_type(self) -> str:
@@ -90,6 +92,7 @@ def open_run(target: str | Path) -> FinishedRun:
             folder.student,
             recipe.student.name,
             source.folder,
+            said.get("null_threshold"),
         )
         for name, said in resolved["tasks"].items()
     }

@@ -126,7 +126,7 @@ class Pantry:
             examples = self.workshop.examples(data)
             with blaming(self.recipe.data[data]):
                 splits = {
-                    name: self.encode(data, split, encodings)
+                    name: self.encode(data, split, encodings, whole=name != "train")
                     for name, split in examples.splits.items()
                     if name != "test"
                 }
@@ -137,10 +137,12 @@ class Pantry:
             self._encoded[key] = Encoded(splits, training, evaluating)
         return self._encoded[key]
 
-    def encode(self, data: str, split: datasets.Dataset, encodings: Sequence[Encoding]) -> datasets.Dataset:
-        """A split as token ids, with labels and words where they are asked for."""
+    def encode(
+        self, data: str, split: datasets.Dataset, encodings: Sequence[Encoding], *, whole: bool = False
+    ) -> datasets.Dataset:
+        """A split as token ids, with labels and words where they are asked for; `whole` cuts off no sentence."""
         source = self.recipe.data[data].source
-        return encode(split, encodings, source=source, words=data in words_used(self.recipe))
+        return encode(split, encodings, source=source, words=data in words_used(self.recipe), whole=whole)
 
     def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Any:
         """How rows become batches; masks and augmentation are drawn from the run's seed, in training only."""
@@ -204,6 +206,7 @@ class Pantry:
             label_type=source.label_type,
             examples=examples.splits.get("dev"),
             head=head_of(checked, task, first) or "",
+            null_threshold=self.workshop.null_threshold(first),
         )
 
     def _readers(self, graphs: Sequence[Any], data: str) -> list[str]:

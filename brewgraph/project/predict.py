@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Student:
     def batches(self, rows: datasets.Dataset) -> Any:
         """The rows in their order."""
         source = self.task.data.source
-        encoded = encode(rows, [self.encoding], source=source)
+        encoded = encode(rows, [self.encoding], source=source, whole=True)
         collator = Collator([self.encoding], source=source)
         return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), collator)
 
@@ -200,6 +201,7 @@ def score(student: Student, rows: datasets.Dataset) -> Scores:
         label_type=student.task.label_type,
         classes=student.task.classes,
         examples=rows,
+        null_threshold=student.task.null_threshold,
         device=student.device,
     )
 
@@ -209,8 +211,9 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     """What the student takes each row for, in their order: `index`, the row's number from 0, `id` where it has one, and
 
     class   label, probabilities by class       classes   labels, probabilities by class      value   value
-    tags    words, tags (null for a word beyond the longest encoding)
-    spans   answer, score (the sum of its logits), start and end in the context
+    tags    words, tags (null for a word that the tokenizer leaves without a token)
+    spans   answer, score (the sum of its logits), start and end in the context; of data in which questions may have no
+            answer also null_score, that of no answer: where that wins, the answer is "" and has no start and end
 
     Raises `UsageError` for a language model, which has no predictions of its own.
     """
@@ -218,23 +221,35 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     if label_type not in _PREDICTED:
         raise UsageError("a language model has no predictions to write; `brewgraph eval` scores it")
     answers = BestAnswers()
+    waiting: tuple[int, Prediction] | None = None
     with evaluating(student.model):
         for batch in student.batches(rows):
             view = own_view(student.encoding.key, batch)
             inputs = model_inputs(student.model, view, student.device)
             logits = logits_of(student.model, inputs, label_type)
             if label_type == "spans":
-                reference = {key: view[key].to(student.device) for key in ("index", "offsets")}
+                reference = {key: view[key].to(student.device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
             found = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
             for index, prediction in zip(view["index"].tolist(), found, strict=True):
-                yield _described(rows[index], prediction)
+                if waiting is not None and waiting[0] == index:  # the next window of one sentence
+                    waiting = index, _joined(waiting[1], prediction)
+                    continue
+                if waiting is not None:
+                    yield _described(rows[waiting[0]], waiting[1])
+                waiting = index, prediction
+    if waiting is not None:
+        yield _described(rows[waiting[0]], waiting[1])
+    threshold = student.task.null_threshold
     for index, answer in sorted(answers.found.items()):
-        text = rows[index]["text_1"][answer.begin : answer.end]
         scored = answer.score if math.isfinite(answer.score) else None
-        found_here = {"answer": text, "score": scored, "start": answer.begin, "end": answer.end}
-        yield _described(rows[index], found_here)
+        found_here: Prediction = {"score": scored, "start": answer.begin, "end": answer.end}
+        if threshold is not None:
+            found_here |= {"null_score": answer.null_score}
+            found_here |= {"start": None, "end": None} if answer.is_null(threshold) else {}
+        text = answer.text(rows[index]["text_1"], threshold)
+        yield _described(rows[index], {"answer": text, **found_here})
 
 
 def read_logits(
@@ -243,13 +258,14 @@ def read_logits(
     """What the logits of a batch say of each row, for every label type but `spans`.
 
     `logits` are (B, C), for `tags` (B, L, C); `view["words"]` (B, W) holds the place of each word's first token, -1
-    where there is none.
+    where there is none, and `view["first"]` (B) how many words of a sentence stand before those of its row.
     """
     if label_type == "value":
         yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
     elif label_type == "tags":
-        for row_L, words_W in zip(logits.argmax(-1), view["words"].cpu(), strict=True):
-            yield {"tags": [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]}
+        for row_L, words_W, first in zip(logits.argmax(-1), view["words"].cpu(), view["first"].tolist(), strict=True):
+            tags = [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]
+            yield {"tags": [None] * first + tags}
     elif label_type == "classes":
         for row in logits.sigmoid().tolist():
             labels = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
@@ -257,6 +273,12 @@ def read_logits(
     else:
         for row, best in zip(logits.softmax(-1).tolist(), logits.argmax(-1).tolist(), strict=True):
             yield {"label": classes[best], "probabilities": dict(zip(classes, row, strict=True))}
+
+
+def _joined(one: Prediction, other: Prediction) -> Prediction:
+    """The tags of two windows of one sentence, of which each word is tagged in one."""
+    pairs = zip_longest(one["tags"], other["tags"])
+    return {"tags": [first if first is not None else second for first, second in pairs]}
 
 
 def _described(row: Mapping[str, Any], prediction: Prediction) -> Prediction:

@@ -317,6 +317,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, wor
             "data": task.data[0],
             "head": head_of(checked, task, task.data[0]) or "",
             "classes": list(workshop.classes(task.data[0])),
+            "null_threshold": workshop.null_threshold(task.data[0]),
         }
         for _, task in recipe.tasks
     }

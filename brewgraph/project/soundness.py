@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.recipe import values as v
-from brewgraph.recipe.metrics import validate_metric
-from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.metrics import missing_metrics, validate_metric
+from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.reduce import without_teacher
 from brewgraph.recipe.sources import Batches, DataSource, Hf, Join
 from brewgraph.recipe.uses import columns_used, data_used
@@ -165,8 +165,9 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
         place = stage.places.get("metric_for_best_model", recipe.train_span)
         tasks = {task.name: task_label_type(recipe, task.name, task.loss, student) for task in stage.tasks}
         classes = {task.name: facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
+        missing = {t.name: _missing(t, facts) for t in stage.tasks if t.data and tasks[t.name] == "spans"}
         try:
-            name = validate_metric(metric, tasks, classes)
+            name = validate_metric(metric, tasks, classes, missing)
         except SourceFault as fault:
             collector.add(fault.code, fault.message, place, help=fault.help or "name another metric")
             continue
@@ -174,6 +175,15 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
         if scored.data and not _has_dev(recipe.data[scored.data[0]].source):
             help = "name a file to evaluate on: `dev=…`"
             collector.add("B126", f"`{scored.data[0]}` has no `dev` to score the student on", place, help=help)
+
+
+def _missing(task: Task, facts: FactsBook) -> tuple[str, ...]:
+    """The metrics that an evaluation on a task's questions does not give; none for data at fault, which is said."""
+    try:
+        known = data_facts(facts.recipe.data[task.data[0]].source, facts.folder, facts.memory)
+    except SourceFault:
+        return ()
+    return missing_metrics(known.unanswerable)
 
 
 def _has_dev(source: Any) -> bool:

@@ -155,10 +155,10 @@ class Conll(Data):
 
     Columns at white space, an empty line between two sentences; plain or gzipped. A line with `-DOCSTART-` ends a
     sentence, too. Before a sentence a line that begins with `#` is a comment, unless it has as many columns as others
-    and a tag of theirs: `# O` is a word. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES too; IOB1 becomes
-    IOB2.
-    Other tags, as those for parts of speech, are taken as they are. A comment `# trust = 0.8` before a sentence is its
-    value in the column `trust`.
+    and a tag of theirs: `# O` is a word. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES, BILOU or BMES,
+    also as `B_PER` or `PER-B`; IOB1 becomes IOB2. Other tags, as those for parts of speech, are taken as they are. A
+    sentence longer than `max_length` is cut off in training, and evaluated in windows. A comment `# trust = 0.8` before
+    a sentence is its value in the column `trust`.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({"weight"})
@@ -197,8 +197,10 @@ class Squad(Data):
     """`squad(train="train.json", dev="dev.json", max_length=384, stride=128)`: answers that are stretches of a text.
 
     json in the form of SQuAD 1.1 or 2.0, plain or gzipped. A text that is too long becomes several windows, which share
-    `stride` tokens with the one before. Where a window holds no whole answer to learn from it has none; a question
-    without an answer has it at the first token. What else stands beside `question` and `answers` is a column.
+    `stride` tokens with the one before. A window that does not hold the whole answer is not learnt from. Where some
+    questions have no answer (`is_impossible`, or empty `answers`), such questions and such windows have their answer at
+    the CLS token, and the student may answer nothing: where the logits of that token exceed those of the best answer by
+    more than `null_threshold`. What else stands beside `question` and `answers` is a column.
     """
 
     columns: ClassVar[frozenset[str]] = frozenset({"weight"})
@@ -211,6 +213,11 @@ class Squad(Data):
     max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
     weight: str | None = Field(
         default=None, description="key of a number beside each question: how much it counts, in each of its windows"
+    )
+    null_threshold: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="no answer is given where its score exceeds that of the best answer by more than this",
     )
 
     @model_validator(mode="after")

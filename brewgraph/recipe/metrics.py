@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.tagging import find_scheme
 
 METRICS: dict[str, tuple[str, ...]] = {
     "class": ("accuracy", "macro_f1", "f1", "matthews"),
     "classes": ("micro_f1", "macro_f1", "exact_match"),
     "value": ("spearman", "pearson", "mse"),
     "tags": ("f1", "precision", "recall", "strict_f1", "token_accuracy"),
-    "spans": ("exact_match", "f1"),
+    "spans": ("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"),
     "next": ("perplexity", "token_accuracy"),
     "masked": ("perplexity", "token_accuracy"),
 }
@@ -31,13 +32,17 @@ _SHOWN = {
     "classes": ("micro_f1", "macro_f1"),
     "value": ("spearman", "pearson"),
     "tags": ("f1", "token_accuracy"),
-    "spans": ("exact_match", "f1"),
+    "spans": ("exact_match", "f1", "has_answer_f1", "no_answer_f1"),
     "next": ("perplexity",),
     "masked": ("perplexity",),
 }
 _LESS_IS_BETTER = frozenset({"mse", "perplexity", "loss"})
 _WORDS = {
     "f1": "F1",
+    "has_answer_exact": "HasAns exact",
+    "has_answer_f1": "HasAns F1",
+    "no_answer_exact": "NoAns exact",
+    "no_answer_f1": "NoAns F1",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "strict_f1": "strict F1",
@@ -73,7 +78,7 @@ def metric_names(label_type: str, classes: Sequence[str] = ()) -> tuple[str, ...
 
 def marks_entities(classes: Iterable[str]) -> bool:
     """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
-    return any(name[:2] in ("B-", "I-", "E-", "S-") for name in classes)
+    return find_scheme(classes) is not None
 
 
 def greater_is_better(name: str) -> bool:
@@ -92,14 +97,34 @@ def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
-def validate_metric(name: str, tasks: Mapping[str, str], classes: Mapping[str, Sequence[str]] | None = None) -> str:
+def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
+    """The metrics of answers that a data set does not give, by how many questions of each split have no answer."""
+    names = METRICS["spans"]
+    if not (unanswerable.get("train") or unanswerable.get("dev")):
+        return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))
+    return () if unanswerable.get("dev") else tuple(name for name in names if name.startswith("no_answer"))
+
+
+def validate_metric(
+    name: str,
+    tasks: Mapping[str, str],
+    classes: Mapping[str, Sequence[str]] | None = None,
+    missing: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """The full name of the metric that `metric_for_best_model = "…"` means: `f1`, or `ner/f1` where tasks have names.
 
     `tasks` are the label types by task name (one named "" where the spec has no tasks), `classes` the classes where
-    they are known. The task may be left out where one alone has this metric. Raises `SourceFault` B126 for a metric
-    that no evaluation is going to give, or that several tasks have.
+    they are known, `missing` metrics that the data of a task do not give. The task may be left out where one alone has
+    this metric. Raises `SourceFault` B126 for a metric that no evaluation is going to give, or that several tasks have.
     """
-    there = {task: metric_names(kind, (classes or {}).get(task, ())) for task, kind in tasks.items()}
+    there = {
+        task: [
+            metric
+            for metric in metric_names(kind, (classes or {}).get(task, ()))
+            if metric not in (missing or {}).get(task, ())
+        ]
+        for task, kind in tasks.items()
+    }
     known = {f"{task}/{metric}" if task else metric: metric for task, names in there.items() for metric in names}
     if name in known:
         return name

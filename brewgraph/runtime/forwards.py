@@ -21,7 +21,7 @@ from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
-NOT_INPUTS = frozenset({"labels", "index", "start", "end", "words", "offsets", "weights"})
+NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
 """What a batch carries beside a model's inputs."""
 
 

@@ -32,7 +32,7 @@ HEADS = {
 PER_TOKEN = frozenset({"tags", "spans", "next", "masked"})
 """Types of labels whose logits are per token."""
 
-_REFERENCE = ("labels", "index", "offsets")
+_REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 """What of a batch metrics read beside the logits."""
 
 
@@ -73,14 +73,16 @@ def evaluate(
     device: Any,
     examples: Any = None,
     head: str = "",
+    null_threshold: float | None = None,
 ) -> Scores:
     """Score the model `name` on batches of labelled examples.
 
-    `examples` are the rows of the split, which answers are looked up in (label type `spans`); `head` names one of a
-    model with several. Where ranks hold different batches, every one of them gets the scores over all; what goes
-    between them is what metrics keep, never logits.
+    `examples` are the rows of the split, in which the tags of whole sentences and answers are looked up. For answers
+    `null_threshold` is by how much none must exceed the best one, None where every question has one. `head` names
+    one of a model with several. Where ranks hold different batches, every one of them gets the scores over all; what
+    goes between them is what metrics keep, never logits.
     """
-    metric = make_metric(label_type, classes, examples)
+    metric = make_metric(label_type, classes, examples, null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     seconds = 0.0
     if head:

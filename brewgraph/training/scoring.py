@@ -34,6 +34,7 @@ def score(student: nn.Module, name: str, material: Material, accelerator: Accele
         classes=material.classes,
         examples=material.examples,
         head=material.head,
+        null_threshold=material.null_threshold,
         device=accelerator.device,
     )
     return found.as_dict()

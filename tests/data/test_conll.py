@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import random
 from pathlib import Path
 
 import datasets
@@ -14,9 +15,11 @@ from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.examples import facts, open_examples, texts
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.metrics import metric_names
 from brewgraph.recipe.sources import Conll
 from tests.data.texts import MANNERS, byte_level, fault
 
+LONG = ["alice", "visited", "new", "york", "and", "never", "came", "back", "from", "there", "unbelievably"]
 SENTENCES = """\
 -DOCSTART- O
 
@@ -164,6 +167,42 @@ def test_iobes_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("a B-X\nb L-X\nc U-Y\nd O\n", ("O", "B-X", "I-X", "L-X", "U-X", "B-Y", "I-Y", "L-Y", "U-Y")),
+        ("a B-X\nb M-X\nc E-X\nd O\n", ("O", "B-X", "M-X", "E-X", "S-X")),
+        ("a B_LOC\nb I_LOC\nc O\n", ("O", "B_LOC", "I_LOC")),
+        ("a LOC-B\nb LOC-I\nc O\n", ("O", "LOC-B", "LOC-I")),
+        ("a B\nb M\nc E\nd S\n", ("B", "E", "M", "S")),
+    ],
+)
+def test_other_schemes_and_forms_stay_as_they_are(tmp_path: Path, text: str, classes: tuple[str, ...]) -> None:
+    """BILOU, BMES, the type first, another separator: the names are the file's, so that a teacher's fit, and they have
+    scores of entities. What dev alone has tells the scheme, too."""
+    found = open_examples(write(tmp_path, text), tmp_path)
+    assert (found.classes, found.notes) == (classes, ())
+    assert metric_names("tags", found.classes) == ("f1", "precision", "recall", "strict_f1", "token_accuracy")
+    (tmp_path / "first.conll").write_text(text.splitlines()[0] + "\nz O\n")
+    if "O" in classes and "B-Y" not in classes:
+        assert open_examples(Conll(train="first.conll", dev="train.conll"), tmp_path).classes == classes
+
+
+def test_iob1_in_other_forms(tmp_path: Path) -> None:
+    """Converted in the form that it has."""
+    found = open_examples(write(tmp_path, "a PER_I\nb PER_I\nc PER_B\nd O\n"), tmp_path)
+    assert [found.classes[tag] for tag in found.splits["train"]["tags"][0]] == ["PER_B", "PER_I", "PER_B", "O"]
+    assert "begins an entity with `PER_I`" in found.notes[0]
+
+
+def test_what_marks_no_entities_is_said_where_it_looks_like_it(tmp_path: Path) -> None:
+    """With `O` among the tags; parts of speech have none, and nothing is said of them."""
+    found = open_examples(write(tmp_path, "a LOC\nb LOC\nc O\n"), tmp_path)
+    (note,) = found.notes
+    assert note.startswith("tags such as `LOC` mark no entities, and are scored word by word; write them as `B-PER`")
+    assert open_examples(write(tmp_path, "a NOUN\nb VERB\n"), tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
     ("text", "code", "field", "message", "help"),
     [
         ("", "B404", "train", "`train.conll` has no rows", "with rows"),
@@ -171,8 +210,10 @@ def test_iobes_is_kept(tmp_path: Path) -> None:
         ("a O\nb\n", "B404", "train", "line 2 of `train.conll` has 1 column where line 1 has 2", "separator=tab"),
         ("a O\nb c O\n", "B404", "train", "line 2 of `train.conll` has 3 columns where line 1 has 2", "separator=tab"),
         ("a\n", "B404", "train", "line 1 of `train.conll` has 1 column, so that words and tags are", "`separator`"),
-        ("a O\nb B-X\nc X\n", "B403", "train", "the tag in line 3 of `train.conll` is `X`, where others", "`B-`"),
+        ("a O\nb B-X\nc X\n", "B403", "train", "the tag in line 3 of `train.conll` is `X`, where others", "`B-…`"),
         ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, and no entity", "begins with `B-Y`"),
+        ("a B-X\nb L-X\nc S-X\n", "B403", "train", "the tag in line 2 of `train.conll` is `L-X`, where", "and `S-…`"),
+        ("a B_X\nb E_X\nc I_X\n", "B403", "train", "line 3 of `train.conll` is `I_X`, and no entity", "`B_X`; tags are IOBES"),
     ],
 )  # fmt: skip
 def test_faulty_lines(tmp_path: Path, text: str, code: str, field: str, message: str, help: str) -> None:
@@ -240,6 +281,43 @@ def test_words_that_are_cut_off(tmp_path: Path) -> None:
     batch = Collator([encoding], source=source)([rows[0]])
     assert batch["words"].tolist() == [[1, 2, 3, -1]]
     assert batch["labels"].tolist() == [[-100, 3, 0, 1, -100]]
+
+
+@pytest.mark.parametrize("room", [5, 6, 12, 40])
+def test_every_word_is_tagged_in_one_window(tmp_path: Path, room: int) -> None:
+    """With `whole` a long sentence has several rows: in each encoding every word has its place and its label in one of
+    them, the same one, and never at the edge of a window where another holds it, too. Short sentences stay as they are."""
+    chance = random.Random(0)
+    lines = [[(chance.choice(LONG), chance.choice(("O", "B-X", "I-X"))) for _ in range(n)] for n in (1, 7, 31, 3)]
+    lines = [[(word, "B-X" if tag == "I-X" else tag) for word, tag in line] for line in lines]
+    source = write(tmp_path, "\n\n".join("\n".join("\t".join(pair) for pair in line) for line in lines))
+    found = open_examples(source, tmp_path).splits["train"]
+    encodings = [Encoding("b", train_wordpiece(LONG * 9, 300), room), Encoding("g", byte_level([]), 9 * room)]
+    rows = encode(found, encodings, source=source, whole=True)
+    assert len(encode(found, encodings, source=source)) == 4
+    batch = Collator(encodings, source=source)(list(rows))
+    for n, line in enumerate(lines):
+        own = [(row, int(batch["first"][row])) for row in range(len(rows)) if batch["index"][row] == n]
+        text = " ".join(word for word, _ in line)
+        fits = [len(encoding.tokenizer(text)["input_ids"]) <= encoding.max_length for encoding in encodings]
+        assert (len(own) == 1) == all(fits)
+        for key in "bg":
+            view, seen = batch[key], []
+            for row, first in own:
+                for word, place in enumerate(view["words"][row].tolist(), first):
+                    if place >= 0:
+                        seen.append((word, int(view["labels"][row, place])))
+                assert (view["labels"][row] >= 0).sum() == (view["words"][row] >= 0).sum()
+            assert seen == [(word, ("O", "B-X", "I-X").index(tag)) for word, (_, tag) in enumerate(line)]
+        held = [torch.nonzero(batch["b"]["words"][row] >= 0).flatten().tolist() for row, _ in own]
+        assert all(len(words) for words in held)
+        if room == 12 and len(own) > 2:
+            assert all(words[0] > 0 for words in held[1:]), "what a window shares with the one before is context"
+    if room == 40:
+        plain = encode(found, encodings, source=source)
+        assert {name: plain[name][:] for name in plain.column_names} == {
+            name: rows[name][:] for name in rows.column_names if name != "first"
+        }
 
 
 def test_positions_move_with_padding_on_the_left(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import datasets
 import pytest
+import tokenizers
 import torch
 
 from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.examples import Examples, facts, open_examples, texts
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.sources import Squad
+from brewgraph.recipe.sources import Join, Squad
 from tests.data.texts import byte_level, fault
 
 CONTEXT = "The tower was built by Ada Stone in 1889. It is 300 metres tall, and it stands in the old town of Brack."
@@ -63,7 +64,11 @@ def test_questions(tmp_path: Path, name: str) -> None:
         "id": ["q0", "q1", "q2"],
         "index": [0, 1, 2],
     }
-    assert facts(source, tmp_path) == DataFacts((), ("id", "question", "context", "answers"), {"train": 3})
+    columns = ("id", "question", "context", "answers")
+    assert facts(source, tmp_path) == DataFacts((), columns, {"train": 3}, unanswerable={"train": 1})
+    both = Join(parts=(source, write(tmp_path, article(ASKED[2]), "other.json")))
+    assert facts(both, tmp_path).unanswerable == {"train": 2}
+    assert facts(write(tmp_path, article(ASKED[0]), "all.json"), tmp_path).unanswerable == {}
     assert texts(found) == [*(question for question, _ in ASKED), CONTEXT]
 
 
@@ -163,8 +168,8 @@ def test_windows_overlap_and_cover_the_text(tmp_path: Path) -> None:
 
 
 def test_where_answers_stand(tmp_path: Path) -> None:
-    """In every window that holds the whole of it; nowhere (-100) in others; at the first token where there is none."""
-    source, found = opened(tmp_path, article(*ASKED), max_length=24, stride=5)
+    """In every window that holds the whole of it, and nowhere (-100) in others, where every question has an answer."""
+    source, found = opened(tmp_path, article(*ASKED[:2]), max_length=24, stride=5)
     encoding = Encoding("b", train_wordpiece([CONTEXT] * 9, 400), 24)
     rows = encode(found.splits["train"], [encoding], source=source)
     examples = found.splits["train"]
@@ -179,7 +184,76 @@ def test_where_answers_stand(tmp_path: Path) -> None:
         inside = [span for span in row["b/offsets"] if span[0] >= 0]
         assert (row["b/start"], row["b/end"]) == (-100, -100)
         assert inside[0][0] > start or inside[-1][1] < start + len(answer)
-    assert {(row["b/start"], row["b/end"]) for row in rows if row["index"] == 2} == {(0, 0)}
+
+
+def as_run_qa(tokenizer: Any, examples: datasets.Dataset, source: Squad) -> list[tuple[int, int]]:
+    """The labels of every window as `prepare_train_features` of transformers' `run_qa.py` finds them."""
+    made = tokenizer(
+        examples["text_0"][:],
+        examples["text_1"][:],
+        truncation="only_second",
+        max_length=source.max_length,
+        stride=source.stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    found = []
+    for i, offsets in enumerate(made["offset_mapping"]):
+        ids, sequence = made["input_ids"][i], made.sequence_ids(i)
+        marks = (tokenizer.cls_token_id, tokenizer.bos_token_id)
+        cls_index = next((ids.index(mark) for mark in marks if mark in ids), 0)
+        answers = examples[made["overflow_to_sample_mapping"][i]]["answers"]
+        if not answers["start"]:
+            found.append((cls_index, cls_index))
+            continue
+        begin, end = answers["start"][0], answers["start"][0] + len(answers["text"][0])
+        first = sequence.index(1)
+        last = len(sequence) - 1 - sequence[::-1].index(1)
+        if not (offsets[first][0] <= begin and offsets[last][1] >= end):
+            found.append((cls_index, cls_index))
+            continue
+        while first < len(offsets) and offsets[first][0] <= begin:
+            first += 1
+        while offsets[last][1] >= end:
+            last -= 1
+        found.append((first - 1, last + 1))
+    return found
+
+
+def marked(where: str) -> Any:
+    """A tokenizer with its CLS before the text, behind it (and padding on the left, as XLNet), BOS alone, or neither."""
+    wordpiece = train_wordpiece([CONTEXT] * 9 + [question for question, _ in ASKED] * 9, 400)
+    if where == "before":
+        return wordpiece
+    own = byte_level([CONTEXT] * 9, 400, left=where == "behind")
+    if where != "none":
+        own.add_special_tokens({"cls_token" if where == "behind" else "bos_token": "<cls>"})
+        own.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="$A:0 <cls>:2" if where == "behind" else "<cls>:0 $A:0",
+            pair="$A:0 $B:1 <cls>:2" if where == "behind" else "<cls>:0 $A:0 $B:1",
+            special_tokens=[("<cls>", own.convert_tokens_to_ids("<cls>"))],
+        )
+    return own
+
+
+@pytest.mark.parametrize("where", ["before", "behind", "bos", "none"])
+def test_no_answer_stands_at_the_token_that_run_qa_takes(tmp_path: Path, where: str) -> None:
+    """Of questions without one, and of windows that do not hold it: CLS wherever it is, BOS, or the first token."""
+    source, found = opened(tmp_path, article(*ASKED), max_length=24, stride=5)
+    encoding = Encoding("b", marked(where), 24)
+    rows = encode(found.splits["train"], [encoding], source=source)
+    expected = as_run_qa(encoding.tokenizer, found.splits["train"], source)
+    assert list(zip(rows["b/start"][:], rows["b/end"][:], strict=True)) == expected
+    ends = [len(ids) - 1 if where == "behind" else 0 for ids in rows["b/input_ids"][:]]
+    assert rows["b/null"][:] == ends
+    lost = [n for n, row in enumerate(rows) if row["index"] < 2 and row["b/start"] == row["b/null"]]
+    assert lost, "some window does not hold the answer"
+    assert len(lost) < sum(row["index"] < 2 for row in rows)
+    batch = Collator([encoding], source=source)(list(rows))
+    if where == "behind":
+        assert batch["null"].eq(batch["input_ids"].shape[1] - 1).all()
+    cls = batch["input_ids"].gather(1, batch["null"][:, None])
+    assert where == "none" or len(set(cls.flatten().tolist())) == 1
 
 
 def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
@@ -199,7 +273,7 @@ def test_other_tokenizers_see_the_same_stretches(tmp_path: Path) -> None:
         assert (seen["b"][0][0], seen["b"][-1][1]) == (seen["g"][0][0], seen["g"][-1][1])
         if row["b/start"] > 0:
             assert answer_of(row, "g", examples).strip() == ASKED[row["index"]][1]
-            cut += row["s/start"] == -100
+            cut += row["s/start"] == row["s/null"] == 0
     assert cut, "the third is too short for some answers"
     batch = Collator(encodings, source=source, words=True)(list(rows))
     view = batch["g"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, explained, page_of
 from brewgraph.project.check import check
 from brewgraph.source import Source
+from tests.data.texts import byte_level
 from tests.faults.world import LOSS, TINY, add_model, make_world
 
 DECLARATIONS = {
@@ -33,6 +35,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = AutoTokenizer.from_pretrained(folder / "one")
     bare.pad_token = None
     bare.save_pretrained(folder / "bare")
+    byte_level(["all these words are here"]).save_pretrained(folder / "gpt")
+    asked = [
+        {"id": "a", "question": "who", "answers": [{"text": "words", "answer_start": 10}]},
+        {"id": "b", "question": "why", "answers": [], "is_impossible": True},
+    ]
+    (folder / "asked.json").write_text(
+        json.dumps({"data": [{"paragraphs": [{"context": "all these words are here", "qas": asked}]}]})
+    )
     return folder
 
 

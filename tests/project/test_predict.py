@@ -64,17 +64,24 @@ def by_hand(label_type: str, model: nn.Module, batches: list[dict[str, Any]], cl
 
 
 def test_tags_stand_beside_their_words() -> None:
-    """A word's tag is that of its first token; words beyond the encoding have none."""
+    """A word's tag is that of its first token; a word without a token has none; the windows of a sentence are one."""
     logits = nn.functional.one_hot(torch.tensor([[0, 1, 0, 2, 0], [0, 2, 0, 0, 0]]), 3).float()
-    words = torch.tensor([[1, 3, -1], [1, -1, -1]])
-    batch = {"input_ids": torch.tensor([[0], [1]]), "words": words, "index": torch.tensor([0, 1])}
+    words = torch.tensor([[1, 3, -1], [1, -1, -1], [-1, 1, -1], [-1, 3, 4]])
+    index, first = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 0, 1])
+    batch = {"input_ids": torch.tensor([[0], [1], [1], [0]]), "words": words, "index": index, "first": first}
+    parts = [{name: value[a:b] for name, value in batch.items()} for a, b in ((0, 3), (3, 4))]
     rows = datasets.Dataset.from_list(
-        [{"index": 0, "words": ["Ann", "ran", "off", "x"]}, {"index": 1, "words": ["Bo"]}]
+        [
+            {"index": 0, "words": ["Ann", "ran", "off", "x"]},
+            {"index": 1, "words": ["Bo"]},
+            {"index": 2, "words": ["a", "b", "c", "d"]},
+        ]
     )
-    found = list(predict(by_hand("tags", Answering(logits=logits), [batch], ("O", "B-PER", "I-PER")), rows))
+    found = list(predict(by_hand("tags", Answering(logits=logits), parts, ("O", "B-PER", "I-PER")), rows))
     assert found == [
         {"index": 0, "words": ["Ann", "ran", "off", "x"], "tags": ["B-PER", "I-PER", None, None]},
         {"index": 1, "words": ["Bo"], "tags": ["I-PER"]},
+        {"index": 2, "words": ["a", "b", "c", "d"], "tags": [None, "I-PER", "I-PER", "O"]},
     ]
 
 
@@ -102,8 +109,8 @@ def spans() -> tuple[ByHand, datasets.Dataset]:
         ]
     )
     own = [
-        {"input_ids": torch.tensor([[0], [1]]), "offsets": offsets[:2]},
-        {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:]},
+        {"input_ids": torch.tensor([[0], [1]]), "offsets": offsets[:2], "null": torch.tensor([0, 0])},
+        {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:], "null": torch.tensor([0])},
     ]
     batches = [{"tiny": own[0], "index": torch.tensor([0, 1])}, {"tiny": own[1], "index": torch.tensor([1])}]
     return by_hand("spans", Answering(start_logits=start, end_logits=end), batches), datasets.Dataset.from_list(

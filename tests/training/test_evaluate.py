@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -72,18 +73,31 @@ def batches(label_type: str) -> Batches:
     elif label_type == "tags":
         whole["labels"] = torch.randint(0, 3, (7, 10)) + off
         whole["labels"][off < 0] = -100
+        places = torch.where(off < 0, -1, torch.arange(10))  # every token is a word
+        whole |= {"words": places, "first": torch.zeros(7, dtype=torch.int64)}
     elif label_type == "spans":
         place = torch.arange(10)
         offsets = torch.stack([place - 2, place - 1], -1).repeat(7, 1, 1)
         offsets[:, :2] = -1
         offsets[mask == 0] = -1
-        whole |= {"offsets": offsets, "start": torch.full((7,), 2), "end": torch.full((7,), 3)}
+        places = {"start": torch.full((7,), 2), "end": torch.full((7,), 3), "null": torch.zeros(7, dtype=torch.int64)}
+        whole |= {"offsets": offsets, **places}
     elif label_type == "next":
         whole["labels"] = functional.pad(ids[:, 1:], (0, 1), value=-100)
         whole["labels"][whole["labels"] == 0] = -100
     else:
         whole["labels"] = torch.where(torch.rand(7, 10) < 0.3, ids, -100)
     return [{key: value[a:b] for key, value in whole.items()} for a, b in ((0, 2), (2, 5), (5, 7))]
+
+
+def tagged() -> datasets.Dataset:
+    """The rows that the batches of tags are made of."""
+    rows = [
+        (int(i), row[row >= 0].tolist())
+        for b in batches("tags")
+        for i, row in zip(b["index"], b["labels"], strict=True)
+    ]
+    return datasets.Dataset.from_list([{"index": i, "tags": tags} for i, tags in rows])
 
 
 def run(label_type: str, made: nn.Module, given: Batches | None = None, **options: Any) -> Scores:
@@ -93,7 +107,7 @@ def run(label_type: str, made: nn.Module, given: Batches | None = None, **option
         batches(label_type) if given is None else given,
         label_type=label_type,
         classes=CLASSES.get(label_type, ()),
-        examples=QUESTIONS,
+        examples=tagged() if label_type == "tags" else QUESTIONS,
         device=torch.device("cpu"),
         **options,
     )

@@ -40,14 +40,18 @@ class Metric(Protocol):
         """The values by name, those of `recipe.metrics.metric_names`."""
 
 
-def make_metric(label_type: str, classes: Sequence[str], examples: Any = None) -> Metric:
-    """The metric of a label type; `examples` are the rows that answers are looked up in, for spans."""
+def make_metric(
+    label_type: str, classes: Sequence[str], examples: Any = None, null_threshold: float | None = None
+) -> Metric:
+    """The metric of a label type. Tags and answers are looked up in the rows `examples`; `null_threshold` is None where
+    every question has an answer.
+    """
     makers: dict[str, Callable[[], Metric]] = {
         "class": lambda: ClassMetrics(len(classes)),
         "classes": lambda: LabelsMetrics(len(classes)),
         "value": ValueMetrics,
-        "tags": lambda: TagMetrics(classes),
-        "spans": lambda: SpanMetrics(examples),
+        "tags": lambda: TagMetrics(classes, examples),
+        "spans": lambda: SpanMetrics(examples, null_threshold),
         "next": TokenMetrics,
         "masked": TokenMetrics,
     }

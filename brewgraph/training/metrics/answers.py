@@ -45,6 +45,11 @@ def squad(answer: str, right: str) -> Agreement:
     return exact, 2 * common / (len(ours) + len(theirs)) if common else float(not ours and not theirs)
 
 
+def is_blank(answer: str) -> bool:
+    """Whether SQuAD's rules leave nothing of an answer, as of `the`: the scorer of version 2.0 passes over such."""
+    return not _squad_words(answer)
+
+
 def _squad_words(text: str) -> list[str]:
     bare = "".join(c for c in text.lower() if c not in string.punctuation)
     return _ARTICLES.sub(" ", bare).split()

@@ -1,15 +1,15 @@
-"""Answers that are stretches of a text: from logits to characters, the best of several windows, and their scores."""
+"""Answers, stretches of a text or none: from logits to characters, the best of several windows, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from brewgraph.training.metrics.answers import agreement, is_chinese
+from brewgraph.training.metrics.answers import Agreement, agreement, is_blank, is_chinese
 
 LONGEST = 30
 """Tokens of an answer at most, as in BERT's own evaluation of SQuAD."""
@@ -17,11 +17,22 @@ LONGEST = 30
 
 @dataclass(frozen=True)
 class Answer:
-    """A stretch of the context by character offsets, `end` excluded. `score` is the sum of its two logits."""
+    """A stretch of the context by character offsets, `end` excluded. `score` is the sum of its two logits, `null_score`
+    that of the token that stands for no answer, the least of all windows.
+    """
 
     score: float
     begin: int
     end: int
+    null_score: float
+
+    def is_null(self, threshold: float | None) -> bool:
+        """Whether no answer is the better one, by more than `threshold`; None never has it so."""
+        return threshold is not None and self.null_score - self.score > threshold
+
+    def text(self, context: str, threshold: float | None) -> str:
+        """The characters of the answer, none where there is no answer."""
+        return "" if self.is_null(threshold) else context[self.begin : self.end]
 
 
 def best_spans(start_BL: Tensor, end_BL: Tensor, offsets_BL2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,24 +57,31 @@ def best_spans(start_BL: Tensor, end_BL: Tensor, offsets_BL2: Tensor) -> tuple[T
 
 
 class BestAnswers:
-    """For each example, by its index, the best answer of all its windows, whichever rank saw them."""
+    """For each example, by its index, the best answer of all its windows, whichever rank saw them.
+
+    As in `run_qa.py` of transformers' examples, a question has no answer only where every window says so: of the scores
+    of no answer the least one counts.
+    """
 
     def __init__(self) -> None:
         self.found: dict[int, Answer] = {}
 
     @staticmethod
     def reduce(logits: tuple[Tensor, Tensor], batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Index, score, first and last character of each window's best span."""
+        """Index, score, first and last character of each window's best span, and the score of no answer."""
         start_BL, end_BL = logits
-        return batch["index"], *best_spans(start_BL, end_BL, batch["offsets"])
+        row_B = torch.arange(len(start_BL), device=start_BL.device)
+        null_B = start_BL[row_B, batch["null"]].float() + end_BL[row_B, batch["null"]].float()
+        return batch["index"], *best_spans(start_BL, end_BL, batch["offsets"]), null_B
 
-    def update(self, index_B: Tensor, score_B: Tensor, begin_B: Tensor, end_B: Tensor) -> None:
-        columns = (index_B, score_B.double(), begin_B, end_B)
-        for index, score, begin, end in zip(*(x.tolist() for x in columns), strict=True):
+    def update(self, index_B: Tensor, score_B: Tensor, begin_B: Tensor, end_B: Tensor, null_B: Tensor) -> None:
+        columns = (index_B, score_B.double(), begin_B, end_B, null_B.double())
+        for index, *values in zip(*(x.tolist() for x in columns), strict=True):
+            new = Answer(*values)
+            old = self.found.get(index, new)
             # of equal ones that which begins first: the same on any number of ranks
-            new, old = Answer(score, begin, end), self.found.get(index)
-            if old is None or (new.score, -new.begin, -new.end) > (old.score, -old.begin, -old.end):
-                self.found[index] = new
+            best = max(new, old, key=lambda answer: (answer.score, -answer.begin, -answer.end))
+            self.found[index] = replace(best, null_score=min(new.null_score, old.null_score))
 
     def state(self) -> tuple[Tensor, ...]:
         answers = self.found.values()
@@ -72,10 +90,11 @@ class BestAnswers:
             torch.tensor([a.score for a in answers], dtype=torch.float64),
             torch.tensor([a.begin for a in answers], dtype=torch.int64),
             torch.tensor([a.end for a in answers], dtype=torch.int64),
+            torch.tensor([a.null_score for a in answers], dtype=torch.float64),
         )
 
-    def merge(self, index_N: Tensor, score_N: Tensor, begin_N: Tensor, end_N: Tensor) -> None:
-        self.update(index_N, score_N, begin_N, end_N)
+    def merge(self, index_N: Tensor, score_N: Tensor, begin_N: Tensor, end_N: Tensor, null_N: Tensor) -> None:
+        self.update(index_N, score_N, begin_N, end_N, null_N)
 
 
 class SpanMetrics(BestAnswers):
@@ -83,19 +102,35 @@ class SpanMetrics(BestAnswers):
 
     `examples` are the rows of the split, with `index`, `text_1` (the context) and `answers` ({"text": […], …}). Chinese
     answers (more than half of their characters) are scored as in CMRC 2018, all others as in SQuAD v1.1.
+
+    With a `null_threshold` questions may have no answer, and the rules are those of SQuAD 2.0 (Rajpurkar et al. 2018,
+    `evaluate-v2.0.py`): no answer is right where there is none. Beside the mean over all examples there are those over
+    the questions that have an answer, and over those that have none, where there are such.
     """
 
-    def __init__(self, examples: Any):
+    def __init__(self, examples: Any, null_threshold: float | None = None):
         super().__init__()
-        self.examples = examples
+        self.examples, self.null_threshold = examples, null_threshold
 
     def compute(self) -> dict[str, float]:
         asked = [row for row in self.examples if row["index"] in self.found]
         chinese = is_chinese(text for row in asked for text in row["answers"]["text"])
-        found = []
+        found: dict[bool, list[Agreement]] = {True: [], False: []}
         for row in asked:
-            answer = self.found[row["index"]]
-            text = row["text_1"][answer.begin : answer.end]
-            found.append(agreement(text, row["answers"]["text"], chinese=chinese))
-        count = max(1, len(found))
-        return {"exact_match": sum(exact for exact, _ in found) / count, "f1": sum(f1 for _, f1 in found) / count}
+            text = self.found[row["index"]].text(row["text_1"], self.null_threshold)
+            right = row["answers"]["text"]
+            if self.null_threshold is not None and not chinese:
+                right = [answer for answer in right if not is_blank(answer)]
+            found[bool(row["answers"]["text"])].append(agreement(text, right, chinese=chinese))
+        values = _means(found[True] + found[False])
+        if self.null_threshold is not None:
+            names = {True: "has_answer", False: "no_answer"}
+            for kind, own in found.items():
+                values |= {f"{names[kind]}_{name.split('_')[0]}": x for name, x in _means(own).items() if own}
+        return values
+
+
+def _means(found: Sequence[Agreement]) -> dict[str, float]:
+    """The means of exact matches and F1; 0 where there are none."""
+    count = max(1, len(found))
+    return {"exact_match": sum(exact for exact, _ in found) / count, "f1": sum(f1 for _, f1 in found) / count}

@@ -8,91 +8,117 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brewgraph.recipe.metrics import marks_entities
-from brewgraph.training.metrics.counting import IGNORED
+from brewgraph.recipe.tagging import OUTSIDE, Scheme, find_scheme
 
 Entity = tuple[str, int, int]
 """Type, first word, last word."""
 
 
-def entities(tags: Sequence[str], *, strict: bool = False) -> set[Entity]:
-    """The entities that a sentence's tags mark, by the rules of CoNLL's scorer (Tjong Kim Sang and Buchholz 2000,
-    "Introduction to the CoNLL-2000 Shared Task: Chunking"), which seqeval follows.
+def entities(tags: Sequence[str], scheme: Scheme, *, strict: bool = False) -> set[Entity]:
+    """The entities that a sentence's tags mark.
 
-    An entity begins at `B-x`, and also at an `I-x` that goes on with none of type x; it ends before the first tag that
-    does not go on with it. `S-x` is an entity of one word, `E-x` the last word of one. In the `strict` reading (IOB2)
-    it begins at `B-x` or `S-x` alone, and an `I-x` that goes on with nothing is outside.
+    In IOB2 by the rules of CoNLL's scorer (Tjong Kim Sang and Buchholz 2000, "Introduction to the CoNLL-2000 Shared
+    Task: Chunking"), which seqeval follows: an entity begins at `B-x`, and also at an `I-x` that goes on with none of
+    type x; it ends before the first tag that does not go on with it. In the `strict` reading it begins at `B-x` alone.
 
-    >>> sorted(entities(["I-PER", "I-PER", "O", "B-LOC"]))
+    Schemes that mark the last word (IOBES, BILOU, BMES) have the strict reading alone, as seqeval's `mode="strict"`: an
+    entity is one word marked as such, or a beginning, insides and an end of one type in a row.
+
+    >>> iob2 = find_scheme(["B-PER", "I-PER"])
+    >>> sorted(entities(["I-PER", "I-PER", "O", "B-LOC"], iob2))
     [('LOC', 3, 3), ('PER', 0, 1)]
-    >>> sorted(entities(["I-PER", "I-PER", "O", "B-LOC"], strict=True))
+    >>> sorted(entities(["I-PER", "I-PER", "O", "B-LOC"], iob2, strict=True))
     [('LOC', 3, 3)]
+    >>> sorted(entities(["B-PER", "I-PER", "O", "U-PER"], find_scheme(["B-PER", "U-PER"])))
+    [('PER', 3, 3)]
     """
     found: set[Entity] = set()
-    kind, begin, ended = "", -1, True  # the entity before this word; `begin` is -1 where there is none
-    for position, tag in enumerate([*tags, "O"]):
-        prefix, type_ = tag[:1], tag[1:].lstrip("-") or "_"
-        inside = prefix in ("I", "E")
-        if inside and not ended and type_ == kind:
-            ended = prefix == "E"
+    kind, begin = "", -1  # the entity that is open; `begin` is -1 where there is none
+    for position, tag in enumerate([*tags, OUTSIDE]):
+        mark, own = scheme.split(tag) or ("", "")
+        if mark in ("I", "E") and begin >= 0 and own == kind:
+            if mark == "E":
+                found.add((kind, begin, position))
+                begin = -1
             continue
-        if begin >= 0:
+        if begin >= 0 and not scheme.closes:
             found.add((kind, begin, position - 1))
-        if prefix in ("B", "S") or (inside and not strict):
-            kind, begin, ended = type_, position, prefix in ("S", "E")
-        else:
-            kind, begin, ended = "", -1, True
+        if mark == "S":
+            found.add((own, position, position))
+        begins = mark == "B" or (mark == "I" and not (strict or scheme.closes))
+        kind, begin = (own, position) if begins else ("", -1)
     return found
 
 
 class TagMetrics:
     """Precision, recall and F1 of entities: one is right where its type, its first and its last word are.
 
-    `strict_f1` reads the tags by IOB2 alone; `token_accuracy` is the share of words whose tag is right, `O` among them.
-    Tags that mark no entities (parts of speech) have a `token_accuracy` and nothing else.
+    `strict_f1` reads tags in IOB2 strictly (see `entities`); `token_accuracy` is the share of words whose tag is right,
+    `O` among them. Tags that mark no entities (parts of speech) have a `token_accuracy` and nothing else.
+
+    `examples` are the rows of the split, with `index` and `tags`: every word of a sentence counts, whichever of its
+    windows tags it. A word that a tokenizer leaves without a token is taken for `O`.
     """
 
-    def __init__(self, classes: Sequence[str]):
+    def __init__(self, classes: Sequence[str], examples: Any):
         self.classes = tuple(classes)
-        self.marks = marks_entities(classes)
+        self.scheme = find_scheme(classes)
+        self.outside = self.classes.index(OUTSIDE) if OUTSIDE in self.classes else -1
+        self.examples = examples
+        self.labels: dict[int, list[int]] | None = None
+        self.open: dict[int, dict[int, int]] = {}  # of sentences that are not tagged to the end, the words that are
         self.entities_23 = torch.zeros(2, 3, dtype=torch.int64)
         self.words_2 = torch.zeros(2, dtype=torch.int64)
 
     @staticmethod
     def reduce(logits_BLC: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """The most likely tag of each token, and its label, -100 for all but the first token of a word."""
-        return logits_BLC.argmax(-1), batch["labels"]
+        """Of each word that is tagged: the sentence's index, the word's number in it, the most likely tag; (N) each."""
+        guess_BL, places_BW = logits_BLC.argmax(-1), batch["words"]
+        row_N, word_N = (places_BW >= 0).nonzero(as_tuple=True)
+        return batch["index"][row_N], batch["first"][row_N] + word_N, guess_BL[row_N, places_BW[row_N, word_N]]
 
-    def update(self, guess_BL: Tensor, labels_BL: Tensor) -> None:
-        guess_BL, labels_BL = guess_BL.cpu(), labels_BL.cpu()
-        counted = labels_BL != IGNORED
-        right = (guess_BL == labels_BL) & counted
-        self.words_2 += torch.stack([right.sum(), counted.sum()])
-        if not self.marks:
-            return
-        for guess, labels, mask in zip(guess_BL, labels_BL, counted, strict=True):
-            self._count(self._names(guess[mask]), self._names(labels[mask]))
+    def update(self, index_N: Tensor, word_N: Tensor, guess_N: Tensor) -> None:
+        if self.labels is None:
+            self.labels = dict(zip(self.examples["index"], self.examples["tags"], strict=True))
+        for index, word, guess in zip(index_N.tolist(), word_N.tolist(), guess_N.tolist(), strict=True):
+            self.open.setdefault(index, {})[word] = guess
+        for index in dict.fromkeys(index_N.tolist()):
+            if len(self.open[index]) == len(self.labels[index]):
+                counted = self._count(index, self.open.pop(index))
+                self.entities_23, self.words_2 = self.entities_23 + counted[0], self.words_2 + counted[1]
 
-    def _names(self, numbers: Tensor) -> list[str]:
-        return [self.classes[number] for number in numbers.tolist()]
-
-    def _count(self, guess: Sequence[str], labels: Sequence[str]) -> None:
-        for row, strict in enumerate((False, True)):
-            guessed, there = entities(guess, strict=strict), entities(labels, strict=strict)
-            self.entities_23[row] += torch.tensor([len(guessed & there), len(guessed), len(there)])
+    def _count(self, index: int, guesses: Mapping[int, int]) -> tuple[Tensor, Tensor]:
+        """Entities, in both readings, and words of a sentence: right, guessed, there; right, there."""
+        assert self.labels is not None
+        labels = self.labels[index]
+        guess = [guesses.get(word, self.outside) for word in range(len(labels))]
+        words_2 = torch.tensor([sum(a == b for a, b in zip(guess, labels, strict=True)), len(labels)])
+        entities_23 = torch.zeros(2, 3, dtype=torch.int64)
+        if self.scheme is not None:
+            names = [[self.classes[n] if n >= 0 else OUTSIDE for n in row] for row in (guess, labels)]
+            for row, strict in enumerate((False, True)):
+                guessed, there = (entities(tags, self.scheme, strict=strict) for tags in names)
+                entities_23[row] = torch.tensor([len(guessed & there), len(guessed), len(there)])
+        return entities_23, words_2
 
     def state(self) -> tuple[Tensor, ...]:
-        return self.entities_23, self.words_2
+        rest = [(index, word, guess) for index, own in self.open.items() for word, guess in own.items()]
+        return self.entities_23, self.words_2, torch.tensor(rest, dtype=torch.int64).reshape(-1, 3).T
 
-    def merge(self, entities_23: Tensor, words_2: Tensor) -> None:
+    def merge(self, entities_23: Tensor, words_2: Tensor, open_3N: Tensor) -> None:
         self.entities_23, self.words_2 = self.entities_23 + entities_23, self.words_2 + words_2
+        self.update(*open_3N)
 
     def compute(self) -> dict[str, float]:
-        right, words = self.words_2.tolist()
+        entities_23, words_2 = self.entities_23.clone(), self.words_2.clone()
+        for index, own in self.open.items():
+            counted = self._count(index, own)
+            entities_23, words_2 = entities_23 + counted[0], words_2 + counted[1]
+        right, words = words_2.tolist()
         accuracy = {"token_accuracy": right / max(1, words)}
-        if not self.marks:
+        if self.scheme is None:
             return accuracy
-        (precision, recall, f1), (_, _, strict_f1) = (_scores(counts) for counts in self.entities_23.tolist())
+        (precision, recall, f1), (_, _, strict_f1) = (_scores(counts) for counts in entities_23.tolist())
         return {"f1": f1, "precision": precision, "recall": recall, "strict_f1": strict_f1, **accuracy}
 
 

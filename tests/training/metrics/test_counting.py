@@ -166,9 +166,12 @@ def test_perplexity_by_hand() -> None:
 
 @pytest.mark.parametrize("label_type", METRICS)
 def test_every_metric_gives_the_names_that_are_promised(label_type: str) -> None:
-    """`METRICS` is what `compute` gives, with two classes and with tags of entities."""
+    """`METRICS` is what `compute` gives, with two classes, tags of entities and a question that has no answer."""
     classes = ["O", "B-X"]
-    metric: Metric = make_metric(label_type, classes, examples=[])
+    asked = [{"index": n, "text_1": "a b", "answers": {"text": ["b"] * n}} for n in range(2)]
+    metric: Metric = make_metric(label_type, classes, asked, null_threshold=0.0)
+    if label_type == "spans":
+        metric.update(torch.arange(2), *torch.ones(4, 2, dtype=torch.int64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         values = metric.compute()

@@ -1,0 +1,76 @@
+"""How tags mark entities: which part of a tag says where an entity begins and ends, and which of what type it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+OUTSIDE = "O"
+_MEANINGS = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
+"""What marks mean: the beginning of an entity, its inside, its end, or the whole of one word."""
+_SCHEMES = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEWO": "BMEW"}
+_MARK, _SEPARATOR = f"[{''.join(_MEANINGS)}]", "[-_:/|.]"
+_COMMON = re.compile("[BIES]-.+")
+_FORMS = (
+    re.compile(f"(?P<mark>{_MARK})(?P<separator>{_SEPARATOR})(?P<kind>.+)"),
+    re.compile(f"(?P<kind>.+)(?P<separator>{_SEPARATOR})(?P<mark>{_MARK})"),
+    re.compile(f"(?P<mark>{_MARK})(?P<separator>)(?P<kind>)"),
+)
+"""`B-PER`, `PER-B`, `B`."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A manner of marking entities. `marks` are its letters beside `O`, `form` one of `_FORMS`, by its number."""
+
+    name: str
+    marks: str
+    form: int
+    separator: str
+
+    @property
+    def closes(self) -> bool:
+        """Whether the last word of an entity is marked as such."""
+        return self.marks != "BI"
+
+    @property
+    def example(self) -> str:
+        """A tag that begins an entity, as messages show it."""
+        return self.tag("B", "PER")
+
+    def split(self, tag: str) -> tuple[str, str] | None:
+        """What a tag means (B, I, E or S) and its type, `_` where it has none; None for what marks no entity."""
+        found = _FORMS[self.form].fullmatch(tag)
+        if found is None or found["separator"] != self.separator or found["mark"] not in self.marks:
+            return None
+        return _MEANINGS[found["mark"]], found["kind"] or "_"
+
+    def tag(self, mark: str, kind: str) -> str:
+        """The tag of a mark and a type."""
+        return (f"{mark}{self.separator}{kind}", f"{kind}{self.separator}{mark}", mark)[self.form]
+
+    def tags(self, kind: str) -> tuple[str, ...]:
+        """All tags of a type."""
+        return tuple(self.tag(mark, kind) for mark in self.marks)
+
+
+def find_scheme(tags: Iterable[str]) -> Scheme | None:
+    """The scheme of the tags that a data set or a model has; None where they mark no entities, as parts of speech.
+
+    One tag such as `B-PER` is enough. Other forms (`B_PER`, `PER-B`, plain `B`) are taken for marks only where all tags
+    beside `O` have the same one, and all marks belong to one scheme.
+    """
+    own = set(tags) - {OUTSIDE}
+    common = {tag for tag in own if _COMMON.fullmatch(tag)}
+    for form, pattern in enumerate(_FORMS):
+        found = [
+            match for tag in own if (match := pattern.fullmatch(tag)) and (not common or match["separator"] == "-")
+        ]
+        separators, marks = {match["separator"] for match in found}, {match["mark"] for match in found}
+        if not common and (len(found) < len(own) or len(separators) != 1 or (form == 2 and "B" not in marks)):
+            continue
+        name = next((name for name, letters in _SCHEMES.items() if marks <= set(letters)), "IOBES" if common else None)
+        if name is not None:
+            return Scheme(name, _SCHEMES[name], form, separators.pop())
+    return None
