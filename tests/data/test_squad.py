@@ -225,7 +225,7 @@ def marked(where: str) -> Any:
     wordpiece = train_wordpiece([CONTEXT] * 9 + [question for question, _ in ASKED] * 9, 400)
     if where == "before":
         return wordpiece
-    own = byte_level([CONTEXT] * 9, 400, left=where == "behind")
+    own = byte_level([CONTEXT] * 9, 400)
     if where != "none":
         own.add_special_tokens({"cls_token" if where == "behind" else "bos_token": "<cls>"})
         own.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
@@ -240,7 +240,7 @@ def marked(where: str) -> Any:
 def test_no_answer_stands_at_the_token_that_run_qa_takes(tmp_path: Path, where: str) -> None:
     """Of questions without one, and of windows that do not hold it: CLS wherever it is, BOS, or the first token."""
     source, found = opened(tmp_path, article(*ASKED), max_length=24, stride=5)
-    encoding = Encoding("b", marked(where), 24)
+    encoding = Encoding("b", marked(where), 24, left=where == "behind")
     rows = encode(found.splits["train"], [encoding], source=source)
     expected = as_run_qa(encoding.tokenizer, found.splits["train"], source)
     assert list(zip(rows["b/start"][:], rows["b/end"][:], strict=True)) == expected
