@@ -51,7 +51,7 @@ def _flat(row: Mapping[str, Any], top: int | None) -> Iterator[dict[str, Any]]:
         rest = {key: value for key, value in row.items() if key not in ("words", "tags")}
         yield from ({**rest, "word": word, "tag": tag} for word, tag in zip(row["words"], row["tags"], strict=True))
         return
-    flat = {key: "|".join(value) if isinstance(value, list) else value for key, value in row.items()}
+    flat: dict[str, Any] = {key: "|".join(value) if isinstance(value, list) else value for key, value in row.items()}
     likeliest = flat.pop("probabilities", {})
     if top is None:
         flat |= {f"probability_{name}": value for name, value in sorted(likeliest.items())}

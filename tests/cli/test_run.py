@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from brewgraph.cli.run import megabytes, ratio, summary, where_it_is
+from brewgraph.cli.output import megabytes
+from brewgraph.cli.run import ratio, summary, where_it_is
 from brewgraph.models.tasks import Head
 from brewgraph.project.compare import Row
 from tests.cli.tiny import command, write_tiny
