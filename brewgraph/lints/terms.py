@@ -65,8 +65,11 @@ def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:
             continue
         part, setting = settings[0]
         declared = next((d for d in recipe.data.values() if d.source is part), data)
-        many = {"tags": "token_mean(ce({}))", "classes": "bce({})", "value": "mse({})"}.get(part.label_type, "ce({})")
-        term = many.format(f'{name}.labels -> {recipe.student.name}.logits, reduce="none"')
+        terms = {"tags": "token_mean(ce({}))", "classes": "bce({})", "value": "mse({})", "": "kd({})"}
+        student, first = recipe.student.name, next((t.name for t in recipe.teachers), "…")
+        sides = {"spans": f"{name}.start -> {student}.start", "": f"{first}.logits -> {student}.logits"}
+        pair = sides.get(part.label_type, f"{name}.labels -> {student}.logits")
+        term = terms.get(part.label_type, "ce({})").format(f'{pair}, reduce="none"')
         yield Diagnostic(
             "W402",
             f"no loss reads the weights of `{name}`: its examples count alike",

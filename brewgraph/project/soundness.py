@@ -50,13 +50,14 @@ def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collecto
     """Labels that are legal and hardly meant: one for all rows, classes that differ in white space or case alone,
     numbers with gaps.
     """
-    own, name, place = known.classes, data.name, data.place("label")
+    column = "tags" if data.source.label_type == "tags" else "label"
+    own, name, place = known.classes, data.name, data.place(column)
     parts = data.source.parts if isinstance(data.source, Join) else (data.source,)
     named = any(getattr(part, "classes", None) for part in parts)
     if known.alike:
         which = f", `{known.seen[0]}`" if known.seen is not None and len(known.seen) == 1 else ""
         message = f"all training rows of `{name}` have the same label{which}: there is nothing to learn from it"
-        collector.add("W404", message, place, help="add rows with other labels, or name another column: `label=…`")
+        collector.add("W404", message, place, help=f"add rows with other labels, or name another column: `{column}=…`")
     alike: dict[str, list[str]] = {}
     for written in () if named else own:
         alike.setdefault(" ".join(unicodedata.normalize("NFKC", written).casefold().split()), []).append(written)
