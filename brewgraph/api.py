@@ -144,7 +144,7 @@ def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
     for diagnostic in checked.warnings if os.environ.get("RANK", "0") == "0" else ():  # one rank of several speaks
-        warnings.warn(BrewWarning(diagnostic), stacklevel=level)
+        warnings.warn(BrewWarning.of(diagnostic), stacklevel=level)
     return checked
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from brewgraph.source import Source, Span
@@ -114,6 +115,9 @@ class SpecError(BrewError):
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n\n".join(render(d) for d in self.diagnostics))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.diagnostics,)  # what other processes raise arrives pickled
+
     def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
 
@@ -129,6 +133,9 @@ class SourceFault(BrewError):
     def __init__(self, code: str, message: str, *, help: str = "", field: str | None = None):
         self.code, self.message, self.help, self.field = code, message, help, field
         super().__init__(f"{message} ({help})" if help else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), help=self.help, field=self.field), (self.code, self.message)
 
 
 @dataclass(frozen=True)
@@ -168,9 +175,13 @@ class BrewWarning(UserWarning):
     `warnings.filterwarnings("ignore", "W213", brewgraph.BrewWarning)`.
     """
 
-    def __init__(self, diagnostic: Diagnostic):
-        self.diagnostic = diagnostic
-        super().__init__(render(diagnostic).replace(f"warning[{diagnostic.code}]", diagnostic.code, 1))
+    diagnostic: Diagnostic
+
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> BrewWarning:
+        warning = cls(render(diagnostic).replace(f"warning[{diagnostic.code}]", diagnostic.code, 1))
+        warning.diagnostic = diagnostic
+        return warning
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 import brewgraph as bg
+from brewgraph.diagnostics import BrewWarning, SourceFault
 from brewgraph.training.notebook import NotebookReporter, in_notebook
 from tests.project.small import project
 
@@ -175,3 +177,20 @@ def test_what_a_cell_shows_of_a_recipe(spec: Path) -> None:
     assert shown[0].startswith("error[B101]: ")
     assert any("^" in line for line in shown)
     assert bg.UsageError("no such file")._render_traceback_() == ["UsageError: no such file"]
+
+
+def test_faults_arrive_whole_in_another_process(spec: Path) -> None:
+    """Pools of processes and test runners hand them on pickled."""
+    with pytest.warns(bg.BrewWarning):
+        (warning,) = bg.load(spec).warnings
+    raised = (
+        bg.SpecError([warning]),
+        SourceFault("B401", "no file", help="name one", field="train"),
+        bg.UsageError("no such file"),
+        BrewWarning.of(warning),
+    )
+    for error in raised:
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
