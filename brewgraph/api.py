@@ -103,7 +103,9 @@ class LoadedRecipe:
         Of a spec with stages it is the first one's, or that of the `stage` that is named.
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
-        others are loaded, teachers as far as losses need them. Teachers that are another spec's student are taken from
+        others are loaded, teachers as far as losses need them. Two models of one declaration are one forward only where
+        one object runs for both. A `UsageError` where a module is of another depth than the spec counts layers in, or
+        is given for the student and a teacher at once. Teachers that are another spec's student are taken from
         its finished run: in the folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.

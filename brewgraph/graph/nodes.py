@@ -176,7 +176,8 @@ class Loss(Node):
     """An operation on two values: inputs are from, to, then the mask where there is one, then the options' values.
 
     It gives one scalar: the sum over its units, divided by how many of them the global batch holds. Where it is not
-    `reduced` it gives one number per unit. `data` is the data set whose units they are.
+    `reduced` it gives one number per unit. `data` is the data set whose units they are. Where the maths works
+    `by_rows`, several of them may share a call.
     """
 
     operation: str
@@ -187,6 +188,7 @@ class Loss(Node):
     reduced: bool = True
     data: str = ""
     kinds: tuple[str, str] = ("", "")
+    by_rows: bool = False
 
     def content(self) -> tuple[Any, ...]:
         return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)

@@ -23,7 +23,6 @@ from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import Pass, execution_order, merge_equal_nodes, node, nodes_of, rewritten, used_by
 from brewgraph.graph.scalars import compute
-from brewgraph.ops import OPERATIONS
 from brewgraph.recipe.features import Feature
 
 
@@ -240,7 +239,7 @@ def _likeness(graph: nx.DiGraph, key: str, x: n.Loss, times: object) -> object |
     """
     from_, to = (node(graph, used) for used in x.inputs[:2])
     options = (node(graph, used) for used in x.inputs[2 + x.masked :])
-    if not OPERATIONS[x.operation].by_rows or not x.reduced or from_.shape is None or to.shape is None:
+    if not x.by_rows or not x.reduced or from_.shape is None or to.shape is None:
         return None
     if any(isinstance(y, n.Bundle) for y in (from_, to)) or any(isinstance(y, n.Temperature) for y in options):
         return None

@@ -83,6 +83,20 @@ def flatten_sums(graph: nx.DiGraph) -> nx.DiGraph:
     return prune_to_objective(rewritten(graph, nodes))
 
 
+def tell_apart(graph: nx.DiGraph, own: Mapping[str, str]) -> nx.DiGraph:
+    """Give forwards of some models, and what enters them, identities of their own, by model name.
+
+    Equal declarations mean equal models only while both are loaded as declared. Projections keep their seeds.
+    """
+
+    def other(x: Node) -> Node:
+        if not isinstance(x, Input | Forward) or x.model not in own:
+            return x
+        return replace(x, identity=digest(x.identity, own[x.model]))
+
+    return rewritten(graph, {key: other(x) for key, x in nodes_of(graph).items()})
+
+
 def name_by_content(graph: nx.DiGraph) -> nx.DiGraph:
     """Let every key be the hash of what its node computes; a second node of equal content is `HASH#1`.
 

@@ -90,6 +90,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         x.reduced,
         data,
         kinds,
+        operation.by_rows,
         shape=shape,
         span=x.span,
     )

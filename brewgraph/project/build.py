@@ -25,7 +25,7 @@ from brewgraph.models.loading import Without, build_model, build_python, put_in_
 from brewgraph.models.reach import Reach
 from brewgraph.models.tokens import load_tokenizer
 from brewgraph.ops.reading import load_declared
-from brewgraph.project.check import Checked
+from brewgraph.project.check import Checked, given_models
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Join, Python
 from brewgraph.recipe.uses import columns_used, data_used
@@ -62,9 +62,9 @@ class Workshop:
         scored: bool = True,
     ):
         check_names(skip)
-        self.checked, self.recipe = checked, checked.recipe
-        self.skip = frozenset(skip)
         self.given = dict(given or {})
+        self.checked, self.recipe = given_models(checked, self.given), checked.recipe
+        self.skip = frozenset(skip)
         self.teachers = dict(teachers or {})
         self.allow_python, self.scored = allow_python, scored
         self.models: dict[str, nn.Module] = {}
@@ -77,6 +77,7 @@ class Workshop:
         self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
+        self._check_given()
         for module in self.recipe.modules:
             load_declared(module, checked.folder, allow_python)
 
@@ -185,13 +186,35 @@ class Workshop:
         return self.models[name]
 
     def _given(self, name: str) -> nn.Module | None:
-        """A module of the caller's, its classes in the order that the check has promised."""
+        """A module of the caller's; of a teacher the classes are put in the order of the data's, by their own names."""
         module, blueprint = self.given.get(name), self.blueprint(name)
-        if module is not None and blueprint is not None and blueprint.order:
-            # one that was handed in before has the new order already
-            names = getattr(getattr(module, "config", None), "id2label", None)
-            put_in_order(module, blueprint.order if names == blueprint.config.id2label else ())
+        if module is not None and blueprint is not None and self.recipe.models[name].role == "teacher":
+            names = getattr(getattr(module, "config", None), "id2label", None) or {}
+            own, classes = tuple(names.values()), self.checked.facts.classes_of(name)
+            if own != classes and sorted(own) == sorted(classes) and len(set(own)) == len(own):
+                put_in_order(module, [own.index(label) for label in classes])
         return module
+
+    def _check_given(self) -> None:
+        """A teacher of the caller's is not the student, and has the layers that indices of its features count."""
+        student = self.given.get(self.recipe.student.name)
+        for name, module in self.given.items():
+            if module is student and name != self.recipe.student.name:
+                raise UsageError(
+                    f"`{name}` and the student `{self.recipe.student.name}` are given the same module, which would be "
+                    "frozen: give a copy (`copy.deepcopy`)"
+                )
+            facts = self.checked.facts(self.recipe.models[name])
+            taps = (x for g in self.checked.graphs.values() for k in g if isinstance(x := node(g, k), n.Tap))
+            rows = {x.feature.name for x in taps if x.model == name and x.feature.index is not None}
+            for row in sorted(rows) if facts is not None else ():
+                declared, own = facts.rows(row), Anatomy.of(module).rows(row)
+                if declared != own:
+                    raise UsageError(
+                        f"`{name}` is declared with {declared} members of `{row}`, and the module given for it has "
+                        f"{own}: the layers that the spec names are not the same. Declare the model as it is, or give "
+                        "a module of the declared depth"
+                    )
 
     def _build(self, model: ModelDeclaration) -> nn.Module:
         seed = derive_seed(self.recipe.train.seed, "model", model.role)

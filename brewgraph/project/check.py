@@ -171,11 +171,18 @@ def _look_for_what_is_not_meant(
 
 
 def _graphs(
-    recipe: Recipe, facts: FactsBook, collector: Collector, known: Mapping[str, str]
+    recipe: Recipe,
+    facts: FactsBook,
+    collector: Collector,
+    known: Mapping[str, str],
+    own: Mapping[str, str] | None = None,
 ) -> tuple[dict[tuple[str, str], nx.DiGraph], dict[tuple[str, str], nx.DiGraph]]:
-    """The canonical graphs of every task, and of what it reports; none while lists are open."""
+    """The canonical graphs of every task, and of what it reports; none while lists are open.
+
+    `own` are identities of models that are not what their declaration says.
+    """
     from brewgraph.graph.build import build_graph, build_reports
-    from brewgraph.graph.passes import canonical
+    from brewgraph.graph.passes import canonical, tell_apart
 
     graphs: dict[tuple[str, str], nx.DiGraph] = {}
     reports: dict[tuple[str, str], nx.DiGraph] = {}
@@ -185,20 +192,42 @@ def _graphs(
         built = build_graph(recipe, facts, collector, known, task)
         report = build_reports(recipe, facts, collector, known, task)
         if built is not None:
-            graphs[stage.name, task.name] = canonical(built)
+            graphs[stage.name, task.name] = canonical(tell_apart(built, own or {}))
         if report is not None:
-            reports[stage.name, task.name] = canonical(report)
+            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}))
     return graphs, reports
 
 
 def reduced(checked: Checked) -> Checked:
     """The same check for the same student without its teachers."""
-    from dataclasses import replace
-
     from brewgraph.recipe.reduce import without_teacher
 
-    recipe = without_teacher(checked.recipe)
-    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, checked.identities)
+    return _rebuilt(checked, without_teacher(checked.recipe), {})
+
+
+def given_models(checked: Checked, given: Mapping[str, object]) -> Checked:
+    """The same check where modules given at build take the place of models, by name.
+
+    Models of one declaration stay one only where one object runs for all of them. The hash of the spec, the seeds of
+    projections, and all graphs in which no such models meet are as before.
+    """
+    own: dict[str, str] = {}
+    objects: dict[str, list[int]] = {}
+    for name in checked.recipe.models:
+        alike = objects.setdefault(checked.identities[name], [])
+        runs = id(given[name]) if name in given else 0
+        if runs not in alike:
+            alike.append(runs)
+        if position := alike.index(runs):
+            own[name] = f"given {position}"
+    return _rebuilt(checked, checked.recipe, own) if own else checked
+
+
+def _rebuilt(checked: Checked, recipe: Recipe, own: Mapping[str, str]) -> Checked:
+    """A check with the graphs of another recipe, or of models with identities of their own."""
+    from dataclasses import replace
+
+    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, checked.identities, own)
     return replace(
         checked,
         recipe=recipe,

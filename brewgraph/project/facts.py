@@ -273,6 +273,10 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
             text = repr(_settled(model.source, identity, recipe.models))
             text += repr(sorted(model.heads.items())) if model.heads else ""
             found[name] = digest(model.role, text)
+            # a factory that is called twice may give two models
+            alike = [x for x in found if x != name and found[x] == found[name] and isinstance(model.source, Python)]
+            if alike:
+                found[name] = digest(model.role, text, len(alike))
         return found[name]
 
     for name in recipe.models:

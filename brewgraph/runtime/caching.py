@@ -20,7 +20,7 @@ from brewgraph.graph.passes import digest, execution_order, node
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
 from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
-from brewgraph.runtime.store import Store, example_digests, weights_digest
+from brewgraph.runtime.store import Store, example_digests, weights_digest, weights_stamp
 
 FORMAT = 2
 """Of what stands in a row; another one is another store."""
@@ -32,7 +32,8 @@ PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "positio
 class CachedValue:
     """One kept value of a program. `entries` and `columns` are the slots of all that it is computed from; `extra` are
     columns of data sets that its models get beside their tokens. Of the batch that was looked for last, `examples` are
-    the digests and `real` marks the tokens, (B, L). `weights` are the digests of models, which all values share.
+    the digests and `real` marks the tokens, (B, L). `weights` are the digests of models and `stamps`
+    the weights that these were made of; all values share both.
     """
 
     graph: nx.DiGraph
@@ -42,7 +43,8 @@ class CachedValue:
     slots: Mapping[str, int]
     models: Mapping[str, nn.Module]
     weights: dict[str, str]
-    stores: dict[str, Store] = field(default_factory=dict)
+    stamps: dict[str, object]
+    stores: dict[object, Store] = field(default_factory=dict)
     examples: list[bytes] = field(default_factory=list)
     real: Tensor | None = None
 
@@ -106,16 +108,18 @@ class CachedValue:
         return token_mask(encoding) if "length" in self.shape else None
 
     def _store(self) -> Store:
-        """The store for the precision in which models run now: that of the other one has other numbers."""
+        """The store for the weights that models have now and the precision in which they run: others give others."""
         device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
-        if precision not in self.stores:
-            for name in self.used:
-                if name not in self.weights:
-                    self.weights[name] = weights_digest(self.models[name])
+        stamps = {name: weights_stamp(self.models[name]) for name in self.used}
+        key = (precision, tuple(stamps.values()))
+        if key not in self.stores:
+            for name, stamp in stamps.items():
+                if self.stamps.get(name) != stamp:
+                    self.stamps[name], self.weights[name] = stamp, weights_digest(self.models[name])
             identity = digest(FORMAT, _content(self.graph, self.key, self.weights, {}), precision)
-            self.stores[precision] = Store(self.folder, identity)
-        return self.stores[precision]
+            self.stores[key] = Store(self.folder, identity)
+        return self.stores[key]
 
     @property
     def read(self) -> int:
@@ -133,9 +137,9 @@ def cached_values(
 ) -> tuple[CachedValue, ...]:
     """The values of a graph that its spec keeps; relative folders lie in `folder`."""
     caches: Mapping[str, tuple[str, str]] = graph.graph.get("caches", {})
-    weights: dict[str, str] = {}
+    weights, stamps = dict[str, str](), dict[str, object]()
     return tuple(
-        CachedValue(graph, key, name, folder / path, slots, models, weights)
+        CachedValue(graph, key, name, folder / path, slots, models, weights, stamps)
         for key, (name, path) in sorted(caches.items())
         if key in slots
     )

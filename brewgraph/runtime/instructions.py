@@ -17,6 +17,7 @@ from brewgraph.graph import scalars
 from brewgraph.graph.optimizing import CALLED_TOGETHER
 from brewgraph.graph.scalars import schedule_value
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from brewgraph.ops.registry import UNITS, is_own
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
 from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
 
@@ -133,7 +134,7 @@ def _maths(loss: n.Loss, options: Sequence[n.Node], into: list[int]) -> tuple[An
             temperatures.append((name, own.function, value.base, dict(value.options), own.needs_layout))
         else:
             plain.append((name, slot))
-    needs_layout = operation.needs_layout
+    needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
     pairs = [kind in ("attention", "scores") for kind in loss.kinds]
 
     def arguments_of(step: Step) -> dict[str, Any]:
@@ -146,9 +147,43 @@ def _maths(loss: n.Loss, options: Sequence[n.Node], into: list[int]) -> tuple[An
         with torch.autocast(_device(other).type, enabled=False):
             for name, own, base, more, asks in temperatures:
                 arguments[name] = own(one, other, base, **more, **({"layout": layout} if asks else {}))
-            return function(one, other, **arguments)
+            values = function(one, other, **arguments)
+        if foreign:
+            _check_values(loss, values, other, layout)
+        return values
 
     return values_of, arguments_of
+
+
+_AXES = {"example": "B", "token": "BL", "word": "BL", "pair": "BLL", "batch": ""}
+
+
+def _check_values(loss: n.Loss, values: Any, other: Any, layout: Padded) -> None:
+    """A `RunError` where an operation of the user's own does not give one floating-point number per unit."""
+    unit, mask = loss.unit, layout.mask_BL
+    sizes = {"B": len(other[0] if isinstance(other, tuple) else other)}
+    if mask is not None and mask.dim() > 1:
+        sizes["L"] = mask.shape[1]
+    if unit == "label" and mask is not None:
+        expected: list[int | None] = list(mask.shape)
+    elif unit in _AXES:
+        expected = [sizes.get(axis) for axis in _AXES[unit]]
+    else:  # labels without a mask: along the examples at least
+        expected = [sizes["B"], *[None] * (getattr(values, "dim", lambda: 1)() - 1)]
+    _check_returned(loss.operation, values, expected, f"its unit is `{unit}`: {UNITS[unit]}")
+
+
+def _check_returned(name: str, value: Any, expected: Sequence[int | str | None], why: str) -> None:
+    """A `RunError` where what a function of the user's own returns has other axes; None or a symbol is any size."""
+    shape = tuple(value.shape) if isinstance(value, Tensor) else None
+    fits = shape is not None and len(shape) == len(expected)
+    if fits and all(not isinstance(e, int) or e == s for s, e in zip(shape or (), expected, strict=True)):
+        if value.is_floating_point():
+            return
+        raise RunError(f"`{name}` returns {value.dtype}; {why}. Return a floating-point tensor")
+    said = type(value).__name__ if shape is None else f"a tensor of shape {shape}"
+    wanted = "(" + ", ".join("n" if e is None else str(e) for e in expected) + ("," * (len(expected) == 1)) + ")"
+    raise RunError(f"`{name}` returns {said}; {why}. Return a tensor of shape {wanted}")
 
 
 def mean_instruction(mean: n.Mean, into: list[int], out: int, place: int) -> Instruction:
@@ -289,7 +324,7 @@ def transform_instruction(transform: n.Transform, into: list[int], out: int) -> 
         return average
     declared = TRANSFORMS[name]
     function, words, needs_layout = declared.function, dict(transform.words), declared.needs_layout
-    count = len(into) - len(transform.options) - transform.masked
+    count, foreign = len(into) - len(transform.options) - transform.masked, not is_own(declared.module)
     options = list(zip(transform.options, into[len(into) - len(transform.options) :], strict=True))
 
     def make(step: Step) -> None:
@@ -299,6 +334,9 @@ def transform_instruction(transform: n.Transform, into: list[int], out: int) -> 
             arguments["layout"] = layout
         given = [layout.shield(_full(step.slots[i])) for i in into[:count]]
         with torch.autocast(given[0].device.type, enabled=False):
-            step.slots[out] = function(*given, **arguments)
+            made = step.slots[out] = function(*given, **arguments)
+        if foreign:
+            axes = max(1, made.dim()) if isinstance(made, Tensor) else 1
+            _check_returned(name, made, [len(given[0]), *[None] * (axes - 1)], "its first axis is that of examples")
 
     return make

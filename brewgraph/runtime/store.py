@@ -8,9 +8,11 @@ its row, found by a digest of its tokens: neither the order of the data nor the 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,8 @@ class Store:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """What a model computes with: the content of its weights and buffers, its class, and its configuration.
+    """What a model computes with: the content of its weights and buffers, its class, and its configuration; of modules
+    of other code than torch's and transformers' the text of their classes and their plain attributes.
 
     Where it lies and what it is called does not count.
     """
@@ -112,10 +115,39 @@ def weights_digest(model: nn.Module) -> str:
     if config is not None:
         said = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
         found.update(repr(sorted(said.items(), key=lambda pair: pair[0])).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for path, module in model.named_modules():
+        if type(module).__module__.partition(".")[0] not in _LIBRARIES:
+            own = {k: v for k, v in vars(module).items() if k[:1] != "_" and k != "training" and _is_plain(v)}
+            found.update(repr((path, type(module).__qualname__, _text(type(module)), sorted(own.items()))).encode())
+    for name, tensor in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+_LIBRARIES = frozenset({"torch", "transformers", "brewgraph"})
+"""Their modules follow from class, configuration and weights."""
+
+
+def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Changes whenever weights are written in place or replaced, for as long as the model is in memory."""
+    return tuple((x.data_ptr(), x._version) for x in chain(model.parameters(), model.buffers()))
+
+
+def _is_plain(x: object) -> bool:
+    if isinstance(x, list | tuple):
+        return all(map(_is_plain, x))
+    if isinstance(x, dict):
+        return all(map(_is_plain, chain(x.keys(), x.values())))
+    return x is None or isinstance(x, bool | int | float | str)
+
+
+def _text(of: type) -> str:
+    """The text of a class, empty where it has no file."""
+    try:
+        return inspect.getsource(of)
+    except (OSError, TypeError):
+        return ""
 
 
 def example_digests(parts: Iterable[tuple[str, Tensor, Tensor | None]]) -> list[bytes]:
