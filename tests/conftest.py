@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("BREWGRAPH_FACTS", "off")  # what is known of a model is found out by every test for itself
+os.environ.pop("BREWGRAPH_RUNS", None)
 os.environ.pop("COLUMNS", None)  # which says that somebody looks at a terminal of this width
 
 settings.register_profile("here", deadline=None)  # these machines are noisy, and no test is about time

@@ -41,8 +41,9 @@ TEXTS = ["a tale of two cities", "it was the best of times", "light", "worst wis
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs lie below the test's own folder."""
+    """Runs lie below the test's own folder, not beside the recipes."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BREWGRAPH_RUNS", "runs")
 
 
 @dataclass

@@ -264,6 +264,7 @@ def test_every_command_trains(command: str, trained: Path, monkeypatch: pytest.M
     if path.stem == "mnli-emd":
         pytest.importorskip("ot")
     monkeypatch.chdir(trained)
+    monkeypatch.setenv("BREWGRAPH_RUNS", "runs")
     result = bg.run(path, params=on_stand_ins(path, given, trained))
     lines = [line for line in metrics(result.folder) if "loss" in line]
     assert lines[-1]["step"] == 3
