@@ -75,9 +75,9 @@ def encode_sentences(
     found["words"] = places
     if tags is not None:
         found["labels"] = []
-        for row, own, own_tags in zip(offsets, places, tags, strict=True):
+        for row, own_places, own_tags in zip(offsets, places, tags, strict=True):
             labels = [IGNORED] * len(row)
-            for place, tag in zip(own, own_tags, strict=True):
+            for place, tag in zip(own_places, own_tags, strict=True):
                 if place >= 0:
                     labels[place] = tag
             found["labels"].append(labels)
