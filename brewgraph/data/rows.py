@@ -81,9 +81,9 @@ def encode_sentences(
         found["words"].append(places)
     if tags is not None:
         found["labels"] = []
-        for ids, places, own_tags in zip(found["input_ids"], found["words"], tags, strict=True):
+        for ids, own_places, own_tags in zip(found["input_ids"], found["words"], tags, strict=True):
             labels = [IGNORED] * len(ids)
-            for place, tag in zip(places, own_tags, strict=True):
+            for place, tag in zip(own_places, own_tags, strict=True):
                 if place >= 0:
                     labels[place] = tag
             found["labels"].append(labels)

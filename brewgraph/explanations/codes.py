@@ -111,6 +111,7 @@ CODES = {
     "B338": "an argument that the forward does not take",
     "B339": "a tokenizer without a token to pad with",
     "B340": "a head that reads a token with which no text ends",
+    "B341": "a teacher whose starts and ends of answers are swapped",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",

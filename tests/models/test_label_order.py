@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from brewgraph.models.label_order import check_label_order
+from brewgraph.models.label_order import check_label_order, check_labels_order, check_span_order, check_tag_order
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -100,3 +100,89 @@ def test_classes_without_rows_stay_in_place():
     """A sample that shows two of four classes swaps these alone."""
     true = np.tile([0, 1], 50)
     assert check_label_order(1 - true, true, "abcd").order == (1, 0, 2, 3)
+
+
+# ── tags, several labels, answers ────────────────────────────────────────────────────────────────────────────────────
+
+TAGS = ("O", "B-X", "I-X", "B-Y", "I-Y")
+
+
+def tagged(rows: int, right: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tags nine in ten of which are `O`, predictions of which a share is right, and the words, many of each tag."""
+    generator = np.random.default_rng(seed)
+    true = generator.choice(5, rows, p=[0.9, 0.04, 0.03, 0.02, 0.01])
+    said = np.where(generator.random(rows) < right, true, generator.integers(0, 5, rows))
+    return said, true, true * 1000 + generator.integers(0, 300, rows)
+
+
+@pytest.mark.parametrize("order", [(0, 3, 4, 1, 2), (1, 2, 3, 4, 0), (4, 3, 2, 1, 0)])
+def test_rare_tags_out_of_order_are_found(order):
+    """Though nine words in ten are right where `O` stays in its place; the remedy names every class of the head."""
+    said, true, words = tagged(3000, 0.8)
+    assert check_tag_order(said, true, words, TAGS).verdict == "ok"
+    found = check_tag_order(np.argsort(order)[said], true, words, TAGS, "`bert`")
+    assert (found.verdict, found.order) == ("permuted", order)
+    assert found.help == "say what its classes are: labels=[" + ", ".join(f'"{TAGS[j]}"' for j in order) + "]"
+    recall = [(said[true == n] == n).mean() for n in range(5)]
+    assert found.best == pytest.approx(np.mean(recall))
+    padded = np.concatenate([true, np.full(99, -100)])
+    again = check_tag_order(
+        *(np.concatenate([x, np.zeros(99, int)]) for x in (said,)), padded, np.resize(words, 3099), TAGS
+    )
+    assert (again.verdict, again.rows) == ("ok", 3000)
+
+
+def test_a_head_that_was_put_in_order_before_is_named_in_its_own():
+    """Of a model whose class i comes from place `places[i]` of its head, the remedy has the places' order."""
+    said, true = sample(3, 512, 0.9)
+    found = check_label_order((said + 1) % 3, true, NAMES, places=(2, 0, 1))
+    own = dict(zip((2, 0, 1), [NAMES[j] for j in found.order], strict=True))
+    assert found.help.endswith("labels=[" + ", ".join(f'"{own[i]}"' for i in range(3)) + "]")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_taggers_that_say_one_thing_of_a_word_are_no_order(seed):
+    """Every word has a tag that was drawn for it: few words of a tag may look like an order of their own."""
+    generator = np.random.default_rng(seed)
+    kinds = generator.integers(1, 40)
+    true = generator.choice(5, 1500, p=[0.6, 0.1, 0.1, 0.1, 0.1])
+    words = true * 100 + generator.integers(0, kinds, 1500)
+    said = generator.integers(0, 5, 500)[words]
+    assert check_tag_order(said, true, words, TAGS).verdict != "permuted"
+    assert check_tag_order(np.zeros_like(true), true, words, TAGS).verdict == "chance"
+
+
+def test_several_labels_out_of_order():
+    """Probabilities that tell of the labels, in the order of others; unrelated ones are chance, few rows say nothing."""
+    generator = np.random.default_rng(0)
+    true = (generator.random((300, 4)) < [0.5, 0.3, 0.2, 0.1]).astype(float)
+    said = np.clip(true * 0.7 + generator.random((300, 4)) * 0.3, 0, 1)
+    names = ("joy", "fear", "anger", "trust")
+    found = check_labels_order(said, true, names)
+    corr = np.mean([np.corrcoef(said[:, n], true[:, n])[0, 1] for n in range(4)])
+    assert (found.verdict, found.best) == ("ok", pytest.approx(corr))
+    moved = check_labels_order(said[:, [2, 0, 3, 1]], true, names)
+    assert (moved.verdict, moved.order, moved.best) == ("permuted", (2, 0, 3, 1), pytest.approx(corr))
+    assert moved.help == 'say what its classes are: labels=["anger", "joy", "trust", "fear"]'
+    assert check_labels_order(generator.random((300, 4)), true, names).verdict == "chance"
+    assert check_labels_order(said[:60, ::-1], true[:60], names).verdict == "ok"
+    assert check_labels_order(said * 0, true, names).verdict == "chance"
+
+
+def test_starts_and_ends_that_are_swapped():
+    """Only answers of several tokens tell, and enough of them; a weak reader is no swapped one."""
+    generator = np.random.default_rng(0)
+    true = np.sort(generator.integers(0, 50, (200, 2)), 1) + np.array([0, 1])
+    assert check_span_order(true, true).verdict == "ok"
+    found = check_span_order(true[:, ::-1], true, "`qa`")
+    assert (found.verdict, found.order, found.rows) == ("permuted", (1, 0), 200)
+    assert (
+        found.message
+        == "`qa` finds 0% of the starts and ends of 200 answers, and 100% with its starts and ends swapped"
+    )
+    single = np.repeat(true[:, :1], 2, 1)
+    assert check_span_order(single, single).verdict == "ok"
+    assert check_span_order(true[:60, ::-1], true[:60]).verdict == "ok"
+    lost = np.full_like(true, -100)
+    assert check_span_order(true[:, ::-1], lost).rows == 0
+    assert check_span_order(generator.integers(0, 50, (200, 2)), true).verdict == "ok"
