@@ -207,7 +207,9 @@ class Workshop:
             facts = self.checked.facts(self.recipe.models[name])
             taps = (x for g in self.checked.graphs.values() for k in g if isinstance(x := node(g, k), n.Tap))
             rows = {x.feature.name for x in taps if x.model == name and x.feature.index is not None}
-            for row in sorted(rows) if facts is not None else ():
+            if facts is None:
+                continue
+            for row in sorted(rows):
                 declared, own = facts.rows(row), Anatomy.of(module).rows(row)
                 if declared != own:
                     raise UsageError(

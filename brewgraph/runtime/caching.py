@@ -82,8 +82,14 @@ class CachedValue:
         return True
 
     def keep(self, step: Step) -> None:
-        """Write the value of the batch that `find` has looked for."""
-        self._store().put(self.examples, trim(step.slots[self.slot], self.shape, self.real))
+        """Write the value of the batch that `find` has looked for, and go on with what is on disk.
+
+        The last bits of a value depend on the batch that it is computed in. An example that another batch has written
+        keeps that value, so that a run that goes on after it was killed, and reads, has the numbers of one that wrote.
+        """
+        computed: Tensor = step.slots[self.slot]
+        kept = self._store().put(self.examples, trim(computed, self.shape, self.real))
+        step.slots[self.slot] = restore(kept, self.shape, self.real, self.fill).to(computed.device)
 
     def _parts(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor | None]]:
         """All tensors that enter, each with its name and with the places of it that count: (B, L) bool, or all."""

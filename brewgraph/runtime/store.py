@@ -59,6 +59,11 @@ class Store:
 
     def get(self, examples: Sequence[bytes]) -> list[Tensor] | None:
         """The values of these examples, in their order; None where one of them is missing."""
+        found = self._find(examples)
+        self.read += 0 if found is None else len(examples)
+        return found
+
+    def _find(self, examples: Sequence[bytes]) -> list[Tensor] | None:
         found: dict[bytes, bytes] = {}
         wanted = list(dict.fromkeys(examples))
         try:
@@ -70,19 +75,21 @@ class Store:
             raise self._fault(error) from error
         if len(found) < len(wanted):
             return None
-        self.read += len(examples)
         return [load(found[example])["value"] for example in examples]
 
-    def put(self, examples: Iterable[bytes], values: Iterable[Tensor]) -> None:
-        """Write values down, (…) each; those that are there already stay as they are."""
-        rows = [(key, save({"value": x.detach().cpu().contiguous()})) for key, x in zip(examples, values, strict=True)]
+    def put(self, examples: Sequence[bytes], values: Iterable[Tensor]) -> list[Tensor]:
+        """Write values down, (…) each, and give what the store holds then: those that are there stay as they are."""
+        own = [x.detach().cpu().contiguous() for x in values]
+        rows = [(key, save({"value": x})) for key, x in zip(examples, own, strict=True)]
         try:
             with self._open() as connection:
                 before = connection.total_changes
                 connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", rows)
-                self.written += connection.total_changes - before
+                added = connection.total_changes - before
         except sqlite3.Error as error:
             raise self._fault(error) from error
+        self.written += added
+        return own if added == len(own) else self._find(examples) or own
 
     def __len__(self) -> int:
         (count,) = self._open().execute("SELECT count(*) FROM kept").fetchone()

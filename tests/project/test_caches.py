@@ -124,6 +124,37 @@ def test_the_teacher_does_not_run(world: Path) -> None:
         assert len(calls) == count
 
 
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_cold_store_gives_the_bits_of_a_warm_one(world: Path, value: str, precision: torch.dtype | None) -> None:
+    """A run that was killed while its store was being filled reads, when it goes on, what it computed before: losses
+    and gradients of each batch are equal to the bit, also of examples that several batches hold.
+    """
+    workshop = Workshop(check(read_spec(spec(world, *VALUES[value], cached=True))))
+    (batch,) = whole(workshop)
+    rows = [[0, 1, 2, 3], [2, 4, 5, 3], [6, 7, 8, 9, 10, 0, 11], [3, 3, 12], [13, 14, 15, 16, 17, 18, 19, 12]]
+    distiller = workshop.distiller()
+    for teacher in distiller.teachers:  # rounding that depends on the size of a batch, made large
+        teacher.get_input_embeddings().register_forward_hook(lambda _, args, out: out + 1e-3 * len(args[0]))
+
+    def steps() -> list[torch.Tensor]:
+        found = []
+        for chosen in rows:
+            own = {
+                k: {m: x[chosen] for m, x in v.items()} if isinstance(v, dict) else v[chosen] for k, v in batch.items()
+            }
+            distiller.zero_grad()
+            with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
+                loss = distiller(own).loss
+            loss.backward()
+            found += [loss.detach(), *(p.grad.clone() for p in distiller.parameters() if p.grad is not None)]
+        return found
+
+    cold, warm = steps(), steps()
+    assert len(cold) == len(warm) > len(rows)
+    assert all(map(torch.equal, cold, warm))
+
+
 def test_other_weights_are_another_value(world: Path) -> None:
     """A teacher that was trained on is not what was kept of it, even under its old name; another place of the same one
     is."""
