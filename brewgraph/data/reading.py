@@ -21,6 +21,7 @@ import pandas
 
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.source import line_at_fault
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
@@ -83,9 +84,11 @@ def read_text(name: str, path: Path, field: str) -> str:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise SourceFault(
-            "B404", f"line {line} of `{name}` is no text in UTF-8", help="save the file as UTF-8", field=field
+            "B404",
+            f"line {line_at_fault(error)} of `{name}` is no text in UTF-8",
+            help="save the file as UTF-8",
+            field=field,
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceFault(
@@ -128,6 +131,8 @@ def _read_file(name: str, path: Path, field: str, _stamp: object) -> Split:
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
+            if FORMATS[suffix] != "parquet":
+                read_text(name, path, field)  # raises where the file is not UTF-8, and names the line
             raise SourceFault(
                 "B404",
                 f"`{name}` cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
