@@ -230,12 +230,31 @@ _LEAST = 30
 """Characters of a line of source that are shown at least."""
 
 
+def _is_slip(one: str, other: str) -> bool:
+    """Whether one letter differs, as of `rum` and `run`, or one word stands in the other: `python`, `python-docs`."""
+    if len(one) == len(other) and len(one) > 2 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
+        return True
+    shorter, longer = sorted((one, other), key=len)
+    return len(shorter) > 3 and shorter in longer
+
+
+_NEAR = 0.72
+"""Share of letters that two words must have in common: `steps` and `stage` have .6, `logit` and `logits` .91."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean `{close[0]}`?" if close else ""
+    for close in difflib.get_close_matches(word, list(known), n=3, cutoff=0.6):
+        # below this only letters that changed places are a slip: `mes` for `mse`, and not `steps` for `stage`
+        if (
+            difflib.SequenceMatcher(None, word, close).ratio() >= _NEAR
+            or sorted(word) == sorted(close)
+            or _is_slip(word, close)
+        ):
+            return f"did you mean `{close}`?"
+    return ""
 
 
 def listing(words: Iterable[str]) -> str:

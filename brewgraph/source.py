@@ -64,6 +64,11 @@ class Span:
         return Span(self.source, self.start, max(self.end, other.end))
 
 
+def line_at_fault(error: UnicodeDecodeError) -> int:
+    """The line, from 1, of the first byte that is not UTF-8."""
+    return error.object.count(b"\n", 0, error.start) + 1
+
+
 def is_call(text: str) -> bool:
     """Whether a text that may name something is a call instead, as `hf("folder")`: no name has brackets."""
     return re.match(r"\s*[A-Za-z_]\w*\s*\(", text) is not None

@@ -13,7 +13,7 @@ import typer
 
 from brewgraph.cli.output import count, painter, print_diagnostics
 from brewgraph.diagnostics import SpecError, UsageError
-from brewgraph.source import Source
+from brewgraph.source import Source, line_at_fault
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _format(name: str) -> Formatted:
     try:
         raw = Path(name).read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"`{name}` is not UTF-8 text (byte {error.start})") from error
+        raise UsageError(f"`{name}` is not UTF-8 text (line {line_at_fault(error)}); save the file as UTF-8") from error
     text = raw.replace("\r\n", "\n")
     return Formatted(name, text, format_source(Source(text, name)), "\r\n" if "\r\n" in raw else "\n")
 

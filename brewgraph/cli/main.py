@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from brewgraph.cli.output import reported
+from brewgraph.cli.unknown import Command, Group
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
@@ -39,6 +40,7 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     # plain help: readable everywhere, and rich alone would take longer to import than everything else here
     made = typer.Typer(
         name="brewgraph",
+        cls=Group,
         help="Knowledge distillation as a loss equation: write it, check it, run it.",
         epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
         rich_markup_mode=None,
@@ -47,7 +49,9 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     )
     for name in names:
         module = import_module(f"brewgraph.cli.{name}")
-        made.command(name, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(reported(module.command))
+        made.command(name, cls=Command, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(
+            reported(module.command)
+        )
     made.callback()(_options)
     return made
 

@@ -65,8 +65,9 @@ def command(
 
 def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page, from the models that check them."""
-    from brewgraph.recipe.settings import OPTIMIZERS, OTHER_WORDS, Train
+    from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
+    from brewgraph.syntax.foreign import SETTINGS
 
     yield "# The settings of `train { }`"
     yield ""
@@ -91,7 +92,7 @@ def settings_page() -> Iterator[str]:
     yield ""
     yield "| elsewhere | here |"
     yield "|---|---|"
-    yield from (f"| `{word}` | {here} |" for word, here in OTHER_WORDS.items())
+    yield from (f"| `{word}` | {entry.help} |" for word, entry in SETTINGS.items())
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:

@@ -187,7 +187,9 @@ def parse_sets(given: Sequence[str]) -> dict[str, Any]:
     for text in given:
         name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name.isidentifier():
-            raise UsageError(f"`--set {text}` is no `name=value`: write `--set T=8`")
+            wanted = f"{name} VALUE".split()[0] if not sign else name.replace("-", "_").rpartition(".")[2]
+            remedy = f"write `--set {wanted}=…`" if wanted.isidentifier() else "write `--set T=8`"
+            raise UsageError(f"`--set {text}` is no `name=value`: {remedy}")
         found[name] = parse_value(value)
     return found
 

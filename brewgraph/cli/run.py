@@ -86,7 +86,7 @@ def command(
     except KeyboardInterrupt:
         rest = ", without --force" if force else ""
         raise KeyboardInterrupt(
-            f"interrupted; run the same command again{rest} to go on from the last checkpoint"
+            f"interrupted; run the same command again{rest}: it resumes from the last checkpoint, where one was written"
         ) from None
     if main:
         folder = None if dry_run else result.folder

@@ -22,6 +22,7 @@ import pandas
 from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.source import line_at_fault
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
@@ -106,9 +107,11 @@ def read_text(name: str, path: Path, field: str) -> str:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise SourceFault(
-            "B404", f"line {line} of `{name}` is no text in UTF-8", help="save the file as UTF-8", field=field
+            "B404",
+            f"line {line_at_fault(error)} of `{name}` is no text in UTF-8",
+            help="save the file as UTF-8",
+            field=field,
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceFault(
@@ -155,6 +158,8 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
+            if FORMATS[suffix] != "parquet":
+                read_text(name, path, field)  # raises where the file is not UTF-8, and names the line
             what, help = bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
                 "look at the file: one that was cut short, or has another format than its name says?",

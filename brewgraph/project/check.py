@@ -25,7 +25,7 @@ from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Python
 from brewgraph.recipe.values import ModelDeclaration
-from brewgraph.source import Source
+from brewgraph.source import Source, line_at_fault
 from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
 
@@ -247,7 +247,7 @@ def read_spec(path: str | Path) -> Source:
         more = suggest(Path(path).name, near) or (f"that folder has {', '.join(near[:5])}" if near else "")
         raise UsageError(f"there is no file `{path}`{'; ' if more else ''}{more}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"`{path}` is not UTF-8 text (byte {error.start})") from error
+        raise UsageError(f"`{path}` is not UTF-8 text (line {line_at_fault(error)}); save the file as UTF-8") from error
     except OSError as error:
         raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
 

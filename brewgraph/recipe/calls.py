@@ -27,6 +27,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 LATER = frozenset({"generate"})
 """Functions of the language whose meaning is still to come."""
@@ -77,7 +78,7 @@ def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -
         return e.fault("B102", f"`{name}` has no place in an equation", place, help=help)
     own = [f for scope in names.current.outward() for f in scope.functions]
     known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
-    help = suggest(name, known) or f"there are {listing(x for x in known if ':' not in x)}"
+    help = instead("call", name, known) or f"there are {listing(x for x in known if ':' not in x)}"
     return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 
 

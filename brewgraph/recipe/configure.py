@@ -14,6 +14,7 @@ from brewgraph.recipe.sources import Settings
 from brewgraph.recipe.values import FAULT
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 S = TypeVar("S", bound=Settings)
 Written = dict[str, tuple[Any, Span]]
@@ -79,13 +80,10 @@ def report_unknown(
     fields: Iterable[str],
     collector: Collector,
     owner: str,
-    others: Mapping[str, str] | None = None,
+    kind: str = "argument",
 ) -> None:
     names = list(fields)
-    if others and key in others:
-        help = f"here it is written: {others[key]}"
-    else:
-        help = suggest(key, names) or f"it knows {listing(names)}"
+    help = instead(kind, key, names) or f"it knows {listing(names)}"
     collector.add("B120", f"{owner} has no setting `{key}`", place, help=help)
 
 

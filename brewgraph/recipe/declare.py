@@ -27,6 +27,7 @@ from brewgraph.recipe.sources import (
 from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 CALLS: dict[str, Mapping[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": AUGMENTATIONS}
 """Arguments that are calls themselves, and what they may call."""
@@ -142,7 +143,7 @@ def _source(evaluator: Evaluator, x: t.Expression, registry: Any, what: str) -> 
             return evaluator.fault("B101", f"`{place.text}` needs its brackets", place, help=f"write `{place.text}(…)`")
         if elsewhere := wrong_place(name or place.text):
             return evaluator.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
-        help = suggest(name or x.span.text, registry) or f"there are {listing(registry)}"
+        help = instead(what, name or place.text, registry) or f"there are {listing(registry)}"
         return evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
     settings = registry[name]
     evaluate = lambda key, value: _setting(evaluator, settings, key, value)  # noqa: E731

@@ -37,6 +37,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 D = TypeVar("D", bound=Declaration)
 
@@ -206,7 +207,8 @@ class _Elaboration:
         if help := wrong_place(name):
             return self.evaluator.fault("B102", f"`{name}` is no value", place, help=help)
         known = self.current.known_names()
-        help = suggest(name, known) or (f"the spec has {listing(known)}" if known else "define it: `let NAME = …`")
+        there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
+        help = instead("name", name, known) or there
         return self.evaluator.fault("B101", f"there is no `{name}`", place, help=help)
 
     def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:

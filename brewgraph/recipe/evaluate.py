@@ -32,6 +32,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 FEATURE_KINDS = {
     "logits": "logits",
@@ -246,7 +247,7 @@ class Evaluator:
         if x.name not in FEATURE_KINDS:
             known = [*owner.heads, *SINGLES, *ROWS]
             tapped = f'any module\'s output: `{owner.name} @ "path"`'
-            help = suggest(x.name, known) or f"models have {listing([*SINGLES, *ROWS])}; {tapped}"
+            help = instead("feature", x.name, known) or f"models have {listing([*SINGLES, *ROWS])}; {tapped}"
             return self.fault("B103", f"models have no feature `{x.name}`", place, help=help)
         of_head = x.name in ("logits", "start", "end")
         if of_head and owner.heads and head is None:

@@ -17,6 +17,7 @@ from brewgraph.recipe.indexing import whole_row
 from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 MASKS = ("none", "tokens", "pairs", "labels")
 TOKEN_MASKS = ("none", "tokens")
@@ -68,7 +69,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
             options[name or ""] = _option(e, operation, argument, side)
         else:
             what = f"no option `{name}`" if name else "only one match"
-            help = suggest(name or "", known | {"mask", "reduce"})
+            help = instead("option", name or "", known | {"mask", "reduce"})
             if argument.key is not None and (key := argument.key.span.text) in known | {"mask", "reduce"}:
                 help = f"write `{key}={argument.value.span.text}`"
             help = help or f"it takes {listing(['a -> b', *sorted(known), 'mask', 'reduce'])}"

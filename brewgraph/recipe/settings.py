@@ -184,38 +184,3 @@ class Train(Settings):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give epochs or steps, not both")
         return self
-
-
-OTHER_WORDS = {
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_steps": "steps",
-    "num_steps": "steps",
-    "learning_rate": "optimizer = adamw(lr=…)",
-    "lr": "optimizer = adamw(lr=…)",
-    "weight_decay": "optimizer = adamw(weight_decay=…)",
-    "gradient_accumulation_steps": "accumulate",
-    "clip": "max_grad_norm",
-    "fp16": "precision = fp16",
-    "bf16": "precision = bf16",
-    "mixed_precision": "precision",
-    "warmup": "schedule = linear(warmup=…)",
-    "warmup_ratio": "schedule = linear(warmup=…)",
-    "warmup_steps": "schedule = linear(warmup=…)",
-    "lr_scheduler": "schedule",
-    "lr_scheduler_type": "schedule",
-    "batch": "data NAME = …(batch=…)",
-    "batch_size": "data NAME = …(batch=…)",
-    "per_device_train_batch_size": "data NAME = …(batch=…)",
-    "early_stopping": "early_stopping_patience",
-    "patience": "early_stopping_patience",
-    "load_best": "load_best_model_at_end",
-    "best_metric": "metric_for_best_model",
-    "normalize": "normalise",
-    "layerwise_lr_decay": "optimizer = adamw(layerwise_decay=…)",
-    "evaluate": "eval_steps",
-    "save": "save_steps",
-    "eval_strategy": "eval_steps",
-    "temperature": "the loss: ce(…, T=…)",
-}
-"""What other toolkits call the same thing, and how it is said here."""

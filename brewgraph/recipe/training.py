@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.diagnostics import Collector, listing
 from brewgraph.recipe.configure import Written, report_unknown, settle, written_arguments
 from brewgraph.recipe.describe import describe, is_constant, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
-from brewgraph.recipe.settings import OTHER_WORDS, Train
+from brewgraph.recipe.settings import Train
 from brewgraph.recipe.sources import Layers
 from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Take, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 __all__ = ["Written", "own_settings", "settle_train", "stage_length"]
 VALUES = ("freeze", "report")
@@ -37,7 +38,7 @@ def own_settings(trains: Sequence[t.Train], evaluator: Evaluator, names: Contain
             if value is not FAULT:
                 written[name] = (value, statement.value.span)
         elif name not in Train.model_fields:
-            report_unknown(name, place, Train.model_fields, collector, "`train`", OTHER_WORDS)
+            report_unknown(name, place, Train.model_fields, collector, "`train`", "setting")
         elif (value := _value(name, statement.value, evaluator, names)) is not FAULT:
             written[name] = (value, statement.value.span)
     if "epochs" in written and "steps" in written:
@@ -145,9 +146,10 @@ def _value(name: str, x: t.Expression, evaluator: Evaluator, names: Container[st
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
     word = call.function.id if isinstance(call.function, t.Name) else ""
     if word not in registry:
+        called = call.function.name if isinstance(call.function, t.Attribute) else word
         if elsewhere := wrong_place(word):
             return evaluator.fault("B102", f"`{word}` is no {name}", call.function.span, help=elsewhere)
-        help = suggest(word, registry) or f"there are {listing(registry)}"
+        help = instead(name, called, registry) or f"there are {listing(registry)}"
         return evaluator.fault("B101", f"there is no {name} `{call.function.span.text}`", call.function.span, help=help)
     collector = evaluator.collector
     evaluate = lambda key, value: _constant(key, value, evaluator)  # noqa: E731

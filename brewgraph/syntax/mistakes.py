@@ -159,11 +159,16 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
             return f"the parameters of a function are names, not `{here}`", help
         return f"`=` is expected after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
     message = f"`=` is expected after `{first}`"
+    if here == ":":
+        typed = re.match(r"\s*(int|float|str|bool|list|[A-Za-z_]\w*\s*=)", place.behind)
+        types = "; types stand only after `param`: `param NAME: int = 3`" if typed else ""
+        return message, f"write `{first} = …`, with `=` in place of `:`{types}"
+    if first == "return":
+        return "`return` is no statement", _FOREIGN["def"]
+    if first == "class":
+        return "`class` is no statement", 'a model of your own: `student NAME = python("package.module:function")`'
     if meant := suggest(first, FORMS):
         return message, meant
-    if here == ":":
-        types = "types stand only after `param`: `param NAME: int = 3`"
-        return message, "write `name = …`" + ("" if place.behind.startswith("=") else f"; {types}")
     if here in (".", "[", ","):
         return message, "the left side of an equation is one plain name: `name = …`"
     if here == "-" and (rest := re.match(r"([\w-]+)\s*=", place.behind)):
@@ -233,6 +238,8 @@ def _operand(place: Place) -> tuple[str, str] | None:
         return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
     if here == "/" and last == "/":
         return "`//` has no meaning here", "a quotient is written `/`; comments begin with `#`"
+    if here in ("*", "**") and last == "/":
+        return f"`/{here}` has no meaning here", "comments begin with `#`, on each line"
     if here in _OPERATORS and last in _OPERATORS:
         return f"`{here}` stands right behind `{last}`", "put an expression between the operators, or remove one"
     if here in _OPERATORS:
@@ -340,6 +347,8 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     if re.match(r"[ \t]*=(?!=)", place.behind) and place.bracket == "(":
         return "two arguments stand side by side", "put a comma between them"
     message = "two expressions stand side by side"
+    if place.kind == "STRING" and last.text in ("f", "r", "b", "u"):
+        return message, f"a string has no `{last.text}` before it; `{{k}}` in a string is replaced by the param `k`"
     if last.kind == "number":
         units = ("step", "steps", "epoch", "epochs")
         if place.kind == "NAME" and last.text.isdigit() and here in units:

@@ -115,7 +115,10 @@ def test_usage_errors(tmp_path: Path):
     result = command("fmt", str(tmp_path))
     assert (result.exit_code, result.stderr) == (2, f"error: there is no *.brew in {tmp_path}\n")
     missing.write_bytes(b"\xff\xfe")
-    assert command("fmt", str(missing)).stderr == f"error: `{missing}` is not UTF-8 text (byte 0)\n"
+    assert (
+        command("fmt", str(missing)).stderr
+        == f"error: `{missing}` is not UTF-8 text (line 1); save the file as UTF-8\n"
+    )
 
 
 def test_a_name_that_looks_like_an_option_stands_behind_two_dashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

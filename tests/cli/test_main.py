@@ -81,7 +81,7 @@ def test_an_unknown_command_gets_a_suggestion():
     """A slip of the finger is answered with the command that was meant."""
     result = command("chek")
     assert result.exit_code == 2
-    assert "No such command 'chek'. Did you mean 'check'?" in result.output
+    assert "there is no command `chek`: did you mean `check`?" in result.output
 
 
 def test_an_unknown_option_is_a_usage_error():
@@ -199,3 +199,25 @@ def test_a_reader_that_goes_away_is_no_fault_of_ours(tmp_path: Path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("losses: name(from -> to)\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("s.brew",), "write `brewgraph run s.brew`"),
+        (("rum", "s.brew"), "did you mean `run`?"),
+        (("train", "s.brew"), "write `brewgraph run`"),
+        (("run", "s.brew", "--epochs", "3"), "`--set epochs=…`"),
+        (("run", "s.brew", "--lr=3"), "`--set lr=…`"),
+        (("run", "s.brew", "--batch-size", "3"), "`--set batch=…`"),
+        (("run", "s.brew", "--output_dir", "x"), "write `--out FOLDER`"),
+        (("run", "--config", "s.brew"), "write `brewgraph run SPEC`"),
+        (("run", "s.brew", "--gpus", "2"), "`accelerate launch -m brewgraph run SPEC`"),
+        (("run", "s.brew", "--resume"), "the same command"),
+        (("check", "s.brew", "--set", "epochs"), "write `--set epochs=…`"),
+    ],
+)
+def test_what_other_tools_take_gets_the_right_command(arguments: tuple[str, ...], said: str) -> None:
+    """A spec in the place of a command, and options of other tools, end with 2 and say what to write."""
+    result = command(*arguments)
+    assert (result.exit_code, said in result.output) == (2, True), result.output

@@ -176,10 +176,10 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("brewgraph.project.run.run_checked", interrupted)
     spec = str(write_tiny(tmp_path))
     result = command("run", spec)
-    said = "interrupted; run the same command again to go on from the last checkpoint\n"
+    said = "interrupted; run the same command again: it resumes from the last checkpoint, where one was written\n"
     assert (result.exit_code, result.stderr) == (130, said)
     result = command("run", spec, "--force")
-    said = "interrupted; run the same command again, without --force to go on from the last checkpoint\n"
+    said = "interrupted; run the same command again, without --force: it resumes from the last checkpoint, where one was written\n"
     assert (result.exit_code, result.stderr) == (130, said)
 
 

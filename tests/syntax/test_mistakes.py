@@ -62,7 +62,7 @@ FAULTS = [
     ("stage a for { b = 3 }", "stage a for 3 epochs { b = 3 }", "B010", 1, 17, "=", "length is expected", "for 3 epochs"),
     ("stage a for {\n}", "stage a for 1 epoch {\n}", "B010", 1, 14, "\n", "length is expected", "for 3 epochs"),
     ("train epochs = 3", "train { epochs = 3 }", "B010", 1, 7, "epochs", "braces are expected", "train { epochs = 3 }"),
-    ("train { epochs: 3 }", "train { epochs = 3 }", "B010", 1, 15, ":", "expected after `epochs`", "name = …"),
+    ("train { epochs: 3 }", "train { epochs = 3 }", "B010", 1, 15, ":", "expected after `epochs`", "epochs = …"),
     ("train { a = 3 b = 2 }", "train { a = 3; b = 2 }", "B010", 1, 15, "b", "two statements", "`;` or a line break"),
     ("train { a = 3, b = 2 }", "train { a = 3; b = 2 }", "B010", 1, 14, ",", "outside brackets", "separated by `;`"),
     ("loss", "loss = soft", "B010", 1, 1, "loss", "`=` is expected after `loss`", "does nothing"),
