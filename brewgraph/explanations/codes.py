@@ -68,6 +68,7 @@ CODES = {
     "B222": "logits joined whose classes are not the same",
     "B223": "logits over vocabularies with nothing in common",
     "B224": "one value for an example, and one for each token",
+    "B228": "too few classes, or too small a width, for this operation",
     "B240": "a cache of what is trained, or of no model's value",
     "B241": "a cache of what is no value for each example",
     "B242": "a cache of what is drawn anew in every epoch",
@@ -146,6 +147,7 @@ CODES = {
     "W304": "a teacher whose classes are put in the order of the data",
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
+    "W310": "a loss over the examples of too small a batch",
     "W401": "data that cannot be reached, and was not checked",
 }
 
