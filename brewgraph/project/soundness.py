@@ -104,7 +104,7 @@ def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None
         if known is None or donor is None:
             continue
         try:
-            known.check_start(donor)
+            known.check_start(donor, model.name)
         except SourceFault as fault:
             if fault.code in ("B303", "B316"):
                 collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")
