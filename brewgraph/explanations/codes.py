@@ -112,6 +112,7 @@ CODES = {
     "B338": "an argument that the forward does not take",
     "B339": "a tokenizer without a token to pad with",
     "B340": "a head that reads a token with which no text ends",
+    "B346": "a name that cannot be looked up as a path",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",

@@ -62,12 +62,14 @@ class Copied:
         return f"layers {layers}: {len(self.pairs)} tensors with {self.parameters:,} parameters copied; {rest}"
 
 
-def plan_copy(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str] = ("the model", "…")) -> Copied:
+def plan_copy(
+    model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str] = ("the model", "…")
+) -> Copied:
     """What copying some of a donor's layers, in this order, would do; works on models without weights.
 
     Outside the layers everything is copied that has the same place and shape: embeddings, pooler, a head of as many
-    classes. `names` are the model's and the donor's in the spec. Raises SourceFault B316 where the layers do not fit, in number, shape or
-    kind, B303 where the donor has no such layer.
+    classes. `names` are the model's and the donor's in the spec. Raises SourceFault B316 where the layers do not fit,
+    in number, shape or kind, B303 where the donor has no such layer.
     """
     into, source = Anatomy.of(model), Anatomy.of(donor)
     for name, one, anatomy in zip(names, (model, donor), (into, source), strict=True):

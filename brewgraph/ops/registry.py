@@ -179,16 +179,19 @@ def operation(
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
-    `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many
-    entries an axis (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1;
-    `by_rows`: no example's value depends on another example; `options`: kind and words of each keyword argument (its default stands in the signature).
+    `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
+    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `by_rows`: no
+    example's value depends on another example; `options`: kind and words of each keyword argument (its default stands
+    in the signature).
 
     The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
     side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_operation(Signature.of(function), function, takes, same, source, also, options, by_rows, least or {})
+        found = describe_operation(
+            Signature.of(function), function, takes, same, source, also, options, by_rows, least or {}
+        )
         for name in (found.name, *also):
             _register(OPERATIONS, name, found)
         return function

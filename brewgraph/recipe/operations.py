@@ -381,7 +381,9 @@ def _transform(
     for name, value in options.items():
         if isinstance(value, Group):
             help = f"write `{name}=4`, and the call once for each of them"
-            return e.fault("B202", f"`{name}` of `{transform.name}` is one number, and this is a list", value.span, help=help)
+            return e.fault(
+                "B202", f"`{name}` of `{transform.name}` is one number, and this is a list", value.span, help=help
+            )
         if isinstance(value, v.Temperature):
             message = f"`{value.name}` is a temperature between two models, and here is one value"
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")

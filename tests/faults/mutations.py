@@ -1,7 +1,7 @@
 """Good specs with one thing wrong: classes of faults that users of other toolkits trip on, and their mutations.
 
 Each class says where it was met. An entry has the wrong lines and the right ones behind its head, as in `table`; the
-message and the help are told as they begin. `TINY`, `TWO`, `FOUR`, `MODERN` and `FIVE` in a source are the settings of small models.
+message and the help are told as they begin. `TINY`, `TWO`, `FOUR` and `MODERN` in a source are the settings of small models.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ SIZES = {
     "hf(TINY": f"hf({TINY}",
     "hf(TWO)": f"hf({TINY}, hidden_size=8, num_hidden_layers=2)",
     "hf(MODERN": 'hf(model_type="modernbert", hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=60',
-    "hf(FIVE": 'hf(model_type="t5", d_model=8, d_kv=4, d_ff=8, num_heads=2, vocab_size=60, eos_token_id=3',
     "hf(FOUR)": f"hf({TINY.replace('heads=2', 'heads=4')}, hidden_size=8, num_hidden_layers=2)",
 }
 
@@ -578,11 +577,6 @@ MUTATIONS = (
                  'student tiny = hf(MODERN, num_hidden_layers=2, init=t.layers[0, 2])\nteacher t = hf(MODERN, num_hidden_layers=4)\nloss = kd(t.logits -> tiny.logits)',
                  "B316", (3, 209), "t.layers[1, 3]",
                  "layer 1 of `t` is of another kind than layer 0 of `tiny`: `layer_types` is sliding_attention there and full_attention here", "take layers that fit: init=t.layers[0, 2]", head=NO_STUDENT),
-        Mutation("layers of an architecture with two stacks",
-                 'student tiny = hf(FIVE, num_layers=2, init=t.layers[0, 1])\nteacher t = hf(FIVE, num_layers=4)\nloss = ce(d.labels -> tiny.logits)',
-                 'student tiny = hf(FIVE, num_layers=2)\nteacher t = hf(FIVE, num_layers=4)\nloss = ce(d.labels -> tiny.logits)',
-                 "B316", (3, 126), "t.layers[0, 1]",
-                 "`init` copies layers one by one, and `tiny` (T5", 'or run the encoders alone, on both models: task="token-classification"', head=NO_STUDENT),
         Mutation("start from the data",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.hidden[0])\nloss = kd(big.logits -> tiny.logits)",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 1])\nloss = kd(big.logits -> tiny.logits)",

@@ -112,9 +112,7 @@ def test_layers_of_several_kinds(kind, settings, right, wrong):
     """
     torch.manual_seed(0)
     donor, model, by_hand = (of_kinds(kind, layers, settings) for layers in (6, 2, 2))
-    by_hand.load_state_dict(
-        {name: value for name, value in donor.state_dict().items() if name in by_hand.state_dict()}
-    )
+    by_hand.load_state_dict({name: value for name, value in donor.state_dict().items() if name in by_hand.state_dict()})
     paths, theirs = Anatomy.of(by_hand).layer_paths, Anatomy.of(donor).layer_paths
     for path, index in zip(paths, right, strict=True):
         by_hand.get_submodule(path).load_state_dict(donor.get_submodule(theirs[index]).state_dict(), strict=True)

@@ -322,7 +322,12 @@ def test_constants_are_computed_as_python_does(text: str, expected: list[float])
         several = f"[{text}]" if len(expected) == 1 else text
         found = names(f"x = kd(big.logits -> tiny.logits, T={several})\ny = {same}").equations
         temperatures = [
-            [value.value for m in members(found[name]) for _, value in getattr(m, "options", ()) if isinstance(value, Number)]
+            [
+                value.value
+                for m in members(found[name])
+                for _, value in getattr(m, "options", ())
+                if isinstance(value, Number)
+            ]
             for name in "xy"
         ]
         assert temperatures[0] == pytest.approx(temperatures[1])

@@ -76,7 +76,8 @@ def test_draws_that_cannot_be(make: object, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "expected"), [("mean", 4.0), ("max", 6.0), ("+", 8.0), ("softmax", math.exp(2) / (math.exp(2) + math.exp(6)))]
+    ("operator", "expected"),
+    [("mean", 4.0), ("max", 6.0), ("+", 8.0), ("softmax", math.exp(2) / (math.exp(2) + math.exp(6)))],
 )
 def test_a_law_may_go_across_a_list(operator: str, expected: float) -> None:
     """`~ mean([size, batches])` is one number for a task, as Python computes it."""
