@@ -141,7 +141,7 @@ def at_progress(x: Any, progress: float) -> float:
     if isinstance(x, Symbol):
         return 1.0  # only its sign matters before the data is there
     if isinstance(x, Combine) and x.operands:
-        return across(x.operator, [at_progress(operand, progress) for operand in x.operands], x.position)
+        return float(across(x.operator, [at_progress(operand, progress) for operand in x.operands], x.position))
     return float(x)
 
 

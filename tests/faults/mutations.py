@@ -575,7 +575,7 @@ MUTATIONS = (
         Mutation("sliding attention in place of full",
                  'student tiny = hf(MODERN, num_hidden_layers=2, init=t.layers[1, 3])\nteacher t = hf(MODERN, num_hidden_layers=4)\nloss = kd(t.logits -> tiny.logits)',
                  'student tiny = hf(MODERN, num_hidden_layers=2, init=t.layers[0, 2])\nteacher t = hf(MODERN, num_hidden_layers=4)\nloss = kd(t.logits -> tiny.logits)',
-                 "B316", (3, 209), "t.layers[1, 3]",
+                 "B316", (3, 144), "t.layers[1, 3]",
                  "layer 1 of `t` is of another kind than layer 0 of `tiny`: `layer_types` is sliding_attention there and full_attention here", "take layers that fit: init=t.layers[0, 2]", head=NO_STUDENT),
         Mutation("start from the data",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.hidden[0])\nloss = kd(big.logits -> tiny.logits)",
