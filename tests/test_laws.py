@@ -25,6 +25,7 @@ MODULES = {
 LAYERS = [
     {"source"},
     {"diagnostics"},
+    {"paths"},
     {"explanations"},
     {"syntax"},
     {"ops"},

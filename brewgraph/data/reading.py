@@ -22,6 +22,7 @@ import pandas
 from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.paths import locate, nearby
 from brewgraph.source import line_at_fault
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -30,7 +31,6 @@ FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".pa
 _KEPT = 16
 """How many files, and how many local folders, are kept in memory once they are read."""
 
-_NEARBY = 8
 """How many names of a folder a help text lists at most."""
 
 
@@ -92,9 +92,9 @@ def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) 
 
 def find_file(name: str, folder: Path, field: str) -> Path:
     """The path of a file that is there; `name` is relative to `folder`. Raises `SourceFault` B401."""
-    path = (folder / Path(name).expanduser()).resolve()
+    path = locate(name, folder, field).resolve()
     if not path.is_file():
-        raise SourceFault("B401", f"there is no file `{name}`", help=_nearby(path), field=field)
+        raise SourceFault("B401", f"there is no file `{name}`", help=nearby(path), field=field)
     return path
 
 
@@ -268,12 +268,12 @@ def no_rows(place: str, field: str) -> SourceFault:
 
 def _builder(name: str, subset: str | None, revision: str | None, folder: Path, cache: str | None) -> Any:
     local = _local(name, folder)
-    path = str((folder / Path(name).expanduser()).resolve()) if local else name
+    path = str(locate(name, folder, "name").resolve()) if local else name
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise SourceFault(
             "B401",
             f"there is no folder `{name}`",
-            help=_nearby((folder / Path(name).expanduser()).resolve()),
+            help=nearby(locate(name, folder).resolve()),
             field="name",
         )
     try:
@@ -297,7 +297,7 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
 
 
 def _local(name: str, folder: Path) -> bool:
-    return (folder / Path(name).expanduser()).is_dir()
+    return locate(name, folder, "name").is_dir()
 
 
 def _unreachable(name: str, subset: str | None, error: Exception) -> SourceFault:
@@ -313,17 +313,6 @@ def _unreachable(name: str, subset: str | None, error: Exception) -> SourceFault
         'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
         field="name",
     )
-
-
-def _nearby(path: Path) -> str:
-    """What is there where `path` is not: a similar name, else some names of its folder."""
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
-    if not names:
-        return f"the folder {path.parent} is empty"
-    more = f" and {len(names) - _NEARBY} more" if len(names) > _NEARBY else ""
-    return suggest(path.name, names) or f"in {path.parent} there is {listing(names[:_NEARBY])}{more}"
 
 
 def _bad_line(path: Path, suffix: str) -> str:

@@ -29,6 +29,7 @@ from torch import Tensor
 from brewgraph.data.batches import derive_seed
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
+from brewgraph.paths import locate
 from brewgraph.recipe.sources import Batches
 
 Batch = dict[str, Any]
@@ -158,7 +159,7 @@ _Layout = list[dict[Key, _Stored]]
 
 def _look(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[str, _Layout]]:
     """The files that are there and what they hold, checked."""
-    place = (folder / Path(source.folder).expanduser()).resolve()
+    place = locate(source.folder, folder, "folder").resolve()
     if not place.is_dir():
         names = sorted(p.name for p in place.parent.iterdir() if p.is_dir()) if place.parent.is_dir() else []
         there = f"in {place.parent} there is {listing(names[:8])}" if names else f"{place.parent} holds no folder"

@@ -68,6 +68,7 @@ CODES = {
     "B222": "logits joined whose classes are not the same",
     "B223": "logits over vocabularies with nothing in common",
     "B224": "one value for an example, and one for each token",
+    "B228": "too few classes, or too small a width, for this operation",
     "B240": "a cache of what is trained, or of no model's value",
     "B241": "a cache of what is no value for each example",
     "B242": "a cache of what is drawn anew in every epoch",
@@ -112,6 +113,7 @@ CODES = {
     "B339": "a tokenizer without a token to pad with",
     "B340": "a head that reads a token with which no text ends",
     "B341": "a teacher whose starts and ends of answers are swapped",
+    "B346": "a name that cannot be looked up as a path",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",
@@ -148,6 +150,7 @@ CODES = {
     "W304": "a teacher whose classes are put in the order of the data",
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
+    "W310": "a loss over the examples of too small a batch",
     "W320": "questions without an answer, and no token that stands for none",
     "W401": "data that cannot be reached, and was not checked",
     "W402": "weights of examples that no loss reads",

@@ -10,6 +10,7 @@ import networkx as nx
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.graph import nodes as n
 from brewgraph.graph import sides
+from brewgraph.graph.entries import check_transform
 from brewgraph.graph.passes import assemble, digest
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.graph.sides import Units
@@ -274,6 +275,7 @@ class Builder:
             return self.add(n.Transform(inputs, "words", False, (), shape=shape, span=x.span))
         if x.name == "token_mean":
             return self._token_mean(x, inner[0], take)
+        check_transform(self, x, shapes)
         declared = x.declared
         masked = declared.needs_layout and take is not None and x.mask != "none"
         inputs = (*inner, self._mask_of(inner[0], take, x.span)) if masked and take is not None else inner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import networkx as nx
@@ -11,6 +10,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.graph.nodes import Combine, Number, Schedule
 from brewgraph.graph.passes import execution_order, node
 from brewgraph.ops import SCHEDULES
+from brewgraph.recipe.arithmetic import shares
 from brewgraph.recipe.values import Length
 
 
@@ -54,11 +54,9 @@ def scalar_values(graph: nx.DiGraph, progress: float, horizon: Horizon | None = 
 
 
 def compute(operator: str, operands: list, position: int | None = None) -> float:
-    """One arithmetic step over plain numbers."""
+    """One arithmetic step over plain numbers, without a limit to how large they grow in training."""
     if operator == "softmax":
-        largest = max(operands)
-        shares = [math.exp(x - largest) for x in operands]
-        return shares[position or 0] / sum(shares)
+        return shares(operands)[position or 0]
     result = operands[0]
     for operand in operands[1:]:
         if operator == "max":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Label, SourceFault
 from brewgraph.graph import nodes as n
+from brewgraph.graph.entries import LAST_AXIS, check_loss
 from brewgraph.graph.extent import check_extent
 from brewgraph.graph.tokens import check_tokens
 from brewgraph.graph.vocabularies import common_size
@@ -62,7 +63,8 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
     unit = _unit(unit, shapes)
     if entries != 0:  # 0: their tokens have nothing in common, which is said already
         check_extent(builder, x, kinds, shapes)
-        _check_sides(builder, x, operation.same, kinds, shapes)
+        if check_loss(builder, x, kinds, shapes):
+            _check_sides(builder, x, operation.same, kinds, shapes)
         check_tokens(builder, x, unit, shapes)
     _check_mask(builder, x, unit)
     _check_direction(builder, x)
@@ -258,8 +260,7 @@ def _check_sides(
     one, other = shapes
     if one is None or other is None or kinds[0] != kinds[1]:
         return
-    axis, at = ("heads", 1) if kinds[0] in ("attention", "scores", "states") else ("width", -1)
-    axis = "classes" if kinds[0] in ("logits", "probabilities") else axis
+    axis, at = ("heads", 1) if kinds[0] in ("attention", "scores", "states") else (LAST_AXIS.get(kinds[0], "width"), -1)
     if axis in same and len(one) == len(other) and one[at] != other[at]:
         labels = (Label(x.source.span, str(one[at])),)
         help = {
@@ -267,8 +268,12 @@ def _check_sides(
             "classes": "both models need the same classes: `labels=[…]` on the student, or another teacher",
             "heads": "give the student as many heads: `num_attention_heads=…`",
         }[axis]
+        if axis == "classes" and one[at] == 1:
+            help = 'a student whose labels are numbers has one output; without such labels name one: labels=["score"]'
         if isinstance(x.target, v.Project):
             help = f"let the projection end in {one[at]}: `linear(… -> {one[at]})`, or leave its sizes out"
+        if axis == "classes" and 1 in (one[at], other[at]):
+            axis = "outputs"
         message = (
             "widths differ and nothing projects between them" if axis == "width" else f"the numbers of {axis} differ"
         )

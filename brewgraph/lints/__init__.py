@@ -8,7 +8,7 @@ from brewgraph.diagnostics import Diagnostic
 from brewgraph.lints.caches import find_idle_caches
 from brewgraph.lints.layers import find_shifted_maps
 from brewgraph.lints.schedules import find_late_schedules, find_still_schedules, find_vanishing_temperatures
-from brewgraph.lints.splitting import find_split_batches
+from brewgraph.lints.splitting import find_small_batches, find_split_batches
 from brewgraph.lints.subject import Subject
 from brewgraph.lints.terms import (
     find_idle_adapters,
@@ -36,6 +36,7 @@ LINTS: tuple[Lint, ...] = (
     find_idle_adapters,
     find_idle_caches,
     find_unread_weights,
+    find_small_batches,
 )
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import networkx as nx
 
 from brewgraph.recipe import values as v
-from brewgraph.recipe.arithmetic import arithmetic
+from brewgraph.recipe.arithmetic import across
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.values import Length, Value
 
@@ -73,17 +73,12 @@ def at(value: Value, progress: float, stage: Stage | None = None) -> float | Non
     if not isinstance(value, v.Combine) or value.kind not in _WEIGHTS or not value.operands:
         return None
     operands = [x for operand in value.operands if (x := at(operand, progress, stage)) is not None]
-    if len(operands) < len(value.operands) or value.operator == "softmax":
+    if len(operands) < len(value.operands):
         return None
-    result = operands[0]
-    for operand in operands[1:]:
-        try:
-            added = value.operator == "mean"
-            both = result, operand
-            result = max(both) if value.operator == "max" else arithmetic("+" if added else value.operator, *both)
-        except ArithmeticError:
-            return None
-    return result / len(operands) if value.operator == "mean" else result
+    try:
+        return float(across(value.operator, operands, value.position))
+    except ArithmeticError:
+        return None
 
 
 def share(length: Length, stage: Stage | None) -> float | None:

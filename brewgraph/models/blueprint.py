@@ -139,7 +139,7 @@ def _blueprint(
     if source.pretrained and tokens.name != name:
         _check_room(config, tokens, source.name)
     with _refusals(source.name):
-        for key, value in source.config.items():
+        for key, value in _as_json(source.config).items():
             setattr(config, key, value)
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
@@ -199,7 +199,12 @@ def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
             raise SourceFault("B313", message, field="vocab_size", help="leave it out, or make it larger")
         sized = {"vocab_size": source.vocab_size or size, "pad_token_id": tokens.padding}
     with _refusals(kind):
-        return config_class(**{**sized, **source.config})
+        return config_class(**{**sized, **_as_json(source.config)})
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's overrides as `config.json` would have them: lists, where the spec's values are immutable."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
 
 
 def _check_room(config: PreTrainedConfig, tokens: Tokens, name: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.heads import trunk_of
+from brewgraph.models.layer_kinds import Kind, difference, kinds_of, telling
 from brewgraph.models.shapes import empty_model
 
 _BERT_NAMES = {
@@ -60,16 +62,24 @@ class Copied:
         return f"layers {layers}: {len(self.pairs)} tensors with {self.parameters:,} parameters copied; {rest}"
 
 
-def plan_copy(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
+def plan_copy(
+    model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str] = ("the model", "…")
+) -> Copied:
     """What copying some of a donor's layers, in this order, would do; works on models without weights.
 
     Outside the layers everything is copied that has the same place and shape: embeddings, pooler, a head of as many
-    classes. Raises SourceFault B316 where the layers do not fit, B303 where the donor has no such layer.
+    classes. `names` are the model's and the donor's in the spec. Raises SourceFault B316 where the layers do not fit,
+    in number, shape or kind, B303 where the donor has no such layer.
     """
     into, source = Anatomy.of(model), Anatomy.of(donor)
-    if len(layers) != len(into.layer_paths):
-        message = f"`init` gives {len(layers)} layers to a model of {len(into.layer_paths)}"
-        raise SourceFault("B316", message, field="init", help=f"name {len(into.layer_paths)} layers")
+    for name, one, anatomy in zip(names, (model, donor), (into, source), strict=True):
+        if not anatomy.layer_paths:
+            raise _no_layers(name, one, anatomy)
+    own = len(into.layer_paths)
+    if len(layers) != own:
+        shared = f", run {len(into.hidden) - 1} times" if 1 < own + 1 < len(into.hidden) else ""
+        message = f"`init` gives {len(layers)} layers to `{names[0]}`, which has {own}{shared}"
+        raise SourceFault("B316", message, field="init", help=f"name {own} layer{'s' if own > 1 else ''}")
     count = len(source.layer_paths)
     if any(not -count <= i < count for i in layers):
         raise SourceFault(
@@ -77,6 +87,7 @@ def plan_copy(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Co
         )
     moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
     words = RENAMED.get((_kind(model), _kind(donor)), {})
+    _check_kinds(model, donor, tuple(i % count for i in layers), names)
     theirs = donor.state_dict()
     pairs, left, done = [], [], set()
     parameters = 0
@@ -105,6 +116,82 @@ def plan_copy(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Co
     return Copied(tuple(pairs), parameters, random, positive)
 
 
+def _no_layers(name: str, model: nn.Module, anatomy: Anatomy) -> SourceFault:
+    """The fault of an architecture of whose layers no single row is known."""
+    reason = anatomy.lacking.get("hidden", "its class records no layers")
+    message = f"`init` copies layers one by one, and `{name}` ({anatomy.name}) has no single row of them: {reason}"
+    help = "leave `init` out, and name a checkpoint to start from"
+    if anatomy.stacks and type(getattr(trunk_of(model), "config", None)) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        help += '; or run the encoders alone, on both models: task="token-classification"'
+    return SourceFault("B316", message, field="init", help=help)
+
+
+def _check_kinds(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str]) -> None:
+    """SourceFault B316 where a layer would become one of another kind, such as sliding attention full; the remedy names
+    layers that fit. Architectures of other names are compared by the shapes of what is copied alone.
+    """
+    if _kind(model) != _kind(donor):
+        return
+    own, other = (kinds_of(trunk_of(x), _below(x, Anatomy.of(x).layer_paths)) for x in (model, donor))
+    keys = telling(own, other)
+
+    def fits(i: int, j: int) -> bool:
+        return own[i].parameters == other[j].parameters and difference(own[i], other[j], keys) is None
+
+    wrong = next((i for i, j in enumerate(layers) if not fits(i, j)), None)
+    if wrong is None:
+        return
+    what = difference(own[wrong], other[layers[wrong]], keys)
+    near = _nearest(layers, len(other), fits)
+    if what is None and near is None and own[wrong].parameters.keys() == other[layers[wrong]].parameters.keys():
+        return  # another width, which is said of the parameter
+    if what is not None:
+        setting, mine, theirs = what
+        reason = f"`{setting}` is {theirs} there and {mine} here"
+    else:
+        mine_only, theirs_only = (set(x.parameters.items()) for x in (own[wrong], other[layers[wrong]]))
+        lone = sorted(mine_only ^ theirs_only)[0][0]
+        reason = f"they differ in `{lone}`"
+    message = f"layer {layers[wrong]} of `{names[1]}` is of another kind than layer {wrong} of `{names[0]}`: {reason}"
+    raise SourceFault("B316", message, field="init", help=_ways_out(own, other, layers, near, names))
+
+
+def _ways_out(
+    own: tuple[Kind, ...],
+    other: tuple[Kind, ...],
+    layers: tuple[int, ...],
+    near: tuple[int, ...] | None,
+    names: tuple[str, str],
+) -> str:
+    """How a copy of layers gets sound: other layers of the donor, or the donor's kinds for the model's own layers."""
+    ways = [f"take layers that fit: init={names[1]}.layers{list(near)}"] if near is not None else []
+    wanted = [other[j].settings.get("layer_types") for j in layers]
+    alike = all(one.parameters == other[j].parameters for one, j in zip(own, layers, strict=True))
+    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in own]:
+        listed = ", ".join(f'"{kind}"' for kind in wanted)
+        ways.append(f"give `{names[0]}` their kinds: layer_types=[{listed}]")
+    return "; or ".join(ways) or "start from a model of the same architecture and configuration"
+
+
+def _nearest(layers: tuple[int, ...], count: int, fits: Callable[[int, int], bool]) -> tuple[int, ...] | None:
+    """For each layer one of a donor's that fits, in its order, as near to those that were named as can be."""
+    best: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}
+    for i, asked in enumerate(layers):
+        following = {}
+        for j in (j for j in range(count) if fits(i, j)):
+            before = [(cost + abs(j - asked), (*chosen, j)) for last, (cost, chosen) in best.items() if last < j]
+            if before:
+                following[j] = min(before)
+        best = following
+    return min(best.values())[1] if best else None
+
+
+def _below(model: nn.Module, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths of layers as the trunk calls them."""
+    names = {id(module): path for path, module in trunk_of(model).named_modules()}
+    return tuple(names[id(model.get_submodule(path))] for path in paths)
+
+
 def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
     """Do what `plan_copy` says."""
     plan = plan_copy(model, donor, layers)
@@ -115,15 +202,16 @@ def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> 
     return plan
 
 
-def planned_copy(blueprint: Blueprint, donor: Blueprint) -> Copied:
-    """What `init=` is going to copy, from blueprints alone: nothing is loaded. SourceFault as `plan_copy`.
+def planned_copy(blueprint: Blueprint, donor: Blueprint, name: str = "the model") -> Copied:
+    """What `init=` is going to copy into the model of this name, from blueprints alone: nothing is loaded. SourceFault
+    as `plan_copy`.
 
     An adapter comes later: layers are copied into the model without it.
     """
     if blueprint.init is None:
         raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
     bare, other = (empty_model(replace(x, adapter=None)) for x in (blueprint, donor))
-    return plan_copy(bare, other, blueprint.init.layers)
+    return plan_copy(bare, other, blueprint.init.layers, (name, blueprint.init.model))
 
 
 def _kind(model: nn.Module) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.paths import locate
 from brewgraph.recipe.sources import Hf
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ class Tokens:
         )
 
 
-def local(name: str, folder: Path) -> str:
-    """A folder beside the spec where there is one of that name, else the name itself, for the hub."""
-    path = (folder / name).expanduser()
+def local(name: str, folder: Path, field: str = "name") -> str:
+    """A folder beside the spec where there is one of that name, else the name itself, for the hub. `field` is the
+    argument that names it, for the fault of a name that cannot be looked up (`locate`).
+    """
+    path = locate(name, folder, field)
     return str(path) if path.is_dir() else name
 
 
@@ -69,7 +72,9 @@ def named_tokens(source: Hf, folder: Path) -> Tokens | None:
     if source.tokenizer is None:
         return None
     # a revision is one of the repository that `name` is in, and says nothing about another
-    return Tokens(local(source.tokenizer, folder), source.revision if source.tokenizer == source.name else None)
+    return Tokens(
+        local(source.tokenizer, folder, "tokenizer"), source.revision if source.tokenizer == source.name else None
+    )
 
 
 def own_tokens(source: Hf, folder: Path, inherited: Tokens | None) -> Tokens:

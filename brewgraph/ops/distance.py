@@ -42,6 +42,7 @@ def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
 @operation(
     takes={"hidden -> hidden": "token", "vector -> vector": "example"},
     same=("width",),
+    least={"width": 2},
     source="Sanh et al. 2019, arXiv:1910.01108, section 3: the cosine embedding loss",
     by_rows=True,
 )
@@ -56,6 +57,7 @@ def cos(source: Any, target: Any) -> Any:
 @operation(
     takes={"hidden -> hidden": "example", "vector -> vector": "example"},
     same=("width",),
+    least={"width": 2},
     source="Sun et al. 2019, arXiv:1908.09355: the loss of patient knowledge distillation",
     by_rows=True,
 )

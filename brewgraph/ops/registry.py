@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from brewgraph.diagnostics import SourceFault, listing
@@ -85,7 +86,8 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(Declaration):
-    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides.
+    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
+    `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
 
     A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. What an operation that works
     `by_rows` says of an example depends on no other example, so that several batches can go through it as one.
@@ -96,6 +98,7 @@ class Operation(Declaration):
     also: tuple[str, ...]
     needs_kinds: bool
     by_rows: bool = False
+    least: Mapping[str, int] = field(default_factory=dict)
 
     def unit(self, source: str, target: str) -> str | None:
         """The unit for these sides, or None where the operation does not take them."""
@@ -112,10 +115,12 @@ class Transform(Declaration):
     """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
 
     `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
+    `least` says how many entries an axis of the first argument needs.
     """
 
     takes: Mapping[tuple[str, ...], str]
     shape: Any
+    least: Mapping[str, int] = field(default_factory=dict)
 
     def result(self, *kinds: str) -> str | None:
         """The kind of the result, or None where the transform does not take these."""
@@ -127,9 +132,11 @@ class Temperature(Declaration):
     """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
 
     One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others.
+    `least` says how many classes it needs.
     """
 
     couples_batch: bool
+    least: Mapping[str, int] = field(default_factory=lambda: {"classes": 2})
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -168,18 +175,23 @@ def operation(
     source: str,
     also: tuple[str, ...] = (),
     by_rows: bool = False,
+    least: Mapping[str, int] | None = None,
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
-    `by_rows`: no example's value depends on another example; `options`: kind and words of each keyword argument (its
-    default stands in the signature).
+    `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
+    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `by_rows`: no
+    example's value depends on another example; `options`: kind and words of each keyword argument (its default stands
+    in the signature).
 
     The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
     side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_operation(Signature.of(function), function, takes, same, source, also, options, by_rows)
+        found = describe_operation(
+            Signature.of(function), function, takes, same, source, also, options, by_rows, least or {}
+        )
         for name in (found.name, *also):
             _register(OPERATIONS, name, found)
         return function
@@ -188,16 +200,22 @@ def operation(
 
 
 def transform(
-    *, takes: Mapping[str, str], shape: Callable[..., Shape], source: str, **options: tuple[str, str]
+    *,
+    takes: Mapping[str, str],
+    shape: Callable[..., Shape],
+    source: str,
+    least: Mapping[str, int] | None = None,
+    **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function from values to a value. `takes`: `{"states": "attention"}`, and for several arguments
-    `{"logits, labels": "logits"}`; `shape`: the result's shape from those of the arguments.
+    `{"logits, labels": "logits"}`; `shape`: the result's shape from those of the arguments; `least`: how many
+    entries an axis of the first argument (`classes`, `width`) needs.
 
     The function gets `(value, …, *, options…)` and, where it names it, the `layout` of the first value's tokens.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_transform(Signature.of(function), function, takes, shape, source, options)
+        found = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
         _register(TRANSFORMS, found.name, found)
         return function
 
@@ -250,6 +268,7 @@ def describe_operation(
     also: tuple[str, ...],
     options: Mapping[str, tuple[str, str]],
     by_rows: bool = False,
+    least: Mapping[str, int] = MappingProxyType({}),
 ) -> Operation:
     """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
     name = signature.name
@@ -263,9 +282,14 @@ def describe_operation(
             raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
         pairs[sides[0], sides[1]] = unit
     common = _describe(signature, function, source, options)
-    needs_kinds = "kinds" in signature.defaults
     return Operation(
-        **common, takes=pairs, same=frozenset(same), also=tuple(also), needs_kinds=needs_kinds, by_rows=by_rows
+        **common,
+        takes=pairs,
+        same=frozenset(same),
+        also=tuple(also),
+        needs_kinds="kinds" in signature.defaults,
+        by_rows=by_rows,
+        least=least,
     )
 
 
@@ -276,12 +300,14 @@ def describe_transform(
     shape: Callable[..., Shape] | None,
     source: str,
     options: Mapping[str, tuple[str, str]],
+    least: Mapping[str, int] = MappingProxyType({}),
 ) -> Transform:
     """The transform that a declaration makes; a `SourceFault` where it contradicts itself."""
     kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
     for arguments, result in kinds.items():
         _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
-    return Transform(**_describe(signature, function, source, options), takes=kinds, shape=shape)
+    common = _describe(signature, function, source, options)
+    return Transform(**common, takes=kinds, shape=shape, least=least)
 
 
 def _describe(

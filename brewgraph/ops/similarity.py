@@ -10,11 +10,16 @@ from brewgraph.ops.tensors import directions, one_per_example
 _TAKES = {"hidden -> hidden": "batch", "vector -> vector": "batch"}
 
 
-@operation(takes=_TAKES, source="Park et al. 2019, arXiv:1904.05068: the distance-wise loss of relational distillation")
+@operation(
+    takes=_TAKES,
+    source="Park et al. 2019, arXiv:1904.05068: the distance-wise loss of relational distillation",
+    least={"batch": 3},
+)
 def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the distances of all pairs of examples, each side's divided by their mean.
 
-    Of hidden states the first real token stands for the example. A batch of one example has a loss of zero.
+    Of hidden states the first real token stands for the example. A batch of less than three has a loss
+    of zero: the only distance of two is its own mean.
     """
     from torch.nn import functional as F
 
@@ -22,7 +27,11 @@ def rkd_distance(source: Any, target: Any, *, layout: Any = None) -> Any:
     return F.smooth_l1_loss(target_P, source_P, reduction="sum") / max(len(source_P), 1)
 
 
-@operation(takes=_TAKES, source="Park et al. 2019, arXiv:1904.05068: the angle-wise loss of relational distillation")
+@operation(
+    takes=_TAKES,
+    source="Park et al. 2019, arXiv:1904.05068: the angle-wise loss of relational distillation",
+    least={"batch": 3},
+)
 def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Huber's loss on the cosines of the angles that all triples of examples form.
 
@@ -42,6 +51,7 @@ def rkd_angle(source: Any, target: Any, *, layout: Any = None) -> Any:
 @operation(
     takes=_TAKES,
     same=("width",),
+    least={"width": 2, "batch": 2},
     source="van den Oord et al. 2018, arXiv:1807.03748, eq. 4; between two models as in Tian et al. 2020, "
     "arXiv:1910.10699, with the other examples of the batch in place of a memory",
     T=("number", "temperature: cosines are divided by it"),

@@ -24,6 +24,7 @@ _TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by i
         "places -> places": "example",
     },
     same=("classes", "heads"),
+    least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
     "labels: the usual cross-entropy; attention: Jiao et al. 2020 variant on probabilities",
     by_rows=True,
@@ -60,6 +61,7 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
         "places -> places": "example",
     },
     same=("classes", "heads"),
+    least={"classes": 2},
     source="Kullback and Leibler 1951; at temperature T as in arXiv:1503.02531, without the factor T²; "
     "attention and relations: Wang et al. 2020, arXiv:2002.10957 (MiniLM); Wang et al. 2021, arXiv:2012.15828 (v2)",
     by_rows=True,
@@ -79,6 +81,7 @@ def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
 @operation(
     takes={"logits -> logits": "position", "positions -> positions": "example"},
     same=("classes",),
+    least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: soft targets multiplied by T²",
     by_rows=True,
     T=_TEMPERATURE,

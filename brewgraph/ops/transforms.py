@@ -58,6 +58,7 @@ def relation(x: Any, *, heads: Any = 0, layout: Any = None) -> Any:
         "attention": "attention",
     },
     shape=same_shape,
+    least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1",
     T=("number", "temperature: what goes in is divided by it"),
 )
@@ -75,6 +76,7 @@ def probabilities(x: Any, *, T: Any = 1.0, layout: Any = None) -> Any:
 @transform(
     takes={"logits, labels": "logits", "positions, labels": "positions"},
     shape=same_shape,
+    least={"classes": 2},
     source="Wen, Lai, Qian 2019, arXiv:1911.07471: probability shift",
 )
 def shift(logits: Any, labels: Any) -> Any:

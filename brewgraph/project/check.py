@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
+from brewgraph.paths import locate, shown
 from brewgraph.project.ends import check_ends, check_nulls
 from brewgraph.project.inputs import check_built, check_inputs, check_lengths, check_own_tokens, check_padding
 from brewgraph.project.soundness import (
@@ -241,15 +242,15 @@ def _rebuilt(checked: Checked, recipe: Recipe, own: Mapping[str, str]) -> Checke
 def read_spec(path: str | Path) -> Source:
     """Read a spec file; a `UsageError` says why it cannot be read."""
     try:
-        return Source.read(path)
+        return Source.read(Path(path).expanduser())
     except FileNotFoundError as error:
         near = sorted(p.name for p in Path(path).parent.glob("*.brew")) if Path(path).parent.is_dir() else []
         more = suggest(Path(path).name, near) or (f"that folder has {', '.join(near[:5])}" if near else "")
         raise UsageError(f"there is no file `{path}`{'; ' if more else ''}{more}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"`{path}` is not UTF-8 text (line {line_at_fault(error)}); save the file as UTF-8") from error
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"`{shown(str(path))}` cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 class _OtherSpecs:
@@ -281,7 +282,7 @@ def check_other(model: ModelDeclaration, source: Source, parents: tuple[Path, ..
     from brewgraph.diagnostics import SourceFault
 
     assert isinstance(model.source, Brew)
-    path = source.folder / model.source.path
+    path = locate(model.source.path, source.folder, "path")
     if path.resolve() in parents:
         circle = " -> ".join(p.name for p in (*parents, path.resolve()))
         raise SourceFault(

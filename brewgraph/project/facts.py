@@ -13,6 +13,7 @@ from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.anatomy import RESULTS
 from brewgraph.models.tasks import AUTO_CLASSES, Head
 from brewgraph.models.tokens import Tokens, own_tokens
+from brewgraph.paths import locate, near_folder
 from brewgraph.project.memory import Memory
 from brewgraph.project.model_facts import BlueprintFacts, Request
 from brewgraph.recipe.recipe import Recipe
@@ -70,7 +71,11 @@ class FactsBook:
     def report(self, model: ModelDeclaration, fault: SourceFault) -> None:
         """Say what is at fault with a model, where its source says so; a warning where only the network fails."""
         place = model.place(fault.field)
-        if fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
+        if meant := self._meant(model, fault):
+            kind = "tokenizer" if fault.code == "B314" else "model"
+            help = f"did you mean `{meant}`? the folder holds a {kind}; a name on the hub could not be reached, either"
+            self.collector.add("B310", f"there is no folder `{place.text.strip(chr(34))}`", place, help=help)
+        elif fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
             taken = listing(sorted(map(str, self.features[model.name]))[:6])
             unknown = f"whether it gives {taken} and of which shapes, " if taken else ""
             help = f"{fault.help}; until then nobody checks {unknown}its classes, tokens and positions"
@@ -79,9 +84,21 @@ class FactsBook:
             self.collector.add(fault.code, fault.message, place, help=fault.help)
 
     def _is_local(self, model: ModelDeclaration) -> bool:
-        return (
-            isinstance(model.source, Hf) and bool(model.source.name) and (self.folder / str(model.source.name)).is_dir()
-        )
+        source = model.source
+        return isinstance(source, Hf) and bool(source.name) and locate(str(source.name), self.folder).is_dir()
+
+    def _meant(self, model: ModelDeclaration, fault: SourceFault) -> str:
+        """The folder on disk that a name which leads nowhere nearly is; empty where there is none."""
+        source = model.source
+        if not isinstance(source, Hf) or fault.code not in ("B310", "B311", "B314"):
+            return ""
+        tokens = source.tokenizer is not None and fault.code == "B314"
+        name = source.tokenizer if tokens else source.name
+        path = locate(name, self.folder) if name else None
+        if path is None or path.is_dir():
+            return ""
+        near = near_folder(path, ("tokenizer.json", "tokenizer_config.json") if tokens else ("config.json",))
+        return str(Path(name or "").with_name(near)) if near else ""
 
     def _find(self, model: ModelDeclaration) -> BlueprintFacts | None:
         source = model.source

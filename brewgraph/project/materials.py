@@ -19,7 +19,7 @@ from brewgraph.models.padding import padding_side
 from brewgraph.models.tokens import tokenizer_fingerprint
 from brewgraph.project.build import Workshop, blaming, data_of, models_of
 from brewgraph.project.check import Checked
-from brewgraph.recipe.arithmetic import arithmetic
+from brewgraph.recipe.arithmetic import across
 from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.sources import Batches
 from brewgraph.recipe.uses import columns_used, words_used
@@ -265,9 +265,5 @@ def law_value(law: Value, known: Mapping[str, float]) -> float:
         case Number():
             return law.value
         case Combine():
-            values = [law_value(x, known) for x in law.operands]
-            result = values[0]
-            for value in values[1:]:
-                result = max(result, value) if law.operator == "max" else arithmetic(law.operator, result, value)
-            return float(result)
+            return float(across(law.operator, [law_value(x, known) for x in law.operands], law.position))
     raise AssertionError(type(law).__name__)

@@ -24,6 +24,7 @@ from brewgraph.data.known import stamp
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.tokens import describing_files, stamp_of
+from brewgraph.paths import locate
 from brewgraph.recipe.sources import Batches, DataSource, Glue, Hub, Join
 
 T = TypeVar("T")
@@ -166,7 +167,7 @@ def print_of_data(source: DataSource | Join, folder: Path) -> str | None:
     parts = source.parts if isinstance(source, Join) else (source,)
     found: list[object] = []
     for part in parts:
-        if isinstance(part, Batches) or (isinstance(part, Hub) and not (folder / part.name).is_dir()):
+        if isinstance(part, Batches) or (isinstance(part, Hub) and not locate(part.name, folder, "name").is_dir()):
             return None
         try:
             found.append(stamp(_files(part, folder)))
@@ -180,8 +181,8 @@ def _files(source: DataSource, folder: Path) -> Iterator[Path]:
     if isinstance(source, Glue):
         return
     if isinstance(source, Hub):
-        yield from sorted(path for path in (folder / source.name).rglob("*") if path.is_file())
+        yield from sorted(path for path in locate(source.name, folder, "name").rglob("*") if path.is_file())
         return
     for field in ("train", "dev", "test"):
         if name := getattr(source, field, None):
-            yield (folder / Path(name).expanduser()).resolve()
+            yield locate(name, folder, field).resolve()

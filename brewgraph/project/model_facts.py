@@ -262,13 +262,13 @@ class BlueprintFacts:
     def shape(self, feature: Feature) -> Shape:
         return self.chart.shape(feature, self.taken)
 
-    def check_start(self, donor: BlueprintFacts) -> None:
-        """SourceFault B303 or B316 where the layers that this model starts from are not those of a donor."""
+    def check_start(self, donor: BlueprintFacts, name: str) -> None:
+        """SourceFault B303 or B316 where the layers that this model, of that name, starts from are not a donor's."""
 
         def find() -> bool:
             from brewgraph.models.copying import planned_copy
 
-            planned_copy(self.blueprint, donor.blueprint)
+            planned_copy(self.blueprint, donor.blueprint, name)
             return True
 
         both = (self.request.identity, donor.request.identity)

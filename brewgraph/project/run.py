@@ -20,6 +20,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.graph.lines import html_table, table
 from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
+from brewgraph.paths import locate
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check_other, reduced
 from brewgraph.project.compare import Row, Trained, cells_of, compare
@@ -293,8 +294,8 @@ def _model_prints(checked: Checked) -> dict[str, str]:
         elif isinstance(model.source, Hf):
             tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
             for name in (model.source.name, tokenizer):
-                if name and (checked.folder / name).is_dir():
-                    found[f"{position}/{name}"] = _folder_hash(checked.folder / name)
+                if name and (place := locate(name, checked.folder)).is_dir():
+                    found[f"{position}/{name}"] = _folder_hash(place)
     return found
 
 

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
+from brewgraph.paths import locate, near_folder
 from brewgraph.recipe import values as v
 from brewgraph.recipe.metrics import missing_metrics, validate_metric
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.reduce import without_teacher
-from brewgraph.recipe.sources import Batches, DataSource, Hf, Join
+from brewgraph.recipe.sources import Batches, DataSource, Hf, Hub, Join
 from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
     from brewgraph.project.facts import FactsBook
     from brewgraph.project.memory import Memory
+
+HOLDS = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
+"""Files that make a folder one of data."""
 
 
 def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: Memory) -> dict[str, tuple[str, ...]]:
@@ -32,7 +36,10 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
         try:
             known = data_facts(data.source, source.folder, memory)
         except SourceFault as fault:
-            if fault.code == "B405":
+            if fault.code == "B405" and (meant := _meant(data.source, source.folder)):
+                help = f"did you mean `{meant}`? the folder holds data; a name on the hub could not be reached, either"
+                collector.add("B401", fault.message, data.place(fault.field), help=help)
+            elif fault.code == "B405":
                 help = f"{fault.help}; until then classes and columns are not checked"
                 collector.add("W401", fault.message, data.place(fault.field), help=help)
             else:
@@ -84,6 +91,13 @@ def _gap(known: DataFacts) -> tuple[str, str] | None:
     quoted = ", ".join(f'"{name}"' for name in seen[:12]) + (", …" if len(seen) > 12 else "")
     help = f"labels that are numbers count classes from 0; name them as they are written: classes=[{quoted}]"
     return which, help
+
+
+def _meant(source: DataSource | Join, folder: Path) -> str:
+    """The folder of data that a name which leads nowhere nearly is; empty where there is none."""
+    named = (x for x in (source.parts if isinstance(source, Join) else (source,)) if isinstance(x, Hub))
+    paths = (locate(x.name, folder) for x in named)
+    return next((near for path in paths if not path.is_dir() and (near := near_folder(path, HOLDS))), "")
 
 
 def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
@@ -150,7 +164,7 @@ def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None
         if known is None or donor is None:
             continue
         try:
-            known.check_start(donor)
+            known.check_start(donor, model.name)
         except SourceFault as fault:
             if fault.code in ("B303", "B316"):
                 collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from brewgraph.diagnostics import Collector
+from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.paths import locate
 from brewgraph.recipe import values as v
 from brewgraph.recipe.recipe import Recipe
 
@@ -17,7 +18,10 @@ def check_stores(recipe: Recipe, folder: Path, collector: Collector) -> None:
     """B244, once for each `cache` whose folder no run could use."""
     caches = [x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Cached)]
     for x in {x.name: x for x in caches}.values():
-        found = _refusal(folder / x.path)
+        try:
+            found = _refusal(locate(x.path, folder))
+        except SourceFault as fault:
+            found = fault.message, fault.help
         if found is not None:
             message, help = found
             collector.add("B244", f"`{x.name}` cannot be kept here: {message}", x.place, help=help)

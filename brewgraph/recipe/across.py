@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
+from brewgraph.recipe.arithmetic import across, shares
 from brewgraph.recipe.axes import axis_named
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
@@ -58,8 +59,8 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
         return FAULT
     if value == () or (isinstance(value, Group) and value.items == ()):
         return e.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
-    if isinstance(value, tuple) and all(map(is_number, value)) and name in ("sum", "mean", "max"):
-        return max(value) if name == "max" else sum(value) / (len(value) if name == "mean" else 1)
+    if isinstance(value, tuple) and all(map(is_number, value)) and (over is None or name != "softmax"):
+        return _fold(e, name, value, call.span)
     if isinstance(value, tuple):
         value = Group(value, span=given[0].span)
     if isinstance(value, Value) and any(e.may_be_row(part) for part in walk(value)):
@@ -110,6 +111,8 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Any:
         return _softmax(e, group, place)
     if (kind := _open_kind(group)) is not None:
         return Combine(kind, _operator(name), (), span=place)
+    if all(map(is_number, leaves(group))):
+        return _fold(e, name, tuple(leaves(group)), place)
     found = [as_value(item, place) or item for item in leaves(group)]
     items = tuple(item for item in found if isinstance(item, Value))
     if fault := _mixed(e, name, found, items, place):
@@ -162,7 +165,7 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
     if group.items is None:
         return group
     members = [as_value(item, place) or item for item in group]
-    if any(isinstance(m, Group) for m in members):
+    if any(isinstance(m, Group | tuple) for m in members):
         help = "name the axis: `softmax(x, over=teachers)`"
         return e.fault("B211", "a softmax goes across one axis, and this list has several", place, help=help)
     items = tuple(m for m in members if isinstance(m, Value))
@@ -171,6 +174,14 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
     kind = _summable(items[0].kind)
     shares = tuple(Combine(kind, "softmax", items, position, span=place) for position in range(len(items)))
     return replace(group, items=shares, span=place)
+
+
+def _fold(e: Evaluator, name: str, numbers: tuple[Any, ...], place: Span) -> Any:
+    """Plain numbers joined at once: a number, or for `softmax` a list of them."""
+    try:
+        return shares(numbers) if name == "softmax" else across(_operator(name), numbers)
+    except ArithmeticError as error:
+        return e.fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 
 
 def _summable(kind: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from operator import add, mul, sub, truediv
 from typing import Any
 
@@ -140,14 +141,7 @@ def at_progress(x: Any, progress: float) -> float:
     if isinstance(x, Symbol):
         return 1.0  # only its sign matters before the data is there
     if isinstance(x, Combine) and x.operands:
-        values = [at_progress(operand, progress) for operand in x.operands]
-        result = values[0]
-        for value in values[1:]:
-            if x.operator == "max":
-                result = max(result, value)
-            else:
-                result = arithmetic("+" if x.operator == "mean" else x.operator, result, value)
-        return result / len(values) if x.operator == "mean" else result
+        return float(across(x.operator, [at_progress(operand, progress) for operand in x.operands], x.position))
     return float(x)
 
 
@@ -157,6 +151,23 @@ def is_positive(x: Any) -> bool:
         return all(at_progress(x, step / 64) > 0 for step in range(64))
     except ArithmeticError:
         return False
+
+
+def across(operator: str, operands: Sequence[Any], position: int | None = None) -> Any:
+    """Plain numbers joined by an operator of a `Combine`. Raises `ArithmeticError` where the result is no number."""
+    if operator == "max":
+        return max(operands)
+    if operator == "softmax":
+        return shares(operands)[position or 0]
+    total = reduce(partial(arithmetic, "+" if operator == "mean" else operator), operands)
+    return total / len(operands) if operator == "mean" else total
+
+
+def shares(numbers: Sequence[float]) -> tuple[float, ...]:
+    """The softmax of plain numbers."""
+    largest = max(numbers)
+    powers = [math.exp(x - largest) for x in numbers]
+    return tuple(power / sum(powers) for power in powers)
 
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {

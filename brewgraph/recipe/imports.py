@@ -12,6 +12,7 @@ from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault, suggest
 from brewgraph.ops.reading import declared, find_source
+from brewgraph.paths import locate, nearby
 from brewgraph.recipe.scope import Scope
 from brewgraph.source import Source
 from brewgraph.syntax import tree as t
@@ -41,7 +42,11 @@ class Library:
         target = self._filled(s, scope, collector)
         if target is None:
             return None
-        path = scope.source.folder / target
+        try:
+            path = locate(target, scope.source.folder)
+        except SourceFault as fault:
+            collector.add(fault.code, fault.message, s.span, help=fault.help)
+            return None
         self._open = self._open or [Path(scope.source.name).resolve()]
         if path.resolve() in self._open:
             circle = " -> ".join(p.name for p in (*self._open[self._open.index(path.resolve()) :], path.resolve()))
@@ -52,6 +57,7 @@ class Library:
         except (OSError, UnicodeDecodeError) as error:
             near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
             help = suggest(path.name, near) or "the path starts at this spec's folder"
+            help = nearby(path) if path.is_dir() else help
             reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
             collector.add("B114", f"`{target}` cannot be read: {reason}", s.span, help=help)
             return None

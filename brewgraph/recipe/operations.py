@@ -379,7 +379,12 @@ def _transform(
     if result is None and "tensor" not in kinds:
         message = f"`{transform.name}` does not take {' and '.join(kinds)}"
         return e.fault("B210", message, call.span, help=f"it takes {_transforms(transform)}")
-    for value in options.values():
+    for name, value in options.items():
+        if isinstance(value, Group):
+            help = f"write `{name}=4`, and the call once for each of them"
+            return e.fault(
+                "B202", f"`{name}` of `{transform.name}` is one number, and this is a list", value.span, help=help
+            )
         if isinstance(value, v.Temperature):
             message = f"`{value.name}` is a temperature between two models, and here is one value"
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")

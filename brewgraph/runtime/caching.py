@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import digest, execution_order, node
+from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
 from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
@@ -145,7 +146,7 @@ def cached_values(
     caches: Mapping[str, tuple[str, str]] = graph.graph.get("caches", {})
     weights, stamps = dict[str, str](), dict[str, object]()
     return tuple(
-        CachedValue(graph, key, name, folder / path, slots, models, weights, stamps)
+        CachedValue(graph, key, name, locate(path, folder), slots, models, weights, stamps)
         for key, (name, path) in sorted(caches.items())
         if key in slots
     )

@@ -1,7 +1,7 @@
 """Good specs with one thing wrong: classes of faults that users of other toolkits trip on, and their mutations.
 
 Each class says where it was met. An entry has the wrong lines and the right ones behind its head, as in `table`; the
-message and the help are told as they begin. `TINY`, `TWO` and `FOUR` in a source are the settings of small models.
+message and the help are told as they begin. `TINY`, `TWO`, `FOUR` and `MODERN` in a source are the settings of small models.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ TEACHER = HEAD[: HEAD.index("student")]
 SIZES = {
     "hf(TINY": f"hf({TINY}",
     "hf(TWO)": f"hf({TINY}, hidden_size=8, num_hidden_layers=2)",
+    "hf(MODERN": 'hf(model_type="modernbert", hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=60',
     "hf(FOUR)": f"hf({TINY.replace('heads=2', 'heads=4')}, hidden_size=8, num_hidden_layers=2)",
 }
 
@@ -385,6 +386,34 @@ MUTATIONS = (
                  "B324", (4, 8), "ce(d.labels -> tiny.cls.logits)",
                  "the classes of the data stand in another order than those of `tiny`", "the model's: y, n; the data's: n, y: give the data the model's order:", head=NO_STUDENT),
     )),
+    Class("too few classes for a softmax",
+          "a regression's teacher distilled by a divergence: the loss is 0 at every step", (
+        Mutation("divergence of one output",
+                 'teacher score = hf(TINY, hidden_size=16, labels=["s"])\nloss = kd(score.logits -> tiny.logits)',
+                 'teacher score = hf(TINY, hidden_size=16, labels=["n", "y"])\nloss = kd(score.logits -> tiny.logits)',
+                 "B228", (5, 11), "score.logits",
+                 "`kd` needs at least 2 classes, and this has 1", "`mse` compares the numbers themselves: `mse(score.logits -> tiny.logits)`"),
+        Mutation("cross-entropy of one output",
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = ce(mean.logits -> tiny.logits)',
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = mse(mean.logits -> tiny.logits)',
+                 "B228", (5, 11), "mean.logits",
+                 "`ce` needs at least 2 classes, and this has 1", "`mse` compares the numbers themselves", head=NO_STUDENT),
+        Mutation("probabilities of one output",
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = mse(mean.logits -> tiny.logits) + kl(probabilities(mean.logits, T=2) -> tiny.logits)',
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = mse(mean.logits -> tiny.logits) + bce(mean.logits -> tiny.logits)',
+                 "B228", (5, 45), "probabilities(mean.logits, T=2)",
+                 "`probabilities` needs at least 2 classes, and this has 1", "leave `probabilities` out: `mean.logits`", head=NO_STUDENT),
+        Mutation("temperature by one output",
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = mse(mean.logits -> tiny.logits, T=cwsm(4))',
+                 'student tiny = hf(TINY, hidden_size=8, labels=["s"])\nteacher mean = ema(tiny)\nloss = mse(mean.logits -> tiny.logits, T=4)',
+                 "B228", (5, 12), "mean.logits",
+                 "`cwsm` needs at least 2 classes, and this has 1", "a number or a schedule serves here: `T=4`", head=NO_STUDENT),
+        Mutation("direction of a width of one",
+                 "loss = cos(big.pooled via linear(16 -> 1) -> tiny.pooled via linear)",
+                 "loss = cos(big.pooled via linear(16 -> 2) -> tiny.pooled via linear)",
+                 "B228", (4, 12), "big.pooled via linear(16 -> 1)",
+                 "`cos` needs a width of at least 2, and this has 1", "`mse` compares the numbers themselves"),
+    )),
     Class("another number of classes",
           "TextBrewer #19; TRL #2215: a shape error in a loss that names neither model", (
         Mutation("student with a class too few",
@@ -587,12 +616,17 @@ MUTATIONS = (
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 1, 2])\nloss = kd(big.logits -> tiny.logits)",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=3, init=big.layers[0, 1, 2])\nloss = kd(big.logits -> tiny.logits)",
                  "B316", (3, 167), "big.layers[0, 1, 2]",
-                 "`init` gives 3 layers to a model of 2", "name 2 layers", head=NO_STUDENT),
+                 "`init` gives 3 layers to `tiny`, which has 2", "name 2 layers", head=NO_STUDENT),
         Mutation("layers of another inner width",
                  'student tiny = hf(model_type="bert", num_attention_heads=2, intermediate_size=16, vocab_size=60, max_position_embeddings=32, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 2])\nloss = kd(big.logits -> tiny.logits)',
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 2])\nloss = kd(big.logits -> tiny.logits)",
                  "B316", (3, 168), "big.layers[0, 2]",
                  "`init` cannot copy `bert.encoder.layer.0.intermediate.dense.weight` into", "start from a model of the same architecture and width", head=NO_STUDENT),
+        Mutation("sliding attention in place of full",
+                 'student tiny = hf(MODERN, num_hidden_layers=2, init=t.layers[1, 3])\nteacher t = hf(MODERN, num_hidden_layers=4)\nloss = kd(t.logits -> tiny.logits)',
+                 'student tiny = hf(MODERN, num_hidden_layers=2, init=t.layers[0, 2])\nteacher t = hf(MODERN, num_hidden_layers=4)\nloss = kd(t.logits -> tiny.logits)',
+                 "B316", (3, 144), "t.layers[1, 3]",
+                 "layer 1 of `t` is of another kind than layer 0 of `tiny`: `layer_types` is sliding_attention there and full_attention here", "take layers that fit: init=t.layers[0, 2]", head=NO_STUDENT),
         Mutation("start from the data",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.hidden[0])\nloss = kd(big.logits -> tiny.logits)",
                  "student tiny = hf(TINY, hidden_size=16, num_hidden_layers=2, init=big.layers[0, 1])\nloss = kd(big.logits -> tiny.logits)",

@@ -200,3 +200,14 @@ def test_revision_is_of_one_repository(asked):
     for tokenizer, revision in (("other/words", None), ("some/model", "v2")):
         made(Hf(name="some/model", revision="v2", tokenizer=tokenizer)).tokens.load()
         assert asked[-1] == ("tokenizer", tokenizer, revision)
+
+
+def test_a_list_of_a_spec_is_a_list_of_the_configuration(tmp_path: Path) -> None:
+    """Values of a spec are tuples, which transformers' checks of types refuse; from scratch and over a folder's own."""
+    types = ("full_attention", "sliding_attention")
+    sizes = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "layer_types": types}
+    fresh = made(Hf(model_type="modernbert", config=sizes))
+    assert fresh.config.layer_types == list(types)
+    fresh.config.save_pretrained(tmp_path / "m")
+    changed = made(Hf(name=str(tmp_path / "m"), pretrained=False, config={"layer_types": types[::-1]}))
+    assert changed.config.layer_types == list(types[::-1])

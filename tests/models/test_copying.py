@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    PreTrainedModel,
+    T5EncoderModel,
+)
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import count_parameters
 from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.sources import Layers
-from tests.models.tiny import batch, tiny, tiny_config
+from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 
 INPUTS = batch(7, 4)
+BART = {"vocab_size": 64, "d_model": 8, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 8} | {
+    "decoder_ffn_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2
+}  # fmt: skip
 CLASSIFIER = "AutoModelForSequenceClassification"
 
 
@@ -47,14 +62,95 @@ def test_some_layers_in_order(kind):
     """The student's layers are the donor's 1, 3 and 5 (also as -1), everything else equal by name."""
     donor, model = deep(kind), tiny(kind, AutoModelForSequenceClassification)
     if kind == "modernbert":  # its first layer has no norm, so that only a first layer fits there
-        with pytest.raises(SourceFault, match="differ in shape or kind|cannot copy"):
+        with pytest.raises(SourceFault, match="of another kind than layer 0"):
             copy_layers(tiny(kind), deep(kind).base_model, (1, 1, 0))
-    order = (0, 3, -1) if kind == "modernbert" else (1, 3, -1)
+    order = (0, 4, -1) if kind == "modernbert" else (1, 3, -1)
     copied = copy_layers(model, donor, order)
-    assert copied.layers == (order[0], 3, 5)
+    assert copied.layers == (*order[:2], 5)
     theirs = donor.state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(value, theirs[dict(copied.pairs)[name]]), name
+
+
+SORTED = [
+    ("modernbert", {}, (0, 4), (1, 3)),
+    ("gemma2", {"num_key_value_heads": 2, "head_dim": 8}, (2, 5), (1, 3)),
+    ("gemma3_text", {"num_key_value_heads": 2, "head_dim": 8}, (1, 4), (4, 5)),
+    (
+        "qwen2",
+        {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+        (0, 1),
+        (0, 5),
+    ),
+    ("smollm3", {"num_key_value_heads": 2}, (2, 4), (2, 3)),
+    ("cohere2", {"num_key_value_heads": 2}, (1, 5), (1, 3)),
+    ("t5", {}, (0, 4), (1, 3)),
+    ("gpt_neo", {}, (2, 5), (1, 3)),
+]
+"""Architectures with layers of several kinds: their settings, layers of six that fit a model of two, and others."""
+
+
+def of_kinds(kind: str, layers: int, settings: dict) -> PreTrainedModel:
+    """A small trunk of an architecture with layers of several kinds, T5's encoder alone."""
+    if kind == "gpt_neo":
+        types = [[["global", "local"], layers // 2]]
+        config = AutoConfig.for_model(
+            kind, vocab_size=64, hidden_size=32, num_layers=layers, attention_types=types, num_heads=4,
+            max_position_embeddings=40, window_size=4, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+        return AutoModel.from_config(config).eval()
+    if kind == "t5":
+        return T5EncoderModel(tiny_config("t5", num_layers=layers)).eval()
+    sizes = SETTINGS.get(kind, SETTINGS["llama"] | {"bos_token_id": 1, "eos_token_id": 2}) | settings
+    return AutoModel.from_config(AutoConfig.for_model(kind, **sizes | {"num_hidden_layers": layers})).eval()
+
+
+@pytest.mark.parametrize(("kind", "settings", "right", "wrong"), SORTED, ids=[row[0] for row in SORTED])
+def test_layers_of_several_kinds(kind, settings, right, wrong):
+    """Layers of the right kind are copied as by hand, module into module; those of another kind are an error that names
+    some that fit, and these do.
+    """
+    torch.manual_seed(0)
+    donor, model, by_hand = (of_kinds(kind, layers, settings) for layers in (6, 2, 2))
+    by_hand.load_state_dict({name: value for name, value in donor.state_dict().items() if name in by_hand.state_dict()})
+    paths, theirs = Anatomy.of(by_hand).layer_paths, Anatomy.of(donor).layer_paths
+    for path, index in zip(paths, right, strict=True):
+        by_hand.get_submodule(path).load_state_dict(donor.get_submodule(theirs[index]).state_dict(), strict=True)
+    copied = copy_layers(model, donor, right)
+    assert copied.layers == right
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, by_hand.state_dict()[name]), name
+    assert torch.equal(model(**INPUTS).last_hidden_state, by_hand(**INPUTS).last_hidden_state)
+    with pytest.raises(SourceFault, match="is of another kind than layer") as fault:
+        plan_copy(model, donor, wrong, ("tiny", "big"))
+    assert (fault.value.code, fault.value.field) == ("B316", "init")
+    listed = re.search(r"init=big\.layers\[(\d+), (\d+)\]", fault.value.help)
+    assert listed is not None
+    assert plan_copy(model, donor, (int(listed[1]), int(listed[2]))).layers
+
+
+def test_kinds_of_layers_may_be_given_to_the_model():
+    """The other remedy: `layer_types` of the donor's layers."""
+    sizes = SETTINGS["llama"] | {"head_dim": 8}
+
+    def gemma(layers: int, init: Layers | None = None, **settings) -> Blueprint:
+        config = AutoConfig.for_model("gemma2", **sizes | settings | {"num_hidden_layers": layers})
+        return Blueprint("AutoModel", config, Tokens(None), init=init)
+
+    donor, wanted = gemma(6), Layers(model="big", layers=(1, 3))
+    with pytest.raises(SourceFault) as fault:
+        planned_copy(gemma(2, wanted), donor)
+    assert 'layer_types=["full_attention", "full_attention"]' in fault.value.help
+    assert planned_copy(gemma(2, wanted, layer_types=["full_attention"] * 2), donor).layers == (1, 3)
+
+
+def test_layers_of_two_stacks_cannot_be_copied():
+    """An encoder-decoder is named with the reason; its encoder alone is offered where there is such a model."""
+    for kind, offered in (("t5", True), ("bart", False)):
+        models = [AutoModel.from_config(tiny_config(kind) if kind == "t5" else BartConfig(**BART)) for _ in range(2)]
+        with pytest.raises(SourceFault, match="`tiny` .* has no single row of them: it has 2 stacks") as fault:
+            plan_copy(*models, (0, 1), ("tiny", "big"))
+        assert ('task="token-classification"' in fault.value.help) == offered
 
 
 def test_another_number_of_classes():
@@ -147,7 +243,7 @@ def test_planned_copy_is_what_happens(kind, donor):
 def test_what_cannot_be_copied():
     """Wrong number of layers, a layer that is not there, another width, another architecture; and no init at all."""
     for model, donor, layers, code, message in [
-        ("bert", "bert", (0, 1), "B316", "gives 2 layers to a model of 3"),
+        ("bert", "bert", (0, 1), "B316", "gives 2 layers to `the model`, which has 3"),
         ("bert", "bert", (0, 1, 3), "B303", "beyond the 3"),
         ("bert", "bert", (0, 1, -4), "B303", "beyond the 3"),
         ("gpt2", "bert", (0, 1, 2), "B316", "differ in shape or kind"),

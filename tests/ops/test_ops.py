@@ -505,3 +505,26 @@ def test_a_batch_is_the_sum_of_its_examples(name: str, kind: str, unit: str) -> 
         total += float(layout.sum(function(source[b : b + 1], target[b : b + 1], **extra), unit))
         count += int(layout.count(unit))
     assert close(loss(name, source, target, unit, MASK, **told(name, kind)), total / count)
+
+
+@pytest.mark.parametrize("name", sorted({o.name for o in OPERATIONS.values() if o.least}))
+def test_with_fewer_entries_than_it_needs_an_operation_never_changes(name: str) -> None:
+    """What `least` says is true of the maths: below it no gradient reaches the target, from it on one does."""
+    operation = OPERATIONS[name]
+    kind = "logits" if ("logits", "logits") in operation.takes else "vector"
+
+    def largest_gradient(batch: int, last: int) -> float:
+        generator = torch.Generator().manual_seed(last + batch)
+        source = torch.randn(batch, last, generator=generator, dtype=torch.float64)
+        target = torch.randn(batch, last, generator=generator, dtype=torch.float64).requires_grad_()
+        operation.maths(kind, kind)(source, target).sum().backward()
+        assert target.grad is not None
+        return float(target.grad.abs().max())
+
+    last = operation.least.get("classes", operation.least.get("width", 3))
+    batch = operation.least.get("batch", 4)
+    assert largest_gradient(batch, last) > 1e-3
+    if "batch" in operation.least:
+        assert largest_gradient(batch - 1, last) < 1e-9
+    if operation.least.keys() & {"classes", "width"}:
+        assert largest_gradient(batch, last - 1) < 1e-9

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from brewgraph.recipe.values import Apply, Group, Take, members
+from brewgraph.recipe.arithmetic import at_progress
+from brewgraph.recipe.values import Apply, Combine, Group, Number, Scheduled, Take, members, walk
 from tests.recipe.specs import fault, faults, known, known_fault, names, spec
 
 
@@ -288,3 +290,75 @@ def test_a_pattern_of_paths_is_a_row() -> None:
     """`*` gives one tap for each module, in the model's order."""
     found = known('x = nst(big @ "layer.*" -> tiny.hidden[3])').equations["x"]
     assert [x.source.feature.path for x in members(found)] == [f"layer.{i}" for i in range(12)]
+
+
+def _softmax(*numbers: float) -> list[float]:
+    """Written out: each power of e beside the sum of all."""
+    return [math.e**x / sum(math.e**y for y in numbers) for x in numbers]
+
+
+CONSTANTS = [
+    ("0.5 * softmax([1, 2])", [0.5 * x for x in _softmax(1, 2)]),
+    ("1 - softmax([1, 2, 4])", [1 - x for x in _softmax(1, 2, 4)]),
+    ("-softmax([0, 0])[1]", [-0.5]),
+    ("softmax(softmax([1, 2]))", _softmax(*_softmax(1, 2))),
+    ("max(softmax([1, 2])) / mean([3, 5])", [max(_softmax(1, 2)) / 4]),
+    ("sum([[1, 2], [3, 4]])", [10]),
+    ("max([[1, 5], [3, 4]])", [5]),
+    ("softmax([1000, 0])[0]", [1]),
+    ("softmax([1, 2])[0] ** -2", [_softmax(1, 2)[0] ** -2]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), CONSTANTS)
+def test_constants_are_computed_as_python_does(text: str, expected: list[float]) -> None:
+    """Functions across literal lists give plain numbers: as weights, as temperatures, in schedules and as params."""
+    found = names(f"let n = {text}\nx = n * kd(big.logits -> tiny.logits)").equations["x"]
+    weights = [x.operands[0] for x in members(found) if isinstance(x, Combine)]
+    assert [x.value for x in weights if isinstance(x, Number)] == pytest.approx(expected)
+    positive = ", ".join(f"{abs(x)!r}" for x in expected)
+    same = f"kd(big.logits -> tiny.logits, T=[{positive}])"
+    if min(expected) > 0:
+        several = f"[{text}]" if len(expected) == 1 else text
+        found = names(f"x = kd(big.logits -> tiny.logits, T={several})\ny = {same}").equations
+        temperatures = [
+            [
+                value.value
+                for m in members(found[name])
+                for _, value in getattr(m, "options", ())
+                if isinstance(value, Number)
+            ]
+            for name in "xy"
+        ]
+        assert temperatures[0] == pytest.approx(temperatures[1])
+        assert len(temperatures[0]) == len(expected)
+
+
+def test_schedules_of_constants_and_constants_of_schedules() -> None:
+    """A share of a softmax may move; what starts it, and a setting or a param, may be a share of one."""
+    recipe = names(
+        "param w = softmax([1, 3])[1]\nlet s = softmax([ramp(1 -> 0), 2])\n"
+        "x = 0.5 * s * kd(big.logits -> tiny.logits)\ny = ramp(max(softmax([1, 2])) -> w) * kd(big.logits -> tiny.logits)\n"
+        "train { steps = sum([2, 3]); optimizer = adamw(lr=softmax([0, 1])[0]) }"
+    )
+    first, second = (x.operands[0] for x in members(recipe.equations["x"]) if isinstance(x, Combine))
+    for progress in (0.0, 0.25, 1.0):
+        expected = _softmax(1 - progress, 2)
+        assert [at_progress(x, progress) for x in (first, second)] == pytest.approx([0.5 * x for x in expected])
+    (schedule,) = (x for m in members(recipe.equations["y"]) for x in walk(m) if isinstance(x, Scheduled))
+    assert schedule.arguments == pytest.approx((_softmax(1, 2)[1], _softmax(1, 3)[1]))
+    train = recipe.stages[0].train
+    assert train.steps == 5
+    assert train.optimizer.lr == pytest.approx(_softmax(0, 1)[0])
+
+
+@pytest.mark.parametrize("text", ["sum([1e308, 1e308])", "mean([1e308, 1e308])"])
+def test_constants_that_grow_too_large(text: str) -> None:
+    """They are said to, as those that an operator makes."""
+    assert fault(f"let n = {text}").code == "B207"
+
+
+def test_an_option_of_a_transform_is_one_number() -> None:
+    """A list of them is a fault, and no crash."""
+    assert fault("x = relation(big.hidden[0], heads=softmax([2, 4]))").code == "B202"
+    assert fault("x = relation(big.hidden[0], heads=[2, 4])").code == "B202"

@@ -7,6 +7,9 @@ import math
 import pytest
 
 from brewgraph.diagnostics import RunError
+from brewgraph.project.materials import law_value
+from brewgraph.recipe.values import Combine, Symbol
+from brewgraph.source import Source, Span
 from brewgraph.training.draws import Draw
 
 SIZES = {"mnli": 392_702, "rte": 2_490, "qnli": 104_743}
@@ -70,3 +73,15 @@ def test_draws_that_cannot_be(make: object, message: str) -> None:
     """Said when the draw is made."""
     with pytest.raises(RunError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [("mean", 4.0), ("max", 6.0), ("+", 8.0), ("softmax", math.exp(2) / (math.exp(2) + math.exp(6)))],
+)
+def test_a_law_may_go_across_a_list(operator: str, expected: float) -> None:
+    """`~ mean([size, batches])` is one number for a task, as Python computes it."""
+    span = Span(Source("", ""), 0, 0)
+    operands = (Symbol("number", "batches", span=span), Symbol("number", "size", span=span))
+    law = Combine("number", operator, operands, 0, span=span)
+    assert law_value(law, {"size": 6.0, "batches": 2.0}) == pytest.approx(expected)

@@ -1,0 +1,63 @@
+"""Where the paths of a spec lead: the one place that resolves them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from brewgraph.diagnostics import SourceFault, listing, suggest
+
+_SHOWN = 60
+"""So much of a path that cannot be one stands in a message."""
+
+
+def locate(name: str, folder: Path, field: str | None = None) -> Path:
+    """The path that a spec in this folder means by a name: below the folder, or absolute; `~` is the home folder.
+
+    Nothing need be there. SourceFault B346 for what no file system could hold, or what this user may not look at.
+    """
+    try:
+        if not name.strip():
+            raise ValueError("it is empty")
+        path = folder / Path(name).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # which refuses what can be no path
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceFault(
+            "B346",
+            f"`{shown(name)}` cannot be looked up as a path: {reason[:1].lower()}{reason[1:].rstrip('.')}",
+            help="name a file or folder, below this spec's folder or by an absolute path",
+            field=field,
+        ) from error
+    return path
+
+
+def shown(name: str) -> str:
+    """A name as a message shows it: what cannot be printed as its escape, and not longer than a line."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return plain if len(plain) <= _SHOWN else f"{plain[: _SHOWN - 1]}…"
+
+
+def near_folder(path: Path, holding: tuple[str, ...]) -> str:
+    """The folder beside `path` that is called nearly like it and holds such a file; empty where there is none."""
+    if not path.parent.is_dir():
+        return ""
+    folders = (entry for entry in path.parent.iterdir() if entry.is_dir())
+    names = [entry.name for entry in folders if any(found for pattern in holding for found in entry.glob(pattern))]
+    said = suggest(path.name, names)
+    return said.partition("`")[2].partition("`")[0]
+
+
+def nearby(path: Path, limit: int = 8) -> str:
+    """What is there where `path` is not: a similar name, else some names of its folder."""
+    if path.is_dir():
+        inside = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        return f"it is a folder, and holds {listing(inside[:limit])}" if inside else "it is a folder, and empty"
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
+    if not names:
+        return f"the folder {path.parent} is empty"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return suggest(path.name, names) or f"in {path.parent} there is {listing(names[:limit])}{more}"
