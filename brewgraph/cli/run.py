@@ -152,8 +152,8 @@ def _cells(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _pace(row: Row) -> str:
-    """Sentences per second and half of their spread: `1,204 ±3%`."""
-    if not row.per_second:
+    """Sentences per second and half of their spread: `1,204 ±3%`; nothing where that is half of the value or more."""
+    if not row.per_second or spread(row.seconds) >= 1:
         return "-"
     half = f" ±{spread(row.seconds) / 2:.0%}" if len(row.seconds) > 1 else ""
     return f"{row.per_second:,.0f}{half}"
@@ -162,7 +162,7 @@ def _pace(row: Row) -> str:
 def ratio(student: Row, teacher: Row) -> str:
     """Student and teacher in a sentence: size and speed, and how much of each task's main score is left.
 
-    Speeds compare where both do the same tasks and the rounds agree. A score has no share of one that is not above zero.
+    Speeds compare where both do the same tasks and the rounds agree. A score has a share of one above zero only.
     """
     compared = [_times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"]
     compared[0] += f" than {teacher.name}"

@@ -39,8 +39,8 @@ _TIMED = 4
 class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks; `splits` the split that each was scored on. `size` counts
-    bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`, whose
+    `tasks` are the label types by task name, "" without tasks; `splits` the split that each was scored on. `size`
+    counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`, whose
     rounds are those of the other rows; `per_second` is sentences per second at their median.
     """
 
@@ -117,7 +117,9 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
                 modes.enter_context(evaluating(model.module))
                 size = _size(model.module, model.folder / "student" if name in trained else None)
                 parameters = count_parameters(model.module)
-                made[name] = dict(scores=values, tasks=kinds, parameters=parameters, size=size, splits=splits)
+                made[name] = {
+                    "scores": values, "tasks": kinds, "parameters": parameters, "size": size, "splits": splits,
+                }  # fmt: skip
         times = _from_main(measure(works))
     return tuple(Row(name, **content, **_speed(times.get(name, ()))) for name, content in made.items())
 
@@ -191,7 +193,7 @@ class _Scored:
         )
 
     def works(self) -> list[Work]:
-        """Batches of the split's first rows to time the model on, the same rows whatever the model and its tokenizer."""
+        """Batches of the split's first rows to time the model on: the same rows whatever the model and tokenizer."""
         module = cast(Mapping[str, nn.Module], self.module.heads)[self.head] if self.head else self.module
         chosen = self.rows.select(range(min(len(self.rows), _TIMED * _BATCH)))
         order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding

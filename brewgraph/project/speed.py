@@ -1,4 +1,4 @@
-"""How fast models run beside each other: repeated passes over the same batches, in turn, so that load hits all alike."""
+"""How fast models run beside each other: passes over the same batches, in turn, so that load hits all alike."""
 
 from __future__ import annotations
 

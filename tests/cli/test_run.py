@@ -47,7 +47,7 @@ def test_a_run_ends_with_the_table_and_the_place_of_the_student(ran):
     assert lines[0].split() == ["model", "accuracy", "macro", "F1", "parameters", "size", "sentences/s"]
     assert names(result.stdout) == ["model", "big", "small", "scored"]
     assert len({len(line) for line in lines[:3]}) == 1, "the columns are aligned"
-    assert re.search(r" [\d,]+ ±\d+%$", lines[1])
+    assert re.search(r" ([\d,]+ ±\d+%|-)$", lines[1])
     assert lines[3] == "scored on dev"
     assert lines[5].startswith("small is ")
     assert " times smaller than big, " in lines[5]
@@ -293,6 +293,9 @@ def test_speeds_are_compared_only_where_the_rounds_agree():
     assert "faster" not in ratio(timed(1.0, 1.0, 2.0, 10.0, 2.0), teacher)
     assert "faster" not in ratio(timed(1.0, 2.0), teacher)
     assert "faster" not in ratio(timed(), teacher)
+    checked = SimpleNamespace(recipe=SimpleNamespace(student=row("x"), teachers=()))
+    table = next(summary(checked, [timed(0.1, 0.101, 0.102), timed(0.1, 0.4, 0.9)], None, without_teacher=False))
+    assert [line.split()[-1] for line in table.splitlines()[1:]] == ["±0%", "-"]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +318,9 @@ def test_the_student_alone_has_its_sentence(tmp_path: Path, alone, student, kind
     )
     for init in (None, SimpleNamespace(model="t")):
         declared = SimpleNamespace(name="s", source=SimpleNamespace(init=init))
-        checked = SimpleNamespace(recipe=SimpleNamespace(student=declared, teachers=[teacher]), facts=lambda model: None)
+        checked = SimpleNamespace(
+            recipe=SimpleNamespace(student=declared, teachers=[teacher]), facts=lambda model: None
+        )
         said = list(summary(checked, [teacher, other, own], tmp_path, without_teacher=False))
         begins = [f"s alone begins from weights of t: {COPIES}"] if init else []
         assert said[1] == "scored on test"

@@ -93,7 +93,10 @@ def test_slow_models_are_not_timed_for_long() -> None:
     assert all(len(rounds) == 7 for rounds in measure(machine.works(50), machine.clock).values())
     assert machine.now < 4
     machine = Machine({"big": 10.0, "small": 1.0})
-    assert measure(machine.works(50), machine.clock) == {"big": pytest.approx([1.0] * 3), "small": pytest.approx([0.1] * 3)}
+    assert measure(machine.works(50), machine.clock) == {
+        "big": pytest.approx([1.0] * 3),
+        "small": pytest.approx([0.1] * 3),
+    }
     assert machine.ran.count("big") == 5
 
 
