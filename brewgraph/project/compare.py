@@ -40,8 +40,8 @@ class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
     `tasks` are the label types by task name, "" without tasks; `splits` the split that each was scored on. `size`
-    counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`, whose
-    rounds are those of the other rows; `per_second` is sentences per second at their median.
+    counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`,
+    whose rounds are those of the other rows; `per_second` is sentences per second at their median.
     """
 
     name: str
