@@ -2,9 +2,10 @@
 
     python examples/transformers_trainer.py
 
-`Trainer` brings its devices, callbacks and checkpoints; the spec brings the loss. Three things are ours: batches go to
-the model as one dictionary, progress is told to schedules, and checkpoints hold the student as plain transformers saves
-it (so that tied weights are its business) beside the projections.
+`Trainer` brings its devices, callbacks and checkpoints; the spec brings the loss. The subclass adds what a `Trainer`
+cannot know: a batch goes to the model as one dictionary; predictions are the student's logits; checkpoints hold the
+student as transformers saves it, which handles tied weights, beside the projections; the best checkpoint is read from
+there too. A callback sets the progress that schedules depend on.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors.torch import load_file, load_model, save_file
-from transformers import BertConfig, BertForMaskedLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import BertConfig, BertForMaskedLM, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
 import brewgraph as bg
 
@@ -31,8 +33,11 @@ loss   = ramp(1 -> 0.5) * soft + sum(hidden)
 """
 
 
+MASK_ID = 4
+
+
 class TellProgress(TrainerCallback):
-    """What `ramp` goes by: optimizer steps done, of all."""
+    """Sets what `ramp` depends on: the optimizer steps done, as a fraction of all."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         model.progress = state.global_step / state.max_steps
@@ -45,6 +50,22 @@ class DistillationTrainer(Trainer):
         output = model(inputs)
         return (output.loss, output) if return_outputs else output.loss
 
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The distillation loss, the student's logits and the labels of a batch; `compute_metrics` gets the last two.
+
+        A distiller's output holds the loss and its terms, not the logits: the student runs alone for them.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+            if prediction_loss_only:
+                return loss, None, None
+            student = self.accelerator.unwrap_model(model).student
+            logits = student(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+        return loss, logits.float(), inputs.get("labels")
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         distiller, folder = self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir)
         distiller.student.save_pretrained(folder / "student")
@@ -53,9 +74,12 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         distiller, folder = self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
-        # strict, and weights that are tied are read once
+        # strict; tied weights are read once
         load_model(distiller.student, str(folder / "student" / "model.safetensors"))
         distiller.projections.load_state_dict(load_file(folder / "projections.safetensors"))
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 def masked_lm(width: int, layers: int) -> BertForMaskedLM:
@@ -65,43 +89,78 @@ def masked_lm(width: int, layers: int) -> BertForMaskedLM:
     return BertForMaskedLM(BertConfig(vocab_size=100, max_position_embeddings=32, **sizes, **quiet))
 
 
+def make_rows(count: int) -> list[dict[str, torch.Tensor]]:
+    """Random token ids, two of ten masked; labels are the ids at the masked positions and -100 elsewhere."""
+    ids = torch.randint(5, 100, (count, 10))
+    masked = torch.zeros_like(ids, dtype=torch.bool)
+    masked[:, [2, 7]] = True
+    inputs, labels = ids.masked_fill(masked, MASK_ID), ids.masked_fill(~masked, -100)
+    return [
+        {"input_ids": row, "attention_mask": torch.ones_like(row), "labels": label}
+        for row, label in zip(inputs, labels, strict=True)
+    ]
+
+
+def compute_metrics(p: EvalPrediction) -> dict[str, float]:
+    """The cross-entropy and the accuracy of the student at the masked positions."""
+    chosen = p.label_ids != -100
+    logits, labels = p.predictions[chosen].astype(numpy.float64), p.label_ids[chosen]
+    log_normalizer = numpy.log(numpy.exp(logits).sum(-1))
+    return {
+        "cross_entropy": float((log_normalizer - logits[numpy.arange(len(labels)), labels]).mean()),
+        "accuracy": float((logits.argmax(-1) == labels).mean()),
+    }
+
+
 def make_trainer(folder: Path, steps: int = 6) -> DistillationTrainer:
-    """A trainer on random token ids that writes a checkpoint in the middle."""
+    """A trainer on random token ids that evaluates and writes a checkpoint every two steps."""
     torch.manual_seed(0)
     distiller = bg.loads(SPEC).build(big=masked_lm(32, 3), tiny=masked_lm(16, 1))
-    ids = torch.randint(5, 100, (32, 10))
-    rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in ids]
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=8,
         learning_rate=5e-3,
         logging_steps=1,
-        save_steps=steps // 2,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="cross_entropy",  # not `loss`: a `ramp` changes what the loss means from step to step
+        greater_is_better=False,
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,  # the distiller's forward takes a batch, and names no column
+        remove_unused_columns=False,  # the distiller's forward takes a batch and names no columns
         label_names=["labels"],
-        logging_nan_inf_filter=False,  # a loss that is no number is to be seen
+        logging_nan_inf_filter=False,  # show a loss that is not finite
         ddp_find_unused_parameters=False,
     )
-    return DistillationTrainer(model=distiller, args=arguments, train_dataset=rows, callbacks=[TellProgress()])
+    return DistillationTrainer(
+        model=distiller,
+        args=arguments,
+        train_dataset=make_rows(32),
+        eval_dataset=make_rows(12),
+        compute_metrics=compute_metrics,
+        callbacks=[TellProgress()],
+    )
 
 
 def main(folder: Path) -> list[float]:
-    """Train, and train again from the middle: the losses of both are the same. Returns those of the first."""
-    trainer = make_trainer(folder / "first")
+    """Train, then train again from the first checkpoint: the losses and metrics are equal. Returns the first losses."""
+    trainer = make_trainer(folder)
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-
-    again = make_trainer(folder / "first")
-    again.train(resume_from_checkpoint=str(folder / "first" / "checkpoint-3"))
-    resumed = [line["loss"] for line in again.state.log_history if "loss" in line]
     print("losses:", ", ".join(f"{loss:.4f}" for loss in losses))
-    assert resumed == losses
+    print(f"best: {Path(trainer.state.best_model_checkpoint).name}, cross-entropy {trainer.state.best_metric:.4f}")
 
-    student = again.model.student
+    again = make_trainer(folder)
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    resumed = [line["loss"] for line in again.state.log_history if "loss" in line]
+    assert resumed == losses
+    assert again.state.best_metric == trainer.state.best_metric
+
+    student = again.model.student  # the best one
     assert student.cls.predictions.decoder.weight is student.bert.embeddings.word_embeddings.weight, "still tied"
     return losses
 

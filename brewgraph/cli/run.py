@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from brewgraph.cli.output import (
     table,
     tally,
 )
+from brewgraph.project.speed import faster
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 from brewgraph.training.folder import shown
 
@@ -94,22 +96,41 @@ def command(
 
 
 def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
-    """The closing words: the table, the student beside its teacher, and where it is (`folder` None: a rehearsal)."""
+    """The closing words: the table, the student beside its teachers and beside the same student alone, and where it is
+    (`folder` None: a rehearsal).
+    """
     from brewgraph.project.compare import cells_of
 
     if rows:
         yield table(cells := cells_of(rows), right=range(1, len(cells[0])))
+        yield from scored_on(rows)
     if folder is None:  # after a step, no score says anything of the spec
         return
-    student = checked.recipe.student.name
+    recipe = checked.recipe
+    student = recipe.student.name
     by_name = {row.name: row for row in rows}
-    teachers = [by_name[t.name] for t in checked.recipe.teachers if t.name in by_name]
-    if not without_teacher and teachers and student in by_name:
+    teachers = [by_name[t.name] for t in recipe.teachers if t.name in by_name]
+    words = []
+    if not without_teacher and student in by_name:
+        words += [ratio(by_name[student], teacher) for teacher in teachers]
+    if baseline := by_name.get(f"{student} alone"):
+        init = getattr(recipe.student.source, "init", None)
+        words += beside_alone(by_name.get(student), baseline, init.model if init is not None else None)
+    if words:
         yield ""
-        yield from (ratio(by_name[student], teacher) for teacher in teachers)
+        yield from words
     facts = checked.facts(checked.recipe.student)
     yield ""
     yield from where_it_is(Path(shown(folder / "student")), facts.blueprint if facts is not None else None)
+
+
+def scored_on(rows: Sequence[Row]) -> Iterator[str]:
+    """The split that the scores are of, for each task where tasks differ."""
+    splits = {task: split for row in rows for task, split in row.splits.items()}
+    if len(set(splits.values())) == 1:
+        yield f"scored on {next(iter(splits.values()))}"
+    elif splits:
+        yield "scored on " + ", ".join(f"{split} ({task})" for task, split in splits.items())
 
 
 def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
@@ -127,18 +148,44 @@ def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
 def ratio(student: Row, teacher: Row) -> str:
     """Student and teacher in a sentence: size and speed, and how much of each task's main score is left.
 
-    Speeds compare where both do the same tasks.
+    Speeds compare where both do the same tasks and the rounds agree. A score has a share of one above zero only.
     """
-    size = _times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"
-    speed = _times(student.per_second / teacher.per_second, "faster", "slower") if teacher.per_second else "no slower"
-    compared = [size, speed] if set(student.tasks) == set(teacher.tasks) else [size]
+    compared = [_times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"]
+    compared[0] += f" than {teacher.name}"
+    times = faster(student.seconds, teacher.seconds) if set(student.tasks) == set(teacher.tasks) else None
+    if times is not None:
+        compared.append(_times(times, "faster", "slower"))
     kept = " and ".join(
         _kept(name, student.scores[name], teacher.scores[name])
         for name in student.main
-        if student.scores[name] >= 0 and teacher.scores.get(name, 0) > 0  # correlations may be negative
+        if math.isfinite(student.scores[name])
+        and student.scores[name] >= 0  # correlations may be negative
+        and 0 < teacher.scores.get(name, 0) < math.inf
     )
-    compared[0] += f" than {teacher.name}"
     return f"{student.name} is {', '.join(compared)}{', and ' if kept else ''}{kept}"
+
+
+def beside_alone(student: Row | None, alone: Row, init: str | None) -> Iterator[str]:
+    """The same student trained without its teacher, in a sentence; `init` is the model whose layers both begin with."""
+    told = [
+        f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}" for name in alone.main
+    ]
+    if student is not None and told:
+        yield f"trained without its teacher it has {' and '.join(told)}"
+    if init is not None:
+        yield f"{alone.name} begins from weights of {init}: `init=` copies layers, embeddings and a head that fits"
+
+
+def _difference(name: str, student: Row | None, alone: Row) -> str:
+    """`, 0.0312 worse`: how far the student alone is from the one with its teacher."""
+    if student is None or name not in student.scores:
+        return ""
+    gap = alone.scores[name] - student.scores[name]
+    if not math.isfinite(gap):
+        return ""
+    if number(abs(gap)) == number(0.0):
+        return ", the same"
+    return f", {number(abs(gap))} {'better' if (gap > 0) == greater_is_better(name) else 'worse'}"
 
 
 def _kept(name: str, student: float, teacher: float) -> str:

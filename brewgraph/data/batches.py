@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -22,6 +22,19 @@ def derive_seed(*parts: str | float) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
+_IDLE = "brewgraph/idle"
+
+
+def mark_idle(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch of which no row belongs to this rank: it runs, so that ranks stay together, and counts for nothing."""
+    return {**batch, _IDLE: True}
+
+
+def is_idle(batch: Mapping[str, Any]) -> bool:
+    """Whether `mark_idle` marked a batch."""
+    return _IDLE in batch
+
+
 _STRETCH = 50
 """Batches whose rows are sorted by length together."""
 
@@ -31,8 +44,8 @@ class BatchOrder(Sampler[list[int]]):
 
     `batch` counts rows over all ranks. Batch k of an epoch consists of the same rows whatever `world` is; each rank
     gets a contiguous share, and where it does not divide evenly the first ranks get one row more. The last batch may be
-    smaller, and is left out with `drop_last`; on several ranks it is also left out where it has fewer rows than there
-    are ranks, so that every rank yields equally many batches and none of them is empty.
+    smaller, and is left out with `drop_last`. Where it has fewer rows than there are ranks, a rank without a row gets
+    the batch's first one, and `idle` says so: every rank yields equally many batches and none of them is empty.
 
     With `lengths`, one per row, shuffled batches hold rows of like length, so that little of them is padding: the rows
     are shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
@@ -77,13 +90,18 @@ class BatchOrder(Sampler[list[int]]):
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever it starts."""
         whole, tail = divmod(self.rows, self.batch)
-        return whole + (tail >= self.world and not self.drop_last)
+        return whole + (tail > 0 and not self.drop_last)
+
+    def idle(self, number: int) -> bool:
+        """Whether none of the rows of an epoch's batch of this number belongs to this rank."""
+        return min(self.batch, self.rows - number * self.batch) <= self.rank
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
         for number in range(self.start, len(self)):
             chosen = order[number * self.batch : (number + 1) * self.batch]
-            yield numpy.array_split(chosen, self.world)[self.rank].tolist()
+            own = chosen[:1] if self.idle(number) else numpy.array_split(chosen, self.world)[self.rank]
+            yield own.tolist()
 
     def _order(self) -> numpy.ndarray:
         if not self.shuffle:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.paths import locate
@@ -140,10 +141,23 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return repr(sorted(tokenizer.get_vocab().items()))
-    copy = type(backend).from_str(backend.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    return hashlib.sha256(copy.to_str().encode()).hexdigest()[:16]
+    plain = type(backend).from_str(backend.to_str())
+    _forget_the_last_call(plain)
+    return hashlib.sha256(plain.to_str().encode()).hexdigest()[:16]
+
+
+def as_loaded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy whose files do not depend on what the tokenizer was called with last, as those of a fast one would."""
+    found = copy.deepcopy(tokenizer)
+    if (backend := getattr(found, "backend_tokenizer", None)) is not None:
+        _forget_the_last_call(backend)
+    return found
+
+
+def _forget_the_last_call(backend: Any) -> None:
+    """A call leaves its truncation and padding in the tokenizer."""
+    backend.no_truncation()
+    backend.no_padding()
 
 
 def ids_behind(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

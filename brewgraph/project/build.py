@@ -350,7 +350,7 @@ class Workshop:
         return self.model(model) if facts is None or model in self.given else facts.shapes.model
 
     def scores(self, name: str, module: nn.Module) -> bool:
-        """Whether the closing table scores a teacher: a task that reads it has a labelled dev split, and
+        """Whether the closing table scores a teacher: a task that reads it has a labelled dev or test split, and
         `module`, which stands for it, has a head for these labels.
         """
         for stage, task in self.recipe.tasks:
@@ -358,13 +358,18 @@ class Workshop:
             read = name in models_of(self.checked.graphs[stage.name, task.name])
             if read and source.label_type and not isinstance(source, Batches):
                 examples = self.examples(task.data[0])
-                if "dev" in examples.splits and can_score(module, source.label_type, examples.classes):
+                if closing_split(examples.splits) and can_score(module, source.label_type, examples.classes):
                     return True
         return False
 
     def runs(self, model: str) -> bool:
         """Whether any task needs a forward of this model: not where a weight of zero is all that it has."""
         return bool(self.features(model))
+
+
+def closing_split(splits: Collection[str]) -> str | None:
+    """The split that a closing table scores on: `test` where the data has one, else `dev`; None without either."""
+    return next((name for name in ("test", "dev") if name in splits), None)
 
 
 def models_of(graph: nx.DiGraph) -> list[str]:

@@ -1,11 +1,16 @@
-"""The closing table of a run: every model that can be scored, in one go on the same examples and machine."""
+"""The closing table of a run: every model that can be scored, on the same examples, and timed on the same batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any, cast
 
+import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
@@ -13,27 +18,32 @@ from brewgraph.data.encoding import row_lengths
 from brewgraph.graph.costs import megabytes
 from brewgraph.graph.lines import number
 from brewgraph.models.heads import HeadedModel
+from brewgraph.models.modes import evaluating
 from brewgraph.models.shapes import count_parameters
-from brewgraph.project.build import Workshop, models_of
+from brewgraph.project.build import Workshop, closing_split, models_of
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry, head_of
+from brewgraph.project.speed import Work, measure, spread
 from brewgraph.recipe.metrics import keyed, main_metric, metric_words, shown_metrics
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
-from brewgraph.training.evaluate import Scores, evaluate
+from brewgraph.training.evaluate import Scores, evaluate, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
-from brewgraph.training.processes import own_share
+from brewgraph.training.processes import own_share, this_process
 
 _BATCH = 64
+_TIMED = 4
+"""Batches of a task that models are timed on."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks. `size` counts bytes of weights, a shared trunk
-    once; `per_second` is examples in one pass.
+    `tasks` are the label types by task name, "" without tasks; `splits` the split that each was scored on. `size`
+    counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`,
+    whose rounds are those of the other rows; `per_second` is sentences per second at their median.
     """
 
     name: str
@@ -42,6 +52,11 @@ class Row:
     parameters: int
     size: int
     per_second: float
+    seconds: Sequence[float] = ()
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", tuple(self.seconds))  # a list where it was read from a file
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,10 +82,18 @@ def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
             *(number(row.scores[name]) if name in row.scores else "-" for name in columns),
             f"{row.parameters:,}",
             megabytes(row.size),
-            f"{row.per_second:,.0f}",
+            _pace(row),
         )
         for row in rows
     ]
+
+
+def _pace(row: Row) -> str:
+    """Sentences per second and half of their spread: `1,204 ±3%`; nothing where that is half of the value or more."""
+    if not row.per_second or spread(row.seconds) >= 1:
+        return "-"
+    half = f" ±{spread(row.seconds) / 2:.0%}" if len(row.seconds) > 1 else ""
+    return f"{row.per_second:,.0f}{half}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +105,8 @@ class Trained:
 
 
 def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
-    """Score the teachers of a run that had them, and the students that were trained, on each task's dev split.
+    """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
+    dev where there is no test; then time them on rows of the same split.
 
     A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
     scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
@@ -94,29 +118,47 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
         for m in recipe.teachers
         if m.name in workshop.models or (recipe.student.name in trained and _is_read(workshop, m))
     }
-    rows = []
-    for name, model in {**teachers, **trained}.items():
-        own = name if name in teachers else recipe.student.name
-        values: dict[str, float] = {}
-        kinds: dict[str, str] = {}
-        speeds: list[float] = []
-        for task_name, task in tasks.items():
-            read = {other.data[0] for other in _tasks_of(checked, own) if other.name == task_name}
-            if task.data[0] not in read:
-                if read:
-                    where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
-                    say(f"{own} has no score in the table: it is {where}")
-                continue
-            found = _score(pantry, checked, task, own, model.module)
-            if found is not None:
-                values |= keyed(task_name, found.as_dict())
-                kinds[task_name] = recipe.data[task.data[0]].source.label_type
-                speeds.append(found.per_second)
-        if values:
-            size = _size(model.module, model.folder / "student" if name in trained else None)
-            speed = sum(speeds) / len(speeds)
-            rows.append(Row(name, values, kinds, count_parameters(model.module), size, speed))
-    return tuple(rows)
+    made: dict[str, dict[str, Any]] = {}
+    works: dict[str, list[Work]] = {}
+    with ExitStack() as modes:
+        for name, model in {**teachers, **trained}.items():
+            own = name if name in teachers else recipe.student.name
+            values: dict[str, float] = {}
+            kinds: dict[str, str] = {}
+            splits: dict[str, str] = {}
+            for task_name, task in tasks.items():
+                read = {other.data[0] for other in _tasks_of(checked, own) if other.name == task_name}
+                if task.data[0] not in read:
+                    if read:
+                        where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
+                        say(f"{own} has no score in the table: it is {where}")
+                    continue
+                scored = _Scored.of(pantry, checked, task, own, model.module)
+                if scored is not None:
+                    values |= keyed(task_name, scored.score().as_dict())
+                    kinds[task_name], splits[task_name] = scored.label_type, scored.split
+                    if this_process().is_main_process:
+                        works.setdefault(name, []).extend(scored.works())
+            if values:
+                modes.enter_context(evaluating(model.module))
+                size = _size(model.module, model.folder / "student" if name in trained else None)
+                parameters = count_parameters(model.module)
+                made[name] = {
+                    "scores": values, "tasks": kinds, "parameters": parameters, "size": size, "splits": splits,
+                }  # fmt: skip
+        times = _from_main(measure(works))
+    return tuple(Row(name, **content, **_speed(times.get(name, ()))) for name, content in made.items())
+
+
+def _speed(seconds: Sequence[float]) -> dict[str, Any]:
+    return {"seconds": seconds, "per_second": 1 / max(median(seconds), 1e-9) if seconds else 0.0}
+
+
+def _from_main(times: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """The times of the first process, which alone measures while the others wait."""
+    if this_process().num_processes == 1:
+        return times
+    return cast(dict[str, tuple[float, ...]], broadcast_object_list([times])[0])
 
 
 def _tasks_of(checked: Checked, model: str) -> list[Task]:
@@ -134,33 +176,83 @@ def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
     return teacher.name in read and not isinstance(teacher.source, Ema)
 
 
-def _score(pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> Scores | None:
-    """The scores of a model on a task's dev split; None where there is none, or nothing to score it by."""
-    data = task.data[0]
-    source = pantry.recipe.data[data].source
-    if isinstance(source, Batches) or not source.label_type:
-        return None
-    examples = pantry.workshop.examples(data)
-    dev = examples.splits.get("dev")
-    is_student = own == pantry.recipe.student.name
-    head = (head_of(checked, task, data) or "") if is_student else ""
-    if dev is None or not can_score(module, source.label_type, examples.classes, head):
-        return None
-    encodings, _ = pantry.encodings(data, [own], {own: module})
-    share = own_share(pantry.encode(data, dev, encodings, whole=True))
-    order = BatchOrder(len(share), _BATCH, shuffle=False, lengths=row_lengths(share))
-    batches = loader(share, order, pantry.collator(data, encodings, training=False))
-    return evaluate(
-        module,
-        own,
-        batches,
-        label_type=source.label_type,
-        classes=examples.classes,
-        examples=dev,
-        head=head,
-        null_threshold=pantry.workshop.null_threshold(data),
-        device=next(module.parameters()).device,
-    )
+@dataclass(frozen=True)
+class _Scored:
+    """A model on a task's closing split: `rows` are its examples, encoded as the model takes them."""
+
+    pantry: Pantry
+    data: str
+    own: str
+    module: nn.Module
+    head: str
+    split: str
+    rows: Any
+    classes: Sequence[str]
+    label_type: str
+
+    @classmethod
+    def of(cls, pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> _Scored | None:
+        """None where there is no split to score on, or nothing to score the model by."""
+        data = task.data[0]
+        source = pantry.recipe.data[data].source
+        if isinstance(source, Batches) or not source.label_type:
+            return None
+        examples = pantry.workshop.examples(data)
+        split = closing_split(examples.splits)
+        head = (head_of(checked, task, data) or "") if own == pantry.recipe.student.name else ""
+        if split is None or not can_score(module, source.label_type, examples.classes, head):
+            return None
+        rows = examples.splits[split]
+        return cls(pantry, data, own, module, head, split, rows, examples.classes, source.label_type)
+
+    def score(self) -> Scores:
+        """The scores over all ranks, each of which takes its share of the rows."""
+        return evaluate(
+            self.module,
+            self.own,
+            self._batches(self.rows, share=True, by_length=True, whole=True),
+            label_type=self.label_type,
+            classes=self.classes,
+            examples=self.rows,
+            head=self.head,
+            null_threshold=self.pantry.workshop.null_threshold(self.data),
+            device=self._device,
+        )
+
+    def works(self) -> list[Work]:
+        """Batches of the split's first rows to time the model on: the same rows whatever the model and tokenizer."""
+        module = cast(Mapping[str, nn.Module], self.module.heads)[self.head] if self.head else self.module
+        chosen = self.rows.select(range(min(len(self.rows), _TIMED * _BATCH)))
+        order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding
+        return [self._work(module, chosen.select(order[i : i + _BATCH])) for i in range(0, len(order), _BATCH)]
+
+    def _work(self, module: nn.Module, rows: Any) -> Work:
+        device = self._device
+        inputs = [
+            model_inputs(module, own_view(self.own, batch), device)
+            for batch in self._batches(rows, share=False, by_length=False, whole=False)
+        ]
+
+        @torch.no_grad()
+        def run() -> None:
+            for batch in inputs:
+                module(**batch)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+
+        return Work(len(rows), run)
+
+    def _batches(self, rows: Any, *, share: bool, by_length: bool, whole: bool) -> Any:
+        encodings, _ = self.pantry.encodings(self.data, [self.own], {self.own: self.module})
+        encoded = self.pantry.encode(self.data, rows, encodings, whole=whole)
+        encoded = own_share(encoded) if share else encoded
+        lengths = row_lengths(encoded) if by_length else None
+        order = BatchOrder(len(encoded), _BATCH, shuffle=False, lengths=lengths)
+        return loader(encoded, order, self.pantry.collator(self.data, encodings, training=False))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:

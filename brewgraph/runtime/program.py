@@ -12,6 +12,7 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
+from brewgraph.data.batches import is_idle
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import Reached, needed, reached, releases, running_order
 from brewgraph.graph.passes import node, used_by
@@ -71,6 +72,7 @@ class Program:
         self.order = running_order(graph)
         self.slot = {key: i for i, key in enumerate(self.order)}
         self.counted: list[tuple[str, str | None, str]] = []
+        self._data_of_counted: list[set[str]] = []
         self.captures: dict[str, Capture] = {}
         self._parameters_of, self._anatomies = parameters_of, anatomies or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
@@ -115,6 +117,9 @@ class Program:
             instruction(step)
         # a batch in which nothing counts (every label -100) has a loss of zero, not of 0/0
         step.counts = (self._count(step) if counts is None else counts).clamp_min(1)
+        idle = self._idle(batch)
+        if any(idle):  # rows that belong to another rank: whatever they sum to is divided to zero, gradients too
+            step.counts = step.counts.masked_fill(torch.tensor(idle, device=step.counts.device), torch.inf)
         for instruction in self.scalars:
             instruction(step)
         slots = step.slots
@@ -146,7 +151,10 @@ class Program:
 
     def _count(self, step: Step) -> Tensor:
         found = []
-        for unit, key, data in self.counted:
+        for (unit, key, data), idle in zip(self.counted, self._idle(step.batch), strict=True):
+            if idle:
+                found.append(torch.zeros((), device=first_tensor(step.batch).device))
+                continue
             if key is not None:
                 layout: Padded = step.slots[self.slot[key]]
                 found.append(layout.count(unit))
@@ -154,6 +162,10 @@ class Program:
             first = first_tensor(base_of(step.batch, data))
             found.append(torch.tensor(1 if unit == "batch" else first.shape[0], device=first.device))
         return torch.stack([x.float() for x in found]) if found else torch.zeros(0)
+
+    def _idle(self, batch: Batch) -> list[bool]:
+        """For each entry of `counted` whether its rows were borrowed from another rank."""
+        return [any(is_idle(base_of(batch, name)) for name in names) for names in self._data_of_counted]
 
     def _look_up(self, step: Step, dead: tuple[str, ...]) -> tuple[str, ...]:
         """The values that were found on disk for every example of the batch, among those that the loss needs now."""
@@ -257,7 +269,15 @@ class Program:
         counted = (unit, mask, "" if mask is not None else data)
         if counted not in self.counted:
             self.counted.append(counted)
+            self._data_of_counted.append(self._data_of(mask) if mask is not None else {data})
         return self.counted.index(counted)
+
+    def _data_of(self, key: str) -> set[str]:
+        """The data sets whose batch a value is made from."""
+        current = node(self.graph, key)
+        if isinstance(current, n.Input | n.Column):
+            return {current.data}
+        return {data for used in current.inputs for data in self._data_of(used)}
 
     def remove(self) -> None:
         """Take every hook away from the models."""

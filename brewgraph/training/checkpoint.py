@@ -22,6 +22,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.models.adapters import has_adapter, merged, save_adapter
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import quiet_transformers
+from brewgraph.models.tokens import as_loaded
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.best import Progress
 from brewgraph.training.folder import RunFolder
@@ -70,6 +71,7 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
         if has_adapter(student):
             save_adapter(student, temporary / "adapter")
     if tokenizer is not None:
+        tokenizer = as_loaded(tokenizer)
         for folder in folders:
             tokenizer.save_pretrained(folder)
     shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,11 +37,10 @@ _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of a label type's metrics by name, over `examples`; `per_second` examples in this one pass."""
+    """The values of a label type's metrics by name, over `examples`."""
 
     values: Mapping[str, float]
     examples: int
-    per_second: float
 
     def as_dict(self) -> dict[str, float]:
         return dict(self.values)
@@ -84,7 +82,6 @@ def evaluate(
     """
     metric = make_metric(label_type, classes, examples, null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
-    seconds = 0.0
     if head:
         model = cast(Mapping[str, nn.Module], model.heads)[head]
     with evaluating(model):
@@ -92,14 +89,11 @@ def evaluate(
             view = own_view(name, batch)
             inputs = model_inputs(model, view, device)
             reference = {key: view[key].to(device) for key in _REFERENCE if key in view}
-            begin = time.perf_counter()
             reduced = metric.reduce(logits_of(model, inputs, label_type), reference)
-            metric.update(*(part.cpu() for part in reduced))  # which waits for the device
-            seconds += time.perf_counter() - begin
+            metric.update(*(part.cpu() for part in reduced))
             seen.update(view["index"].tolist())
-    here = len(seen)
     _join_ranks(metric, seen)
-    return Scores(metric.compute(), len(seen), here / max(seconds, 1e-9))
+    return Scores(metric.compute(), len(seen))
 
 
 def _join_ranks(metric: Metric, seen: set[int]) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import datasets
 import torch
 
-from brewgraph.data.batches import BatchOrder, derive_seed, loader
+from brewgraph.data.batches import BatchOrder, derive_seed, loader, mark_idle
 from brewgraph.data.encoding import row_lengths
 from brewgraph.diagnostics import RunError
+from brewgraph.runtime.instructions import first_tensor
 
 
 class Feed(Protocol):
@@ -59,7 +60,8 @@ class Rows:
         )
         order.set_epoch(epoch)
         order.start_at(start)
-        yield from loader(self.dataset, order, at_epoch(self.collator, epoch))
+        for number, batch in enumerate(loader(self.dataset, order, at_epoch(self.collator, epoch)), start):
+            yield mark_idle(batch) if order.idle(number) else batch
 
     @cached_property
     def _lengths(self) -> list[int] | None:
@@ -68,7 +70,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Part:
-    """One rank's rows of ready batches: a piece of each, the first ranks one row more where it does not divide."""
+    """One rank's rows of ready batches: a piece of each, the first ranks one row more where it does not divide.
+
+    A rank without a row of a batch gets its first row, marked as idle.
+    """
 
     whole: Feed
     rank: int
@@ -83,16 +88,15 @@ class Part:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         for batch in self.whole.batches(epoch, start):
-            yield self._own(batch)
+            idle = len(first_tensor(batch)) <= self.rank
+            yield mark_idle(self._own(batch, idle)) if idle else self._own(batch, idle)
 
-    def _own(self, content: Any) -> Any:
+    def _own(self, content: Any, idle: bool) -> Any:
         if isinstance(content, Mapping):
-            return {key: self._own(value) for key, value in content.items()}
+            return {key: self._own(value, idle) for key, value in content.items()}
         if not isinstance(content, torch.Tensor):
             return content
-        if len(content) < self.world:
-            raise RunError(f"a batch of {len(content)} rows cannot be shared by {self.world} processes")
-        return torch.tensor_split(content, self.world)[self.rank]
+        return content[:1] if idle else torch.tensor_split(content, self.world)[self.rank]
 
 
 def at_epoch(collator: Any, epoch: int) -> Any:
@@ -126,7 +130,7 @@ def steps_of_epoch(feeds: Mapping[str, Feed], accumulate: int) -> int:
     """
     for feed in feeds.values():
         if not len(feed):
-            raise RunError("there is no whole batch to train on: the data has fewer rows than ranks")
+            raise RunError("there is no batch to train on: the data has no rows")
     return math.ceil(len(next(iter(feeds.values()))) / accumulate)
 
 

@@ -31,8 +31,13 @@ def main_process_alone() -> Iterator[bool]:
 
 
 def own_share(rows: datasets.Dataset) -> datasets.Dataset:
-    """The part of some rows that this process evaluates: as many in one piece as fall to it."""
+    """The part of some rows that this process evaluates: as many in one piece as fall to it, which may be none."""
     process = this_process()
-    if process.num_processes == 1:
+    return piece(rows, process.num_processes, process.process_index)
+
+
+def piece(rows: datasets.Dataset, world: int, rank: int) -> datasets.Dataset:
+    """One of `world` pieces of some rows; of fewer rows than that, none for the last ranks."""
+    if world == 1:
         return rows
-    return rows.shard(process.num_processes, process.process_index, contiguous=True)
+    return rows.shard(world, rank, contiguous=True) if rank < len(rows) else rows.select([])

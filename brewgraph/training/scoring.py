@@ -15,6 +15,7 @@ from brewgraph.data.encoding import row_lengths
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.evaluate import evaluate, scores
 from brewgraph.training.feeds import at_epoch
+from brewgraph.training.processes import piece
 from brewgraph.training.work import Material
 
 
@@ -48,7 +49,7 @@ def dev_batches(
     """
     dev, world = material.dev, 1 if whole else accelerator.num_processes
     assert dev is not None
-    share = dev.shard(world, accelerator.process_index, contiguous=True) if world > 1 else dev
+    share = piece(dev, world, accelerator.process_index)
     lengths = row_lengths(share) if by_length else None
     order = BatchOrder(len(share), material.batch, shuffle=False, lengths=lengths or None)
     yield from loader(share, order, at_epoch(material.collator, 0))

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from brewgraph.data.batches import derive_seed
+from brewgraph.data.batches import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import named
@@ -221,9 +221,14 @@ class StageRun:
         for batch in batches:
             with self.accelerator.autocast():
                 found.append(self.distiller.report(batch, task))
-        sums = {name: torch.stack([one[name].detach().float() for one in found]).mean() for name in found[0]}
-        means = self.accelerator.reduce(sums, "mean") if self.world > 1 else sums
-        return {named(task, name): float(value) for name, value in means.items()}
+        own = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
+        sums = {
+            name: torch.stack([one[name].detach().float() for one in found])[own].sum().reshape(1) for name in found[0]
+        }
+        count = own.sum().reshape(1)
+        if self.world > 1:
+            sums, count = self.accelerator.reduce(sums, "sum"), self.accelerator.reduce(count, "sum")
+        return {named(task, name): float(value / count) for name, value in sums.items()}
 
     def _write(self, task: str, content: Mapping[str, Any]) -> None:
         if self.main:
@@ -283,6 +288,11 @@ class StageRun:
             self.folder.rotate(self.settings.save_total_limit)
         self.state.sums = mine
         self.accelerator.wait_for_everyone()
+
+
+def first_part(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The batch of the first data set, which makes the epochs; the batch itself where there is one."""
+    return next((part for part in batch.values() if isinstance(part, Mapping) and "index" not in batch), batch)
 
 
 def _rows(batch: Any) -> list[str]:

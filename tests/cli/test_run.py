@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from brewgraph.cli.output import megabytes
-from brewgraph.cli.run import ratio, summary, where_it_is
+from brewgraph.cli.run import ratio, scored_on, summary, where_it_is
 from brewgraph.models.tasks import Head
 from brewgraph.project.compare import Row
 from tests.cli.tiny import command, write_tiny
@@ -45,12 +46,14 @@ def test_a_run_ends_with_the_table_and_the_place_of_the_student(ran):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["model", "accuracy", "macro", "F1", "parameters", "size", "sentences/s"]
-    assert names(result.stdout) == ["model", "big", "small"]
+    assert names(result.stdout) == ["model", "big", "small", "scored"]
     assert len({len(line) for line in lines[:3]}) == 1, "the columns are aligned"
-    assert lines[4].startswith("small is ")
-    assert " times smaller than big, " in lines[4]
+    assert re.search(r" ([\d,]+ ±\d+%|-)$", lines[1])
+    assert lines[3] == "scored on dev"
+    assert lines[5].startswith("small is ")
+    assert " times smaller than big, " in lines[5]
     (student,) = folder.glob("runs/student-*/student")
-    assert lines[6:] == [
+    assert lines[7:] == [
         f"the student is in {student}",
         f'plain transformers loads it: AutoModelForSequenceClassification.from_pretrained("{student}")',
     ]
@@ -183,11 +186,16 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, said)
 
 
+COPIES = "`init=` copies layers, embeddings and a head that fits"
+
+
 def row(name: str, **changes: float) -> Row:
     """A row of the table; scores and sizes may be given."""
     sizes = {"parameters": 1, "size": 100, "per_second": 10.0}
     given = {key: changes.pop(key) for key in sizes if key in changes}
-    return Row(name=name, scores={"accuracy": 0.8, **changes}, tasks={"": "class"}, **{**sizes, **given})
+    sizes |= given
+    seconds = [1 / sizes["per_second"]] * 3
+    return Row(name=name, scores={"accuracy": 0.8, **changes}, tasks={"": "class"}, **sizes, seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +230,7 @@ def test_each_task_has_its_columns_and_its_share_of_the_sentence():
     )
     assert (
         ratio(student, teacher)
-        == "s is no smaller than t, no faster, and keeps 75.0% of its ner/F1 and has 98.77 times its lm/perplexity"
+        == "s is no smaller than t, and keeps 75.0% of its ner/F1 and has 98.77 times its lm/perplexity"
     )
     assert ratio(other, teacher).endswith("and keeps 62.5% of its ner/F1")
     checked = SimpleNamespace(recipe=SimpleNamespace(student=student, teachers=()))
@@ -251,7 +259,7 @@ def test_each_teacher_has_its_sentence(tmp_path: Path):
     recipe = SimpleNamespace(student=rows[2], teachers=rows[:2])
     checked = SimpleNamespace(recipe=recipe, facts=lambda model: None)
     said = list(summary(checked, rows, tmp_path, without_teacher=False))
-    assert list(summary(checked, rows, None, without_teacher=False)) == said[:1]
+    assert list(summary(checked, rows, None, without_teacher=False)) == said[:1]  # the table
     assert said[2:4] == [
         "trunk is 2.0 times smaller than tagger, and keeps 50.0% of its ner/F1",
         "trunk is 2.0 times smaller than reader, and keeps 75.0% of its qa/F1",
@@ -269,9 +277,64 @@ def test_a_student_with_heads_is_a_folder_for_each_of_them(tmp_path: Path):
 
 
 def test_correlations_below_zero_are_no_shares():
-    """A share of a negative number says nothing."""
-    rows = [Row(name, {"spearman": value}, {"": "value"}, 1, 100, 10.0) for name, value in (("s", -0.1), ("t", 0.5))]
-    assert ratio(*rows) == "s is no smaller than t, no faster"
+    """A share of a number that is not above zero says nothing, nor does one of what is not finite."""
+    for student, teacher in ((-0.1, 0.5), (0.5, 0.0), (0.5, -0.2), (float("nan"), 0.5), (0.5, float("nan"))):
+        rows = [Row(name, {"spearman": x}, {"": "value"}, 1, 100, 10.0) for name, x in (("s", student), ("t", teacher))]
+        assert ratio(*rows) == "s is no smaller than t"
+
+
+def test_speeds_are_compared_only_where_the_rounds_agree():
+    """The median of the rounds' ratios; none where they spread widely, are too few, or were not measured."""
+
+    def timed(*seconds: float) -> Row:
+        return replace(row("x"), seconds=seconds)
+
+    teacher = timed(3.0, 6.0, 3.0, 30.0, 3.0)  # the machine is slower in some rounds, for both
+    assert "3.0 times faster" in ratio(timed(1.0, 2.0, 1.0, 10.0, 1.0), teacher)
+    assert "faster" not in ratio(timed(1.0, 1.0, 2.0, 10.0, 2.0), teacher)
+    assert "faster" not in ratio(timed(1.0, 2.0), teacher)
+    assert "faster" not in ratio(timed(), teacher)
+    checked = SimpleNamespace(recipe=SimpleNamespace(student=row("x"), teachers=()))
+    table = next(summary(checked, [timed(0.1, 0.101, 0.102), timed(0.1, 0.4, 0.9)], None, without_teacher=False))
+    assert [line.split()[-1] for line in table.splitlines()[1:]] == ["±0%", "-"]
+
+
+@pytest.mark.parametrize(
+    ("alone", "student", "kind", "words"),
+    [
+        ({"accuracy": 0.43421}, {"accuracy": 0.6331}, "class", "accuracy 0.4342, 0.1989 worse"),
+        ({"accuracy": 0.9}, {"accuracy": 0.85}, "class", "accuracy 0.9000, 0.0500 better"),
+        ({"accuracy": 0.9}, {"accuracy": 0.9}, "class", "accuracy 0.9000, the same"),
+        ({"perplexity": 14.5}, {"perplexity": 12.25}, "next", "perplexity 14.5, 2.2500 worse"),
+        ({"perplexity": 12.25}, {"perplexity": 14.5}, "masked", "perplexity 12.25, 2.2500 better"),
+        ({"spearman": -0.1}, {"spearman": 0.0}, "value", "Spearman -0.1000, 0.1000 worse"),
+        ({"spearman": float("nan")}, {"spearman": 0.5}, "value", "Spearman nan"),
+    ],
+)
+def test_the_student_alone_has_its_sentence(tmp_path: Path, alone, student, kind, words):
+    """Both numbers are said, and which is better, also where that is the student alone; and what `init=` gave it."""
+    teacher, own, other = (
+        Row(name, scores, {"": kind}, 1, 100, 10.0, splits={"": "test"})
+        for name, scores in (("t", student), ("s", student), ("s alone", alone))
+    )
+    for init in (None, SimpleNamespace(model="t")):
+        declared = SimpleNamespace(name="s", source=SimpleNamespace(init=init))
+        checked = SimpleNamespace(
+            recipe=SimpleNamespace(student=declared, teachers=[teacher]), facts=lambda model: None
+        )
+        said = list(summary(checked, [teacher, other, own], tmp_path, without_teacher=False))
+        begins = [f"s alone begins from weights of t: {COPIES}"] if init else []
+        assert said[1] == "scored on test"
+        assert said[4:-2] == [f"trained without its teacher it has {words}", *begins]
+        said = list(summary(checked, [other], tmp_path, without_teacher=True))
+        assert said[2:-2] == (["", *begins] if begins else [])[: 1 + len(begins)]
+
+
+def test_tasks_may_be_scored_on_different_splits():
+    """One of them has test rows."""
+    rows = [row("t"), replace(row("s"), splits={"ner": "test", "qa": "dev"})]
+    assert list(scored_on(rows)) == ["scored on test (ner), dev (qa)"]
+    assert list(scored_on(rows[:1])) == []
 
 
 def test_sizes_in_words():

@@ -26,7 +26,8 @@ epochs = st.integers(0, 50)
 def test_ranks_share_the_batch_of_one(
     rows: int, batch: int, seed: int, epoch: int, world: int, shuffle: bool, drop_last: bool
 ) -> None:
-    """Joined in the order of ranks the shares are the batch of a single process; none is empty, sizes differ by one."""
+    """Joined in the order of ranks the shares are the batch of a single process, but for the row that an idle rank
+    borrows; none is empty, sizes differ by one."""
     assume(batch >= world)
 
     def order(rank: int, world: int) -> BatchOrder:
@@ -36,14 +37,14 @@ def test_ranks_share_the_batch_of_one(
 
     alone = list(order(0, 1))
     shares = [list(order(rank, world)) for rank in range(world)]
-    assert {len(share) for share in shares} == {len(order(0, world))}
-    joined = [[row for share in parts for row in share] for parts in zip(*shares, strict=True)]
-    assert joined == alone[: len(joined)]
-    assert all(len(left) < world for left in alone[len(joined) :]), "only a tail with fewer rows than ranks is left out"
-    for parts in zip(*shares, strict=True):
+    assert {len(share) for share in shares} == {len(alone)} == {len(order(0, world))}
+    for number, (whole, parts) in enumerate(zip(alone, zip(*shares, strict=True), strict=True)):
+        idle = [order(rank, world).idle(number) for rank in range(world)]
+        assert sum(idle) == max(0, world - len(whole))
+        assert [row for part, borrowed in zip(parts, idle, strict=True) for row in part if not borrowed] == whole
+        assert all(part == whole[:1] for part, borrowed in zip(parts, idle, strict=True) if borrowed)
         sizes = [len(part) for part in parts]
-        assert 0 < max(sizes) - 0 <= min(sizes) + 1
-        assert min(sizes) > 0
+        assert 0 < max(sizes) <= min(sizes) + 1
 
 
 @given(rows, batches, seeds, epochs)
@@ -95,8 +96,8 @@ def test_evaluation_keeps_the_order() -> None:
     assert list(order) == [[0, 1, 2], [3, 4, 5], [6]]
     order.set_epoch(5)
     assert list(order) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(BatchOrder(7, 3, shuffle=False, rank=0, world=2)) == [[0, 1], [3, 4]]
-    assert list(BatchOrder(7, 3, shuffle=False, rank=1, world=2)) == [[2], [5]]
+    assert list(BatchOrder(7, 3, shuffle=False, rank=0, world=2)) == [[0, 1], [3, 4], [6]]
+    assert list(BatchOrder(7, 3, shuffle=False, rank=1, world=2)) == [[2], [5], [6]]
 
 
 def test_evaluation_by_length_begins_with_the_longest() -> None:

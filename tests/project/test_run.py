@@ -17,10 +17,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
 from brewgraph.diagnostics import RunError
+from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
 from brewgraph.project.materials import Pantry
 from brewgraph.project.run import identify
+from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from tests.project.small import LABELS, classifier, metrics, project, rows, save, tokenizer, write_data, write_rows
 
@@ -104,6 +106,37 @@ def test_a_changed_setting_is_another_run(tmp_path: Path, old: str, new: str) ->
     spec = edit(project(tmp_path), ("max_length=32", "max_length=32, augment=[masking(p=10%)]"))
     before = check(read_spec(spec)).spec_hash
     assert check(read_spec(edit(spec, (old, new)))).spec_hash != before
+
+
+def test_a_resumed_run_leaves_the_files_of_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them byte by byte, but for those of times: also where the tokenizer was called otherwise in between."""
+    spec = project(tmp_path, train="steps = 4; save_steps = 2 steps")
+    whole = bg.run(spec, out=tmp_path / "whole").folder
+
+    def stop(*args: Any, **settings: Any) -> Any:
+        train(*args, **settings, stop_after=3)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("brewgraph.project.run.train", stop)
+        with pytest.raises(KeyboardInterrupt):
+            bg.run(spec, out=tmp_path / "killed")
+    for shared in (load_tokenizer(str(tmp_path / name)) for name in ("bert", "tiny")):
+        shared("a tale of two cities", truncation=True, max_length=5, padding="max_length")
+    killed = bg.run(spec, out=tmp_path / "killed").folder
+    files = [sorted(p.relative_to(f) for p in f.rglob("*") if p.is_file()) for f in (whole, killed)]
+    timed = {Path("finished.json")}  # speeds of the closing table
+    boards = {p for own in files for p in own if "tfevents" in p.name}
+    assert set(files[0]) - boards == set(files[1]) - boards
+    assert Path("student/tokenizer.json") in files[0]
+    different = [
+        p for p in files[0] if p not in timed | boards and (whole / p).read_bytes() != (killed / p).read_bytes()
+    ]
+    assert different == []
+    saved = json.loads((killed / "student" / "tokenizer.json").read_text())
+    assert (saved["truncation"], saved["padding"]) == (None, None)
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-import pytest
 import torch
 
-from brewgraph.diagnostics import RunError
+from brewgraph.data.batches import is_idle
 from brewgraph.training.feeds import Rows, micro_batches, order_seed, place
 from tests.training.toy import collate, table
 
@@ -61,8 +60,10 @@ def test_ranks_share_batches() -> None:
     second = next(iter(place(Ready(), 3, 1, 2).batches(2)))
     assert second["own"]["x"].shape == (1, 2)
     assert second["epoch"] == 2
-    with pytest.raises(RunError, match="a batch of 3 rows cannot be shared by 4 processes"):
-        next(iter(place(Ready(), 3, 0, 4).batches(0)))
+    four = [next(iter(place(Ready(), 3, rank, 4).batches(0))) for rank in range(4)]
+    assert [is_idle(batch) for batch in four] == [False, False, False, True]
+    assert [batch["index"].tolist() for batch in four] == [[0], [1], [2], [0]]
+    assert four[3]["own"]["x"].shape == (1, 2)
 
 
 def test_steps_take_micro_batches_and_go_on_where_they_were() -> None:

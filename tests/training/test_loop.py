@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+import brewgraph as bg
+from brewgraph.data.batches import mark_idle
 from brewgraph.diagnostics import RunError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
@@ -127,6 +129,47 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
         for lines in (whole[1], metrics(tmp_path / "accumulated-ranks"))
     ]
     assert scores[0] == scores[1] != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "settings"), [(4, ""), (2, "; accumulate = 2; group_by_length = true")])
+def test_a_last_batch_of_fewer_rows_than_ranks(tmp_path: Path, batch: int, settings: str) -> None:
+    """Nine rows end with a batch of one, dev has one row: steps, losses, reported values, scores and weights are those
+    of one rank. A rank without a row takes part and adds nothing."""
+    loss = "sum(hidden) + sum(gram) + 0.3 * hard"
+    spec = project(
+        tmp_path, batch=batch, loss=loss, train=f"epochs = 2{settings}; report = [soft]; eval_steps = 2 steps"
+    )
+    write_rows(tmp_path / "train.jsonl", rows(9))
+    write_rows(tmp_path / "dev.jsonl", rows(1))
+    whole = training(spec, tmp_path / "whole")
+    assert [line["step"] for line in whole[1] if "loss" in line] == list(range(1, 7))
+    found = on_two_ranks(spec, tmp_path / "ranks")
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    lines = metrics(tmp_path / "ranks")
+    assert_close((found[0], lines), whole)
+    assert [line["dev"] for line in lines if "dev" in line] == [
+        pytest.approx(line["dev"]) for line in whole[1] if "dev" in line
+    ]
+    for line, other in zip(lines, whole[1], strict=True):
+        if batch == 4 and "report" in line and line["step"] in (3, 6):  # one rank has no row of this batch
+            assert line["report"] == pytest.approx(other["report"], abs=1e-6)
+
+
+def test_an_idle_batch_counts_for_nothing(tmp_path: Path) -> None:
+    """No units, a loss and gradients of zero; beside the counts of the batch's owner, too."""
+    distiller = bg.load(project(tmp_path, loss="sum(hidden) + sum(gram) + 0.3 * hard")).build()
+    ids = torch.randint(5, 30, (1, 7))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([1])}
+    own, idle = distiller.count(batch), distiller.count(mark_idle(batch))
+    assert own.tolist() != idle.tolist() == [0.0] * len(own)
+    for counts in (None, own):
+        output = distiller(mark_idle(batch), counts)
+        assert float(output.loss.detach()) == 0.0
+        assert all(float(term.detach()) == 0.0 for term in output.terms.values())
+        output.loss.backward()
+        assert all(p.grad is None or not p.grad.any() for p in distiller.parameters())
+    assert float(distiller(batch, own).loss.detach()) > 0
 
 
 @pytest.mark.slow
