@@ -146,6 +146,7 @@ CODES = {
     "W304": "a teacher whose classes are put in the order of the data",
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
+    "W307": "a tokenizer that joins the words of tagged sentences",
     "W401": "data that cannot be reached, and was not checked",
 }
 

@@ -148,6 +148,12 @@ def ids_behind(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(reversed([token for token, _ in takewhile(lambda pair: pair[1], pairs)]))
 
 
+def joins_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether given words (`is_split_into_words`) lose the blanks between them, as bytes do without a space before."""
+    apart: list[int] = tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]
+    return apart != tokenizer("a a")["input_ids"]
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

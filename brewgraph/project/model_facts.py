@@ -12,7 +12,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.tasks import AUTO_CLASSES, Head
-from brewgraph.models.tokens import Tokens, ids_behind, local, named_tokens, own_tokens
+from brewgraph.models.tokens import Tokens, ids_behind, joins_words, local, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.sources import Hf, Layers
@@ -106,14 +106,15 @@ def _read_end(made: Blueprint) -> int | None:
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch, and
-    the ids that it puts `behind` every text.
+    """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch, the
+    ids that it puts `behind` every text, and whether it loses the blanks between given words.
     """
 
     fingerprint: str
     inputs: frozenset[str]
     pads: bool
     behind: tuple[int, ...]
+    joins: bool
 
 
 @dataclass(frozen=True)
@@ -276,5 +277,8 @@ class BlueprintFacts:
 
 def _token_facts(tokens: Tokens) -> TokenFacts:
     if tokens.name is None:
-        return TokenFacts(tokens.fingerprint, tokens.inputs, pads=True, behind=())
-    return TokenFacts(tokens.fingerprint, tokens.inputs, tokens.padding is not None, ids_behind(tokens.load()))
+        return TokenFacts(tokens.fingerprint, tokens.inputs, pads=True, behind=(), joins=False)
+    made = tokens.load()
+    return TokenFacts(
+        tokens.fingerprint, tokens.inputs, tokens.padding is not None, ids_behind(made), joins_words(made)
+    )

@@ -12,6 +12,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, explained, page_of
 from brewgraph.project.check import check
 from brewgraph.source import Source
+from tests.data.texts import byte_level, spaced_bytes
 from tests.faults.world import LOSS, TINY, add_model, make_world
 
 DECLARATIONS = {
@@ -33,6 +34,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = AutoTokenizer.from_pretrained(folder / "one")
     bare.pad_token = None
     bare.save_pretrained(folder / "bare")
+    byte_level(["word here there"], 300).save_pretrained(folder / "bytes")
+    spaced_bytes().save_pretrained(folder / "spaced")
     return folder
 
 
