@@ -151,7 +151,8 @@ def ids_behind(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 def joins_words(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether given words (`is_split_into_words`) lose the blanks between them, as bytes do without a space before."""
     apart: list[int] = tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]
-    return apart != tokenizer("a a")["input_ids"]
+    together: list[int] = tokenizer("a a")["input_ids"]
+    return apart != together
 
 
 def first_line(error: BaseException) -> str:
