@@ -22,6 +22,7 @@ from brewgraph.cli.output import (
     table,
     tally,
 )
+from brewgraph.graph.lines import number
 from brewgraph.project.speed import faster
 from brewgraph.recipe.metrics import greater_is_better, metric_words
 from brewgraph.training.folder import shown

@@ -150,6 +150,7 @@ CODES = {
     "W304": "a teacher whose classes are put in the order of the data",
     "W305": "vocabularies of one tokenizer that are cut to one size",
     "W306": "a pretrained model that gets the tokens of another one",
+    "W307": "a tokenizer that joins the words of tagged sentences",
     "W310": "a loss over the examples of too small a batch",
     "W320": "questions without an answer, and no token that stands for none",
     "W401": "data that cannot be reached, and was not checked",

@@ -172,6 +172,13 @@ def marks_nothing(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool({tokenizer.cls_token_id, tokenizer.bos_token_id} & set(tokenizer("a")["input_ids"]))
 
 
+def joins_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether given words (`is_split_into_words`) lose the blanks between them, as bytes do without a space before."""
+    apart: list[int] = tokenizer(["a", "a"], is_split_into_words=True)["input_ids"]
+    together: list[int] = tokenizer("a a")["input_ids"]
+    return apart != together
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, in one line."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

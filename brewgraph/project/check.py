@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError, UsageError, suggest
 from brewgraph.paths import locate, shown
 from brewgraph.project.ends import check_ends, check_nulls
-from brewgraph.project.inputs import check_built, check_inputs, check_lengths, check_own_tokens, check_padding
+from brewgraph.project.inputs import (
+    check_built,
+    check_inputs,
+    check_lengths,
+    check_own_tokens,
+    check_padding,
+    check_words,
+)
 from brewgraph.project.soundness import (
     check_baseline,
     check_heads,
@@ -123,6 +130,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_inputs(recipe, facts, collector)
     check_padding(recipe, facts, collector)
     check_own_tokens(recipe, facts, collector)
+    check_words(recipe, facts, collector)
     check_ends(recipe, facts, collector)
     check_nulls(recipe, facts, collector)
     check_heads(recipe, facts, collector)

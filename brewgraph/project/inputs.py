@@ -107,6 +107,21 @@ def check_padding(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
             collector.add("B339", message, model.place("tokenizer"), help=help)
 
 
+def check_words(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """A tokenizer tells given words from each other: of `the cat` it must not make `thecat`."""
+    for model, known, data in _meetings(recipe, facts):
+        if known.tokens.name is None or data.source.label_type != "tags":
+            continue
+        try:
+            joins = known.token_facts.joins
+        except SourceFault:
+            continue  # said already, where padding was looked at
+        if joins:
+            message = f"the tokenizer of `{model.name}` puts no space between the words of `{data.name}`"
+            help = "load it with `add_prefix_space=True`, save it, and name that folder: tokenizer=…"
+            collector.add("W307", message, model.place("tokenizer"), help=help)
+
+
 def check_own_tokens(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """Pretrained weights know the ids of their own tokenizer; those of another one mean other words to them."""
     for model in recipe.models.values():

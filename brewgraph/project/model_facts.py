@@ -12,7 +12,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.tasks import AUTO_CLASSES, Head
-from brewgraph.models.tokens import Tokens, ids_behind, local, marks_nothing, named_tokens, own_tokens
+from brewgraph.models.tokens import Tokens, ids_behind, joins_words, local, marks_nothing, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.sources import Hf, Layers
@@ -107,7 +107,8 @@ def _read_end(made: Blueprint) -> int | None:
 @dataclass(frozen=True)
 class TokenFacts:
     """What a check asks of a tokenizer: its fingerprint, the arguments that it gives, whether it can pad a batch, the
-    ids that it puts `behind` every text, and whether it writes a token that can stand for no answer (`null`).
+    ids that it puts `behind` every text, whether it writes a token that can stand for no answer (`null`), and whether
+    it loses the blanks between given words (`joins`).
     """
 
     fingerprint: str
@@ -115,6 +116,7 @@ class TokenFacts:
     pads: bool
     behind: tuple[int, ...]
     null: bool
+    joins: bool
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,7 @@ class BlueprintFacts:
 
 def _token_facts(tokens: Tokens) -> TokenFacts:
     if tokens.name is None:
-        return TokenFacts(tokens.fingerprint, tokens.inputs, pads=True, behind=(), null=True)
+        return TokenFacts(tokens.fingerprint, tokens.inputs, pads=True, behind=(), null=True, joins=False)
     made, pads = tokens.load(), tokens.padding is not None
-    return TokenFacts(tokens.fingerprint, tokens.inputs, pads, ids_behind(made), marks_nothing(made))
+    own = ids_behind(made), marks_nothing(made), joins_words(made)
+    return TokenFacts(tokens.fingerprint, tokens.inputs, pads, *own)

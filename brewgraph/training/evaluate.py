@@ -114,10 +114,10 @@ def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: 
     """
     shift_B = padding_shift(inputs, padding_side(model))
     outputs = model(**(inputs if shift_B is None else moved_inputs(inputs, shift_B)))
-    found = (outputs.start_logits, outputs.end_logits) if label_type == "spans" else (outputs.logits,)
+    found: list[Any] = [outputs.start_logits, outputs.end_logits] if label_type == "spans" else [outputs.logits]
     if shift_B is not None and label_type in PER_TOKEN:
-        found = tuple(moved(x, -shift_B, (1,)) for x in found)
-    return found if label_type == "spans" else found[0]
+        found = [moved(x, -shift_B, (1,)) for x in found]
+    return tuple(found) if label_type == "spans" else found[0]
 
 
 def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, explained, page_of
 from brewgraph.project.check import check
 from brewgraph.source import Source
-from tests.data.texts import byte_level
+from tests.data.texts import byte_level, spaced_bytes
 from tests.faults.world import LOSS, TINY, add_model, make_world
 
 DECLARATIONS = {
@@ -43,6 +43,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "asked.json").write_text(
         json.dumps({"data": [{"paragraphs": [{"context": "all these words are here", "qas": asked}]}]})
     )
+    byte_level(["word here there"], 300).save_pretrained(folder / "bytes")
+    spaced_bytes().save_pretrained(folder / "spaced")
     return folder
 
 

@@ -11,6 +11,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.tokens import tokenizer_fingerprint
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
+from tests.data.texts import byte_level, spaced_bytes
 from tests.project.small import save, write_data
 
 DATA = 'data d = files(train="train.jsonl", batch=4, max_length=16)\n'
@@ -69,6 +70,22 @@ def test_features_of_an_average_declared_first_are_checked(world: Path) -> None:
         world, f"teacher t = ema(s)\nstudent s = {scratch()}\n{DATA}loss = nst(t.hidden[7] -> s.hidden[1])"
     )
     assert (fault.code, fault.span.text) == ("B206", "7")
+
+
+def test_a_tokenizer_that_joins_given_words(world: Path) -> None:
+    """W307 for tagged words under bytes without a space before them, and nowhere else; with and without the memory."""
+    byte_level(["a b"], 300).save_pretrained(world / "bytes")
+    spaced_bytes().save_pretrained(world / "spaced")
+    (world / "tags.conll").write_text("a B-X\nb O\n\nc O\n")
+    tags = 'data d = conll(train="tags.conll", batch=4, max_length=16)\n'
+    learn = "loss = ce(d.labels -> s.logits)"
+    for _ in range(2):
+        (warning,) = found(world, f"student s = {scratch(', tokenizer=$bytes$')}\n{tags}{learn}".replace("$", "'"))
+        assert (warning.code, warning.span.text) == ("W307", '"bytes"')
+        for name, data in (("spaced", tags), ("one", tags), ("bytes", DATA)):
+            more = f", tokenizer='{name}'"
+            said = found(world, f"student s = {scratch(more)}\n{data}{learn}")
+            assert [x.code for x in said if x.code == "W307"] == [], name
 
 
 def test_pretrained_weights_under_another_tokenizer(world: Path) -> None:
