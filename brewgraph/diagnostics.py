@@ -12,6 +12,7 @@ B9xx not supported yet; W for warnings.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -231,11 +232,13 @@ _LEAST = 30
 
 
 def _is_slip(one: str, other: str) -> bool:
-    """Whether one letter differs, as of `rum` and `run`, or one word stands in the other: `python`, `python-docs`."""
+    """Whether one letter differs, as of `rum` and `run`, or one word stands in the other, whatever their numbers are:
+    `python` and `python-docs`, `layers.7` and `base.layers.1`.
+    """
     if len(one) == len(other) and len(one) > 2 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
         return True
-    shorter, longer = sorted((one, other), key=len)
-    return len(shorter) > 3 and shorter in longer
+    shorter, longer = sorted((re.sub(r"\d+", "0", word) for word in (one, other)), key=len)
+    return shorter in longer[: len(shorter)] if len(shorter) == 3 else len(shorter) > 3 and shorter in longer
 
 
 _NEAR = 0.72

@@ -187,8 +187,8 @@ def parse_sets(given: Sequence[str]) -> dict[str, Any]:
     for text in given:
         name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name.isidentifier():
-            wanted = f"{name} VALUE".split()[0] if not sign else name.replace("-", "_").rpartition(".")[2]
-            remedy = f"write `--set {wanted}=…`" if wanted.isidentifier() else "write `--set T=8`"
+            wanted = name.split(" ")[0] if not sign else name.replace("-", "_").rpartition(".")[2]
+            remedy = f"write `--set {wanted}=VALUE`" if wanted.isidentifier() else "write `--set NAME=VALUE`"
             raise UsageError(f"`--set {text}` is no `name=value`: {remedy}")
         found[name] = parse_value(value)
     return found

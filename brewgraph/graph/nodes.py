@@ -177,7 +177,7 @@ class Loss(Node):
 
     It gives one scalar: the sum over its units, divided by how many of them the global batch holds. Where it is not
     `reduced` it gives one number per unit. `data` is the data set whose units they are. Where the maths works
-    `by_rows`, several of them may share a call.
+    `by_rows`, several of them may share a call. `least` is how many examples of a batch it compares at least.
     """
 
     operation: str
@@ -189,6 +189,7 @@ class Loss(Node):
     data: str = ""
     kinds: tuple[str, str] = ("", "")
     by_rows: bool = False
+    least: int = 1
 
     def content(self) -> tuple[Any, ...]:
         return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)

@@ -93,6 +93,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         data,
         kinds,
         operation.by_rows,
+        operation.least.get("batch", 1),
         shape=shape,
         span=x.span,
     )

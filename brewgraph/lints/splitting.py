@@ -8,7 +8,7 @@ from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.lints.subject import Subject
-from brewgraph.ops import OPERATIONS, TEMPERATURES
+from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe.sources import Batches
 
 
@@ -35,16 +35,18 @@ def find_small_batches(subject: Subject) -> Iterator[Diagnostic]:
     """W310: a loss that compares the examples of a batch, where a batch has too few to compare."""
     for graph in subject.graphs.values():
         for found in (node(graph, key) for key in graph):
-            least = OPERATIONS[found.operation].least.get("batch", 1) if isinstance(found, n.Loss) else 1
-            if not isinstance(found, n.Loss) or least == 1 or found.data not in subject.recipe.data:
+            if not isinstance(found, n.Loss) or found.least == 1 or found.data not in subject.recipe.data:
                 continue
             data = subject.recipe.data[found.data]
             count = data.source.batch // subject.ranks
-            if isinstance(data.source, Batches) or count >= least:
+            if isinstance(data.source, Batches) or count >= found.least:
                 continue
-            message = f"`{found.operation}` compares at least {least} examples, and a batch has {count}: it is always 0"
+            message = (
+                f"`{found.operation}` compares at least {found.least} examples, and a batch has {count}: it is always 0"
+            )
             labels = (Label(data.place("batch"), "examples of a batch"),)
-            yield Diagnostic("W310", message, found.span, f"a larger batch: `batch={8 * subject.ranks}`", labels=labels)
+            help = f"a larger batch: `batch={8 * subject.ranks}`"
+            yield Diagnostic("W310", message, found.span, help, labels=labels)
 
 
 def _whole(found: n.Node) -> str | None:

@@ -102,7 +102,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str]):
 def test_a_set_without_a_sign_ends_with_2(tmp_path: Path):
     """The line on stderr shows the form."""
     result = command("check", str(write_tiny(tmp_path)), "--set", "T")
-    assert (result.exit_code, result.stderr) == (2, "error: `--set T` is no `name=value`: write `--set T=8`\n")
+    assert (result.exit_code, result.stderr) == (2, "error: `--set T` is no `name=value`: write `--set T=VALUE`\n")
 
 
 def test_an_unknown_file_names_its_neighbours(tmp_path: Path):

@@ -49,7 +49,8 @@ def test_a_set_without_name_or_value_is_a_usage_error(text: str):
     """The message repeats what was given and shows the form."""
     with pytest.raises(UsageError) as error:
         parse_sets([text])
-    assert str(error.value) == f"`--set {text}` is no `name=value`: write `--set T=8`"
+    example = "T=VALUE" if text == "T" else "NAME=VALUE"
+    assert str(error.value) == f"`--set {text}` is no `name=value`: write `--set {example}`"
 
 
 def test_colours_only_on_a_terminal_and_not_against_the_users_will(monkeypatch):

@@ -338,11 +338,11 @@ def test_an_empty_parquet_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", '{"text": "x"}\n{"text": \n', "as jsonl: line 2: Expecting value"),
-        ("a.json", '[{"text": "x"}, {"text"]', "as json: "),
-        ("a.csv.gz", "text,label\nx,1\n", "as csv: Not a gzipped file"),
-        ("a.jsonl.gz", '{"text": "x"', "as jsonl: "),
-        ("a.parquet", "text", "as parquet: Parquet file size is 4 bytes"),
+        ("a.jsonl", '{"text": "x"}\n{"text": \n', "read as jsonl: line 2: Expecting value"),
+        ("a.json", '[{"text": "x"}, {"text"]', "read as json: "),
+        ("a.csv.gz", "text,label\nx,1\n", "unpacked: Not a gzipped file"),
+        ("a.jsonl.gz", '{"text": "x"', "unpacked: Not a gzipped file"),
+        ("a.parquet", "text", "read as parquet: Parquet file size is 4 bytes"),
     ],
 )
 def test_an_unreadable_file(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -350,9 +350,9 @@ def test_an_unreadable_file(tmp_path: Path, name: str, content: str, said: str) 
     (tmp_path / name).write_text(content)
     found = fault(Files(train=name), tmp_path)
     assert (found.code, found.field) == ("B404", "train")
-    assert found.message.startswith(f"`{name}` cannot be read {said}")
+    assert found.message.startswith(f"`{name}` cannot be {said}")
     assert "\n" not in found.message
-    assert found.help == "look at the file: one that was cut short, or has another format than its name says?"
+    assert found.help.startswith("look at the file: one that was cut short, or ")
 
 
 def test_csv_with_more_fields_than_names(tmp_path: Path) -> None:

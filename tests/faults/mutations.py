@@ -455,7 +455,7 @@ MUTATIONS = (
                  "W403", (3, 44), "sparse",
                  "`d` has 101 classes, 0 to 100, and no training row has `0`, `1`, `2`, `3`, `4`, `5` and 93 more", 'classes=["7", "100"]', head=BARE),
         Mutation("one label for all rows",
-                 'data d = files(train="same.jsonl", label=label, batch=2)',
+                 'data d = files(train="same.jsonl", label=label, batch=2, classes=["n", "y"])',
                  'data d = files(train="spaces.jsonl", label=label, batch=2, classes=["n", "y", "y "])',
                  "W404", (3, 42), "label",
                  "all training rows of `d` have the same label, `y`", "name another column: `label=…`", head=BARE),

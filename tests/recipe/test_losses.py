@@ -63,7 +63,7 @@ def test_what_operations_take(call: str) -> None:
             "`kd` takes only one match",
             "`a -> b`, `T`, `mask` and `reduce`",
         ),
-        ("kd(big.logits -> tiny.logits, t=3)", "B120", (4, 35), "`kd` takes no option `t`", "`T`"),
+        ("kd(big.logits -> tiny.logits, t=3)", "B120", (4, 35), "`kd` takes no option `t`", "`T=4`"),
         (
             "cos(big.pooled -> tiny.pooled, T=3)",
             "B120",
