@@ -55,6 +55,9 @@ def _check_features(name: str, module: nn.Module, facts: BlueprintFacts, feature
             declared_shape = facts.shape(feature)
         except SourceFault:
             continue
+        if feature.name == "logits" and facts.vocabulary(feature.head) is not None:
+            # a vocabulary is as large as the tokenizer that the module comes with
+            shape, declared_shape = shape[:-1], declared_shape[:-1]
         if shape != declared_shape:
             raise UsageError(
                 f"`{name}` is declared with `{feature}` of shape {_shown(declared_shape)}, and the module given for it "

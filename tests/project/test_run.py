@@ -468,7 +468,7 @@ def test_layers_are_copied_from_the_teacher(tmp_path: Path) -> None:
     copied = {name: other.replace("layer.x.", "layer.1.") for name, other in turned.items()}
     assert all(torch.equal(made[name], teacher[other]) for name, other in copied.items())
     edit(spec, ("init=bert.layers[1, 0]", "num_hidden_layers=1, init=bert.layers[1, 0]"))
-    with pytest.raises(bg.SpecError, match=r"`init` gives 2 layers to a model of 1"):
+    with pytest.raises(bg.SpecError, match=r"`init` gives 2 layers to `tiny`, which has 1"):
         student(spec)
     edit(spec, ("num_hidden_layers=1, init=bert.layers[1, 0]", "init=bert.layers[1, 5]"))
     with pytest.raises(bg.SpecError, match=r"beyond the 2 that there are"):
