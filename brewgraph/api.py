@@ -104,13 +104,17 @@ class LoadedRecipe:
 
         Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
         others are loaded, teachers as far as losses need them. Two models of one declaration are one forward only where
-        one object runs for both. A `UsageError` where a module is of another depth than the spec counts layers in, or
-        is given for the student and a teacher at once. Teachers that are another spec's student are taken from
-        its finished run: in the folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
+        one object runs for both. Teachers that are another spec's student are taken from its finished run: in the
+        folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
+
+        Raises `UsageError` where a module gives another shape or number of the features that the spec takes than the
+        declared model, where it is given for the student and a teacher at once, and where a model's folder has another
+        configuration or tokenizer than when the spec was loaded.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
         from brewgraph.project.build import Workshop
+        from brewgraph.project.given import check_unchanged
         from brewgraph.project.run import finished_teachers
 
         finished = finished_teachers(self._checked, models, None if runs is None else Path(runs))
@@ -118,6 +122,7 @@ class LoadedRecipe:
         workshop = Workshop(
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
+        check_unchanged(self._checked, models)
         return workshop.distiller(stage=stage)
 
 

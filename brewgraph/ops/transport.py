@@ -17,7 +17,9 @@ def emd(source: Any, target: Any, *, layout: Any) -> Any:
     """What it costs to move one row of layers to the other: Σ flow · distance over all pairs of layers.
 
     Distances are mean squared errors over real tokens; every layer of a side weighs the same; the flow is the cheapest
-    one for this batch, and a constant for the gradient. It needs the extra `emd`.
+    one for this batch, and a constant for the gradient. Distances are means over the whole batch before the flow is
+    found, so that a batch in pieces, by `accumulate` or over ranks, has a flow for each piece, and another loss: the
+    check warns of that (W212). It needs the extra `emd`.
     """
     import torch
 

@@ -26,6 +26,7 @@ from brewgraph.models.reach import Reach
 from brewgraph.models.tokens import load_tokenizer
 from brewgraph.ops.reading import load_declared
 from brewgraph.project.check import Checked, given_models
+from brewgraph.project.given import check_given
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Batches, Brew, Ema, Hf, Join, Python
 from brewgraph.recipe.uses import columns_used, data_used
@@ -77,7 +78,7 @@ class Workshop:
         self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
-        self._check_given()
+        check_given(self.checked, self.given)
         for module in self.recipe.modules:
             load_declared(module, checked.folder, allow_python)
 
@@ -194,29 +195,6 @@ class Workshop:
             if own != classes and sorted(own) == sorted(classes) and len(set(own)) == len(own):
                 put_in_order(module, [own.index(label) for label in classes])
         return module
-
-    def _check_given(self) -> None:
-        """A teacher of the caller's is not the student, and has the layers that indices of its features count."""
-        student = self.given.get(self.recipe.student.name)
-        for name, module in self.given.items():
-            if module is student and name != self.recipe.student.name:
-                raise UsageError(
-                    f"`{name}` and the student `{self.recipe.student.name}` are given the same module, which would be "
-                    "frozen: give a copy (`copy.deepcopy`)"
-                )
-            facts = self.checked.facts(self.recipe.models[name])
-            taps = (x for g in self.checked.graphs.values() for k in g if isinstance(x := node(g, k), n.Tap))
-            rows = {x.feature.name for x in taps if x.model == name and x.feature.index is not None}
-            if facts is None:
-                continue
-            for row in sorted(rows):
-                declared, own = facts.rows(row), Anatomy.of(module).rows(row)
-                if declared != own:
-                    raise UsageError(
-                        f"`{name}` is declared with {declared} members of `{row}`, and the module given for it has "
-                        f"{own}: the layers that the spec names are not the same. Declare the model as it is, or give "
-                        "a module of the declared depth"
-                    )
 
     def _build(self, model: ModelDeclaration) -> nn.Module:
         seed = derive_seed(self.recipe.train.seed, "model", model.role)

@@ -75,17 +75,15 @@ class FactsBook:
             kind = "tokenizer" if fault.code == "B314" else "model"
             help = f"did you mean `{meant}`? the folder holds a {kind}; a name on the hub could not be reached, either"
             self.collector.add("B310", f"there is no folder `{place.text.strip(chr(34))}`", place, help=help)
-        elif fault.code == "B311" or (fault.code == "B314" and "/" in fault.message and not self._is_local(model)):
+        elif fault.code == "B311" or (
+            fault.code == "B314" and "/" in fault.message and not is_local(model, self.folder)
+        ):
             taken = listing(sorted(map(str, self.features[model.name]))[:6])
             unknown = f"whether it gives {taken} and of which shapes, " if taken else ""
             help = f"{fault.help}; until then nobody checks {unknown}its classes, tokens and positions"
             self.collector.add("W301", fault.message, place, help=help)
         else:
             self.collector.add(fault.code, fault.message, place, help=fault.help)
-
-    def _is_local(self, model: ModelDeclaration) -> bool:
-        source = model.source
-        return isinstance(source, Hf) and bool(source.name) and locate(str(source.name), self.folder).is_dir()
 
     def _meant(self, model: ModelDeclaration, fault: SourceFault) -> str:
         """The folder on disk that a name which leads nowhere nearly is; empty where there is none."""
@@ -131,6 +129,8 @@ class FactsBook:
         names = frozenset(feature.name for feature in taken)
         found = BlueprintFacts(request, self.memory, digest(*map(repr, read)), names)
         _ = found.outline  # here, and not where it is asked for, is said what no such model can be
+        if is_local(model, self.folder):
+            _ = request.identity  # of the files as they are now
         return self._in_order(model, found) if model.role == "teacher" else found
 
     def _in_order(self, model: ModelDeclaration, found: BlueprintFacts) -> BlueprintFacts:
@@ -207,6 +207,12 @@ class FactsBook:
 
 
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
+
+
+def is_local(model: ModelDeclaration, folder: Path) -> bool:
+    """Whether a model is read from a folder on this machine."""
+    source = model.source
+    return isinstance(source, Hf) and bool(source.name) and locate(str(source.name), folder).is_dir()
 
 
 def copies(checked: Checked) -> Mapping[str, str]:

@@ -250,8 +250,14 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "ranks", "wrong"),
-    [("", 1, False), ("accumulate = 2", 1, True), ("", 2, True), ("accumulate = 2; normalise = micro", 1, False)],
+    ("train", "ranks", "parts"),
+    [
+        ("", 1, 1),
+        ("accumulate = 2", 1, 2),
+        ("", 2, 2),
+        ("accumulate = 4", 2, 8),
+        ("accumulate = 2; normalise = micro", 1, 1),
+    ],
 )
 @pytest.mark.parametrize(
     ("loss", "whole"),
@@ -263,11 +269,13 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
         ("kd(big.logits -> tiny.logits)", False),
     ],
 )
-def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int, wrong: bool) -> None:
-    """W212, only where a step has several batches or ranks, and nobody said that each is by itself."""
+def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int, parts: int) -> None:
+    """W212, only where a step has several batches or ranks, and nobody said that each is by itself; with how many."""
     text = spec(f"loss = {loss}\ntrain {{ {train} }}", "")
-    found = said(recipe_of(text)[0], ranks, {("", ""): graph(text)})
-    assert [code for code, _ in found] == (["W212"] if wrong and whole else [])
+    subject = Subject(recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].rows(row), ranks)
+    found = list(lint(subject))
+    assert [x.code for x in found] == (["W212"] if parts > 1 and whole else [])
+    assert all(f"a step has {parts} of them" in x.message for x in found)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import brewgraph as bg
 from brewgraph.diagnostics import SpecError
@@ -19,7 +22,7 @@ from brewgraph.project.materials import Pantry
 from brewgraph.project.planned import plan_of
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
-from tests.project.small import metrics, save, write_data
+from tests.project.small import metrics, rows, save, write_data, write_rows
 
 PLAIN = """teacher bert = hf("bert")
 student tiny = hf("tiny")
@@ -132,14 +135,14 @@ def test_a_cold_store_gives_the_bits_of_a_warm_one(world: Path, value: str, prec
     """
     workshop = Workshop(check(read_spec(spec(world, *VALUES[value], cached=True))))
     (batch,) = whole(workshop)
-    rows = [[0, 1, 2, 3], [2, 4, 5, 3], [6, 7, 8, 9, 10, 0, 11], [3, 3, 12], [13, 14, 15, 16, 17, 18, 19, 12]]
+    batches = [[0, 1, 2, 3], [2, 4, 5, 3], [6, 7, 8, 9, 10, 0, 11], [3, 3, 12], [13, 14, 15, 16, 17, 18, 19, 12]]
     distiller = workshop.distiller()
     for teacher in distiller.teachers:  # rounding that depends on the size of a batch, made large
         teacher.get_input_embeddings().register_forward_hook(lambda _, args, out: out + 1e-3 * len(args[0]))
 
     def steps() -> list[torch.Tensor]:
         found = []
-        for chosen in rows:
+        for chosen in batches:
             own = {
                 k: {m: x[chosen] for m, x in v.items()} if isinstance(v, dict) else v[chosen] for k, v in batch.items()
             }
@@ -151,8 +154,100 @@ def test_a_cold_store_gives_the_bits_of_a_warm_one(world: Path, value: str, prec
         return found
 
     cold, warm = steps(), steps()
-    assert len(cold) == len(warm) > len(rows)
+    assert len(cold) == len(warm) > len(batches)
     assert all(map(torch.equal, cold, warm))
+
+
+CACHES = """cache seen = bert.logits at "store"
+cache rows = bert.hidden[0, 2] at "store"
+cache doubt = kd(bert.logits -> other.logits, reduce="none") at "store"
+"""
+DATA = 'data {} = files(train="{}.jsonl", dev="dev.jsonl", batch=4, max_length=32)\n'
+ROWS, SEEN = "sum(mse(rows -> tiny.hidden[0, 1] via linear))", "kd(seen -> tiny.logits)"
+ONE = f"{DATA.format('d', 'train')}{CACHES}"
+TASK = f"task {{}} {{{{\n{{}}{CACHES}loss = {ROWS} + {SEEN} + batch_mean(doubt)\n}}}}\n"
+FILLING = {
+    "shuffled": (f"{ONE}loss = {ROWS} + {SEEN} + batch_mean(doubt)\n", ""),
+    "reported": (f"{ONE}gap = mse(seen -> tiny.logits)\nloss = {ROWS}\n", "; report = [gap]; accumulate = 2"),
+    "by length": (f"{ONE}loss = {ROWS} + {SEEN} + batch_mean(doubt)\n", "; group_by_length = true"),
+    "later": (f"{ONE}loss = {ROWS} + after(40%) * {SEEN}\n", ""),
+    "stages": (f"{ONE}stage one {{\nloss = {ROWS}\n}}\nstage two {{\nloss = {SEEN} + {ROWS}\n}}\n", ""),
+    "tasks": (
+        "".join(TASK.format(name, DATA.format("d", name)) for name in ("train", "more"))
+        + "sample [train, more] ~ size\n",
+        "",
+    ),
+    "two data sets": (
+        f"{DATA.format('d', 'train')}{DATA.format('e', 'more')}"
+        'cache one = bert(d).logits at "store"\ncache other_one = bert(e).logits at "store"\n'
+        "loss = kd(one -> tiny(d).logits) + kd(other_one -> tiny(e).logits)\n",
+        "",
+    ),
+}
+"""Specs of which a killed run may have written some values for a batch and not the others: what they read, and settings."""
+
+
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=[] if i == 3 else pytest.mark.slow) for i in range(5)])
+@pytest.mark.parametrize("case", FILLING)
+def test_a_run_killed_while_it_fills_a_cache(
+    world: Path, monkeypatch: pytest.MonkeyPatch, case: str, seed: int
+) -> None:
+    """Killed behind any write and resumed, uninterrupted from a cold cache, and from a warm one: equal to the bit.
+
+    The first and the last texts are alike and others are in both files, so that batches hold examples that another
+    batch has written; what the embeddings give depends on the size of the batch, as rounding does, only more.
+    """
+    few = rows(14, seed)
+    write_rows(world / "train.jsonl", few + few[:5] + few[:3])
+    write_rows(world / "more.jsonl", rows(6, seed + 7) + few[4:10] + few[:1])
+    embed = BertEmbeddings.forward
+
+    def rounded(self: Any, input_ids: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        size = 1e-3 * input_ids.shape[0] + 1e-3 * input_ids.shape[1] + 1e-6 * input_ids.sum()
+        return embed(self, input_ids, *args, **named) + size
+
+    monkeypatch.setattr(
+        BertEmbeddings, "forward", lambda self, input_ids=None, *a, **k: rounded(self, input_ids, *a, **k)
+    )
+    what, settings = FILLING[case]
+    text = (
+        'teacher bert = hf("bert")\nteacher other = hf("other")\nstudent tiny = hf("tiny")\n'
+        f"{what}train {{ steps = 14; save_steps = 3 steps; eval_steps = 4 steps; logging_steps = 2; seed = {seed}; "
+        f"optimizer = adamw(lr=1e-3){settings} }}\n"
+    )
+    puts, last, put = 0, 10**9, Store.put
+
+    def write(store: Store, *args: Any) -> list[torch.Tensor]:
+        nonlocal puts
+        found = put(store, *args)
+        puts += 1
+        if puts == last:
+            raise KeyboardInterrupt
+        return found
+
+    def weights(name: str) -> dict[str, torch.Tensor]:
+        found = bg.run(spec_of(name), force=name == "cold" and last < 0).folder
+        return load_file(found / "student" / "model.safetensors") | {
+            f"line {i}": torch.tensor(line["loss"]) for i, line in enumerate(metrics(found)) if "loss" in line
+        }
+
+    def spec_of(name: str) -> Path:
+        path = world / f"{name}.brew"
+        path.write_text(text.replace('"store"', f'"{name}"'))
+        return path
+
+    monkeypatch.setattr(Store, "put", write)
+    cold = weights("cold")
+    every, puts = puts, 0
+    assert every > 4
+    last = random.Random(f"{case} {seed}").randint(every // 3, every - 1)
+    with pytest.raises(KeyboardInterrupt):
+        weights("killed")
+    resumed = weights("killed")
+    last = -1
+    warm = weights("cold")
+    for other in (resumed, warm):
+        assert [name for name in cold if not torch.equal(cold[name], other[name])] == []
 
 
 def test_other_weights_are_another_value(world: Path) -> None:

@@ -225,18 +225,21 @@ class Bench:
     program: Program
     shapes: dict[tuple[str, str], Shape]
 
-    def run(self, values: Values, batch: dict[str, Any]) -> Tensor:
-        """The loss of these features."""
-        encodings = {
+    def encoded(self, values: Values, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with an encoding for each model, in which its features lie."""
+        return batch | {
             model: {**batch, **{f"given {name}": x for (of, name), x in values.items() if of == model}}
             for model in ("big", "tiny")
         }
-        return self.program.run(batch | encodings, 0.5)[0]
 
-    def gradients(self, values: Values, batch: dict[str, Any]) -> tuple[Tensor, Values]:
+    def run(self, values: Values, batch: dict[str, Any], counts: Tensor | None = None) -> Tensor:
+        """The loss of these features; `counts` are those of the whole batch that this one is a piece of."""
+        return self.program.run(self.encoded(values, batch), 0.5, counts)[0]
+
+    def gradients(self, values: Values, batch: dict[str, Any], counts: Tensor | None = None) -> tuple[Tensor, Values]:
         """The loss, and its gradient in every feature that has one."""
         leaves = {key: x.detach().clone().requires_grad_() for key, x in values.items()}
-        loss = self.run(leaves, batch)
+        loss = self.run(leaves, batch, counts)
         loss.backward()
         return loss.detach(), {key: x.grad for key, x in leaves.items() if x.grad is not None}
 

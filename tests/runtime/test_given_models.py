@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, mse_loss, softmax
+from transformers import AutoConfig
 
 import brewgraph as bg
 from brewgraph.diagnostics import UsageError
@@ -136,6 +137,58 @@ def test_what_cannot_take_the_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="given the same module"):
         loaded.build(big=module, tiny=module)
     loaded.build(big=module, tiny=copy.deepcopy(module))
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "settings", "words"),
+    [
+        ("mse(big.hidden[1] -> tiny.hidden[1] via linear)", "big", {"width": 16},
+         r"`big` is declared with `hidden\[1\]` of shape \(batch, length, 32\).*gives \(batch, length, 16\)"),
+        ("nst(big.hidden[1] -> tiny.hidden[1])", "tiny", {"width": 48, "layers": 1},
+         r"`tiny` is declared with `hidden\[1\]` of shape \(batch, length, 32\).*gives \(batch, length, 48\)"),
+        ("kd(big.logits -> tiny.logits)", "big", {"num_labels": 5},
+         r"`big` is declared with `logits` of shape \(batch, 3\).*\(`BertForSequenceClassification`\) gives \(batch, 5\)"),
+        ("ce(d.labels -> tiny.logits) + mse(big.logits -> tiny.logits)", "tiny", {"num_labels": 5},
+         r"`tiny` is declared with `logits` of shape \(batch, 3\).*gives \(batch, 5\)"),
+        ("mse(big.attention[0] -> tiny.attention[0])", "big", {"num_attention_heads": 4},
+         r"of shape \(batch, 2, length, length\).*gives \(batch, 4, length, length\)"),
+    ],
+)  # fmt: skip
+def test_other_sizes(tmp_path: Path, loss: str, name: str, settings: dict[str, Any], words: str) -> None:
+    """A module of another width, of other classes or heads than declared is refused before it runs."""
+    module = classifier(**{"width": 32, "seed": 5} | {k: x for k, x in settings.items() if k != "num_labels"})
+    if count := settings.get("num_labels"):
+        module.classifier = torch.nn.Linear(32, count)
+        module.config.num_labels = count
+    with pytest.raises(UsageError, match=words):
+        recipe(tmp_path, loss).build(**{name: module})
+    # where the spec does not take it, its size is no matter
+    other = "mse(two.logits -> tiny.logits)"
+    if name == "big":
+        recipe(tmp_path, other).build(**{name: module})
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_folder_that_changes_between_load_and_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bool
+) -> None:
+    """Other weights are those that run, and that a cache goes by; another configuration is refused."""
+    monkeypatch.setenv("BREWGRAPH_FACTS", str(tmp_path / "facts") if memory else "off")
+    given, kept = batch(), 'cache seen = big.logits at "kept"'
+    for seed in (1, 9):
+        loaded = recipe(tmp_path, "mse(seen -> tiny.logits)", cache=kept)
+        save(tmp_path / "bert", width=32, seed=seed)
+        for _ in range(2):
+            distiller = loaded.build().eval()
+            want = mse_loss(logits(distiller.student, given), logits(classifier(width=32, seed=seed), given))
+            assert distiller(given).loss.item() == pytest.approx(want.item(), rel=1e-5)
+    loaded = recipe(tmp_path, "mse(big.logits -> tiny.logits)")
+    names = ("good", "bad", "fair")
+    AutoConfig.from_pretrained(tmp_path / "bert", id2label=dict(enumerate(names))).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UsageError, match="in the folder of `big` has changed since the spec was loaded"):
+        loaded.build()
+    loaded.build(big=classifier(width=32), two=classifier(width=32))
+    recipe(tmp_path, "mse(big.logits -> tiny.logits)").build()
 
 
 def test_factories_called_twice_give_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

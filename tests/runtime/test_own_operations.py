@@ -64,6 +64,12 @@ SQUARES = "(source - target).square()"
 CASES = {
     "example": ("logits -> logits", LOGITS, f"{SQUARES}.mean(-1)", f"{SQUARES}.mean()"),
     "token": ("hidden -> hidden", HIDDEN, f"{SQUARES}.mean(-1)", f"{SQUARES}.mean((1, 2))"),
+    "word": (
+        "hidden -> hidden",
+        "words(big.hidden[1]) -> words(tiny.hidden[1])",
+        f"{SQUARES}.mean(-1)",
+        f"{SQUARES}.mean((1, 2))",
+    ),
     "pair": ("attention -> attention", MAPS, f"{SQUARES}.mean(1)", f"{SQUARES}.mean((1, 3))"),
     "label": (
         "labels -> logits",
@@ -79,11 +85,13 @@ CASES = {
 def test_one_number_per_unit(own, unit: str) -> None:
     """What has the axes of its unit is trained; a mean over more of them is refused, by its name and its unit."""
     kinds, sides, right, wrong = CASES[unit]
-    distiller = bg.load(own(kinds, unit, right, sides)).build(allow_python=True)
-    assert torch.isfinite(distiller(batch()).loss)
-    distiller = bg.load(own(kinds, unit, wrong, sides)).build(allow_python=True)
+    declared, given = "token" if unit == "word" else unit, batch()
+    given["words"] = torch.where(given["attention_mask"] == 1, torch.arange(given["attention_mask"].shape[1]), -1)
+    distiller = bg.load(own(kinds, declared, right, sides)).build(allow_python=True)
+    assert torch.isfinite(distiller(given).loss)
+    distiller = bg.load(own(kinds, declared, wrong, sides)).build(allow_python=True)
     with pytest.raises(RunError, match=rf":gap` returns a tensor of shape .*its unit is `{unit}`"):
-        distiller(batch())
+        distiller(given)
 
 
 def test_the_value_is_the_mean_over_examples(own) -> None:
@@ -127,5 +135,18 @@ def test_every_command_reads_it_without_running_it(
         result = command(name, spec, *options)
         assert result.exit_code == 0, (name, result.output)
     assert command("diff", spec, spec).exit_code == 0
+    for name in ("loss", "big"):
+        result = command("explain", name, spec)
+        assert result.exit_code == 0, result.output
+    assert "gap(" in command("explain", "loss", spec).output
+    assert command("ops").exit_code == 0
     result = command("run", spec, "--dry-run", "--allow-python")
     assert result.exit_code == 0, result.output
+
+
+def test_a_dry_run_finds_it(own) -> None:
+    """A dry run trains on a batch, and so says what the run would."""
+    kinds, sides, _, wrong = CASES["example"]
+    result = command("run", str(own(kinds, "example", wrong, sides)), "--dry-run", "--allow-python")
+    assert result.exit_code != 0
+    assert "gap` returns a tensor of shape" in result.output + result.stderr
