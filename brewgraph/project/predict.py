@@ -69,10 +69,16 @@ def load_student(task: FinishedTask) -> Student:
     Raises `UsageError` where it is no model that gives what the labels are.
     """
     label_type, folder = task.label_type, task.model
-    if not label_type:
-        raise UsageError(f"the data `{task.data.name}` has no labels, so the student in `{folder}` predicts nothing")
     if not (folder / "config.json").is_file():
         raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
+    if not label_type:
+        with quiet_transformers():
+            kind = next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model")
+        loader_class = next((_AUTO_CLASSES[k] for k, ends in HEADS.items() if kind.endswith(ends)), "AutoModel")
+        raise UsageError(
+            f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, is neither scored "
+            f"nor asked for classes here; load it with `transformers.{loader_class}.from_pretrained({str(folder)!r})`"
+        )
     with quiet_transformers():
         config = AutoConfig.from_pretrained(folder)
         # a head that the folder does not hold would begin at random, in silence

@@ -239,3 +239,25 @@ def test_a_task_is_chosen_by_name() -> None:
         run.task(None)
     with pytest.raises(bg.UsageError, match="the run has no task `nerr`: did you mean `ner`?"):
         run.task("nerr")
+
+
+@pytest.mark.parametrize(
+    ("kind", "loader"),
+    [("BertModel", "AutoModel"), ("BertForSequenceClassification", "AutoModelForSequenceClassification")],
+)
+def test_a_student_of_unlabelled_data_is_named_with_its_loader(tmp_path: Path, kind: str, loader: str) -> None:
+    """What the student is, its folder, and the class of transformers that loads it, which does."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    getattr(transformers, kind)(config).save_pretrained(tmp_path)
+    data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=""))
+    task = FinishedTask("", data, (), "", tmp_path, "tiny", Path())
+    with pytest.raises(bg.UsageError) as caught:
+        load_student(task)
+    said = str(caught.value)
+    assert f"the data `d` has no labels, so the student in `{tmp_path}`, a {kind}, " in said
+    assert f"`transformers.{loader}.from_pretrained({str(tmp_path)!r})`" in said
+    assert type(getattr(transformers, loader).from_pretrained(tmp_path)).__name__ == kind
