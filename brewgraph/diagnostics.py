@@ -209,8 +209,12 @@ class Collector:
             self.diagnostics.append(found)
 
     @property
+    def errors(self) -> list[Diagnostic]:
+        return [d for d in self.diagnostics if d.severity == "error"]
+
+    @property
     def failed(self) -> bool:
-        return any(d.severity == "error" for d in self.diagnostics)
+        return bool(self.errors)
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:

@@ -113,18 +113,19 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     path = Path(source.name).resolve()
     others = _OtherSpecs(source, (*parents, path), collector)
     memory = Memory.of_user()
+    # data and models at fault are as unknown as those that cannot be reached: all the rest is checked beside them
     classes = find_classes(first, source, collector, memory)
-    collector.raise_errors()
     facts = FactsBook(first, source.folder, classes, collector, others.facts, memory)
     for model in first.models.values():
         facts(model)
-    collector.raise_errors()
-    recipe = elaborate(parse(source, collector), source, params or {}, collector, facts)
-    collector.raise_errors()
-    assert recipe is not None
+    elaborated = Collector()
+    recipe = elaborate(parse(source, collector), source, params or {}, elaborated, facts)
+    collector.diagnostics += [d for d in elaborated.diagnostics if d not in collector.diagnostics]
+    if recipe is None:
+        raise SpecError(collector.sorted())
+    before = len(collector.errors)
     check_teachers(recipe, collector)
     check_built(recipe, facts, collector)
-    collector.raise_errors()
     check_lengths(recipe, facts, collector)
     check_starts(recipe, facts, collector)
     check_inputs(recipe, facts, collector)
@@ -137,7 +138,8 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
     check_stores(recipe, source.folder, collector)
-    collector.raise_errors()
+    if len(collector.errors) > before:  # shapes that follow from these faults are none of their own
+        raise SpecError(collector.sorted())
     known = identities(recipe, others.hash)
     written, written_reports = _graphs(recipe, facts, collector, known)
     collector.raise_errors()
@@ -282,6 +284,8 @@ class _OtherSpecs:
         return found
 
     def hash(self, model: ModelDeclaration) -> str:
+        if self.collector.failed:  # of a spec at fault nothing is made that could have a hash
+            return ""
         return check_other(model, self.source, self.parents).spec_hash
 
 
