@@ -253,7 +253,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
     import difflib
 
-    for close in difflib.get_close_matches(word, list(known), n=3, cutoff=0.6):
+    known = list(known)
+    for same in known:
+        if same != word and same.casefold() == word.casefold():
+            return f"did you mean `{same}`?"
+    for close in difflib.get_close_matches(word, known, n=3, cutoff=0.6):
         # below this only letters that changed places are a slip: `mes` for `mse`, and not `steps` for `stage`
         if (
             difflib.SequenceMatcher(None, word, close).ratio() >= _NEAR

@@ -52,6 +52,10 @@ def command(
         raise UsageError("name a FILE, - for standard input, or give a `--text`, and one of them only")
     if out is not None and format is None and out.suffix not in _FORMATS:
         raise UsageError(f"`{out}` says no format by its name: end it in .jsonl, .csv or .tsv, or give --format")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"there is no folder `{out.parent}` for `{out}`: make it, or name another file")
+    if out is not None and file is not None and out.exists() and Path(file).exists() and out.samefile(file):
+        raise UsageError(f"`{out}` is the file that is read, and would be lost: name another file with --out")
     found = open_run(run).task(task)
     hush()
     from brewgraph.project.predict import load_student, predict, text_columns, unlabelled_rows

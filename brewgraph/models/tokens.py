@@ -62,9 +62,16 @@ class Tokens:
 
 def local(name: str, folder: Path, field: str = "name") -> str:
     """A folder beside the spec where there is one of that name, else the name itself, for the hub. `field` is the
-    argument that names it, for the fault of a name that cannot be looked up (`locate`).
+    argument that names it, for the fault of a name that cannot be looked up (`locate`). SourceFault B310 for a file.
     """
     path = locate(name, folder, field)
+    if field == "name" and path.is_file():
+        raise SourceFault(
+            "B310",
+            f"`{name}` is a file, and a model is a folder",
+            field="name",
+            help="name the folder that save_pretrained wrote: config.json, weights and a tokenizer",
+        )
     return str(path) if path.is_dir() else name
 
 

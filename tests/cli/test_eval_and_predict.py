@@ -201,7 +201,10 @@ def test_texts_that_are_typed_or_piped(run: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Path) -> None:
-    """Nothing, two things at once, an empty pipe, a pipe of other bytes, a name that says no format."""
+    """Nothing, two at once, an empty pipe, other bytes, a name without a format, no folder, the file that is read."""
+    kept = tmp_path / "kept.csv"
+    kept.write_text("text\ngood\n")
+    (tmp_path / "link.csv").symlink_to(kept)
     for arguments, input, words in (
         ((), None, "name a FILE, - for standard input, or give a `--text`"),
         (("x.csv", "--text", "good"), None, "name a FILE, - for standard input, or give a `--text`"),
@@ -209,11 +212,15 @@ def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Pat
         (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is no text in UTF-8"),
         (("-",), '{"txt": "good"}', "standard input has no column `text` (did you mean `txt`?"),
         (("--text", "good", "-o", "out.parquet"), None, "`out.parquet` says no format by its name"),
+        (("--text", "good", "-o", str(tmp_path / "no" / "o.csv")), None, f"there is no folder `{tmp_path / 'no'}`"),
+        ((str(kept), "-o", str(kept)), None, f"`{kept}` is the file that is read"),
+        ((str(kept), "-o", str(tmp_path / "link.csv")), None, f"`{tmp_path / 'link.csv'}` is the file that is read"),
     ):
         result = command("predict", str(run), *arguments, input=input)
         assert (result.exit_code, result.stdout) == (2, ""), result.output
         assert result.stderr.startswith(f"error: {words}")
         assert result.stderr.count("\n") == 1
+    assert kept.read_text() == "text\ngood\n"
 
 
 def test_the_likeliest_classes_and_all_digits(run: Path, tmp_path: Path) -> None:

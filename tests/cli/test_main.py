@@ -221,3 +221,19 @@ def test_what_other_tools_take_gets_the_right_command(arguments: tuple[str, ...]
     """A spec in the place of a command, and options of other tools, end with 2 and say what to write."""
     result = command(*arguments)
     assert (result.exit_code, said in result.output) == (2, True), result.output
+
+
+def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
+    """Standard streams that the caller closed: the command works, and what it prints is lost."""
+    spec = tmp_path / "student.brew"
+    spec.write_text("x = 1\n")
+    for closed in (">&-", "2>&-", "<&-"):
+        line = f'"{sys.executable}" -m brewgraph fmt --check student.brew {closed}'
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, "bug" in done.stderr) == (0, False), (closed, done.stderr)
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m brewgraph check student.brew >&-'],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, "bug" in done.stderr) == (1, False), done.stderr

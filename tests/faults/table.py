@@ -159,6 +159,8 @@ SHAPES = [
          "not a multiple", "sizes must fit"),
     Pair("folder without a model", 'teacher b = hf("./empty")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"./empty"', "holds no model", "config.json"),
+    Pair("file in place of a model", 'teacher b = hf("teacher.brew")', 'teacher b = brew("teacher.brew")',
+         "B310", (4, 16), '"teacher.brew"', "is a file, and a model is a folder", "save_pretrained"),
     Pair("missing folder", 'teacher b = hf("./nowhere")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"./nowhere"', "there is no folder `./nowhere`", "spec's folder"),
     Pair("missing spec", 'teacher b = brew("teachr.brew")', 'teacher b = brew("teacher.brew")',

@@ -117,6 +117,8 @@ def test_an_option_is_offered_only_where_it_is_known() -> None:
         ("student", ["task", "tap"], ""),
         ("colour", Train.model_fields, ""),
         ("input", ["import", "stage"], ""),
+        ("MSE", OPERATIONS, "mse"),
+        ("TRAIN.CSV", ["test.csv", "train.csv"], "train.csv"),
         ("model", ["let", "tap", "data"], ""),
     ],
 )  # fmt: skip
