@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,39 @@ def test_several_faults_of_models_and_data_in_one_spec(world: Path) -> None:
     """Every model that cannot be is named in the same run."""
     text = body('teacher a = hf(model_type="brt")\nteacher b = hf("./nowhere")\nteacher c = brew("teachr.brew")')
     assert [(d.span.position[0], d.code) for d in find(text, world)] == [(4, "B312"), (5, "B310"), (6, "B321")]
+
+
+PLACES = {
+    "data": ("B403", 6),
+    "setting": ("B313", 3),
+    "folder": ("B310", 4),
+    "layer": ("B206", 7),
+    "width": ("B204", 9),
+}
+
+
+@pytest.mark.parametrize("wrong", [some for n in range(6) for some in combinations(PLACES, n)], ids="+".join)
+def test_faults_of_every_phase_are_said_together(world: Path, wrong: tuple[str, ...]) -> None:
+    """Labels of dev, a setting, a folder, a layer and a width: each with its own fault, and none that follows from it.
+
+    Shapes are compared where every index is right.
+    """
+    rows = [json.loads(line) | {"label": "strange"} for line in (world / "train.jsonl").read_text().splitlines()]
+    (world / "strangers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = f"""brew 1
+teacher big  = hf({TINY}, hidden_size=16, num_hidden_layers=3)
+teacher two  = hf({TINY}, {"hidden_sise" if "setting" in wrong else "hidden_size"}=16, num_hidden_layers=3)
+teacher gone = hf("{"./nowhere" if "folder" in wrong else "./saved"}")
+student tiny = hf({TINY}, hidden_size=8, num_hidden_layers=2)
+data d       = files(train="train.jsonl"{', dev="strangers.jsonl"' if "data" in wrong else ""}, batch=4, max_length=16)
+x = mse(big.hidden[{9 if "layer" in wrong else 1}] -> tiny.hidden[1] via linear)
+y = kd(two.logits -> tiny.logits)
+w = mse(big.hidden[2] -> tiny.hidden[2]{"" if "width" in wrong else " via linear"})
+z = kd(gone.logits -> tiny.logits)
+loss = ce(d.labels -> tiny.logits) + x + y + w + z
+"""
+    expected = {PLACES[kind] for kind in wrong if not (kind == "width" and "layer" in wrong)}
+    assert {(d.code, d.span.position[0]) for d in find(text, world)} == expected
 
 
 def test_several_faults_of_syntax_and_names_in_one_spec() -> None:
