@@ -125,6 +125,7 @@ CODES = {
     "B408": "data sets that do not fit each other",
     "B410": "an augmentation that does not fit the data",
     "B411": "a column whose name stands twice",
+    "B412": "answers that no window holds",
     "B901": "not supported yet",
     # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
     "W101": "a name that hides another",

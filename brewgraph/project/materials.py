@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.ready import ReadyBatches
+from brewgraph.data.rows import IGNORED
+from brewgraph.diagnostics import SourceFault
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import digest, node
 from brewgraph.models.limits import positions
@@ -130,12 +132,20 @@ class Pantry:
                     for name, split in examples.splits.items()
                     if name != "test"
                 }
+                if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
+                    check_answers(data, examples.splits["train"], splits["train"])
             training, evaluating = (self.collator(data, encodings, training=t) for t in (True, False))
             aliases = {name: own for name, own in keys.items() if name != own} if len(encodings) > 1 else {}
             if aliases:
                 training, evaluating = Shared(training, aliases), Shared(evaluating, aliases)
             self._encoded[key] = Encoded(splits, training, evaluating)
         return self._encoded[key]
+
+    def _reads_labels(self, data: str) -> bool:
+        """Whether a loss is computed from the labels of a data set."""
+        graphs = self.workshop.checked.graphs.values()
+        columns = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Column))
+        return any(x.data == data and x.column in ("labels", "start", "end") for x in columns)
 
     def encode(
         self, data: str, split: datasets.Dataset, encodings: Sequence[Encoding], *, whole: bool = False
@@ -235,6 +245,22 @@ def _takes(checked: Checked, task: Task) -> Iterator[Any]:
     from brewgraph.recipe.values import Take, walk
 
     return (x for x in walk(task.loss) if isinstance(x, Take))
+
+
+def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) -> None:
+    """B412 where no window of the questions of a split, encoded as `rows`, holds an answer."""
+    answered = {number for number, answers in enumerate(split["answers"][:]) if answers["start"]}
+    keys = [column.rpartition("/")[0] for column in rows.column_names if column.endswith("/start")]
+    held = any(
+        start not in (IGNORED, null)
+        for key in keys
+        for start, null, number in zip(rows[f"{key}/start"][:], rows[f"{key}/null"][:], rows["index"][:], strict=True)
+        if number in answered
+    )
+    if answered and not held:
+        help = "a larger `max_length`, or a `stride` of more tokens than an answer has"
+        message = f"no window of `{data}` holds a whole answer: its training rows have nothing to learn from"
+        raise SourceFault("B412", message, help=help, field="max_length")
 
 
 def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:

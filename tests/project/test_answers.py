@@ -186,3 +186,24 @@ def test_where_every_question_has_an_answer_nothing_changes(tmp_path: Path) -> N
     found = list(predict(load_student(task), labelled_rows(task, "dev")))
     assert all(set(row) == {"index", "id", "answer", "score", "start", "end"} for row in found)
     assert all(row["answer"] for row in found)
+
+
+@pytest.mark.parametrize("impossible", [False, True])
+def test_answers_that_no_window_holds_end_a_run_before_it_trains(tmp_path: Path, impossible: bool) -> None:
+    """B412, also where other questions have no answer; a window that holds one of them is enough."""
+    context = " ".join(f"word{n}" for n in range(30))
+    answer = {"text": " ".join(f"word{n}" for n in range(20)), "answer_start": 0}
+    asked = [{"id": "a", "question": "which words", "answers": [answer]}]
+    if impossible:
+        asked.append({"id": "b", "question": "which other words", "answers": [], "is_impossible": True})
+    paragraphs = [{"context": context, "qas": asked}]
+    (tmp_path / "train.json").write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
+    (tmp_path / "dev.json").write_text((tmp_path / "train.json").read_text())
+    text = write_spec(tmp_path, SPEC.replace("steps = 500", "steps = 1")).with_name("big.brew")
+    with pytest.raises(bg.SpecError, match="no window of `d` holds a whole answer") as caught:
+        bg.run(text)
+    (found,) = [d for d in caught.value.diagnostics if d.severity == "error"]
+    assert (found.code, found.span.text) == ("B412", "20")
+    asked[0]["answers"] = [{"text": "word3", "answer_start": context.index("word3")}]
+    (tmp_path / "train.json").write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
+    bg.run(text)
