@@ -164,7 +164,7 @@ def _pages() -> list[tuple[str, Page]]:
     from brewgraph.recipe.augmentations import AUGMENTATIONS
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
+    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS, Layers
 
     pages: list[tuple[str, Page]] = [(name, partial(_operation, name, o)) for name, o in OPERATIONS.items()]
     pages += [(name, partial(_transform, name, x)) for name, x in TRANSFORMS.items()]
@@ -182,6 +182,7 @@ def _pages() -> list[tuple[str, Page]]:
     ):
         pages += [(name, partial(_settings, name, what, settings)) for name, settings in registry.items()]
     pages += [(name, partial(_function, name, words)) for name, words in FUNCTIONS.items()]
+    pages.append(("layers", partial(_settings, "layers", "some layers of a model", Layers)))
     pages.append(("train", partial(_settings, "train", "the settings of training", Train)))
     return pages
 
@@ -361,7 +362,9 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    return f"{annotation.__name__.lower()}(…)"
+    from brewgraph.recipe.sources import Settings
+
+    return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
 
 
 def _default(value: Any) -> str:

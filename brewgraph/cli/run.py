@@ -86,11 +86,10 @@ def command(
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         rest = ", without --force" if force else ""
-        raise KeyboardInterrupt(
-            f"interrupted; run the same command again{rest}: it resumes from the last checkpoint, where one was written"
-        ) from None
+        how = f": {interrupt}" if str(interrupt) else ""
+        raise KeyboardInterrupt(f"interrupted; run the same command again{rest}{how}") from None
     if main:
         folder = None if dry_run else result.folder
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))

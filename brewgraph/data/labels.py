@@ -228,8 +228,8 @@ def _checked(split: Split, values: Sequence[Any], *, by_name: bool = False) -> l
             if by_name and all(isinstance(x, int | float) and math.isfinite(x) and x == int(x) for x in values):
                 there = _quoted([str(x) for x in sorted({int(x) for x in values})])
                 help += f"; or name the labels as they are written: classes=[{there}]"
-            elif by_name:
-                help += '; a quantity that is to be predicted as it is needs problem_type="regression"'
+            elif any(isinstance(x, float) and math.isfinite(x) and x != int(x) for x in values):
+                help = f'write problem_type="regression" where labels are quantities to predict; for classes, {help}'
             raise label_fault(split, row, f"{value!r}", help)
     return [int(value) if isinstance(value, float) else value for value in values]
 

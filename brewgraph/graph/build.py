@@ -289,7 +289,8 @@ class Builder:
             except SourceFault as fault:
                 self.collector.add(fault.code, fault.message, x.span, help=fault.help or "correct its options")
         inputs = (*inputs, *(self.build(value) for _, value in options))
-        node = n.Transform(inputs, x.name, masked, tuple(name for name, _ in options), words, shape=shape, span=x.span)
+        names = tuple(name for name, _ in options)
+        node = n.Transform(inputs, x.name, masked, names, words, shape=shape, span=x.span, written=x.written)
         return self.add(node)
 
     def _kept(self, inner: str, node: n.Node) -> str:

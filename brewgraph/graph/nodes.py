@@ -163,6 +163,8 @@ class Transform(Node):
     masked: bool
     options: tuple[str, ...]
     words: tuple[tuple[str, str], ...] = ()
+    written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
+    """The options that the spec writes, to be shown; no part of the hash."""
 
     def content(self) -> tuple[Any, ...]:
         return (self.name, self.masked, self.options, self.words)
@@ -190,6 +192,8 @@ class Loss(Node):
     kinds: tuple[str, str] = ("", "")
     by_rows: bool = False
     least: int = 1
+    written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
+    """The options that the spec writes, to be shown; no part of the hash."""
 
     def content(self) -> tuple[Any, ...]:
         return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)

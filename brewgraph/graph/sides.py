@@ -96,6 +96,7 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         operation.least.get("batch", 1),
         shape=shape,
         span=x.span,
+        written=x.written,
     )
     key = builder.add(node)
     if not x.reduced:

@@ -91,7 +91,7 @@ def in_order(graph: nx.DiGraph, key: str) -> tuple[int, int, str]:
 
 
 def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
-    """A value as a spec would write it, names resolved and options that have their default left out."""
+    """A value as a spec would write it, names resolved and options left out that the spec leaves out too."""
     current = node(graph, key)
     match current:
         case n.Projection():
@@ -139,9 +139,9 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
     for name, key in zip(current.options, current.inputs[len(current.inputs) - len(current.options) :], strict=True):
         value = node(graph, key)
-        if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
+        if name in current.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in current.words if word != defaults.get(name)]
+    given += [f"{name}={word}" for name, word in current.words if name in current.written or word != defaults.get(name)]
     hides = current.name == "token_mean" or (declared is not None and declared.needs_layout)
     given += ["mask=none"] if hides and not current.masked else []
     return f"{current.name}({', '.join(given)})"
@@ -155,9 +155,9 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     given = []
     for name, key in values:
         value = node(graph, key)
-        if not (isinstance(value, n.Number) and value.value == defaults.get(name)):
+        if name in loss.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in loss.words if word != defaults.get(name)]
+    given += [f"{name}={word}" for name, word in loss.words if name in loss.written or word != defaults.get(name)]
     mask = _mask(graph, loss)
     if mask == "none" or _sees_padding(graph, loss.inputs[1]):
         given.append("mask=none")

@@ -121,14 +121,26 @@ def _run(checked: Checked, options: Options, reporter: Reporter, near: tuple[Pat
             folder.clear()
         if main:
             _write_resolved(folder, checked, identity, workshop)
-    trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
-    rows = compare(workshop, trained, reporter.say)
+    with _telling_of_checkpoints(folder):
+        trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
+        rows = compare(workshop, trained, reporter.say)
     with main_process_alone() as main:
         if main:
             folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in rows]})
             for path in (folder.checkpoints, folder.baseline.checkpoints):
                 shutil.rmtree(path, ignore_errors=True)
     return RunResult(folder.path, rows, fresh=True)
+
+
+@contextmanager
+def _telling_of_checkpoints(folder: RunFolder) -> Iterator[None]:
+    """Let an interrupt say whether the next run finds a checkpoint."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        there = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
+        said = "it resumes from the last checkpoint" if there else "no checkpoint exists yet, so training starts anew"
+        raise KeyboardInterrupt(said) from None
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -279,7 +279,10 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
-    return v.Apply(kind, operation.key, source, target, options, call.mask, call.reduced, operation, span=call.span)
+    written = frozenset(call.options)
+    return v.Apply(
+        kind, operation.key, source, target, options, call.mask, call.reduced, operation, written, span=call.span
+    )
 
 
 def _feature_of(x: Any) -> str:
@@ -391,7 +394,8 @@ def _transform(
     settled = _settled(transform, options, call.span)
     result = result or next(iter(transform.takes.values()))
     mask = "none" if masked == "none" else None
-    return v.Transform(result, transform.key, members, settled, mask, transform, span=call.span)
+    written = frozenset(options)
+    return v.Transform(result, transform.key, members, settled, mask, transform, written, span=call.span)
 
 
 def _transforms(transform: Transform) -> str:

@@ -29,8 +29,8 @@ Task = Literal[
 class Layers(Settings):
     """`bert.layers[0, 4, 8]`: some layers of a model, to start another model from."""
 
-    model: str
-    layers: tuple[int, ...]
+    model: str = Field(description="the model that is copied from, before `.layers`")
+    layers: tuple[int, ...] = Field(description="the numbers of its layers, in the brackets, counted from 0")
 
 
 class Lora(Settings):

@@ -158,6 +158,8 @@ class Transform(Value):
     options: tuple[tuple[str, Option], ...] = ()
     mask: str | None = None
     declared: Any = field(default=None, compare=False, repr=False)
+    written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """The options that the spec writes; the others have their default."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ class Apply(Value):
     reduced: bool = True
     declared: Any = field(default=None, compare=False, repr=False)
     """The operation as it was declared; of an imported module that was only read, its function is not there yet."""
+    written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """The options that the spec writes; the others have their default."""
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def _operand(place: Place) -> tuple[str, str] | None:
     if here in ("*", "**") and last in ("(", ",", "["):
         return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
     if here == "/" and last == "/":
-        return "`//` has no meaning here", "a quotient is written `/`; comments begin with `#`"
+        return "`//` has no meaning here", "comments begin with `#`; a quotient is written `/`"
     if here in ("*", "**") and last == "/":
         return f"`/{here}` has no meaning here", "comments begin with `#`, on each line"
     if here in _OPERATORS and last in _OPERATORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -196,3 +197,10 @@ def test_the_page_of_settings_is_fresh() -> None:
 
     page = Path(__file__).parents[2] / "docs" / "settings.md"
     assert page.read_text(encoding="utf-8") == "\n".join(settings_page()) + "\n"
+
+
+def test_every_call_that_a_page_takes_has_a_page():
+    """`init = none   layers(…) | none` on the page of `hf` leads to `brewgraph ops layers`."""
+    called = {word for name in NAMES for word in re.findall(r"(\w+)\(…\)", page_of(name))}
+    assert {"layers", "lora"} <= called
+    assert all(page_of(word).startswith(word) for word in called)

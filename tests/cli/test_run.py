@@ -14,6 +14,7 @@ from brewgraph.cli.output import megabytes
 from brewgraph.cli.run import ratio, scored_on, summary, where_it_is
 from brewgraph.models.tasks import Head
 from brewgraph.project.compare import Row
+from brewgraph.training.folder import RunFolder
 from tests.cli.tiny import command, write_tiny
 
 
@@ -173,16 +174,23 @@ def test_a_folder_of_another_run_is_a_usage_error(ran):
 def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     """Ctrl-C: one line, exit code 130."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brewgraph.project.run.run_checked", interrupted)
+    monkeypatch.setattr("brewgraph.project.run._train", interrupted)
     spec = str(write_tiny(tmp_path))
-    result = command("run", spec)
-    said = "interrupted; run the same command again: it resumes from the last checkpoint, where one was written\n"
+    result = command("run", spec, "--quiet")
+    said = "interrupted; run the same command again: no checkpoint exists yet, so training starts anew\n"
     assert (result.exit_code, result.stderr) == (130, said)
-    result = command("run", spec, "--force")
-    said = "interrupted; run the same command again, without --force: it resumes from the last checkpoint, where one was written\n"
+
+    def later(checked: object, workshop: object, folder: RunFolder, *_: object, **__: object) -> None:
+        with folder.writing_checkpoint(1):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brewgraph.project.run._train", later)
+    result = command("run", spec, "--quiet", "--force")
+    said = "interrupted; run the same command again, without --force: it resumes from the last checkpoint\n"
     assert (result.exit_code, result.stderr) == (130, said)
 
 

@@ -440,7 +440,8 @@ def test_a_list_of_names_in_another_order(tmp_path: Path) -> None:
             "subtract 1 from each",
         ),
         ([-1, 1], None, "row 1 of `train.jsonl` is -1", 'classes=["-1", "1"]'),
-        ([0.5, 1.0], None, "row 1 of `train.jsonl` is 0.5", 'problem_type="regression"'),
+        ([0.5, 1.0], None, "row 1 of `train.jsonl` is 0.5", 'write problem_type="regression"'),
+        ([1.0, 0.5], None, "row 2 of `train.jsonl` is 0.5", 'write problem_type="regression"'),
     ],
 )
 def test_numbers_that_do_not_fit_their_classes(

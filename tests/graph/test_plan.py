@@ -87,7 +87,8 @@ def test_equations_are_written_as_a_spec_would():
     ("loss", "equation"),
     [
         ("kd(big.logits -> small.logits, T=2.5)", "kd(big.logits -> small.logits, T=2.5)"),
-        ("kd(big.logits -> small.logits, T=4)", "kd(big.logits -> small.logits)"),
+        ("kd(big.logits -> small.logits)", "kd(big.logits -> small.logits)"),
+        ("kd(big.logits -> small.logits, T=4)", "kd(big.logits -> small.logits, T=4)"),
         ("kd(big.logits -> small.logits, T=ramp(4 -> 1))", "kd(big.logits -> small.logits, T=ramp(4 -> 1))"),
         (
             "cos(big.hidden[2] -> small.hidden[1] via linear, mask=none)",

@@ -87,7 +87,7 @@ FAULTS = [
     ("x = f(T=)", "x = f(T=1)", "B010", 1, 9, ")", "expected before `)`", "name or a value"),
     ("x = f(=1)", "x = f(T=1)", "B010", 1, 7, "=", "name is expected before `=`", "name=value"),
     ("x = a * / b", "x = a * b", "B010", 1, 9, "/", "right behind `*`", "between the operators"),
-    ("x = a // b", "x = a / b", "B010", 1, 8, "/", "`//` has no meaning", "a quotient is written `/`"),
+    ("x = a // b", "x = a / b", "B010", 1, 8, "/", "`//` has no meaning", "comments begin with `#`; a quotient is written `/`"),
     ("x = +a", "x = -a", "B010", 1, 5, "+", "expected before `+`", "only `-`"),
     ("x = a == b", "x = a - b", "B010", 1, 7, "=", "`==` has no meaning", "no comparisons"),
     ("x == 1", "x = 1", "B010", 1, 4, "=", "`==` has no meaning", "one `=`"),
