@@ -20,6 +20,7 @@ from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers
 from brewgraph.models.heads import build_heads, saved_heads
 from brewgraph.models.reach import remove_modules
+from brewgraph.models.saved import headless
 from brewgraph.ops.importing import import_allowed
 from brewgraph.recipe.sources import Python
 
@@ -156,12 +157,7 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, froz
             "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
         )
     if frozen and not bare and names:
-        raise SourceFault(
-            "B325",
-            f"`{blueprint.checkpoint}` has no trained head for this task: {names[0]} would be random in the teacher",
-            field="name",
-            help='fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")',
-        )
+        raise headless(blueprint.checkpoint, names[0])
     if names:
         log.info("%s: starts at random: %s", blueprint.checkpoint, ", ".join(names))
 

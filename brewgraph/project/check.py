@@ -25,6 +25,7 @@ from brewgraph.project.soundness import (
     check_metrics,
     check_starts,
     check_teachers,
+    check_trained,
     find_classes,
     has_open_lists,
 )
@@ -126,6 +127,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     before = len(collector.errors)
     check_teachers(recipe, collector)
     check_built(recipe, facts, collector)
+    check_trained(recipe, facts, collector)
     check_lengths(recipe, facts, collector)
     check_starts(recipe, facts, collector)
     check_inputs(recipe, facts, collector)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
+from brewgraph.models.saved import headless, missing_head, saved_names
 from brewgraph.models.tasks import AUTO_CLASSES, Head
 from brewgraph.models.tokens import Tokens, ids_behind, joins_words, local, marks_nothing, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
@@ -263,6 +264,26 @@ class BlueprintFacts:
 
     def shape(self, feature: Feature) -> Shape:
         return self.chart.shape(feature, self.taken)
+
+    def check_head(self) -> None:
+        """SourceFault B325 where its results are taken, and a local checkpoint holds nothing of the head that gives
+        them. What other checkpoints lack is found when they are loaded.
+        """
+        request = self.request
+        if request.source.name is None or not request.source.pretrained or request.heads or not request.features:
+            return
+        checkpoint = local(request.source.name, request.folder)
+        names = saved_names(checkpoint)
+        if not names:
+            return
+
+        def find() -> str:
+            return missing_head(self.shapes.model, names) or ""
+
+        identity = request.identity
+        known = None if identity is None else digest("head", identity, sorted(names))
+        if missing := self.memory.recall(known, str, find):
+            raise headless(checkpoint, missing)
 
     def check_start(self, donor: BlueprintFacts, name: str) -> None:
         """SourceFault B303 or B316 where the layers that this model, of that name, starts from are not a donor's."""

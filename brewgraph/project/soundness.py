@@ -155,6 +155,19 @@ def check_teachers(recipe: Recipe, collector: Collector) -> None:
             collector.add("W302", message, model.span, help=help)
 
 
+def check_trained(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+    """A teacher whose logits are taken has a head in its checkpoint: one that begins at random teaches noise."""
+    for model in recipe.teachers:
+        known = facts(model) if isinstance(model.source, Hf) else None
+        if known is None:
+            continue
+        try:
+            known.check_head()
+        except SourceFault as fault:
+            if fault.code == "B325":
+                collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
+
+
 def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
     """Layers that a model starts from must be there, as many as its own, and of their shapes."""
     for model in recipe.models.values():

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.limits import accepted, positions
+from brewgraph.models.saved import missing_head, saved_names
 from brewgraph.models.shapes import Shapes
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.costs import costs
-from tests.models.tiny import tiny_config
-from tests.project.small import tokenizer, write_data
+from brewgraph.project.memory import VARIABLE
+from tests.models.tiny import SETTINGS, tiny_config
+from tests.project.small import LABELS, classifier, save, tokenizer, write_data
 
 T5 = 'hf(model_type="t5", d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=60)'
 BERT = 'hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=60)'
@@ -149,3 +152,68 @@ def test_what_init_takes(tmp_path: Path) -> None:
     spec = f'teacher t = {BERT}\nstudent tiny = {BERT[:-1]}, init=t.hidden[0])\ndata d = files(train="train.jsonl")\n'
     found = errors(tmp_path, f"{spec}loss = kd(t.logits -> tiny.logits)\n")
     assert [(d.code, d.help) for d in found] == [("B202", "pick layers: `bert.layers[0, 4, 8]`")]
+
+
+@pytest.mark.parametrize("memory", ["off", "on"])
+def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check finds that its head would be random, what loading finds too, and each way out of it is sound."""
+    monkeypatch.setenv(VARIABLE, "off" if memory == "off" else str(tmp_path / "facts"))
+    write_data(tmp_path)
+    whole = classifier()
+    save(tmp_path / "head")
+    whole.base_model.save_pretrained(tmp_path / "bare")
+    whole.base_model.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
+    for name in ("bare", "shards"):
+        tokenizer().save_pretrained(tmp_path / name)
+    assert (tmp_path / "shards" / "model.safetensors.index.json").exists()
+    names = "[" + ", ".join(f'"{label}"' for label in LABELS) + "]"
+    rest = (
+        f"student tiny = {BERT.replace('60', '120')}\n"
+        'data d = files(train="train.jsonl", dev="dev.jsonl", batch=4, max_length=16)\n'
+    )
+    logits = f"{rest}loss = kd(big.logits -> tiny.logits)\ntrain {{ steps = 1 }}\n"
+    for name in ("bare", "shards"):
+        for _ in range(2):
+            (found,) = errors(tmp_path, f'teacher big = hf("{name}", labels={names})\n{logits}')
+            assert (found.code, found.span.text) == ("B325", f'"{name}"')
+            assert found.message.endswith(
+                "has no trained head for this task: classifier.weight would be random in the teacher"
+            )
+    assert "B325" in {d.code for d in errors(tmp_path, f'teacher big = hf("bare")\n{logits}')}
+    # no results taken, a folder with a head, a spec that trains one
+    hidden = f"{rest}loss = mse(big.hidden[1] -> tiny.hidden[1] via linear) + ce(d.labels -> tiny.logits)\n"
+    assert errors(tmp_path, f'teacher big = hf("bare")\n{hidden}') == []
+    assert errors(tmp_path, f'teacher big = hf("head")\n{logits}') == []
+    (tmp_path / "teacher.brew").write_text(
+        'student big = hf("bare")\ndata d = files(train="train.jsonl", batch=4, max_length=16)\n'
+        "loss = ce(d.labels -> big.logits)\ntrain { steps = 1 }\n"
+    )
+    assert errors(tmp_path, f'teacher big = brew("teacher.brew")\n{logits}') == []
+    # weights that come later are seen, whatever was remembered
+    whole.save_pretrained(tmp_path / "bare")
+    assert errors(tmp_path, f'teacher big = hf("bare", labels={names})\n{logits}') == []
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "kind"),
+    [
+        (a, k)
+        for a in (AutoModelForSequenceClassification, AutoModelForMaskedLM, AutoModelForCausalLM)
+        for k in SETTINGS
+    ],
+)
+def test_heads_that_a_folder_holds(auto_class: Any, kind: str, tmp_path: Path) -> None:
+    """What loading finds missing is what the names in the file say; a whole model lacks nothing."""
+    try:
+        model = auto_class.from_config(tiny_config(kind))
+    except ValueError:
+        return  # the architecture has no such head
+    model.save_pretrained(tmp_path / "whole")
+    assert missing_head(model, saved_names(str(tmp_path / "whole"))) is None
+    if not hasattr(model, model.base_model_prefix):
+        return
+    model.base_model.save_pretrained(tmp_path / "bare")
+    missing = missing_head(model, saved_names(str(tmp_path / "bare")))
+    _, report = auto_class.from_pretrained(tmp_path / "bare", output_loading_info=True)
+    lost = {name for name in report["missing_keys"] if not name.startswith(f"{model.base_model_prefix}.")}
+    assert (missing in lost) if lost else missing is None
