@@ -279,10 +279,8 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
-    written = frozenset(call.options)
-    return v.Apply(
-        kind, operation.key, source, target, options, call.mask, call.reduced, operation, written, span=call.span
-    )
+    means, written = (call.mask, call.reduced, operation), frozenset(call.options)
+    return v.Apply(kind, operation.key, source, target, options, *means, written, span=call.span)
 
 
 def _feature_of(x: Any) -> str:
@@ -394,8 +392,7 @@ def _transform(
     settled = _settled(transform, options, call.span)
     result = result or next(iter(transform.takes.values()))
     mask = "none" if masked == "none" else None
-    written = frozenset(options)
-    return v.Transform(result, transform.key, members, settled, mask, transform, written, span=call.span)
+    return v.Transform(result, transform.key, members, settled, mask, transform, frozenset(options), span=call.span)
 
 
 def _transforms(transform: Transform) -> str:
