@@ -32,6 +32,7 @@ def check_built(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             _ = known.call if known is not None else None
         except SourceFault as fault:
             facts.report(model, fault)
+            facts.known[model.name] = None  # to what is checked from here on
 
 
 def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:

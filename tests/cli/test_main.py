@@ -214,7 +214,7 @@ def test_a_reader_that_goes_away_is_no_fault_of_ours(tmp_path: Path):
         (("run", "--config", "s.brew"), "write `brewgraph run SPEC`"),
         (("run", "s.brew", "--gpus", "2"), "`accelerate launch -m brewgraph run SPEC`"),
         (("run", "s.brew", "--resume"), "the same command"),
-        (("check", "s.brew", "--set", "epochs"), "write `--set epochs=…`"),
+        (("check", "s.brew", "--set", "epochs"), "write `--set epochs=VALUE`"),
     ],
 )
 def test_what_other_tools_take_gets_the_right_command(arguments: tuple[str, ...], said: str) -> None:
