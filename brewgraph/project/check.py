@@ -127,7 +127,6 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     before = len(collector.errors)
     check_teachers(recipe, collector)
     check_built(recipe, facts, collector)
-    check_trained(recipe, facts, collector)
     check_lengths(recipe, facts, collector)
     check_starts(recipe, facts, collector)
     check_inputs(recipe, facts, collector)
@@ -140,7 +139,9 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_metrics(recipe, facts, collector)
     check_baseline(recipe, collector)
     check_stores(recipe, source.folder, collector)
-    if len(collector.errors) > before:  # shapes that follow from these faults are none of their own
+    unknown = len(collector.errors) > before
+    check_trained(recipe, facts, collector)
+    if unknown:  # shapes that follow from these faults are none of their own
         raise SpecError(collector.sorted())
     known = identities(recipe, others.hash)
     written, written_reports = _graphs(recipe, facts, collector, known)

@@ -539,7 +539,7 @@ FLAT = "ce(probabilities({0}big.attention[3]{1}, mask=none) -> probabilities({0}
 TERMS: Mapping[str, list[tuple[str, str]]] = {
     "accumulate_clip_warmup": [("1", KD.format(4)), ("1", f"mse(big.hidden[2] -> tiny.hidden[1]{VIA})")],
     "basic_ce": [("1", KD.format(4))],
-    "basic_mse_scheduled": [("ramp(1 -> 0)", "mse(big.logits -> tiny.logits)"), ("ramp(0 -> 1)", CE)],
+    "basic_mse_scheduled": [("ramp(1 -> 0)", "mse(big.logits -> tiny.logits, T=1)"), ("ramp(0 -> 1)", CE)],
     "cwsm": [("1", KD.format("cwsm(4, beta=1)"))],
     "flsw": [("1", KD.format("flsw(4, beta=1, gamma=2)"))],
     "general_attention": [
