@@ -125,7 +125,7 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
 
 
 def scored_on(rows: Sequence[Row]) -> Iterator[str]:
-    """The split that the scores are of, for each task where tasks differ."""
+    """The split that scores and losses are of, for each task where tasks differ."""
     splits = {task: split for row in rows for task, split in row.splits.items()}
     if len(set(splits.values())) == 1:
         yield f"scored on {next(iter(splits.values()))}"

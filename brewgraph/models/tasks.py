@@ -114,6 +114,13 @@ def with_problem(
     return config
 
 
+def label_type_of(config: PreTrainedConfig) -> str:
+    """The type of labels that a classifier of texts was trained on: of one logit a value; "" where it does not say."""
+    if config.num_labels == 1:
+        return "value"
+    return next((kind for kind, problem in PROBLEM_TYPES.items() if problem == config.problem_type), "")
+
+
 class Head(NamedTuple):
     """One head before it is built: transformers' auto class, its classes in order, and what kind of labels it has."""
 

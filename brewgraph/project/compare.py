@@ -12,9 +12,11 @@ from typing import Any, cast
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
+from transformers import PreTrainedModel
 
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import row_lengths
+from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph.costs import megabytes
 from brewgraph.graph.lines import number
 from brewgraph.models.heads import HeadedModel
@@ -22,6 +24,7 @@ from brewgraph.models.modes import evaluating
 from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop, closing_split, models_of
 from brewgraph.project.check import Checked
+from brewgraph.project.losses import losses_on
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.speed import Work, measure, spread
 from brewgraph.recipe.metrics import keyed, main_metric, metric_words, shown_metrics
@@ -41,7 +44,7 @@ _TIMED = 4
 class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks; `splits` the split that each was scored on. `size`
+    `tasks` are the label types by task name, "" without tasks; the type "" where losses stand for scores. `splits` the split that each was scored on. `size`
     counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`,
     whose rounds are those of the other rows; `per_second` is sentences per second at their median.
     """
@@ -61,12 +64,20 @@ class Row:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the scores that the table shows, task after task."""
-        return tuple(name for task, kind in self.tasks.items() for name in self._there(task, *shown_metrics(kind)))
+        return tuple(
+            name
+            for task, kind in self.tasks.items()
+            for name in (self._there(task, *shown_metrics(kind)) if kind else self._losses(task))
+        )
 
     @property
     def main(self) -> tuple[str, ...]:
         """The names of the scores that a model is judged by, one for each task."""
         return tuple(name for task, kind in self.tasks.items() for name in self._there(task, main_metric(kind)))
+
+    def _losses(self, task: str) -> list[str]:
+        """The loss of a task and its terms."""
+        return [name for name in self.scores if not task or name.startswith(f"{task}/")]
 
     def _there(self, task: str, *metrics: str) -> list[str]:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
@@ -106,13 +117,14 @@ class Trained:
 
 def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
     """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
-    dev where there is no test; then time them on rows of the same split.
+    dev where there is no test; then time them on rows of the same split. In a task that cannot score the student its
+    losses stand for scores.
 
     A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
     scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
     """
     checked, recipe, pantry = workshop.checked, workshop.recipe, Pantry(workshop)
-    tasks = {task.name: task for _, task in recipe.tasks}
+    stages = {task.name: (stage, task) for stage, task in recipe.tasks}
     teachers = {
         m.name: Trained(workshop.model(m.name), Path())
         for m in recipe.teachers
@@ -126,19 +138,28 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
             values: dict[str, float] = {}
             kinds: dict[str, str] = {}
             splits: dict[str, str] = {}
-            for task_name, task in tasks.items():
+            for task_name, (stage, task) in stages.items():
                 read = {other.data[0] for other in _tasks_of(checked, own) if other.name == task_name}
                 if task.data[0] not in read:
                     if read:
                         where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
                         say(f"{own} has no score in the table: it is {where}")
                     continue
-                scored = _Scored.of(pantry, checked, task, own, model.module)
-                if scored is not None:
-                    values |= keyed(task_name, scored.score().as_dict())
-                    kinds[task_name], splits[task_name] = scored.label_type, scored.split
-                    if this_process().is_main_process:
-                        works.setdefault(name, []).extend(scored.works())
+                closing = _Closing.of(pantry, checked, task, own, model.module)
+                if closing is None:
+                    continue
+                found: Mapping[str, float] | None = None
+                if closing.label_type:
+                    found = closing.score().as_dict()
+                elif name == recipe.student.name:
+                    workshop.models[name] = model.module
+                    found = losses_on(pantry, checked, stage, task, closing.rows, model.folder)
+                if not found:
+                    continue
+                values |= keyed(task_name, found)
+                kinds[task_name], splits[task_name] = closing.label_type, closing.split
+                if this_process().is_main_process and closing.runs_alone:
+                    works.setdefault(name, []).extend(closing.works())
             if values:
                 modes.enter_context(evaluating(model.module))
                 size = _size(model.module, model.folder / "student" if name in trained else None)
@@ -177,8 +198,8 @@ def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A model on a task's closing split: `rows` are its examples, encoded as the model takes them."""
+class _Closing:
+    """A model on a task's closing split: `rows` are its examples. `label_type` is "" where they cannot score it."""
 
     pantry: Pantry
     data: str
@@ -191,19 +212,21 @@ class _Scored:
     label_type: str
 
     @classmethod
-    def of(cls, pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> _Scored | None:
-        """None where there is no split to score on, or nothing to score the model by."""
+    def of(cls, pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> _Closing | None:
+        """None where there is no such split."""
         data = task.data[0]
         source = pantry.recipe.data[data].source
-        if isinstance(source, Batches) or not source.label_type:
-            return None
+        if isinstance(source, Batches):
+            ready = pantry.workshop.ready(data)
+            return cls(pantry, data, own, module, "", "dev", ready, (), "") if ready.dev else None
         examples = pantry.workshop.examples(data)
         split = closing_split(examples.splits)
-        head = (head_of(checked, task, data) or "") if own == pantry.recipe.student.name else ""
-        if split is None or not can_score(module, source.label_type, examples.classes, head):
+        if split is None:
             return None
-        rows = examples.splits[split]
-        return cls(pantry, data, own, module, head, split, rows, examples.classes, source.label_type)
+        head = (head_of(checked, task, data) or "") if own == pantry.recipe.student.name else ""
+        scored = can_score(module, source.label_type, examples.classes, head)
+        kind = source.label_type if scored else ""
+        return cls(pantry, data, own, module, head, split, examples.splits[split], examples.classes, kind)
 
     def score(self) -> Scores:
         """The scores over all ranks, each of which takes its share of the rows."""
@@ -218,6 +241,13 @@ class _Scored:
             null_threshold=self.pantry.workshop.null_threshold(self.data),
             device=self._device,
         )
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether plain transformers runs the model on these rows: what an encoder-decoder decodes, losses alone say."""
+        module = self.module
+        plain = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
+        return bool(self.label_type) or (plain and not isinstance(self.rows, ReadyBatches))
 
     def works(self) -> list[Work]:
         """Batches of the split's first rows to time the model on: the same rows whatever the model and tokenizer."""

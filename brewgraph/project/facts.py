@@ -110,19 +110,22 @@ class FactsBook:
             name: Head.of(settings, self.classes_of(model.name, name), self._label_type(model.name, name))
             for name, settings in model.heads.items()
         }
-        types = [lesson.label_type for lesson in self.learns(model.name) if lesson.label_type]
+        types = tuple(lesson.label_type for lesson in self.learns(model.name) if lesson.label_type)
+        classes = self.classes_of(model.name)
         taken = self.features[model.name]
         inherited = self._inherited(model, source)
         if source.tokenizer in self.recipe.models:
             source = source.model_copy(update={"tokenizer": None})
+        if not types and not heads and model.role == "student":
+            source, classes, types = self._as_its_teacher(model, source, classes)
         request = Request(
-            source if types or heads or model.role == "teacher" else self._as_its_teacher(model, source),
+            source,
             model.role,
             self.folder,
             frozenset(feature for feature in taken if feature.name in RESULTS),  # which head, nothing else tells
-            self.classes_of(model.name),
+            classes,
             inherited,
-            tuple(types),
+            types,
             tuple(heads.items()),
         )
         read = [self.recipe.data[name].source for name in self.data[model.name]]
@@ -143,20 +146,24 @@ class FactsBook:
         self.collector.add("W304", message, model.span, help=help)
         return replace(found, order=tuple(own.index(label) for label in classes))
 
-    def _as_its_teacher(self, model: ModelDeclaration, source: Hf) -> Hf:
-        """The same source with its teacher's kind of head: a student that no labels are matched with has no other hint.
+    def _as_its_teacher(
+        self, model: ModelDeclaration, source: Hf, classes: tuple[str, ...]
+    ) -> tuple[Hf, tuple[str, ...], tuple[str, ...]]:
+        """The same source with its teacher's kind of head, classes and type of labels: a student that no labels are
+        matched with has no other hint.
 
         What its checkpoint was made for, mostly to guess masked words, says nothing about it.
         """
         if source.task is not None or not any(feature.name == "logits" for feature in self.features[model.name]):
-            return source
+            return source, classes, ()
         others = (self.recipe.models[name] for name in self.partners.get(model.name, ()) if name != model.name)
         for teacher in (other for other in others if other.role == "teacher" and not isinstance(other.source, Ema)):
             facts = self(teacher)
             task = _TASK_OF_CLASS.get(facts.auto_class) if facts is not None else None
-            if task is not None and not (facts and facts.heads):
-                return source.model_copy(update={"task": task})
-        return source
+            if facts is not None and task is not None and not facts.heads:
+                own = source.model_copy(update={"task": task})
+                return own, classes or facts.labels, tuple(filter(None, (facts.outline.label_type,)))
+        return source, classes, ()
 
     def _averaged(self, model: ModelDeclaration, source: Ema) -> ModelDeclaration:
         """The student that an average follows."""

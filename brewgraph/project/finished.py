@@ -22,7 +22,7 @@ SPLITS = ("train", "dev", "test")
 class FinishedTask:
     """What a student has learnt: the data of a task, and the `classes` of its labels in the order of the logits.
 
-    `name` is "" where the spec has no tasks, `head` where the student has no heads. The student lies in the folder
+    `name` is "" where the spec has no tasks, `head` where the student has no heads, `label_type` where there are no labels. The student lies in the folder
     `student`, under the name `key` in the spec; paths of the data begin at `folder`, where the spec was.
     `null_threshold` is by how much no answer must exceed the best one, None where every question has an answer.
     """
@@ -34,11 +34,8 @@ class FinishedTask:
     student: Path
     key: str
     folder: Path
+    label_type: str = ""
     null_threshold: float | None = None
-
-    @property
-    def label_type(self) -> str:
-        return self.data.source.label_type
 
     @property
     def model(self) -> Path:
@@ -92,6 +89,7 @@ def open_run(target: str | Path) -> FinishedRun:
             folder.student,
             recipe.student.name,
             source.folder,
+            recipe.data[said["data"]].source.label_type,
             said.get("null_threshold"),
         )
         for name, said in resolved["tasks"].items()

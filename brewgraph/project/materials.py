@@ -154,6 +154,11 @@ class Pantry:
         source = self.recipe.data[data].source
         return encode(split, encodings, source=source, words=data in words_used(self.recipe), whole=whole)
 
+    def encoded_rows(self, data: str, rows: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
+        """Other rows of a data set, as `encoded` has its splits: for these models, no sentence cut off."""
+        with blaming(self.recipe.data[data]):
+            return self.encode(data, rows, self.encodings(data, names)[0], whole=True)
+
     def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Any:
         """How rows become batches; masks and augmentation are drawn from the run's seed, in training only."""
         return Collator(
@@ -188,9 +193,7 @@ class Pantry:
 
     def material(self, checked: Checked, stage: Stage, task: Task) -> Material:
         """What one task is trained and evaluated on: the data sets of its loss, the first of which makes the epochs."""
-        graph = checked.graphs[stage.name, task.name]
-        report = checked.reports.get((stage.name, task.name))
-        graphs = [graph] if report is None else [graph, report]
+        graphs = graphs_of(checked, stage, task)
         names = [name for name in task.data if any(name in data_of(g) for g in graphs)]
         feeds: dict[str, Feed] = {}
         for name in names:
@@ -198,13 +201,15 @@ class Pantry:
             if isinstance(source, Batches):
                 feeds[name] = Ready(self.workshop.ready(name), stage.train.seed)
             else:
-                made = self.encoded(name, self._readers(graphs, name))
+                made = self.encoded(name, self.readers(graphs, name))
                 feeds[name] = Rows(made.splits["train"], made.collator, source.batch)
         first = names[0]
         source = self.recipe.data[first].source
         if isinstance(source, Batches):
-            return Material(feeds, name=first, label_type=source.label_type, classes=self.workshop.classes(first))
-        made = self.encoded(first, self._readers(graphs, first))
+            ready = self.workshop.ready(first)
+            dev = ready if ready.dev else None
+            return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.workshop.classes(first))
+        made = self.encoded(first, self.readers(graphs, first))
         examples = self.workshop.examples(first)
         return Material(
             feeds,
@@ -219,7 +224,7 @@ class Pantry:
             null_threshold=self.workshop.null_threshold(first),
         )
 
-    def _readers(self, graphs: Sequence[Any], data: str) -> list[str]:
+    def readers(self, graphs: Sequence[Any], data: str) -> list[str]:
         """The models that read a data set in these graphs, in the order of the spec; the student among them."""
         found = {
             x.model
@@ -229,6 +234,12 @@ class Pantry:
         }
         found.add(self.recipe.student.name)
         return [name for name in self.recipe.models if name in found]
+
+
+def graphs_of(checked: Checked, stage: Stage, task: Task) -> list[Any]:
+    """The graph of a task's loss, and that of what it reports beside."""
+    key = stage.name, task.name
+    return [checked.graphs[key], *([checked.reports[key]] if key in checked.reports else [])]
 
 
 def head_of(checked: Checked, task: Task, data: str) -> str | None:

@@ -12,7 +12,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.saved import headless, missing_head, saved_names
-from brewgraph.models.tasks import AUTO_CLASSES, Head
+from brewgraph.models.tasks import AUTO_CLASSES, Head, label_type_of
 from brewgraph.models.tokens import Tokens, ids_behind, joins_words, local, marks_nothing, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
@@ -74,8 +74,9 @@ class Request:
 class Outline:
     """What a check asks of a blueprint: its class, its own `labels`, the size of logits over a vocabulary,
     where they are, by head (``""`` without one), the `limit` of tokens that its configuration names, the layers that it
-    starts from, whether its architecture has a head that classifies tokens, and the token at whose place its own head
-    reads the classes of a text, where it does that.
+    starts from, whether its architecture has a head that classifies tokens, the token at whose place its own head
+    reads the classes of a text, where it does that, and the type of labels that a classifier of texts was made for,
+    where its configuration says so.
     """
 
     auto_class: str
@@ -85,6 +86,7 @@ class Outline:
     init: Layers | None
     classifies_tokens: bool
     reads_end: int | None
+    label_type: str
 
     @classmethod
     def of(cls, made: Blueprint) -> Outline:
@@ -94,7 +96,7 @@ class Outline:
         limit = getattr(made.config, "max_position_embeddings", None)
         known = limit if isinstance(limit, int) and limit > 0 else None
         tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made))
+        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), _label_type(made))
 
 
 def _read_end(made: Blueprint) -> int | None:
@@ -103,6 +105,12 @@ def _read_end(made: Blueprint) -> int | None:
     encodes = getattr(made.config, "is_encoder_decoder", False)
     classifies = made.auto_class == AUTO_CLASSES["sequence-classification"]
     return end if classifies and encodes and isinstance(end, int) else None
+
+
+def _label_type(made: Blueprint) -> str:
+    if made.auto_class != AUTO_CLASSES["sequence-classification"]:
+        return ""
+    return label_type_of(made.config)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from brewgraph.data.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.modes import evaluating
+from brewgraph.models.tasks import label_type_of
 from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
@@ -66,23 +67,23 @@ class Student:
 def load_student(task: FinishedTask) -> Student:
     """The student from its folder, without the models that it was trained beside.
 
-    Raises `UsageError` where it is no model that gives what the labels are.
+    One that was trained without labels to classify texts tells its classes itself. Raises `UsageError` where it is no
+    model that gives what the labels are.
     """
-    label_type, folder = task.label_type, task.model
+    task, folder = _told_by_student(task), task.model
+    label_type = task.label_type
     if not (folder / "config.json").is_file():
         raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
     if not label_type:
-        with quiet_transformers():
-            kind = next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model")
+        kind = _kind(folder)
         loader_class = next((_AUTO_CLASSES[k] for k, ends in HEADS.items() if kind.endswith(ends)), "AutoModel")
         raise UsageError(
-            f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, is neither scored "
-            f"nor asked for classes here; load it with `transformers.{loader_class}.from_pretrained({str(folder)!r})`"
+            f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, has no predictions "
+            f"here; load it with `transformers.{loader_class}.from_pretrained({str(folder)!r})`"
         )
     with quiet_transformers():
-        config = AutoConfig.from_pretrained(folder)
         # a head that the folder does not hold would begin at random, in silence
-        holds = any(kind.endswith(HEADS[label_type]) for kind in config.architectures or ())
+        holds = is_scored(task)
         model = getattr(transformers, _AUTO_CLASSES[label_type]).from_pretrained(folder) if holds else None
     if model is None or not can_score(model, label_type, task.classes):
         raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
@@ -90,6 +91,29 @@ def load_student(task: FinishedTask) -> Student:
     encoding = Encoding(task.key, tokenizer, token_limit(tokenizer, model, task.data.source.max_length))
     device = this_process().device
     return Student(task, model.to(device).eval(), encoding, device)
+
+
+def is_scored(task: FinishedTask) -> bool:
+    """Whether the student has a head for the labels of its data; without one there are its losses to evaluate."""
+    if not task.label_type or not (task.model / "config.json").is_file():
+        return False
+    return _kind(task.model).endswith(HEADS[task.label_type])
+
+
+def _kind(folder: Path) -> str:
+    """The class of the model in a folder."""
+    with quiet_transformers():
+        return str(next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model"))
+
+
+def _told_by_student(task: FinishedTask) -> FinishedTask:
+    """The task with the classes of a student that learnt them from its teacher alone, as its configuration has them."""
+    if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(HEADS["class"]):
+        return task
+    with quiet_transformers():
+        config = AutoConfig.from_pretrained(task.model)
+    classes = tuple(config.id2label[i] for i in range(config.num_labels))
+    return replace(task, label_type=label_type_of(config) or "class", classes=classes)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,7 +129,7 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
         help = suggest(what, SPLITS) or f"splits are {listing(SPLITS)}"
         raise UsageError(f"there is no split and no file `{what}`: {help}")
     if what not in SPLITS:
-        examples = _read_like(source, Path(what), folder, labelled=True, classes=task.classes)
+        examples = read_like(source, Path(what), folder, labelled=True, classes=task.classes)
         return _renumbered(examples.splits["train"], examples.classes, task.classes, what)
     with blaming(task.data):
         splits = open_examples(source, folder).splits
@@ -116,7 +140,7 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
 
 def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
     """The rows of a file laid out like the task's data; labels need not be there. Raises `UsageError`."""
-    return _read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
+    return read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
 
 
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
@@ -131,10 +155,18 @@ def text_columns(task: FinishedTask) -> tuple[str, ...]:
     return facts(source, task.folder).columns[:-1] if isinstance(source, Glue | Builtin) else ("text",)
 
 
-def _read_like(
-    source: DataSource | Join, path: Path, folder: Path, *, labelled: bool, classes: Sequence[str] = ()
+def read_like(
+    source: DataSource | Join,
+    path: Path,
+    folder: Path,
+    *,
+    labelled: bool,
+    classes: Sequence[str] = (),
+    columns: Collection[str] = (),
 ) -> Any:
-    """The examples of another file under the columns of a data source; `classes` are those that its labels have."""
+    """The examples of another file under the columns of a data source, and more `columns` of it; `classes` are those
+    that its labels have.
+    """
     if not path.is_file():
         near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
@@ -161,7 +193,7 @@ def _read_like(
             kind = {"label": source.label, "problem_type": source.problem_type, "classes": own}
         other = Files(train=str(path), text=source.text, **kind)
     try:
-        return open_examples(other, Path())
+        return open_examples(other, Path(), columns)
     except SourceFault as fault:
         if fault.field == "classes" and classes:
             said = f"`{path}` has labels that the run does not know: its classes are {listing(classes)}"

@@ -11,7 +11,7 @@ from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.paths import locate, near_folder
 from brewgraph.recipe import values as v
-from brewgraph.recipe.metrics import missing_metrics, validate_metric
+from brewgraph.recipe.metrics import LOSS, missing_metrics, validate_metric
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.reduce import without_teacher
 from brewgraph.recipe.sources import Batches, DataSource, Hf, Hub, Join
@@ -200,9 +200,21 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
             collector.add(fault.code, fault.message, place, help=fault.help or "name another metric")
             continue
         scored = next(t for t in stage.tasks if not t.name or name.startswith(f"{t.name}/"))
+        _check_evaluated(recipe, scored, name, place, collector)
         if scored.data and not _has_dev(recipe.data[scored.data[0]].source):
             help = "name a file to evaluate on: `dev=…`"
             collector.add("B126", f"`{scored.data[0]}` has no `dev` to score the student on", place, help=help)
+
+
+def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collector: Collector) -> None:
+    """B126 for a score of ready batches, which have losses alone, and for a loss of several data sets, which has none."""
+    is_loss = name.rpartition("/")[2] == LOSS
+    if task.data and isinstance(recipe.data[task.data[0]].source, Batches) and not is_loss:
+        message = f"`{task.data[0]}` are ready batches, on which losses are evaluated, and no scores"
+        collector.add("B126", message, place, help='write metric_for_best_model = "loss"')
+    elif len(task.data) > 1 and is_loss:
+        message = f"the loss reads {listing(task.data)}, and is evaluated where it reads one data set"
+        collector.add("B126", message, place, help="name a score, or leave metric_for_best_model out")
 
 
 def _missing(task: Task, facts: FactsBook) -> tuple[str, ...]:

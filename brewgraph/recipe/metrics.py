@@ -18,6 +18,9 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """For each label type all metrics there are; `metric_names` leaves out those that some classes have no meaning for."""
 
+LOSS = "loss"
+"""The metric that every task with a dev split has: the whole loss there, terms weighted as at the stage's end."""
+
 _MAIN = {
     "class": "accuracy",
     "classes": "micro_f1",
@@ -36,7 +39,7 @@ _SHOWN = {
     "next": ("perplexity",),
     "masked": ("perplexity",),
 }
-_LESS_IS_BETTER = frozenset({"mse", "perplexity", "loss"})
+_LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
 _WORDS = {
     "f1": "F1",
     "has_answer_exact": "HasAns exact",
@@ -54,8 +57,8 @@ _WORDS = {
 
 
 def main_metric(label_type: str) -> str:
-    """The one metric that a task is judged by where nobody names another."""
-    return _MAIN[label_type]
+    """The one metric that a task is judged by where nobody names another; the loss where there are no labels."""
+    return _MAIN.get(label_type, LOSS)
 
 
 def shown_metrics(label_type: str) -> tuple[str, ...]:
@@ -120,7 +123,7 @@ def validate_metric(
     there = {
         task: [
             metric
-            for metric in metric_names(kind, (classes or {}).get(task, ()))
+            for metric in (*metric_names(kind, (classes or {}).get(task, ())), LOSS)
             if metric not in (missing or {}).get(task, ())
         ]
         for task, kind in tasks.items()
@@ -134,13 +137,6 @@ def validate_metric(
     field = "metric_for_best_model"
     if fits:
         raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
-    if not known:
-        raise SourceFault(
-            "B126",
-            f"nothing is evaluated, so there is no metric `{name}`",
-            help="leave metric_for_best_model out, or give the data labels",
-            field=field,
-        )
     raise SourceFault(
         "B126",
         f"there is no metric `{name}`",

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from brewgraph.recipe.metrics import greater_is_better
 from brewgraph.recipe.sources import Settings
 from brewgraph.recipe.values import Length
 
@@ -95,10 +96,6 @@ OPTIMIZERS: dict[str, type[Settings]] = {"adamw": Adamw, "sgd": Sgd}
 SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant, "slanted": Slanted}
 
 
-LESS_IS_BETTER = frozenset({"loss", "perplexity", "mse", "mae", "rmse"})
-"""Scores of which a lower one is the better."""
-
-
 class Train(Settings):
     """What `train { }` may say."""
 
@@ -146,7 +143,8 @@ class Train(Settings):
         default=(), description="values to write down at logging and evaluation, beside those that the loss reaches"
     )
     metric_for_best_model: str | None = Field(
-        default=None, description='score on the dev split by which models are compared: "accuracy", "ner/f1"'
+        default=None,
+        description='score on the dev split by which students are compared: "accuracy", "ner/f1"; "loss" is always one',
     )
     greater_is_better: bool = Field(
         default=True, description="whether a higher score is a better one; left out, it follows from the metric's name"
@@ -168,8 +166,7 @@ class Train(Settings):
         metric = given.get("metric_for_best_model") if isinstance(given, dict) else None
         if not isinstance(metric, str):
             return given
-        less = metric.rpartition("/")[2] in LESS_IS_BETTER
-        return {"greater_is_better": not less, "load_best_model_at_end": True, **given}
+        return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **given}
 
     @model_validator(mode="after")
     def _a_metric(self) -> Train:

@@ -1,4 +1,4 @@
-"""Evaluation between steps: the student alone on each task's dev split, and reported values on the same batches."""
+"""Evaluation between steps: the student's scores on each task's dev split, its losses and reported values there."""
 
 from __future__ import annotations
 
@@ -7,52 +7,81 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import reduce, send_to_device
 from torch import nn
 
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import row_lengths
+from brewgraph.data.ready import ReadyBatches
+from brewgraph.models.modes import evaluating
+from brewgraph.recipe.metrics import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.evaluate import evaluate, scores
 from brewgraph.training.feeds import at_epoch
-from brewgraph.training.processes import piece
+from brewgraph.training.processes import piece, this_process
 from brewgraph.training.work import Material
 
 
 def is_scored(student: nn.Module, material: Material) -> bool:
-    """Whether there is something to evaluate this student on, and a head to do it with."""
-    return material.dev is not None and scores(student, material.label_type, material.classes, material.head)
+    """Whether there are labels to score this student by, and a head to do it with."""
+    if material.dev is None or isinstance(material.dev, ReadyBatches):
+        return False
+    return scores(student, material.label_type, material.classes, material.head)
 
 
-def score(student: nn.Module, name: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+def score(student: nn.Module, name: str, material: Material) -> dict[str, float]:
     """The scores of the student over all ranks, by metric."""
-    batches = dev_batches(material, accelerator, by_length=True)
     found = evaluate(
         student,
         name,
-        batches,
+        dev_batches(material, by_length=True),
         label_type=material.label_type,
         classes=material.classes,
         examples=material.examples,
         head=material.head,
         null_threshold=material.null_threshold,
-        device=accelerator.device,
+        device=this_process().device,
     )
     return found.as_dict()
 
 
-def dev_batches(
-    material: Material, accelerator: Accelerator, *, whole: bool = False, by_length: bool = False
-) -> Iterator[Any]:
+def dev_batches(material: Material, *, whole: bool = False, by_length: bool = False) -> Iterator[Any]:
     """This rank's rows of the dev split, or all, in their order or `by_length`, which leaves little padding; masks and
     the like are those of epoch 0.
     """
-    dev, world = material.dev, 1 if whole else accelerator.num_processes
+    dev, process = material.dev, this_process()
     assert dev is not None
-    share = piece(dev, world, accelerator.process_index)
+    if isinstance(dev, ReadyBatches):
+        yield from dev.evaluation()
+        return
+    share = dev if whole else piece(dev, process.num_processes, process.process_index)
     lengths = row_lengths(share) if by_length else None
     order = BatchOrder(len(share), material.batch, shuffle=False, lengths=lengths or None)
     yield from loader(share, order, at_epoch(material.collator, 0))
+
+
+@torch.no_grad()
+def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+    """The loss and its terms on the dev split, in eval mode: what one batch of all its rows gives, `loss` first.
+
+    Every sum is divided by the units of the whole split, so that neither batches nor ranks change it; a loss of unit
+    `batch` is the mean over batches of the size that the spec names. Weights are those of the end of the stage, which
+    makes all evaluations of it comparable; a term whose weight is zero then is left out.
+    """
+    device, sums = accelerator.device, dict[str, Any]()
+    before, distiller.progress = distiller.progress, 1.0
+    try:
+        with evaluating(distiller):
+            counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, device)]).sum(0)
+            counts = _over_ranks(counts, material)
+            for batch in _moved(material, device):
+                with accelerator.autocast():
+                    output = distiller(batch, counts, task)
+                for name, value in {LOSS: output.loss, **output.terms}.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().double()
+    finally:
+        distiller.progress = before
+    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
 
 
 @torch.no_grad()
@@ -62,28 +91,37 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     In eval mode, without augmentation. A task that reads several data sets has no dev batches of all of them, and none
     of these values.
     """
-    if len(material.feeds) > 1 or material.dev is None or not len(material.dev):
+    if not material.has_losses:
         return {}
-    alone = len(material.dev) < accelerator.num_processes  # a rank without rows would not know what to report
-    modes = [(module, module.training) for module in distiller.modules()]
-    distiller.eval()
+    device = accelerator.device
     sums: dict[str, Any] = {}
-    rows = torch.zeros((), device=accelerator.device)
-    try:
-        for batch in dev_batches(material, accelerator, whole=alone):
-            batch = send_to_device(batch, accelerator.device)
+    rows = torch.zeros((), device=device)
+    with evaluating(distiller):
+        for batch in _moved(material, device):
             count = rows_of(batch)
             rows += count
             with accelerator.autocast():
                 found = distiller.report(batch, task)
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() * count
-    finally:
-        for module, training in modes:
-            module.training = training
-    if accelerator.num_processes > 1 and not alone:
-        sums, rows = accelerator.reduce(sums, "sum"), accelerator.reduce(rows, "sum")
+    sums, rows = _over_ranks(sums, material), _over_ranks(rows, material)
     return {name: float(value / rows) for name, value in sums.items()}
+
+
+def _moved(material: Material, device: torch.device) -> Iterator[Any]:
+    """The batches that losses are evaluated on, on the device: of this rank's rows, or of all where ranks share none."""
+    return (send_to_device(batch, device) for batch in dev_batches(material, whole=not _is_shared(material)))
+
+
+def _is_shared(material: Material) -> bool:
+    """Whether each rank takes rows of its own: a rank without rows would not know what to sum up."""
+    world = this_process().num_processes
+    return world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
+
+
+def _over_ranks(values: Any, material: Material) -> Any:
+    """Sums of all ranks."""
+    return reduce(values, "sum") if _is_shared(material) else values
 
 
 def rows_of(batch: Any) -> int:

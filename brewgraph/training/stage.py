@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from brewgraph.data.batches import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
+from brewgraph.recipe.metrics import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import named
 from brewgraph.training.checkpoint import Keeper, State, save_checkpoint
@@ -26,7 +27,7 @@ from brewgraph.training.feeds import micro_batches
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.records import Record, Sums, task_line
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.scoring import is_scored, report_on_dev, score
+from brewgraph.training.scoring import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.work import Placed
 
 
@@ -237,30 +238,38 @@ class StageRun:
     # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
 
     def _evaluate(self) -> None:
-        """Score the student on every task, write it down, and keep the student where it is the best so far."""
+        """Score the student on every task, write it down, and keep the student where it is the best so far.
+
+        A task without scores is evaluated on its losses; so is every one where the loss is what students are compared
+        by.
+        """
         self.scores = {}
+        metric = self.settings.metric_for_best_model
         for task, material in self.work.materials.items():
             found: dict[str, float] = {}
             if self.settings.report:
                 found |= report_on_dev(self.distiller, task, material, self.accelerator)
-            if is_scored(self.distiller.student, material):
-                found |= score(self.distiller.student, self.student, material, self.accelerator)
+            scored = is_scored(self.distiller.student, material)
+            if scored:
+                found |= score(self.distiller.student, self.student, material)
+            if material.has_losses and (not scored or metric == named(task, LOSS) or metric == LOSS):
+                found |= losses_on_dev(self.distiller, task, material, self.accelerator)
             if found:
                 self._write(task, {"dev": found})
                 self.scores |= {named(task, name): value for name, value in found.items()}
         if self.scores:
             self.reporter.evaluated(self.state.stage_step, self.scores)
-        if self.settings.metric_for_best_model is None:
+        if metric is None:
             return
-        value = self._metric(self.settings.metric_for_best_model)
+        value = self._metric(metric)
         if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
             self._keep()
 
     def _demand_a_metric(self) -> None:
         """Say before training, not at its first evaluation, that nothing is ever going to be scored."""
         metric, student = self.settings.metric_for_best_model, self.distiller.student
-        scored = any(is_scored(student, material) for material in self.work.materials.values())
-        if metric is not None and not scored and not self.settings.report:
+        found = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
+        if metric is not None and not found and not self.settings.report:
             raise RunError(f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on")
 
     def _metric(self, name: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 
+from brewgraph.data.ready import ReadyBatches
 from brewgraph.diagnostics import UsageError
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
@@ -21,14 +22,14 @@ class Material:
     """What a task is trained and evaluated on.
 
     `feeds` are its data sets by name, the first of which makes the epochs. `dev` is evaluated on in batches of `batch`
-    rows, made by `collator`; its labels are of the type `label_type` and belong to `classes`; `examples` are its rows
-    before they were encoded, which some metrics need. `name` is the data set that `dev` is a part of. `head` is the
+    rows, made by `collator`, or is ready batches; its labels are of the type `label_type` and belong to `classes`;
+    `examples` are its rows before they were encoded, which some metrics need. `name` is the data set that `dev` is a part of. `head` is the
     student's head for this task, "" for a student that is all there is. `null_threshold` is by how much no answer must
     exceed the best one, None where every question has an answer.
     """
 
     feeds: Mapping[str, Feed]
-    dev: datasets.Dataset | None = None
+    dev: datasets.Dataset | ReadyBatches | None = None
     collator: Any = None
     batch: int = 1
     classes: tuple[str, ...] = ()
@@ -37,6 +38,11 @@ class Material:
     examples: Any = None
     head: str = ""
     null_threshold: float | None = None
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether there are rows to evaluate the loss on: not for a loss of several data sets, each with its own."""
+        return len(self.feeds) == 1 and self.dev is not None and bool(len(self.dev))
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def test_where_every_question_has_an_answer_nothing_changes(tmp_path: Path) -> N
     spec.write_text(text)
     (found,) = [d for d in bg.check(spec) if d.severity == "error"]
     assert (found.code, found.message) == ("B126", "there is no metric `no_answer_f1`")
-    assert found.help.endswith("the metrics here are `exact_match` and `f1`")
+    assert found.help.endswith("the metrics here are `exact_match`, `f1` and `loss`")
     write(tmp_path / "train.json", [True, False] * 4)
     (found,) = [d for d in bg.check(spec) if d.severity == "error"]
     assert "`has_answer_f1`" in found.help, "dev alone has an answer everywhere"

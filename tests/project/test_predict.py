@@ -58,7 +58,7 @@ class ByHand(Student):
 
 def by_hand(label_type: str, model: nn.Module, batches: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> ByHand:
     data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=label_type))
-    task = FinishedTask("", data, classes, "", Path(), "tiny", Path())
+    task = FinishedTask("", data, classes, "", Path(), "tiny", Path(), label_type)
     encoding = SimpleNamespace(key="tiny")
     return ByHand(task, model, encoding, torch.device("cpu"), tuple(batches))  # type: ignore[arg-type]
 
@@ -243,7 +243,7 @@ def test_a_task_is_chosen_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "loader"),
-    [("BertModel", "AutoModel"), ("BertForSequenceClassification", "AutoModelForSequenceClassification")],
+    [("BertModel", "AutoModel"), ("BertForMaskedLM", "AutoModelForMaskedLM")],
 )
 def test_a_student_of_unlabelled_data_is_named_with_its_loader(tmp_path: Path, kind: str, loader: str) -> None:
     """What the student is, its folder, and the class of transformers that loads it, which does."""

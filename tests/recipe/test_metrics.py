@@ -54,6 +54,8 @@ CLASSES = {"topic": ("a", "b", "c"), "ner": ("O", "B-PER")}
         ("ner/f1", TASKS, "ner/f1"),
         ("accuracy", TASKS, "topic/accuracy"),
         ("f1", TASKS, "ner/f1"),
+        ("loss", {"": ""}, "loss"),
+        ("ner/loss", TASKS, "ner/loss"),
         ("perplexity", {"lm": "masked", "qa": "spans"}, "lm/perplexity"),
     ],
 )
@@ -69,7 +71,8 @@ def test_metrics_that_will_exist(name: str, tasks: dict[str, str], full: str) ->
         ("ner/accuracy", TASKS, "there is no metric `ner/accuracy`", "the metrics here are `ner/f1`"),
         ("topic/f1", TASKS, "there is no metric `topic/f1`", "`topic/macro_f1`"),
         ("f1", {"a": "tags", "b": "spans"}, "several tasks have a metric `f1`", "choose `a/f1` or `b/f1`"),
-        ("accuracy", {"": ""}, "nothing is evaluated", "leave metric_for_best_model out"),
+        ("accuracy", {"": ""}, "there is no metric `accuracy`", "the metrics here are `loss`"),
+        ("loss", {"a": "tags", "b": ""}, "several tasks have a metric `loss`", "choose `a/loss` or `b/loss`"),
     ],
 )
 def test_metrics_that_will_not(name: str, tasks: dict[str, str], message: str, help: str) -> None:

@@ -357,12 +357,14 @@ def test_the_best_of_a_specs_students_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_student_without_classes_is_not_scored(tmp_path: Path) -> None:
-    """Hidden states alone train a model without a head, which has nothing to evaluate."""
+    """Hidden states alone train a model without a head: there are its losses to evaluate."""
     spec = project(tmp_path, loss="sum(hidden)", train="steps = 2")
     text = spec.read_text()
     spec.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("soft", "hard"))) + "\n")
     _, lines = training(spec, tmp_path / "out")
-    assert [sorted(line) for line in lines] == [["epoch", "loss", "lr", "step", "terms", "weighted"]] * 2
+    logged, evaluated = [line for line in lines if "dev" not in line], [line for line in lines if "dev" in line]
+    assert [sorted(line) for line in logged] == [["epoch", "loss", "lr", "step", "terms", "weighted"]] * 2
+    assert {tuple(line["dev"]) for line in evaluated} == {("loss", *logged[0]["terms"])}
 
 
 def test_weight_decay_spares_biases_norms_and_projections_have_their_own_rate(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""The losses of a trained student on rows that it was not trained on: the program that trained it, in eval mode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+from safetensors.torch import load_file
+
+from brewgraph.graph.scalars import Horizon
+from brewgraph.project.check import Checked
+from brewgraph.project.materials import Pantry, graphs_of
+from brewgraph.recipe.recipe import Stage, Task
+from brewgraph.training.loop import make_accelerator
+from brewgraph.training.processes import this_process
+from brewgraph.training.scoring import losses_on_dev
+from brewgraph.training.work import place_stage
+
+
+def losses_on(
+    pantry: Pantry, checked: Checked, stage: Stage, task: Task, rows: Any, folder: Path
+) -> dict[str, float] | None:
+    """The loss and its terms on some rows, with weights as at the stage's end; None for a loss of several data sets.
+
+    The student is the workshop's, its projections are those that its run kept in `folder`. `rows` are examples of the
+    task's data as they were read, or ready batches.
+    """
+    work = next(work for work in pantry.stages(checked) if work.name == stage.name)
+    material = work.materials[task.name]
+    if isinstance(rows, datasets.Dataset):
+        rows = pantry.encoded_rows(material.name, rows, pantry.readers(graphs_of(checked, stage, task), material.name))
+    material = replace(material, dev=rows)
+    if not material.has_losses:
+        return None
+    process = this_process()
+    length = place_stage(0, work, process.process_index, process.num_processes).length
+    accelerator = make_accelerator(stage.train)
+    distiller = work.make()
+    try:
+        distiller.to(accelerator.device)
+        distiller.horizon = Horizon(length.steps, length.per_epoch)
+        if (kept := folder / "projections.safetensors").is_file():
+            distiller.projections.load_state_dict(load_file(kept))
+        return losses_on_dev(distiller, task.name, material, accelerator)
+    finally:
+        distiller.release()
