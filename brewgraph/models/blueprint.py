@@ -139,8 +139,12 @@ def _blueprint(
     if source.pretrained and tokens.name != name:
         _check_room(config, tokens, source.name)
     with _refusals(source.name):
+        layers = getattr(config, "num_hidden_layers", None)
         for key, value in _as_json(source.config).items():
             setattr(config, key, value)
+        if source.config:
+            _fit_kinds(config, layers, source.config)
+            config.validate()  # which saving does as well, after the training
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
         config = _label(config, labels, auto_class)
     if getattr(config, "pad_token_id", None) is None:
@@ -148,6 +152,24 @@ def _blueprint(
             config.pad_token_id = tokens.padding
     config = with_problem(config, role, auto_class, label_types)
     return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
+
+
+def _fit_kinds(config: PreTrainedConfig, before: int | None, given: Collection[str]) -> None:
+    """Let settings that say something of each layer, as `layer_types`, follow another number of layers: fewer layers
+    are the first ones, for more of them the architecture says of which kinds they are.
+    """
+    now = getattr(config, "num_hidden_layers", None)
+    settings = config.to_dict()
+    kinds = [key for key, value in settings.items() if "layer" in key and key not in given and _is_of(value, before)]
+    if before is None or now is None or now == before or not kinds:
+        return
+    longer = type(config)(**{key: value for key, value in settings.items() if key not in kinds})
+    for key in kinds:
+        setattr(config, key, settings[key][:now] if now < before else getattr(longer, key))
+
+
+def _is_of(value: object, layers: int | None) -> bool:
+    return isinstance(value, list) and len(value) == layers
 
 
 @lru_cache(maxsize=32)

@@ -44,9 +44,10 @@ _TIMED = 4
 class Row:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks; the type "" where losses stand for scores. `splits` the split that each was scored on. `size`
-    counts bytes of weights, a shared trunk once. `seconds` are seconds per sentence in each round of `speed.measure`,
-    whose rounds are those of the other rows; `per_second` is sentences per second at their median.
+    `tasks` are the label types by task name, "" without tasks; the type "" is that of losses in place of scores.
+    `splits` are the splits that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds`
+    are seconds per sentence in each round of `speed.measure`, whose rounds are those of the other rows; `per_second` is
+    sentences per second at their median.
     """
 
     name: str
@@ -244,7 +245,7 @@ class _Closing:
 
     @property
     def runs_alone(self) -> bool:
-        """Whether plain transformers runs the model on these rows: what an encoder-decoder decodes, losses alone say."""
+        """Whether a plain call runs the model on these rows; what an encoder-decoder decodes, only a loss says."""
         module = self.module
         plain = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
         return bool(self.label_type) or (plain and not isinstance(self.rows, ReadyBatches))

@@ -22,9 +22,10 @@ SPLITS = ("train", "dev", "test")
 class FinishedTask:
     """What a student has learnt: the data of a task, and the `classes` of its labels in the order of the logits.
 
-    `name` is "" where the spec has no tasks, `head` where the student has no heads, `label_type` where there are no labels. The student lies in the folder
-    `student`, under the name `key` in the spec; paths of the data begin at `folder`, where the spec was.
-    `null_threshold` is by how much no answer must exceed the best one, None where every question has an answer.
+    `name` is "" where the spec has no tasks, `head` where the student has no heads, `label_type` where there are no
+    labels. The student lies in the folder `student`, under the name `key` in the spec; paths of the data begin at
+    `folder`, where the spec was. `null_threshold` is by how much no answer must exceed the best one, None where every
+    question has an answer.
     """
 
     name: str

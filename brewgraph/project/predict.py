@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -162,7 +162,7 @@ def read_like(
     *,
     labelled: bool,
     classes: Sequence[str] = (),
-    columns: Collection[str] = (),
+    columns: Sequence[str] = (),
 ) -> Any:
     """The examples of another file under the columns of a data source, and more `columns` of it; `classes` are those
     that its labels have.

@@ -207,7 +207,7 @@ def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
 
 
 def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collector: Collector) -> None:
-    """B126 for a score of ready batches, which have losses alone, and for a loss of several data sets, which has none."""
+    """B126 for a score of ready batches, which give losses alone, and for a loss of several data sets, without rows."""
     is_loss = name.rpartition("/")[2] == LOSS
     if task.data and isinstance(recipe.data[task.data[0]].source, Batches) and not is_loss:
         message = f"`{task.data[0]}` are ready batches, on which losses are evaluated, and no scores"

@@ -109,7 +109,7 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
 
 
 def _moved(material: Material, device: torch.device) -> Iterator[Any]:
-    """The batches that losses are evaluated on, on the device: of this rank's rows, or of all where ranks share none."""
+    """The batches that losses are evaluated on, on the device: those of this rank's rows, or all."""
     return (send_to_device(batch, device) for batch in dev_batches(material, whole=not _is_shared(material)))
 
 

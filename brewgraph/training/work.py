@@ -23,9 +23,9 @@ class Material:
 
     `feeds` are its data sets by name, the first of which makes the epochs. `dev` is evaluated on in batches of `batch`
     rows, made by `collator`, or is ready batches; its labels are of the type `label_type` and belong to `classes`;
-    `examples` are its rows before they were encoded, which some metrics need. `name` is the data set that `dev` is a part of. `head` is the
-    student's head for this task, "" for a student that is all there is. `null_threshold` is by how much no answer must
-    exceed the best one, None where every question has an answer.
+    `examples` are its rows before they were encoded, which some metrics need. `name` is the data set that `dev` is a
+    part of. `head` is the student's head for this task, "" for a student that is all there is. `null_threshold` is by
+    how much no answer must exceed the best one, None where every question has an answer.
     """
 
     feeds: Mapping[str, Feed]

@@ -211,3 +211,23 @@ def test_a_list_of_a_spec_is_a_list_of_the_configuration(tmp_path: Path) -> None
     fresh.config.save_pretrained(tmp_path / "m")
     changed = made(Hf(name=str(tmp_path / "m"), pretrained=False, config={"layer_types": types[::-1]}))
     assert changed.config.layer_types == list(types[::-1])
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "gemma2", "gemma3_text", "modernbert", "smollm3"])
+@pytest.mark.parametrize("layers", [2, 6])
+def test_kinds_of_layers_follow_their_number(tmp_path: Path, kind: str, layers: int) -> None:
+    """A configuration of four layers that names the kind of each has two, or six, and can be saved and loaded."""
+    small = AutoConfig.for_model(kind, num_hidden_layers=4, hidden_size=32, num_attention_heads=2, vocab_size=50)
+    small.save_pretrained(tmp_path)
+    config = made(Hf(name=str(tmp_path), pretrained=False, config={"num_hidden_layers": layers}), role="teacher").config
+    assert len(config.layer_types) == layers
+    assert config.layer_types[:4] == small.layer_types[:layers]
+    config.save_pretrained(tmp_path / "again")
+    assert AutoConfig.from_pretrained(tmp_path / "again").layer_types == config.layer_types
+
+
+def test_kinds_of_another_number_of_layers_are_a_fault(tmp_path: Path) -> None:
+    AutoConfig.for_model("qwen2", num_hidden_layers=4, hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    asked = {"num_hidden_layers": 2, "layer_types": ("full_attention",) * 3}
+    with pytest.raises(SourceFault, match="refuses this configuration: .*layer_types"):
+        made(Hf(name=str(tmp_path), config=asked), role="teacher")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.cli.tiny import command as invoke
-from tests.project import small
 from torch.nn.functional import kl_div, mse_loss
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
+from tests.cli.tiny import command as invoke
+from tests.project import small
 
 SPEC = """
 param size = {size}
