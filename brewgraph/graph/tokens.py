@@ -19,12 +19,7 @@ TOKENWISE = ("token", "pair")
 def check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape | None, Shape | None]) -> None:
     """Both sides are computed on the same examples, and token by token only where their tokens are the same."""
     found = [[t for t in v.walk(side) if isinstance(t, v.Take)] for side in (x.source, x.target)]
-    read = [{t.data for t in takes} | _columns(side) for takes, side in zip(found, (x.source, x.target), strict=True)]
-    if unit != "batch" and read[0] and read[1] and not read[0] & read[1]:
-        message = f"the left side is computed on `{min(read[0])}`, the right one on `{min(read[1])}`"
-        labels = (Label(x.source.span, "other examples"),)
-        help = "name one input for both: `model(data).…`"
-        builder.collector.add("B220", message, x.target.span, labels=labels, help=help)
+    if _meet_others(builder, x):
         return
     on_words = ["words" in (shape or ()) for shape in shapes]
     if unit in (*TOKENWISE, "word") and None not in shapes and on_words[0] != on_words[1]:
@@ -49,6 +44,26 @@ def check_tokens(builder: Builder, x: v.Apply, unit: str, shapes: tuple[Shape | 
     labels = (Label(x.source.span, "other tokens"),)
     message = "the two models cut the text into different tokens"
     builder.collector.add("B214", message, x.target.span, labels=labels, help=help)
+
+
+def _meet_others(builder: Builder, x: v.Apply) -> bool:
+    """B220 where a loss reads two data sets: their rows are others, and those of one file in another order, so that
+    nothing that is compared, joined or told apart within a batch belongs together.
+    """
+    left, right = ([y for y in v.walk(side) if isinstance(y, v.Take | v.Column)] for side in (x.source, x.target))
+    first = (*left, *right)[0] if left or right else None
+    other = next((y for y in (*left, *right) if first is not None and y.data != first.data), None)
+    if first is None or other is None:
+        return False
+    sides = [list(dict.fromkeys(y.data for y in side)) for side in (left, right)]
+    if [len(side) for side in sides] == [1, 1]:
+        message = f"the left side is computed on `{first.data}`, the right one on `{other.data}`"
+        place, label = x.target.span, Label(x.source.span, "other examples")
+    else:
+        message = f"values of `{first.data}` and of `{other.data}` are joined, and are of other examples"
+        place, label = other.span, Label(first.span, f"examples of `{first.data}`")
+    builder.collector.add("B220", message, place, labels=(label,), help="name one input for all: `model(data).…`")
+    return True
 
 
 def check_joined(builder: Builder, x: v.Combine) -> None:
@@ -79,7 +94,3 @@ def may_share(builder: Builder, model: str) -> bool:
     """Whether a model may get the tokenizer of another one: pretrained weights only know the tokens of their own."""
     source = builder.recipe.models[model].source
     return isinstance(source, Hf) and (source.name is None or not source.pretrained)
-
-
-def _columns(side: v.Value) -> set[str]:
-    return {c.data for c in v.walk(side) if isinstance(c, v.Column)}

@@ -32,7 +32,7 @@ def common_size(builder: Builder, x: v.Value) -> int | None:
     places = {t.model: t.span for t in takes.values()}
     stranger = next((name for name in tokens if tokens[name] != tokens[one]), None)
     if stranger is not None:
-        message = f"`{one}` and `{stranger}` have vocabularies of their own, and not one token in common"
+        message = f"`{one}` and `{stranger}` have tokenizers of their own: one number stands for two tokens"
         labels = (Label(places[one], f"{sizes[one]:,} entries"),)
         help = "match hidden states, `words(…)` on both sides"
         if fresh := next((name for name in (one, stranger) if may_share(builder, name)), None):

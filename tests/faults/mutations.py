@@ -903,7 +903,7 @@ MUTATIONS = (
                  'teacher t = hf(model_type="bert", hidden_size=8, num_attention_heads=2, task="masked-lm", tokenizer="two")\nloss = kd(t.logits -> tiny.logits)',
                  f'teacher t = {GPT}, tokenizer="one", vocab_size=60)\nloss = kd(t.logits -> tiny.logits)',
                  "B223", (6, 23), "tiny.logits",
-                 "`t` and `tiny` have vocabularies of their own, and not one token in common", "give both one tokenizer: tokenizer=tiny; or match hidden states", head=GUESSERS),
+                 "`t` and `tiny` have tokenizers of their own: one number stands for two tokens", "give both one tokenizer: tokenizer=tiny; or match hidden states", head=GUESSERS),
     )),
     Class("arguments of a forward, too few or too many",
           "TextBrewer #85, #98: a batch by position; what a model does not get is found at the first batch", (

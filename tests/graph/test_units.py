@@ -140,6 +140,11 @@ def test_units_that_do_not_fit(body: str, code: str) -> None:
     [
         "x = kd(big(d).logits -> tiny(e).logits)",
         "x = ce(e.labels -> tiny(d).logits)",
+        "x = infonce(big(d).pooled -> tiny(e).pooled via linear)",
+        "x = rkd_angle(big(d).pooled -> tiny(e).pooled)",
+        "x = kd((big(d).logits + big(e).logits) / 2 -> tiny(d).logits)",
+        "x = kd(mean([big(d).logits, big(e).logits]) -> tiny(d).logits)",
+        "x = kd(big(d).logits -> tiny(d).logits - tiny(e).logits)",
         "x = mse(big(d).hidden[0] -> tiny(d).hidden[0], mask=e.keep)",
         'x = kd(big(d).logits -> tiny(d).logits, reduce="none") * kd(big(e).logits -> tiny(e).logits, reduce="none")',
     ],
