@@ -20,7 +20,7 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.features import Shape
 from brewgraph.recipe.recipe import Recipe, Task
-from brewgraph.recipe.sources import Hf
+from brewgraph.recipe.sources import Hf, Python
 from brewgraph.source import Span
 
 OUTSIDE: Shape = ()
@@ -199,11 +199,11 @@ class Builder:
         with self.masked_by(None):
             key = self.build(x.value, wanted, near)
         shape = self.shape(key)
-        if shape is None:
+        if shape is None and all(isinstance(self.recipe.models[t.model].source, Python) for t in self._unknown(x)):
             message = "the shape of this is not known, so its padding could not be told from it"
             help = "leave the `cache` out; a teacher that brewgraph can build from a configuration may have one"
             self.collector.add("B243", message, x.value.span, help=help)
-        elif shape[0] != "batch" or shape.count("batch") > 1:
+        elif shape is not None and (shape[0] != "batch" or shape.count("batch") > 1):
             help = "keep what it is computed from: a value for each example"
             self.collector.add("B241", f"this has no axis of examples: {_show(shape)}", x.value.span, help=help)
         elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in _takes(x)} & {"start", "end"}:
@@ -212,6 +212,10 @@ class Builder:
             self.collector.add("B241", message, x.value.span, help=help)
         self.caches.setdefault(key, (x.name, x.path))
         return key
+
+    def _unknown(self, x: v.Value) -> list[v.Take]:
+        """The features of models that nothing is known of: those of Python code, and those at fault, which is said."""
+        return [t for t in _takes(x) if self.facts(self.recipe.models[t.model]) is None]
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
 

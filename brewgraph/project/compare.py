@@ -287,11 +287,18 @@ class _Closing:
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:
-    """Bytes of weights in a folder; without one, or where its heads share a trunk, what the distinct tensors take.
+    """Bytes of the tensors in a folder; without one, or where its heads share a trunk, of those in memory, each once.
 
     A model with heads lies on disk as a whole model per head, which says how it is handed over, not how large it is.
     An adapter that is saved beside the merged weights is part of them already.
     """
     if folder is not None and folder.is_dir() and not isinstance(module, HeadedModel):
-        return sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+        return sum(map(_tensor_bytes, folder.glob("*.safetensors")))
     return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _tensor_bytes(path: Path) -> int:
+    """Bytes of a safetensors file without its header, whose length its first 8 bytes say."""
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    return path.stat().st_size - 8 - header

@@ -275,9 +275,8 @@ def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) ->
 
 
 def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
-    """The longest encoding that is asked for and that tokenizer and position embeddings allow."""
-    limits = [asked or _LONGEST]
-    limits += [int(tokenizer.model_max_length)] if tokenizer.model_max_length < 10**6 else []
+    """The longest encoding: what the spec asks for, else what the tokenizer names, as far as there are positions."""
+    limits = [asked or min(_LONGEST, int(tokenizer.model_max_length))]
     own = positions(module)
     return min(limits if own is None else [*limits, own])
 

@@ -41,6 +41,7 @@ def test_a_teacher_of_an_earlier_stage_has_a_row(tmp_path: Path, monkeypatch: py
     result = bg.run(tmp_path / "spec.brew", reporter=reporter)
     assert [row.name for row in result.table] == ["early", "late", "tiny"]
     assert all("accuracy" in row.scores for row in result.table)
+    assert len({(row.parameters, row.size) for row in result.table}) == 1  # one measure for saved and loaded models
     said = "elsewhere has no score in the table: it is a teacher on other, and the last stage is on d"
     assert [text for text in reporter.said if "no score" in text] == [said]
 

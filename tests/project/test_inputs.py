@@ -16,6 +16,7 @@ from brewgraph.models.saved import missing_head, saved_names
 from brewgraph.models.shapes import Shapes
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.costs import costs
+from brewgraph.project.materials import token_limit
 from brewgraph.project.memory import VARIABLE
 from tests.models.tiny import SETTINGS, tiny_config
 from tests.project.small import LABELS, classifier, save, tokenizer, write_data
@@ -217,3 +218,24 @@ def test_heads_that_a_folder_holds(auto_class: Any, kind: str, tmp_path: Path) -
     _, report = auto_class.from_pretrained(tmp_path / "bare", output_loading_info=True)
     lost = {name for name in report["missing_keys"] if not name.startswith(f"{model.base_model_prefix}.")}
     assert (missing in lost) if lost else missing is None
+
+
+def test_a_cache_of_a_model_at_fault_is_no_other_fault(tmp_path: Path) -> None:
+    """Of Python code nothing is known, and B243 says what follows; of a folder that is not there B310 says all."""
+    write_data(tmp_path)
+    body = 'cache kept = big.logits at "kept"\nloss = kd(kept -> tiny.logits)\n'
+    rest = f'student tiny = {BERT}\ndata d = files(train="train.jsonl", batch=4)\n{body}'
+    (found,) = errors(tmp_path, f'teacher big = hf("./nowhere")\n{rest}')
+    assert found.code == "B310"
+    (tmp_path / "own.py").write_text("def make():\n    raise AssertionError\n")
+    (found,) = errors(tmp_path, f'teacher big = python("own:make")\n{rest}')
+    assert found.code == "B243"
+
+
+def test_the_length_of_a_spec_counts_before_a_tokenizers(tmp_path: Path) -> None:
+    """As far as there are positions; without one the tokenizer's own limit counts."""
+    words, model = tokenizer(), classifier()
+    words.model_max_length = 8
+    assert [token_limit(words, model, asked) for asked in (30, 99, None)] == [30, 40, 8]
+    words.model_max_length = int(1e30)
+    assert token_limit(words, AutoModel.from_config(tiny_config("llama")), None) == 512
