@@ -33,6 +33,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/brewgraph fmt --check specs bench/specs
+	$(BIN)/deptry .
 
 types: $(READY)
 	$(BIN)/mypy
