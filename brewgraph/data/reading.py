@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 import pandas
 
-from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
+from brewgraph.data.delimited import bad_row, csv_layout, folder_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby
@@ -249,7 +249,7 @@ def _read_hub(
                     help=f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(there)}",
                     field=field,
                 ) from error
-            found[field] = Split(rows, place)
+            found[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
         return found
 
 
@@ -277,8 +277,12 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
             field="name",
         )
     try:
-        quoting = {"quoting": QUOTE_NONE} if local and are_tsv(Path(path), FORMATS) else {}
-        return datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **quoting)
+        layout = folder_layout(Path(path), FORMATS) if local else {}
+        builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
+        if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
+            del layout["na_filter"]
+            builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
+        return builder
     except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
         available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
         if available:

@@ -158,7 +158,8 @@ CODES = {
     "W402": "weights of examples that no loss reads",
     "W403": "labels that are numbers with gaps",
     "W404": "one label for all training rows",
-    "W405": "classes that differ in white space or case alone",
+    "W405": "classes that differ only in white space, case or number format",
+    "W407": "labels with decimals that are read as classes",
 }
 
 

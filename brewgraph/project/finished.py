@@ -25,6 +25,7 @@ class FinishedTask:
     `name` is "" where the spec has no tasks, `head` where the student has no heads. The student lies in the folder
     `student`, under the name `key` in the spec; paths of the data begin at `folder`, where the spec was.
     `null_threshold` is by how much no answer must exceed the best one, None where every question has an answer.
+    `marks` tells of labels that are lists of numbers what these are, as `Examples` has it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class FinishedTask:
     key: str
     folder: Path
     null_threshold: float | None = None
+    marks: bool | None = None
 
     @property
     def label_type(self) -> str:
@@ -93,6 +95,7 @@ def open_run(target: str | Path) -> FinishedRun:
             recipe.student.name,
             source.folder,
             said.get("null_threshold"),
+            said.get("marks"),
         )
         for name, said in resolved["tasks"].items()
     }

@@ -111,7 +111,8 @@ class Files(Labelled):
     """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
 
     json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec. In csv a field may stand in double
-    quotes and hold commas and line breaks then; in tsv a quote is a character like any other.
+    quotes and hold commas and line breaks then; in tsv a quote is a character like any other. Labels of both are numbers
+    where the whole column is written as numbers, all whole or all with a point: `01` beside `1` is text.
     """
 
     train: str = Field(description="file with the training examples")

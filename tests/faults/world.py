@@ -31,6 +31,8 @@ def make_world(folder: Path) -> Path:
     (folder / "twice.csv").write_text("text,label,label\na,n,1\nb,y,2\n")
     (folder / "open.csv").write_text('text,label\na,n\n"b,y\nc,n\n')
     (folder / "tabs.tsv").write_text('text\tlabel\na\tn\n"b\tc"\ty\n')
+    (folder / "grades.csv").write_text("text,label\na,2.50\nb,3.00\nc,2.50\n")
+    (folder / "zeros.csv").write_text("text,label\na,01\nb,1\nc,2\n")
     (folder / "stars.csv").write_text("text,label\n" + "".join(f"word {n},{n}\n" for n in range(1, 6)))
     for name, labels in (("same", "yy"), ("spaces", ["y", "n", "y "])):
         lines = (
