@@ -20,6 +20,7 @@ import datasets
 import pandas
 
 from brewgraph.data.delimited import bad_row, csv_layout, folder_layout
+from brewgraph.data.forms import binary, check_form
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby
@@ -30,6 +31,8 @@ FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".pa
 
 _KEPT = 16
 """How many files, and how many local folders, are kept in memory once they are read."""
+_LOOK = 65536
+"""How many bytes of a file are looked at to tell its form."""
 
 """How many names of a folder a help text lists at most."""
 
@@ -105,6 +108,8 @@ def read_text(name: str, path: Path, field: str) -> str:
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        if raw[:4] == b"PAR1":
+            raise binary(name, field)
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceFault(
@@ -128,11 +133,14 @@ def read_text(name: str, path: Path, field: str) -> str:
 @lru_cache(maxsize=_KEPT)
 def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".tsv" or suffix not in FORMATS:
+        check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
     if suffix not in FORMATS:
         raise SourceFault(
             "B404",
             f"`{name}` has no format that is known here",
-            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`",
+            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; `conll(train=…)` reads words "
+            "with tags, `text(train=…)` plain text",
             field=field,
         )
     twice: tuple[str, ...] = ()
@@ -165,6 +173,8 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 "look at the file: one that was cut short, or has another format than its name says?",
             )
             raise SourceFault("B404", f"`{name}` {what}", help=help, field=field) from error
+    if suffix == ".json" and "paragraphs" in str(rows.features.get("data")):
+        check_form(name, read_text(name, path, field), field, "files")
     return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv", twice=twice)
 
 
@@ -269,6 +279,9 @@ def no_rows(place: str, field: str) -> SourceFault:
 def _builder(name: str, subset: str | None, revision: str | None, folder: Path, cache: str | None) -> Any:
     local = _local(name, folder)
     path = str(locate(name, folder, "name").resolve()) if local else name
+    if locate(name, folder, "name").is_file():
+        help = f'`files(train="{name}")` reads a file of rows'
+        raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise SourceFault(
             "B401",

@@ -126,6 +126,7 @@ CODES = {
     "B410": "an augmentation that does not fit the data",
     "B411": "a column whose name stands twice",
     "B412": "answers that no window holds",
+    "B415": "a file of another form than its source reads",
     "B901": "not supported yet",
     # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
     "W101": "a name that hides another",
