@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Annotated, Literal
 
 import typer
@@ -28,6 +26,7 @@ def command(
     tasks = list(found.tasks.values()) if task is None and data in SPLITS else [found.task(task)]
     hush()
     from brewgraph.project.predict import labelled_rows, load_student, score
+    from brewgraph.training.folder import json_text
 
     rows = [labelled_rows(one, data) for one in tasks]  # what is wrong with them is told before a model is loaded
     examples = 0
@@ -37,8 +36,7 @@ def command(
         examples += scores.examples
         values |= keyed(one.name, scores.as_dict())
     if format == "json":
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        print(json.dumps({"run": run, "data": data, "examples": examples, "scores": finite}, indent=2))
+        print(json_text({"run": run, "data": data, "examples": examples, "scores": values}, indent=2))
         return
     print(f"{run} on {data}: {count(examples, 'example')}")
     print(table([(metric_words(name), number(value)) for name, value in values.items()], right=[1]))

@@ -36,7 +36,7 @@ def check_form(name: str, text: str, field: str, source: str) -> None:
 
 
 def form_of(text: str, suffix: str) -> str:
-    """The source that reads a text: `squad` or `files` for json, `conll` for tags of entities, `files` for csv; or ""."""
+    """Which source reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
     text = text.lstrip()
     lines = [line for line in text.split("\n", _LINES)[:_LINES] if line.strip()]
     if text[:1] in ("{", "["):
