@@ -89,7 +89,7 @@ CODES = {
     "B315": "weights that cannot be loaded",
     "B316": "layers that cannot be copied into the student",
     "B317": "Python that cannot be imported",
-    "B318": "a forward that needs what nobody supplies",
+    "B318": "weights that do not fit the configuration",
     "B319": "a model without a tokenizer",
     "B320": "texts longer than the model's positions",
     "B321": "a spec of a teacher that cannot be read",
