@@ -193,6 +193,8 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
         except (TypeError, ValueError):
             said = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
             help = "write a number, or leave the row out"
+            if isinstance(value, list) and field == "label":
+                help = "a regression predicts one number for each row: name a column of single numbers"
             raise SourceFault(code, f"{what.format(row=row)} is {said}", help=help, field=field) from None
         found.append(number)
     return found

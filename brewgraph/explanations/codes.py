@@ -114,6 +114,7 @@ CODES = {
     "B340": "a head that reads a token with which no text ends",
     "B341": "a teacher whose starts and ends of answers are swapped",
     "B346": "a name that cannot be looked up as a path",
+    "B347": "more outputs than a regression has",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",

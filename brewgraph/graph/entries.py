@@ -55,6 +55,8 @@ def _report_one_class(builder: Builder, labels: v.Column) -> None:
     help = (
         f"add rows with other labels, name another column: `{column}=…`, or all classes that are meant: `classes=[…]`"
     )
+    if any(data.span.start <= fault.span.start < data.span.end for fault in builder.collector.errors):
+        return  # what is not known of its labels
     builder.collector.withdraw("W404", data.place(column))
     builder.collector.add("B228", message, labels.span, help=help)
 

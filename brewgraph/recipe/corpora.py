@@ -79,6 +79,8 @@ class Labelled(Data):
 
     @model_validator(mode="after")
     def _fits(self) -> Labelled:
+        if isinstance(self.label, tuple) and self.problem_type == "regression":
+            raise ValueError("problem_type=regression predicts one number: name one column of numbers")
         if isinstance(self.label, tuple) and self.problem_type != "multi_label":
             raise ValueError("several label columns need problem_type=multi_label")
         if self.label is None and self.problem_type != "single_label":

@@ -177,6 +177,12 @@ def test_what_is_no_number(tmp_path: Path, value: Any) -> None:
     assert found.message.startswith("the label in row 1 of `train.jsonl` is ")
 
 
+def test_several_numbers_are_no_label(tmp_path: Path) -> None:
+    """B403 says what a regression predicts."""
+    found = fault(labelled(tmp_path, [0.5, 1.0], [1.5, 2.0], **NUMBER), tmp_path)
+    assert found.help == "a regression predicts one number for each row: name a column of single numbers"
+
+
 def test_stsb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GLUE's task of numbers: pairs, columns known, no classes."""
     folder = tmp_path / "glue" / "stsb"
