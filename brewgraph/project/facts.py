@@ -212,8 +212,8 @@ _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 def is_local(model: ModelDeclaration, folder: Path, field: str | None = "name") -> bool:
     """Whether a model is read from a folder on this machine, or its tokenizer where that is the `field`."""
     source = model.source
-    named = getattr(source, "tokenizer" if field == "tokenizer" else "name") if isinstance(source, Hf) else None
-    return bool(named) and locate(str(named), folder).is_dir()
+    named = (source.name, source.tokenizer if field == "tokenizer" else None) if isinstance(source, Hf) else ()
+    return any(locate(name, folder).is_dir() for name in named if name)
 
 
 def copies(checked: Checked) -> Mapping[str, str]:
