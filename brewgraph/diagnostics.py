@@ -208,6 +208,10 @@ class Collector:
         if found not in self.diagnostics:
             self.diagnostics.append(found)
 
+    def withdraw(self, code: str, span: Span) -> None:
+        """Take back what an error says that was found later."""
+        self.diagnostics = [d for d in self.diagnostics if (d.code, d.span) != (code, span)]
+
     @property
     def errors(self) -> list[Diagnostic]:
         return [d for d in self.diagnostics if d.severity == "error"]

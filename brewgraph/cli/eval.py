@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Annotated, Literal
 
 import typer
@@ -35,6 +33,7 @@ def command(
     hush()
     from brewgraph.project.predict import is_scored, labelled_rows, load_student, score
     from brewgraph.project.rebuilt import Rebuilt
+    from brewgraph.training.folder import json_text
 
     # what is wrong with rows is told before a model is loaded
     rows = {one.name: labelled_rows(one, data) for one in tasks if is_scored(one)}
@@ -50,8 +49,7 @@ def command(
         examples += seen
         values |= keyed(one.name, own)
     if format == "json":
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        print(json.dumps({"run": run, "data": data, "examples": examples, "scores": finite}, indent=2))
+        print(json_text({"run": run, "data": data, "examples": examples, "scores": values}, indent=2))
         return
     print(f"{run} on {data}: {count(examples, 'example')}")
     print(table([(metric_words(name), number(value)) for name, value in values.items()], right=[1]))

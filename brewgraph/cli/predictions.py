@@ -1,12 +1,11 @@
-"""How predictions are written: a JSON object per line, or a table of csv."""
+"""How predictions are written, so that `files(…)` reads them back: a JSON object per line, or a table of csv or tsv."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from brewgraph.diagnostics import UsageError
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 """Formats that are tables."""
@@ -33,16 +32,31 @@ def shaped(
 
 def lines(shown: Iterable[Mapping[str, Any]], format: str, *, top: int | None) -> Iterator[str]:
     """The lines of a file; a table has a header, and for tags a row per word."""
+    from brewgraph.training.folder import json_text
+
     if format not in SEPARATORS:
-        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in shown)
+        yield from (json_text(row) + "\n" for row in shown)
         return
     flat = [record for row in shown for record in _flat(row, top)]
-    out = io.StringIO()
-    header = dict.fromkeys(key for record in flat for key in record)
-    writer = csv.DictWriter(out, list(header), delimiter=SEPARATORS[format], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    yield out.getvalue()
+    header = list(dict.fromkeys(key for record in flat for key in record))
+    cell = _quoted if format == "csv" else _bare
+    yield SEPARATORS[format].join(map(cell, header)) + "\n"
+    for record in flat:
+        yield SEPARATORS[format].join(cell(record.get(key)) for key in header) + "\n"
+
+
+def _quoted(value: Any) -> str:
+    """A field of csv, in double quotes where it holds what means something there."""
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
+
+
+def _bare(value: Any) -> str:
+    """A field of tsv, in which a quote is a character like any other. Raises `UsageError` for what it cannot hold."""
+    text = "" if value is None else str(value)
+    if set(text) & set("\t\r\n"):
+        raise UsageError(f"tsv cannot hold the tab or line break in {text[:40]!r}: write csv or jsonl")
+    return text
 
 
 def _flat(row: Mapping[str, Any], top: int | None) -> Iterator[dict[str, Any]]:

@@ -168,7 +168,9 @@ def ratio(student: Row, teacher: Row) -> str:
 def beside_alone(student: Row | None, alone: Row, init: str | None) -> Iterator[str]:
     """The same student trained without its teacher, in a sentence; `init` is the model whose layers both begin with."""
     told = [
-        f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}" for name in alone.main
+        f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}"
+        for name in alone.main
+        if not math.isnan(alone.scores[name])
     ]
     if student is not None and told:
         yield f"trained without its teacher it has {' and '.join(told)}"

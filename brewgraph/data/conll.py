@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 
+from brewgraph.data.forms import check_form, plain_suffix
 from brewgraph.data.known import stamp
 from brewgraph.data.labels import Classes, put_in_order, unknown_class
 from brewgraph.data.reading import Split, find_file, no_rows, read_text
@@ -103,7 +104,9 @@ def _read(
     name: str, path: Path, field: str, columns: tuple[int, int | None], separator: str, _stamp: object
 ) -> tuple[Sentence, ...]:
     """The sentences of one file, read once while the file stays as it is."""
-    found = tuple(_sentences(read_text(name, path, field), name, field, columns, separator))
+    text = read_text(name, path, field)
+    check_form(name, text, field, "conll")
+    found = tuple(_sentences(text, name, field, columns, separator))
     if not found:
         raise no_rows(f"`{name}`", field)
     return found
@@ -130,10 +133,9 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
         parts = _split(line, separator)
         first = first or (number, len(parts))
         if len(parts) != first[1]:
-            raise _bad_line(
-                name, field, number, f"{_count(len(parts))} where line {first[0]} has {first[1]}",
-                "every line has as many columns; `separator=tab` where words hold blanks",
-            )  # fmt: skip
+            help = "every line has as many columns; `separator=tab` where words hold blanks"
+            help += "; `files(train=…)` where each line is a text" if plain_suffix(name) == ".tsv" else ""
+            raise _bad_line(name, field, number, f"{_count(len(parts))} where line {first[0]} has {first[1]}", help)
         cells = []
         for argument, column in zip(("words", "tags"), columns, strict=True):
             if column is None:

@@ -14,7 +14,7 @@ import pandas
 
 from brewgraph.diagnostics import SourceFault, listing
 
-__all__ = ["QUOTE_NONE", "are_tsv", "bad_row", "csv_layout", "traces_of_quotes"]
+__all__ = ["bad_row", "csv_layout", "folder_layout", "traces_of_quotes"]
 
 
 def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -65,10 +65,19 @@ def bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
     return None
 
 
-def are_tsv(folder: Path, formats: Collection[str]) -> bool:
-    """Whether all data in a folder is tsv, in which a quote is a character like any other, as `read_file` has it."""
-    names = (path.name.removesuffix(".gz") for path in folder.rglob("*"))
-    return {suffix for name in names if (suffix := Path(name).suffix.lower()) in formats} == {".tsv"}
+def folder_layout(folder: Path, formats: Collection[str]) -> dict[str, Any]:
+    """How `datasets` reads a folder of csv or of tsv as `read_file` reads one file: every value as the text that stands
+    there; in tsv a quote is a character like any other. Empty for other folders, and for mixed ones.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    suffixes = {path: Path(path.name.removesuffix(".gz")).suffix.lower() for path in paths}
+    known = set(suffixes.values()) & set(formats)
+    if known not in ({".csv"}, {".tsv"}):
+        return {}
+    layout: dict[str, Any] = {"quoting": QUOTE_NONE} if known == {".tsv"} else {}
+    sep = "\t" if known == {".tsv"} else ","
+    tables = (pandas.read_csv(path, nrows=0, sep=sep, **layout) for path in paths if suffixes[path] in known)
+    return {**layout, "na_filter": False, "converters": {column: str for table in tables for column in table.columns}}
 
 
 def traces_of_quotes(rows: Sequence[Sequence[str]]) -> tuple[list[int], list[int]]:

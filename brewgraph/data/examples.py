@@ -48,13 +48,15 @@ class Examples:
     column/NAME      whatever was asked for by its name
 
     `classes` are the names in the order of the labels. `fingerprint` is a sha256 in hex of texts, labels and classes:
-    it stays the same wherever the files lie. `notes` say what was changed in reading.
+    it stays the same wherever the files lie. `notes` say what was changed in reading. `marks` tells of labels that are
+    lists of numbers whether these are 0 or 1 for each class, or the numbers of classes; None where there are none such.
     """
 
     splits: Mapping[str, datasets.Dataset]
     classes: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    marks: bool | None = None
 
     @property
     def has_unanswerable(self) -> bool:
@@ -62,12 +64,15 @@ class Examples:
         return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
 
 
-def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str] = ()) -> Examples:
+def open_examples(
+    source: DataSource | Join, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
+) -> Examples:
     """Read and check everything that `source` names; relative paths start at `folder`.
 
-    `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. Raises `SourceFault`: B401 a file,
-    folder or split that is not there; B402 a column or subset; B403 labels; B404 what cannot be read or is no text;
-    B405 the hub; B406 too little text on this machine; B408 data that cannot be joined.
+    `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. `marks` is that of `Examples` like
+    which these are. Raises `SourceFault`: B401 a file, folder or split that is not there; B402 a column or subset;
+    B403 labels; B404 what cannot be read or is no text; B405 the hub; B406 too little text on this machine; B408 data
+    that cannot be joined.
     """
     if isinstance(source, Join):
         return join_examples([open_examples(part, folder, columns) for part in source.parts])
@@ -103,8 +108,9 @@ def open_examples(source: DataSource | Join, folder: Path, columns: Sequence[str
         case Text():
             splits = read_plain(source, folder)
         case _:
-            splits, classes, notes = open_table(source, folder, columns)
-    return _examples(splits, classes, notes)
+            splits, labels = open_table(source, folder, columns, marks)
+            classes, notes, marks = labels.classes, labels.notes, labels.marks
+    return _examples(splits, classes, notes, marks)
 
 
 def join_examples(parts: Sequence[Examples]) -> Examples:
@@ -115,7 +121,8 @@ def join_examples(parts: Sequence[Examples]) -> Examples:
     """
     classes = unite_classes([part.classes for part in parts])
     splits = join_splits([(part.splits, part.classes) for part in parts], classes)
-    return _examples(splits, classes, tuple(dict.fromkeys(note for part in parts for note in part.notes)))
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return _examples(splits, classes, notes, parts[0].marks)
 
 
 def facts(source: DataSource | Join, folder: Path) -> DataFacts:
@@ -198,11 +205,13 @@ def _builtin_splits(source: Builtin) -> dict[str, datasets.Dataset]:
     }
 
 
-def _examples(splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...], notes: tuple[str, ...]) -> Examples:
+def _examples(
+    splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...], notes: tuple[str, ...], marks: bool | None
+) -> Examples:
     numbered = {
         field: rows.add_column("index", numpy.arange(len(rows), dtype=numpy.int64)) for field, rows in splits.items()
     }
-    return Examples(numbered, classes, _fingerprint(numbered, classes), notes)
+    return Examples(numbered, classes, _fingerprint(numbered, classes), notes, marks)
 
 
 def _fingerprint(splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...]) -> str:

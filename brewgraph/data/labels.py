@@ -18,6 +18,8 @@ _SHOWN = 12
 MOST = 1_000_000
 """Classes that a column of numbers may make; more are no classes but identifiers."""
 IDENTIFIERS = "is this a column of identifiers?"
+NO_LABELS = "; `label=none` where there are no labels"
+"""What a spec can say of data without labels, behind the help on labels that are missing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ def find_classes(train: Split, column: str, said: Sequence[str] | None = None) -
     """
     feature = train.rows.features[column]
     values = _present(train, column)
-    if said is not None and all(place_of(value, feature, train, said) is not None for value in dict.fromkeys(values)):
+    numbers = _numbers(train, values)
+    if said is not None and all(
+        place_of(value, feature, said, numbers.get(value)) is not None for value in dict.fromkeys(values)
+    ):
         return Classes(tuple(said), named=True)
     values = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
     if isinstance(values[0], str):
@@ -100,11 +105,14 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     values = _present(split, column)
     if not classes.named:
         values = _checked(split, values)
+    numbers = _numbers(split, values) if classes.named else {}
     places: dict[Any, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
             places[value] = (
-                place_of(value, feature, split, classes.names) if classes.named else count_of(value, classes)
+                place_of(value, feature, classes.names, numbers.get(value))
+                if classes.named
+                else count_of(value, classes)
             )
         if places[value] is not None:
             continue
@@ -118,11 +126,11 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     return [number for value in values if (number := places[value]) is not None]
 
 
-def place_of(value: Any, feature: Any, split: Split, names: Sequence[str]) -> int | None:
+def place_of(value: Any, feature: Any, names: Sequence[str], number: Any = None) -> int | None:
     """The place of a label among names, as it is written; None where it is none of them.
 
     A truth value is written `true` or `false`, a whole number without a point, a number of the data's own list by its
-    name there. In a format without types `1.0` is `1` as well.
+    name there. A text of a column that holds numbers may be found by its `number`, too: `1.0` by `1`.
     """
     written = [value]
     if isinstance(feature, datasets.ClassLabel) and isinstance(value, int):
@@ -130,7 +138,7 @@ def place_of(value: Any, feature: Any, split: Split, names: Sequence[str]) -> in
     elif isinstance(value, bool):
         written = [str(value).lower()]
     elif isinstance(value, str):
-        written += [str(number) for number in _as_numbers([value])] if not split.typed else []
+        written += [str(number)] if number is not None else []
     elif math.isfinite(value):
         written = [str(int(value) if value == int(value) else value)]
     return next((names.index(text) for text in written if text in names), None)
@@ -185,6 +193,8 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
         except (TypeError, ValueError):
             said = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
             help = "write a number, or leave the row out"
+            if isinstance(value, list) and field == "label":
+                help = "a regression predicts one number for each row: name a column of single numbers"
             raise SourceFault(code, f"{what.format(row=row)} is {said}", help=help, field=field) from None
         found.append(number)
     return found
@@ -198,9 +208,7 @@ def _present(split: Split, column: str) -> list[Any]:
     values: list[Any] = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-            raise label_fault(
-                split, row, "missing", "fill it in or leave the row out; `label=none` where no row has one"
-            )
+            raise label_fault(split, row, "missing", f"fill it in or leave the row out{NO_LABELS}")
         if not isinstance(value, str | int | float):
             several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
             raise label_fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
@@ -210,8 +218,8 @@ def _present(split: Split, column: str) -> list[Any]:
 def _checked(split: Split, values: Sequence[Any], *, by_name: bool = False) -> list[Any]:
     """Labels, each checked by itself: all text, or all whole numbers from 0 on.
 
-    Where the format has no types, labels that all read as numbers are such. `by_name` tells whether a spec may name
-    them instead.
+    Where the format has no types, labels that are all written as numbers are such. `by_name` tells whether a spec may
+    name them instead.
     """
     values = list(values) if split.typed else _as_numbers(values)
     text = isinstance(values[0], str)
@@ -235,14 +243,26 @@ def _checked(split: Split, values: Sequence[Any], *, by_name: bool = False) -> l
 
 
 def _as_numbers(values: Sequence[str]) -> list[Any]:
-    """Labels of a format without types: numbers where every one of them reads as a finite number, else text."""
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        return list(values)
-    if not all(math.isfinite(number) for number in numbers):
-        return list(values)
-    return [int(number) if number.is_integer() else number for number in numbers]
+    """Labels of a format without types: numbers where every one is written as programs write a number, all of them
+    whole (`0`, `12`, `-1`) or all with a point (`0.0`, `2.5`). Else text, so that no two labels become one: `01`, `+1`,
+    ` 1`, `1e3`, `1.0` beside `1`.
+    """
+    for number in (int, float):
+        try:
+            numbers = [number(value) for value in values]
+            plain = all(math.isfinite(x) and str(x) == value for x, value in zip(numbers, values, strict=True))
+        except (ValueError, OverflowError):
+            continue
+        if plain and not any("e" in value or value == "-0.0" for value in values):
+            return [int(x) if x == int(x) else x for x in numbers]
+    return list(values)
+
+
+def _numbers(split: Split, values: Sequence[Any]) -> dict[Any, Any]:
+    """The number that each text of a column is, where the format has no types and the column holds numbers."""
+    if split.typed:
+        return {}
+    return {text: x for text, x in zip(values, _as_numbers(values), strict=True) if not isinstance(x, str)}
 
 
 def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:

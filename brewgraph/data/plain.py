@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 
+from brewgraph.data.forms import check_form
 from brewgraph.data.known import stamp
 from brewgraph.data.reading import find_file, read_text
 from brewgraph.recipe.sources import Text
@@ -25,5 +26,7 @@ def read_plain(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
 
 @lru_cache(maxsize=16)
 def _read(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset:
-    lines = [line for line in read_text(name, path, field).split("\n") if line.strip()]
+    text = read_text(name, path, field)
+    check_form(name, text, field, "text")
+    lines = [line for line in text.split("\n") if line.strip()]
     return datasets.Dataset.from_dict({"text_0": lines})

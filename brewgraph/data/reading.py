@@ -19,7 +19,8 @@ from typing import Any
 import datasets
 import pandas
 
-from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
+from brewgraph.data.delimited import bad_row, csv_layout, folder_layout
+from brewgraph.data.forms import binary, check_form
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby
@@ -30,6 +31,8 @@ FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".pa
 
 _KEPT = 16
 """How many files, and how many local folders, are kept in memory once they are read."""
+_LOOK = 65536
+"""How many bytes of a file are looked at to tell its form."""
 
 """How many names of a folder a help text lists at most."""
 
@@ -105,6 +108,8 @@ def read_text(name: str, path: Path, field: str) -> str:
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        if raw[:4] == b"PAR1":
+            raise binary(name, field)
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceFault(
@@ -128,11 +133,14 @@ def read_text(name: str, path: Path, field: str) -> str:
 @lru_cache(maxsize=_KEPT)
 def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".tsv" or suffix not in FORMATS:
+        check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
     if suffix not in FORMATS:
         raise SourceFault(
             "B404",
             f"`{name}` has no format that is known here",
-            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`",
+            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; `conll(train=…)` reads words "
+            "with tags, `text(train=…)` plain text",
             field=field,
         )
     twice: tuple[str, ...] = ()
@@ -165,6 +173,8 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 "look at the file: one that was cut short, or has another format than its name says?",
             )
             raise SourceFault("B404", f"`{name}` {what}", help=help, field=field) from error
+    if suffix == ".json" and "paragraphs" in str(rows.features.get("data")):
+        check_form(name, read_text(name, path, field), field, "files")
     return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv", twice=twice)
 
 
@@ -249,7 +259,7 @@ def _read_hub(
                     help=f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(there)}",
                     field=field,
                 ) from error
-            found[field] = Split(rows, place)
+            found[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
         return found
 
 
@@ -269,6 +279,9 @@ def no_rows(place: str, field: str) -> SourceFault:
 def _builder(name: str, subset: str | None, revision: str | None, folder: Path, cache: str | None) -> Any:
     local = _local(name, folder)
     path = str(locate(name, folder, "name").resolve()) if local else name
+    if locate(name, folder, "name").is_file():
+        help = f'`files(train="{name}")` reads a file of rows'
+        raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise SourceFault(
             "B401",
@@ -277,8 +290,12 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
             field="name",
         )
     try:
-        quoting = {"quoting": QUOTE_NONE} if local and are_tsv(Path(path), FORMATS) else {}
-        return datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **quoting)
+        layout = folder_layout(Path(path), FORMATS) if local else {}
+        builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
+        if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
+            del layout["na_filter"]
+            builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
+        return builder
     except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
         available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
         if available:

@@ -27,27 +27,32 @@ _NUMBERS = (
 )
 
 
-def find_several(train: Split, columns: Sequence[str], said: Sequence[str] | None = None) -> Classes:
+def find_several(
+    train: Split, columns: Sequence[str], said: Sequence[str] | None = None, marks: bool | None = None
+) -> Classes:
     """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
 
     Lists of one length of two or more that hold 0 and 1 alone are marks, one for each class, as truth values and
     fractions are; where a spec names its classes (`said`), only lists of as many. Other numbers are those of classes.
-    Raises `SourceFault` B403.
+    `marks` decides for 0 and 1, and rows may all be without a class: for rows like others that are known. Raises
+    `SourceFault` B403.
     """
     if len(columns) > 1:
         return Classes(tuple(columns), named=True)
     rows = _lists(train, columns[0])
     values = [value for row in rows for value in row]
+    if not values and said is not None and marks is not None:
+        return Classes(tuple(said), named=False, marks=marks)
     if not values:
         raise label_fault(train, 1, "an empty list, as are all others", "some training row has a class")
     feature = _feature(train, columns[0])
     listed = isinstance(feature, datasets.ClassLabel)
-    if not listed and not isinstance(values[0], str) and _are_marks(rows, said):
+    if not listed and not isinstance(values[0], str) and _are_marks(rows, said, marks):
         names = tuple(map(str, range(len(rows[0])))) if said is None else tuple(said)
         classes = Classes(names, named=False, marks=True)
         encode_several(train, columns, classes)  # every list of the same length
         return classes
-    if said is not None and all(place_of(value, feature, train, said) is not None for value in set(values)):
+    if said is not None and all(place_of(value, feature, said) is not None for value in set(values)):
         return Classes(tuple(said), named=True)
     if isinstance(values[0], str):
         return put_in_order(Classes(tuple(sorted(set(values))), named=True), said)
@@ -77,7 +82,7 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
             _check_numbers(split, row, values, below=not classes.named)
         marks = [0.0] * len(classes.names)
         for value in values:
-            place = place_of(value, feature, split, classes.names) if classes.named else count_of(value, classes)
+            place = place_of(value, feature, classes.names) if classes.named else count_of(value, classes)
             if place is None:
                 raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
             marks[place] = 1.0
@@ -115,12 +120,17 @@ def _lists(split: Split, column: str) -> list[list[Any]]:
     return rows
 
 
-def _are_marks(rows: Sequence[Sequence[Any]], said: Sequence[str] | None) -> bool:
-    """Whether lists of numbers say of each class whether it is right, and do not number the classes that are."""
+def _are_marks(rows: Sequence[Sequence[Any]], said: Sequence[str] | None, known: bool | None) -> bool:
+    """Whether lists of numbers say of each class whether it is right, and do not number the classes that are.
+
+    Truth values and fractions do; of other numbers it may be `known`.
+    """
     if not isinstance(next(value for row in rows for value in row), int) or any(
         isinstance(value, bool) for row in rows for value in row
     ):
         return True
+    if known is not None:
+        return known
     widths = {len(row) for row in rows}
     width = widths.pop()
     even = not widths and width > 1 and all(value in (0, 1) for row in rows for value in row)

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import pyarrow
 
+from brewgraph.data.forms import check_form
 from brewgraph.data.known import stamp
 from brewgraph.data.reading import Split, find_file, no_rows, read_text
 from brewgraph.diagnostics import SourceFault
@@ -62,6 +63,7 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
     try:
         whole = json.loads(text)
     except ValueError as error:
+        check_form(name, text, field, "squad")
         line, what = getattr(error, "lineno", 1), getattr(error, "msg", error)
         raise SourceFault(
             "B404",
@@ -69,6 +71,8 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
             help="look at the file: one that was cut short, or has another format than its name says?",
             field=field,
         ) from error
+    if '"context"' not in text:  # questions in rows are told of the form that they need
+        check_form(name, text, field, "squad")
     found = list(_questions(whole, name, field))
     if not found:
         raise no_rows(f"`{name}`", field)

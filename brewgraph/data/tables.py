@@ -11,6 +11,7 @@ import datasets
 
 from brewgraph.data.known import DataFacts
 from brewgraph.data.labels import (
+    NO_LABELS,
     Classes,
     encode_labels,
     encode_numbers,
@@ -55,12 +56,15 @@ _GLUE_TASKS = {
 
 @dataclass(frozen=True)
 class Labelling:
-    """The labels of every split as numbers, with their feature; no values where the source has none."""
+    """The labels of every split as numbers, with their feature; no values where the source has none. `marks` is that of
+    `Examples`.
+    """
 
     classes: tuple[str, ...]
     values: dict[str, list[Any]]
     feature: Any = None
     notes: tuple[str, ...] = ()
+    marks: bool | None = None
 
 
 _MARKS = (
@@ -69,12 +73,15 @@ _MARKS = (
 
 
 def open_table(
-    source: Table, folder: Path, columns: Sequence[str] = ()
-) -> tuple[dict[str, datasets.Dataset], tuple[str, ...], tuple[str, ...]]:
-    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; classes, notes."""
+    source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
+) -> tuple[dict[str, datasets.Dataset], Labelling]:
+    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; their labels.
+
+    `marks` tells of lists of 0 and 1 what they are, where it is known.
+    """
     splits = _read(source, folder)
     text, label = _columns(source)
-    labelling = _labels(source, splits, label)
+    labelling = _labels(source, splits, label, marks)
     of_classes = _class_weights(source, labelling)
     made = {}
     for field, split in splits.items():
@@ -86,7 +93,7 @@ def open_table(
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labels)
-    return made, labelling.classes, labelling.notes
+    return made, labelling
 
 
 def table_facts(source: Table, folder: Path) -> DataFacts:
@@ -136,7 +143,7 @@ def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return source.text, label
 
 
-def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...]) -> Labelling:
+def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], marks: bool | None = None) -> Labelling:
     """The labels of every split. Raises `SourceFault` B402 and B403."""
     if not label:
         return Labelling((), {})
@@ -147,10 +154,11 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...]) -> 
         values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
         return Labelling((), values, datasets.Value("float32"))
     if source.label_type == "classes":
-        several = find_several(train, label, None if isinstance(source, Glue) else source.classes)
-        marks = {field: encode_several(split, label, several) for field, split in splits.items()}
-        notes = (_MARKS.format(place=train.place),) if is_open(train, label, several) else ()
-        return Labelling(several.names, marks, datasets.List(datasets.Value("float32")), notes)
+        several = find_several(train, label, None if isinstance(source, Glue) else source.classes, marks)
+        found = {field: encode_several(split, label, several) for field, split in splits.items()}
+        notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()
+        known = None if several.named else several.marks
+        return Labelling(several.names, found, datasets.List(datasets.Value("float32")), notes, known)
     classes = find_classes(train, label[0], None if isinstance(source, Glue) else source.classes)
     if isinstance(source, Glue) and not classes.named:
         classes = Classes(_GLUE_TASKS[source.task].classes, named=False)
@@ -214,7 +222,7 @@ def _check_columns(split: Split, text: Sequence[str], label: Sequence[str]) -> N
     for column in text:
         split.require(column, "text")
     for column in label:
-        split.require(column, "label", "; `label=none` where there are no labels")
+        split.require(column, "label", NO_LABELS)
 
 
 def _check_texts(split: Split, text: Sequence[str]) -> None:

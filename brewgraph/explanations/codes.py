@@ -89,7 +89,7 @@ CODES = {
     "B315": "weights that cannot be loaded",
     "B316": "layers that cannot be copied into the student",
     "B317": "Python that cannot be imported",
-    "B318": "a forward that needs what nobody supplies",
+    "B318": "weights that do not fit the configuration",
     "B319": "a model without a tokenizer",
     "B320": "texts longer than the model's positions",
     "B321": "a spec of a teacher that cannot be read",
@@ -114,6 +114,7 @@ CODES = {
     "B340": "a head that reads a token with which no text ends",
     "B341": "a teacher whose starts and ends of answers are swapped",
     "B346": "a name that cannot be looked up as a path",
+    "B347": "more outputs than a regression has",
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     "B401": "a file, folder or split that is not there",
     "B402": "a column that is not there",
@@ -126,6 +127,7 @@ CODES = {
     "B410": "an augmentation that does not fit the data",
     "B411": "a column whose name stands twice",
     "B412": "answers that no window holds",
+    "B415": "a file of another form than its source reads",
     "B901": "not supported yet",
     # ── warnings ─────────────────────────────────────────────────────────────────────────────────────────────────────
     "W101": "a name that hides another",
@@ -158,7 +160,8 @@ CODES = {
     "W402": "weights of examples that no loss reads",
     "W403": "labels that are numbers with gaps",
     "W404": "one label for all training rows",
-    "W405": "classes that differ in white space or case alone",
+    "W405": "classes that differ only in white space, case or number format",
+    "W407": "labels with decimals that are read as classes",
 }
 
 

@@ -30,6 +30,10 @@ def check_loss(builder: Builder, x: v.Apply, kinds: tuple[str, str], shapes: tup
             if (few := too_few(kind, shape, least)) is None:
                 continue
             axis, count = few
+            column = next((c for c in (x.source, x.target) if isinstance(c, v.Column) and c.kind == "labels"), None)
+            if column is not None and axis == "classes" and name == x.declared.name:
+                _report_one_class(builder, column)
+                return False
             own = (o for o in OPERATIONS.values() if is_own(o.module))
             other = next((o.name for o in own if o.unit(*kinds) and axis not in o.least), None)
             help = "give the model more classes, or the projection a larger width"
@@ -41,6 +45,20 @@ def check_loss(builder: Builder, x: v.Apply, kinds: tuple[str, str], shapes: tup
             builder.collector.add("B228", _message(name, least, axis, count), side.span, help=help)
             return False
     return True
+
+
+def _report_one_class(builder: Builder, labels: v.Column) -> None:
+    """B228 where data has one class, from which the model has its own: the data is at fault, and W404 says no more."""
+    data = builder.recipe.data[labels.data]
+    column = "tags" if data.source.label_type == "tags" else "label"
+    message = f"the labels of `{data.name}` have one class: a loss on them would never change"
+    help = (
+        f"add rows with other labels, name another column: `{column}=…`, or all classes that are meant: `classes=[…]`"
+    )
+    if any(data.span.start <= fault.span.start < data.span.end for fault in builder.collector.errors):
+        return  # what is not known of its labels
+    builder.collector.withdraw("W404", data.place(column))
+    builder.collector.add("B228", message, labels.span, help=help)
 
 
 def check_transform(builder: Builder, x: v.Transform, shapes: tuple[Shape | None, ...]) -> None:

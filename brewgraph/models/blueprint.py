@@ -16,7 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
-from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, task_of, with_problem
+from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, several_outputs, task_of, with_problem
 from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
@@ -116,6 +116,8 @@ def _blueprint(
     label_types: Collection[str],
     headed: bool,
 ) -> Blueprint:
+    if role == "student" and set(label_types) == {"value"} and not headed and len(source.labels or ()) > 1:
+        raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
         if source.adapter is not None and source.init is None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickletools import genops
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile, ZipFile
 
 from brewgraph.diagnostics import SourceFault
 
@@ -15,13 +17,14 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}
 """Last parts of names that transformers renames when it loads them."""
 
 
-def saved_names(checkpoint: str) -> frozenset[str]:
-    """The names of the tensors in a local folder, from the header of model.safetensors or the index of several files.
+def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
+    """The names of the tensors in a folder, or in what was downloaded of a name on the hub: from the header of
+    model.safetensors, the index of several files, or the pickle of pytorch_model.bin, which is read and never run.
 
-    Empty where they are not known: for a name on the hub, one pytorch_model.bin, an adapter's folder, a broken file.
+    Empty where they are not known: for what was not downloaded, an adapter's folder, a broken file.
     """
-    folder = Path(checkpoint)
-    if (folder / "adapter_config.json").exists():
+    folder = _folder_of(checkpoint, revision)
+    if folder is None or (folder / "adapter_config.json").exists():
         return frozenset()
     try:
         # in the order in which from_pretrained looks for them
@@ -32,13 +35,34 @@ def saved_names(checkpoint: str) -> frozenset[str]:
             return frozenset(found) - {"__metadata__"}
         if (folder / "model.safetensors.index.json").is_file():
             index = folder / "model.safetensors.index.json"
-        elif (folder / "pytorch_model.bin").is_file():
-            return frozenset()
+        elif (one := folder / "pytorch_model.bin").is_file():
+            return _pickled_names(one)
         else:
             index = folder / "pytorch_model.bin.index.json"
         return frozenset(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, BadZipFile):
         return frozenset()
+
+
+def _folder_of(checkpoint: str, revision: str | None) -> Path | None:
+    """The folder itself, or that of the files which were downloaded for a name on the hub."""
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        file = try_to_load_from_cache(checkpoint, "config.json", revision=revision)
+    except HFValidationError:  # no name of the hub
+        return None
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def _pickled_names(path: Path) -> frozenset[str]:
+    """The texts in the pickle of a file that `torch.save` wrote, the names of the tensors among them."""
+    with ZipFile(path) as file:
+        pickle = file.read(next(name for name in file.namelist() if name.endswith("/data.pkl")))
+    return frozenset(argument for _, argument, _ in genops(pickle) if isinstance(argument, str))
 
 
 def missing_head(model: nn.Module, names: frozenset[str]) -> str | None:

@@ -121,6 +121,14 @@ def label_type_of(config: PreTrainedConfig) -> str:
     return next((kind for kind, problem in PROBLEM_TYPES.items() if problem == config.problem_type), "")
 
 
+def several_outputs(count: int) -> SourceFault:
+    """The fault of a model with more outputs than the numbers that it learns: one for each example."""
+    help = "leave `labels` out, or name one; for several numbers write a task with a head for each"
+    return SourceFault(
+        "B347", f"the labels are one number each, and `labels` asks for {count}", help=help, field="labels"
+    )
+
+
 class Head(NamedTuple):
     """One head before it is built: transformers' auto class, its classes in order, and what kind of labels it has."""
 
@@ -142,6 +150,9 @@ class Head(NamedTuple):
         if isinstance(settings, SequenceClassifier):
             problem = _PROBLEMS[settings.problem_type] if settings.problem_type else problem
             if problem == "regression":
+                count = settings.labels if isinstance(settings.labels, int) else len(settings.labels or " ")
+                if count > 1:
+                    raise several_outputs(count)
                 return cls(auto_class, problem_type=problem)
         else:
             problem = None

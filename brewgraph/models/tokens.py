@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -23,6 +23,9 @@ VOCABULARY = 8000
 
 _DESCRIBING = (".json", ".txt", ".model")
 """How the files of a model end that say what it is, unlike its weights."""
+_MODEL = ("config.json", "adapter_config.json")
+_TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""What lies in the folder of a model, and of a tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Tokens:
 
 def local(name: str, folder: Path, field: str = "name") -> str:
     """A folder beside the spec where there is one of that name, else the name itself, for the hub. `field` is the
-    argument that names it, for the fault of a name that cannot be looked up (`locate`). SourceFault B310 for a file.
+    argument that names it, for the fault of a name that cannot be looked up (`locate`). SourceFault B310 for a file,
+    B310 and B314 for a folder around those of models, such as a run's.
     """
     path = locate(name, folder, field)
     if field == "name" and path.is_file():
@@ -72,7 +76,29 @@ def local(name: str, folder: Path, field: str = "name") -> str:
             field="name",
             help="name the folder that save_pretrained wrote: config.json, weights and a tokenizer",
         )
+    kind, wanted = ("tokenizer", _TOKENIZER) if field == "tokenizer" else ("model", _MODEL)
+    if path.is_dir() and not _holds(path, wanted) and (inside := _folders_with(path, wanted)):
+        said = "is the folder of a run" if (path / "resolved.json").is_file() else f"holds no {kind}"
+        raise SourceFault(
+            "B314" if field == "tokenizer" else "B310",
+            f"`{name}` {said}",
+            help=f"name the folder of the {kind} in it: "
+            + " or ".join(f"`{name.rstrip('/')}/{x}`" for x in inside[:3]),
+            field=field,
+        )
     return str(path) if path.is_dir() else name
+
+
+def _holds(folder: Path, files: Sequence[str]) -> bool:
+    return any(found for file in files for found in folder.glob(file))
+
+
+def _folders_with(folder: Path, files: Sequence[str]) -> list[str]:
+    """The folders below one that hold such a file: those of a run's student or of its heads, else of a checkpoint."""
+    for pattern in ("student", "student/*", "alone/student", "checkpoints/best/student", "checkpoints/*/student", "*"):
+        if found := [str(path.relative_to(folder)) for path in sorted(folder.glob(pattern)) if _holds(path, files)]:
+            return found
+    return []
 
 
 def named_tokens(source: Hf, folder: Path) -> Tokens | None:

@@ -130,6 +130,10 @@ class Workshop:
         first = source.parts[0] if isinstance(source, Join) else source
         return float(getattr(first, "null_threshold", 0.0))
 
+    def marks(self, name: str) -> bool | None:
+        """What the lists of numbers are that a data set has as labels; see `Examples`."""
+        return None if isinstance(self.recipe.data[name].source, Batches) else self.examples(name).marks
+
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def blueprint(self, name: str) -> Blueprint | None:

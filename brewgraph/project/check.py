@@ -306,7 +306,10 @@ def check_other(model: ModelDeclaration, source: Source, parents: tuple[Path, ..
     try:
         other = read_spec(path)
     except UsageError as error:
-        raise SourceFault("B321", str(error), field="path", help="paths start at this spec's folder") from error
+        help = "paths start at this spec's folder"
+        if (path / "student").is_dir():
+            help = f'the student of a run is a model: `hf("{model.source.path}/student")`'
+        raise SourceFault("B321", str(error), field="path", help=help) from error
     return _check_cached(other, tuple(sorted(model.source.params.items())), parents)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -60,7 +61,10 @@ class Row:
     splits: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", tuple(self.seconds))  # a list where it was read from a file
+        # read from a file, tuples are lists, and what is not a number is null
+        object.__setattr__(self, "seconds", tuple(self.seconds))
+        scores = {name: math.nan if value is None else value for name, value in self.scores.items()}
+        object.__setattr__(self, "scores", scores)
 
     @property
     def columns(self) -> tuple[str, ...]:

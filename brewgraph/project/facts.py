@@ -76,7 +76,7 @@ class FactsBook:
             help = f"did you mean `{meant}`? the folder holds a {kind}; a name on the hub could not be reached, either"
             self.collector.add("B310", f"there is no folder `{place.text.strip(chr(34))}`", place, help=help)
         elif fault.code == "B311" or (
-            fault.code == "B314" and "/" in fault.message and not is_local(model, self.folder)
+            fault.code == "B314" and "/" in fault.message and not is_local(model, self.folder, fault.field)
         ):
             taken = listing(sorted(map(str, self.features[model.name]))[:6])
             unknown = f"whether it gives {taken} and of which shapes, " if taken else ""
@@ -216,10 +216,11 @@ class FactsBook:
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 
 
-def is_local(model: ModelDeclaration, folder: Path) -> bool:
-    """Whether a model is read from a folder on this machine."""
+def is_local(model: ModelDeclaration, folder: Path, field: str | None = "name") -> bool:
+    """Whether a model is read from a folder on this machine, or its tokenizer where that is the `field`."""
     source = model.source
-    return isinstance(source, Hf) and bool(source.name) and locate(str(source.name), folder).is_dir()
+    named = (source.name, source.tokenizer if field == "tokenizer" else None) if isinstance(source, Hf) else ()
+    return any(locate(name, folder).is_dir() for name in named if name)
 
 
 def copies(checked: Checked) -> Mapping[str, str]:

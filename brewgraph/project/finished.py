@@ -25,7 +25,7 @@ class FinishedTask:
     `name` is "" where the spec has no tasks, `head` where the student has no heads, `label_type` where there are no
     labels. The student lies in the folder `student`, under the name `key` in the spec; paths of the data begin at
     `folder`, where the spec was. `null_threshold` is by how much no answer must exceed the best one, None where every
-    question has an answer.
+    question has an answer. `marks` tells of labels that are lists of numbers what these are, as `Examples` has it.
     """
 
     name: str
@@ -37,6 +37,7 @@ class FinishedTask:
     folder: Path
     label_type: str = ""
     null_threshold: float | None = None
+    marks: bool | None = None
 
     @property
     def model(self) -> Path:
@@ -92,6 +93,7 @@ def open_run(target: str | Path) -> FinishedRun:
             source.folder,
             recipe.data[said["data"]].source.label_type,
             said.get("null_threshold"),
+            said.get("marks"),
         )
         for name, said in resolved["tasks"].items()
     }

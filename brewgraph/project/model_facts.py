@@ -274,14 +274,14 @@ class BlueprintFacts:
         return self.chart.shape(feature, self.taken)
 
     def check_head(self) -> None:
-        """SourceFault B325 where its results are taken, and a local checkpoint holds nothing of the head that gives
-        them. What other checkpoints lack is found when they are loaded.
+        """SourceFault B325 where its results are taken, and a checkpoint on this machine holds nothing of the head that
+        gives them. What other checkpoints lack is found when they are loaded.
         """
         request = self.request
         if request.source.name is None or not request.source.pretrained or request.heads or not request.features:
             return
         checkpoint = local(request.source.name, request.folder)
-        names = saved_names(checkpoint)
+        names = saved_names(checkpoint, request.source.revision)
         if not names:
             return
 

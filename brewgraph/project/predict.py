@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from brewgraph.data.batches import BatchOrder, loader
 from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.examples import facts, open_examples
+from brewgraph.data.labels import NO_LABELS
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.modes import evaluating
@@ -129,8 +130,7 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
         help = suggest(what, SPLITS) or f"splits are {listing(SPLITS)}"
         raise UsageError(f"there is no split and no file `{what}`: {help}")
     if what not in SPLITS:
-        examples = read_like(source, Path(what), folder, labelled=True, classes=task.classes)
-        return _renumbered(examples.splits["train"], examples.classes, task.classes, what)
+        return read_like(task, Path(what), labelled=True)
     with blaming(task.data):
         splits = open_examples(source, folder).splits
     if what not in splits:
@@ -140,7 +140,7 @@ def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
 
 def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
     """The rows of a file laid out like the task's data; labels need not be there. Raises `UsageError`."""
-    return read_like(task.data.source, path, task.folder, labelled=False).splits["train"]
+    return read_like(task, path, labelled=False)
 
 
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
@@ -155,32 +155,26 @@ def text_columns(task: FinishedTask) -> tuple[str, ...]:
     return facts(source, task.folder).columns[:-1] if isinstance(source, Glue | Builtin) else ("text",)
 
 
-def read_like(
-    source: DataSource | Join,
-    path: Path,
-    folder: Path,
-    *,
-    labelled: bool,
-    classes: Sequence[str] = (),
-    columns: Sequence[str] = (),
-) -> Any:
-    """The examples of another file under the columns of a data source, and more `columns` of it; `classes` are those
-    that its labels have.
+def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
+    """The rows of another file under the columns of a task's data, its labels as numbers of the task's classes, and
+    `more` columns of it.
     """
     if not path.is_file():
         near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
     # weights are for training, and need not be there; nor need labels, where none are asked for
     given: dict[str, Any] = {"train": str(path), "dev": None, "test": None, "weight": None, "class_weights": None}
-    if not labelled:
-        given |= {"label": None, "tags": None, "classes": None}
-    elif source.label_type == "classes" and not isinstance(getattr(source, "label", None), tuple):
-        given["classes"] = tuple(classes)  # a file alone does not tell lists of 0 and 1 from numbers of classes
+    source = task.data.source
     if isinstance(source, Join):  # a file is laid out like the first of what was joined
         source = source.parts[0]
+    # which classes there are, and what a label means, the run knows: a file may hold some of them alone
+    columns = isinstance(getattr(source, "label", None), tuple)
+    given["classes"] = task.classes if labelled and task.classes and not columns else None
+    if not labelled:
+        given |= {"label": None, "tags": None}
     if isinstance(source, Glue | Builtin):
-        *text, label = facts(source, folder).columns
-        kind: dict[str, Any] = {"label": label if labelled else None}
+        *text, label = facts(source, task.folder).columns
+        kind: dict[str, Any] = {"label": label if labelled else None, "classes": given["classes"]}
         if labelled and source.label_type == "value":
             kind["problem_type"] = "regression"
         other: DataSource = Files(train=str(path), text=tuple(text), **kind)
@@ -189,42 +183,34 @@ def read_like(
     else:
         kind = {"label": None}
         if labelled:
-            own = given.get("classes", source.classes)
-            kind = {"label": source.label, "problem_type": source.problem_type, "classes": own}
+            kind = {"label": source.label, "problem_type": source.problem_type, "classes": given["classes"]}
         other = Files(train=str(path), text=source.text, **kind)
     try:
-        return open_examples(other, Path(), columns)
+        return open_examples(other, Path(), more, marks=task.marks).splits["train"]
     except SourceFault as fault:
-        if fault.field == "classes" and classes:
-            said = f"`{path}` has labels that the run does not know: its classes are {listing(classes)}"
-            raise UsageError(said) from fault
-        raise UsageError(str(fault)) from fault
+        if fault.field == "classes":
+            raise UsageError(_unknown_label(other, task.classes)) from fault
+        if not labelled:
+            raise UsageError(str(fault)) from fault
+        read_like(task, path, labelled=False)  # where it is not the labels that are at fault, this says what is
+        what = ", and so no labels to score the student on" if fault.code == "B402" else ""
+        help = f"{fault.help.removesuffix(NO_LABELS)}; `brewgraph predict` needs no labels"
+        raise UsageError(f"{fault.message}{what} ({help})") from fault
 
 
-def _renumbered(rows: datasets.Dataset, found: Sequence[str], classes: Sequence[str], what: str) -> datasets.Dataset:
-    """Labels that count the classes which one file happens to hold, as numbers of the run's classes."""
-    if tuple(found) == tuple(classes) or not found:
-        return rows
-    numbers = {name: number for number, name in enumerate(classes)}
-    if not set(found) & numbers.keys() and all(name.isdigit() for name in found):
-        # numbers without names: a file knows as many as its largest
-        numbers = {str(number): number for number in range(len(classes))}
-    if unknown := [name for name in found if name not in numbers]:
-        help = suggest(unknown[0], classes) or f"its classes are {listing(classes)}"
-        raise UsageError(f"`{what}` has a label `{unknown[0]}`, which the run does not know: {help}")
-    places = [numbers[name] for name in found]
-
-    def renumber(row: dict[str, Any]) -> dict[str, Any]:
-        if "tags" in row:
-            return {"tags": [places[tag] for tag in row["tags"]]}
-        if not isinstance(row["label"], list):
-            return {"label": places[row["label"]]}
-        label = [0.0] * len(classes)
-        for place, value in zip(places, row["label"], strict=True):
-            label[place] = value
-        return {"label": label}
-
-    return rows.map(renumber, features=rows.features, keep_in_memory=True, load_from_cache_file=False)
+def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
+    """What to say of a file with a label that is none of these classes."""
+    path = getattr(source, "train", "")
+    try:
+        names = open_examples(source.model_copy(update={"classes": None}), Path()).classes
+    except SourceFault:  # labels that only names of classes explain
+        names = ()
+    counted = not set(names) & set(classes) and all(name.isdigit() for name in names)
+    known = list(map(str, range(len(classes)))) if counted else classes
+    unknown = next((name for name in names if name not in known), None)
+    what = "labels" if unknown is None else f"a label `{unknown}`"
+    help = suggest(unknown or "", classes) or f"its classes are {listing(classes)}"
+    return f"`{path}` has {what}{' that' if unknown is None else ', which'} the run does not know: {help}"
 
 
 # ── scores and predictions ───────────────────────────────────────────────────────────────────────────────────────────

@@ -75,5 +75,4 @@ class Rebuilt:
             return splits[what]
         if task.label_type:
             return labelled_rows(task, what)
-        columns = columns_used(self.checked.recipe)[name]
-        return read_like(source, Path(what), task.folder, labelled=False, columns=columns).splits["train"]
+        return read_like(task, Path(what), labelled=False, more=columns_used(self.checked.recipe)[name])

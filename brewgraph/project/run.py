@@ -331,6 +331,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, wor
             "head": head_of(checked, task, task.data[0]) or "",
             "classes": list(workshop.classes(task.data[0])),
             "null_threshold": workshop.null_threshold(task.data[0]),
+            "marks": workshop.marks(task.data[0]),
         }
         for _, task in recipe.tasks
     }

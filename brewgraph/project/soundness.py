@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,8 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
 
 
 def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collector) -> None:
-    """Labels that are legal and hardly meant: one for all rows, classes that differ in white space or case alone,
-    numbers with gaps.
+    """Labels that are legal and hardly meant: one for all rows, classes that are written almost alike, numbers with
+    gaps, numbers with decimals that are classes.
     """
     column = "tags" if data.source.label_type == "tags" else "label"
     own, name, place = known.classes, data.name, data.place(column)
@@ -67,16 +68,38 @@ def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collecto
         collector.add("W404", message, place, help=f"add rows with other labels, or name another column: `{column}=…`")
     alike: dict[str, list[str]] = {}
     for written in () if named else own:
-        alike.setdefault(" ".join(unicodedata.normalize("NFKC", written).casefold().split()), []).append(written)
+        alike.setdefault(_likeness(written), []).append(written)
     for names in alike.values():
         if len(names) > 1:
-            message = f"{listing(names)} are {len(names)} classes of `{name}`, and differ in white space or case alone"
+            which = f"{listing(names)} are {len(names)} classes of `{name}`"
+            message = f"{which}, and differ only in white space, case or number format"
             collector.add(
                 "W405", message, place, help="write them alike in the data, or name all that are meant: classes=[…]"
             )
+    numbers = [number for written in own if (number := _number(written)) is not None]
+    if data.source.label_type == "class" and not named and len(numbers) == len(own) and any(x % 1 for x in numbers):
+        message = f"the labels of `{name}` are numbers with decimals, and are read as {len(own)} classes"
+        help = 'where they are quantities to predict: problem_type="regression"; where they are classes: classes=[…]'
+        collector.add("W407", message, place, help=help)
     if data.source.label_type == "class" and not named and (gap := _gap(known)):
         message = f"`{name}` has {len(own)} classes, 0 to {len(own) - 1}, and no training row has {gap[0]}"
         collector.add("W403", message, place, help=gap[1])
+
+
+def _likeness(written: str) -> str:
+    """What two classes share that are hardly meant to be two: white space, case and forms of a number left out."""
+    text = " ".join(unicodedata.normalize("NFKC", written).casefold().split())
+    number = _number(text)
+    return text if number is None else str(number.normalize())
+
+
+def _number(written: str) -> Decimal | None:
+    """The number that a class is named as; None for other names, and for numbers beyond any quantity."""
+    try:
+        number = Decimal(written)
+    except ArithmeticError:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) < 20 else None
 
 
 def _gap(known: DataFacts) -> tuple[str, str] | None:

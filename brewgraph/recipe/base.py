@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 class Settings(BaseModel):
@@ -17,3 +17,16 @@ class Settings(BaseModel):
     """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
     bare: ClassVar[frozenset[str]] = frozenset()
     """Fields that are words and may stand bare: `problem_type=regression`."""
+
+
+def _each_once(value: Any) -> Any:
+    """A list of names: at least one, none twice."""
+    if isinstance(value, tuple | list):
+        twice = next((x for n, x in enumerate(value) if x in value[:n]), None)
+        if twice is not None or not value:
+            raise ValueError("the list is empty" if twice is None else f"`{twice}` is named twice")
+    return value
+
+
+EachOnce = BeforeValidator(_each_once)
+"""For an argument that may be a list of names."""

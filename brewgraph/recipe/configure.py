@@ -161,6 +161,8 @@ def _words(fault: Any, field: str, name: str, description: str) -> tuple[str, st
     if kind == "literal_error":
         expected = str(context.get("expected", ""))
         words = [w.strip("' ") for w in expected.replace(" or ", ", ").split(",")]
+        if name in ("glue", "builtin") and re.search(r"\.\w+$", str(given)):
+            return f"`{field}` cannot be `{given}`", f"`files(train=…)` reads a file; it is one of {expected}"
         return f"`{field}` cannot be `{given}`", suggest(str(given), words) or f"it is one of {expected}"
     text = str(fault["msg"]).removeprefix("Value error, ").removesuffix(" after validation")
     if kind in ("missing", "too_long", "too_short"):

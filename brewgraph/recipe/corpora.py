@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from brewgraph.recipe.base import Settings
+from brewgraph.recipe.base import EachOnce, Settings
 
 
 class Data(Settings):
@@ -47,16 +47,7 @@ def _class_weights(value: Any) -> Any:
     return tuple(float(x) for x in value)
 
 
-def _classes(value: Any) -> Any:
-    """Names of classes: at least one, none twice."""
-    if isinstance(value, tuple | list) and (not value or len(set(value)) < len(value)):
-        raise ValueError("it names every class, and each once")
-    return value
-
-
-ClassNames = Annotated[tuple[str, ...] | None, BeforeValidator(_classes)]
-
-
+ClassNames = Annotated[tuple[str, ...] | None, EachOnce]
 ClassWeights = Annotated[Literal["balanced"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_class_weights)]
 
 
@@ -88,6 +79,8 @@ class Labelled(Data):
 
     @model_validator(mode="after")
     def _fits(self) -> Labelled:
+        if isinstance(self.label, tuple) and self.problem_type == "regression":
+            raise ValueError("problem_type=regression predicts one number: name one column of numbers")
         if isinstance(self.label, tuple) and self.problem_type != "multi_label":
             raise ValueError("several label columns need problem_type=multi_label")
         if self.label is None and self.problem_type != "single_label":
@@ -111,7 +104,8 @@ class Files(Labelled):
     """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
 
     json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec. In csv a field may stand in double
-    quotes and hold commas and line breaks then; in tsv a quote is a character like any other.
+    quotes and hold commas and line breaks then; in tsv a quote is a character like any other. Labels of both are
+    numbers where the whole column is written as numbers, all whole or all with a point: `01` beside `1` is text.
     """
 
     train: str = Field(description="file with the training examples")

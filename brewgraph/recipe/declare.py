@@ -22,6 +22,7 @@ from brewgraph.recipe.sources import (
     Hf,
     Join,
     Layers,
+    SequenceClassifier,
     Settings,
 )
 from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
@@ -78,8 +79,8 @@ def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Ma
         else:
             first[head.name] = head
             found = _source(evaluator, head.source, HEADS, "head")
-            if found is not FAULT:
-                heads[head.name] = found[0]
+            # a head at fault is there all the same: what names it is none of its own faults
+            heads[head.name] = SequenceClassifier() if found is FAULT else found[0]
     return heads, {f"head {name}": head.name_span for name, head in first.items()}
 
 

@@ -6,11 +6,11 @@ evaluated (numbers, strings, tuples), names of columns and of other models as pl
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from brewgraph.recipe.base import Settings
+from brewgraph.recipe.base import EachOnce, Settings
 from brewgraph.recipe.corpora import Builtin, Conll, Files, Glue, Hub, Squad, Text
 
 __all__ = ["Builtin", "Conll", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
@@ -41,7 +41,7 @@ class Lora(Settings):
     r: PositiveInt = Field(default=8, description="rank of the two matrices")
     alpha: PositiveInt = Field(default=16, description="their product is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of their input that is dropped in training")
-    target: tuple[str, ...] | None = Field(
+    target: Annotated[tuple[str, ...] | None, EachOnce] = Field(
         default=None,
         min_length=1,
         description="ends of the paths of the linear maps that get them; left out, the architecture's usual ones",
@@ -64,7 +64,9 @@ class Hf(Settings):
     task: Task | None = Field(
         default=None, description="which head; left out, it follows from what the model is matched with"
     )
-    labels: tuple[str, ...] | None = Field(default=None, description="names of the classes, in the order of the logits")
+    labels: Annotated[tuple[str, ...] | None, EachOnce] = Field(
+        default=None, description="names of the classes, in the order of the logits"
+    )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     pretrained: bool = Field(default=True, description="false: the configuration alone, weights random")
     init: Layers | None = Field(
@@ -153,7 +155,7 @@ class TokenClassifier(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("labels",)
 
-    labels: PositiveInt | tuple[str, ...] | None = Field(
+    labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
         default=None, description="how many classes, or their names in order; left out, those of the data"
     )
 
@@ -163,7 +165,7 @@ class SequenceClassifier(Settings):
 
     positional: ClassVar[tuple[str, ...]] = ("labels",)
 
-    labels: PositiveInt | tuple[str, ...] | None = Field(
+    labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
         default=None, description="how many classes, or their names in order; left out, those of the data"
     )
     problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(

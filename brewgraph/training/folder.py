@@ -15,9 +15,10 @@ RUN/
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +92,12 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_text(self.path / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.path / name, json_text(content, indent=1) + "\n")
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_text(line) + "\n")
 
     def truncate_log(self, step: int) -> None:
         """Drop the lines after a step, which a resumed run is going to write again, and one that a crash cut short."""
@@ -169,6 +170,19 @@ def _sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """A value as JSON, which knows no infinity and no `NaN`: both are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(x) for key, x in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(x) for x in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

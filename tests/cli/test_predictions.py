@@ -12,9 +12,11 @@ import pytest
 
 import brewgraph as bg
 from brewgraph.cli.predictions import lines, shaped
+from brewgraph.data.examples import open_examples
 from brewgraph.project.finished import FinishedTask
 from brewgraph.project.typed import piped_rows, typed_rows
 from brewgraph.recipe.sources import Builtin, Conll, Files, Glue, Hub, Squad
+from brewgraph.training.folder import write_text
 
 
 def task(source: Any) -> FinishedTask:
@@ -105,3 +107,42 @@ def test_a_column_called_as_a_prediction_is(tmp_path: Path) -> None:
     """The prediction keeps its name."""
     (row,) = shaped([{"index": 0, "label": "a"}], [{"text_0": "x"}], ("label",), digits=4, top=None)
     assert row == {"index": 0, "label": "a"}
+
+
+TEXTS = (
+    "plain", 'say "so"', '"whole"', '""', '"', 'x"y,z', "a,b", "  lead", "trail  ", " ", "", "#x", "'q'", "\\t", "NA", "nan", "1.0",
+    "ün\u00ef 文 \u2028 \x85 x", "\ufeffb", "a\x00b", "a\tb", "a\nb", "a\r\nb", "a\rb", "\n", "\t", "\r",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("text", TEXTS, ids=repr)
+def test_what_is_written_is_read_back(tmp_path: Path, text: str, format: str) -> None:
+    """By `files(…)` and, where it is a table, by Python's csv: texts, labels and names of classes, each as it was."""
+    texts, classes = ["first", text, "last"], ["a", 'b"c', "d,e"]
+    rows = [{"text_0": one} for one in texts]
+    said = [{"index": n, "label": classes[n], "probabilities": dict.fromkeys(classes, 0.25)} for n in range(3)]
+    made = lines(shaped(said, rows, ("text",), digits=4, top=None), format, top=None)
+    path = tmp_path / f"out.{format}"
+    if format == "tsv" and set(text) & set("\t\r\n"):
+        with pytest.raises(bg.UsageError, match="tsv cannot hold the tab or line break in .*: write csv or jsonl"):
+            list(made)
+        return
+    write_text(path, "".join(made))
+    read = open_examples(Files(train=path.name), tmp_path)
+    split = read.splits["train"]
+    assert split["text_0"][:] == texts
+    assert [read.classes[label] for label in split["label"][:]] == classes
+    if format != "jsonl":
+        style: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if format == "tsv" else {}
+        with path.open(newline="", encoding="utf-8") as file:
+            found = list(csv.DictReader(file, **style))
+        assert [row["text"] for row in found] == texts
+        assert {key for key in found[0] if key.startswith("prob")} == {f"probability_{name}" for name in classes}
+
+
+def test_what_is_not_a_number_is_null() -> None:
+    """JSON has no other word for it."""
+    said = [{"index": 0, "value": float("nan"), "more": {"a": float("inf"), "b": [1.5]}}]
+    (line,) = lines(said, "jsonl", top=None)
+    assert json.loads(line, parse_constant=pytest.fail) == {"index": 0, "value": None, "more": {"a": None, "b": [1.5]}}

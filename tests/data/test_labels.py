@@ -177,6 +177,12 @@ def test_what_is_no_number(tmp_path: Path, value: Any) -> None:
     assert found.message.startswith("the label in row 1 of `train.jsonl` is ")
 
 
+def test_several_numbers_are_no_label(tmp_path: Path) -> None:
+    """B403 says what a regression predicts."""
+    found = fault(labelled(tmp_path, [0.5, 1.0], [1.5, 2.0], **NUMBER), tmp_path)
+    assert found.help == "a regression predicts one number for each row: name a column of single numbers"
+
+
 def test_stsb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GLUE's task of numbers: pairs, columns known, no classes."""
     folder = tmp_path / "glue" / "stsb"
@@ -503,3 +509,63 @@ def test_labels_of_joined_data(tmp_path: Path) -> None:
     assert (facts(Join(parts=(no, yes)), tmp_path).seen, facts(no, tmp_path).alike) == (("n", "y"), True)
     assert not facts(Join(parts=(no, yes)), tmp_path).alike
     assert facts(Join(parts=(no, no)), tmp_path).alike
+
+
+# ── text or numbers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+CELLS = (
+    ["01", "1", "2"], ["+1", "1", "2"], ["1.0", "1", "2"], ["1.0", "0", "2.5"], [" 1", "1", "2"], ["1e3", "1000", "2"],
+    ["True", "1", "0"], ["true", "True", "1"], ["nan", "1", "0"], ["inf", "1", "0"], ["-0", "0", "1"], ["0.0", "-0.0", "1.0"],
+    ["2.50", "2.5", "3.0"], ["1.10", "1.9", "1.1"], ["1_0", "10", "1"], ["\u0661", "1", "0"], ["9" * 400, "1", "0"], ["1.", "1", "0"],
+    [".5", "0.5", "1.5"], ["0x1", "1", "0"], ["1 ", "1", "0"], ["NA", "1", "0"], ["007", "7", "0"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cells", CELLS, ids=lambda cells: cells[0].strip()[:6])
+@pytest.mark.parametrize("source", ["a.csv", "a.tsv", "folder"])
+def test_labels_of_csv_are_those_of_parquet(tmp_path: Path, source: str, cells: list[str]) -> None:
+    """Cells are text unless the whole column is written as numbers: no two labels become one class."""
+    sign = "\t" if source == "a.tsv" else ","
+    content = f"text{sign}label\n" + "".join(f"t{sign}{cell}\n" for cell in cells)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / ("folder/train.csv" if source == "folder" else source)).write_text(content)
+    datasets.Dataset.from_dict({"text": ["t"] * 3, "label": cells}).to_parquet(tmp_path / "same.parquet")
+    found = open_examples(Hub(name="folder") if source == "folder" else Files(train=source), tmp_path)
+    same = open_examples(Files(train="same.parquet"), tmp_path)
+    assert found.classes == same.classes == tuple(sorted(cells))
+    assert found.splits["train"]["label"][:] == same.splits["train"]["label"][:]
+
+
+@pytest.mark.parametrize("form", ["a.csv", "folder"])
+@pytest.mark.parametrize(("cells", "labels"), [(["0", "2", "10"], [0, 2, 10]), (["1.0", "0.0", "3.0"], [1, 0, 3])])
+def test_columns_of_numbers_in_csv(tmp_path: Path, form: str, cells: list[str], labels: list[int]) -> None:
+    """Written as numbers throughout, they count the classes; a spec names them as they are written, or as numbers."""
+    (tmp_path / "folder").mkdir()
+    content = "text,label\n" + "".join(f"NA,{cell}\n" for cell in cells)
+    (tmp_path / ("folder/train.csv" if form == "folder" else form)).write_text(content)
+
+    def read(**settings: Any) -> Any:
+        source = Hub(name="folder", **settings) if form == "folder" else Files(train="a.csv", **settings)
+        return open_examples(source, tmp_path).splits["train"]
+
+    assert (read()["label"][:], read()["text_0"][:]) == (labels, ["NA"] * 3)
+    for names in (tuple(cells), tuple(map(str, labels))):
+        assert read(classes=names)["label"][:] == [0, 1, 2]
+
+
+def test_a_split_that_is_written_otherwise(tmp_path: Path) -> None:
+    """Numbers in the training rows, and `01` in others: at fault, and not class 1."""
+    for name, cells in (("train", "01"), ("dev", ["01", "0"])):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(f"t,{cell}\n" for cell in cells))
+    found = fault(Files(train="train.csv", dev="dev.csv"), tmp_path)
+    assert found.message == "the label in row 1 of `dev.csv` is '01' where the training rows have numbers"
+
+
+def test_a_folder_whose_card_tells_its_types(tmp_path: Path) -> None:
+    """What a folder says of itself is believed, as before."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "train.csv").write_text("text,label\na,0\nb,1\n")
+    kinds = "  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+    names = "          '0': bad\n          '1': good\n"
+    (tmp_path / "folder" / "README.md").write_text(f"---\ndataset_info:\n  features:\n{kinds}{names}---\n")
+    assert open_examples(Hub(name="folder"), tmp_path).classes == ("bad", "good")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.faults.world import TINY
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -159,6 +161,16 @@ SHAPES = [
          "not a multiple", "sizes must fit"),
     Pair("folder without a model", 'teacher b = hf("./empty")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"./empty"', "holds no model", "config.json"),
+    Pair("folder of a run", 'teacher b = hf("runs/one")', 'teacher b = hf("runs/one/student")',
+         "B310", (4, 16), '"runs/one"', "`runs/one` is the folder of a run", "the folder of the model in it: `runs/one/student`"),
+    Pair("folder of a run for its tokenizer", f'teacher b = hf({TINY}, tokenizer="runs/one")'.replace("vocab_size=60, ", ""),
+         f'teacher b = hf({TINY}, tokenizer="runs/one/student")'.replace("vocab_size=60, ", ""),
+         "B314", (4, 117), '"runs/one"', "`runs/one` is the folder of a run",
+         "the folder of the tokenizer in it: `runs/one/student`"),
+    Pair("run in place of a spec", 'teacher b = brew("runs/one")', 'teacher b = brew("teacher.brew")',
+         "B321", (4, 18), '"runs/one"', "cannot be read", '`hf("runs/one/student")`'),
+    Pair("folder around checkpoints", 'teacher b = hf("out")', 'teacher b = hf("out/step-5")',
+         "B310", (4, 16), '"out"', "`out` holds no model", "`out/step-5`"),
     Pair("file in place of a model", 'teacher b = hf("teacher.brew")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"teacher.brew"', "is a file, and a model is a folder", "save_pretrained"),
     Pair("missing folder", 'teacher b = hf("./nowhere")', 'teacher b = brew("teacher.brew")',

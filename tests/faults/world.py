@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from transformers import BertConfig, BertForSequenceClassification
@@ -31,6 +32,8 @@ def make_world(folder: Path) -> Path:
     (folder / "twice.csv").write_text("text,label,label\na,n,1\nb,y,2\n")
     (folder / "open.csv").write_text('text,label\na,n\n"b,y\nc,n\n')
     (folder / "tabs.tsv").write_text('text\tlabel\na\tn\n"b\tc"\ty\n')
+    (folder / "grades.csv").write_text("text,label\na,2.50\nb,3.00\nc,2.50\n")
+    (folder / "zeros.csv").write_text("text,label\na,01\nb,1\nc,2\n")
     (folder / "stars.csv").write_text("text,label\n" + "".join(f"word {n},{n}\n" for n in range(1, 6)))
     for name, labels in (("same", "yy"), ("spaces", ["y", "n", "y "])):
         lines = (
@@ -49,7 +52,7 @@ def make_world(folder: Path) -> Path:
 
 
 def add_model(folder: Path) -> None:
-    """Save a tiny classifier as `saved`: its classes are those of the data."""
+    """Save a tiny classifier as `saved`, in the folder of a run and in one of checkpoints; its classes are the data's."""
     config = BertConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=60,
         max_position_embeddings=32, id2label={0: "n", 1: "y"}, label2id={"n": 0, "y": 1},
@@ -57,6 +60,9 @@ def add_model(folder: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder / "saved")
     for file in (folder / "one").iterdir():
         (folder / "saved" / file.name).write_bytes(file.read_bytes())
+    for name in ("runs/one/student", "out/step-5"):
+        shutil.copytree(folder / "saved", folder / name)
+    (folder / "runs" / "one" / "resolved.json").write_text("{}")
 
 
 def find(text: str, folder: Path) -> list[Diagnostic]:

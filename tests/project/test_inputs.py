@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,17 @@ def test_what_init_takes(tmp_path: Path) -> None:
     assert [(d.code, d.help) for d in found] == [("B202", "pick layers: `bert.layers[0, 4, 8]`")]
 
 
+def in_the_cache(cache: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay a model out as a download from the hub under this name."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    commit = "a" * 40
+    shutil.copytree(folder, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.mark.parametrize("memory", ["off", "on"])
 def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check finds that its head would be random, what loading finds too, and each way out of it is sound."""
@@ -164,8 +176,13 @@ def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch:
     save(tmp_path / "head")
     whole.base_model.save_pretrained(tmp_path / "bare")
     whole.base_model.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
-    for name in ("bare", "shards"):
+    shutil.copytree(tmp_path / "bare", tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save(whole.base_model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    for name in ("bare", "shards", "pickled"):
         tokenizer().save_pretrained(tmp_path / name)
+    in_the_cache(tmp_path / "cache", tmp_path / "bare", "org/bare", monkeypatch)
+    in_the_cache(tmp_path / "cache", tmp_path / "head", "org/head", monkeypatch)
     assert (tmp_path / "shards" / "model.safetensors.index.json").exists()
     names = "[" + ", ".join(f'"{label}"' for label in LABELS) + "]"
     rest = (
@@ -173,7 +190,7 @@ def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch:
         'data d = files(train="train.jsonl", dev="dev.jsonl", batch=4, max_length=16)\n'
     )
     logits = f"{rest}loss = kd(big.logits -> tiny.logits)\ntrain {{ steps = 1 }}\n"
-    for name in ("bare", "shards"):
+    for name in ("bare", "shards", "pickled", "org/bare"):
         for _ in range(2):
             (found,) = errors(tmp_path, f'teacher big = hf("{name}", labels={names})\n{logits}')
             assert (found.code, found.span.text) == ("B325", f'"{name}"')
@@ -184,6 +201,10 @@ def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch:
     # no results taken, a folder with a head, a spec that trains one
     hidden = f"{rest}loss = mse(big.hidden[1] -> tiny.hidden[1] via linear) + ce(d.labels -> tiny.logits)\n"
     assert errors(tmp_path, f'teacher big = hf("bare")\n{hidden}') == []
+    assert errors(tmp_path, f'teacher big = hf("head")\n{logits}') == []
+    assert errors(tmp_path, f'teacher big = hf("org/head")\n{logits}') == []
+    (tmp_path / "head" / "model.safetensors").unlink()
+    torch.save(whole.state_dict(), tmp_path / "head" / "pytorch_model.bin")
     assert errors(tmp_path, f'teacher big = hf("head")\n{logits}') == []
     (tmp_path / "teacher.brew").write_text(
         'student big = hf("bare")\ndata d = files(train="train.jsonl", batch=4, max_length=16)\n'
@@ -215,6 +236,11 @@ def test_heads_that_a_folder_holds(auto_class: Any, kind: str, tmp_path: Path) -
         return
     model.base_model.save_pretrained(tmp_path / "bare")
     missing = missing_head(model, saved_names(str(tmp_path / "bare")))
+    for part in (model, model.base_model):  # what torch saved says the same
+        (tmp_path / "pickled").mkdir(exist_ok=True)
+        torch.save(part.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+        found = missing_head(model, saved_names(str(tmp_path / "pickled")))
+        assert found == (None if part is model else missing)
     _, report = auto_class.from_pretrained(tmp_path / "bare", output_loading_info=True)
     lost = {name for name in report["missing_keys"] if not name.startswith(f"{model.base_model_prefix}.")}
     assert (missing in lost) if lost else missing is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 import brewgraph as bg
+from brewgraph.data.examples import open_examples
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.project.materials import Pantry
-from brewgraph.project.predict import Student, _renumbered, labelled_rows, load_student, predict, read_logits, score
+from brewgraph.project.predict import Student, labelled_rows, load_student, predict, read_logits, score
+from brewgraph.recipe.sources import Conll, Files
 from brewgraph.training.folder import RunFolder
 from tests.project.small import project, save
 
@@ -142,19 +145,105 @@ def test_a_language_model_predicts_nothing() -> None:
         next(predict(by_hand("next", nn.Linear(1, 1), []), datasets.Dataset.from_list(QUESTIONS)))
 
 
+def task_of(source: Any, folder: Path) -> FinishedTask:
+    """The task of a run on this data, with what such a run remembers."""
+    read = open_examples(source, folder)
+    data: Any = SimpleNamespace(name="d", source=source)
+    return FinishedTask("", data, read.classes, "", Path(), "tiny", folder, marks=read.marks)
+
+
+def write(path: Path, labels: list[Any]) -> str:
+    """A file with a text and a label in each row, as json or csv."""
+    if path.suffix == ".csv":
+        path.write_text("text,label\n" + "".join(f"t,{label}\n" for label in labels))
+    else:
+        path.write_text("".join(json.dumps({"text": "t", "label": label}) + "\n" for label in labels))
+    return path.name
+
+
+MULTI: dict[str, Any] = {"problem_type": "multi_label"}
+
+
 @pytest.mark.parametrize(
-    ("found", "label", "expected"),
+    ("train", "settings", "file", "expected"),
     [
-        (("b",), 0, 1),
-        (("a", "b", "c"), 2, 2),
-        (("0", "1"), 1, 1),
-        (("c", "b"), [1.0, 0.0], [0.0, 0.0, 1.0]),
+        (["a", "b", "c"], {}, ["b"], [1]),
+        (["a", "b", "c"], {}, ["c", "b", "a"], [2, 1, 0]),
+        ([0, 1, 2], {}, [1], [1]),
+        (["1", "2"], {}, ["2"], [1]),  # names that are numbers
+        ([1, 0], {"classes": ("no", "yes")}, [1], [1]),
+        ([1, 0], {"classes": ("no", "yes")}, ["yes"], [1]),
+        ([5, 7], {"classes": ("7", "5")}, [7], [0]),
+        ([True, False], {}, [True], [1]),
+        ([["a"], ["b", "c"]], MULTI, [["c", "b"]], [[0, 1, 1]]),
+        # 0 and 1 are what they are in the run: marks of classes, or their numbers
+        ([[0, 1], [1, 1]], MULTI, [[0, 1], [1, 0]], [[0, 1], [1, 0]]),
+        ([[0], [0, 1]], MULTI, [[0, 1], [1, 0]], [[1, 1], [1, 1]]),
+        ([[0], [0, 1]], {**MULTI, "classes": ("x", "y")}, [[0, 1], [1]], [[1, 1], [0, 1]]),
+        ([[0, 1], [1, 1]], MULTI, [[], []], None),
+        ([[0], [0, 1]], MULTI, [[], []], [[0, 0], [0, 0]]),
     ],
 )
-def test_labels_of_a_file_keep_their_meaning(found: tuple[str, ...], label: Any, expected: Any) -> None:
-    """By name; plain numbers by themselves; several labels each."""
-    rows = datasets.Dataset.from_list([{"label": label}])
-    assert _renumbered(rows, found, ("a", "b", "c"), "x.jsonl")["label"] == [expected]
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_labels_of_a_file_are_those_of_the_run(
+    tmp_path: Path, form: str, train: list, settings: dict[str, Any], file: list, expected: list | None
+) -> None:
+    """By name, by number, as lists: a file that holds some of the labels alone says nothing of what they mean."""
+    if form == "csv" and any(isinstance(label, list | bool) for label in file):
+        pytest.skip("csv has neither")
+    task = task_of(Files(train=write(tmp_path / "train.jsonl", train), **settings), tmp_path)
+    path = tmp_path / f"new.{form}"
+    write(path, file)
+    if expected is None:
+        with pytest.raises(bg.UsageError, match="not 0 or 1 for each of 2 classes"):
+            labelled_rows(task, str(path))
+        return
+    assert labelled_rows(task, str(path))["label"][:] == expected
+
+
+def test_marks_of_three_classes_are_no_numbers(tmp_path: Path) -> None:
+    """Rows of two numbers, both 0 or 1, are at fault: they were read as the numbers of two classes."""
+    task = task_of(Files(train=write(tmp_path / "train.jsonl", [[0, 1, 1], [1, 0, 0]]), **MULTI), tmp_path)
+    write(tmp_path / "new.jsonl", [[0, 1], [1, 0]])
+    with pytest.raises(bg.UsageError, match="not 0 or 1 for each of 3 classes"):
+        labelled_rows(task, str(tmp_path / "new.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("train", "file", "words"),
+    [
+        (["a", "b"], ["c"], "has a label `c`, which the run does not know: its classes are `a` and `b`"),
+        (["good", "bad"], ["good", "goood"], "has a label `goood`, which the run does not know: did you mean `good`?"),
+        (["a", "b"], [0, 3], "has a label `2`, which the run does not know: its classes are `a` and `b`"),
+        (["01", "1"], ["1", "001"], "has a label `001`, which the run does not know: did you mean `01`?"),
+        ([0, 1], [-1], "is -1 (a label that is a number is whole, and counts classes from 0 on"),
+    ],
+)
+def test_labels_that_the_run_does_not_know(tmp_path: Path, train: list, file: list, words: str) -> None:
+    """Each of them by name, where it has one."""
+    task = task_of(Files(train=write(tmp_path / "train.jsonl", train)), tmp_path)
+    write(tmp_path / "new.jsonl", file)
+    with pytest.raises(bg.UsageError, match=re.escape(words)):
+        labelled_rows(task, str(tmp_path / "new.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("new.jsonl", '{"text": "t", "id": 1}\n', "has no column `label`, and so no labels to score the student on "
+         "(the columns are `text` and `id`; `brewgraph predict` needs no labels)"),
+        ("new.csv", "text,label\nt,\n", "is missing (fill it in or leave the row out; `brewgraph predict` needs no labels)"),
+        ("new.csv", "txt,label\nt,a\n", "has no column `text` (did you mean `txt`? the columns are `txt` and `label`)"),
+    ],
+)  # fmt: skip
+def test_a_file_without_labels(tmp_path: Path, name: str, content: str, words: str) -> None:
+    """What it lacks, and the command that needs none; what has nothing to do with labels is said as it is."""
+    task = task_of(Files(train=write(tmp_path / "train.jsonl", ["a", "b"])), tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(bg.UsageError) as caught:
+        labelled_rows(task, str(tmp_path / name))
+    assert str(caught.value).endswith(words)
+    assert "label=none" not in str(caught.value)
 
 
 def test_marks_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,16 +275,27 @@ def test_marks_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         '{"text": "film", "label": [0, 1, 0, 0]}\n{"text": "x", "label": [1, 0, 0, 0]}\n'
     )
     assert labelled_rows(task, "new.jsonl")["label"][:] == [[0, 1, 0, 0], [1, 0, 0, 0]]
+    (tmp_path / "few.jsonl").write_text('{"text": "film", "label": [0, 1]}\n')
+    with pytest.raises(bg.UsageError, match="not 0 or 1 for each of 4 classes"):  # the run knows that these are marks
+        labelled_rows(task, "few.jsonl")
 
 
-def test_tags_of_a_file_keep_their_meaning() -> None:
-    """A file in which one tag never occurs counts the others from 0."""
-    rows = datasets.Dataset.from_list([{"tags": [0, 1, 0]}])
-    assert _renumbered(rows, ("I-X", "O"), ("B-X", "I-X", "O"), "x")["tags"] == [[1, 2, 1]]
-    with pytest.raises(
-        bg.UsageError, match="has a label `3`, which the run does not know: its classes are `a` and `b`"
+def test_tags_of_a_file_are_those_of_the_run(tmp_path: Path) -> None:
+    """A file in which one tag never occurs has the numbers of the run; one without tags, and one with others, is told."""
+    for name, lines in (
+        ("train", "a B-X\nb I-X\nc O\n"),
+        ("new", "a B-X\nc O\n"),
+        ("bare", "a\nb\n"),
+        ("odd", "a B-Y\nc O\n"),
     ):
-        _renumbered(rows, ("0", "3"), ("a", "b"), "x")
+        (tmp_path / f"{name}.conll").write_text(lines)
+    task = task_of(Conll(train="train.conll"), tmp_path)
+    assert task.classes == ("O", "B-X", "I-X")
+    assert labelled_rows(task, str(tmp_path / "new.conll"))["tags"][:] == [[1, 0]]
+    with pytest.raises(bg.UsageError, match="`brewgraph predict` needs no labels"):
+        labelled_rows(task, str(tmp_path / "bare.conll"))
+    with pytest.raises(bg.UsageError, match="has a label `B-Y`, which the run does not know: did you mean `B-X`?"):
+        labelled_rows(task, str(tmp_path / "odd.conll"))
 
 
 def test_students_that_cannot_be_scored_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

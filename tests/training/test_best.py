@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,10 +60,28 @@ def test_the_best_student_is_what_remains(
     assert outcome.scores == {"f1": values[best]}
     assert outcome.step == 5
     if out is not None:
+        log = [
+            json.loads(line, parse_constant=pytest.fail) for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
+        written = [line["dev"]["f1"] for line in log if "dev" in line]
+        assert written == [None if math.isnan(value) else value for value in values]
+    if out is not None:
         said = torch.load(RunFolder(out).best / "state.pt", weights_only=True)
         assert (said["step"], said["stage"]) == (best + 1, 0)
         assert (RunFolder(out).best / "student" / "model.safetensors").is_file()
         assert (RunFolder(out).best / "projections.safetensors").is_file()
+
+
+def test_without_a_score_that_is_a_number_the_last_student_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them is the best: correlations of a student that says the same of all are no numbers."""
+    seen: list[dict[str, torch.Tensor]] = []
+    scripted(monkeypatch, [math.nan] * 3, seen)
+    student = Student()
+    outcome, _ = run([one(student, steps=3)], tmp_path / "run")
+    assert all(torch.equal(value, seen[2][name]) for name, value in weights(student).items())
+    assert math.isnan(outcome.scores["f1"])
 
 
 def test_the_last_student_remains_where_the_best_is_not_asked_for(

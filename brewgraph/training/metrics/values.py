@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 
 class ValueMetrics:
-    """Pearson's and Spearman's correlation, and the mean squared error. Correlations of what does not vary are 0.
+    """Pearson's and Spearman's correlation, and the mean squared error.
+
+    Correlations of what does not vary, as of a single example, are not defined: not a number, as in scipy.
 
     >>> metric = ValueMetrics()
     >>> metric.update(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([1.0, 2.0, 3.0]))
@@ -49,12 +52,12 @@ class ValueMetrics:
 
 
 def correlation(one_N: Tensor, other_N: Tensor) -> float:
-    """Pearson's correlation; 0 where one of the two is constant, of which there is none."""
+    """Pearson's correlation; not a number where one of the two is constant, of which there is none."""
     one, other = one_N - one_N.mean(), other_N - other_N.mean()
     spread = one.norm() * other.norm()
     # rounding leaves a constant column a spread of its last digit
     small = 1e-12 * (one_N.norm() * other_N.norm())
-    return float((one @ other / spread).clamp(-1, 1)) if len(one) > 1 and spread > small else 0.0
+    return float((one @ other / spread).clamp(-1, 1)) if len(one) > 1 and spread > small else math.nan
 
 
 def ranks(values_N: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import matthews_corrcoef
 from torch.nn import functional
 from torchmetrics.classification import (
     BinaryF1Score,
@@ -122,7 +124,7 @@ def test_numbers_equal_torchmetrics(seed: int) -> None:
 
 
 def test_numbers_by_hand() -> None:
-    """Ranks with ties; a monotone relation has Spearman 1 where Pearson is less; constants are correlated with nothing."""
+    """Ranks with ties; a monotone relation has Spearman 1 where Pearson is less."""
     assert ranks(torch.tensor([5.0, 1.0, 5.0, 0.0])).tolist() == [3.5, 2.0, 3.5, 1.0]
     metric = ValueMetrics()
     metric.update(torch.tensor([1.0, 10.0, 100.0]), torch.tensor([1.0, 2.0, 3.0]))
@@ -130,9 +132,40 @@ def test_numbers_by_hand() -> None:
     assert values["spearman"] == pytest.approx(1.0)
     assert values["pearson"] == pytest.approx(99 / (5994 * 2) ** 0.5)
     assert values["mse"] == pytest.approx((64 + 97**2) / 3)
+
+
+@pytest.mark.parametrize(
+    ("guess", "labels"),
+    [
+        ([0.1] * 7, list(range(7))),
+        (list(range(7)), [0.1] * 7),
+        ([0.1] * 3, [2.0] * 3),
+        ([0.5], [0.5]),
+        ([1.0, 2.0], [3.0, 5.0]),
+        ([1e-9, 2e-9, 0.0], [1.0, 2.0, 3.0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_correlations_that_are_not_defined_are_those_of_scipy(guess: list, labels: list) -> None:
+    """Of what does not vary, and of a single example, there is none: not a number, and not zero, which is a value."""
     metric = ValueMetrics()
-    metric.update(torch.full((7,), 0.1), torch.arange(7.0))
-    assert (metric.compute()["pearson"], metric.compute()["spearman"]) == (0.0, 0.0)
+    metric.update(torch.tensor(guess, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64))
+    found = metric.compute()
+    wanted = [stats.pearsonr, stats.spearmanr] if len(guess) > 1 else []  # of one pair scipy has an error of its own
+    for name, of in zip(("pearson", "spearman"), wanted, strict=False):
+        assert found[name] == pytest.approx(float(of(guess, labels).statistic), nan_ok=True)
+    assert (
+        math.isnan(found["pearson"]) == math.isnan(found["spearman"]) == (len(set(guess)) == 1 or len(set(labels)) == 1)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+def test_matthews_of_one_class_is_zero_as_in_scikit_learn() -> None:
+    """GLUE's CoLA has it so: all guesses alike, all labels alike, one example."""
+    for guess, labels in (([1, 1, 1], [0, 1, 1]), ([0, 1], [1, 1]), ([0], [1]), ([1], [1])):
+        metric = ClassMetrics(2)
+        metric.update(torch.tensor(guess), torch.tensor(labels))
+        assert metric.compute()["matthews"] == matthews_corrcoef(labels, guess) == 0.0
 
 
 @pytest.mark.parametrize("seed", range(3))
