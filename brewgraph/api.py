@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError
+from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError, UsageError
 from brewgraph.graph.lines import count
 from brewgraph.source import Source
 
@@ -145,6 +145,11 @@ def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
 
 def loads(text: str, /, **params: Any) -> LoadedRecipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
+    if not isinstance(text, str):
+        remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
+        raise UsageError(f"the text of a spec is wanted, and this is of the type `{type(text).__name__}`{remedy}")
+    if "\n" not in text.strip() and text.strip().endswith(".brew"):
+        raise UsageError(f"the text of a spec is wanted, and `{text.strip()}` is a path: `bg.load(path)` reads a file")
     return LoadedRecipe(_warned(Source(text), params))
 
 

@@ -185,6 +185,8 @@ class Distiller(nn.Module):
         if task is None and len(self.programs) == 1:
             return next(iter(self.programs))
         if task not in self.programs:
+            if not any(self.programs):
+                raise UsageError(f"the spec has no task `{task}`: it has none; leave `task` out: `distiller(batch)`")
             raise UsageError(f"name a task: `distiller(batch, task=…)`; there are {listing(self.programs)}")
         return task
 
