@@ -33,7 +33,7 @@ from brewgraph.project.stores import check_stores
 from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.sources import Brew, Python
-from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, walk
+from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import Source, line_at_fault
 from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
@@ -158,7 +158,9 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
 
 
 def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
-    """A recipe of names, its losses the sum of those matches in which, and in whose models, no error lies; tasks without any are left out."""
+    """A recipe of names without what follows from errors: of its losses those matches, summed, in which and in whose
+    models none lies, and equations of such alone.
+    """
     from dataclasses import replace
 
     def is_sound(match: Apply) -> bool:
@@ -177,7 +179,12 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
         replace(stage, tasks=tuple(replace(x, loss=loss, reports={}) for x in stage.tasks if (loss := summed(x))))
         for stage in recipe.stages
     ]
-    return replace(recipe, stages=tuple(stages))
+    equations = {
+        name: value
+        for name, value in recipe.equations.items()
+        if all(is_sound(x) for member in members(value) for x in walk(member) if isinstance(x, Apply))
+    }
+    return replace(recipe, stages=tuple(stages), equations=equations)
 
 
 def _merged(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[tuple[str, str], nx.DiGraph]:
