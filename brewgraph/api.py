@@ -109,7 +109,7 @@ class LoadedRecipe:
 
         Raises `UsageError` where a module gives another shape or number of the features that the spec takes than the
         declared model, where it is given for the student and a teacher at once, and where a model's folder has another
-        configuration or tokenizer than when the spec was loaded. Raises `SpecError` B332 where a teacher of yours scores
+        configuration or tokenizer than when the spec was loaded. Raises `SpecError` B332 where your teacher scores
         far better on rows of the spec's data with its classes in another order, as far as its tokenizer is known.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.

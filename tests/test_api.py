@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import re
@@ -13,12 +14,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from torch import nn
 
 import brewgraph as bg
 from brewgraph.diagnostics import BrewWarning, SourceFault
 from brewgraph.training.notebook import NotebookReporter, in_notebook
-from tests.project.small import project
+from tests.project.small import classifier, project
 
 LOST = "x = ce(d.labels -> tiny.logits)"
 
@@ -244,9 +246,16 @@ def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
             call({}, task="x")
     text = spec.read_text()
     start = text.index("loss =")
-    spec.write_text(text[:start] + "stage warm for 1 steps { loss = soft }\nstage tune for 1 steps { loss = soft + hard }\n")
+    spec.write_text(
+        text[:start] + "stage warm for 1 steps { loss = soft }\nstage tune for 1 steps { loss = soft + hard }\n"
+    )
     staged = bg.load(spec)
-    for wrong, words in (("worm", "did you mean `warm`?"), ("x", "it has `warm` and `tune`"), ("", "it has"), (3, "it has")):
+    for wrong, words in (
+        ("worm", "did you mean `warm`?"),
+        ("x", "it has `warm` and `tune`"),
+        ("", "it has"),
+        (3, "it has"),
+    ):
         with pytest.raises(bg.UsageError, match=re.escape(f"the spec has no stage `{wrong}`: {words}")):
             staged.build(stage=wrong)  # type: ignore[arg-type]
     assert staged.build(stage="tune").terms() == ("soft", "hard")
@@ -259,3 +268,32 @@ def test_a_picture_in_a_folder_that_is_not_there(spec: Path, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(bg.UsageError, match="`.*file` is a file, not a folder"):
         picture.save(tmp_path / "file" / "x.svg")
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+def test_what_a_built_loss_cannot_do(spec: Path) -> None:
+    """A student put in afterwards would train in vain, copies would share hooks: each is said, with the way to go."""
+    recipe = bg.load(spec)
+    distiller = recipe.build().eval()
+    batch = {"input_ids": torch.randint(5, 60, (3, 7)), "attention_mask": torch.ones(3, 7).long()}
+    batch["labels"] = torch.tensor([0, 1, 2])
+    for odd, words in (
+        (lambda: setattr(distiller, "student", classifier(layers=1)), "give another student to `recipe.build"),
+        (lambda: copy.deepcopy(distiller), "a distiller cannot be copied: build another"),
+        (lambda: copy.copy(distiller), "cannot be copied or pickled"),
+        (lambda: pickle.dumps(distiller), "cannot be copied or pickled"),
+        (lambda: torch.save(distiller, spec.parent / "x.pt"), "cannot be copied or pickled"),
+        (distiller._replicate_for_data_parallel, "use `DistributedDataParallel`"),
+    ):
+        with pytest.raises(bg.UsageError, match=words):
+            odd()
+    with pytest.raises(bg.RunError, match="`attention_mask` is None: leave it out"):
+        distiller({**batch, "attention_mask": None})
+    other = recipe.build().eval()
+    with torch.no_grad():
+        for parameter in other.student.parameters():
+            parameter.mul_(1.5)
+    assert other(batch).loss != distiller(batch).loss
+    other.load_state_dict(distiller.state_dict())
+    distiller.student = distiller.student
+    assert torch.equal(other(batch).loss, distiller(batch).loss)

@@ -251,10 +251,11 @@ def _by_luck(said: Any, true: Any, count: int) -> float:
 def _moved(said: Any, true: Any, groups: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """The best order of the classes that are clearly others, these classes, and those that only seem to be.
 
-    `said` and `true` (N, C) are compared by the correlations of their columns; rows of one of the `groups` (N,) count as
-    one, and so do their errors. In the best order classes change places in circles. Of a model that knows nothing some
-    class of each circle loses, by whatever its predictions go: a circle counts only where every class in it gains by
-    `ERRORS` (the fewer, the more there are in it), and correlates `CLEARLY` more with the one that it is than either of them with any other.
+    `said` and `true` (N, C) are compared by the correlations of their columns; rows of one of the `groups` (N,) count
+    as one, and so do their errors. In the best order classes change places in circles. Of a model that knows nothing
+    some class of each circle loses, by whatever its predictions go: a circle counts only where every class in it gains
+    by `ERRORS` (the fewer, the more there are in it), and correlates `CLEARLY` more with the one that it is than either
+    of them with any other.
     """
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     weight = 1 / size[group] / len(size)

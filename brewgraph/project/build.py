@@ -158,7 +158,8 @@ class Workshop:
             return self.tokenizer(others[0])
         if blueprint.tokens.name is not None:
             return blueprint.tokens.load()
-        for other in self.recipe.models.values():
+        named = getattr(self.recipe.models[name].source, "tokenizer", None)
+        for other in sorted(self.recipe.models.values(), key=lambda other: other.name != named):
             # a model from scratch whose tokens are another model's: that one may be trained by now
             theirs = self.blueprint(other.name)
             inherits = theirs is not None and theirs.tokens == blueprint.tokens and isinstance(other.source, Brew)

@@ -165,7 +165,8 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
 
     def is_sound(match: Apply) -> bool:
         takes = [x for x in walk(match) if isinstance(x, Take)]
-        spans = [x.span for x in (*walk(match), *(recipe.models[take.model] for take in takes)) if x.span.text]
+        own = [recipe.models[take.model].span for take in takes]
+        spans = [span for span in (*(x.span for x in walk(match)), *own) if span.text]
         known = all(take.feature.index is None or take.feature.index >= 0 for take in takes)
         return known and not any(
             x.source == d.span.source and x.start < d.span.end and d.span.start < x.end for x in spans for d in errors

@@ -72,8 +72,8 @@ def check_teachers_agree(
 
 
 def check_given_agree(pantry: Pantry, checked: Checked, given: Collection[str]) -> None:
-    """The same for modules of the caller's own, as far as it is known which tokens they read: those of ready batches, or
-    of a tokenizer that the spec names. Whether they only guess is the caller's own business.
+    """The same for modules of the caller's own, as far as it is known which tokens they read: those of ready batches,
+    or of a tokenizer that the spec names. Whether they only guess is the caller's own business.
     """
     known = [
         name

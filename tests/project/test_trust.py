@@ -304,8 +304,7 @@ def write_ready(folder: Path, teacher: Path, names: Sequence[str]) -> None:
     """The training sentences as ready tensors of the teacher's own tokens."""
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     sentences = [
-        [line.split() for line in part.splitlines()]
-        for part in Path("train.conll").read_text().strip().split("\n\n")
+        [line.split() for line in part.splitlines()] for part in Path("train.conll").read_text().strip().split("\n\n")
     ]
     tensors: dict[str, torch.Tensor] = {}
     for number in range(0, len(sentences), 16):
