@@ -182,7 +182,7 @@ class FactsBook:
     def _lends(self, model: ModelDeclaration) -> BlueprintFacts | None:
         """The facts of the finished teacher whose trained tokenizer a model takes, whatever data it reads itself."""
         named = model.source.tokenizer if isinstance(model.source, Hf) else None
-        lender = self.recipe.models[named] if named in self.recipe.models else self._first_lender(model)
+        lender = self.recipe.models.get(named or "") or self._first_lender(model)
         return self(lender) if lender is not None and isinstance(lender.source, Brew) else None
 
     def _first_lender(self, model: ModelDeclaration) -> ModelDeclaration | None:
