@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError
+from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError, UsageError
 from brewgraph.graph.lines import count
 from brewgraph.source import Source
 
@@ -109,7 +109,8 @@ class LoadedRecipe:
 
         Raises `UsageError` where a module gives another shape or number of the features that the spec takes than the
         declared model, where it is given for the student and a teacher at once, and where a model's folder has another
-        configuration or tokenizer than when the spec was loaded.
+        configuration or tokenizer than when the spec was loaded. Raises `SpecError` B332 where your teacher scores
+        far better on rows of the spec's data with its classes in another order, as far as its tokenizer is known.
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
@@ -123,7 +124,13 @@ class LoadedRecipe:
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
         check_unchanged(self._checked, models)
-        return workshop.distiller(stage=stage)
+        distiller = workshop.distiller(stage=stage)
+        if models:
+            from brewgraph.project.materials import Pantry
+            from brewgraph.project.trust import check_given_agree
+
+            check_given_agree(Pantry(workshop), workshop.checked, models)
+        return distiller
 
 
 def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
@@ -138,6 +145,11 @@ def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
 
 def loads(text: str, /, **params: Any) -> LoadedRecipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
+    if not isinstance(text, str):
+        remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
+        raise UsageError(f"the text of a spec is wanted, and this is of the type `{type(text).__name__}`{remedy}")
+    if "\n" not in text.strip() and text.strip().endswith(".brew"):
+        raise UsageError(f"the text of a spec is wanted, and `{text.strip()}` is a path: `bg.load(path)` reads a file")
     return LoadedRecipe(_warned(Source(text), params))
 
 

@@ -1,11 +1,12 @@
-"""Where the paths of a spec lead: the one place that resolves them."""
+"""Where the paths of a spec lead, and whether a file can be written: the one place that resolves them."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
 
 _SHOWN = 60
 """So much of a path that cannot be one stands in a message."""
@@ -31,6 +32,28 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
             field=field,
         ) from error
     return path
+
+
+def check_writable(path: Path) -> None:
+    """A file can be written there, in folders that are made where they are missing; `UsageError` says why it cannot."""
+    try:
+        if path.is_dir():
+            raise UsageError(f"`{path}` is a folder: name a file in it")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise UsageError(f"`{path}` cannot be written: `{above}` is a file, not a folder")
+        if not os.access(path if path.exists() else above, os.W_OK):
+            raise UsageError(f"`{path}` cannot be written: permission denied; name another file")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"`{shown(str(path))}` cannot be written: {reason}; name another file") from error
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text, and the folders that it stands in. Raises as `check_writable`."""
+    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def shown(name: str) -> str:

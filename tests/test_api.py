@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
+import re
 import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
+from torch import nn
 
 import brewgraph as bg
 from brewgraph.diagnostics import BrewWarning, SourceFault
 from brewgraph.training.notebook import NotebookReporter, in_notebook
-from tests.project.small import project
+from tests.project.small import classifier, project
 
 LOST = "x = ce(d.labels -> tiny.logits)"
 
@@ -194,3 +199,102 @@ def test_faults_arrive_whole_in_another_process(spec: Path) -> None:
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert vars(again) == vars(error)
+
+
+# ── what is no such thing ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("verb", [bg.load, bg.check, bg.run])
+def test_a_text_is_no_path(verb: Any, spec: Path) -> None:
+    """Each says what is wanted, and who reads the other."""
+    for given in (spec.read_text(), "loss = 0", "student tiny = hf(x) { head a }"):
+        with pytest.raises(bg.UsageError, match="this is the text of one: `bg.loads"):
+            verb(given)
+    for given in (None, 3, {}):
+        with pytest.raises(bg.UsageError, match=f"a path .* of the type `{type(given).__name__}`"):
+            verb(given)
+
+
+@pytest.mark.parametrize("given", ["spec.brew", "specs/one.brew\n", Path("spec.brew"), 3, None, b"loss"])
+def test_a_path_is_no_text(given: Any) -> None:
+    """As it is written, and where it is no text at all."""
+    with pytest.raises(bg.UsageError, match="the text of a spec is wanted") as raised:
+        bg.loads(given)
+    assert ("`bg.load(path)` reads a file" in str(raised.value)) == ("brew" in str(given))
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
+    """What a spec does not have, and what is no module, is said before anything is built."""
+    recipe = bg.load(spec)
+    for options, words in (
+        ({"stage": "x"}, "the spec has no stage `x`: it has no stages: leave `stage` out"),
+        ({"skip": "truncate_models"}, "`skip` is a list of passes, and this is a text: skip=['truncate_models']"),
+        ({"tiny": 1}, "`tiny=1` is given as the model `tiny`, and is no `torch.nn.Module`"),
+        ({"tiny": None}, "`tiny=None` is given"),
+        ({"tiny": "tiny"}, 'name the folder in the spec: tiny = hf("tiny")'),
+        ({"tiny": Path("tiny")}, 'from_pretrained("tiny")'),
+        ({"tiny": nn.Linear}, "give an object, `tiny=Linear(…)`"),
+        ({"bert": {"weight": 0}}, "`bert={'weight': 0}` is given as the model `bert`"),
+        ({"tiny": nn.Linear(2, 2)}, "the module given for `tiny` does not do"),
+        ({"small": nn.Linear(2, 2)}, "the spec has no model `small`; it has `bert` and `tiny`"),
+    ):
+        with pytest.raises(bg.UsageError, match=re.escape(words)):
+            recipe.build(**options)
+    distiller = recipe.build()
+    for call in (distiller.count, distiller, distiller.report):
+        with pytest.raises(bg.UsageError, match="the spec has no task `x`: it has none; leave `task` out"):
+            call({}, task="x")
+    text = spec.read_text()
+    start = text.index("loss =")
+    spec.write_text(
+        text[:start] + "stage warm for 1 steps { loss = soft }\nstage tune for 1 steps { loss = soft + hard }\n"
+    )
+    staged = bg.load(spec)
+    for wrong, words in (
+        ("worm", "did you mean `warm`?"),
+        ("x", "it has `warm` and `tune`"),
+        ("", "it has"),
+        (3, "it has"),
+    ):
+        with pytest.raises(bg.UsageError, match=re.escape(f"the spec has no stage `{wrong}`: {words}")):
+            staged.build(stage=wrong)  # type: ignore[arg-type]
+    assert staged.build(stage="tune").terms() == ("soft", "hard")
+
+
+def test_a_picture_in_a_folder_that_is_not_there(spec: Path, tmp_path: Path) -> None:
+    """Folders are made; what cannot be one is said."""
+    picture = bg.load(spec).picture()
+    assert picture.save(tmp_path / "new" / "deep" / "x.svg").read_text().startswith("<svg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(bg.UsageError, match="`.*file` is a file, not a folder"):
+        picture.save(tmp_path / "file" / "x.svg")
+
+
+@pytest.mark.filterwarnings("ignore::brewgraph.BrewWarning")
+def test_what_a_built_loss_cannot_do(spec: Path) -> None:
+    """A student put in afterwards would train in vain, copies would share hooks: each is said, with the way to go."""
+    recipe = bg.load(spec)
+    distiller = recipe.build().eval()
+    batch = {"input_ids": torch.randint(5, 60, (3, 7)), "attention_mask": torch.ones(3, 7).long()}
+    batch["labels"] = torch.tensor([0, 1, 2])
+    for odd, words in (
+        (lambda: setattr(distiller, "student", classifier(layers=1)), "give another student to `recipe.build"),
+        (lambda: copy.deepcopy(distiller), "a distiller cannot be copied: build another"),
+        (lambda: copy.copy(distiller), "cannot be copied or pickled"),
+        (lambda: pickle.dumps(distiller), "cannot be copied or pickled"),
+        (lambda: torch.save(distiller, spec.parent / "x.pt"), "cannot be copied or pickled"),
+        (distiller._replicate_for_data_parallel, "use `DistributedDataParallel`"),
+    ):
+        with pytest.raises(bg.UsageError, match=words):
+            odd()
+    with pytest.raises(bg.RunError, match="`attention_mask` is None: leave it out"):
+        distiller({**batch, "attention_mask": None})
+    other = recipe.build().eval()
+    with torch.no_grad():
+        for parameter in other.student.parameters():
+            parameter.mul_(1.5)
+    assert other(batch).loss != distiller(batch).loss
+    other.load_state_dict(distiller.state_dict())
+    distiller.student = distiller.student
+    assert torch.equal(other(batch).loss, distiller(batch).loss)

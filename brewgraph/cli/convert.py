@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.paths import check_writable, write_file
 
 if TYPE_CHECKING:
     from brewgraph.project.convert.spec import Script
@@ -63,6 +64,8 @@ def command(
 
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")
+    if out is not None:
+        check_writable(out)
     named = _tasks(distiller, task or [])
     adaptors = Adaptors(labels, inputs_mask, logits_mask, attention, attention_from)
     script: Script = Script(distiller or "GeneralDistiller", teachers, named, adaptors)
@@ -73,8 +76,7 @@ def command(
     if out is None:
         sys.stdout.write(found.text)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(found.text, encoding="utf-8")
+    write_file(out, found.text)
     print(f"wrote {out}", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ import typer
 from brewgraph.cli.options import Set, Spec
 from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read
 from brewgraph.diagnostics import RunError
+from brewgraph.paths import check_writable, write_file
 
 
 def command(
@@ -34,6 +35,8 @@ def command(
     """Draw what the loss of a spec is computed from: `brewgraph graph spec.brew --format html --out graph.html`."""
     from brewgraph.project.check import check, check_names
 
+    if out is not None:
+        check_writable(out)
     source, params = read(spec), parse_sets(set or [])
     check_names(source, params)
     hush()
@@ -49,4 +52,4 @@ def command(
     if out is None:
         sys.stdout.write(written)
     else:
-        out.write_text(written, encoding="utf-8")
+        write_file(out, written)

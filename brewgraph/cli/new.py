@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.paths import write_file
 
 
 def command(
@@ -31,8 +32,7 @@ def command(
         if target.exists():
             raise UsageError(f"`{target}` exists already; name another file")
     for target, text in files.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        write_file(target, text)
         print(f"wrote {target}")
     first = next(iter(files))
     print(f"next: brewgraph check {first}, then brewgraph run {first}")

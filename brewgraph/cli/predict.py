@@ -12,6 +12,7 @@ from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 from brewgraph.cli.predictions import lines, shaped
 from brewgraph.diagnostics import UsageError
+from brewgraph.paths import check_writable
 
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -52,8 +53,8 @@ def command(
         raise UsageError("name a FILE, - for standard input, or give a `--text`, and one of them only")
     if out is not None and format is None and out.suffix not in _FORMATS:
         raise UsageError(f"`{out}` says no format by its name: end it in .jsonl, .csv or .tsv, or give --format")
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"there is no folder `{out.parent}` for `{out}`: make it, or name another file")
+    if out is not None:
+        check_writable(out)
     if out is not None and file is not None and out.exists() and Path(file).exists() and out.samefile(file):
         raise UsageError(f"`{out}` is the file that is read, and would be lost: name another file with --out")
     found = open_run(run).task(task)
@@ -76,6 +77,7 @@ def command(
     if out is None:
         sys.stdout.writelines(written)
         return
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(written))
     if not quiet:
         print(f"{count(len(rows), 'prediction')} in {out}", file=sys.stderr)

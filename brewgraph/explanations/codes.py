@@ -147,6 +147,7 @@ CODES = {
     "W214": "a head that no loss reaches",
     "W215": "an adapter on a teacher",
     "W216": "a cache that saves nothing",
+    "W218": "a loss that trains nothing",
     "W301": "a model that cannot be reached, and was not checked",
     "W302": "a teacher with random weights",
     "W303": "a baseline that lacks a stage",

@@ -14,6 +14,7 @@ from brewgraph.graph.draw import FORMATS, draw
 from brewgraph.graph.page import write_page
 from brewgraph.graph.picture import picture
 from brewgraph.graph.svg import write_svg
+from brewgraph.paths import write_file
 
 SUFFIXES = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid", ".txt": "text"}
 
@@ -43,11 +44,14 @@ class Shown:
         return write_svg(picture(graph, self.grain, self.costs.get(name)), f"the loss of {self.title}")
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file, in the format that its suffix says: .svg, .html, .dot, .mmd or .txt."""
+        """Write it to a file, in the format that its suffix says: .svg, .html, .dot, .mmd or .txt.
+
+        Folders that are missing are made; `UsageError` where it cannot be written.
+        """
         path = Path(path)
         if path.suffix not in SUFFIXES:
             raise UsageError(f"`{path.name}` says no format by its suffix: {listing(SUFFIXES)}")
-        path.write_text(self.write(SUFFIXES[path.suffix]), encoding="utf-8")
+        write_file(path, self.write(SUFFIXES[path.suffix]))
         return path
 
     def _repr_svg_(self) -> str:

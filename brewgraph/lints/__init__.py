@@ -11,6 +11,7 @@ from brewgraph.lints.schedules import find_late_schedules, find_still_schedules,
 from brewgraph.lints.splitting import find_small_batches, find_split_batches
 from brewgraph.lints.subject import Subject
 from brewgraph.lints.terms import (
+    find_dead_losses,
     find_idle_adapters,
     find_unreached_terms,
     find_unread_weights,
@@ -35,6 +36,7 @@ LINTS: tuple[Lint, ...] = (
     find_untrained_heads,
     find_idle_adapters,
     find_idle_caches,
+    find_dead_losses,
     find_unread_weights,
     find_small_batches,
 )

@@ -106,6 +106,7 @@ def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.A
                 continue
             if value.operator in ("+", "-", "mean"):
                 part = weight / len(factors) if value.operator == "mean" else weight
+                part = -part if value.operator == "-" and (i or len(factors) == 1) else part
                 yield from weighted(operand, part, progress)
             elif value.operator in ("*", "/") and others[0] is not None and (value.operator == "*" or others[0]):
                 factor = others[0] if value.operator == "*" else 1 / others[0]

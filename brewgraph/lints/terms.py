@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from brewgraph.diagnostics import Diagnostic, Label
-from brewgraph.lints.subject import Subject
+from brewgraph.lints.subject import MOMENTS, Subject, learning, weighted
 from brewgraph.recipe import values as v
 from brewgraph.recipe.sources import Hf, Join
 from brewgraph.source import Span
@@ -40,6 +40,34 @@ def find_unreached_terms(subject: Subject) -> Iterator[Diagnostic]:
             message = f"no loss reaches `{name}`: it is never computed"
             help = f"add it to the loss, or to `train {{ report = [{name.replace('/', '.')}] }}`; else remove it"
         yield Diagnostic("W205", message, recipe.places[name], help)
+
+
+def find_dead_losses(subject: Subject) -> Iterator[Diagnostic]:
+    """W218: a loss that sends no gradient into the student: weights of zero, `stop`, terms that cancel each other."""
+    student = subject.recipe.student.name
+    for _, task in () if subject.is_open else subject.recipe.tasks:
+        live = list(learning(task.loss))
+        taken = any(isinstance(x, v.Take) and x.model == student for x in live)
+        if taken and not _cancels(task.loss, live):
+            continue
+        reason = "its terms cancel each other" if taken else "every term has a weight of zero, or stands behind `stop`"
+        message = f"this loss trains nothing of `{student}`: {reason}"
+        yield Diagnostic("W218", message, task.span, "give a term a weight: `loss = 0.5 * soft + hard`")
+
+
+def _cancels(loss: v.Value, live: list[v.Value]) -> bool:
+    """Whether a sum of matches comes to zero whatever they are."""
+    sums = [_sums(loss, moment) for moment in MOMENTS]
+    whole = {x for x in live if isinstance(x, v.Apply)} <= {x for found in sums for x in found}
+    return whole and all(abs(total) < 1e-12 for found in sums for total in found.values())
+
+
+def _sums(loss: v.Value, moment: float) -> dict[v.Apply, float]:
+    """What each match counts in a loss, equal ones together."""
+    found: dict[v.Apply, float] = {}
+    for x, weight in weighted(loss, 1.0, moment):
+        found[x] = found.get(x, 0.0) + weight
+    return found
 
 
 def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:

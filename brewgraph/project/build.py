@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from brewgraph.data.batches import derive_seed
 from brewgraph.data.examples import Examples, open_examples, texts
 from brewgraph.data.ready import ReadyBatches, open_batches
-from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing
+from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import check_names, truncate_models
 from brewgraph.graph.passes import merge_equal_nodes, node
@@ -162,7 +162,8 @@ class Workshop:
             return self.tokenizer(others[0])
         if blueprint.tokens.name is not None:
             return blueprint.tokens.load()
-        for other in self.recipe.models.values():
+        named = getattr(self.recipe.models[name].source, "tokenizer", None)
+        for other in sorted(self.recipe.models.values(), key=lambda other: other.name != named):
             # a model from scratch whose tokens are another model's: that one may be trained by now
             theirs = self.blueprint(other.name)
             inherits = theirs is not None and theirs.tokens == blueprint.tokens and isinstance(other.source, Brew)
@@ -280,7 +281,7 @@ class Workshop:
         if self._projections is None:
             found = projection_nodes((*of.graphs.values(), *of.reports.values()))
             self._projections = make_projections(found, self.recipe.train.seed)
-        name = of.recipe.stages[0].name if stage is None else stage
+        name = _stage_named(stage, [x.name for x in of.recipe.stages])
         merging = merge_equal_nodes.__name__ not in self.skip
         graphs = {task: g for (at, task), g in (of.graphs if merging else of.written).items() if at == name}
         reports = {task: g for (at, task), g in (of.reports if merging else of.written_reports).items() if at == name}
@@ -347,6 +348,16 @@ class Workshop:
     def runs(self, model: str) -> bool:
         """Whether any task needs a forward of this model: not where a weight of zero is all that it has."""
         return bool(self.features(model))
+
+
+def _stage_named(stage: str | None, names: Sequence[str]) -> str:
+    """The stage that is meant, the first where none is named; `UsageError` for one that the spec does not have."""
+    if stage is None or stage in names:
+        return names[0] if stage is None else stage
+    there = [name for name in names if name]
+    remedy = f"it has {listing(there)}" if there else "it has no stages: leave `stage` out"
+    close = suggest(stage, there) if isinstance(stage, str) else ""
+    raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
 
 
 def closing_split(splits: Collection[str]) -> str | None:

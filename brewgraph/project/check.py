@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,9 @@ from brewgraph.project.soundness import (
 )
 from brewgraph.project.stores import check_stores
 from brewgraph.recipe.elaborate import elaborate
-from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.sources import Brew, Python
-from brewgraph.recipe.values import ModelDeclaration
+from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import Source, line_at_fault
 from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
@@ -123,6 +123,10 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     recipe = elaborate(parse(source, collector), source, params or {}, elaborated, facts)
     collector.diagnostics += [d for d in elaborated.diagnostics if d not in collector.diagnostics]
     if recipe is None:
+        # shapes of what does not follow from these faults; what models do not have is said already
+        shapes = Collector()
+        _graphs(_sound_part(first, collector.errors), facts, shapes, identities(first, others.hash))
+        collector.diagnostics += [d for d in shapes.errors if d.code.startswith("B2")]
         raise SpecError(collector.sorted())
     before = len(collector.errors)
     check_teachers(recipe, collector)
@@ -151,6 +155,37 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     return Checked(
         recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path), known
     )
+
+
+def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
+    """A recipe of names without what follows from errors: of its losses those matches, summed, in which and in whose
+    models none lies, and equations of such alone.
+    """
+    from dataclasses import replace
+
+    def is_sound(match: Apply) -> bool:
+        takes = [x for x in walk(match) if isinstance(x, Take)]
+        own = [recipe.models[take.model].span for take in takes]
+        spans = [span for span in (*(x.span for x in walk(match)), *own) if span.text]
+        known = all(take.feature.index is None or take.feature.index >= 0 for take in takes)
+        return known and not any(
+            x.source == d.span.source and x.start < d.span.end and d.span.start < x.end for x in spans for d in errors
+        )
+
+    def summed(task: Task) -> Value | None:
+        matches = [x for x in walk(task.loss) if isinstance(x, Apply) and x.kind == "loss" and is_sound(x)]
+        return Combine("loss", "+", tuple(matches), span=task.span) if matches else None
+
+    stages = [
+        replace(stage, tasks=tuple(replace(x, loss=loss, reports={}) for x in stage.tasks if (loss := summed(x))))
+        for stage in recipe.stages
+    ]
+    equations = {
+        name: value
+        for name, value in recipe.equations.items()
+        if all(is_sound(x) for member in members(value) for x in walk(member) if isinstance(x, Apply))
+    }
+    return replace(recipe, stages=tuple(stages), equations=equations)
 
 
 def _merged(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[tuple[str, str], nx.DiGraph]:
@@ -253,7 +288,14 @@ def _rebuilt(checked: Checked, recipe: Recipe, own: Mapping[str, str]) -> Checke
 
 
 def read_spec(path: str | Path) -> Source:
-    """Read a spec file; a `UsageError` says why it cannot be read."""
+    """Read a spec file; a `UsageError` says why it cannot be read, or that this is no path but a spec's text."""
+    if not isinstance(path, str | Path):
+        raise UsageError(f"a path to a spec is wanted, and this is of the type `{type(path).__name__}`")
+    name = str(path)
+    if "\n" in name or (set("={") & set(name) and not name.endswith(".brew") and not Path(name).exists()):
+        raise UsageError(
+            "a path to a spec is wanted, and this is the text of one: `bg.loads(text)` reads it, or write it to a file"
+        )
     try:
         return Source.read(Path(path).expanduser())
     except FileNotFoundError as error:

@@ -130,7 +130,9 @@ class FactsBook:
         )
         read = [self.recipe.data[name].source for name in self.data[model.name]]
         names = frozenset(feature.name for feature in taken)
-        found = BlueprintFacts(request, self.memory, digest(*map(repr, read)), names)
+        lender = self._lends(model) if inherited is not None and inherited.name is None else None
+        texts = digest(*(repr(_placed(x, self.folder)) for x in read)) if lender is None else lender.data
+        found = BlueprintFacts(request, self.memory, texts, names)
         _ = found.outline  # here, and not where it is asked for, is said what no such model can be
         if is_local(model, self.folder):
             _ = request.identity  # of the files as they are now
@@ -183,6 +185,12 @@ class FactsBook:
             return self._tokens_of(named) if named is not None else None
         first = self._first_lender(model)
         return self._tokens_of(first) if first is not None and self(first) is not None else None
+
+    def _lends(self, model: ModelDeclaration) -> BlueprintFacts | None:
+        """The facts of the finished teacher whose trained tokenizer a model takes, whatever data it reads itself."""
+        named = model.source.tokenizer if isinstance(model.source, Hf) else None
+        lender = self.recipe.models.get(named or "") or self._first_lender(model)
+        return self(lender) if lender is not None and isinstance(lender.source, Brew) else None
 
     def _first_lender(self, model: ModelDeclaration) -> ModelDeclaration | None:
         """The teacher whose tokenizer a student from scratch takes where the spec names none."""
@@ -248,6 +256,22 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
 
 
 _NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
+
+
+_NO_TEXT = frozenset({"batch", "max_length", "stride"})
+"""Settings of data that change nothing in its texts."""
+
+
+def _placed(source: Any, folder: Path) -> dict[str, Any]:
+    """What texts a data set holds: files by where they lie, however a spec spells their paths."""
+    if isinstance(source, Join):
+        return {"parts": [_placed(part, folder) for part in source.parts]}
+    found = {key: value for key, value in source.model_dump().items() if key not in _NO_TEXT}
+    for key, value in found.items():
+        if key in ("train", "dev", "test", "name", "folder") and isinstance(value, str):
+            place = (folder / Path(value).expanduser()).resolve()
+            found[key] = str(place) if place.exists() else value
+    return {"source": type(source).__name__, **found}
 
 
 def _content(source: DataSource | Join) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +14,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.shapes import Shapes
+from brewgraph.paths import shown
 from brewgraph.project.check import Checked
 from brewgraph.project.facts import is_local
 from brewgraph.project.model_facts import BlueprintFacts
@@ -27,6 +30,8 @@ def check_given(checked: Checked, given: Mapping[str, nn.Module]) -> None:
     """
     student = checked.recipe.student.name
     for name, module in given.items():
+        if not isinstance(module, nn.Module):
+            raise UsageError(_not_a_module(name, module))
         if name != student and module is given.get(student):
             raise UsageError(
                 f"`{name}` and the student `{student}` are given the same module, which would be frozen: give a copy "
@@ -38,9 +43,24 @@ def check_given(checked: Checked, given: Mapping[str, nn.Module]) -> None:
             _check_features(name, module, facts, {x.feature for x in taps if x.model == name})
 
 
+def _not_a_module(name: str, given: Any) -> str:
+    """What is wrong with an object that is given for a model, and what is meant instead."""
+    message = f"`{name}={shown(repr(given))}` is given as the model `{name}`, and is no `torch.nn.Module`"
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return f"{message} but the class of one: give an object, `{name}={given.__name__}(…)`"
+    if isinstance(given, str | Path):
+        load = f'{name}=AutoModelForSequenceClassification.from_pretrained("{given}")'
+        return f'{message}: load it, as `{load}`, or name the folder in the spec: {name} = hf("{given}")'
+    return f"{message}: give a model of your own, as `{name}=my_model`, or leave it out"
+
+
 def _check_features(name: str, module: nn.Module, facts: BlueprintFacts, features: Collection[Feature]) -> None:
     for row in sorted({x.name for x in features if x.index is not None}):
-        declared, own = facts.rows(row), Anatomy.of(module).rows(row)
+        try:
+            declared, own = facts.rows(row), Anatomy.of(module).rows(row)
+        except SourceFault as fault:
+            help = f" ({fault.help})" if fault.help else ""
+            raise UsageError(f"the module given for `{name}` does not do: {fault.message}{help}") from fault
         if declared != own:
             raise UsageError(
                 f"`{name}` is declared with {declared} members of `{row}`, and the module given for it has {own}: the "

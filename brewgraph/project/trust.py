@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 import networkx as nx
 import torch
@@ -31,34 +32,68 @@ from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.reporter import Reporter
 
 ROWS = 512
-"""Labelled rows that a teacher is tried on, at most."""
+"""Labelled rows that a teacher is tried on, at most; once more as many where some classes only seem to be others."""
 _TRIED = ("class", "classes", "tags", "spans")
 """Types of labels whose order a teacher may have otherwise. Numbers have none, tokens that of the vocabulary."""
 _FEATURES = ("logits", "start", "end")
 
 
-def check_teachers_agree(pantry: Pantry, checked: Checked, reporter: Reporter) -> None:
+@dataclass(frozen=True)
+class _Grader:
+    """A teacher, one of its heads where it has several, and data that a loss needs its logits of."""
+
+    model: ModelDeclaration
+    head: str
+    data: str
+
+    @property
+    def title(self) -> str:
+        """What it is called in a message."""
+        whole = f"the teacher `{self.model.name}`"
+        return f"the head `{self.head}` of {whole}" if self.head else whole
+
+
+def check_teachers_agree(
+    pantry: Pantry, checked: Checked, reporter: Reporter | None = None, only: Collection[str] | None = None
+) -> None:
     """Stop where another order of a teacher's classes fits the labels far better; say so where it only guesses.
 
     Raises `SpecError` B332 at the teacher, B341 where its starts of answers are their ends. Only teachers whose logits
     a loss needs are tried: where they have a weight of zero they teach nothing, and the head may not even be loaded.
+    `only` names those to try, where not all.
     """
-    tried: set[tuple[str, str]] = set()
+    tried: set[tuple[str, str, str]] = set()
     for stage, task in checked.recipe.tasks:
-        for model, data in _graders(pantry, checked, stage, task):
-            if (model.name, data) not in tried:
-                tried.add((model.name, data))
-                _try(pantry, model, data, reporter)
+        for grader in _graders(pantry, checked, stage, task):
+            key = (grader.model.name, grader.head, grader.data)
+            if key not in tried and (only is None or grader.model.name in only):
+                tried.add(key)
+                _try(pantry, grader, reporter)
 
 
-def _graders(pantry: Pantry, checked: Checked, stage: Stage, task: Task) -> Iterator[tuple[ModelDeclaration, str]]:
+def check_given_agree(pantry: Pantry, checked: Checked, given: Collection[str]) -> None:
+    """The same for modules of the caller's own, as far as it is known which tokens they read: those of ready batches,
+    or of a tokenizer that the spec names. Whether they only guess is the caller's own business.
+    """
+    known = [
+        name
+        for name in given
+        if pantry.workshop.reads_tensors_only(name)
+        or ((blueprint := pantry.workshop.blueprint(name)) is not None and blueprint.tokens.name is not None)
+    ]
+    check_teachers_agree(pantry, checked, only=known)
+
+
+def _graders(pantry: Pantry, checked: Checked, stage: Stage, task: Task) -> Iterator[_Grader]:
     """The teachers whose logits a task's loss needs, and the data that they see there."""
     graph = pantry.workshop.optimized(checked)[stage.name, task.name]
     nodes = [node(graph, key) for key in graph]
-    read = {x.model for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
+    read = {(x.model, x.feature.head or "") for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
     for model in checked.recipe.teachers:
-        if model.name in read and not isinstance(model.source, Ema) and not _is_crossed(checked, stage, task, model):
-            yield from ((model, x.data) for x in nodes if isinstance(x, n.Input) and x.model == model.name)
+        heads = sorted(head for name, head in read if name == model.name)
+        if heads and not isinstance(model.source, Ema) and not _is_crossed(checked, stage, task, model):
+            data = [x.data for x in nodes if isinstance(x, n.Input) and x.model == model.name]
+            yield from (_Grader(model, head, name) for head in heads for name in data)
 
 
 def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclaration) -> bool:
@@ -73,33 +108,88 @@ def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclarat
     return bool(matched) and all(one.isdisjoint(other) for one, other in matched)
 
 
-def _try(pantry: Pantry, model: ModelDeclaration, data: str, reporter: Reporter) -> None:
-    source = pantry.recipe.data[data].source
-    if isinstance(source, Batches) or source.label_type not in _TRIED:
+def _try(pantry: Pantry, grader: _Grader, reporter: Reporter | None) -> None:
+    source, module = pantry.recipe.data[grader.data].source, pantry.workshop.model(grader.model.name)
+    classes = _classes(pantry, grader, module)
+    if source.label_type not in _TRIED or not can_score(module, source.label_type, classes, grader.head):
         return
-    examples, module = pantry.workshop.examples(data), pantry.workshop.model(model.name)
-    if not can_score(module, source.label_type, examples.classes):
-        return
-    train = examples.splits["train"]
-    order = BatchOrder(len(train), min(ROWS, len(train)), seed=derive_seed(pantry.recipe.train.seed, "trial"))
-    chosen = train.select(next(iter(order)))
-    encodings, _ = pantry.encodings(data, [model.name])
-    encoded = pantry.encode(data, chosen, encodings)
-    collator = pantry.collator(data, encodings, training=False)
+    own = cast(Mapping[str, nn.Module], module.heads)[grader.head] if grader.head else module
+    batches = _ready(pantry, grader) if isinstance(source, Batches) else _chosen(pantry, grader)
     seen: dict[str, list[torch.Tensor]] = {}
-    with evaluating(module), torch.no_grad():
-        for batch in loader(encoded, BatchOrder(len(encoded), 64, shuffle=False), collator):
-            for name, values in _said(module, source.label_type, own_view(model.name, batch)).items():
-                seen.setdefault(name, []).append(values)
-    found = _judge(source.label_type, {name: torch.cat(x) for name, x in seen.items()}, examples.classes, model, module)
+
+    def judged(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
+        with evaluating(module), torch.no_grad():
+            for batch in rows:
+                for name, values in _said(own, source.label_type, batch).items():
+                    seen.setdefault(name, []).append(values)
+        return _judge(source.label_type, {name: torch.cat(x) for name, x in seen.items()}, classes, grader, own)
+
+    found = judged(batches(()))
+    if found.verdict != "permuted" and found.unsure:
+        found = judged(batches(found.unsure))
     if found.verdict == "permuted" and source.label_type == "spans":
-        name = model.name
+        name = f"{grader.model.name}.{grader.head}" if grader.head else grader.model.name
         help = f"match them crosswise: `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
-        raise SpecError([Diagnostic("B341", found.message, model.span, help)])
+        raise SpecError([Diagnostic("B341", found.message, grader.model.span, help)])
     if found.verdict == "permuted":
-        raise SpecError([Diagnostic("B332", found.message, model.span, found.help)])
-    if found.verdict == "chance":
+        raise SpecError([Diagnostic("B332", found.message, grader.model.span, found.help)])
+    if found.verdict == "chance" and reporter is not None:
         reporter.say(f"warning: {found.message}; {found.help}")
+
+
+def _classes(pantry: Pantry, grader: _Grader, module: nn.Module) -> tuple[str, ...]:
+    """The names of a data set's classes; of ready tensors the numbers, as many as the teacher has."""
+    found = pantry.workshop.classes(grader.data)
+    if found or not isinstance(pantry.recipe.data[grader.data].source, Batches):
+        return found
+    of = getattr(module, "heads", {}).get(grader.head) if grader.head else module
+    return tuple(map(str, range(getattr(getattr(of, "config", None), "num_labels", 0))))
+
+
+Choice = Callable[[Collection[int]], Iterator[Mapping[str, Any]]]
+"""Batches as a teacher sees them: some of any rows, and then others that have these classes."""
+
+
+def _chosen(pantry: Pantry, grader: _Grader) -> Choice:
+    """Rows of a table, a sample of all, then what else has these classes."""
+    name, data, train = grader.model.name, grader.data, pantry.workshop.examples(grader.data).splits["train"]
+    order = BatchOrder(len(train), len(train), seed=derive_seed(pantry.recipe.train.seed, "trial"))
+    shuffled = [int(row) for row in next(iter(order))]
+    encodings, _ = pantry.encodings(data, [name])
+    collator = pantry.collator(data, encodings, training=False)
+
+    def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
+        rows = shuffled[:ROWS]
+        if classes:
+            labels = train["tags" if "tags" in train.column_names else "label"][:]
+            several = pantry.recipe.data[data].source.label_type == "classes"
+            rows = [row for row in shuffled[ROWS:] if not _held(labels[row], several).isdisjoint(classes)][:ROWS]
+        if rows:
+            encoded = pantry.encode(data, train.select(rows), encodings)
+            for batch in loader(encoded, BatchOrder(len(encoded), 64, shuffle=False), collator):
+                yield own_view(name, batch)
+
+    return batches
+
+
+def _held(label: Any, several: bool) -> set[int]:
+    """The classes that a row has."""
+    if several:
+        return {number for number, there in enumerate(label) if there}
+    return set(label) if isinstance(label, list) else {label}
+
+
+def _ready(pantry: Pantry, grader: _Grader) -> Choice:
+    """Ready batches until there are enough rows, then once more as many."""
+    rest = iter(pantry.workshop.ready(grader.data).train)
+
+    def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
+        rows = 0
+        while rows < ROWS and (batch := next(rest, None)) is not None:
+            rows += len(batch["index"])
+            yield own_view(grader.model.name, batch)
+
+    return batches
 
 
 def _said(module: nn.Module, label_type: str, view: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -108,23 +198,27 @@ def _said(module: nn.Module, label_type: str, view: Mapping[str, Any]) -> dict[s
     if label_type == "spans":
         guesses = torch.stack([part.argmax(-1).cpu() for part in logits], -1)
         return {"said": guesses, "true": torch.stack([view["start"], view["end"]], -1)}
+    texts = _numbered(view)
     if label_type == "classes":
-        return {"said": logits.float().sigmoid().cpu(), "true": view["labels"]}
+        return {"said": logits.float().sigmoid().cpu(), "true": view["labels"], "texts": texts}
     guesses, labels = logits.argmax(-1).cpu(), view["labels"]
     if label_type == "class":
-        return {"said": guesses, "true": labels}
+        return {"said": guesses, "true": labels.reshape(-1), "texts": texts}
     kept = labels >= 0
     return {"said": guesses[kept], "true": labels[kept], "tokens": view["input_ids"][kept]}
 
 
+def _numbered(view: Mapping[str, Any]) -> torch.Tensor:
+    """A number for each row's text, the same for equal ones."""
+    ids, mask = view["input_ids"], view.get("attention_mask")
+    real = torch.ones_like(ids) if mask is None or mask.dim() != 2 else mask
+    return torch.tensor([hash(bytes(row[kept > 0].numpy())) for row, kept in zip(ids, real, strict=True)])
+
+
 def _judge(
-    label_type: str,
-    seen: Mapping[str, torch.Tensor],
-    classes: tuple[str, ...],
-    model: ModelDeclaration,
-    module: nn.Module,
+    label_type: str, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], grader: _Grader, module: nn.Module
 ) -> LabelOrder:
-    said, true, name = seen["said"], seen["true"], f"the teacher `{model.name}`"
+    said, true, name = seen["said"], seen["true"], grader.title
     places = getattr(getattr(module, "config", None), "class_order", ())
     match label_type:
         case "spans":
@@ -132,5 +226,5 @@ def _judge(
         case "tags":
             return check_tag_order(said, true, seen["tokens"], classes, name, places)
         case "classes":
-            return check_labels_order(said, true, classes, name, places)
-    return check_label_order(said, true, classes, name, places)
+            return check_labels_order(said, true, classes, name, places, seen["texts"])
+    return check_label_order(said, true, classes, name, places, seen["texts"])

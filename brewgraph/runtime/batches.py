@@ -64,6 +64,10 @@ class BatchCheck:
             )
         for key in _TOKENS:
             value = encoding.get(key)
+            if key == _MASK and key in encoding and value is None:
+                raise RunError(
+                    f"`{key}` is None: leave it out, or give one: torch.ones_like(ids) where nothing is padded"
+                )
             if value is not None and not isinstance(value, Tensor):
                 raise RunError(f"`{key}` is a {type(value).__name__}, not a tensor: torch.as_tensor(batch[{key!r}])")
         first = next((encoding[key] for key in _TOKENS[:2] if encoding.get(key) is not None), None)

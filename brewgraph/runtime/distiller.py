@@ -123,6 +123,7 @@ class Distiller(nn.Module):
         self._checks = {task: BatchCheck(graph, models) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
         self.train()
+        self._built = True
 
     @property
     def graph(self) -> nx.DiGraph:
@@ -159,6 +160,25 @@ class Distiller(nn.Module):
             raise RunError(reason) from error
         return DistillerOutput(loss=loss, terms=terms)
 
+    # ── what a built loss cannot do ──────────────────────────────────────────────────────────────────────────────────
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("student", "projections") and getattr(self, "_built", False) and value is not getattr(self, name):
+            raise UsageError(
+                f"the loss was built around its `{name}`, and would go on with that: give another student to "
+                "`recipe.build(…)`, or load its weights: `distiller.student.load_state_dict(…)`"
+            )
+        super().__setattr__(name, value)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        raise UsageError(f"a distiller cannot be copied: {_ANOTHER}")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UsageError(f"a distiller cannot be copied or pickled: {_ANOTHER}")
+
+    def _replicate_for_data_parallel(self) -> Self:
+        raise UsageError("`DataParallel` would run one student for all of its copies: use `DistributedDataParallel`")
+
     # ── what gradients reach ─────────────────────────────────────────────────────────────────────────────────────────
 
     def parameters_of(self, found: Reached) -> dict[str, nn.Parameter]:
@@ -185,6 +205,8 @@ class Distiller(nn.Module):
         if task is None and len(self.programs) == 1:
             return next(iter(self.programs))
         if task not in self.programs:
+            if not any(self.programs):
+                raise UsageError(f"the spec has no task `{task}`: it has none; leave `task` out: `distiller(batch)`")
             raise UsageError(f"name a task: `distiller(batch, task=…)`; there are {listing(self.programs)}")
         return task
 
@@ -259,6 +281,9 @@ class Distiller(nn.Module):
                 module.training = training
             for parameter, requires_grad in parameters:
                 parameter.requires_grad_(requires_grad)
+
+
+_ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
 
 
 def optimize_all(

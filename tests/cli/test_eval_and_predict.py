@@ -212,7 +212,12 @@ def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Pat
         (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is no text in UTF-8"),
         (("-",), '{"txt": "good"}', "standard input has no column `text` (did you mean `txt`?"),
         (("--text", "good", "-o", "out.parquet"), None, "`out.parquet` says no format by its name"),
-        (("--text", "good", "-o", str(tmp_path / "no" / "o.csv")), None, f"there is no folder `{tmp_path / 'no'}`"),
+        (
+            ("--text", "good", "-o", str(kept / "o.csv")),
+            None,
+            f"`{kept / 'o.csv'}` cannot be written: `{kept}` is a file",
+        ),
+        (("--text", "good", "-o", str(tmp_path)), None, f"`{tmp_path}` says no format by its name"),
         ((str(kept), "-o", str(kept)), None, f"`{kept}` is the file that is read"),
         ((str(kept), "-o", str(tmp_path / "link.csv")), None, f"`{tmp_path / 'link.csv'}` is the file that is read"),
     ):

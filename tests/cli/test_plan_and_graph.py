@@ -243,3 +243,14 @@ def test_heads_and_what_stages_do_not_share(tmp_path: Path) -> None:
     assert [line.split() for line in lines[two + 1 :]] == [
         ["steps", "4"], ["precision", "fp32"], ["freeze", "[net", "@", '"embeddings"]'], ["seed", "0"]
     ]  # fmt: skip
+
+
+def test_a_graph_is_written_into_a_folder_that_is_not_there(tiny: Path, tmp_path: Path) -> None:
+    """The folder is made; one that cannot be is a fault of usage, said before anything is drawn."""
+    file = tmp_path / "new" / "deep" / "graph.dot"
+    assert command("graph", str(tiny), "--format", "dot", "--out", str(file)).exit_code == 0
+    assert file.read_text().startswith("digraph")
+    for out in (file / "x.dot", file.parent):
+        result = command("graph", str(tiny), "--format", "dot", "--out", str(out))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error: `{out}` ")

@@ -126,7 +126,7 @@ def test_a_map_in_separate_lines() -> None:
 )
 def test_schedules_of_weights(weight: str, train: str, code: str) -> None:
     """W207 past the end, W208 standing still, at the call."""
-    check(f"{SOFT}loss = {weight} * soft\ntrain {{ {train} }}", *([(code, weight)] if code else []))
+    check(f"{SOFT}{HARD}loss = hard + {weight} * soft\ntrain {{ {train} }}", *([(code, weight)] if code else []))
 
 
 def test_schedules_by_stage() -> None:
@@ -298,8 +298,9 @@ def test_soft_targets_without_their_factor(soft: str, wrong: bool) -> None:
     """W213, at the match, and only beside labels."""
     place = soft.split("* ")[-1]
     check(f"{HARD}loss = {soft} + hard", *([("W213", place)] if wrong else []))
-    check(f"loss = {soft}")
-    check(f"{HARD}stage one {{ loss = {soft} }}\nstage two {{ loss = hard }}")
+    dead = [("W218", "loss")] if soft.startswith("0 *") else []
+    check(f"loss = {soft}", *dead)
+    check(f"{HARD}stage one {{ loss = {soft} }}\nstage two {{ loss = hard }}", *dead)
 
 
 HEADS = 'student tiny = hf(model_type="bert") { head a = token_classifier(labels=3); head b = span_classifier() }\n'
@@ -380,3 +381,31 @@ def test_weights_of_joined_data() -> None:
     check(f"{parts}loss = ce(f.labels -> tiny(f).logits)", ("W402", "trust"))
     check(f"{parts}loss = {term}")
     check(WEIGHED.format("weight=trust") + BY_WEIGHT.replace("weights", "trust").replace("hard", "loss"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "said_"),
+    [
+        ("0 * hard", "every term has a weight of zero"),
+        ("(2 - 2) * hard", "every term has a weight of zero"),
+        ("0 * (hard + soft)", "every term has a weight of zero"),
+        ("0 * hard + 0 / 3 * soft", "every term has a weight of zero"),
+        ("mean([0 * hard, hard * 0])", "every term has a weight of zero"),
+        ("stop(hard)", "or stands behind `stop`"),
+        ("kd(big.logits -> stop(tiny.logits))", "or stands behind `stop`"),
+        ("hard - hard", "its terms cancel each other"),
+        ("2 * hard + soft - (soft + 4 * hard / 2)", "its terms cancel each other"),
+        ("hard - soft", ""),
+        ("2 * hard - hard", ""),
+        ("0 * hard + 1e-9 * soft", ""),
+        ("ramp(0 -> 1) * hard", ""),
+        ("hard - ramp(1 -> 0.5) * hard", ""),
+    ],
+)
+def test_losses_that_train_nothing(loss: str, said_: str) -> None:
+    """W218: nothing comes to the student; a weight that only begins at zero is none."""
+    recipe = known(f"soft = kd(big.logits -> tiny.logits)\nhard = ce(d.labels -> tiny.logits)\nloss = {loss}", "")
+    subject = Subject(recipe, {}, lambda model, row: FACTS[model].rows(row), 1)
+    found = [d.message for d in lint(subject) if d.code == "W218"]
+    assert len(found) == bool(said_)
+    assert all(said_ in message for message in found)

@@ -186,3 +186,72 @@ def test_starts_and_ends_that_are_swapped():
     lost = np.full_like(true, -100)
     assert check_span_order(true[:, ::-1], lost).rows == 0
     assert check_span_order(generator.integers(0, 50, (200, 2)), true).verdict == "ok"
+
+
+# ── a few of many classes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("count", [9, 20, 60])
+def test_two_of_many_classes_that_changed_places(count):
+    """The whole gains next to nothing; the two are found, by name, and the remedy leaves the others where they are."""
+    said, true = sample(count, 60 * count, 0.6)
+    names = [f"c{n}" for n in range(count)]
+    order = np.arange(count)
+    order[[1, 3]] = 3, 1
+    found = check_label_order(order[said], true, names)
+    assert (found.verdict, found.order) == ("permuted", tuple(order))
+    own = np.isin(true, [1, 3])
+    assert found.best == pytest.approx((said == true)[own].mean())
+    assert found.accuracy == pytest.approx((order[said] == true)[own].mean())
+    assert "examples of `c1` and `c3` right" in found.message
+    assert found.message.endswith("in another order: its `c1` is the data's `c3`, its `c3` is the data's `c1`")
+    assert check_label_order(said, true, names).verdict == "ok"
+
+
+def test_two_rare_tags_that_changed_places():
+    """Two of nine tags, one word in fifty each; few words of them are `unsure`, and texts that are one count once."""
+    generator = np.random.default_rng(1)
+    names = ("O", *(f"{x}-{y}" for y in "WXYZ" for x in "BI"))
+    true = generator.choice(9, 6000, p=[0.84] + [0.02] * 8)
+    said = np.where(generator.random(6000) < 0.7, true, 0)
+    words = true * 1000 + generator.integers(0, 500, 6000)
+    order = np.array([0, 1, 2, 5, 4, 3, 6, 7, 8])
+    found = check_tag_order(order[said], true, words, names)
+    assert (found.verdict, found.order) == ("permuted", tuple(order))
+    assert "`B-X` and `B-Y`" in found.message
+    few = slice(0, 400)
+    found = check_tag_order(order[said[few]], true[few], words[few], names)
+    assert (found.verdict, found.unsure) == ("ok", (3, 5))
+    assert check_tag_order(order[said], true, true, names).verdict == "ok"
+    assert check_tag_order(said, true, words, names).unsure == ()
+
+
+def test_a_few_of_several_labels_that_changed_places():
+    """Weakly told labels of six classes, two of them moved."""
+    generator = np.random.default_rng(2)
+    true = (generator.random((500, 6)) < 0.2).astype(float)
+    said = 1 / (1 + np.exp(-(2 * true + generator.normal(size=(500, 6)))))
+    names = "uvwxyz"
+    assert 0.5 < check_labels_order(said, true, names).accuracy < 0.7
+    found = check_labels_order(said[:, [0, 4, 2, 3, 1, 5]], true, names)
+    assert (found.verdict, found.order) == ("permuted", (0, 4, 2, 3, 1, 5))
+    assert found.best == pytest.approx(np.mean([np.corrcoef(said[:, n], true[:, n])[0, 1] for n in (1, 4)]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_confused_and_ignorant_models_are_no_order(seed):
+    """One that takes all of a class for another, one whose outputs go by a few words, one that names a few classes."""
+    generator = np.random.default_rng(seed)
+    names = [f"c{n}" for n in range(6)]
+    true = generator.integers(0, 6, 600)
+    merged = np.where(generator.random(600) < 0.9, np.where(true == 2, 4, true), generator.integers(0, 6, 600))
+    assert check_label_order(merged, true, names).verdict == "ok"
+    word = true * 2 + generator.integers(0, 2, 600)
+    by_word = generator.integers(0, 6, 12)[word]
+    assert check_label_order(by_word, true, names, texts=word).verdict != "permuted"
+    several = np.eye(6)[true]
+    features = several @ generator.normal(size=(6, 2)) + 0.3 * generator.normal(size=(600, 2))
+    said = 1 / (1 + np.exp(-features @ generator.normal(size=(2, 6))))
+    assert check_labels_order(said, several, names).verdict != "permuted"
+    few = generator.integers(0, 2, 600)
+    assert check_label_order(few, true, names).verdict != "permuted"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import brewgraph as bg
 from brewgraph.data.encoding import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.tokens import tokenizer_fingerprint
@@ -159,3 +161,33 @@ def test_a_tokenizer_that_is_not_there_is_said_where_it_should_be(world: Path, m
     said = found(world, f"{models}\n{DATA}loss = kd(u.logits -> s.logits)")
     assert [(d.code, d.span.position[0]) for d in said] == [("B314", 2)]
     assert "has no vocabulary of a tokenizer" in said[0].message
+
+
+@pytest.mark.parametrize("tokenizer", ["", ", tokenizer=big", ", tokenizer=two"])
+@pytest.mark.parametrize("path", ["../bank/", "{bank}/", "link/", "own/"])
+def test_a_tokenizer_that_a_finished_teacher_trained(tmp_path: Path, path: str, tokenizer: str) -> None:
+    """However its data are spelled, and whatever the student reads: the check says what runs, one tokenizer for both."""
+    bank, use = tmp_path / "bank", tmp_path / "use"
+    for folder, seed in ((bank, 0), (use / "own", 7)):
+        write_data(folder, seed=seed)
+    (use / "link").symlink_to(bank)
+    own_words = (use / "own" / "train.jsonl").read_text().replace("tale", "zebra")
+    (use / "own" / "train.jsonl").write_text(own_words)
+    model = 'hf(model_type="bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32'
+    data = 'data d = files(train="{}", text=text, label=label, batch={}, max_length=32)\n'
+    for name, train, batch in (("a", "train.jsonl", 4), ("b", "./train.jsonl", 2)):
+        text = f"student big = {model})\n{data.format(train, batch)}loss = ce(d.labels -> big.logits)\n"
+        (bank / f"{name}.brew").write_text(text + "train { steps = 1 }\n")
+    spec = use / "spec.brew"
+    spec.write_text(
+        'teacher big = brew("../bank/a.brew")\nteacher two = brew("../bank/b.brew")\n'
+        f"student tiny = {model}{tokenizer})\n{data.format(path.format(bank=bank) + 'train.jsonl', 4)}"
+        "loss = mse(big.hidden[1] -> tiny.hidden[1]) + mse(two.hidden[1] -> tiny.hidden[1])\ntrain { steps = 1 }\n"
+    )
+    assert "B214" not in [d.code for d in bg.check(spec)]
+    if path == "own/":
+        run = bg.run(spec)
+        own = (run.folder / "student" / "tokenizer.json").read_text()
+        lent = {path.parent.parent.name[0]: path.read_text() for path in bank.glob("runs/*/student/tokenizer.json")}
+        assert json.loads(own)["model"] == json.loads(lent["b" if "two" in tokenizer else "a"])["model"]
+        assert "zebra" not in json.loads(own)["model"]["vocab"]

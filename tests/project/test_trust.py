@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 from transformers import AutoModelForTokenClassification as Tagger
 
 import brewgraph as bg
@@ -261,3 +263,61 @@ def test_every_task_stage_and_cache_is_looked_at(tmp_path: Path) -> None:
     reporter = Says()
     bg.run(spec, reporter=reporter)
     assert len(reporter.trained) == 2
+
+
+def test_heads_modules_given_at_build_and_ready_batches(tmp_path: Path) -> None:
+    """Wherever a teacher comes from, and whatever it reads: as trained it passes, moved it stops."""
+    write_data(tmp_path, "tags")
+    teacher = teach(tmp_path, "tags", STEPS["tags"])
+    names, order = classes_of(teacher), (1, 2, 0)
+    write_ready(tmp_path / "ready", teacher, names)
+    head = write_spec(tmp_path, teacher, "tags").read_text().replace(f'("{teacher}")', f'("{teacher}") {{ NER }}')
+    head = head.replace("NER", "head ner = token_classifier()").replace("big.logits", "big.ner.logits")
+    ready = write_spec(tmp_path, teacher, "tags").read_text().replace("baseline = true", "baseline = false")
+    ready = ready.replace(DATA["tags"], 'batches("ready", labels="tags")')
+    ready = ready.replace(STUDENT, STUDENT[:-1] + ', vocab_size=400, labels=["O", "B-PER", "I-PER"])')
+    plain = write_spec(tmp_path, teacher, "tags").read_text()
+    for text in (head, ready):
+        (tmp_path / "spec.brew").write_text(text)
+        bg.run(tmp_path / "spec.brew", reporter=(reporter := Says()))
+        assert reporter.trained
+        assert not any("chance" in said for said in reporter.said)
+    right = Tagger.from_pretrained(teacher)
+    move(teacher, "tags", order)
+    moved = Tagger.from_pretrained(teacher)
+    for text, title in ((head, "the head `ner` of the teacher `big`"), (ready, "the teacher `big`")):
+        (tmp_path / "spec.brew").write_text(text)
+        fault, _ = stopped(tmp_path / "spec.brew")
+        assert fault.code == "B332"
+        assert fault.message.startswith(title)
+        assert len(re.findall("is the data's", fault.message)) == 3
+    for text in (plain, ready):
+        (tmp_path / "spec.brew").write_text(text)
+        recipe = bg.load(tmp_path / "spec.brew")
+        with pytest.raises(bg.SpecError) as raised:
+            recipe.build(big=moved)
+        assert [d.code for d in raised.value.diagnostics] == ["B332"]
+        recipe.build(big=right)
+
+
+def write_ready(folder: Path, teacher: Path, names: Sequence[str]) -> None:
+    """The training sentences as ready tensors of the teacher's own tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    sentences = [
+        [line.split() for line in part.splitlines()] for part in Path("train.conll").read_text().strip().split("\n\n")
+    ]
+    tensors: dict[str, torch.Tensor] = {}
+    for number in range(0, len(sentences), 16):
+        chosen = sentences[number : number + 16]
+        words = [[row[0] for row in sentence] for sentence in chosen]
+        made = tokenizer(words, is_split_into_words=True, padding=True, return_tensors="pt")
+        labels = torch.full_like(made["input_ids"], -100)
+        for i, sentence in enumerate(chosen):
+            ids = made.word_ids(i)
+            for word, row in enumerate(sentence):
+                labels[i, ids.index(word)] = names.index(row[-1])
+        for name, value in (("input_ids", made["input_ids"]), ("attention_mask", made["attention_mask"])):
+            tensors[f"{number // 16}.{name}"] = value
+        tensors[f"{number // 16}.labels"] = labels
+    folder.mkdir()
+    save_file(tensors, folder / "batches.safetensors")

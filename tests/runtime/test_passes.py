@@ -336,7 +336,7 @@ def test_a_teacher_is_tried_where_its_logits_count(
 ) -> None:
     """On labelled rows, before training; with a weight of zero they teach nothing, though the teacher is loaded."""
     found: list[str] = []
-    monkeypatch.setattr(trust, "_try", lambda pantry, model, *rest: found.append(model.name))
+    monkeypatch.setattr(trust, "_try", lambda pantry, grader, *rest: found.append(grader.model.name))
     checked = check(read_spec(spec(folder, loss)))
     trust.check_teachers_agree(Pantry(Workshop(checked)), checked, Reporter())
     assert found == tried
