@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import json
@@ -23,7 +24,7 @@ from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby
-from brewgraph.source import line_at_fault
+from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
@@ -31,7 +32,8 @@ FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".pa
 _KEPT = 16
 """How many files, and how many local folders, are kept in memory once they are read."""
 
-"""How many names of a folder a help text lists at most."""
+_BLOCK = 1 << 20
+"""Bytes that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,9 @@ def read_text(name: str, path: Path, field: str) -> str:
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceFault(
-            "B404",
-            f"line {line_at_fault(error)} of `{name}` is no text in UTF-8",
-            help="save the file as UTF-8",
-            field=field,
-        ) from error
+        text = decode(raw, f"`{name}`").removeprefix("\ufeff")
+    except EncodingError as error:
+        raise SourceFault("B404", error.message, help=error.help, field=field) from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceFault(
             "B404",
@@ -141,6 +138,8 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
     # In a folder of its own, so that nothing is written beside the user's data and no older copy is taken for this one.
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         try:
+            if FORMATS[suffix] != "parquet":
+                _check_utf8(name, path, field)
             if FORMATS[suffix] == "csv":
                 options, twice = csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
@@ -158,8 +157,6 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
-            if FORMATS[suffix] != "parquet":
-                read_text(name, path, field)  # raises where the file is not UTF-8, and names the line
             what, help = bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
                 "look at the file: one that was cut short, or has another format than its name says?",
@@ -257,6 +254,22 @@ def hub_info(name: str, subset: str | None, revision: str | None, folder: Path) 
     """What is known of a data set before its rows are fetched; raises like `read_hub`."""
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         return _builder(name, subset, revision, folder, cache if _local(name, folder) else None).info
+
+
+def _check_utf8(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for text in another encoding: the readers of JSON replace in silence what they cannot decode."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            sound = 0 not in file.read(2)  # ASCII in UTF-16 without a byte order mark
+            file.seek(0)
+            while sound and (block := file.read(_BLOCK)):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error):
+        sound = False
+    if not sound:
+        read_text(name, path, field)
 
 
 def no_rows(place: str, field: str) -> SourceFault:
