@@ -57,7 +57,16 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         evaluator.fault(
             "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
         )
-    return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places={**places(written), **head_places})
+    where = {**places(written), **head_places}
+    return ModelDeclaration(
+        name, s.role, made, heads, span=s.source.span, places=where, params=_params(evaluator, s.source, written)
+    )
+
+
+def _params(evaluator: Evaluator, x: t.Expression, written: Written) -> Mapping[str, frozenset[str]]:
+    """Of each argument of a call the params that it is made of."""
+    spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
+    return {key: evaluator.names.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
 
 
 def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
@@ -94,9 +103,10 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         found = _source(evaluator, s.source, DATA, "data source")
-        return (
-            anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
-        )
+        if found is FAULT:
+            return anything
+        params = _params(evaluator, s.source, found[1])
+        return DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]), params=params)
     joined: list[Any] = []
     if len(parts) == 1:
         value = evaluator.evaluate(parts[0])

@@ -217,6 +217,9 @@ class _Elaboration:
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
         return self.current.axis_of(x)
 
+    def params_in(self, x: t.Expression) -> frozenset[str]:
+        return self.current.params_in(x)
+
     def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
         if name in scope.values:

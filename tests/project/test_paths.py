@@ -111,3 +111,34 @@ def test_near_names_on_disk_come_before_the_hub(place: str, name: str, code: str
 def test_other_names_are_the_hubs(name: str, world: Path) -> None:
     """What is called like nothing on disk may be on the hub: a warning, as before."""
     assert said(PLACES["model"].replace("{}", name), world) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "right"), [("train", "./train.jsonl"), ("dev", "./train.jsonl"), ("text", "./train.jsonl"),
+                         ("model", "./saved"), ("hub", "./corpus")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "above"),
+    [
+        ("file", 'param file = "./none/at.all"\n'),
+        ('"{folder}/at.all"', 'param folder = "./none"\n'),
+        ("named", 'param folder = "./none"\nlet named = "{folder}/at.all"\n'),
+    ],
+)
+def test_what_a_param_names_may_be_given_from_outside(
+    place: str, right: str, written: str, above: str, world: Path
+) -> None:
+    """The remedy is the one that works: with `--set`, what was not there is."""
+    text = above + PLACES[place].replace('"{}"', written)
+    (found,) = [d for d in said(text, world) if "./none/at.all" in d.message]
+    param = "file" if written == "file" else "folder"
+    assert found.span.text == written
+    assert found.help.endswith(f"`--set {param}=…` gives another")
+    if written == "file":
+        check(Source(text, str(world / "spec.brew")), {"file": right})
+
+
+def test_a_name_that_is_written_has_no_param(world: Path) -> None:
+    """Nothing can be set for a name that stands in the spec."""
+    (found,) = said('param file = "x.jsonl"\n' + PLACES["train"].replace("{}", "none.jsonl"), world)
+    assert "--set" not in found.help
