@@ -20,7 +20,6 @@ from brewgraph.recipe.indexing import evaluate_index
 from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
-from brewgraph.recipe.settings import Train
 from brewgraph.recipe.stages import make_stages
 from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
@@ -37,7 +36,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import instead
+from brewgraph.syntax.foreign import from_outside, instead
 
 D = TypeVar("D", bound=Declaration)
 
@@ -148,9 +147,7 @@ class _Elaboration:
         for name in self.given:
             if name not in known:
                 place = Span(self.source, 0, min(1, len(self.source.text)))
-                add = f"add `param {name} = …`" + (
-                    f", and `{name} = {name}` in `train`" if name in Train.model_fields else ""
-                )
+                add = from_outside(name) or f"add `param {name} = …`"
                 help = suggest(name, known) or (f"it has {listing(known)}; {add}" if known else add)
                 self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
 
@@ -326,7 +323,10 @@ class _Elaboration:
 
     def via(self, x: t.Via, side: str | None) -> Any:
         word = x.projection.id if isinstance(x.projection, t.Name) else ""
-        named = (word not in PROJECTIONS and word in self.known_names()) or isinstance(x.projection, t.Attribute)
+        root = x.projection
+        while isinstance(root, t.Attribute):
+            root = root.value
+        named = word not in PROJECTIONS and isinstance(root, t.Name) and root.id in self.known_names()
 
         def find() -> Projector | None:
             if not named:

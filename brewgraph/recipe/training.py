@@ -146,7 +146,7 @@ def _value(name: str, x: t.Expression, evaluator: Evaluator, names: Container[st
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
     word = call.function.id if isinstance(call.function, t.Name) else ""
     if word not in registry:
-        called = call.function.name if isinstance(call.function, t.Attribute) else word
+        called = call.function.name if isinstance(call.function, t.Attribute) else call.function.span.text
         if elsewhere := wrong_place(word):
             return evaluator.fault("B102", f"`{word}` is no {name}", call.function.span, help=elsewhere)
         help = instead(name, called, registry) or f"there are {listing(registry)}"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
-from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
+from brewgraph.syntax.foreign import TABLE, instead
 from brewgraph.syntax.layout import lexemes
 from brewgraph.syntax.place import Place, ends
 
@@ -34,15 +34,6 @@ FORMS = {
     "task": "task NAME { … }",
     "stage": "stage NAME for 3 epochs { … }",
     "train": "train { epochs = 3 }",
-}
-_CONDITIONS = "the language has no conditions; `after(30%)` and `piecewise(0%: 1, 30%: 0.2)` switch terms by progress"
-_LOOPS = "the language has no loops; an operation on a list is the operation on each member"
-_FOREIGN = {
-    **dict.fromkeys(("if", "else", "and", "or", "not", "in"), _CONDITIONS),
-    **dict.fromkeys(("for", "while"), _LOOPS),
-    "def": "a function is written `f(a, b) = …`",
-    "lambda": "a function is a statement of its own: `f(a, b) = …`",
-    "from": 'write `import package.module as name` or `import "lib.brew" as lib`',
 }
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
@@ -151,8 +142,8 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
         return None
     first, here, alone = place.first, place.here, "an expression alone does nothing; name its value: `loss = …`"
-    if first in _FOREIGN and here != "=" and len(place.before) == 1:
-        return f"`{first}` is no statement", _FOREIGN[first]
+    if first in TABLE["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
+        return f"`{first}` is no statement", instead("statement", first)
     if len(place.before) > 1:
         if place.opened:
             help = "write `f(a, b=2) = …`; a call stands on the right of a `=`"
@@ -163,11 +154,7 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
         typed = re.match(r"\s*(int|float|str|bool|list|[A-Za-z_]\w*\s*=)", place.behind)
         types = "; types stand only after `param`: `param NAME: int = 3`" if typed else ""
         return message, f"write `{first} = …`, with `=` in place of `:`{types}"
-    if first == "return":
-        return "`return` is no statement", _FOREIGN["def"]
-    if first == "class":
-        return "`class` is no statement", 'a model of your own: `student NAME = python("package.module:function")`'
-    if meant := suggest(first, FORMS):
+    if meant := instead("statement", first, FORMS):
         return message, meant
     if here in (".", "[", ","):
         return message, "the left side of an equation is one plain name: `name = …`"
@@ -309,7 +296,7 @@ def _colon(place: Place, level: list[str]) -> tuple[str, str]:
     if place.bracket == "(":
         return "a pair cannot stand here", "pairs are arguments of a call: `piecewise(0%: 1, 30%: 0.2)`"
     if "lambda" in level:
-        return "`lambda` has no meaning here", _FOREIGN["lambda"]
+        return "`lambda` has no meaning here", instead("word", "lambda")
     return "`:` cannot stand here", "a pair stands in a call: `piecewise(0%: 1)`; a slice in an index: `a[1:3]`"
 
 
@@ -329,11 +316,11 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     """An operand or a word right behind an operand."""
     here, last = place.here, place.before[-1]
     level = {x.text for x in place.level}
-    foreign = _FOREIGN.get(here) or next((_FOREIGN[x] for x in ("not", "lambda") if last.text == x), "")
-    if foreign and here != "for":
-        return f"`{here if here in _FOREIGN else last.text}` has no meaning here", foreign
+    foreign = here if here in TABLE["word"] else last.text
+    if foreign in TABLE["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
+        return f"`{foreign}` has no meaning here", instead("word", foreign)
     if here == "for":
-        return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; " + _LOOPS
+        return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; {instead('word', 'for')}"
     if here == "at":
         return "`at` belongs to `cache`", f"write `{FORMS['cache']}`"
     if here == "as":

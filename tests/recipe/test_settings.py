@@ -78,7 +78,7 @@ def test_calls_may_leave_their_brackets_out(setting: str, expected: object) -> N
         ("seed = -1", "B122", (4, 16), "`seed`: it must be greater than or equal to 0, and this is `-1`", "random"),
         ("max_grad_norm = 0", "B122", (4, 25), "`max_grad_norm`: it must be greater than 0, and this is `0`", "clip"),
         ("optimizer = adam(lr=3)", "B101", (4, 21), "there is no optimizer `adam`", "write `optimizer = adamw(lr=5e-5)`; there are `adamw` and `sgd`"),
-        ('optimizer = "adamw"', "B101", (4, 21), 'there is no optimizer `"adamw"`', "there are `adamw` and `sgd`"),
+        ('optimizer = "adamw"', "B101", (4, 21), 'there is no optimizer `"adamw"`', "did you mean `adamw`?"),
         ("optimizer = adamw(lr=0)", "B122", (4, 30), "`lr`: it must be greater than 0, and this is `0`", "learning"),
         ("optimizer = adamw(3)", "B121", (4, 27), "`adamw` takes nothing without a name", "name it: `lr`"),
         ("optimizer = adamw(l=3)", "B120", (4, 27), "`adamw` has no setting `l`", "`lr`"),
