@@ -245,7 +245,8 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
         if isinstance(ends[0], Number) and isinstance(ends[1], Number):
             return Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
     message = f"`{name}` goes from one number to another"
-    return e.fault("B209", message, call.span, help=f"write `{name}(1 -> 0)`")
+    help = f"write `{name}(1 -> 0)`" + ("; the loss is `cos(a -> b)`" if name == "cosine" else "")
+    return e.fault("B209", message, call.span, help=help)
 
 
 def _piecewise(e: Evaluator, call: t.Call) -> Any:

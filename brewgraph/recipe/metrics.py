@@ -142,10 +142,11 @@ def validate_metric(
             help="leave metric_for_best_model out, or give the data labels",
             field=field,
         )
+    near = instead("metric", name, known)
     raise SourceFault(
         "B126",
         f"there is no metric `{name}`",
-        help=f"{instead('metric', name, known)} the metrics here are {listing(known)}".strip(),
+        help=f"{near}{'; ' if near.startswith('write') else ' '}the metrics here are {listing(known)}".strip(),
         field=field,
     )
 

@@ -204,7 +204,8 @@ def test_a_command_of_other_tools(word: str) -> None:
     entry = TABLE["command"][word]
     assert about_command(word, [], list(COMMANDS)) == f"there is no command `{word}`: {entry.help}"
     assert word not in COMMANDS
-    assert entry.write.split()[1] in (*COMMANDS, "--help", "--version")
+    named = re.findall(r"brewgraph ([\w-]+)", entry.help)
+    assert set(named) <= {*COMMANDS, "--help", "--version"}
 
 
 RUN = ["--out", "--runs", "--set", "--force", "--dry-run", "--without-teacher", "--allow-python", "--deny", "--quiet"]
@@ -235,14 +236,14 @@ def test_a_setting_given_with_the_command(word: str) -> None:
         if option.lower() not in TABLE["command option"]:
             assert about_option(f"--{option}", ["--set"]) == help
         assert help in faults(spec, **{word: 1})[0].help
-    if param := re.search(r"write `param (\w+) = (.+?)` and `(.+)` in the spec, then `--set (\w+)=…`", help):
+    if param := re.search(r"write `param (\w+) = (.+?)` and `(.+)` there, then `--set (\w+)=…`", help):
         name, value, used, given = param.groups()
         assert name == given
         spec = f"param {name} = {value}\n" + with_statement(used)
         assert faults(spec) == ()
         assert faults(spec, **{name: check_names(Source(spec, "s.brew"), {}).params[name]}) == ()
-    elif there := re.search(r"it stands in the spec: `(.+)`", help):
-        assert faults(with_statement(there[1])) == ()
+    elif word in OWN or TABLE["setting"][word].write or TABLE["setting"][word].elsewhere:
+        assert faults(with_statement(help.partition(": ")[2].strip("`"))) == ()
     else:
         assert help == TABLE["setting"][word].remark
 
@@ -250,12 +251,12 @@ def test_a_setting_given_with_the_command(word: str) -> None:
 def test_a_param_in_place_of_a_value() -> None:
     """Numbers and words may come from a param; lengths, lists and sums stand in the spec."""
     assert from_outside("lr") == (
-        "it is a setting of the spec: write `param lr = 5e-5` and `train { optimizer = adamw(lr=lr) }` in the spec, "
+        "it is a setting of the spec: write `param lr = 5e-5` and `train { optimizer = adamw(lr=lr) }` there, "
         "then `--set lr=…`"
     )
-    assert from_outside("warmup").endswith("it stands in the spec: `train { schedule = linear(warmup=10%) }`")
+    assert from_outside("warmup").endswith("it is a setting of the spec: `train { schedule = linear(warmup=10%) }`")
     assert from_outside("batch_size") == (
-        "the batch size belongs to the data; write `param batch = 32` and `data d = files(…, batch=batch)` in the spec, "
+        "the batch size belongs to the data: write `param batch = 32` and `data d = files(…, batch=batch)` there, "
         "then `--set batch=…`"
     )
     assert from_outside("colour") == ""

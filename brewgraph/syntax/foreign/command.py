@@ -18,6 +18,12 @@ COMMANDS = {
     **words("compare", "brewgraph diff"),
     **words("features modules layers inspect", "brewgraph taps"),
     **words("parameters summary", "brewgraph params"),
+    **words("runs status logs history", remark="runs lie in `runs/` beside the spec; `brewgraph eval RUN` scores one"),
+    **words("clean delete remove stop kill", remark="a run is a folder in `runs/` beside the spec: delete it there"),
+    **words(
+        "export serve push upload deploy save",
+        remark="the student of a run is an ordinary `save_pretrained` folder: `runs/NAME-HASH/student`",
+    ),
 }
 """As the first argument."""
 

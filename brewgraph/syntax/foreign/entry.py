@@ -41,8 +41,8 @@ def as_param(piece: str, frame: str = "{}") -> str:
     """
     last = _LAST.search(piece)
     if last is None or re.search(r"[%\[\]\s…]", last[3]):
-        return f"it stands in the spec: `{frame.format(piece)}`"
+        return f"`{frame.format(piece)}`"
     name, joint, value, close = last.groups()
     quoted = f'"{value}"' if re.fullmatch(r"(?!true|false)[a-z]\w*", value) else value
     used = frame.format(f"{piece[: last.start()]}{name}{joint}{name}{close}")
-    return f"write `param {name} = {quoted}` and `{used}` in the spec, then `--set {name}=…`"
+    return f"write `param {name} = {quoted}` and `{used}` there, then `--set {name}=…`"

@@ -15,7 +15,11 @@ _FRAMES = "a model is declared: `teacher NAME = hf(…)`; data: `data NAME = fil
 
 CALLS = {
     # torch and the like
-    **words("MSELoss mse_loss hidden_mse l2 l2_loss hid_mse hs_mse MeanSquaredError PatienceLoss hidden_loss", _MSE),
+    **words(
+        "dist distance euclidean mean_squared_error "
+        "MSELoss mse_loss hidden_mse l2 l2_loss hid_mse hs_mse MeanSquaredError PatienceLoss hidden_loss",
+        _MSE,
+    ),
     **words(
         "L1Loss l1_loss l1 SmoothL1Loss smooth_l1_loss HuberLoss huber_loss huber mae mae_loss",
         _MSE,
@@ -39,7 +43,8 @@ CALLS = {
     ),
     **words("kd_mse_loss logits_mse logit_mse MarginMSELoss", "mse(big.logits -> tiny.logits)"),
     **words(
-        "CrossEntropyLoss cross_entropy NLLLoss nll_loss nll hard_loss ce_loss xent CE crossentropy mlm_loss lm_loss "
+        "CrossEntropyLoss cross_entropy "
+        "NLLLoss nll_loss nll hard_loss ce_loss xent CE crossentropy mlm_loss lm_loss mlm lm clm "
         "task_loss student_loss CrossEntropy categorical_crossentropy",
         _CE,
     ),
@@ -50,7 +55,8 @@ CALLS = {
     ),
     **words(
         "CosineEmbeddingLoss cosine_embedding_loss cosine_similarity CosineSimilarity cos_loss cosine_loss hs_cosine "
-        "cosine_sim gram_loss cos_sim CosineSimilarityLoss cosine_distance cosine_embedding",
+        "cosine_sim gram_loss cos_sim CosineSimilarityLoss "
+        "sim similarity cosine_distance cosine_embedding",
         _COS,
     ),
     **words(
@@ -89,10 +95,11 @@ CALLS = {
     **words("cls cls_pool first_token pooler", "big.pooled"),
     **words("detach no_grad stop_gradient stop_grad", "stop(tiny.logits)"),
     **words(
-        "log_softmax logsoftmax softmax_temperature sigmoid",
+        "prob probs proba log_softmax logsoftmax softmax_temperature sigmoid",
         "probabilities(big.logits)",
         "`kl`, `kd` and `ce` take logits and need no softmax",
     ),
+    **words("max_pool max_pooling", remark="there is no maximum over tokens; " + _OWN),
     **words("log exp sqrt abs pow square norm", remark=f"{_MATHS}; write an operation of your own for other maths"),
     **words("average avg", remark="`mean(x)` is the mean over a list, as of `let teachers = [a, b]`"),
     **words("total add", remark="terms are added with `+`, a list with `sum(x)`"),
@@ -102,6 +109,10 @@ CALLS = {
     **words(
         "Linear Dropout LayerNorm nn_linear project",
         remark="a projection stands behind `via`: `mse(a -> b via linear)`",
+    ),
+    **words(
+        "hidden hidden_states attention attentions logits layer layers feature",
+        remark="features are taken from models, without brackets: `big.hidden[-1]`, `big.logits`",
     ),
     # whole tools
     **words(

@@ -10,7 +10,8 @@ MODELS = {
         "AutoModel AutoModelForSequenceClassification AutoModelForTokenClassification AutoModelForQuestionAnswering "
         "AutoModelForMaskedLM AutoModelForCausalLM BertModel BertForSequenceClassification AutoModel.from_pretrained "
         "AutoModelForSequenceClassification.from_pretrained BertModel.from_pretrained from_pretrained AutoConfig "
-        "transformers pretrained huggingface pipeline SentenceTransformer PeftModel model bert distilbert roberta auto "
+        "transformers pretrained huggingface pipeline SentenceTransformer PeftModel model bert distilbert "
+        "roberta albert deberta electra gpt2 t5 llama bert_base auto "
         "model_name checkpoint",
         _HF,
         "the head follows from the data",

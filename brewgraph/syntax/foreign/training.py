@@ -63,7 +63,7 @@ SETTINGS = {
     ),
     **words("fast_dev_run overfit_batches limit_val_batches max_train_samples num_sanity_val_steps", remark=_SHORT),
     # optimizer
-    **words("learning_rate lr adam_lr base_lr init_lr", _RATE),
+    **words("learning_rate lr adam_lr base_lr init_lr lrate", _RATE),
     **words("weight_decay wd", "optimizer = adamw(weight_decay=0.01)"),
     **words("adam_beta1 adam_beta2 betas", "optimizer = adamw(betas=[0.9, 0.999])"),
     **words("adam_epsilon eps epsilon", "optimizer = adamw(eps=1e-8)"),
@@ -90,7 +90,7 @@ SETTINGS = {
     **words("warmup_steps num_warmup_steps warm_steps", "schedule = linear(warmup=500 steps)"),
     **words(
         "lr_scheduler lr_scheduler_type scheduler scheduler_type lr_schedule scheduler_class "
-        "sched lr_scheduler_kwargs scheduler_args lr_scheduler_config scheduling_step",
+        "sched lr_scheduler_kwargs scheduler_args lr_scheduler_config scheduling_step step_size",
         _WARMUP,
     ),
     # what belongs to data
@@ -100,7 +100,9 @@ SETTINGS = {
         "global_batch_size",
         *_BATCH,
     ),
-    **words("max_length max_seq_length max_seq_len max_len block_size sequence_length seq_len cutoff_len", *_LENGTH),
+    **words(
+        "length max_length max_seq_length max_seq_len max_len block_size sequence_length seq_len cutoff_len", *_LENGTH
+    ),
     **words(
         "dataset datasets data_dir dataset_name dataset_path train_dataset eval_dataset train_file validation_file "
         "train_data train_data_loader val_data_loader train_dataloader train_path data_files label_names",
@@ -109,7 +111,7 @@ SETTINGS = {
     **words(
         "batch_sampler multi_dataset_batch_sampler sampler",
         "",
-        "of several data sets: tasks, and the law by which one is drawn",
+        "several data sets are tasks, and drawn by a law",
         "sample [a, b] ~ size ** 0.5",
     ),
     # evaluation, checkpoints, lines
@@ -129,7 +131,7 @@ SETTINGS = {
     **words("normalize average_tokens_across_devices", 'normalise = "global"'),
     **words(
         "evaluate eval evaluation_strategy eval_strategy eval_every eval_interval "
-        "evaluate_every val_check_interval do_eval evaluation_steps evaluator eval_freq",
+        "evaluate_every val_check_interval do_eval evaluation evaluation_steps evaluator eval_freq",
         "eval_steps = 500 steps",
     ),
     **words("check_val_every_n_epoch eval_epochs", "eval_steps = 1 epochs"),
@@ -147,12 +149,17 @@ SETTINGS = {
     **words("deterministic full_determinism benchmark", "seed = 0", "everything random follows from it"),
     **words("length_column_name bucket_by_length train_sampling_strategy", "group_by_length = true"),
     **words(
-        "freeze_layers frozen freeze_encoder frozen_modules requires_grad freeze_teacher trainable",
+        "freeze_layers freezing frozen freeze_encoder frozen_modules requires_grad freeze_teacher trainable",
         'freeze = [tiny @ "embeddings"]',
         "teachers never learn, and a stage may freeze other parts",
     ),
     # losses
-    **words("temperature T tau", "", "the temperature belongs to the loss", "kd(big.logits -> tiny.logits, T=4)"),
+    **words(
+        "temperature T tau temp kd_temperature kd_T",
+        "",
+        "the temperature belongs to the loss",
+        "kd(big.logits -> tiny.logits, T=4)",
+    ),
     **words(
         "temperature_scheduler",
         "",
@@ -237,6 +244,18 @@ SETTINGS = {
         "",
         "an adapter belongs to the model",
         'student tiny = hf("folder", adapter=lora(r=8))',
+    ),
+    **words(
+        "num_layers n_layers layers hidden_size num_hidden_layers hidden_dim num_heads num_attention_heads vocab_size",
+        "",
+        "sizes belong to the model",
+        'student tiny = hf(model_type="bert", num_hidden_layers=2)',
+    ),
+    **words(
+        "ema swa ema_decay use_ema stochastic_weight_avg",
+        "",
+        "the running average of the student is a teacher",
+        "teacher steady = ema(tiny, decay=0.999)",
     ),
     **words("attn_implementation use_flash_attention", remark=_ATTENTION),
     **words(
