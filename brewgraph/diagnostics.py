@@ -275,7 +275,7 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
         return ratio if slip else 0.0
 
     near = [(other, share) for other in known if other != word and (share := nearness(other))]
-    return max(near, key=lambda found: found[1], default=None)
+    return max(near, key=lambda found: (found[1], found[0]), default=None)
 
 
 def _joined(word: str) -> str:

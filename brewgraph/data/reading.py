@@ -23,7 +23,7 @@ import pandas
 from brewgraph.data.delimited import QUOTE_NONE, are_tsv, bad_row, csv_layout
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
-from brewgraph.paths import locate, nearby
+from brewgraph.paths import locate, nearby, no_path
 from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -53,6 +53,11 @@ class Split:
         there = self.rows.column_names
         if column not in there:
             help = f"{suggest(column, there)} the columns are {listing(there)}{remedy}".strip()
+            if len(there) == 1 and not self.typed and (other := re.search(r"[;,|\t]", there[0])):
+                sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
+                where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
+                remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
+                help = f"its columns stand between {sign}: {remedy}"
             raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
         if column in self.twice:
             raise two_columns(self.place, column, field)
@@ -96,7 +101,7 @@ def find_file(name: str, folder: Path, field: str) -> Path:
     """The path of a file that is there; `name` is relative to `folder`. Raises `SourceFault` B401."""
     path = locate(name, folder, field).resolve()
     if not path.is_file():
-        raise SourceFault("B401", f"there is no file `{name}`", help=nearby(path), field=field)
+        raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
     return path
 
 
@@ -286,7 +291,7 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
         raise SourceFault(
             "B401",
             f"there is no folder `{name}`",
-            help=nearby(locate(name, folder).resolve()),
+            help=no_path(name) or nearby(locate(name, folder).resolve()),
             field="name",
         )
     try:

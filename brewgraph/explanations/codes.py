@@ -159,6 +159,7 @@ CODES = {
     "W403": "labels that are numbers with gaps",
     "W404": "one label for all training rows",
     "W405": "classes that differ in white space or case alone",
+    "W406": "a setting that nothing reads",
 }
 
 

@@ -18,6 +18,7 @@ from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
 from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, task_of, with_problem
 from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
+from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
@@ -160,7 +161,10 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_local:
             raise SourceFault(
-                "B310", f"there is no folder `{name}`", field="name", help="paths start at the spec's folder"
+                "B310",
+                f"there is no folder `{name}`",
+                field="name",
+                help=no_path(name) or "paths start at the spec's folder",
             ) from error
         raise SourceFault(
             "B311",

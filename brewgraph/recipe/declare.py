@@ -24,7 +24,7 @@ from brewgraph.recipe.sources import (
     Layers,
     Settings,
 )
-from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
+from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration, Number
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -154,6 +154,10 @@ def _source(evaluator: Evaluator, x: t.Expression, registry: Any, what: str) -> 
         if elsewhere := wrong_place(name or place.text):
             return evaluator.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
         help = instead(what, name or place.text, registry) or f"there are {listing(registry)}"
+        if isinstance(x, t.String):
+            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
+            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
+            help = f"write `{call.replace('…', x.value)}`" if call else help
         return evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
     settings = registry[name]
     evaluate = lambda key, value: _setting(evaluator, settings, key, value)  # noqa: E731
@@ -213,6 +217,9 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
         help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
+        if isinstance(value, Number) and isinstance(x, t.Name):
+            message = f"`{key}` is a setting and needs a constant, and this is an equation"
+            help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
         return evaluator.fault("B202", message, x.span, help=help)
     return value
 

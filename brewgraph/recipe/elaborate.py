@@ -21,6 +21,7 @@ from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.stages import make_stages
+from brewgraph.recipe.strays import warn_of_strays
 from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
     FAULT,
@@ -101,6 +102,7 @@ class _Elaboration:
             with self.inside(scope):
                 for name, statement in scope.statements.items():
                     self.value_of(name, statement.name_span)
+        warn_of_strays(self.scopes, spec, self.collector)
         self._check_roles()
         outer: Written = {}
         stages = make_stages(self, outer)
@@ -205,7 +207,12 @@ class _Elaboration:
             return self.evaluator.fault("B102", f"`{name}` is no value", place, help=help)
         known = self.current.known_names()
         there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
+        roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
+        if roles:
+            there = f"the {name} here is called {listing(roles)}"
         help = instead("name", name, known) or there
+        if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
+            help = "comments begin with `#`"
         return self.evaluator.fault("B101", f"there is no `{name}`", place, help=help)
 
     def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:

@@ -110,7 +110,7 @@ class Library:
             collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="correct the module")
             return None
         if not found:
-            help = "decorate a function with `@brewgraph.ops.operation(takes={…}, source=…)`"
+            help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
             collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
             return None
         self.found[s.target] = None

@@ -12,7 +12,7 @@ from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
 from brewgraph.recipe.settings import Train
 from brewgraph.recipe.sources import Layers
-from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Take, Value, leaves
+from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Number, Take, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -169,6 +169,9 @@ def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:
         return value
     message = f"`{name}` is a setting and needs a constant, and this is {describe(value)}"
     help = "write a number, a word, or a length such as 10%"
+    if isinstance(value, Number):
+        message = f"`{name}` is a setting and needs a constant, and this is an equation"
+        help = f"define it by `let {x.span.text} = …` or `param {x.span.text} = …`" if isinstance(x, t.Name) else help
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
     return evaluator.fault("B202", message, x.span, help=help)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
+from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
 from brewgraph.syntax.foreign import TABLE, instead
 from brewgraph.syntax.layout import lexemes
@@ -52,6 +53,9 @@ def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, s
         error.token.type,
         "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],
     )
+    written = source.line(span.position[0])[: span.position[1] + 2]
+    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", written)):
+        return "`--` begins no comment", "comments begin with `#`"
     for rule in _RULES:
         if answer := rule(place):
             return answer
@@ -71,6 +75,7 @@ def _at_the_beginning(place: Place) -> tuple[str, str] | None:
         return "a brace opens nothing here", "braces follow `task NAME`, `stage NAME` or `train`, on the same line"
     comment = place.here in ("/", "-", "*", "**")
     help = "comments begin with `#`" if comment else "begin with a name and `=`, or with a keyword such as `teacher`"
+    help = "settings stand in braces: `train { epochs = 3 }`" if place.here == "[" else help
     return f"a statement cannot begin with `{place.here}`", help
 
 
@@ -111,6 +116,8 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
         return "a type is expected after `:`", "write `param NAME: int = VALUE`"
     if first == "param" and count == 4 and not _wants_operand(place):
         return "`=` is expected after the type of a param", "write `param NAME: int = VALUE`"
+    if count == 2 and first == "let" and here == ":":
+        return "only a param has a type", "write `param NAME: float = VALUE` or `let NAME = VALUE`"
     if count == 2:
         return f"`=` is expected after `{first} {place.last}`", form
     return None
@@ -146,7 +153,7 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
         return f"`{first}` is no statement", instead("statement", first)
     if len(place.before) > 1:
         if place.opened:
-            help = "write `f(a, b=2) = …`; a call stands on the right of a `=`"
+            help = f"a value has a name: `loss = {first}(…)`; a function is written `f(a, b=2) = …`"
             return f"the parameters of a function are names, not `{here}`", help
         return f"`=` is expected after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
     message = f"`=` is expected after `{first}`"
@@ -154,7 +161,7 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
         typed = re.match(r"\s*(int|float|str|bool|list|[A-Za-z_]\w*\s*=)", place.behind)
         types = "; types stand only after `param`: `param NAME: int = 3`" if typed else ""
         return message, f"write `{first} = …`, with `=` in place of `:`{types}"
-    if meant := instead("statement", first, FORMS):
+    if meant := suggest(first, FORMS):
         return message, meant
     if here in (".", "[", ","):
         return message, "the left side of an equation is one plain name: `name = …`"
@@ -176,6 +183,8 @@ def _inside(place: Place, at: int) -> bool:
 def _in_a_mapping(place: Place) -> tuple[str, str] | None:
     if not place.maps:
         return None
+    if place.here == "}" and place.before[-1].kind == "word" and place.before[-2].text == "{":
+        return "a name stands without braces", f"write `{place.last}`; a list is written `[{place.last}]`"
     written = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
     if place.first == "stage" and place.before[place.opened[-1] - 1].text == "for":
         return "a length is expected after `for`", f"write `{FORMS['stage']}`"

@@ -283,6 +283,60 @@ def test_help_of_an_entry() -> None:
     assert (Instead("a").help, Instead(remark="b").help) == ("write `a`", "b")
 
 
+READINGS = [
+    ("setting", "epoch_num", "epochs = 3"), ("setting", "batchsize", "batch=32"), ("setting", "learn_rate", "lr=5e-5"),
+    ("setting", "epochz", "did you mean `epochs`?"), ("setting", "metric_best", "metric_for_best_model"),
+    ("setting", "length", "max_length=128"), ("setting", "num_layers", "num_hidden_layers=2"),
+    ("setting", "saving_steps", "did you mean `save_steps`?"), ("setting", "best_model", "`metric_for_best_model`?"),
+    ("call", "cosine_sim2", "cos(big.hidden"), ("call", "sim", "cos(big.hidden"), ("call", "cross_entrop", "ce(d.labels"),
+    ("call", "klloss", "kl(big.logits"), ("call", "contrast", "infonce("), ("call", "gramm", "did you mean `gram`?"),
+    ("call", "distance", "mse("), ("call", "max_pool", "no maximum over tokens"), ("call", "mes", "did you mean `mse`?"),
+    ("call", "hidden", "`big.hidden[-1]`"), ("call", "rkd_angl", "did you mean `rkd_angle`?"), ("call", "zebra", ""),
+    ("projection", "lin", "did you mean `linear`?"), ("projection", "MLP", "linear"),
+    ("data source", "jsonll", "files(train="), ("data source", "conl", "did you mean `conll`?"),
+    ("model source", "gpt2", "hf("), ("optimizer", "adamm", "did you mean `adamw`?"),
+    ("schedule", "const", "did you mean `constant`?"), ("feature", "score", "did you mean `scores`?"),
+    ("argument", "clases", "did you mean `classes`?"), ("metric", "f1macro", "macro_f1"),
+    ("command", "runs", "`runs/` beside the spec"), ("command", "pred", "did you mean `predict`?"),
+]  # fmt: skip
+"""Words that are nearly one of here or of elsewhere, and what the answer leads to."""
+KNOWN = {
+    "setting": list(Train.model_fields), "call": [*OPERATIONS, "cosine", "sum", "max", "words"],
+    "projection": ["linear", "relu", "tanh"], "data source": ["files", "glue", "hub", "conll", "text", "batches"],
+    "model source": ["hf", "brew", "python"], "optimizer": ["adamw", "sgd"],
+    "schedule": ["linear", "cosine", "constant"], "feature": ["scores", "hidden", "logits", "pooled"],
+    "argument": ["train", "dev", "text", "label", "classes", "class_weights"],
+    "metric": ["accuracy", "macro_f1", "f1", "matthews"], "command": list(COMMANDS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "word", "wanted"), READINGS)
+def test_what_is_nearly_a_word(place: str, word: str, wanted: str) -> None:
+    """The one thing that is meant comes before a known word that only looks like it."""
+    said = instead(place, word, KNOWN[place])
+    assert wanted in said
+    assert said or not wanted
+
+
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ("--dry", "did you mean `--dry-run`?"),
+        ("--ouput", "did you mean `--out`?"),
+        ("--quite", "did you mean `--quiet`?"),
+        ("--n_epochs", "write `param epochs = 3`"),
+        ("--T", "write `param T = 4`"),
+        ("--warmup-steps", "`train { schedule = linear(warmup=500 steps) }`"),
+        ("--colour", ""),
+    ],
+)
+def test_what_is_nearly_an_option(option: str, wanted: str) -> None:
+    """Options of the command, and settings that are given as if they were."""
+    said = about_option(option, RUN)
+    assert wanted in said
+    assert said or not wanted
+
+
 @pytest.mark.parametrize(
     ("word", "known", "wanted"),
     [
@@ -299,6 +353,10 @@ def test_help_of_an_entry() -> None:
         ("MSE", OPERATIONS, "mse"),
         ("TRAIN.CSV", ["test.csv", "train.csv"], "train.csv"),
         ("model", ["let", "tap", "data"], ""),
+        ("f1_macro", ["f1", "macro_f1"], "macro_f1"),
+        ("classweights", ["class_weights", "classes"], "class_weights"),
+        ("--dry", ["--deny", "--dry-run"], "--dry-run"),
+        ("li", ["linear"], ""),
     ],
 )  # fmt: skip
 def test_near_words_are_slips_of_the_pen(word: str, known: list[str], wanted: str) -> None:

@@ -39,7 +39,7 @@ TABLE = {
 _KNOWN_ONLY = ("argument", "option", "metric", "configuration", "command option")
 """Places where a word is offered only where it is known: sources, operations and commands take different ones."""
 
-_LONG, _SURE, _CLEAR = 4, 0.8, 0.85
+_LONG, _SURE, _CLEAR = 4, 0.8, 0.8
 """Letters of a foreign word that is recognized although it is written otherwise, how near it has to be, and how near a
 known word is that comes before any.
 """

@@ -195,6 +195,10 @@ NAMES = {
         "self batch inputs outputs logits",
         remark="features are said by the model's name: `tiny.logits`, labels by that of the data: `d.labels`",
     ),
+    **words(
+        "alpha beta gamma lambda_ temperature tau lr weight",
+        remark="a number is defined by `let NAME = 0.5`, or by `param NAME = 0.5`, which `--set` changes",
+    ),
     **words("labels label targets", "d.labels", "`d` is the name of the data"),
     **words("inf nan pi", remark="write a number"),
     **words(
