@@ -169,9 +169,9 @@ def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:
         return value
     message = f"`{name}` is a setting and needs a constant, and this is {describe(value)}"
     help = "write a number, a word, or a length such as 10%"
-    if isinstance(value, Number):
-        message = f"`{name}` is a setting and needs a constant, and this is an equation"
-        help = f"define it by `let {x.span.text} = …` or `param {x.span.text} = …`" if isinstance(x, t.Name) else help
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
+    elif isinstance(x, t.Name) and isinstance(value, Number):
+        message = f"`{name}` is a setting and needs a constant, and this is an equation"
+        help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
     return evaluator.fault("B202", message, x.span, help=help)

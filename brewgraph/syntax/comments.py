@@ -8,8 +8,8 @@ from brewgraph.diagnostics import Collector
 from brewgraph.source import Source, Span
 
 _ENDS = {"/*": "*/", "<!--": "-->", '"""': '"""', "'''": "'''"}
-_BEGINS = re.compile(r"""^[ \t]*(--|//|%|REM\b|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
-"""What begins a line and no statement. A line that goes on with the one before may begin with one `-`, not with two."""
+_BEGINS = re.compile(r"""^[ \t]*(--(?=[\s-]|$)|//|%|REM(?= +\w)|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
+"""What begins a line and no statement; `--x` is a number turned round twice."""
 
 
 def without_foreign_comments(source: Source, collector: Collector) -> Source:

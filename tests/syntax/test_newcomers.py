@@ -72,3 +72,11 @@ def test_the_first_thing_that_is_said(spec: str, help: str) -> None:
 def test_the_spec_that_they_meant() -> None:
     """Without its mistake it has no fault."""
     check_names(Source(WHOLE, "s.brew"), {})
+
+
+@pytest.mark.parametrize(
+    "line", ["REM = 3\n", "x = 2\n    - 1\n", "x = [\n    --1,\n    2]\n", 'let text = "-- no comment"\n']
+)
+def test_what_is_no_comment(line: str) -> None:
+    """A name, a line that goes on, a number turned round twice, a text."""
+    check_names(Source(WHOLE + line, "s.brew"), {})
