@@ -262,7 +262,7 @@ def hub_info(name: str, subset: str | None, revision: str | None, folder: Path) 
 
 
 def _check_utf8(name: str, path: Path, field: str) -> None:
-    """SourceFault B404 for text in another encoding: the readers of JSON replace in silence what they cannot decode."""
+    """SourceFault B404 for text in another encoding: the reader of JSON lets it pass until a row is asked for."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
