@@ -249,27 +249,47 @@ def _is_slip(one: str, other: str) -> bool:
     return shorter in longer[: len(shorter)] if len(shorter) == 3 else len(shorter) > 3 and shorter in longer
 
 
-_NEAR = 0.72
-"""Share of letters that two words must have in common: `steps` and `stage` have .6, `logit` and `logits` .91."""
+_FAR, _NEAR = 0.6, 0.72
+"""Shares of letters that two words must have in common: `steps` and `stage` have .6, `logit` and `logits` .91."""
+_CUT = 3
+"""Letters that a word which is cut short has at least."""
+
+
+def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
+    """The known word that is a slip of the pen away, and how near it is, up to 1; None where none is.
+
+    Case, `-` and `_` count little, nor does the order of parts, as in `f1_macro`; a word that is cut short is near.
+    """
+    import difflib
+
+    def nearness(other: str) -> float:
+        if _joined(word) == _joined(other):
+            return 1.0
+        parts = sorted(re.split("[-_]", other.casefold()))
+        if len(parts) > 1 and sorted(re.split("[-_]", word.casefold())) == parts:
+            return 0.99
+        if len(_joined(word)) >= _CUT and _joined(other).startswith(_joined(word)):
+            return 0.98 - len(other) / 1000
+        matcher = difflib.SequenceMatcher(None, word, other)
+        if matcher.real_quick_ratio() < _FAR or matcher.quick_ratio() < _FAR:
+            return 0.0
+        ratio = matcher.ratio()
+        # below this only letters that changed places are a slip: `mes` for `mse`, and not `steps` for `stage`
+        slip = ratio >= _NEAR or (ratio >= _FAR and (sorted(word) == sorted(other) or _is_slip(word, other)))
+        return ratio if slip else 0.0
+
+    near = [(other, share) for other in known if other != word and (share := nearness(other))]
+    return max(near, key=lambda found: (found[1], found[0]), default=None)
+
+
+def _joined(word: str) -> str:
+    return re.sub("[-_]", "", word.casefold())
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
-    import difflib
-
-    known = list(known)
-    for same in known:
-        if same != word and same.casefold() == word.casefold():
-            return f"did you mean `{same}`?"
-    for close in difflib.get_close_matches(word, known, n=3, cutoff=0.6):
-        # below this only letters that changed places are a slip: `mes` for `mse`, and not `steps` for `stage`
-        if (
-            difflib.SequenceMatcher(None, word, close).ratio() >= _NEAR
-            or sorted(word) == sorted(close)
-            or _is_slip(word, close)
-        ):
-            return f"did you mean `{close}`?"
-    return ""
+    found = closest(word, known)
+    return f"did you mean `{found[0]}`?" if found else ""
 
 
 def listing(words: Iterable[str]) -> str:

@@ -56,6 +56,18 @@ def write_file(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def no_path(name: str) -> str:
+    """What to do about a name that is no path on this machine: an address, or a pattern. Empty for any other."""
+    if "://" in name:
+        hub = name.partition("huggingface.co/")[2].removeprefix("datasets/").rstrip("/")
+        return (
+            f'on the hub it is called `"{hub}"`' if hub else "download it, and name the file or folder on this machine"
+        )
+    if set("*?") & set(name):
+        return 'name one file for each split; several are joined: `files(train="a.csv") + files(train="b.csv")`'
+    return ""
+
+
 def shown(name: str) -> str:
     """A name as a message shows it: what cannot be printed as its escape, and not longer than a line."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

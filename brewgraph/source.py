@@ -18,8 +18,13 @@ class Source:
 
     @classmethod
     def read(cls, path: str | Path) -> Source:
-        """Read a UTF-8 file. `OSError` and `UnicodeDecodeError` are the caller's to explain."""
-        return cls(Path(path).read_text(encoding="utf-8"), str(path))
+        """Read a UTF-8 file. `OSError` and `EncodingError` are the caller's to explain."""
+        return cls.of(Path(path).read_bytes(), str(path), f"`{path}`")
+
+    @classmethod
+    def of(cls, raw: bytes, name: str, shown: str) -> Source:
+        """A spec's bytes, line ends as `\\n`; `shown` is its name in messages. Raises `EncodingError`."""
+        return cls(decode(raw, shown).replace("\r\n", "\n").replace("\r", "\n"), name)
 
     @property
     def folder(self) -> Path:
@@ -64,9 +69,71 @@ class Span:
         return Span(self.source, self.start, max(self.end, other.end))
 
 
-def line_at_fault(error: UnicodeDecodeError) -> int:
-    """The line, from 1, of the first byte that is not UTF-8."""
-    return error.object.count(b"\n", 0, error.start) + 1
+_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_SAMPLE = 4096
+
+
+def likely_encoding(raw: bytes) -> str:
+    """The encoding that bytes which are not UTF-8 are probably in, as `iconv` names it; empty where nothing tells.
+
+    A byte order mark tells, or zeros at every other byte. Western text has its high bytes one by one, and only Windows
+    puts letters and quotes between 0x80 and 0x9f; Chinese has them in long runs of pairs.
+    """
+    for mark, name in _MARKS.items():
+        if raw.startswith(mark):
+            return name
+    if b"\0" in raw[:_SAMPLE]:
+        lanes = [raw[k:_SAMPLE:2] for k in (0, 1)]
+        zeros = [2 * lane.count(0) > len(lane) for lane in lanes]
+        plain = re.fullmatch(rb"[\t\n\r\x20-\xff]*", lanes[zeros[0]]) is not None
+        return ("UTF-16BE" if zeros[0] else "UTF-16LE") if plain and zeros[0] != zeros[1] else ""
+    runs = re.findall(rb"[\x80-\xff]+", raw)
+    if sum(map(len, runs)) > 3 * len(runs):
+        pairs = 2 * sum(len(run) % 2 == 0 for run in runs) > len(runs)
+        return "GB18030" if pairs and _decodes(raw, "gb18030") else ""
+    if re.search(rb"[\x80-\x9f]", raw) is None:
+        return "ISO-8859-1"
+    return "CP1252" if _decodes(raw, "cp1252") else ""
+
+
+def _decodes(raw: bytes, encoding: str) -> bool:
+    try:
+        raw.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class EncodingError(ValueError):
+    """A file is not UTF-8. `help` is the remedy."""
+
+    def __init__(self, message: str, help: str):
+        self.message, self.help = message, help
+        super().__init__(f"{message}; {help}")
+
+
+def decode(raw: bytes, name: str) -> str:
+    """Bytes as text in UTF-8. `name` is the file, as a message shows it.
+
+    Raises `EncodingError`, which names line, byte and, where something tells, the encoding that the bytes are in.
+    """
+    at = raw.find(b"\0", 0, _SAMPLE) if likely_encoding(raw[:_SAMPLE]) in ("UTF-16LE", "UTF-16BE") else -1
+    if at < 0:  # ASCII in two bytes each is UTF-8, too
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            at = error.start
+    line, begin = raw.count(b"\n", 0, at) + 1, raw.rfind(b"\n", 0, at) + 1
+    message = f"line {line} of {name} is no text in UTF-8: its byte {at - begin + 1} is 0x{raw[at]:02X}"
+    lenient, encoding = raw.decode("utf-8", "replace"), likely_encoding(raw)
+    if sum(not c.isascii() for c in lenient) > 2 * lenient.count("\ufffd") > 0:
+        raise EncodingError(message, "the rest of the file is UTF-8: correct this place")
+    if not encoding:
+        raise EncodingError(message, "save the file as UTF-8" + ("; or is it no text at all?" if b"\0" in raw else ""))
+    raise EncodingError(
+        f"{message}, and the file is probably in {encoding}",
+        f"save the file as UTF-8: `iconv -f {encoding} -t UTF-8 OLD > NEW`",
+    )
 
 
 def is_call(text: str) -> bool:

@@ -87,7 +87,7 @@ def _declared(path: str) -> Iterator[str]:
 
     try:
         source = Source.read(path)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return
     statements: Any = parse(source, Collector()).statements
     yield from (s.name for s in statements if isinstance(s, Param))

@@ -94,11 +94,11 @@ def _tasks(distiller: str | None, names: list[str]) -> tuple[str, ...]:
 
 
 def _read(path: str) -> Source:
+    from brewgraph.cli.output import read_stdin
     from brewgraph.project.check import read_spec
-    from brewgraph.source import Source
 
     if path == "-":
-        return Source(sys.stdin.read(), "<stdin>")
+        return read_stdin()
     if Path(path).is_dir():
         raise UsageError(f"`{path}` is a folder; name a file in it")
     return read_spec(path)

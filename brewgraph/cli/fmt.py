@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from brewgraph.cli.output import count, painter, print_diagnostics
+from brewgraph.cli.output import count, painter, print_diagnostics, read_stdin
 from brewgraph.diagnostics import SpecError, UsageError
-from brewgraph.source import Source, line_at_fault
+from brewgraph.source import EncodingError, Source, decode
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def _format(name: str) -> Formatted:
     from brewgraph.syntax.format import format_source
 
     if name == "-":
-        text = sys.stdin.read()
-        return Formatted(name, text, format_source(Source(text, "<stdin>")))
+        source = read_stdin()
+        return Formatted(name, source.text, format_source(source))
     try:
-        raw = Path(name).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"`{name}` is not UTF-8 text (line {line_at_fault(error)}); save the file as UTF-8") from error
+        raw = decode(Path(name).read_bytes(), f"`{name}`")
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
     text = raw.replace("\r\n", "\n")
     return Formatted(name, text, format_source(Source(text, name)), "\r\n" if "\r\n" in raw else "\n")
 

@@ -10,7 +10,7 @@ import typer
 
 from brewgraph.cli.complete import operations
 from brewgraph.cli.output import explained, wrapped
-from brewgraph.diagnostics import UsageError, suggest
+from brewgraph.diagnostics import UsageError
 
 if TYPE_CHECKING:
     from brewgraph.ops import Operation, Projection, Temperature, Transform
@@ -67,7 +67,7 @@ def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page, from the models that check them."""
     from brewgraph.recipe.settings import OPTIMIZERS, Train
     from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import SETTINGS
+    from brewgraph.syntax.foreign import TABLE
 
     yield "# The settings of `train { }`"
     yield ""
@@ -92,7 +92,7 @@ def settings_page() -> Iterator[str]:
     yield ""
     yield "| elsewhere | here |"
     yield "|---|---|"
-    yield from (f"| `{word}` | {entry.help} |" for word, entry in SETTINGS.items())
+    yield from (f"| `{word}` | {entry.help} |" for word, entry in TABLE["setting"].items())
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
@@ -106,10 +106,14 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 def _unknown(name: str) -> str:
     from brewgraph.recipe.calls import LATER
+    from brewgraph.syntax.foreign import TABLE, instead
 
     if name in LATER:
         return f"`{name}` is a word of the language that this release does not support yet"
-    hint = suggest(name, [known for known, _ in _pages()]) or "`brewgraph ops` lists what there is"
+    known = [known for known, _ in _pages()]
+    places = ("call", "setting", "data source", "model source", "optimizer", "projection")
+    place = next((place for place in places if name in TABLE[place]), "call")
+    hint = instead(place, name, known) or "`brewgraph ops` lists what there is"
     return f"there is no `{name}`: {hint}"
 
 

@@ -23,7 +23,7 @@ from brewgraph.graph.costs import megabytes as megabytes
 from brewgraph.graph.lines import count as count
 from brewgraph.graph.lines import number as number
 from brewgraph.graph.lines import table as table
-from brewgraph.source import Source, is_call
+from brewgraph.source import EncodingError, Source, is_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -231,10 +231,18 @@ def read(path: str) -> Source:
     from brewgraph.project.check import read_spec
 
     if path == "-":
-        return Source(sys.stdin.read(), "<stdin>")
+        return read_stdin()
     if Path(path).is_dir():
         raise UsageError(f"`{path}` is a folder; name a spec in it")
     return read_spec(path)
+
+
+def read_stdin() -> Source:
+    """What comes through a pipe. Raises `UsageError` where it is not UTF-8."""
+    try:
+        return Source.of(sys.stdin.buffer.read(), "<stdin>", "standard input")
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
 
 
 def spec_is_named(model: str, name: str | None, sets: Sequence[str] | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import gzip
 import json
@@ -23,8 +24,8 @@ from brewgraph.data.delimited import bad_row, csv_layout, folder_layout
 from brewgraph.data.forms import binary, check_form
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
-from brewgraph.paths import locate, nearby
-from brewgraph.source import line_at_fault
+from brewgraph.paths import locate, nearby, no_path
+from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """The reader of `datasets` for each suffix; every one may be followed by `.gz`."""
@@ -34,7 +35,8 @@ _KEPT = 16
 _LOOK = 65536
 """How many bytes of a file are looked at to tell its form."""
 
-"""How many names of a folder a help text lists at most."""
+_BLOCK = 1 << 20
+"""Bytes that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Split:
         there = self.rows.column_names
         if column not in there:
             help = f"{suggest(column, there)} the columns are {listing(there)}{remedy}".strip()
+            if len(there) == 1 and not self.typed and (other := re.search(r"[;,|\t]", there[0])):
+                sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
+                where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
+                remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
+                help = f"its columns stand between {sign}: {remedy}"
             raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
         if column in self.twice:
             raise two_columns(self.place, column, field)
@@ -97,7 +104,7 @@ def find_file(name: str, folder: Path, field: str) -> Path:
     """The path of a file that is there; `name` is relative to `folder`. Raises `SourceFault` B401."""
     path = locate(name, folder, field).resolve()
     if not path.is_file():
-        raise SourceFault("B401", f"there is no file `{name}`", help=nearby(path), field=field)
+        raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
     return path
 
 
@@ -110,14 +117,9 @@ def read_text(name: str, path: Path, field: str) -> str:
         raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
         if raw[:4] == b"PAR1":
             raise binary(name, field)
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceFault(
-            "B404",
-            f"line {line_at_fault(error)} of `{name}` is no text in UTF-8",
-            help="save the file as UTF-8",
-            field=field,
-        ) from error
+        text = decode(raw, f"`{name}`").removeprefix("\ufeff")
+    except EncodingError as error:
+        raise SourceFault("B404", error.message, help=error.help, field=field) from error
     except (OSError, EOFError, zlib.error) as error:
         raise SourceFault(
             "B404",
@@ -149,6 +151,8 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
     # In a folder of its own, so that nothing is written beside the user's data and no older copy is taken for this one.
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
         try:
+            if FORMATS[suffix] != "parquet":
+                _check_utf8(name, path, field)
             if FORMATS[suffix] == "csv":
                 options, twice = csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
@@ -166,8 +170,6 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
-            if FORMATS[suffix] != "parquet":
-                read_text(name, path, field)  # raises where the file is not UTF-8, and names the line
             what, help = bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
                 "look at the file: one that was cut short, or has another format than its name says?",
@@ -269,6 +271,22 @@ def hub_info(name: str, subset: str | None, revision: str | None, folder: Path) 
         return _builder(name, subset, revision, folder, cache if _local(name, folder) else None).info
 
 
+def _check_utf8(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for text in another encoding: the reader of JSON lets it pass until a row is asked for."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            sound = 0 not in file.read(2)  # ASCII in UTF-16 without a byte order mark
+            file.seek(0)
+            while sound and (block := file.read(_BLOCK)):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error):
+        sound = False
+    if not sound:
+        read_text(name, path, field)
+
+
 def no_rows(place: str, field: str) -> SourceFault:
     """The fault of a split without a single row."""
     return SourceFault(
@@ -286,7 +304,7 @@ def _builder(name: str, subset: str | None, revision: str | None, folder: Path, 
         raise SourceFault(
             "B401",
             f"there is no folder `{name}`",
-            help=nearby(locate(name, folder).resolve()),
+            help=no_path(name) or nearby(locate(name, folder).resolve()),
             field="name",
         )
     try:

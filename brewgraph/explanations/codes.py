@@ -162,6 +162,7 @@ CODES = {
     "W403": "labels that are numbers with gaps",
     "W404": "one label for all training rows",
     "W405": "classes that differ only in white space, case or number format",
+    "W406": "a setting that nothing reads",
     "W407": "labels with decimals that are read as classes",
 }
 

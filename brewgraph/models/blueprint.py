@@ -18,18 +18,13 @@ from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
 from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, several_outputs, task_of, with_problem
 from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
+from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import Hf, Layers, Lora
+from brewgraph.syntax.foreign import instead
 
-_SAID_OTHERWISE = {
-    "num_labels": 'the classes follow from the data; to name them: labels=["no", "yes"]',
-    "id2label": 'the classes follow from the data; to name them: labels=["no", "yes"]',
-    "layers": "the number of layers is num_hidden_layers=…",
-    "attn_implementation": "left out: attention runs eagerly in just those layers whose attention is used",
-    "torch_dtype": "the precision is a setting of training: train { precision = bf16 }",
-    "dtype": "the precision is a setting of training: train { precision = bf16 }",
-}
-"""Keywords that users of transformers try, and how it is said here."""
+_DECIDED = ("id2label", "label2id", "dtype", "torch_dtype")
+"""Keys of configurations that follow from other parts of a spec."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +185,10 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_local:
             raise SourceFault(
-                "B310", f"there is no folder `{name}`", field="name", help="paths start at the spec's folder"
+                "B310",
+                f"there is no folder `{name}`",
+                field="name",
+                help=no_path(name) or "paths start at the spec's folder",
             ) from error
         raise SourceFault(
             "B311",
@@ -263,9 +261,13 @@ def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
     """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
     known = set(config.to_dict()) | set(config.attribute_map)
     for key in source.config:
+        if key in _DECIDED:
+            help = instead("configuration", key, Hf.model_fields)
+            raise SourceFault("B313", f"a spec decides `{key}` elsewhere", field=key, help=help)
         if key not in known:
             shown = sorted(k for k in known if not k.startswith("_"))
-            help = _SAID_OTHERWISE.get(key) or suggest(key, shown) or "see the configuration's page in transformers"
+            help = instead("configuration", key, [*shown, *Hf.model_fields])
+            help = help or "see the configuration's page in transformers"
             raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)
 
 

@@ -41,7 +41,8 @@ def blaming(declaration: Declaration) -> Iterator[None]:
     try:
         yield
     except SourceFault as fault:
-        raise SpecError([Diagnostic(fault.code, fault.message, declaration.place(fault.field), fault.help)]) from fault
+        place, help = declaration.place(fault.field), declaration.remedy(fault.help, fault.field)
+        raise SpecError([Diagnostic(fault.code, fault.message, place, help)]) from fault
 
 
 class Workshop:

@@ -34,7 +34,7 @@ from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.sources import Brew, Python
 from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
-from brewgraph.source import Source, line_at_fault
+from brewgraph.source import EncodingError, Source
 from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
 
@@ -302,8 +302,8 @@ def read_spec(path: str | Path) -> Source:
         near = sorted(p.name for p in Path(path).parent.glob("*.brew")) if Path(path).parent.is_dir() else []
         more = suggest(Path(path).name, near) or (f"that folder has {', '.join(near[:5])}" if near else "")
         raise UsageError(f"there is no file `{path}`{'; ' if more else ''}{more}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"`{path}` is not UTF-8 text (line {line_at_fault(error)}); save the file as UTF-8") from error
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"`{shown(str(path))}` cannot be read: {getattr(error, 'strerror', None) or error}") from error
 

@@ -80,10 +80,11 @@ class FactsBook:
         ):
             taken = listing(sorted(map(str, self.features[model.name]))[:6])
             unknown = f"whether it gives {taken} and of which shapes, " if taken else ""
-            help = f"{fault.help}; until then nobody checks {unknown}its classes, tokens and positions"
+            help = f"until then nobody checks {unknown}its classes, tokens and positions"
+            help = f"{model.remedy(fault.help, fault.field)}; {help}"
             self.collector.add("W301", fault.message, place, help=help)
         else:
-            self.collector.add(fault.code, fault.message, place, help=fault.help)
+            self.collector.add(fault.code, fault.message, place, help=model.remedy(fault.help, fault.field))
 
     def _meant(self, model: ModelDeclaration, fault: SourceFault) -> str:
         """The folder on disk that a name which leads nowhere nearly is; empty where there is none."""

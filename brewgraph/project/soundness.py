@@ -41,10 +41,12 @@ def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: M
                 help = f"did you mean `{meant}`? the folder holds data; a name on the hub could not be reached, either"
                 collector.add("B401", fault.message, data.place(fault.field), help=help)
             elif fault.code == "B405":
-                help = f"{fault.help}; until then classes and columns are not checked"
+                help = f"{data.remedy(fault.help, fault.field)}; until then classes and columns are not checked"
                 collector.add("W401", fault.message, data.place(fault.field), help=help)
             else:
-                collector.add(fault.code, fault.message, data.place(fault.field), help=fault.help)
+                collector.add(
+                    fault.code, fault.message, data.place(fault.field), help=data.remedy(fault.help, fault.field)
+                )
             continue
         found[name] = known.classes
         if known.columns:

@@ -14,6 +14,7 @@ from brewgraph.diagnostics import UsageError, listing
 from brewgraph.project.finished import FinishedTask
 from brewgraph.project.predict import text_columns, unlabelled_rows
 from brewgraph.recipe.sources import Conll, Join, Squad
+from brewgraph.source import EncodingError, decode
 
 
 def typed_rows(task: FinishedTask, texts: Sequence[str]) -> datasets.Dataset:
@@ -33,10 +34,9 @@ def piped_rows(task: FinishedTask, content: bytes) -> datasets.Dataset:
     that has the columns of texts, or plain, a text in each line. Raises `UsageError`.
     """
     try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"line {line} of standard input is no text in UTF-8") from error
+        text = decode(content, "standard input").removeprefix("\ufeff").replace("\r\n", "\n")
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
     filled = [line for line in text.split("\n") if line.strip()]
     if not filled:
         raise UsageError("standard input holds no rows")

@@ -27,7 +27,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import instead
+from brewgraph.syntax.foreign import TABLE, instead
 
 LATER = frozenset({"generate"})
 """Functions of the language whose meaning is still to come."""
@@ -99,6 +99,10 @@ def _of_namespace(e: Evaluator, names: Caller, call: t.Call, function: t.Attribu
                 return evaluate_transform(e, found, call, side)
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
+    root = function.span.text.partition(".")[0]
+    if root not in names.known_names() and function.name in TABLE["call"] and not wrong_place(root):
+        help = instead("call", function.name)
+        return e.fault("B101", f"there is no operation `{function.span.text}`", function.span, help=help)
     value = e.evaluate(owner, side)
     if isinstance(value, Scope) and function.name in value.functions:
         return _own_function(e, names, value, value.functions[function.name], call, side)
@@ -241,7 +245,8 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
         if isinstance(ends[0], Number) and isinstance(ends[1], Number):
             return Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
     message = f"`{name}` goes from one number to another"
-    return e.fault("B209", message, call.span, help=f"write `{name}(1 -> 0)`")
+    help = f"write `{name}(1 -> 0)`" + ("; the loss is `cos(a -> b)`" if name == "cosine" else "")
+    return e.fault("B209", message, call.span, help=help)
 
 
 def _piecewise(e: Evaluator, call: t.Call) -> Any:

@@ -40,12 +40,10 @@ def written_arguments(
         if argument.name is None:
             if not free:
                 takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
-                collector.add(
-                    "B121",
-                    f"`{name}` takes {takes} without a name",
-                    argument.span,
-                    help=f"name it: {listing(fields_of(settings))}",
-                )
+                needed = [key for key in fields_of(settings) if settings.model_fields[key].is_required()]
+                first = f"write `{needed[0]}={argument.span.text}`; or " if needed else ""
+                help = f"{first}name it: {listing(fields_of(settings))}"
+                collector.add("B121", f"`{name}` takes {takes} without a name", argument.span, help=help)
                 sound = False
                 continue
             key, place = free.pop(0), argument.span

@@ -25,7 +25,7 @@ from brewgraph.recipe.sources import (
     SequenceClassifier,
     Settings,
 )
-from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration
+from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration, Number
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -58,7 +58,16 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         evaluator.fault(
             "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
         )
-    return ModelDeclaration(name, s.role, made, heads, span=s.source.span, places={**places(written), **head_places})
+    where = {**places(written), **head_places}
+    return ModelDeclaration(
+        name, s.role, made, heads, span=s.source.span, places=where, params=_params(evaluator, s.source, written)
+    )
+
+
+def _params(evaluator: Evaluator, x: t.Expression, written: Written) -> Mapping[str, frozenset[str]]:
+    """Of each argument of a call the params that it is made of."""
+    spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
+    return {key: evaluator.names.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
 
 
 def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
@@ -95,9 +104,10 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         found = _source(evaluator, s.source, DATA, "data source")
-        return (
-            anything if found is FAULT else DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]))
-        )
+        if found is FAULT:
+            return anything
+        params = _params(evaluator, s.source, found[1])
+        return DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]), params=params)
     joined: list[Any] = []
     if len(parts) == 1:
         value = evaluator.evaluate(parts[0])
@@ -145,6 +155,10 @@ def _source(evaluator: Evaluator, x: t.Expression, registry: Any, what: str) -> 
         if elsewhere := wrong_place(name or place.text):
             return evaluator.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
         help = instead(what, name or place.text, registry) or f"there are {listing(registry)}"
+        if isinstance(x, t.String):
+            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
+            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
+            help = f"write `{call.replace('…', x.value)}`" if call else help
         return evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
     settings = registry[name]
     evaluate = lambda key, value: _setting(evaluator, settings, key, value)  # noqa: E731
@@ -204,6 +218,9 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
         help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
+        if isinstance(value, Number) and isinstance(x, t.Name):
+            message = f"`{key}` is a setting and needs a constant, and this is an equation"
+            help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
         return evaluator.fault("B202", message, x.span, help=help)
     return value
 

@@ -20,8 +20,8 @@ from brewgraph.recipe.indexing import evaluate_index
 from brewgraph.recipe.projections import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.scope import Scope
-from brewgraph.recipe.settings import Train
 from brewgraph.recipe.stages import make_stages
+from brewgraph.recipe.strays import warn_of_strays
 from brewgraph.recipe.training import Written, settle_train
 from brewgraph.recipe.values import (
     FAULT,
@@ -37,7 +37,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import instead
+from brewgraph.syntax.foreign import from_outside, instead
 
 D = TypeVar("D", bound=Declaration)
 
@@ -102,6 +102,7 @@ class _Elaboration:
             with self.inside(scope):
                 for name, statement in scope.statements.items():
                     self.value_of(name, statement.name_span)
+        warn_of_strays(self.scopes, spec, self.collector)
         self._check_roles()
         outer: Written = {}
         stages = make_stages(self, outer)
@@ -148,9 +149,7 @@ class _Elaboration:
         for name in self.given:
             if name not in known:
                 place = Span(self.source, 0, min(1, len(self.source.text)))
-                add = f"add `param {name} = …`" + (
-                    f", and `{name} = {name}` in `train`" if name in Train.model_fields else ""
-                )
+                add = from_outside(name) or f"add `param {name} = …`"
                 help = suggest(name, known) or (f"it has {listing(known)}; {add}" if known else add)
                 self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
 
@@ -208,7 +207,12 @@ class _Elaboration:
             return self.evaluator.fault("B102", f"`{name}` is no value", place, help=help)
         known = self.current.known_names()
         there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
+        roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
+        if roles:
+            there = f"the {name} here is called {listing(roles)}"
         help = instead("name", name, known) or there
+        if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
+            help = "comments begin with `#`"
         return self.evaluator.fault("B101", f"there is no `{name}`", place, help=help)
 
     def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:
@@ -216,6 +220,9 @@ class _Elaboration:
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
         return self.current.axis_of(x)
+
+    def params_in(self, x: t.Expression) -> frozenset[str]:
+        return self.current.params_in(x)
 
     def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
@@ -323,7 +330,10 @@ class _Elaboration:
 
     def via(self, x: t.Via, side: str | None) -> Any:
         word = x.projection.id if isinstance(x.projection, t.Name) else ""
-        named = (word not in PROJECTIONS and word in self.known_names()) or isinstance(x.projection, t.Attribute)
+        root = x.projection
+        while isinstance(root, t.Attribute):
+            root = root.value
+        named = word not in PROJECTIONS and isinstance(root, t.Name) and root.id in self.known_names()
 
         def find() -> Projector | None:
             if not named:

@@ -12,7 +12,7 @@ from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.recipe.arithmetic import combine
 from brewgraph.recipe.describe import are_layers, describe
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
-from brewgraph.recipe.scope import Scope
+from brewgraph.recipe.scope import IN_TEXT, Scope
 from brewgraph.recipe.sources import Builtin, Join, Python, Text
 from brewgraph.recipe.values import (
     FAULT,
@@ -63,6 +63,8 @@ class Names(Protocol):
     def known_names(self) -> list[str]: ...
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]: ...
+
+    def params_in(self, x: t.Expression) -> frozenset[str]: ...
 
     def data_in_scope(self, place: Span) -> DataDeclaration | None: ...
 
@@ -161,7 +163,7 @@ class Evaluator:
             return str(value)
 
         faulty: list[bool] = []
-        text = re.sub(r"\{([A-Za-z_]\w*)\}", fill, x.value)
+        text = re.sub(IN_TEXT, fill, x.value)
         return FAULT if any(faulty) else text
 
     def _arrow(self, x: t.Arrow) -> Any:

@@ -14,7 +14,7 @@ from brewgraph.diagnostics import Collector, SourceFault, suggest
 from brewgraph.ops.reading import declared, find_source
 from brewgraph.paths import locate, nearby
 from brewgraph.recipe.scope import Scope
-from brewgraph.source import Source
+from brewgraph.source import EncodingError, Source
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.parser import parse
 
@@ -54,12 +54,14 @@ class Library:
             return None
         try:
             source = Source.read(path)
-        except (OSError, UnicodeDecodeError) as error:
+        except EncodingError as error:
+            collector.add("B114", error.message, s.span, help=error.help)
+            return None
+        except OSError as error:
             near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
             help = suggest(path.name, near) or "the path starts at this spec's folder"
             help = nearby(path) if path.is_dir() else help
-            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-            collector.add("B114", f"`{target}` cannot be read: {reason}", s.span, help=help)
+            collector.add("B114", f"`{target}` cannot be read: {error.strerror}", s.span, help=help)
             return None
         imported = Scope("import", (*scope.path, s.name), None, source, statement=s)
         self._open.append(path.resolve())
@@ -108,7 +110,7 @@ class Library:
             collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="correct the module")
             return None
         if not found:
-            help = "decorate a function with `@brewgraph.ops.operation(takes={…}, source=…)`"
+            help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
             collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
             return None
         self.found[s.target] = None

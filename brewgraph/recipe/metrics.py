@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.tagging import find_scheme
+from brewgraph.syntax.foreign import instead
 
 METRICS: dict[str, tuple[str, ...]] = {
     "class": ("accuracy", "macro_f1", "f1", "matthews"),
@@ -137,10 +138,11 @@ def validate_metric(
     field = "metric_for_best_model"
     if fits:
         raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
+    near = instead("metric", name, known)
     raise SourceFault(
         "B126",
         f"there is no metric `{name}`",
-        help=f"{suggest(name, known)} the metrics here are {listing(known)}".strip(),
+        help=f"{near}{'; ' if near.startswith('write') else ' '}the metrics here are {listing(known)}".strip(),
         field=field,
     )
 

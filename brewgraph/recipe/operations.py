@@ -338,7 +338,7 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
                 return FAULT
         else:
             place = argument.name_span or argument.span
-            help = suggest(argument.name or "", known) or f"it takes {_transforms(transform)}"
+            help = instead("option", argument.name or "", known) or f"it takes {_transforms(transform)}"
             if argument.name == "mask":
                 help = f"`{transform.name}` treats padding like any token; a loss chooses: `mse(a -> b, mask=none)`"
             return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from brewgraph.diagnostics import listing, suggest
+from brewgraph.diagnostics import listing
 from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe.describe import describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Project, Projector, Value
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 PROJECTED = ("hidden", "vector", "tensor", "states", "logits")
 """Kinds that a projection maps."""
@@ -26,7 +27,8 @@ def make_projector(
     called = call.function if call else expression
     word = called.id if isinstance(called, t.Name) else ""
     if word not in PROJECTIONS:
-        help = suggest(word, PROJECTIONS) or f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
+        help = instead("projection", word or called.span.text, PROJECTIONS)
+        help = help or f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
         evaluator.fault("B101", f"there is no projection `{expression.span.text}`", expression.span, help=help)
         return None
     into = out = None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+
+IN_TEXT = r"\{([A-Za-z_]\w*)\}"
+"""A name whose value stands in a string: `"{k}"`."""
 
 
 @dataclass(eq=False)
@@ -82,6 +86,20 @@ class Scope:
                 again = scope.axis_of(statement.value) if isinstance(statement, t.Let) else ("", "")
                 return again if again[0] else (x.id, f"{scope.source.name} {scope.full(x.id)}")
         return "", ""
+
+    def params_in(self, x: t.Expression) -> frozenset[str]:
+        """The params of the whole spec that an expression is made of, by itself, by other names, or in its texts."""
+        found: set[str] = set()
+        for node in x.walk():
+            texts = re.findall(IN_TEXT, node.value) if isinstance(node, t.String) else ()
+            for name in (node.id,) if isinstance(node, t.Name) else texts:
+                home = next((s for s in self.outward() if name in s.places), None)
+                statement = home.statements.get(name) if home is not None else None
+                if isinstance(statement, t.Param) and home is not None and home.kind == "spec":
+                    found.add(name)
+                elif isinstance(statement, t.Let | t.Equation) and home is not None and statement.value is not x:
+                    found |= home.params_in(statement.value)
+        return frozenset(found)
 
     def descend(self) -> Iterator[Scope]:
         """This scope and its tasks and stages, in the order of the text; imported specs are left out."""

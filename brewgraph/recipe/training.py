@@ -12,7 +12,7 @@ from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.recipe import Frozen, frozen_of
 from brewgraph.recipe.settings import Train
 from brewgraph.recipe.sources import Layers
-from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Take, Value, leaves
+from brewgraph.recipe.values import FAULT, Forwarded, Group, Length, ModelDeclaration, Number, Take, Value, leaves
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -146,7 +146,7 @@ def _value(name: str, x: t.Expression, evaluator: Evaluator, names: Container[st
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
     word = call.function.id if isinstance(call.function, t.Name) else ""
     if word not in registry:
-        called = call.function.name if isinstance(call.function, t.Attribute) else word
+        called = call.function.name if isinstance(call.function, t.Attribute) else call.function.span.text
         if elsewhere := wrong_place(word):
             return evaluator.fault("B102", f"`{word}` is no {name}", call.function.span, help=elsewhere)
         help = instead(name, called, registry) or f"there are {listing(registry)}"
@@ -171,4 +171,7 @@ def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:
     help = "write a number, a word, or a length such as 10%"
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
+    elif isinstance(x, t.Name) and isinstance(value, Number):
+        message = f"`{name}` is a setting and needs a constant, and this is an equation"
+        help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
     return evaluator.fault("B202", message, x.span, help=help)

@@ -31,7 +31,7 @@ class Length:
 @dataclass(frozen=True)
 class Declaration:
     """A model or a data set of the spec. `places` maps each argument that was written to where it stands, and `head
-    NAME` to the name of a model's own head.
+    NAME` to the name of a model's own head; `params` maps arguments to the params that they come from.
 
     `name` says it in full: what a task declares is called `ner.docs`.
     """
@@ -39,10 +39,16 @@ class Declaration:
     name: str
     span: Span = field(compare=False, repr=False, kw_only=True)
     places: Mapping[str, Span] = field(compare=False, repr=False, kw_only=True)
+    params: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
 
     def place(self, argument: str | None) -> Span:
         """Where an argument stands; the whole source where it was not written."""
         return self.places.get(argument or "", self.span)
+
+    def remedy(self, help: str, argument: str | None) -> str:
+        """What to do about an argument, and from the command line where its value comes from a param."""
+        given = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
+        return "; ".join(x for x in (help, *given) if x)
 
 
 @dataclass(frozen=True)

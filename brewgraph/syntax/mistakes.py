@@ -15,6 +15,7 @@ from lark.exceptions import UnexpectedToken
 
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
+from brewgraph.syntax.foreign import TABLE, instead
 from brewgraph.syntax.layout import lexemes
 from brewgraph.syntax.place import Place, ends
 
@@ -35,15 +36,6 @@ FORMS = {
     "stage": "stage NAME for 3 epochs { … }",
     "train": "train { epochs = 3 }",
 }
-_CONDITIONS = "the language has no conditions; `after(30%)` and `piecewise(0%: 1, 30%: 0.2)` switch terms by progress"
-_LOOPS = "the language has no loops; an operation on a list is the operation on each member"
-_FOREIGN = {
-    **dict.fromkeys(("if", "else", "and", "or", "not", "in"), _CONDITIONS),
-    **dict.fromkeys(("for", "while"), _LOOPS),
-    "def": "a function is written `f(a, b) = …`",
-    "lambda": "a function is a statement of its own: `f(a, b) = …`",
-    "from": 'write `import package.module as name` or `import "lib.brew" as lib`',
-}
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 
@@ -61,6 +53,9 @@ def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, s
         error.token.type,
         "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],
     )
+    written = source.line(span.position[0])[: span.position[1] + 2]
+    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", written)):
+        return "`--` begins no comment", "comments begin with `#`"
     for rule in _RULES:
         if answer := rule(place):
             return answer
@@ -80,6 +75,7 @@ def _at_the_beginning(place: Place) -> tuple[str, str] | None:
         return "a brace opens nothing here", "braces follow `task NAME`, `stage NAME` or `train`, on the same line"
     comment = place.here in ("/", "-", "*", "**")
     help = "comments begin with `#`" if comment else "begin with a name and `=`, or with a keyword such as `teacher`"
+    help = "settings stand in braces: `train { epochs = 3 }`" if place.here == "[" else help
     return f"a statement cannot begin with `{place.here}`", help
 
 
@@ -120,6 +116,8 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
         return "a type is expected after `:`", "write `param NAME: int = VALUE`"
     if first == "param" and count == 4 and not _wants_operand(place):
         return "`=` is expected after the type of a param", "write `param NAME: int = VALUE`"
+    if count == 2 and first == "let" and here == ":":
+        return "only a param has a type", "write `param NAME: float = VALUE` or `let NAME = VALUE`"
     if count == 2:
         return f"`=` is expected after `{first} {place.last}`", form
     return None
@@ -151,11 +149,11 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
         return None
     first, here, alone = place.first, place.here, "an expression alone does nothing; name its value: `loss = …`"
-    if first in _FOREIGN and here != "=" and len(place.before) == 1:
-        return f"`{first}` is no statement", _FOREIGN[first]
+    if first in TABLE["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
+        return f"`{first}` is no statement", instead("statement", first)
     if len(place.before) > 1:
         if place.opened:
-            help = "write `f(a, b=2) = …`; a call stands on the right of a `=`"
+            help = f"a value has a name: `loss = {first}(…)`; a function is written `f(a, b=2) = …`"
             return f"the parameters of a function are names, not `{here}`", help
         return f"`=` is expected after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
     message = f"`=` is expected after `{first}`"
@@ -163,10 +161,6 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
         typed = re.match(r"\s*(int|float|str|bool|list|[A-Za-z_]\w*\s*=)", place.behind)
         types = "; types stand only after `param`: `param NAME: int = 3`" if typed else ""
         return message, f"write `{first} = …`, with `=` in place of `:`{types}"
-    if first == "return":
-        return "`return` is no statement", _FOREIGN["def"]
-    if first == "class":
-        return "`class` is no statement", 'a model of your own: `student NAME = python("package.module:function")`'
     if meant := suggest(first, FORMS):
         return message, meant
     if here in (".", "[", ","):
@@ -189,6 +183,8 @@ def _inside(place: Place, at: int) -> bool:
 def _in_a_mapping(place: Place) -> tuple[str, str] | None:
     if not place.maps:
         return None
+    if place.here == "}" and place.before[-1].kind == "word" and place.before[-2].text == "{":
+        return "a name stands without braces", f"write `{place.last}`; a list is written `[{place.last}]`"
     written = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
     if place.first == "stage" and place.before[place.opened[-1] - 1].text == "for":
         return "a length is expected after `for`", f"write `{FORMS['stage']}`"
@@ -309,7 +305,7 @@ def _colon(place: Place, level: list[str]) -> tuple[str, str]:
     if place.bracket == "(":
         return "a pair cannot stand here", "pairs are arguments of a call: `piecewise(0%: 1, 30%: 0.2)`"
     if "lambda" in level:
-        return "`lambda` has no meaning here", _FOREIGN["lambda"]
+        return "`lambda` has no meaning here", instead("word", "lambda")
     return "`:` cannot stand here", "a pair stands in a call: `piecewise(0%: 1)`; a slice in an index: `a[1:3]`"
 
 
@@ -329,11 +325,11 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     """An operand or a word right behind an operand."""
     here, last = place.here, place.before[-1]
     level = {x.text for x in place.level}
-    foreign = _FOREIGN.get(here) or next((_FOREIGN[x] for x in ("not", "lambda") if last.text == x), "")
-    if foreign and here != "for":
-        return f"`{here if here in _FOREIGN else last.text}` has no meaning here", foreign
+    foreign = here if here in TABLE["word"] else last.text
+    if foreign in TABLE["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
+        return f"`{foreign}` has no meaning here", instead("word", foreign)
     if here == "for":
-        return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; " + _LOOPS
+        return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; {instead('word', 'for')}"
     if here == "at":
         return "`at` belongs to `cache`", f"write `{FORMS['cache']}`"
     if here == "as":

@@ -13,6 +13,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.comments import without_foreign_comments
 from brewgraph.syntax.grammar import grammar
 from brewgraph.syntax.ignores import find_ignores
 from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
@@ -24,6 +25,7 @@ KEYWORDS = frozenset(FORMS)
 
 def parse(source: Source, collector: Collector) -> t.Spec:
     """Parse a whole spec. Every fault goes to `collector`; the statements that are sound are in the tree."""
+    source = without_foreign_comments(source, collector)
     pieces, faults = lexemes(source.text)
     find_ignores(source, pieces, collector)
     whole = Span(source, 0, len(source.text))
@@ -168,7 +170,7 @@ def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
 def _hint(character: str) -> str:
     groups = {
         "'`‘’“”„«»": 'strings stand in double quotes: "text"',
-        "%": "a share is written with its number: 30%",
+        "%": "a share is written with its number: 30%; comments begin with `#`",
         "<": "a match is written from teacher to student: `teacher -> student`",
         ">→⟶⇒": "the arrow is written `->`",
         "^²": "powers are written `**`",

@@ -617,7 +617,7 @@ MEANING = [
           "import nothing as my",
           "import mine as my",
           "B330", (4, 1), "import nothing as my",
-          "`nothing` declares no operation", "decorate a function with `@brewgraph.ops.operation(takes={…}, source=…)`"),
+          "`nothing` declares no operation", "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"),
     Fault("operation that a module lacks",
           "import mine as my\nx = my.hubre(big.hidden[0] -> tiny.hidden[0] via linear)",
           "import mine as my\nx = my.huber(big.hidden[0] -> tiny.hidden[0] via linear)",

@@ -111,3 +111,85 @@ def test_near_names_on_disk_come_before_the_hub(place: str, name: str, code: str
 def test_other_names_are_the_hubs(name: str, world: Path) -> None:
     """What is called like nothing on disk may be on the hub: a warning, as before."""
     assert said(PLACES["model"].replace("{}", name), world) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "right"), [("train", "./train.jsonl"), ("dev", "./train.jsonl"), ("text", "./train.jsonl"),
+                         ("model", "./saved"), ("hub", "./corpus")],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "above"),
+    [
+        ("file", 'param file = "./none/at.all"\n'),
+        ('"{folder}/at.all"', 'param folder = "./none"\n'),
+        ("named", 'param folder = "./none"\nlet named = "{folder}/at.all"\n'),
+    ],
+)
+def test_what_a_param_names_may_be_given_from_outside(
+    place: str, right: str, written: str, above: str, world: Path
+) -> None:
+    """The remedy is the one that works: with `--set`, what was not there is."""
+    text = above + PLACES[place].replace('"{}"', written)
+    (found,) = [d for d in said(text, world) if "./none/at.all" in d.message]
+    param = "file" if written == "file" else "folder"
+    assert found.span.text == written
+    assert found.help.endswith(f"`--set {param}=…` gives another")
+    if written == "file":
+        check(Source(text, str(world / "spec.brew")), {"file": right})
+
+
+def test_a_name_that_is_written_has_no_param(world: Path) -> None:
+    """Nothing can be set for a name that stands in the spec."""
+    (found,) = said('param file = "x.jsonl"\n' + PLACES["train"].replace("{}", "none.jsonl"), world)
+    assert "--set" not in found.help
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "help"),
+    [
+        ("train", "https://x.org/train.csv", "download it"),
+        ("dev", "s3://bucket/dev.jsonl", "download it"),
+        ("train", "data/*.csv", 'files(train="a.csv") + files(train="b.csv")'),
+        ("model", "https://huggingface.co/owner/name", 'on the hub it is called `"owner/name"`'),
+        ("hub", "https://huggingface.co/datasets/imdb", 'on the hub it is called `"imdb"`'),
+    ],
+)
+def test_addresses_and_patterns(place: str, name: str, help: str, world: Path) -> None:
+    """What is no path on this machine is not looked for in folders."""
+    (found,) = said(PLACES[place].replace("{}", name), world)
+    assert help in found.help
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "remedy"),
+    [
+        ("a.csv", ";", "its columns stand between `;`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "|", "its columns stand between `|`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "\t", "its columns stand between tabs: a file with tabs is called .tsv"),
+        ("a.tsv", ",", "its columns stand between `,`: a file with commas is called .csv"),
+    ],
+)
+def test_another_separator(name: str, sign: str, remedy: str, world: Path) -> None:
+    """The separator of a table follows from its name; another one leaves a single column."""
+    (world / name).write_text(f"text{sign}label\ngood{sign}1\nbad{sign}0\n")
+    found = said(PLACES["train"].replace("{}", name), world)
+    assert [(d.code, d.help) for d in found if d.code == "B402"] == [("B402", remedy)]
+    right = {"tabs": name.replace("csv", "tsv"), "commas": name.replace("tsv", "csv")}
+    if rename := next((right[word] for word in right if f"a file with {word} is" in remedy), None):
+        (world / name).rename(world / rename)
+        assert not [d for d in said(PLACES["train"].replace("{}", rename), world) if d.code == "B402"]
+
+
+@pytest.mark.parametrize(
+    ("line", "written", "help"),
+    [
+        (DATA, 'data d = "train.jsonl"', 'write `files(train="train.jsonl")`'),
+        (DATA, 'data d = "imdb"', 'write `hub("imdb")`'),
+        (TEACHER, 'teacher big = "saved"', 'write `hf("saved")`'),
+        (DATA, 'data d = files("train.jsonl")', 'write `train="train.jsonl"`'),
+    ],
+)
+def test_a_name_in_place_of_a_source(line: str, written: str, help: str, world: Path) -> None:
+    """The call is written around it."""
+    (found,) = said(BASE.replace(line, written), world)
+    assert found.help.startswith(help)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from brewgraph.diagnostics import Collector
+from brewgraph.recipe.elaborate import elaborate
 from brewgraph.recipe.settings import Adamw, Constant, Cosine, Linear, Sgd, Slanted, Train
 from brewgraph.recipe.sources import Files, Hf, Layers
 from brewgraph.recipe.values import Length
+from brewgraph.source import Source
+from brewgraph.syntax.parser import parse
 from tests.recipe.specs import fault, faults, names, spec
 
 
@@ -78,7 +82,7 @@ def test_calls_may_leave_their_brackets_out(setting: str, expected: object) -> N
         ("seed = -1", "B122", (4, 16), "`seed`: it must be greater than or equal to 0, and this is `-1`", "random"),
         ("max_grad_norm = 0", "B122", (4, 25), "`max_grad_norm`: it must be greater than 0, and this is `0`", "clip"),
         ("optimizer = adam(lr=3)", "B101", (4, 21), "there is no optimizer `adam`", "write `optimizer = adamw(lr=5e-5)`; there are `adamw` and `sgd`"),
-        ('optimizer = "adamw"', "B101", (4, 21), 'there is no optimizer `"adamw"`', "there are `adamw` and `sgd`"),
+        ('optimizer = "adamw"', "B101", (4, 21), 'there is no optimizer `"adamw"`', "did you mean `adamw`?"),
         ("optimizer = adamw(lr=0)", "B122", (4, 30), "`lr`: it must be greater than 0, and this is `0`", "learning"),
         ("optimizer = adamw(3)", "B121", (4, 27), "`adamw` takes nothing without a name", "name it: `lr`"),
         ("optimizer = adamw(l=3)", "B120", (4, 27), "`adamw` has no setting `l`", "`lr`"),
@@ -242,3 +246,35 @@ def test_one_fault_of_data_is_one_fault(data: str) -> None:
     """What its labels would have been is not guessed, whatever is made of them."""
     text = f'student s = hf("x")\ndata d = {data}\nloss = ce(d.start -> s.start) + ce(d.labels -> s.logits)\n'
     assert [(d.code, d.span.position) for d in faults(text)] == [("B122", (2, 10))]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("epochs = 5\n", ["write `train { epochs = 5 }`"]),
+        ("let batch_size = 8\n", ["the batch size belongs to the data: `data d = files(…, batch=32)`"]),
+        ("lr = 1e-4\nwarmup = 10%\n", ["write `optimizer = adamw(lr=5e-5)`", "write `schedule = linear(warmup=10%)`"]),
+        ('model = "bert"\n', ['models are statements outside `train`: `teacher big = hf("folder")`']),
+        ("let epochs = 5\ntrain { epochs = epochs }\n", []),
+        ('let seed = 1\ndata more = files(train="{seed}.csv")\n', []),
+        ("param epochs = 5\n", []),
+        ("alpha = 0.5\nterm = alpha * kd(big.logits -> tiny.logits)\n", []),
+        ("temperature = kd(big.logits -> tiny.logits)\n", []),
+        ("colour = 3\n", []),
+    ],
+)
+def test_settings_that_nothing_reads(lines: str, said: list[str]) -> None:
+    """A constant that is called like a setting and that no expression or text reads gets W406 and its remedy."""
+    source, collector = Source(spec(lines), "s.brew"), Collector()
+    elaborate(parse(source, collector), source, {}, collector)
+    assert not [d for d in collector.errors if d.code != "B112"]
+    assert [d.help for d in collector.sorted() if d.code == "W406"] == said
+
+
+@pytest.mark.parametrize("place", ["train { epochs = n }", 'data more = files(train="a.csv", batch=n)'])
+def test_an_equation_is_no_constant(place: str) -> None:
+    """A number that is given a name by an equation belongs to losses; `let` and `param` make constants."""
+    (found,) = [d for d in faults(spec(f"n = 5\n{place}")) if d.code == "B202"]
+    assert found.message.endswith("is a setting and needs a constant, and this is an equation")
+    assert found.help == "define it by `let n = …` or `param n = …`"
+    assert not [d for d in faults(spec(f"let n = 5\n{place}")) if d.code == "B202"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.project.convert.reading import Path, Read
+from brewgraph.syntax.foreign import instead
 
 Said = TypeVar("Said", bound="Settings")
 Feature = Literal["hidden", "attention"]
@@ -171,19 +171,6 @@ class TrainingConfig(Settings):
     local_rank: int | str = Field(default=-1, description="a whole number, -1 for one process")
 
 
-_ARGUMENTS = "is an argument of `train` in TextBrewer, not of its configurations: remove it and set"
-ELSEWHERE: Mapping[str, str] = {
-    "custom_matches": "it never worked in TextBrewer: remove it, and write a `tap` into the spec",
-    "num_epochs": f"it {_ARGUMENTS} `epochs` of the spec",
-    "num_steps": f"it {_ARGUMENTS} `steps` of the spec",
-    "max_grad_norm": f"it {_ARGUMENTS} `max_grad_norm` of the spec",
-    "scheduler_class": f"it {_ARGUMENTS} `schedule` of the spec",
-    "scheduler_args": f"it {_ARGUMENTS} `schedule` of the spec",
-    "tau": f"it {_ARGUMENTS} `tau` of the spec",
-}
-"""Names that belong to other parts of TextBrewer, and what to do with them."""
-
-
 def settle(settings: type[Said], read: Read, what: str, collector: Collector) -> Said | None:
     """The settings in a value; None, with a diagnostic for each fault, where there are any."""
     if not isinstance(read.value, dict):
@@ -208,7 +195,7 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
     if kind == "extra_forbidden":
         names = [*owner.model_fields]
         other = "`DistillationConfig` and `TrainingConfig` know" if owner is not Match else "a match has"
-        help = ELSEWHERE.get(key) or suggest(key, names) or f"{other} {listing(names)}"
+        help = instead("configuration of TextBrewer", key, names) or f"{other} {listing(names)}"
         collector.add("B120", f"there is no setting `{shown}`", read.key(path), help=help)
         return
     if kind == "missing":
