@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,8 +271,9 @@ def _placed(source: Any, folder: Path) -> dict[str, Any]:
     found = {key: value for key, value in source.model_dump().items() if key not in _NO_TEXT}
     for key, value in found.items():
         if key in ("train", "dev", "test", "name", "folder") and isinstance(value, str):
-            place = (folder / Path(value).expanduser()).resolve()
-            found[key] = str(place) if place.exists() else value
+            with suppress(SourceFault):  # what can be no path is said where data are read
+                place = locate(value, folder).resolve()
+                found[key] = str(place) if place.exists() else value
     return {"source": type(source).__name__, **found}
 
 

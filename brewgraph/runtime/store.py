@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from itertools import chain
@@ -40,12 +41,24 @@ class Store:
         self.read = self.written = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as connection, connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(_TABLE)
+            self._create()
         except (OSError, sqlite3.Error) as error:
             raise self._fault(error) from error
         self._connection: sqlite3.Connection | None = None
+
+    def _create(self) -> None:
+        """Make the table, and wait while another process does: SQLite does not wait to change the journal's mode."""
+        until = time.monotonic() + _WAIT
+        while True:
+            try:
+                with closing(self._connect()) as connection, connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute(_TABLE)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=_WAIT)

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
 from brewgraph.training.reporter import Reporter
-from tests.project.small import LABELS, project, write_rows
+from tests.project.small import LABELS, WORDS, project, write_rows
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,8 @@ def test_a_teacher_that_numbers_its_classes_otherwise_stops_before_the_baseline(
     """Its rows of the classifier are turned around on disk, its label names are not: nothing trains for it."""
     spec = project(tmp_path, train="steps = 1; baseline = true")
     words = {"bad": "worst", "fair": "times", "good": "light"}
-    told = [{"text": f"{words[label]} of it", "label": label} for label in LABELS * 40]
+    ends = [f"{one} {two}" for one in WORDS[:10] for two in WORDS[5:9]]
+    told = [{"text": f"{words[label]} of {end}", "label": label} for label in LABELS for end in ends]
     write_rows(tmp_path / "train.jsonl", told)
     teach = tmp_path / "teach.brew"
     teach.write_text(

@@ -46,6 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus").mkdir()
     shutil.copy(folder / "train.jsonl", folder / "corpus" / "train.jsonl")
     (folder / "folder.jsonl").mkdir()
+    (folder / "a.txt").write_text("some words of a text\n" * 20)
     return folder
 
 
@@ -114,7 +115,7 @@ def test_other_names_are_the_hubs(name: str, world: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "right"), [("train", "./train.jsonl"), ("dev", "./train.jsonl"), ("text", "./train.jsonl"),
+    ("place", "right"), [("train", "./train.jsonl"), ("dev", "./train.jsonl"), ("text", "./a.txt"),
                          ("model", "./saved"), ("hub", "./corpus")],
 )  # fmt: skip
 @pytest.mark.parametrize(

@@ -84,6 +84,13 @@ def test_two_writers(tmp_path: Path) -> None:
     assert sum(written) == 45 == len(Store(tmp_path, "one"))
 
 
+def test_several_begin_a_store_at_once(tmp_path: Path) -> None:
+    """None of them finds the database locked while another one makes it."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            list(pool.map(Store, [tmp_path / str(number)] * 8, ["one"] * 8))
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     """A file in its place, or one that is no database: the error names the folder and what to do."""
     (tmp_path / "file").write_text("x")
