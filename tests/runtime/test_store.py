@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,11 +85,19 @@ def test_two_writers(tmp_path: Path) -> None:
     assert sum(written) == 45 == len(Store(tmp_path, "one"))
 
 
-def test_several_begin_a_store_at_once(tmp_path: Path) -> None:
-    """None of them finds the database locked while another one makes it."""
-    with ThreadPoolExecutor(8) as pool:
-        for number in range(20):
-            list(pool.map(Store, [tmp_path / str(number)] * 8, ["one"] * 8))
+def test_a_store_that_another_process_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite finds it locked at once, however long it is to wait: it is asked again."""
+    connect, tried = Store._connect, []
+
+    def locked(self: Store) -> sqlite3.Connection:
+        tried.append(self.path)
+        if len(tried) < 3:
+            raise sqlite3.OperationalError("database is locked")
+        return connect(self)
+
+    monkeypatch.setattr(Store, "_connect", locked)
+    assert len(Store(tmp_path, "one")) == 0
+    assert len(tried) == 4
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
