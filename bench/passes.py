@@ -28,7 +28,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 import brewgraph as bg
 from brewgraph.data.encoding import train_wordpiece
 from brewgraph.project.facts import savings_of
-from brewgraph.runtime import instructions
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
 
@@ -53,8 +52,6 @@ class Scenario:
     equations: str
     loss: str
     teachers: Sequence[str] = ("big",)
-    large: bool = True
-    always: bool = False
 
 
 SCENARIOS = (
@@ -77,26 +74,6 @@ SCENARIOS = (
         "soft = kd(big.logits -> tiny.logits) + kd(two.logits -> tiny.logits) + 0 * kd(three.logits -> tiny.logits)",
         "soft",
         ["big", "two", "three"],
-    ),
-    Scenario(
-        "14 matches",
-        "batch_equal_losses",
-        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
-        "sum(rows) + sum(gram)",
-    ),
-    Scenario(
-        "14 matches, one call whatever their size",
-        "batch_equal_losses",
-        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
-        "sum(rows) + sum(gram)",
-        always=True,
-    ),
-    Scenario(
-        "14 matches of small sides",
-        "batch_equal_losses",
-        SEVEN + "rows = mse(big.hidden[map] -> tiny.hidden[map])\ngram = nst(big.hidden[map] -> tiny.hidden[map])",
-        "sum(rows) + sum(gram)",
-        large=False,
     ),
     Scenario(
         "attention of the last layer",
@@ -208,8 +185,6 @@ def seconds(distiller: Distiller, batch: Mapping[str, Tensor], progress: float) 
 def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps: int) -> dict[str, Any]:
     """Both sides of a scenario in turn."""
     recipe = bg.load(write_spec(folder, scenario))
-    if scenario.always:
-        instructions.CALLED_TOGETHER[True], rule = 2**40, instructions.CALLED_TOGETHER[True]
     sides = {"on": recipe.build(), "off": recipe.build(skip=(scenario.rewrite,))}
     counted = {name: Counted(side) for name, side in sides.items()}
     for name, side in sides.items():
@@ -220,8 +195,6 @@ def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps
         for i in range(steps):
             for name, side in sides.items() if i % 2 else reversed(sides.items()):
                 spent[name].append(seconds(side, batch, i / steps))
-    if scenario.always:
-        instructions.CALLED_TOGETHER[True] = rule
     ratios = [a / b for a, b in zip(spent["on"], spent["off"], strict=True)]
     (saved,) = savings_of(recipe._checked).values()
     weights = {name: sum(p.numel() for t in side.teachers for p in t.parameters()) for name, side in sides.items()}
@@ -238,33 +211,6 @@ def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps
         "weights": weights,
         "saved": str(next(x for x in saved if x.name == scenario.rewrite)),
     }
-
-
-def crossing(rounds: int) -> Iterator[tuple[int, float]]:
-    """For sides of so many numbers, the time of seven losses in one call over that of seven calls."""
-    from brewgraph.graph import nodes as n
-    from brewgraph.graph.scalars import Horizon
-    from brewgraph.runtime.forwards import Step
-    from brewgraph.source import Source, Span
-
-    span = Span(Source(""), 0, 0)
-    loss = n.Loss(("0", "1"), "mse", "token", False, (), kinds=("hidden", "hidden"), shape=(), span=span)
-    calls = n.Calls(tuple(map(str, range(14))), (loss,) * 7, shape=None, span=span)
-    run = instructions.calls_instruction(calls, [], list(range(14)), 14, 0)
-    before = instructions.CALLED_TOGETHER[True]
-    for exponent in range(8, 21, 2):
-        sides = [torch.randn(4, 2 ** (exponent - 6), 16, requires_grad=bool(i % 2)) for i in range(14)]
-        spent: dict[int, list[float]] = {2**40: [], 0: []}
-        for _ in range(rounds):
-            for limit, times in spent.items():
-                instructions.CALLED_TOGETHER[True] = limit
-                step = Step({}, [*sides, None], 0.0, torch.ones(1), Horizon())
-                begin = time.perf_counter()
-                run(step)
-                sum(step.slots[14]).backward()
-                times.append(time.perf_counter() - begin)
-        yield 2**exponent, statistics.median(spent[2**40]) / statistics.median(spent[0])
-    instructions.CALLED_TOGETHER[True] = before
 
 
 ENDS = (
@@ -298,18 +244,16 @@ def paragraph(*lines: str) -> str:
     return textwrap.fill(" ".join(lines), 130)
 
 
-def page(
-    found: Sequence[Mapping[str, Any]], small: Sequence[tuple[int, float]], said: Mapping[str, Any]
-) -> Iterator[str]:
+def page(found: Sequence[Mapping[str, Any]], said: Mapping[str, Any]) -> Iterator[str]:
     """docs/passes.md."""
     yield "# What passes save\n"
     yield paragraph(
         f"Made by [`bench/passes.py`](../bench/passes.py): {said['machine']}, torch {version('torch')}.",
         f"Teachers are BERTs of random weights with 12 layers of width {said['width']}, the student has",
-        f"six; batches hold {said['rows']} x {said['length']} tokens, 2 x 8 where sides are small. A pass is",
+        f"six; batches hold {said['rows']} x {said['length']} tokens. A pass is",
         f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
         "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
-        "pass out; every weight then ends the same to the last bit, or, where losses share a call, nodes are merged or",
+        "pass out; every weight then ends the same to the last bit, or, where nodes are merged or",
         "attention is fused, but for rounding (`tests/runtime/test_passes.py`).",
     )
     yield "\n| loss | pass | ratio | of a step: median, least, most | teacher layers | plan |"
@@ -336,15 +280,6 @@ def page(
     )
     yield "\n## Where a forward ends\n"
     yield from map(paragraph, ENDS)
-    yield "\n## Losses that share a call\n"
-    yield paragraph(
-        "The time of seven losses in one call over that of seven calls, by the numbers in a side. To put sides behind",
-        "each other copies them, so it is a gain only where a call costs more than its numbers do. On a CPU losses",
-        f"share a call up to {instructions.CALLED_TOGETHER[True]:,} numbers in a side; elsewhere up to",
-        f"{instructions.CALLED_TOGETHER[False]:,}, which was not measured.",
-    )
-    yield "\n| numbers in a side | ratio |\n|---|---|"
-    yield from (f"| {size:,} | {ratio:.2f} |" for size, ratio in small)
 
 
 def main() -> None:
@@ -357,14 +292,14 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="where the page goes; left out, it is printed")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    large, small = batch_of(options.rows, options.length), batch_of(2, 8)
+    batch = batch_of(options.rows, options.length)
     found = []
     with tempfile.TemporaryDirectory() as name:
         make_folder(Path(name), options.width)
         for scenario in SCENARIOS:
-            found.append(measure(Path(name), scenario, large if scenario.large else small, options.steps))
+            found.append(measure(Path(name), scenario, batch, options.steps))
             print(f"{scenario.title}: {found[-1]['whole']:.2f}", flush=True)
-    text = "\n".join(page(found, list(crossing(20 * options.steps)), vars(options))) + "\n"
+    text = "\n".join(page(found, vars(options))) + "\n"
     if options.write:
         options.write.write_text(text)
     else:

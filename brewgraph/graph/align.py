@@ -16,7 +16,7 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import assemble, digest, execution_order, node
-from brewgraph.graph.spell import in_order, spell
+from brewgraph.graph.spell import in_order, mask_of, spell, spell_mask
 
 NAMED = (n.Input, n.Column, n.Forward, n.Tap, n.Loss, n.Mean)
 
@@ -107,7 +107,7 @@ class Aligner:
         projected = isinstance(x, n.Projection), isinstance(y, n.Projection)
         if projected[0] != projected[1]:
             yield Difference("projection", *(self._via(z) for z in (x, y)))
-            yield from self._walk(x.inputs[0] if projected[0] else a, y.inputs[0] if projected[1] else b, free)
+            yield from self._walk(_inner(x, a), _inner(y, b), free)
             return
         if type(x) is not type(y):
             yield Difference("value", spell(self.one, a), spell(self.other, b))
@@ -133,8 +133,8 @@ class Aligner:
                 if x.label() != y.label():
                     yield Difference("column", x.label(), y.label())
             case n.Mask(), n.Mask():
-                if _mask(self.one, x) != _mask(self.other, y):
-                    yield Difference("mask", _mask(self.one, x), _mask(self.other, y))
+                if (masks := (spell_mask(self.one, x), spell_mask(self.other, y)))[0] != masks[1]:
+                    yield Difference("mask", *masks)
             case _:
                 yield from self._each(x.inputs, y.inputs)
 
@@ -151,10 +151,10 @@ class Aligner:
         return x.label() if x.into and x.out else x.activation or "linear"
 
     def _forward(self, x: n.Tap, y: n.Tap) -> Iterator[Difference]:
-        f, g = node(self.one, x.inputs[0]), node(self.other, y.inputs[0])
+        f, g = node(self.one, x.forward), node(self.other, y.forward)
         if not isinstance(f, n.Forward) or not isinstance(g, n.Forward):
             return
-        data = [z.data for z in (node(self.one, f.inputs[0]), node(self.other, g.inputs[0])) if isinstance(z, n.Input)]
+        data = [z.data for z in (node(self.one, f.entry), node(self.other, g.entry)) if isinstance(z, n.Input)]
         if len(set(data)) > 1:
             yield Difference("input", f"{x.model}({data[0]})", f"{y.model}({data[1]})")
         if f.passing != g.passing:
@@ -167,27 +167,29 @@ class Aligner:
         if x.options != y.options:
             said = [", ".join(f"{name}={value:g}" for name, value in z.options) or "none" for z in (x, y)]
             yield Difference("projection's optimizer", *said)
-        yield from self._walk(x.inputs[0], y.inputs[0], True)
+        yield from self._walk(x.value, y.value, True)
 
     def _loss(self, x: n.Loss, y: n.Loss) -> Iterator[Difference]:
         same = x.operation == y.operation
         if not same:
             yield Difference("operation", x.operation, y.operation)
-        for i in (0, 1):
+        sides = ((x.source, y.source), (x.target, y.target))
+        for own, partners in (sides, sides[::-1]):
             # beside a value that is not projected a projection ends in that value's width
-            partners = node(self.one, x.inputs[1 - i]), node(self.other, y.inputs[1 - i])
-            free = any(isinstance(p, n.Projection) for p in partners)
-            yield from self._walk(x.inputs[i], y.inputs[i], free)
+            free = any(
+                isinstance(node(g, p), n.Projection) for g, p in zip((self.one, self.other), partners, strict=True)
+            )
+            yield from self._walk(*own, free)
         if x.reduced != y.reduced:
             yield Difference("reduce", *("mean" if z.reduced else "none" for z in (x, y)))
-        masks = _mask_of(self.one, x), _mask_of(self.other, y)
-        if masks[0] != masks[1] and (same or None not in masks):
+        masks = mask_of(self.one, x), mask_of(self.other, y)
+        if masks[0] != masks[1] and (same or all(masks)):
             yield Difference("mask", *(m or "none" for m in masks))
         yield from self._options(x, y, same)
 
-    def _options(self, x: Any, y: Any, same: bool) -> Iterator[Difference]:
+    def _options(self, x: n.Loss | n.Transform, y: n.Loss | n.Transform, same: bool) -> Iterator[Difference]:
         """Options by name; of different operations those that both have."""
-        own, theirs = _given(self.one, x), _given(self.other, y)
+        own, theirs = x.arguments, y.arguments
         for name in dict.fromkeys([*own, *theirs]):
             if name in own and name in theirs:
                 found = list(self._walk(own[name], theirs[name], True))
@@ -204,8 +206,7 @@ class Aligner:
     def _transform(self, x: n.Transform, y: n.Transform) -> Iterator[Difference]:
         if x.name != y.name:
             yield Difference("transform", x.name, y.name)
-        values = [z.inputs[: len(z.inputs) - len(z.options) - z.masked - (z.name == "words")] for z in (x, y)]
-        yield from self._each(values[0], values[1])
+        yield from self._each(x.values, y.values)
         if x.masked != y.masked and x.name == y.name:
             yield Difference("mask", *("tokens" if z.masked else "none" for z in (x, y)))
         yield from self._options(x, y, x.name == y.name)
@@ -237,15 +238,6 @@ def _apart(
     return sorted(equal, key=signs.__getitem__), sorted(alone, key=lambda key: in_order(graph, key))
 
 
-def _given(graph: nx.DiGraph, x: Any) -> dict[str, str]:
-    """An operation's options, by name."""
-    return dict(zip(x.options, x.inputs[len(x.inputs) - len(x.options) :], strict=True))
-
-
-def _mask_of(graph: nx.DiGraph, loss: n.Loss) -> str | None:
-    mask = node(graph, loss.inputs[2]) if loss.masked else None
-    return _mask(graph, mask) if isinstance(mask, n.Mask) else None
-
-
-def _mask(graph: nx.DiGraph, mask: n.Mask) -> str:
-    return node(graph, mask.inputs[-1]).label() if mask.which == "column" else mask.which
+def _inner(x: n.Node, key: str) -> str:
+    """What a projection is of; any other value itself."""
+    return x.value if isinstance(x, n.Projection) else key

@@ -88,7 +88,7 @@ def _by_terms(graph: nx.DiGraph) -> Drawing:
             if isinstance(current, n.Column):
                 taken.setdefault(f"data {current.data}", []).append(current.column)
             elif isinstance(current, n.Tap):
-                forward = node(graph, current.inputs[0])
+                forward = node(graph, current.forward)
                 size = f" {show_shape(current.shape)}" if current.shape is not None else ""
                 taken.setdefault(forward.label(), []).append(f"{current.feature}{size}")
         for owner in sorted(taken, key=lambda label: (label.startswith("student"), label)):
@@ -128,8 +128,10 @@ def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
     """What a node is computed from, and as what."""
     current = node(graph, key)
     if isinstance(current, n.Loss):
-        words = ["from", "to", *([""] if current.masked else []), *(f"{name} =" for name in current.options)]
-        yield from zip(current.inputs, words, strict=True)
+        yield from ((current.source, "from"), (current.target, "to"))
+        if current.mask is not None:
+            yield current.mask, ""
+        yield from ((used, f"{name} =") for name, used in current.arguments.items())
     elif isinstance(current, n.Combine) and current.operator in n.COMMUTES:
         weights_first = sorted(
             current.inputs,

@@ -16,7 +16,10 @@ from brewgraph.source import Span
 
 @dataclass(frozen=True)
 class Node:
-    """Base of every node. `shape` is None where it is not known before the model is there."""
+    """Base of every node. `shape` is None where it is not known before the model is there.
+
+    `inputs` are all its operands in one order; who asks for one of them asks by its name (`loss.source`).
+    """
 
     inputs: tuple[str, ...]
     shape: Shape | None = field(kw_only=True)
@@ -76,6 +79,11 @@ class Mask(Node):
 
     which: str
 
+    @property
+    def column(self) -> str | None:
+        """The column that marks what counts."""
+        return self.inputs[-1] if self.which == "column" else None
+
     def content(self) -> tuple[Any, ...]:
         return (self.which,)
 
@@ -100,6 +108,11 @@ class Forward(Node):
     stops: bool = False
     narrow: bool = False
 
+    @property
+    def entry(self) -> str:
+        """The `Input` that it runs on."""
+        return self.inputs[0]
+
     def content(self) -> tuple[Any, ...]:
         return (self.role, self.identity, self.passing, self.columns)
 
@@ -114,6 +127,11 @@ class Tap(Node):
     model: str
     feature: Feature
     padding: bool = False
+
+    @property
+    def forward(self) -> str:
+        """The `Forward` that gives it."""
+        return self.inputs[0]
 
     def content(self) -> tuple[Any, ...]:
         return (repr(self.feature), self.padding) if self.padding else (repr(self.feature),)
@@ -132,6 +150,11 @@ class Projection(Node):
     out: int | None
     options: tuple[tuple[str, float], ...]
     seed: str
+
+    @property
+    def value(self) -> str:
+        """What is projected."""
+        return self.inputs[0]
 
     def content(self) -> tuple[Any, ...]:
         return (self.activation, self.into, self.out, self.options, self.seed)
@@ -166,6 +189,26 @@ class Transform(Node):
     written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
     """The options that the spec writes, to be shown; no part of the hash."""
 
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What it is made from."""
+        return self.inputs[: len(self.inputs) - len(self.options) - self.masked - (self.name == "words")]
+
+    @property
+    def mask(self) -> str | None:
+        """The `Mask` of the tokens that count."""
+        return self.inputs[len(self.values)] if self.masked else None
+
+    @property
+    def entry(self) -> str | None:
+        """The `Input` that knows where words begin."""
+        return self.inputs[-1] if self.name == "words" else None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The options' values, by name."""
+        return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
+
     def content(self) -> tuple[Any, ...]:
         return (self.name, self.masked, self.options, self.words)
 
@@ -178,8 +221,8 @@ class Loss(Node):
     """An operation on two values: inputs are from, to, then the mask where there is one, then the options' values.
 
     It gives one scalar: the sum over its units, divided by how many of them the global batch holds. Where it is not
-    `reduced` it gives one number per unit. `data` is the data set whose units they are. Where the maths works
-    `by_rows`, several of them may share a call. `least` is how many examples of a batch it compares at least.
+    `reduced` it gives one number per unit. `data` is the data set whose units they are. `least` is how
+    many examples of a batch it compares at least.
     """
 
     operation: str
@@ -190,10 +233,29 @@ class Loss(Node):
     reduced: bool = True
     data: str = ""
     kinds: tuple[str, str] = ("", "")
-    by_rows: bool = False
     least: int = 1
     written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
     """The options that the spec writes, to be shown; no part of the hash."""
+
+    @property
+    def source(self) -> str:
+        """The side that is compared with: a teacher's value, or labels."""
+        return self.inputs[0]
+
+    @property
+    def target(self) -> str:
+        """The side that learns."""
+        return self.inputs[1]
+
+    @property
+    def mask(self) -> str | None:
+        """The `Mask` of the units that count."""
+        return self.inputs[2] if self.masked else None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The options' values, by name: `T`, the temperature, and the like."""
+        return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
 
     def content(self) -> tuple[Any, ...]:
         return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)
@@ -203,42 +265,22 @@ class Loss(Node):
 
 
 @dataclass(frozen=True)
-class Calls(Node):
-    """Several losses of one kind and shape in one call. `losses` are they; inputs are those of the first one, then the
-    two sides of each other.
-
-    It gives one scalar per loss, which `Member`s pick.
-    """
-
-    losses: tuple[Loss, ...]
-
-    def content(self) -> tuple[Any, ...]:
-        return (*self.losses[0].content(), len(self.losses))
-
-    def label(self) -> str:
-        return f"{len(self.losses)} x {self.losses[0].operation}"
-
-
-@dataclass(frozen=True)
-class Member(Node):
-    """One of several values that are computed together."""
-
-    position: int
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.position,)
-
-    def label(self) -> str:
-        return f"[{self.position}]"
-
-
-@dataclass(frozen=True)
 class Mean(Node):
     """The mean over a batch of one number per unit: inputs are the numbers, then the mask where there is one."""
 
     unit: str
     masked: bool
     data: str
+
+    @property
+    def value(self) -> str:
+        """The numbers that it is the mean of."""
+        return self.inputs[0]
+
+    @property
+    def mask(self) -> str | None:
+        """The `Mask` of the units that count."""
+        return self.inputs[1] if self.masked else None
 
     def content(self) -> tuple[Any, ...]:
         return (self.unit, self.masked)

@@ -13,7 +13,6 @@ runs the graph:
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
@@ -103,25 +102,20 @@ def _differentiable(x: n.Node) -> Iterable[str]:
     """The inputs of a node that its gradient goes on to."""
     match x:
         case n.Loss():
-            return x.inputs[:2]
-        case n.Calls():
-            first = len(x.inputs) - 2 * (len(x.losses) - 1)
-            return (*x.inputs[:2], *x.inputs[first:])
+            return x.source, x.target
         case n.Transform(name="stop"):
             return ()
-        case n.Transform(name="words" | "token_mean"):
-            return x.inputs[:1]
         case n.Transform():
-            return x.inputs[: len(x.inputs) - len(x.options) - x.masked]
-        case n.Mean() | n.Projection() | n.Member():
-            return x.inputs[:1]
+            return x.values
+        case n.Mean() | n.Projection():
+            return (x.value,)
         case n.Combine() | n.Bundle():
             return x.inputs
     return ()
 
 
 def _forward(graph: nx.DiGraph, tap: n.Tap) -> n.Forward:
-    found = node(graph, tap.inputs[0])
+    found = node(graph, tap.forward)
     assert isinstance(found, n.Forward)
     return found
 
@@ -206,50 +200,6 @@ def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:
 # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-CALLED_TOGETHER = {True: 2**14, False: 2**22}
-"""Numbers in a side up to which losses share a call: on a CPU, and elsewhere. See docs/passes.md."""
-
-
-def batch_equal_losses(graph: nx.DiGraph) -> nx.DiGraph:
-    """Put losses of one kind and shape, under one mask and with the same options, into one call."""
-    groups: dict[object, list[str]] = defaultdict(list)
-    times = _times(graph)
-    for key in execution_order(graph):
-        x = node(graph, key)
-        if isinstance(x, n.Loss) and (alike := _likeness(graph, key, x, times[key])) is not None:
-            groups[alike].append(key)
-    nodes = nodes_of(graph)
-    for keys in groups.values():
-        if len(keys) < 2:
-            continue
-        losses = tuple(x for key in keys if isinstance(x := nodes[key], n.Loss))
-        sides = tuple(used for x in losses[1:] for used in x.inputs[:2])
-        together = f"{keys[0]}x{len(keys)}"
-        nodes[together] = n.Calls((*losses[0].inputs, *sides), losses, shape=None, span=losses[0].span)
-        for i, (key, x) in enumerate(zip(keys, losses, strict=True)):
-            nodes[key] = n.Member((together,), i, shape=x.shape, span=x.span)
-    return rewritten(graph, nodes)
-
-
-def _likeness(graph: nx.DiGraph, key: str, x: n.Loss, times: object) -> object | None:
-    """What two losses must have in common to be one call; None for a loss that stays alone.
-
-    They are needed at the same times, too, as a term that a schedule switches off must not run along with another; and
-    they come from the same forwards, as none of what one teacher gave should have to wait for the next teacher.
-    """
-    from_, to = (node(graph, used) for used in x.inputs[:2])
-    options = (node(graph, used) for used in x.inputs[2 + x.masked :])
-    if not x.by_rows or not x.reduced or from_.shape is None or to.shape is None:
-        return None
-    if any(isinstance(y, n.Bundle) for y in (from_, to)) or any(isinstance(y, n.Temperature) for y in options):
-        return None
-    below = {used: node(graph, used) for used in nx.ancestors(graph, key)}
-    if any(isinstance(y, n.Loss) for y in below.values()):
-        return None  # two calls, each with a loss that the other waits for, could never run
-    forwards = frozenset(used for used, y in below.items() if isinstance(y, n.Forward))
-    return (*x.content(), x.data, x.inputs[2:], from_.shape, to.shape, forwards, times)
-
-
 def _times(graph: nx.DiGraph) -> dict[str, frozenset[frozenset[str]]]:
     """When each node is needed: while all numbers of any one of these sets are other than zero."""
     guards = graph.graph.get("guards", {})
@@ -306,7 +256,6 @@ PASSES: tuple[Pass, ...] = (
     skip_scheduled_zeros,
     truncate_models,
     narrow_attention,
-    batch_equal_losses,
     freeze_unreached,
     release_values,
 )

@@ -80,13 +80,13 @@ def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
         current = node(graph, key)
         if isinstance(current, n.Forward):
             cards[key] = _forward(key, current, cost)
-            entry = node(graph, current.inputs[0])
+            entry = node(graph, current.entry)
             if isinstance(entry, n.Input):
                 lines[f"d:{entry.data}", key, "input"] = None
     for key in everything:
         current = node(graph, key)
         if isinstance(current, n.Tap | n.Column):
-            of = current.inputs[0] if isinstance(current, n.Tap) else f"d:{current.data}"
+            of = current.forward if isinstance(current, n.Tap) else f"d:{current.data}"
             title = _feature(current) if isinstance(current, n.Tap) else current.column
             shape = (show_shape(current.shape),) if current.shape is not None else ()
             cards[key] = Card(key, "feature", title, shape, "", _tone(graph, key), _facts(graph, key), current.span)
@@ -146,7 +146,7 @@ def _side(graph: nx.DiGraph, term: str, key: str) -> str:
     loss = node(graph, term)
     if not isinstance(loss, n.Loss):
         return ""
-    sides = [key == side or key in nx.ancestors(graph, side) for side in loss.inputs[:2]]
+    sides = [key == side or key in nx.ancestors(graph, side) for side in (loss.source, loss.target)]
     return {(True, False): "from", (False, True): "to"}.get((sides[0], sides[1]), "")
 
 

@@ -335,8 +335,8 @@ def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
     uses: dict[str, dict[str, n.Projection]] = {}
     for graph in graphs:
         found_here = [(key, p) for key in graph if isinstance(p := node(graph, key), n.Projection)]
-        for _, p in sorted(found_here, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].inputs[0]))):
-            uses.setdefault(p.site, {}).setdefault(spell(graph, p.inputs[0]), p)
+        for _, p in sorted(found_here, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].value))):
+            uses.setdefault(p.site, {}).setdefault(spell(graph, p.value), p)
     found = []
     for site in sorted(uses):
         p = next(iter(uses[site].values()))

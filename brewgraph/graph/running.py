@@ -38,7 +38,7 @@ def plan_forwards(graph: nx.DiGraph, skip: Collection[str] = ()) -> tuple[Forwar
         if isinstance(forward, n.Forward):
             taps = [(k in live, t.feature) for k in graph.successors(key) if isinstance(t := node(graph, k), n.Tap)]
             taps.sort(key=lambda x: (x[1].name, x[1].path or "", x[1].index or 0, str(x[1])))
-            entry = node(graph, forward.inputs[0])
+            entry = node(graph, forward.entry)
             data = entry.data if isinstance(entry, n.Input) else ""
             taken, dropped = (tuple(str(x) for runs, x in taps if runs is wanted) for wanted in (True, False))
             found.append(ForwardPlan(forward.model, forward.role, data, taken, forward.passing, dropped))

@@ -11,10 +11,8 @@ import networkx as nx
 from brewgraph.diagnostics import listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import (
-    CALLED_TOGETHER,
     PASSES,
     Reached,
-    batch_equal_losses,
     check_names,
     features_of,
     reached,
@@ -102,9 +100,6 @@ def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> 
         after = count(graph, reach)
         changes = [Change(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]]
         notes = _whole(graph, reach) if name == "truncate_models" else ()
-        if changes and name == batch_equal_losses.__name__:
-            cpu, other = CALLED_TOGETHER[True], CALLED_TOGETHER[False]
-            notes = (f"of sides of at most {cpu:,} numbers on a CPU, {other:,} elsewhere",)
         found.append(Saved(name, tuple(changes), notes=notes))
         before = after
     return tuple(found)
@@ -114,13 +109,13 @@ def count(graph: nx.DiGraph, reach: ReachOf) -> Mapping[str, int]:
     """How many there are of each of `WORDS`; what is not known of a model counts as nothing."""
     forwards = {key: x for key in graph if isinstance(x := node(graph, key), n.Forward)}
     return {
-        "values": len(graph) - sum(isinstance(node(graph, key), n.Number | n.Member) for key in graph),
+        "values": len(graph) - sum(isinstance(node(graph, key), n.Number) for key in graph),
         "terms": len(graph.graph["terms"]),
         "models": len({x.model for x in forwards.values()}),
         "forwards": len(forwards),
         "layers": sum(_layers(graph, key, x, reach) for key, x in forwards.items()),
         "eager": sum(_eager(graph, key, x, reach) for key, x in forwards.items()),
-        "calls": sum(isinstance(node(graph, key), n.Loss | n.Calls) for key in graph),
+        "calls": sum(isinstance(node(graph, key), n.Loss) for key in graph),
         "held": _held(graph),
         "trained": _trained(graph, reach),
         "pausing": 0 if "guards" in graph.graph else _pausing(graph),

@@ -92,7 +92,6 @@ def build_loss(builder: Builder, x: v.Apply) -> str:
         x.reduced,
         data,
         kinds,
-        operation.by_rows,
         operation.least.get("batch", 1),
         shape=shape,
         span=x.span,

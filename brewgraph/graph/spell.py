@@ -62,7 +62,7 @@ def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
                 walk(inputs[0], constant / divisor.value, factors)
                 return
         weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not factors else []), *factors])
-        unit, mask = (current.unit, _mask(graph, current)) if isinstance(current, n.Loss) else ("", "")
+        unit, mask = (current.unit, mask_of(graph, current)) if isinstance(current, n.Loss) else ("", "")
         terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
 
     walk(graph.graph["objective"], 1.0, ())
@@ -96,7 +96,7 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
     match current:
         case n.Projection():
             sizes = f"({current.into} -> {current.out})" if current.into and current.out else ""
-            text = f"{spell(graph, current.inputs[0], inside=True)} via {current.activation or 'linear'}{sizes}"
+            text = f"{spell(graph, current.value, inside=True)} via {current.activation or 'linear'}{sizes}"
         case n.Combine(operator="mean" | "max"):
             return f"{current.operator}([{', '.join(spell(graph, x) for x in current.inputs)}])"
         case n.Combine(operator="softmax"):
@@ -112,7 +112,7 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
         case n.Transform():
             return _spell_transform(graph, current)
         case n.Mean():
-            return f"batch_mean({spell(graph, current.inputs[0])})"
+            return f"batch_mean({spell(graph, current.value)})"
         case n.Bundle():
             return f"({', '.join(spell(graph, x) for x in current.inputs)})"
         case _:
@@ -122,8 +122,8 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
 
 def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
     """A feature, with the input of its forward where the graph has several, and its pass where it is not the first."""
-    forward = node(graph, tap.inputs[0])
-    entry = node(graph, forward.inputs[0]) if isinstance(forward, n.Forward) else None
+    forward = node(graph, tap.forward)
+    entry = node(graph, forward.entry) if isinstance(forward, n.Forward) else None
     if not isinstance(forward, n.Forward) or not isinstance(entry, n.Input):
         return tap.label()
     several = len({x.data for key in graph if isinstance(x := node(graph, key), n.Input)}) > 1
@@ -133,11 +133,10 @@ def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
 
 
 def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
-    count = len(current.inputs) - len(current.options) - current.masked - (current.name == "words")
-    given = [spell(graph, key) for key in current.inputs[:count]]
+    given = [spell(graph, key) for key in current.values]
     declared = TRANSFORMS.get(current.name)
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    for name, key in zip(current.options, current.inputs[len(current.inputs) - len(current.options) :], strict=True):
+    for name, key in current.arguments.items():
         value = node(graph, key)
         if name in current.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
@@ -148,18 +147,17 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
 
 
 def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
-    sides = f"{spell(graph, loss.inputs[0])} -> {spell(graph, loss.inputs[1])}"
+    sides = f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}"
     declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    values = zip(loss.options, loss.inputs[len(loss.inputs) - len(loss.options) :], strict=True)
     given = []
-    for name, key in values:
+    for name, key in loss.arguments.items():
         value = node(graph, key)
         if name in loss.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in loss.words if name in loss.written or word != defaults.get(name)]
-    mask = _mask(graph, loss)
-    if mask == "none" or _sees_padding(graph, loss.inputs[1]):
+    mask = mask_of(graph, loss)
+    if mask == "none" or _sees_padding(graph, loss.target):
         given.append("mask=none")
     elif mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask):
         given.append(f"mask={mask}")
@@ -176,8 +174,11 @@ def _sees_padding(graph: nx.DiGraph, key: str) -> bool:
     return not isinstance(current, n.Loss) and any(_sees_padding(graph, used) for used in current.inputs)
 
 
-def _mask(graph: nx.DiGraph, loss: n.Loss) -> str:
-    mask = node(graph, loss.inputs[2]) if loss.masked else None
-    if not isinstance(mask, n.Mask):
-        return ""
-    return node(graph, mask.inputs[-1]).label() if mask.which == "column" else mask.which
+def mask_of(graph: nx.DiGraph, loss: n.Loss) -> str:
+    """What a loss counts, as a spec would write it; empty for a loss without a mask."""
+    mask = node(graph, loss.mask) if loss.mask is not None else None
+    return spell_mask(graph, mask) if isinstance(mask, n.Mask) else ""
+
+
+def spell_mask(graph: nx.DiGraph, mask: n.Mask) -> str:
+    return mask.which if mask.column is None else node(graph, mask.column).label()

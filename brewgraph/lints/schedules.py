@@ -82,9 +82,9 @@ def _unsure_students(graph: nx.DiGraph) -> Iterator[Diagnostic]:
     for x in (node(graph, key) for key in graph):
         if not isinstance(x, n.Loss):
             continue
-        shape = node(graph, x.inputs[1]).shape
+        shape = node(graph, x.target).shape
         classes = shape[-1] if shape else None
-        for own in (found for key in x.inputs if isinstance(found := node(graph, key), n.Temperature)):
+        for own in (found for key in x.arguments.values() if isinstance(found := node(graph, key), n.Temperature)):
             if own.name != "cwsm" or not isinstance(classes, int):
                 continue
             fall = abs(dict(own.options).get("beta", 0.0)) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3))

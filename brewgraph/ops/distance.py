@@ -21,7 +21,6 @@ from brewgraph.ops.tensors import directions, one_per_example, per_item
     same=("classes", "width", "heads"),
     source="Ba, Caruana 2014, arXiv:1312.6184, eq. 1 (logits); "
     "Jiao et al. 2020, arXiv:1909.10351, eq. 7 and 8 (attention, hidden); targets: the usual regression",
-    by_rows=True,
     T=("temperature", "temperature: both sides are divided by it (logits)"),
 )
 def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
@@ -44,7 +43,6 @@ def mse(source: Any, target: Any, *, T: Any = 1.0) -> Any:
     same=("width",),
     least={"width": 2},
     source="Sanh et al. 2019, arXiv:1910.01108, section 3: the cosine embedding loss",
-    by_rows=True,
 )
 def cos(source: Any, target: Any) -> Any:
     """One minus the cosine of the two vectors, per token or per example.
@@ -59,7 +57,6 @@ def cos(source: Any, target: Any) -> Any:
     same=("width",),
     least={"width": 2},
     source="Sun et al. 2019, arXiv:1908.09355: the loss of patient knowledge distillation",
-    by_rows=True,
 )
 def pkd(source: Any, target: Any, *, layout: Any = None) -> Any:
     """Patient distillation: squared distance of the first tokens' directions, each brought to length one.

@@ -89,15 +89,13 @@ class Operation(Declaration):
     """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
     `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
 
-    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. What an operation that works
-    `by_rows` says of an example depends on no other example, so that several batches can go through it as one.
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`.
     """
 
     takes: Mapping[tuple[str, str], str]
     same: frozenset[str]
     also: tuple[str, ...]
     needs_kinds: bool
-    by_rows: bool = False
     least: Mapping[str, int] = field(default_factory=dict)
 
     def unit(self, source: str, target: str) -> str | None:
@@ -174,24 +172,20 @@ def operation(
     same: tuple[str, ...] = (),
     source: str,
     also: tuple[str, ...] = (),
-    by_rows: bool = False,
     least: Mapping[str, int] | None = None,
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
     `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
-    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `by_rows`: no
-    example's value depends on another example; `options`: kind and words of each keyword argument (its default stands
-    in the signature).
+    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `options`:
+    kind and words of each keyword argument (its default stands in the signature).
 
     The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
     side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_operation(
-            Signature.of(function), function, takes, same, source, also, options, by_rows, least or {}
-        )
+        found = describe_operation(Signature.of(function), function, takes, same, source, also, options, least or {})
         for name in (found.name, *also):
             _register(OPERATIONS, name, found)
         return function
@@ -267,7 +261,6 @@ def describe_operation(
     source: str,
     also: tuple[str, ...],
     options: Mapping[str, tuple[str, str]],
-    by_rows: bool = False,
     least: Mapping[str, int] = MappingProxyType({}),
 ) -> Operation:
     """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
@@ -288,7 +281,6 @@ def describe_operation(
         same=frozenset(same),
         also=tuple(also),
         needs_kinds="kinds" in signature.defaults,
-        by_rows=by_rows,
         least=least,
     )
 

@@ -12,7 +12,7 @@ _SOURCE = (
 )
 
 
-@operation(takes=_TAKES, source=_SOURCE, also=("mmd",), by_rows=True)
+@operation(takes=_TAKES, source=_SOURCE, also=("mmd",))
 def nst(source: Any, target: Any, *, layout: Any) -> Any:
     """Squared distance of the two sides' Gram matrices over tokens, each divided by its width: (X Xᵀ / H) per pair.
 
@@ -21,7 +21,7 @@ def nst(source: Any, target: Any, *, layout: Any) -> Any:
     return (_gram(source, layout) / _width(source) - _gram(target, layout) / _width(target)).square()
 
 
-@operation(takes=_TAKES, source=f"{_SOURCE}; divided as in TextBrewer's packaged release", by_rows=True)
+@operation(takes=_TAKES, source=f"{_SOURCE}; divided as in TextBrewer's packaged release")
 def nst_by_length(source: Any, target: Any, *, layout: Any) -> Any:
     """As `nst`, the Gram matrices divided by the number of real tokens of the example instead of by the width.
 
@@ -38,7 +38,6 @@ def nst_by_length(source: Any, target: Any, *, layout: Any) -> Any:
     same=("width",),
     source="Yim et al. 2017, A Gift from Knowledge Distillation, eq. 1 and 2: flow of the solution procedure",
     also=("gram",),
-    by_rows=True,
 )
 def fsp(source: Any, target: Any, *, layout: Any) -> Any:
     """Squared distance of the two sides' matrices between two layers: Xᵀ Y / length, the mean over their entries.

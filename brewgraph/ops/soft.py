@@ -27,7 +27,6 @@ _TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by i
     least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
     "labels: the usual cross-entropy; attention: Jiao et al. 2020 variant on probabilities",
-    by_rows=True,
     T=_TEMPERATURE,
 )
 def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
@@ -64,7 +63,6 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     least={"classes": 2},
     source="Kullback and Leibler 1951; at temperature T as in arXiv:1503.02531, without the factor T²; "
     "attention and relations: Wang et al. 2020, arXiv:2002.10957 (MiniLM); Wang et al. 2021, arXiv:2012.15828 (v2)",
-    by_rows=True,
     T=_TEMPERATURE,
 )
 def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
@@ -83,7 +81,6 @@ def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     same=("classes",),
     least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: soft targets multiplied by T²",
-    by_rows=True,
     T=_TEMPERATURE,
 )
 def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
@@ -101,7 +98,6 @@ def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
     same=("classes",),
     source="the usual binary cross-entropy of several labels per example; "
     "between models: the mean over classes of Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1 with two outcomes",
-    by_rows=True,
     T=_TEMPERATURE,
 )
 def bce(source: Any, target: Any, *, T: Any = 1.0, kinds: tuple[str, ...] = ("targets", "logits")) -> Any:

@@ -31,7 +31,7 @@ class BatchCheck:
         self.models = models
         nodes = {key: node(graph, key) for key in graph}
         masked = {used for x in nodes.values() if isinstance(x, n.Mask) and x.which != "labels" for used in x.inputs}
-        runs = {x.inputs[0] for x in nodes.values() if isinstance(x, n.Forward)}
+        runs = {x.entry for x in nodes.values() if isinstance(x, n.Forward)}
         # each data set as a model reads it, and whether a loss asks which of its tokens are real
         self.inputs = [
             (x, key in masked) for key, x in nodes.items() if isinstance(x, n.Input) and key in runs | masked
@@ -194,10 +194,9 @@ def _class_labels(nodes: Mapping[str, n.Node]) -> dict[n.Column, int | str | Non
     """The columns that losses take as numbers of classes, and how many classes there are."""
     found: dict[n.Column, int | str | None] = {}
     for x in nodes.values():
-        first = x if isinstance(x, n.Loss) else x.losses[0] if isinstance(x, n.Calls) else None
-        if first is None or first.kinds[0] != "labels":
+        if not isinstance(x, n.Loss) or x.kinds[0] != "labels":
             continue
-        shape = nodes[x.inputs[1]].shape
+        shape = nodes[x.target].shape
         for column in (nodes[key] for key in x.inputs):
             if isinstance(column, n.Column) and column.column in ("labels", "start", "end"):
                 found[column] = shape[-1] if shape else None

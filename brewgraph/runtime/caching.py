@@ -54,7 +54,7 @@ class CachedValue:
         assert kept.shape is not None
         self.shape: Shape = kept.shape
         self.slot = self.slots[self.key]
-        self.made_by = kept.inputs[0] if isinstance(kept, n.Tap) else self.key
+        self.made_by = kept.forward if isinstance(kept, n.Tap) else self.key
         below = nx.ancestors(self.graph, self.key)
         nodes = {k: node(self.graph, k) for k in execution_order(self.graph) if k in below}
         self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
@@ -153,7 +153,7 @@ def cached_values(
 
 
 def _data_of(graph: nx.DiGraph, forward: n.Forward) -> str:
-    entry = node(graph, forward.inputs[0])
+    entry = node(graph, forward.entry)
     return entry.data if isinstance(entry, n.Input) else ""
 
 

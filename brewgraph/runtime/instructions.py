@@ -5,7 +5,7 @@ Everything that can be looked up is looked up when an instruction is made, nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,16 +14,19 @@ from torch import Tensor
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph import scalars
-from brewgraph.graph.optimizing import CALLED_TOGETHER
 from brewgraph.graph.scalars import schedule_value
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.registry import UNITS, is_own
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
 from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
 
+SlotOf = Callable[[str], int]
+"""Where in a step's slots a value lies, by its key."""
 
-def simple_instruction(current: n.Node, into: list[int], out: int) -> Instruction | None:
+
+def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | None:
     """The call of a node that needs nothing but its inputs; None where it is not one of those."""
+    into = [at(key) for key in current.inputs]
     match current:
         case n.Input():
             name, data = current.model, current.data
@@ -45,7 +48,7 @@ def simple_instruction(current: n.Node, into: list[int], out: int) -> Instructio
 
             return bundle
         case n.Transform():
-            return transform_instruction(current, into, out)
+            return transform_instruction(current, at, out)
         case n.Number():
             value = current.value
 
@@ -67,24 +70,18 @@ def simple_instruction(current: n.Node, into: list[int], out: int) -> Instructio
                 step.slots[out] = compute(operator, [step.slots[i] for i in into], position)
 
             return combine
-        case n.Member():
-            chosen = current.position
-
-            def pick(step: Step) -> None:
-                step.slots[out] = step.slots[into[0]][chosen]
-
-            return pick
     return None
 
 
-def loss_instruction(loss: n.Loss, options: Sequence[n.Node], into: list[int], out: int, place: int) -> Instruction:
+def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, out: int, place: int) -> Instruction:
     """The call of a loss. `options` are the nodes of its options; its count stands at `place` among all counts."""
-    values_of, arguments_of = _maths(loss, options, into)
-    mask, unit, reduced, everything = (into[2] if loss.masked else None), loss.unit, loss.reduced, Padded(None)
+    values_of, arguments_of = _maths(loss, options, at)
+    source, target, mask = at(loss.source), at(loss.target), _slot(loss.mask, at)
+    unit, reduced, everything = loss.unit, loss.reduced, Padded(None)
 
     def lose(step: Step) -> None:
         layout: Padded = everything if mask is None else step.slots[mask]
-        values = values_of(step.slots[into[0]], step.slots[into[1]], layout, arguments_of(step))
+        values = values_of(step.slots[source], step.slots[target], layout, arguments_of(step))
         if not reduced:
             step.slots[out] = layout.hide(values, unit)
             return
@@ -94,46 +91,23 @@ def loss_instruction(loss: n.Loss, options: Sequence[n.Node], into: list[int], o
     return lose
 
 
-def calls_instruction(calls: n.Calls, options: Sequence[n.Node], into: list[int], out: int, place: int) -> Instruction:
-    """The call of several losses at once: their sides lie behind each other along the batch.
-
-    Large sides go through one by one: to copy them would take longer than the calls that it saves.
-    """
-    loss, count = calls.losses[0], len(calls.losses)
-    values_of, arguments_of = _maths(loss, options, into)
-    mask, unit, everything = (into[2] if loss.masked else None), loss.unit, Padded(None)
-    more = into[len(into) - 2 * (count - 1) :]
-    sources, targets = [into[0], *more[::2]], [into[1], *more[1::2]]
-
-    def lose_all(step: Step) -> None:
-        layout: Padded = everything if mask is None else step.slots[mask]
-        one, other = [step.slots[i] for i in sources], [step.slots[i] for i in targets]
-        arguments = arguments_of(step)
-        assert step.counts is not None
-        if other[0].numel() > CALLED_TOGETHER[other[0].device.type == "cpu"]:
-            values = [values_of(a, b, layout, arguments) for a, b in zip(one, other, strict=True)]
-            step.slots[out] = [layout.sum(x, unit) / step.counts[place] for x in values]
-            return
-        values = values_of(torch.cat(one), torch.cat(other), layout.repeated(count), arguments)
-        step.slots[out] = (layout.sums(values, unit, count) / step.counts[place]).unbind()
-
-    return lose_all
+def _slot(key: str | None, at: SlotOf) -> int | None:
+    return None if key is None else at(key)
 
 
-def _maths(loss: n.Loss, options: Sequence[n.Node], into: list[int]) -> tuple[Any, Any]:
+def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> tuple[Any, Any]:
     """What a loss gives per unit, from its two sides, their layout and its arguments; and these, from a step."""
     operation = OPERATIONS[loss.operation]
     function = operation.maths(*loss.kinds)
     words = dict(loss.words)
     plain: list[tuple[str, int]] = []
     temperatures: list[tuple[str, Any, float, dict[str, float], bool]] = []
-    first = 2 + loss.masked
-    for name, value, slot in zip(loss.options, options, into[first : first + len(options)], strict=True):
+    for name, value in options.items():
         if isinstance(value, n.Temperature):
             own = TEMPERATURES[value.name]
             temperatures.append((name, own.function, value.base, dict(value.options), own.needs_layout))
         else:
-            plain.append((name, slot))
+            plain.append((name, at(loss.arguments[name])))
     needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
     pairs = [kind in ("attention", "scores") for kind in loss.kinds]
 
@@ -186,10 +160,9 @@ def _check_returned(name: str, value: Any, expected: Sequence[int | str | None],
     raise RunError(f"`{name}` returns {said}; {why}. Return a tensor of shape {wanted}")
 
 
-def mean_instruction(mean: n.Mean, into: list[int], out: int, place: int) -> Instruction:
+def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
     """The mean over the units of a batch, which are counted at `place`."""
-    mask = into[1] if mean.masked else None
-    unit, source, everything = mean.unit, into[0], Padded(None)
+    unit, source, mask, everything = mean.unit, at(mean.value), _slot(mean.mask, at), Padded(None)
 
     def average(step: Step) -> None:
         layout: Padded = everything if mask is None else step.slots[mask]
@@ -290,49 +263,51 @@ def mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
     return put_mask
 
 
-def transform_instruction(transform: n.Transform, into: list[int], out: int) -> Instruction:
+def transform_instruction(transform: n.Transform, at: SlotOf, out: int) -> Instruction:
     """A value from others; what is compared is in full precision, as in losses."""
-    name = transform.name
+    name, mask, values = transform.name, _slot(transform.mask, at), [at(key) for key in transform.values]
+    first = values[0]
     if name == "stop":
 
         def stop(step: Step) -> None:
-            step.slots[out] = step.slots[into[0]].detach()
+            step.slots[out] = step.slots[first].detach()
 
         return stop
     if name == "cut":
         entries = int(dict(transform.words)["to"])
 
         def cut(step: Step) -> None:
-            step.slots[out] = step.slots[into[0]][..., :entries]
+            step.slots[out] = step.slots[first][..., :entries]
 
         return cut
     if name == "words":
+        assert transform.entry is not None
+        entry = at(transform.entry)
 
         def pick(step: Step) -> None:
-            encoding = step.slots[into[1]]
+            encoding = step.slots[entry]
             if "words" not in encoding:
                 raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
-            step.slots[out] = pick_words(step.slots[into[0]], encoding["words"])
+            step.slots[out] = pick_words(step.slots[first], encoding["words"])
 
         return pick
     if name == "token_mean":
 
         def average(step: Step) -> None:
-            layout: Padded = step.slots[into[1]] if transform.masked else Padded(None)
-            step.slots[out] = layout.mean_over_tokens(step.slots[into[0]])
+            layout: Padded = Padded(None) if mask is None else step.slots[mask]
+            step.slots[out] = layout.mean_over_tokens(step.slots[first])
 
         return average
     declared = TRANSFORMS[name]
     function, words, needs_layout = declared.function, dict(transform.words), declared.needs_layout
-    count, foreign = len(into) - len(transform.options) - transform.masked, not is_own(declared.module)
-    options = list(zip(transform.options, into[len(into) - len(transform.options) :], strict=True))
+    options, foreign = [(key, at(used)) for key, used in transform.arguments.items()], not is_own(declared.module)
 
     def make(step: Step) -> None:
         arguments: dict[str, Any] = {key: step.slots[i] for key, i in options} | words
-        layout: Padded = step.slots[into[count]] if transform.masked else Padded(None)
+        layout: Padded = Padded(None) if mask is None else step.slots[mask]
         if needs_layout:
             arguments["layout"] = layout
-        given = [layout.shield(_full(step.slots[i])) for i in into[:count]]
+        given = [layout.shield(_full(step.slots[i])) for i in values]
         with torch.autocast(given[0].device.type, enabled=False):
             made = step.slots[out] = function(*given, **arguments)
         if foreign:

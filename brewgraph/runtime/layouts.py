@@ -111,17 +111,6 @@ class Padded:
         # `where`, not a product: padding may hold infinities
         return values.sum() if mask is None else torch.where(mask, values, 0).sum()
 
-    def sums(self, values: Tensor, unit: str, count: int) -> Tensor:
-        """The sums, as `sum` gives them, of `count` batches of this layout that lie behind each other: (count)."""
-        mask, parts = self._mask(unit), values.unflatten(0, (count, -1))
-        return (parts if mask is None else torch.where(mask, parts, 0)).flatten(1).sum(1)
-
-    def repeated(self, count: int) -> Padded:
-        """The layout of `count` batches of this one behind each other."""
-        if self.mask_BL is None:
-            return self
-        return Padded(self.mask_BL.repeat(count, *[1] * (self.mask_BL.dim() - 1)), self.which)
-
     def hide(self, values: Tensor, unit: str) -> Tensor:
         """The same values, zero where the mask hides them."""
         mask = self._mask(unit)

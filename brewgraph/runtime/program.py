@@ -23,7 +23,6 @@ from brewgraph.models.reach import may_draw
 from brewgraph.runtime.caching import cached_values
 from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (
-    calls_instruction,
     first_tensor,
     loss_instruction,
     mean_instruction,
@@ -78,7 +77,7 @@ class Program:
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
         for key in self.order:
             if isinstance(tap := node(graph, key), n.Tap):
-                self._taps[tap.inputs[0]][key] = tap
+                self._taps[tap.forward][key] = tap
         self.inputs: list[Instruction] = []
         self.scalars: list[Instruction] = []
         self.instructions: dict[str, Instruction] = {}
@@ -213,8 +212,7 @@ class Program:
     # ── laying out ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _lay_out(self, key: str, current: n.Node) -> Instruction | None:
-        out = self.slot[key]
-        into = [self.slot[used] for used in current.inputs]
+        out, at = self.slot[key], self.slot.__getitem__
         match current:
             case n.Forward():
                 features = tuple(tap.feature for tap in self._taps[key].values())
@@ -225,21 +223,19 @@ class Program:
             case n.Tap() | n.Temperature():
                 return None  # a forward puts its features into their slots, a loss computes its temperature
             case n.Mean():
-                place = self._place(current.unit, current.inputs[1] if current.masked else None, current.data)
-                return mean_instruction(current, into, out, place)
+                return mean_instruction(current, at, out, self._place(current.unit, current.mask, current.data))
             case n.Projection():
-                projection, source = self.projections[current.site], into[0]
+                projection, source = self.projections[current.site], at(current.value)
 
                 def project(step: Step) -> None:
                     step.slots[out] = projection(step.slots[source])
 
                 return project
             case n.Loss():
-                return loss_instruction(current, self._options(current, current), into, out, self._place_of(current))
-            case n.Calls():
-                first = current.losses[0]
-                return calls_instruction(current, self._options(first, current), into, out, self._place_of(first))
-        found = simple_instruction(current, into, out)
+                options = {name: node(self.graph, used) for name, used in current.arguments.items()}
+                place = self._place(current.unit, current.mask, current.data)
+                return loss_instruction(current, options, at, out, place)
+        found = simple_instruction(current, at, out)
         assert found is not None, type(current).__name__
         return found
 
@@ -247,19 +243,12 @@ class Program:
         """The call of a forward for some of its taps."""
         own = {tap: x for tap, x in self._taps[key].items() if tap in taps}
         tapped = {self.slot[tap]: x.feature for tap, x in own.items()}
-        entry = node(self.graph, forward.inputs[0])
+        entry = node(self.graph, forward.entry)
         data = entry.data if isinstance(entry, n.Input) else ""
         padding = {self.slot[tap] for tap, x in own.items() if x.padding}
         shapes = {self.slot[tap]: x.shape for tap, x in own.items()}
-        model, source = self.models[forward.model], self.slot[forward.inputs[0]]
+        model, source = self.models[forward.model], self.slot[forward.entry]
         return forward_instruction(forward, model, self.captures[key], source, tapped, data, padding, shapes)
-
-    def _options(self, loss: n.Loss, of: n.Node) -> list[n.Node]:
-        first = 2 + loss.masked
-        return [node(self.graph, key) for key in of.inputs[first : first + len(loss.options)]]
-
-    def _place_of(self, loss: n.Loss) -> int:
-        return self._place(loss.unit, loss.inputs[2] if loss.masked else None, loss.data)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """Where the count of these units stands among all counts."""

@@ -54,11 +54,8 @@ each batch costs
             parameters, their gradients and the optimizer
 
 saved by
-  merge_equal_nodes   values computed 24 -> 22, values held at once 26 -> 23
-  batch_equal_losses  values computed 22 -> 21, calls of losses 4 -> 3, values
-                      held at once 23 -> 24; of sides of at most 16,384 numbers
-                      on a CPU, 4,194,304 elsewhere
-  release_values      values held at once 24 -> 11
+  merge_equal_nodes  values computed 24 -> 22, values held at once 26 -> 23
+  release_values     values held at once 23 -> 10
 
 projections
   hidden.0  linear 16 -> 32  544 parameters  of small.hidden[0]

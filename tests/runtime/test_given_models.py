@@ -50,7 +50,7 @@ SUM = "mse(big.logits -> tiny.logits) + 3 * mse(two.logits -> tiny.logits)"
 SIDES = "mse(big.logits -> tiny.logits) + mse(two.hidden[1] -> tiny.hidden[1])"
 
 
-@pytest.mark.parametrize("skip", [(), ("merge_equal_nodes",), ("batch_equal_losses",), ("truncate_models",)])
+@pytest.mark.parametrize("skip", [(), ("merge_equal_nodes",), ("truncate_models",)])
 @pytest.mark.parametrize("loss", [MEAN, SUM, SIDES])
 def test_two_modules_of_one_declaration(tmp_path: Path, loss: str, skip: tuple[str, ...]) -> None:
     """Each runs, with or without passes; what is reported reads them, too."""

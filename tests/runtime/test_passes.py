@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 import brewgraph as bg
 from brewgraph.diagnostics import UsageError
-from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import CALLED_TOGETHER, NAMES
+from brewgraph.graph.optimizing import NAMES
 from brewgraph.project import trust
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
@@ -30,7 +29,6 @@ from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
 from brewgraph.training.optimizing import build_optimizer
 from brewgraph.training.reporter import Reporter
-from tests.graph.graphs import of_kind
 from tests.project.small import metrics, save, write_data
 from tests.runtime.test_distiller import batch
 
@@ -123,7 +121,7 @@ def steps(distiller: Distiller, count: int = 5) -> Iterator[Step]:
         optimizer.zero_grad(set_to_none=True)
 
 
-EXACT = frozenset(NAMES) - {"merge_equal_nodes", "batch_equal_losses", "narrow_attention"}
+EXACT = frozenset(NAMES) - {"merge_equal_nodes", "narrow_attention"}
 """Passes that leave every single operation as it is, and with it every bit (eager and fused attention round apart)."""
 
 
@@ -390,30 +388,6 @@ def test_attention_is_eager_only_where_it_is_used(folder: Path, monkeypatch: pyt
     assert counted == [2, 6]
 
 
-def test_equal_losses_share_a_call(folder: Path) -> None:
-    """Two of one kind and shape, but not with one that rests at other times or is another teacher's, nor where the sides
-    are large."""
-    for loss, expected in (
-        ("sum(gram)", [2]),
-        ("sum(gram) + after(50%) * far", [2]),
-        ("gram[0] + after(50%) * (gram[1] + far)", [2]),
-        ("sum(rows) + low", [3]),
-        ("sum(rows) + looks", [2]),
-        ("soft + second", []),
-        ("gram[0] + soft", []),
-    ):
-        graph = build(folder, loss).program.graph
-        assert [len(x.losses) for x in of_kind(graph, n.Calls)] == expected, loss
-    alone = build(folder, "sum(gram) + sum(rows)", skip=("batch_equal_losses",))
-    together = build(folder, "sum(gram) + sum(rows)")
-    large = build(folder, "sum(gram) + sum(rows)")
-    expected_loss = alone(batch()).loss
-    torch.testing.assert_close(together(batch()).loss, expected_loss)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CALLED_TOGETHER, True, 0)
-        assert torch.equal(large(batch()).loss, expected_loss)
-
-
 def test_what_no_term_reaches_stands_still_for_a_stage(folder: Path) -> None:
     """Layers behind the last feature, pooler and head are in no optimizer; afterwards they learn as before."""
     distiller = build(folder, "low", "drops")
@@ -482,7 +456,6 @@ def test_savings_are_counted(folder: Path) -> None:
     assert said["skip_scheduled_zeros"] == "terms computed while their weight is zero 1 -> 0"
     assert said["truncate_models"] == "layers run 6 -> 4"
     assert said["narrow_attention"] == "left out"
-    assert "calls of losses 3 -> 2" in said["batch_equal_losses"]
     assert said["freeze_unreached"] == "nothing"  # a term of weight zero trains its head, by gradients of zero
     assert said["release_values"].startswith("values held at once")
     (found,) = savings_of(bg.load(spec(folder, "low"))._checked).values()

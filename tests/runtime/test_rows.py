@@ -1,8 +1,6 @@
-"""What passes assume of operations: examples that do not look at each other, and where gradients go."""
+"""What passes and split batches assume of operations: where gradients go, and that counts of the whole make parts add up."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import torch
@@ -10,9 +8,7 @@ import torch
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import reached
 from brewgraph.graph.passes import node
-from brewgraph.ops import OPERATIONS
-from brewgraph.runtime.layouts import Padded
-from tests.runtime.given import Case, batch_of, cases, draw, lay_out, operation_cases, own, said
+from tests.runtime.given import Case, batch_of, cases, draw, lay_out, operation_cases, said
 
 CASES = cases()
 
@@ -21,59 +17,6 @@ def losses(case: Case) -> list[n.Loss]:
     """The losses of a case's graph."""
     graph = lay_out(case).program.graph
     return [x for key in graph if isinstance(x := node(graph, key), n.Loss)]
-
-
-def test_which_operations_work_by_rows() -> None:
-    """All but those that compare the examples of a batch, or make one number of it."""
-    alone = {x.name for x in own(OPERATIONS) if not x.by_rows}
-    assert alone == {"rkd_distance", "rkd_angle", "infonce", "emd"}
-
-
-@pytest.mark.parametrize("case", list(operation_cases()), ids=str)
-def test_examples_of_operations_by_rows_do_not_look_at_each_other(case: Case) -> None:
-    """Two batches behind each other give what each gives alone, and so do their gradients."""
-    (loss,) = losses(case)
-    operation = OPERATIONS[loss.operation]
-    if not operation.by_rows:
-        return
-    bench = lay_out(case)
-    batches = [batch_of(case), batch_of(case)]
-    mask = batches[0]["attention_mask"].bool()
-    layout = Padded(mask, "tokens")
-    torch.manual_seed(0)
-    sides = []
-    for i in range(2):
-        values = draw(bench, batches[i])
-        sides.append(
-            [_side(loss.kinds[0], values, "big", batches[i], i), _side(loss.kinds[1], values, "tiny", batches[i], i)]
-        )
-    function, words = operation.maths(*loss.kinds), dict(loss.words)
-    more = {"layout": layout} if operation.needs_layout else {}
-    apart = [function(*pair, **words, **more) for pair in sides]
-    more = {"layout": layout.repeated(2)} if operation.needs_layout else {}
-    ones, others = ([pair[k] for pair in sides] for k in (0, 1))
-    together = function(_joined(ones), _joined(others), **words, **more)
-    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-12, atol=1e-12, msg=said(str(case)))
-
-
-def _side(kind: str, values: Any, model: str, batch: Any, seed: int) -> Any:
-    """A random side of a kind, another one for each batch."""
-    if kind in ("labels", "targets"):
-        labels = batch.get("labels", batch.get("start"))
-        return labels.double() if kind == "targets" else labels
-    found = [x for (of, _), x in sorted(values.items()) if of == model]
-    moved = [
-        x + seed * torch.rand_like(x) if kind not in ("attention", "places", "probabilities") else x for x in found
-    ]
-    if kind in ("places", "probabilities"):
-        moved = [x.softmax(-1) for x in moved]
-    if kind == "vector":
-        moved = [x[:, 0] if x.dim() == 3 else x for x in moved]
-    return tuple(moved * 2)[:2] if kind.startswith("(") else moved[0]
-
-
-def _joined(sides: list[Any]) -> Any:
-    return tuple(map(torch.cat, zip(*sides, strict=True))) if isinstance(sides[0], tuple) else torch.cat(sides)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
