@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 import brewgraph as bg
 from brewgraph.data.encoding import train_wordpiece
-from brewgraph.project.facts import savings_of
+from brewgraph.project.planned import savings_of
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
 

@@ -68,11 +68,10 @@ def _check(
     source: Source, params: Mapping[str, Any], data: bool
 ) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
     """What is wrong with a spec, and where that is asked for what is in its data."""
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     warnings: tuple[Diagnostic, ...] = ()
     try:
-        check_names(source, params)  # answers at once, without the libraries that the rest of the check needs
         hush()
         checked = check(source, params)
         warnings = checked.warnings

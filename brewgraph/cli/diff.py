@@ -56,10 +56,9 @@ def command(
 
 
 def _side(path: str, params: dict[str, object]) -> Side:
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     source = read(path)
-    check_names(source, params)
     hush()
     checked = check(source, params)
     print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)

@@ -33,20 +33,19 @@ def command(
     ] = None,
 ) -> None:
     """Draw what the loss of a spec is computed from: `brewgraph graph spec.brew --format html --out graph.html`."""
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     if out is not None:
         check_writable(out)
     source, params = read(spec), parse_sets(set or [])
-    check_names(source, params)
     hush()
-    from brewgraph.graph.shown import find_task
-    from brewgraph.project.showing import show
-
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
     if not checked.graphs:
         raise RunError("the graph is not known until the models above can be reached")
+    from brewgraph.graph.shown import find_task
+    from brewgraph.project.showing import show
+
     name = None if task is None else find_task(task, checked.graphs)
     written = show(checked, grain, name, cost=format in ("svg", "html")).write(format)
     if out is None:

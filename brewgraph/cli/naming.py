@@ -20,17 +20,16 @@ WIDTH = 80
 
 def print_name(name: str, spec: str, sets: Sequence[str] = (), *, as_json: bool = False) -> None:
     """Explain a name of a spec. Raises `UsageError` where nothing is called so."""
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     source, params = read(spec), parse_sets(sets)
-    check_names(source, params)
     hush()
-    from brewgraph.project.showing import explain
-
     checked = check(source, params)
     if not checked.graphs:
         print_diagnostics(checked.warnings, sys.stderr)
         raise RunError("what it computes is not known until its models can be reached")
+    from brewgraph.project.showing import explain
+
     found = explain(checked, name)
     if as_json:
         print(json.dumps([asdict(x) for x in found], indent=2, ensure_ascii=False))

@@ -29,15 +29,15 @@ def command(
     Tied ones count once. No weight is loaded: memory is what the model takes in single precision.
     """
     if spec_is_named(model, name, set):
-        from brewgraph.project.check import check_names
+        from brewgraph.project.check import check
 
         source, params = read(model), parse_sets(set or [])
-        check_names(source, params)
         hush()
+        checked = check(source, params)
         from brewgraph.project.parameters import spec_parameters
 
-        trees, warnings = spec_parameters(source, params, name)
-        print_diagnostics(warnings, sys.stderr)
+        trees = spec_parameters(checked, name)
+        print_diagnostics(checked.warnings, sys.stderr)
     else:
         hush()
         from brewgraph.project.parameters import model_parameters

@@ -22,16 +22,15 @@ def command(
 ) -> None:
     """Say what a run will do: models, the loss spelled out, forwards, costs, savings, projections, settings."""
     from brewgraph.graph.optimizing import check_names as check_passes
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     source, params = read(spec), parse_sets(set or [])
     check_passes(skip_pass or ())
-    check_names(source, params)
     hush()
-    from brewgraph.project.planned import plan_of
-
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
+    from brewgraph.project.planned import plan_of
+
     plan = plan_of(checked, cost=cost, skip=tuple(skip_pass or ()))
     if format == "json":
         print(json.dumps({"hash": checked.spec_hash, **asdict(plan)}, indent=2, ensure_ascii=False, default=str))

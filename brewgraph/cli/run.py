@@ -61,7 +61,7 @@ def command(
 
     A finished run is found again; an interrupted one goes on from its last checkpoint.
     """
-    from brewgraph.project.check import check, check_names
+    from brewgraph.project.check import check
 
     source, params, denied = read(spec), parse_sets(set or []), parse_deny(deny or [])
     skip = tuple(skip_pass or ())
@@ -69,11 +69,7 @@ def command(
         from brewgraph.graph.optimizing import check_names as check_passes
 
         check_passes(skip)
-    check_names(source, params)  # a fault of names is told before the heavy imports begin
     hush()
-    from brewgraph.cli.progress import make_reporter
-    from brewgraph.project.run import Options, run_checked
-
     main = os.environ.get("RANK", "0") == "0"  # one rank of several speaks
     checked = check(source, params)
     refused = [w for w in checked.warnings if w.code in denied]
@@ -83,6 +79,9 @@ def command(
         if main:
             print(f"{tally(refused)} denied{more_about(refused)}", file=sys.stderr)
         raise typer.Exit(1)
+    from brewgraph.cli.progress import make_reporter
+    from brewgraph.project.run import Options, run_checked
+
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))

@@ -39,15 +39,15 @@ def command(
     No weight is loaded.
     """
     if spec_is_named(model, name, set):
-        from brewgraph.project.check import check_names
+        from brewgraph.project.check import check
 
         source, params = read(model), parse_sets(set or [])
-        check_names(source, params)
         hush()
+        checked = check(source, params)
         from brewgraph.project.taps import spec_taps
 
-        found, warnings = spec_taps(source, params, name, collapse=not all, path=path)
-        print_diagnostics(warnings, sys.stderr)
+        found = spec_taps(checked, name, collapse=not all, path=path)
+        print_diagnostics(checked.warnings, sys.stderr)
     else:
         hush()
         from brewgraph.project.taps import model_taps

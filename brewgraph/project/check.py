@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +31,19 @@ from brewgraph.project.soundness import (
 )
 from brewgraph.project.stores import check_stores
 from brewgraph.recipe.elaborate import elaborate
+from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.sources import Brew, Python
 from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import EncodingError, Source
 from brewgraph.syntax.ignores import check_ignores
 from brewgraph.syntax.parser import parse
+from brewgraph.syntax.tree import Spec
 
 if TYPE_CHECKING:
     import networkx as nx
 
-    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.facts import Facts
     from brewgraph.project.model_facts import BlueprintFacts
 
 
@@ -57,12 +59,14 @@ class Checked:
     reports: Mapping[tuple[str, str], nx.DiGraph]
     written: Mapping[tuple[str, str], nx.DiGraph]
     written_reports: Mapping[tuple[str, str], nx.DiGraph]
-    facts: FactsBook
+    facts: Facts
     classes: Mapping[str, tuple[str, ...]]
     warnings: tuple[Diagnostic, ...]
     parents: tuple[Path, ...]
     identities: Mapping[str, str]
     """What each model and data set is, whatever it is called."""
+    others: Mapping[str, Checked] = field(default_factory=dict)
+    """The specs whose students models of this one are, by model name."""
 
     @property
     def folder(self) -> Path:
@@ -83,18 +87,24 @@ class Checked:
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
     """Syntax, names and kinds: everything that needs no model. Raises `SpecError` with all faults that were found."""
+    return _parsed(source, params)[1]
+
+
+def _parsed(source: Source, params: Mapping[str, Any]) -> tuple[Spec, Recipe, Collector]:
+    """The tree of a spec, its recipe as names tell it, and what parsing it has to say."""
     collector = Collector()
     spec = parse(source, collector)
-    if not collector.failed:
-        recipe = elaborate(spec, source, params, collector)
-        collector.raise_errors()
-        assert recipe is not None
-        return recipe
-    elaborate_sound_part(spec, source, params, collector)
-    raise SpecError(collector.sorted())
+    if collector.failed:
+        elaborate_sound_part(spec, source, params, collector)
+        raise SpecError(collector.sorted())
+    parsed = Collector(list(collector.diagnostics), list(collector.ignores))
+    recipe = elaborate(spec, source, params, collector)
+    collector.raise_errors()
+    assert recipe is not None
+    return spec, recipe, parsed
 
 
-def elaborate_sound_part(spec: Any, source: Source, params: Mapping[str, Any], collector: Collector) -> None:
+def elaborate_sound_part(spec: Spec, source: Source, params: Mapping[str, Any], collector: Collector) -> None:
     """Faults of names in the statements that parsed, but none that the lost statements may have caused."""
     second = Collector()
     elaborate(spec, source, params, second)
@@ -102,17 +112,22 @@ def elaborate_sound_part(spec: Any, source: Source, params: Mapping[str, Any], c
     collector.diagnostics += [d for d in second.diagnostics if d.code not in caused]
 
 
-def check(source: Source, params: Mapping[str, Any] | None = None, parents: tuple[Path, ...] = ()) -> Checked:
+def check(source: Source, params: Mapping[str, Any] | None = None) -> Checked:
     """Check a spec against its models and data, before any weight is loaded. Raises `SpecError`."""
-    if not parents:
-        _checked.clear()  # files may have changed since the last check
-    first = check_names(source, params or {})
+    return _check(source, params or {}, (), {})
+
+
+_Known = dict[Any, "Checked"]
+"""Specs that were checked on the way, by their text, params and the specs above them."""
+
+
+def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...], known: _Known) -> Checked:
+    spec, first, collector = _parsed(source, params)
     from brewgraph.project.facts import FactsBook, identities
     from brewgraph.project.memory import Memory
 
-    collector = Collector()
     path = Path(source.name).resolve()
-    others = _OtherSpecs(source, (*parents, path), collector)
+    others = _OtherSpecs(source, (*parents, path), collector, known)
     memory = Memory.of_user()
     # data and models at fault are as unknown as those that cannot be reached: all the rest is checked beside them
     classes = find_classes(first, source, collector, memory)
@@ -120,7 +135,7 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     for model in first.models.values():
         facts(model)
     elaborated = Collector()
-    recipe = elaborate(parse(source, collector), source, params or {}, elaborated, facts)
+    recipe = elaborate(spec, source, params, elaborated, facts)
     collector.diagnostics += [d for d in elaborated.diagnostics if d not in collector.diagnostics]
     if recipe is None:
         # shapes of what does not follow from these faults; what models do not have is said already
@@ -147,13 +162,23 @@ def check(source: Source, params: Mapping[str, Any] | None = None, parents: tupl
     check_trained(recipe, facts, collector)
     if unknown:  # shapes that follow from these faults are none of their own
         raise SpecError(collector.sorted())
-    known = identities(recipe, others.hash)
-    written, written_reports = _graphs(recipe, facts, collector, known)
+    names = identities(recipe, others.hash)
+    written, written_reports = _graphs(recipe, facts, collector, names)
     collector.raise_errors()
     graphs, reports = _merged(written), _merged(written_reports)
     _look_for_what_is_not_meant(recipe, graphs, facts, collector, settled=not params)
     return Checked(
-        recipe, graphs, reports, written, written_reports, facts, classes, collector.warnings, (*parents, path), known
+        recipe,
+        graphs,
+        reports,
+        written,
+        written_reports,
+        facts.settled(),
+        classes,
+        collector.warnings,
+        (*parents, path),
+        names,
+        dict(others.checked),
     )
 
 
@@ -161,7 +186,6 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
     """A recipe of names without what follows from errors: of its losses those matches, summed, in which and in whose
     models none lies, and equations of such alone.
     """
-    from dataclasses import replace
 
     def is_sound(match: Apply) -> bool:
         takes = [x for x in walk(match) if isinstance(x, Take)]
@@ -201,7 +225,7 @@ _BY_CHANCE = frozenset({"W212", "W301", "W401"})
 def _look_for_what_is_not_meant(
     recipe: Recipe,
     graphs: Mapping[tuple[str, str], nx.DiGraph],
-    facts: FactsBook,
+    facts: FactsOf,
     collector: Collector,
     *,
     settled: bool,
@@ -221,7 +245,7 @@ def _look_for_what_is_not_meant(
 
 def _graphs(
     recipe: Recipe,
-    facts: FactsBook,
+    facts: FactsOf,
     collector: Collector,
     known: Mapping[str, str],
     own: Mapping[str, str] | None = None,
@@ -274,9 +298,9 @@ def given_models(checked: Checked, given: Mapping[str, object]) -> Checked:
 
 def _rebuilt(checked: Checked, recipe: Recipe, own: Mapping[str, str]) -> Checked:
     """A check with the graphs of another recipe, or of models with identities of their own."""
-    from dataclasses import replace
-
-    written, reports = _graphs(recipe, checked.facts, checked.facts.collector, checked.identities, own)
+    collector = Collector()
+    written, reports = _graphs(recipe, checked.facts, collector, checked.identities, own)
+    collector.raise_errors()
     return replace(
         checked,
         recipe=recipe,
@@ -311,13 +335,14 @@ def read_spec(path: str | Path) -> Source:
 class _OtherSpecs:
     """Answers for `brew("other.brew")`: the other spec is checked, never trained here."""
 
-    def __init__(self, source: Source, parents: tuple[Path, ...], collector: Collector):
-        self.source, self.parents, self.collector = source, parents, collector
+    def __init__(self, source: Source, parents: tuple[Path, ...], collector: Collector, known: _Known):
+        self.source, self.parents, self.collector, self.known = source, parents, collector, known
+        self.checked: dict[str, Checked] = {}
 
     def facts(self, model: ModelDeclaration) -> BlueprintFacts:
         from brewgraph.diagnostics import SourceFault
 
-        other = check_other(model, self.source, self.parents)
+        other = self._check(model)
         found = other.facts(other.recipe.student)
         if found is None and isinstance(other.recipe.student.source, Python):
             message = f"nothing is known of the student of `{other.recipe.source.name}` before it is loaded"
@@ -331,35 +356,32 @@ class _OtherSpecs:
     def hash(self, model: ModelDeclaration) -> str:
         if self.collector.failed:  # of a spec at fault nothing is made that could have a hash
             return ""
-        return check_other(model, self.source, self.parents).spec_hash
+        return self._check(model).spec_hash
 
+    def _check(self, model: ModelDeclaration) -> Checked:
+        """Check the spec that `brew(...)` names. Its own faults are raised as they are, with their own places."""
+        if model.name not in self.checked:
+            self.checked[model.name] = self._read(model)
+        return self.checked[model.name]
 
-def check_other(model: ModelDeclaration, source: Source, parents: tuple[Path, ...]) -> Checked:
-    """Check the spec that `brew(...)` names. Its own faults are raised as they are, with their own places."""
-    from brewgraph.diagnostics import SourceFault
+    def _read(self, model: ModelDeclaration) -> Checked:
+        from brewgraph.diagnostics import SourceFault
 
-    assert isinstance(model.source, Brew)
-    path = locate(model.source.path, source.folder, "path")
-    if path.resolve() in parents:
-        circle = " -> ".join(p.name for p in (*parents, path.resolve()))
-        raise SourceFault(
-            "B322", f"specs build on each other in a circle: {circle}", field="path", help="break the circle"
-        )
-    try:
-        other = read_spec(path)
-    except UsageError as error:
-        help = "paths start at this spec's folder"
-        if (path / "student").is_dir():
-            help = f'the student of a run is a model: `hf("{model.source.path}/student")`'
-        raise SourceFault("B321", str(error), field="path", help=help) from error
-    return _check_cached(other, tuple(sorted(model.source.params.items())), parents)
-
-
-_checked: dict[Any, Checked] = {}
-
-
-def _check_cached(source: Source, params: tuple[tuple[str, Any], ...], parents: tuple[Path, ...]) -> Checked:
-    key = (source, params, parents)
-    if key not in _checked:
-        _checked[key] = check(source, dict(params), parents)
-    return _checked[key]
+        assert isinstance(model.source, Brew)
+        path = locate(model.source.path, self.source.folder, "path")
+        if path.resolve() in self.parents:
+            circle = " -> ".join(p.name for p in (*self.parents, path.resolve()))
+            raise SourceFault(
+                "B322", f"specs build on each other in a circle: {circle}", field="path", help="break the circle"
+            )
+        try:
+            other = read_spec(path)
+        except UsageError as error:
+            help = "paths start at this spec's folder"
+            if (path / "student").is_dir():
+                help = f'the student of a run is a model: `hf("{model.source.path}/student")`'
+            raise SourceFault("B321", str(error), field="path", help=help) from error
+        key = (other, tuple(sorted(model.source.params.items())), self.parents)
+        if key not in self.known:
+            self.known[key] = _check(other, dict(model.source.params), self.parents, self.known)
+        return self.known[key]

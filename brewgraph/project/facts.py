@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.graph.passes import digest
-from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.anatomy import RESULTS
 from brewgraph.models.tasks import AUTO_CLASSES, Head
 from brewgraph.models.tokens import Tokens, own_tokens
@@ -22,9 +21,34 @@ from brewgraph.recipe.sources import Brew, Conll, DataSource, Ema, Hf, Join, Pyt
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.values import ModelDeclaration
 
-if TYPE_CHECKING:
-    from brewgraph.models.reach import Reach
-    from brewgraph.project.check import Checked
+
+@dataclass(frozen=True)
+class Facts:
+    """What a check knows of a spec's models, by name; None of one that nothing is known of before it is loaded.
+
+    `classes` are those of each data set, `data` the data sets that each model reads, `lessons` what each head of a
+    model is matched with.
+    """
+
+    known: Mapping[str, BlueprintFacts | None]
+    classes: Mapping[str, tuple[str, ...]]
+    data: Mapping[str, tuple[str, ...]]
+    lessons: Mapping[tuple[str, str | None], tuple[Lesson, ...]]
+    memory: Memory
+
+    def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
+        return self.known[model.name]
+
+    def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
+        """What a head is matched with; for a model without a match of its own the labels of the data it runs on."""
+        found = self.lessons.get((model, head), ())
+        if found or head is not None:
+            return found
+        return tuple(Lesson("", data) for data in self.data.get(model, ())[:1])
+
+    def classes_of(self, model: str, head: str | None = None) -> tuple[str, ...]:
+        """The classes that a head learns."""
+        return next((c for lesson in self.learns(model, head) if (c := self.classes.get(lesson.data, ()))), ())
 
 
 @dataclass
@@ -44,10 +68,9 @@ class FactsBook:
 
     def __post_init__(self) -> None:
         self.features = features_used(self.recipe)
-        self.lessons = lessons(self.recipe)
         self.data = data_used(self.recipe)
         self.partners = partners(self.recipe)
-        self.open: list[str] = []
+        self.facts = Facts(self.known, self.classes, self.data, lessons(self.recipe), self.memory)
 
     def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
         if model.name not in self.known:
@@ -58,16 +81,9 @@ class FactsBook:
                 self.report(self._lender(self._first_lender(model) or model) if fault.code == "B314" else model, fault)
         return self.known[model.name]
 
-    def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
-        """What a head is matched with; for a model without a match of its own the labels of the data it runs on."""
-        found = self.lessons.get((model, head), ())
-        if found or head is not None:
-            return found
-        return tuple(Lesson("", data) for data in self.data.get(model, ())[:1])
-
-    def classes_of(self, model: str, head: str | None = None) -> tuple[str, ...]:
-        """The classes that a head learns."""
-        return next((c for lesson in self.learns(model, head) if (c := self.classes.get(lesson.data, ()))), ())
+    def settled(self) -> Facts:
+        """What is known at the end of a check."""
+        return replace(self.facts, known=dict(self.known))
 
     def report(self, model: ModelDeclaration, fault: SourceFault) -> None:
         """Say what is at fault with a model, where its source says so; a warning where only the network fails."""
@@ -109,11 +125,11 @@ class FactsBook:
         if isinstance(source, Ema):
             return self(self._averaged(model, source))
         heads = {
-            name: Head.of(settings, self.classes_of(model.name, name), self._label_type(model.name, name))
+            name: Head.of(settings, self.facts.classes_of(model.name, name), self._label_type(model.name, name))
             for name, settings in model.heads.items()
         }
-        types = tuple(lesson.label_type for lesson in self.learns(model.name) if lesson.label_type)
-        classes = self.classes_of(model.name)
+        types = tuple(lesson.label_type for lesson in self.facts.learns(model.name) if lesson.label_type)
+        classes = self.facts.classes_of(model.name)
         taken = self.features[model.name]
         inherited = self._inherited(model, source)
         if source.tokenizer in self.recipe.models:
@@ -142,7 +158,7 @@ class FactsBook:
 
     def _in_order(self, model: ModelDeclaration, found: BlueprintFacts) -> BlueprintFacts:
         """A teacher with its classes in the order of the data's, where they have the same names."""
-        own, classes = found.labels, self.classes_of(model.name)
+        own, classes = found.labels, self.facts.classes_of(model.name)
         if own == classes or sorted(own) != sorted(classes) or len(set(own)) < len(own):
             return found
         message = f"the classes of `{model.name}` stand in another order than the data's, and are put in that"
@@ -178,7 +194,7 @@ class FactsBook:
         return student
 
     def _label_type(self, model: str, head: str | None) -> str:
-        return next((lesson.label_type for lesson in self.learns(model, head) if lesson.label_type), "")
+        return next((lesson.label_type for lesson in self.facts.learns(model, head) if lesson.label_type), "")
 
     def _inherited(self, model: ModelDeclaration, source: Hf) -> Tokens | None:
         """The tokenizer of the model that is named, or else, from scratch, of the first teacher with one of its own."""
@@ -231,30 +247,6 @@ def is_local(model: ModelDeclaration, folder: Path, field: str | None = "name") 
     source = model.source
     named = (source.name, source.tokenizer if field == "tokenizer" else None) if isinstance(source, Hf) else ()
     return any(locate(name, folder).is_dir() for name in named if name)
-
-
-def copies(checked: Checked) -> Mapping[str, str]:
-    """Of each model that begins as layers of another: what comes from there and what does not, before weights load."""
-    from brewgraph.models.copying import planned_copy
-
-    found: dict[str, str] = {}
-    for name, model in checked.recipe.models.items():
-        facts = checked.facts(model)
-        init = facts.blueprint.init if facts is not None else None
-        donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
-        if facts is not None and init is not None and donor is not None:
-            found[name] = f"a part of {init.model}: {planned_copy(facts.blueprint, donor.blueprint)}"
-    return found
-
-
-def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[Saved, ...]]:
-    """What each pass saves in the loss of each stage and task, before weights load."""
-
-    def reach(model: str) -> Reach | None:
-        facts = checked.facts(checked.recipe.models[model])
-        return facts.reach if facts is not None else None
-
-    return {name: savings(graph, reach, skip) for name, graph in checked.written.items()}
 
 
 _NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}

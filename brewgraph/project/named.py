@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from brewgraph.diagnostics import Diagnostic, RunError, SourceFault, UsageError, listing, suggest
-from brewgraph.project.check import check
+from brewgraph.diagnostics import RunError, SourceFault, UsageError, listing, suggest
+from brewgraph.project.check import Checked
 from brewgraph.project.model_facts import BlueprintFacts
 from brewgraph.project.places import named_run
-from brewgraph.source import Source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,15 +44,11 @@ def named_model(name: str, revision: str | None = None) -> nn.Module:
         raise UsageError(str(fault)) from fault
 
 
-def spec_models(
-    source: Source, params: Mapping[str, Any], name: str | None = None
-) -> tuple[dict[str, BlueprintFacts], tuple[Diagnostic, ...]]:
-    """What is known of a spec's models, or of the one that is named, by what they are called; the check's warnings.
+def spec_models(checked: Checked, name: str | None = None) -> dict[str, BlueprintFacts]:
+    """What is known of a spec's models, or of the one that is named, by what they are called.
 
-    Raises `SpecError` for a spec at fault, `UsageError` for a name that it lacks, `RunError` where nothing is known of
-    any of them before it is loaded.
+    Raises `UsageError` for a name that it lacks, `RunError` where nothing is known of any of them before it is loaded.
     """
-    checked = check(source, params)
     models = checked.recipe.models
     if name is not None and name not in models:
         raise UsageError(f"there is no model `{name}`: {suggest(name, models) or f'the spec has {listing(models)}'}")
@@ -66,4 +60,4 @@ def spec_models(
     if not found:
         what = f"`{name}`" if name is not None else "the models"
         raise RunError(f"nothing is known of {what} before the weights are loaded: name a folder or a configuration")
-    return found, checked.warnings
+    return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from brewgraph.diagnostics import Diagnostic
 from brewgraph.models.parameters import ParameterNode, parameter_tree, saved_tree
+from brewgraph.project.check import Checked
 from brewgraph.project.named import named_folders, named_model, spec_models
 from brewgraph.project.written import written_model
-from brewgraph.source import Source, is_call
+from brewgraph.source import is_call
 
 
 def model_parameters(target: str, revision: str | None = None) -> tuple[ParameterNode, ...]:
@@ -38,13 +36,6 @@ def _titled(model: nn.Module, title: str) -> ParameterNode:
     return parameter_tree(model, f"{title} ({type(model).__name__})")
 
 
-def spec_parameters(
-    source: Source, params: Mapping[str, Any], name: str | None = None
-) -> tuple[tuple[ParameterNode, ...], tuple[Diagnostic, ...]]:
-    """The trees of a spec's models, or of the one that is named, and what the check warned of.
-
-    Raises `SpecError` for a spec at fault, `UsageError` for a name that it lacks, `RunError` where nothing is known of
-    any of them before it is loaded.
-    """
-    found, warnings = spec_models(source, params, name)
-    return tuple(_titled(facts.shapes.model, title) for title, facts in found.items()), warnings
+def spec_parameters(checked: Checked, name: str | None = None) -> tuple[ParameterNode, ...]:
+    """The trees of a spec's models, or of the one that is named. Raises as `spec_models`."""
+    return tuple(_titled(facts.shapes.model, title) for title, facts in spec_models(checked, name).items())

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.graph.plan import Plan, make_plan
-from brewgraph.graph.saved import Saved
+from brewgraph.graph.saved import Saved, savings
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs
-from brewgraph.project.facts import copies, savings_of
 from brewgraph.project.soundness import data_facts
 from brewgraph.recipe.recipe import Stage
 from brewgraph.training.freezing import parameters_at
+
+if TYPE_CHECKING:
+    from brewgraph.models.reach import Reach
 
 
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
@@ -35,6 +38,30 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
         checked.reports.values(),
         skip,
     )
+
+
+def copies(checked: Checked) -> Mapping[str, str]:
+    """Of each model that begins as layers of another: what comes from there and what does not, before weights load."""
+    from brewgraph.models.copying import planned_copy
+
+    found: dict[str, str] = {}
+    for name, model in checked.recipe.models.items():
+        facts = checked.facts(model)
+        init = facts.blueprint.init if facts is not None else None
+        donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
+        if facts is not None and init is not None and donor is not None:
+            found[name] = f"a part of {init.model}: {planned_copy(facts.blueprint, donor.blueprint)}"
+    return found
+
+
+def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[Saved, ...]]:
+    """What each pass saves in the loss of each stage and task, before weights load."""
+
+    def reach(model: str) -> Reach | None:
+        facts = checked.facts(checked.recipe.models[model])
+        return facts.reach if facts is not None else None
+
+    return {name: savings(graph, reach, skip) for name, graph in checked.written.items()}
 
 
 def _saved(found: tuple[Saved, ...]) -> tuple[tuple[str, str], ...]:

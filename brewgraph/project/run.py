@@ -22,7 +22,7 @@ from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
 from brewgraph.paths import locate
 from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check_other, reduced
+from brewgraph.project.check import Checked, reduced
 from brewgraph.project.compare import Row, Trained, cells_of, compare
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.places import runs_folder, teacher_folder
@@ -148,9 +148,8 @@ def _telling_of_checkpoints(folder: RunFolder) -> Iterator[None]:
 
 def _other_specs(checked: Checked) -> Iterator[tuple[ModelDeclaration, Checked]]:
     """The models that are other specs' students, with these specs."""
-    for model in checked.recipe.models.values():
-        if isinstance(model.source, Brew):
-            yield model, check_other(model, checked.recipe.source, checked.parents)
+    for name, other in checked.others.items():
+        yield checked.recipe.models[name], other
 
 
 def _train(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from brewgraph.diagnostics import Diagnostic, SourceFault, UsageError
+from brewgraph.diagnostics import SourceFault, UsageError
 from brewgraph.models.chart import Chart, Record, Recorded
 from brewgraph.models.taps import Taps, taps_of
+from brewgraph.project.check import Checked
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.project.named import named_folders, named_model, spec_models
 from brewgraph.project.written import written_model
-from brewgraph.source import Source, is_call
+from brewgraph.source import is_call
 
 
 def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -> tuple[Taps, ...]:
@@ -38,20 +36,13 @@ def _chart(name: str) -> Chart:
 
 
 def spec_taps(
-    source: Source,
-    params: Mapping[str, Any],
-    name: str | None = None,
-    *,
-    collapse: bool = True,
-    path: str | None = None,
-) -> tuple[tuple[Taps, ...], tuple[Diagnostic, ...]]:
-    """What a spec's models offer, or the one that is named, and what the check warned of.
-
-    Raises `SpecError` for a spec at fault, `UsageError` for a name that it lacks or a model that does not run,
-    `RunError` where nothing is known of any of them before it is loaded.
+    checked: Checked, name: str | None = None, *, collapse: bool = True, path: str | None = None
+) -> tuple[Taps, ...]:
+    """What a spec's models offer, or the one that is named. Raises as `spec_models`, and `UsageError` for a model that
+    does not run.
     """
-    found, warnings = spec_models(source, params, name)
-    return tuple(_taps(facts.chart, title, collapse, path) for title, facts in found.items()), warnings
+    found = spec_models(checked, name)
+    return tuple(_taps(facts.chart, title, collapse, path) for title, facts in found.items())
 
 
 def _taps(chart: Chart, title: str, collapse: bool, path: str | None) -> Taps:

@@ -12,6 +12,7 @@ import brewgraph as bg
 from brewgraph.project.finished import open_run
 from brewgraph.project.named import named_folders
 from brewgraph.project.predict import labelled_rows, load_student, score
+from tests.cli.tiny import write_tiny
 from tests.project.small import project, write_data
 from tests.project.test_run import TEACHER, Steps, edit
 
@@ -146,3 +147,14 @@ def test_a_baseline_is_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         open_run(f"{name}/alone")
     with pytest.raises(bg.UsageError, match=f"there is no folder `nothing` .in runs there is {name}"):
         open_run("nothing")
+
+
+def test_a_recipe_holds_the_specs_of_its_teachers(tmp_path: Path) -> None:
+    """Built after another spec was loaded, it does not read them from the disk again."""
+    spec = write_tiny(tmp_path)
+    bg.run(spec)
+    recipe = bg.load(spec)
+    (tmp_path / "teacher.brew").unlink()
+    with pytest.raises(bg.SpecError, match="B321"):
+        bg.load(spec)
+    assert recipe.build().terms()[:2] == ("soft", "hard")

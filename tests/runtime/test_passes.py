@@ -22,8 +22,8 @@ from brewgraph.graph.optimizing import NAMES
 from brewgraph.project import trust
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.facts import savings_of
 from brewgraph.project.materials import Pantry
+from brewgraph.project.planned import savings_of
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
