@@ -118,7 +118,9 @@ class LoadedRecipe:
         from brewgraph.project.given import check_unchanged
         from brewgraph.project.run import finished_teachers
 
-        finished = finished_teachers(self._checked, models, None if runs is None else Path(runs))
+        finished = finished_teachers(
+            self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
+        )
         teachers = {name: path / "student" for name, path in finished.items()}
         workshop = Workshop(
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False

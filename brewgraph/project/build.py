@@ -77,11 +77,22 @@ class Workshop:
         self._projections: nn.ModuleDict | None = None
         self._anatomies: dict[str, Anatomy] = {}
         self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
+        self._others: dict[str, Workshop] = {}
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
         check_given(self.checked, self.given)
         for module in self.recipe.modules:
             load_declared(module, checked.folder, allow_python)
+
+    def other(self, name: str) -> Workshop:
+        """The workshop of the spec whose student a model is; its data are read once, until it is dropped."""
+        if name not in self._others:
+            self._others[name] = Workshop(self.checked.others[name], allow_python=self.allow_python, skip=self.skip)
+        return self._others[name]
+
+    def drop_other(self, name: str) -> None:
+        """Let go of what was read for another spec."""
+        self._others.pop(name, None)
 
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -303,6 +314,7 @@ class Workshop:
             reports=reports,
             averages={m: average for m, average in self.averages.items() if m in models},
             anatomies=self._anatomies,
+            optimized={task: graph for (at, task), graph in optimized.items() if at == name},
             reach=self._student_reach(),
             skip=self.skip,
             folder=self.checked.folder,

@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
+import datasets
 import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PreTrainedModel
 
 from brewgraph.data.batches import BatchOrder, loader
-from brewgraph.data.encoding import row_lengths
+from brewgraph.data.encoding import Encoding, row_lengths
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph.costs import megabytes
 from brewgraph.graph.lines import number
@@ -120,7 +121,7 @@ class Trained:
     folder: Path
 
 
-def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
+def compare(pantry: Pantry, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
     """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
     dev where there is no test; then time them on rows of the same split. In a task that cannot score the student its
     losses stand for scores.
@@ -128,7 +129,7 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
     A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
     scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
     """
-    checked, recipe, pantry = workshop.checked, workshop.recipe, Pantry(workshop)
+    workshop, checked, recipe = pantry.workshop, pantry.workshop.checked, pantry.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
     teachers = {
         m.name: Trained(workshop.model(m.name), Path())
@@ -158,7 +159,7 @@ def compare(workshop: Workshop, trained: Mapping[str, Trained], say: Callable[[s
                     found = closing.score().as_dict()
                 elif name == recipe.student.name:
                     workshop.models[name] = model.module
-                    found = losses_on(pantry, checked, stage, task, closing.rows, model.folder)
+                    found = losses_on(pantry, checked, stage, task, closing.of_losses, model.folder)
                 if not found:
                     continue
                 values |= keyed(task_name, found)
@@ -238,7 +239,7 @@ class _Closing:
         return evaluate(
             self.module,
             self.own,
-            self._batches(self.rows, share=True, by_length=True, whole=True),
+            self._batches(self._encoded, share=True, by_length=True),
             label_type=self.label_type,
             classes=self.classes,
             examples=self.rows,
@@ -259,13 +260,22 @@ class _Closing:
         module = cast(Mapping[str, nn.Module], self.module.heads)[self.head] if self.head else self.module
         chosen = self.rows.select(range(min(len(self.rows), _TIMED * _BATCH)))
         order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding
-        return [self._work(module, chosen.select(order[i : i + _BATCH])) for i in range(0, len(order), _BATCH)]
+        encoded = self._encoded
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(encoded["index"][:]):
+            places.setdefault(index, []).append(place)
+        parts = [[chosen[i]["index"] for i in order[at : at + _BATCH]] for at in range(0, len(order), _BATCH)]
+        return [
+            self._work(module, encoded.select([p for index in part for p in places.get(index, ())]), len(part))
+            for part in parts
+            if any(index in places for index in part)  # of plain text there are fewer blocks than lines
+        ]
 
-    def _work(self, module: nn.Module, rows: Any) -> Work:
+    def _work(self, module: nn.Module, encoded: datasets.Dataset, sentences: int) -> Work:
         device = self._device
         inputs = [
             model_inputs(module, own_view(self.own, batch), device)
-            for batch in self._batches(rows, share=False, by_length=False, whole=False)
+            for batch in self._batches(encoded, share=False, by_length=False)
         ]
 
         @torch.no_grad()
@@ -275,15 +285,26 @@ class _Closing:
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
 
-        return Work(len(rows), run)
+        return Work(sentences, run)
 
-    def _batches(self, rows: Any, *, share: bool, by_length: bool, whole: bool) -> Any:
-        encodings, _ = self.pantry.encodings(self.data, [self.own], {self.own: self.module})
-        encoded = self.pantry.encode(self.data, rows, encodings, whole=whole)
+    @property
+    def of_losses(self) -> Any:
+        """What losses are evaluated on: the split, or ready batches."""
+        return self.rows if isinstance(self.rows, ReadyBatches) else self.split
+
+    @property
+    def _encodings(self) -> list[Encoding]:
+        return self.pantry.encodings(self.data, [self.own], {self.own: self.module})[0]
+
+    @property
+    def _encoded(self) -> datasets.Dataset:
+        return self.pantry.split(self.data, self.split, self._encodings)
+
+    def _batches(self, encoded: datasets.Dataset, *, share: bool, by_length: bool) -> Any:
         encoded = own_share(encoded) if share else encoded
         lengths = row_lengths(encoded) if by_length else None
         order = BatchOrder(len(encoded), _BATCH, shuffle=False, lengths=lengths)
-        return loader(encoded, order, self.pantry.collator(self.data, encodings, training=False))
+        return loader(encoded, order, self.pantry.collator(self.data, self._encodings, training=False))
 
     @property
     def _device(self) -> torch.device:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 from safetensors.torch import load_file
 
+from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph.scalars import Horizon
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry, graphs_of
@@ -24,13 +24,16 @@ def losses_on(
 ) -> dict[str, float] | None:
     """The loss and its terms on some rows, with weights as at the stage's end; None for a loss of several data sets.
 
-    The student is the workshop's, its projections are those that its run kept in `folder`. `rows` are examples of the
-    task's data as they were read, or ready batches.
+    The student is the workshop's, its projections are those that its run kept in `folder`. `rows` are a split of
+    the task's data by name, other examples like them, or ready batches.
     """
     work = next(work for work in pantry.stages(checked) if work.name == stage.name)
     material = work.materials[task.name]
-    if isinstance(rows, datasets.Dataset):
-        rows = pantry.encoded_rows(material.name, rows, pantry.readers(graphs_of(checked, stage, task), material.name))
+    if not isinstance(rows, ReadyBatches):
+        data = material.name
+        encodings, _ = pantry.encodings(data, pantry.readers(graphs_of(checked, stage, task), data))
+        named = isinstance(rows, str)
+        rows = pantry.split(data, rows, encodings) if named else pantry.encode(data, rows, encodings, whole=True)
     material = replace(material, dev=rows)
     if not material.has_losses:
         return None

@@ -80,11 +80,13 @@ class Shared:
 
 
 class Pantry:
-    """The data of a workshop's spec, encoded once for each set of models that reads it."""
+    """The data of a workshop's spec, each split encoded once for each set of tokenizers and lengths that read it."""
 
     def __init__(self, workshop: Workshop):
         self.workshop, self.recipe = workshop, workshop.recipe
         self._encoded: dict[tuple[str, tuple[str, ...]], Encoded] = {}
+        self._encodings: dict[tuple[str, int, bool], Encoding] = {}
+        self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
     def encodings(
         self, data: str, names: Sequence[str], modules: Mapping[str, nn.Module] | None = None
@@ -111,8 +113,12 @@ class Pantry:
         keys: dict[str, str] = {}
         for name, distinct in prints.items():
             if distinct not in found:
-                with blaming(self.recipe.models[name]):
-                    found[distinct] = Encoding(name, workshop.tokenizer(name), limits[distinct], distinct in left)
+                own_encoding = (distinct, limits[distinct], distinct in left)
+                if own_encoding not in self._encodings:
+                    with blaming(self.recipe.models[name]):
+                        tokenizer, (_, limit, side) = workshop.tokenizer(name), own_encoding
+                        self._encodings[own_encoding] = Encoding(name, tokenizer, limit, side)
+                found[distinct] = self._encodings[own_encoding]
             encoding = found[distinct]
             keys[name] = encoding.key
             config = getattr(module_of[name], "config", None)
@@ -127,11 +133,7 @@ class Pantry:
             encodings, keys = self.encodings(data, names)
             examples = self.workshop.examples(data)
             with blaming(self.recipe.data[data]):
-                splits = {
-                    name: self.encode(data, split, encodings, whole=name != "train")
-                    for name, split in examples.splits.items()
-                    if name != "test"
-                }
+                splits = {name: self.split(data, name, encodings) for name in examples.splits if name != "test"}
                 if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
                     check_answers(data, examples.splits["train"], splits["train"])
             training, evaluating = (self.collator(data, encodings, training=t) for t in (True, False))
@@ -147,17 +149,20 @@ class Pantry:
         columns = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Column))
         return any(x.data == data and x.column in ("labels", "start", "end") for x in columns)
 
+    def split(self, data: str, name: str, encodings: Sequence[Encoding]) -> datasets.Dataset:
+        """A split as token ids; of what is evaluated on no sentence is cut off."""
+        key = (data, name, tuple(map(id, encodings)))
+        if key not in self._splits:
+            rows = self.workshop.examples(data).splits[name]
+            self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+        return self._splits[key]
+
     def encode(
         self, data: str, split: datasets.Dataset, encodings: Sequence[Encoding], *, whole: bool = False
     ) -> datasets.Dataset:
         """A split as token ids, with labels and words where they are asked for; `whole` cuts off no sentence."""
         source = self.recipe.data[data].source
         return encode(split, encodings, source=source, words=data in words_used(self.recipe), whole=whole)
-
-    def encoded_rows(self, data: str, rows: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
-        """Other rows of a data set, as `encoded` has its splits: for these models, no sentence cut off."""
-        with blaming(self.recipe.data[data]):
-            return self.encode(data, rows, self.encodings(data, names)[0], whole=True)
 
     def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Any:
         """How rows become batches; masks and augmentation are drawn from the run's seed, in training only."""

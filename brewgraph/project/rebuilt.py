@@ -32,7 +32,8 @@ class Rebuilt:
         try:
             self.checked: Checked = check(source, run.recipe.params)
             home = run.folder.whole.path.parent
-            teachers = {m: p / "student" for m, p in finished_teachers(self.checked, {}, home).items()}
+            finished = finished_teachers(self.checked, {}, home, allow_python=allow_python)
+            teachers = {name: path / "student" for name, path in finished.items()}
             self.workshop = Workshop(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
             read = {m for m in self.checked.recipe.models if self.workshop.runs(m)}
             if gone := [m for m in read if isinstance(self.checked.recipe.models[m].source, Ema)]:

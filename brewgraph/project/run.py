@@ -28,7 +28,6 @@ from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.places import runs_folder, teacher_folder
 from brewgraph.project.trust import check_teachers_agree
 from brewgraph.recipe.sources import Brew, Hf, Python
-from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, folder_size, shown
 from brewgraph.training.loop import train
@@ -86,14 +85,14 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     if options.dry_run:
         with _scratch() as scratch:
             return _rehearse(checked, options, reporter, scratch)
-    return _run(checked, options, reporter)
+    return _run(Workshop(checked, allow_python=options.allow_python, skip=options.skip), options, reporter)
 
 
-def _run(checked: Checked, options: Options, reporter: Reporter, near: tuple[Path, ...] | None = None) -> RunResult:
+def _run(workshop: Workshop, options: Options, reporter: Reporter, near: tuple[Path, ...] | None = None) -> RunResult:
     """Run a spec; of a teacher `near` are the folders of the runs that it is trained for."""
     # what can be known without training comes first, teachers that have to be trained next
-    workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
-    identity = identify(checked, workshop.fingerprints(), "alone" if options.without_teacher else "")
+    checked = workshop.checked
+    identity = identify(workshop, "alone" if options.without_teacher else "")
     home = runs_folder(checked.folder, options.runs)
     if near is None:
         folder = RunFolder(options.out or home / identity.folder_name)
@@ -113,17 +112,20 @@ def _run(checked: Checked, options: Options, reporter: Reporter, near: tuple[Pat
         if main:
             folder.prepare("--out" if options.out else "--runs")
     below = replace(options, out=None, force=False, without_teacher=False)
-    for model, other in _other_specs(checked):
-        reporter.say(f"teacher {model.name}: {Path(other.recipe.source.name).name}")
-        workshop.teachers[model.name] = _run(other, below, reporter, (*(near or ()), home)).folder / "student"
+    for name, other in checked.others.items():
+        reporter.say(f"teacher {name}: {Path(other.recipe.source.name).name}")
+        result = _run(workshop.other(name), below, reporter, (*(near or ()), home))
+        workshop.teachers[name] = result.folder / "student"
+        workshop.drop_other(name)
     with main_process_alone() as main:
         if main and not resume:
             folder.clear()
         if main:
             _write_resolved(folder, checked, identity, workshop)
+    pantry = Pantry(workshop)
     with _telling_of_checkpoints(folder):
-        trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=resume)
-        rows = compare(workshop, trained, reporter.say)
+        trained = _train(pantry, folder, options.without_teacher, reporter, resume=resume)
+        rows = compare(pantry, trained, reporter.say)
     with main_process_alone() as main:
         if main:
             folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in rows]})
@@ -146,28 +148,20 @@ def _telling_of_checkpoints(folder: RunFolder) -> Iterator[None]:
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _other_specs(checked: Checked) -> Iterator[tuple[ModelDeclaration, Checked]]:
-    """The models that are other specs' students, with these specs."""
-    for name, other in checked.others.items():
-        yield checked.recipe.models[name], other
-
-
-def _train(
-    checked: Checked, workshop: Workshop, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
-) -> dict[str, Trained]:
+def _train(pantry: Pantry, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool) -> dict[str, Trained]:
     """Train the student, and where the spec asks for it the same student without its teacher. Keys are rows' names."""
-    recipe = checked.recipe
+    workshop, checked, recipe = pantry.workshop, pantry.workshop.checked, pantry.recipe
     student, name = recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
     if not alone:
-        check_teachers_agree(Pantry(workshop), checked, reporter)
+        check_teachers_agree(pantry, checked, reporter)
     if recipe.has_baseline and not alone:
         path = folder.baseline
         with main_process_alone() as main:
             if main:
                 path.prepare()
         if path.finished is None:
-            module = _train_one(reduced(checked), workshop, path, f"{name} without its teacher", reporter, resume)
+            module = _train_one(reduced(checked), pantry, path, f"{name} without its teacher", reporter, resume)
             with main_process_alone() as main:
                 if main:
                     path.write_json("finished.json", {"part of": folder.path.name})
@@ -180,18 +174,17 @@ def _train(
         module = load_student(workshop.model(student), folder.student)
     else:
         what = reduced(checked) if alone else checked
-        module = _train_one(what, workshop, folder, name, reporter, resume)
+        module = _train_one(what, pantry, folder, name, reporter, resume)
     trained[f"{student} alone" if alone else student] = Trained(module, folder.path)
     return trained
 
 
 def _train_one(
-    checked: Checked, workshop: Workshop, folder: RunFolder, name: str, reporter: Reporter, resume: bool
+    checked: Checked, pantry: Pantry, folder: RunFolder, name: str, reporter: Reporter, resume: bool
 ) -> nn.Module:
     """One training of a student of its own, through all stages, saved and returned."""
+    workshop, student = pantry.workshop, pantry.recipe.student.name
     workshop.forget_student()
-    student = workshop.recipe.student.name
-    pantry = Pantry(workshop)
     outcome = train(pantry.stages(checked), student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:
@@ -222,18 +215,20 @@ def _one_step(
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
     workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
     near = (*near, runs_folder(checked.folder, options.runs))
-    for model, other in _other_specs(checked):
-        folder = _folder_of_teacher(other, options.runs, near)
+    for name, other in checked.others.items():
+        folder = _folder_of_teacher(workshop.other(name), options.runs, near)
+        workshop.drop_other(name)
         if folder.finished is None:
             below = replace(options, without_teacher=False)
-            folder, _ = _one_step(other, below, reporter, scratch / model.name, near)
-        workshop.teachers[model.name] = folder.student
+            folder, _ = _one_step(other, below, reporter, scratch / name, near)
+        workshop.teachers[name] = folder.student
     folder = RunFolder(scratch / "run")
     with main_process_alone() as main:
         if main:
             folder.prepare()
-    trained = _train(checked, workshop, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(workshop, trained, reporter.say)
+    pantry = Pantry(workshop)
+    trained = _train(pantry, folder, options.without_teacher, reporter, resume=False)
+    return folder, compare(pantry, trained, reporter.say)
 
 
 @contextmanager
@@ -260,13 +255,24 @@ class Identity:
     folder_name: str
 
 
-def identify(checked: Checked, data: Mapping[str, str], purpose: str = "") -> Identity:
-    """The identity of a run on data of these fingerprints, which is known before it or its teachers are trained."""
+def identify(workshop: Workshop, purpose: str = "") -> Identity:
+    """The identity of a run, by its spec, data and models: known before it or its teachers are trained."""
+    checked = workshop.checked
+    others = {
+        f"{position}": identify(workshop.other(name)).hash
+        for position, name in enumerate(checked.recipe.models)
+        if name in checked.others
+    }
+    return identity_of(checked, {**workshop.fingerprints(), **others}, purpose)
+
+
+def identity_of(checked: Checked, given: Mapping[str, str], purpose: str = "") -> Identity:
+    """The identity of a run whose data and other specs have these prints."""
     modules = {
         f"module {position}": module_print(module, checked.folder)
         for position, module in enumerate(checked.recipe.modules)
     }
-    prints = {**data, **_model_prints(checked), **modules}
+    prints = {**given, **_model_prints(checked), **modules}
     run_hash = digest(checked.spec_hash, sorted(prints.items()), purpose)
     parts = [Path(checked.recipe.source.name).stem.strip("<>"), purpose, run_hash[:8]]
     return Identity(run_hash, prints, "-".join(part for part in parts if part))
@@ -293,14 +299,10 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
 
 
 def _model_prints(checked: Checked) -> dict[str, str]:
-    """What the content of each model is: of local folders the files, of other specs their run, of Python its text."""
+    """What the content of a model is that no other spec describes: of a local folder its files, of Python its text."""
     found = {}
-    others = {model.name: other for model, other in _other_specs(checked)}
     for position, model in enumerate(checked.recipe.models.values()):
-        if model.name in others:
-            other = others[model.name]
-            found[f"{position}"] = identify(other, Workshop(other).fingerprints()).hash
-        elif isinstance(model.source, Python):
+        if isinstance(model.source, Python):
             found[f"{position}"] = module_print(model.source.target.partition(":")[0], checked.folder)
         elif isinstance(model.source, Hf):
             tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
@@ -354,13 +356,16 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, wor
     )
 
 
-def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path | None = None) -> dict[str, Path]:
+def finished_teachers(
+    checked: Checked, given: Mapping[str, Any], runs: Path | None = None, *, allow_python: bool = False
+) -> dict[str, Path]:
     """The run folders that `brew(...)` models stand for; a `UsageError` names the first that is not finished."""
     found = {}
     home = runs_folder(checked.folder, runs)
-    for model, other in _other_specs(checked):
-        if model.name not in given:
-            folder = _folder_of_teacher(other, runs, (home,))
+    for name, other in checked.others.items():
+        model = checked.recipe.models[name]
+        if name not in given:
+            folder = _folder_of_teacher(Workshop(other, allow_python=allow_python), runs, (home,))
             if folder.finished is None:
                 assert isinstance(model.source, Brew)
                 spec = shown(Path(other.recipe.source.name))
@@ -373,6 +378,5 @@ def finished_teachers(checked: Checked, given: Mapping[str, Any], runs: Path | N
     return found
 
 
-def _folder_of_teacher(other: Checked, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:
-    name = identify(other, Workshop(other).fingerprints()).folder_name
-    return teacher_folder(name, other.folder, runs, near)
+def _folder_of_teacher(other: Workshop, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:
+    return teacher_folder(identify(other).folder_name, other.checked.folder, runs, near)

@@ -69,11 +69,12 @@ class Distiller(nn.Module):
     gradients. The module begins in train mode, the student with it: a transformers model comes from its folder in eval
     mode, and would be trained without dropout.
 
-    `graphs` are the losses by task, or the one where there are no tasks; `reports` what each task reports
-    beside. `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages`
-    are the teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers
-    that nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are
-    left out, by name. Folders of caches are relative to `folder`, that of the spec.
+    `graphs` are the losses by task, or the one where there are no tasks; `reports` what each task reports beside.
+    `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages` are the
+    teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers that
+    nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are left
+    out, by name; `optimized` are the graphs after the others, where they are known. Folders of caches are relative to
+    `folder`, that of the spec.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Distiller(nn.Module):
         anatomies: Mapping[str, Anatomy] | None = None,
         reach: Reach | None = None,
         skip: Collection[str] = (),
+        optimized: Mapping[str, nx.DiGraph] | None = None,
         folder: Path = Path(),
     ):
         super().__init__()
@@ -110,7 +112,7 @@ class Distiller(nn.Module):
             teacher.requires_grad_(False).eval()
         modules = {site: self.projections[parameter_name(site)] for site in found}
         self._reach = reach or Reach(self.student)
-        optimized = optimize_all(self.graphs, self._reach, skip)
+        optimized = optimized or optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(graph.graph.get("frozen") for graph in optimized.values())
         self.programs = {
             task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies, folder=folder)

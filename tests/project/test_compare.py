@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
+from brewgraph.project.materials import Pantry
 from brewgraph.project.speed import Work, faster, measure, spread
-from tests.project.small import rows, save, write_data, write_rows
+from tests.project.small import project, rows, save, write_data, write_rows
 from tests.project.test_run import Steps
 
 SPEC = """teacher early = hf("early")
@@ -133,3 +136,20 @@ def test_the_table_is_scored_on_test_where_there_is_one(tmp_path: Path, monkeypa
     assert (student.splits, student.scores["accuracy"]) == ({"": "test"}, pytest.approx(hits / 70))
     assert all(len(row.seconds) >= 3 and row.per_second > 0 for row in result.table)
     assert bg.run(tmp_path / "spec.brew").table == result.table
+
+
+def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teacher, student and baseline share a tokenizer: training, evaluation and the closing table read one encoding."""
+    spec = project(tmp_path, train="steps = 2; baseline = true")
+    seen = []
+    encode = Pantry.encode
+
+    def counted(self: Pantry, data: str, split: datasets.Dataset, *args: Any, **more: Any) -> datasets.Dataset:
+        seen.append((data, split.num_rows, split[0]["index"]))
+        return encode(self, data, split, *args, **more)
+
+    monkeypatch.setattr(Pantry, "encode", counted)
+    monkeypatch.setattr("brewgraph.project.run.check_teachers_agree", lambda *_: None)
+    result = bg.run(spec)
+    assert [row.name for row in result.table] == ["bert", "tiny alone", "tiny"]
+    assert len(seen) == len(set(seen)) == 2

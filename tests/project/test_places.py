@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import brewgraph as bg
+from brewgraph.data.examples import open_examples
 from brewgraph.project.finished import open_run
 from brewgraph.project.named import named_folders
 from brewgraph.project.predict import labelled_rows, load_student, score
@@ -158,3 +160,19 @@ def test_a_recipe_holds_the_specs_of_its_teachers(tmp_path: Path) -> None:
     with pytest.raises(bg.SpecError, match="B321"):
         bg.load(spec)
     assert recipe.build().terms()[:2] == ("soft", "hard")
+
+
+def test_a_run_reads_the_data_of_each_spec_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the hash, for the name of the teacher's folder, and for training: one reading."""
+    spec, seen = write_tiny(tmp_path), []
+
+    def counted(source: Any, folder: Path, *more: Any, **given: Any) -> Any:
+        seen.append(source.batch)
+        return open_examples(source, folder, *more, **given)
+
+    monkeypatch.setattr("brewgraph.project.build.open_examples", counted)
+    bg.run(spec)
+    assert len(seen) == 2
+    seen.clear()
+    bg.load(spec).build()
+    assert len(seen) == 1  # of the teacher, for the name of its folder

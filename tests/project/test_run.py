@@ -21,7 +21,7 @@ from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
 from brewgraph.project.materials import Pantry
-from brewgraph.project.run import identify
+from brewgraph.project.run import identity_of
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from tests.project.small import LABELS, classifier, metrics, project, rows, save, tokenizer, write_data, write_rows
@@ -413,7 +413,7 @@ def test_other_code_is_another_run(tmp_path: Path) -> None:
 
     def found() -> str:
         checked = check(read_spec(spec))
-        return identify(checked, {}).hash
+        return identity_of(checked, {}).hash
 
     losses.write_text(text)
     first = found()
