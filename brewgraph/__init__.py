@@ -9,14 +9,14 @@ distiller(batch).loss.backward()
 bg.run("spec.brew", T=4)
 """
 
-from brewgraph.api import LoadedRecipe, check, format_text, load, loads, run
+from brewgraph.api import Recipe, check, format_text, load, loads, run
 from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
 
 __all__ = [
     "BrewError",
     "BrewWarning",
     "Diagnostic",
-    "LoadedRecipe",
+    "Recipe",
     "RunError",
     "SpecError",
     "UsageError",

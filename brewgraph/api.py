@@ -24,24 +24,22 @@ if TYPE_CHECKING:
     from brewgraph.graph.shown import Shown
     from brewgraph.project.check import Checked
     from brewgraph.project.run import RunResult
-    from brewgraph.recipe.elaborate import Recipe
     from brewgraph.runtime.distiller import Distiller
+    from brewgraph.training.reporter import Reporter
 
 
-class LoadedRecipe:
+class Recipe:
     """A checked spec: look at its `graph`, or `build()` it into a torch module."""
 
     def __init__(self, checked: Checked):
         self._checked = checked
 
     @property
-    def recipe(self) -> Recipe:
-        """The meaning of the spec: models, data, params, equations, settings."""
-        return self._checked.recipe
-
-    @property
     def graph(self) -> nx.DiGraph:
-        """The dependency graph of the loss after all passes; nodes carry their `Node` under `"node"`."""
+        """The dependency graph of the loss, equal values merged; nodes carry their `Node` under `"node"`.
+
+        What a run leaves out or ends early, `plan` says.
+        """
         if self._checked.graph is None:
             raise SpecError(self._checked.warnings)
         return self._checked.graph
@@ -76,7 +74,7 @@ class LoadedRecipe:
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
 
     def __repr__(self) -> str:
-        recipe = self.recipe
+        recipe = self._checked.recipe
         named = [f"{m.role} {m.name}" for m in recipe.models.values()] + [f"data {name}" for name in recipe.data]
         warned = f"; {count(len(self.warnings), 'warning')}" if self.warnings else ""
         return f"<recipe {recipe.source.name.strip('<>')}: {', '.join(named)}{warned}>"
@@ -135,24 +133,24 @@ class LoadedRecipe:
         return distiller
 
 
-def load(path: str | Path, /, **params: Any) -> LoadedRecipe:
+def load(path: str | Path, /, **params: Any) -> Recipe:
     """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found.
 
     What the check warns of is a `BrewWarning` each, at the caller's line, and in `warnings` of the recipe.
     """
     from brewgraph.project.check import read_spec
 
-    return LoadedRecipe(_warned(read_spec(path), params))
+    return Recipe(_warned(read_spec(path), params))
 
 
-def loads(text: str, /, **params: Any) -> LoadedRecipe:
+def loads(text: str, /, **params: Any) -> Recipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
     if not isinstance(text, str):
         remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
         raise UsageError(f"the text of a spec is wanted, and this is of the type `{type(text).__name__}`{remedy}")
     if "\n" not in text.strip() and text.strip().endswith(".brew"):
         raise UsageError(f"the text of a spec is wanted, and `{text.strip()}` is a path: `bg.load(path)` reads a file")
-    return LoadedRecipe(_warned(Source(text), params))
+    return Recipe(_warned(Source(text), params))
 
 
 def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
@@ -179,28 +177,37 @@ def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
         return error.diagnostics
 
 
-def run(path: str | Path, /, *, params: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
-    """Train a spec, as the command does. `options` are those of the command: `out`, `runs`, `force`, `dry_run`,
-    `without_teacher`, `allow_python`, `skip`, and `reporter`; any other keyword replaces a param of the spec.
+def run(
+    path: str | Path,
+    /,
+    *,
+    out: str | Path | None = None,
+    runs: str | Path | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    without_teacher: bool = False,
+    allow_python: bool = False,
+    skip: Collection[str] = (),
+    reporter: Reporter | None = None,
+    params: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> RunResult:
+    """Train a spec, as the command does with options of these names. Other keywords replace params of the spec, as
+    `T=4`; a param that is called like an option goes into `params`.
 
     A run lies in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
     Warnings are those of `load`; what else there is to say goes to the reporter: in a notebook a bar, else Python's
     logging under the name `brewgraph`, at the level INFO.
     """
-    from dataclasses import fields
-
     from brewgraph.project.check import read_spec
     from brewgraph.project.run import Options, run_checked
     from brewgraph.training.notebook import NotebookReporter, in_notebook
     from brewgraph.training.reporter import LogReporter
 
-    reporter = options.pop("reporter", None) or (NotebookReporter() if in_notebook() else LogReporter())
-    names = {f.name for f in fields(Options)}
-    own: dict[str, Any] = {
-        k: Path(v) if k in ("out", "runs") and v is not None else v for k, v in options.items() if k in names
-    }
-    rest = {k: v for k, v in options.items() if k not in names}
-    return run_checked(_warned(read_spec(path), {**rest, **(params or {})}), Options(**own), reporter)
+    here, home = (None if place is None else Path(place) for place in (out, runs))
+    options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
+    checked = _warned(read_spec(path), {**given, **(params or {})})
+    return run_checked(checked, options, reporter or (NotebookReporter() if in_notebook() else LogReporter()))
 
 
 def format_text(text: str) -> str:

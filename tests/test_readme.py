@@ -30,7 +30,7 @@ def test_its_spec_is_the_quickstart(tmp_path: Path) -> None:
     spec.write_text(block("brew"))
     shown, run = bg.load(spec), bg.load(QUICKSTART / "student.brew")
     assert shown.graph.graph == run.graph.graph
-    assert shown.recipe.train == run.recipe.train
+    assert shown._checked.recipe.train == run._checked.recipe.train
     assert bg.format_text(block("brew")) == block("brew")
 
 

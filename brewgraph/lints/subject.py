@@ -20,8 +20,8 @@ _WEIGHTS = ("number", "schedule")
 
 @dataclass(frozen=True)
 class Subject:
-    """A checked recipe. `graphs` are the optimized graphs by stage and task, `count` tells how many members a model's
-    row of features has (None: not known), `ranks` how many processes train.
+    """A checked recipe. `graphs` are the graphs by stage and task, equal values merged; `count` tells how many members
+    a model's row of features has (None: not known), `ranks` how many processes train.
     """
 
     recipe: Recipe

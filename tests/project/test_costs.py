@@ -55,7 +55,7 @@ def checked(more: str) -> Checked:
 
 def real_step(of: Checked) -> tuple[Distiller, Any]:
     """The loss with weights, and a batch of the same size."""
-    distiller = bg.api.LoadedRecipe(of).build()
+    distiller = bg.api.Recipe(of).build()
     program = distiller.program
     models = {"big": distiller.teachers[0], "small": distiller.student}
     batch = example_batch(program.graph, models, {"d": "class"}, {"d": 2}, {"d": (16, 48)})
@@ -168,7 +168,7 @@ def test_ready_tensors_have_the_cost_of_the_largest_batch(
         "hidden = mse(big.hidden[0, 3] -> small.hidden[0, 2] via linear)\n", ""
     )
     recipe = bg.loads(text.format(more=more))
-    batch = open_batches(recipe.recipe.data["d"].source, tmp_path).train[1]
+    batch = open_batches(recipe._checked.recipe.data["d"].source, tmp_path).train[1]
     distiller = recipe.build()
     distiller(batch).loss.backward()
     found = compare(recipe._checked, distiller, batch)

@@ -91,7 +91,7 @@ def recipe(name: str) -> Path:
     return PAPERS / f"{name}.brew"
 
 
-def check_and_plan(name: str, **params: Any) -> tuple[bg.LoadedRecipe, Plan]:
+def check_and_plan(name: str, **params: Any) -> tuple[bg.Recipe, Plan]:
     """The recipe, checked without a word against it, and its plan, in which all of its terms stand."""
     checked = check(read_spec(recipe(name)), params)
     # R-Drop is a match whose two sides learn, which is worth a word and is meant
@@ -100,7 +100,7 @@ def check_and_plan(name: str, **params: Any) -> tuple[bg.LoadedRecipe, Plan]:
     said = "\n".join(plan_text(plan))
     assert f"{plan.trainable:,} parameters" in said
     assert all(term in said for part in plan.parts or () for found in part.terms for term in found.names)
-    return bg.LoadedRecipe(checked), plan
+    return bg.Recipe(checked), plan
 
 
 def texts_batch(folder: Path, labels: bool = True) -> dict[str, Tensor]:
@@ -640,7 +640,7 @@ def test_the_mean_teacher_lies_between_where_the_student_was_and_is(
     params = {**data, **models(tmp_path, student={"dropout": True}), "unlabelled": str(tmp_path / "more.jsonl")}
     params |= {"batch": 4, "epochs": 1, "decay": 0.6}
     loaded, _ = check_and_plan("mean-teacher", **params)
-    assert set(loaded.recipe.stages[0].tasks[0].data) == {"d", "more"}
+    assert set(loaded._checked.recipe.stages[0].tasks[0].data) == {"d", "more"}
     result = bg.run(recipe("mean-teacher"), **params)
     (stage,) = stages
     average = stage.averages["average"]
