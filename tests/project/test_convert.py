@@ -638,7 +638,9 @@ def test_a_recorded_run_has_its_terms(run: Recorded) -> None:
         own = f"{task}." if task else ""
         found = [(term.weight, _in_order(term.equation.replace(own, ""))) for term in spell_out(graph)]
         assert found == TERMS[run.name]
-    assert run.recipe._checked.recipe.train.accumulate == run.case["training_config"].get("gradient_accumulation_steps", 1)
+    assert run.recipe._checked.recipe.train.accumulate == run.case["training_config"].get(
+        "gradient_accumulation_steps", 1
+    )
 
 
 def _in_order(equation: str) -> str:

@@ -1,0 +1,80 @@
+"""The worked examples of CONTRIBUTING.md do what it says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import brewgraph as bg
+from brewgraph.graph import nodes as n
+from brewgraph.graph.passes import node
+from brewgraph.lints import Subject
+from brewgraph.project.check import check_names
+from brewgraph.source import Source
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+MODELS = """
+teacher big = hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+student tiny = hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+data d = files(train="train.jsonl")
+"""
+
+
+def example(name: str) -> str:
+    found = re.search(rf"```python {name}\n(.*?)```", TEXT, re.S)
+    assert found
+    return found[1]
+
+
+def run(name: str) -> dict[str, Any]:
+    space: dict[str, Any] = {}
+    exec(example(name), space)
+    return space
+
+
+@pytest.mark.parametrize("name", ["loss", "pass", "lint"])
+def test_examples_are_short(name: str) -> None:
+    """At most 20 lines of code."""
+    assert len([line for line in example(name).splitlines() if line.strip()]) <= 20
+
+
+def test_a_loss_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checked and computed from its declaration alone: the value is torch's."""
+    (tmp_path / "mylosses.py").write_text(example("loss"))
+    (tmp_path / "train.jsonl").write_text('{"text": "one two", "label": "a"}\n{"text": "two", "label": "b"}\n' * 8)
+    text = f"brew 1\nimport mylosses as my\n{MODELS}loss = my.huber(big.hidden[1] -> tiny.hidden[1], delta=0.5)\n"
+    (tmp_path / "s.brew").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    distiller = bg.load(tmp_path / "s.brew").build(allow_python=True).eval()
+    ids = torch.tensor([[2, 7, 8, 3]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    one, other = (
+        m(**batch, output_hidden_states=True).hidden_states[1] for m in (*distiller.teachers, distiller.student)
+    )
+    expected = torch.nn.functional.huber_loss(other, one, delta=0.5)
+    torch.testing.assert_close(distiller(batch).loss, expected)
+    sys.modules.pop("mylosses", None)
+
+
+def test_a_pass(tmp_path: Path) -> None:
+    """Of two `stop` in a row one is left to compute."""
+    from brewgraph.graph.passes import canonical
+    from tests.graph.graphs import graph
+    from tests.recipe.specs import spec
+
+    before = graph(spec("x = mse(stop(stop(big.logits)) -> tiny.logits)", "loss = x + ce(d.labels -> tiny.logits)\n"))
+    after = canonical(run("pass")["drop_double_stops"](before))
+    count = [sum(isinstance(x := node(g, k), n.Transform) and x.name == "stop" for k in g) for g in (before, after)]
+    assert count == [2, 1]
+
+
+def test_a_lint() -> None:
+    text = f"brew 1\n{MODELS}loss = ce(d.labels -> tiny.logits)\ntrain {{ epochs = 200 }}\n"
+    found = list(run("lint")["find_long_runs"](Subject(check_names(Source(text), {}), {}, lambda *_: None)))
+    assert [(d.code, d.span.text) for d in found] == [("W299", "200")]
