@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +43,27 @@ from brewgraph.syntax.tree import Spec
 if TYPE_CHECKING:
     import networkx as nx
 
-    from brewgraph.project.facts import Facts
+    from brewgraph.project.facts import CheckContext, Facts
     from brewgraph.project.model_facts import BlueprintFacts
+
+
+CHECKS: tuple[Callable[[CheckContext], None], ...] = (
+    check_teachers,
+    check_built,
+    check_lengths,
+    check_starts,
+    check_inputs,
+    check_padding,
+    check_own_tokens,
+    check_words,
+    check_ends,
+    check_nulls,
+    check_heads,
+    check_metrics,
+    check_baseline,
+    check_stores,
+)
+"""What is judged by models and data before there is a graph, in this order."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +142,7 @@ _Known = dict[Any, "Checked"]
 
 def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...], known: _Known) -> Checked:
     spec, first, collector = _parsed(source, params)
-    from brewgraph.project.facts import FactsBook, identities
+    from brewgraph.project.facts import CheckContext, FactsBook, identities
     from brewgraph.project.memory import Memory
 
     path = Path(source.name).resolve()
@@ -143,23 +162,12 @@ def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...],
         _graphs(_sound_part(first, collector.errors), facts, shapes, identities(first, others.hash))
         collector.diagnostics += [d for d in shapes.errors if d.code.startswith("B2")]
         raise SpecError(collector.sorted())
+    context = CheckContext(recipe, facts, collector)
     before = len(collector.errors)
-    check_teachers(recipe, collector)
-    check_built(recipe, facts, collector)
-    check_lengths(recipe, facts, collector)
-    check_starts(recipe, facts, collector)
-    check_inputs(recipe, facts, collector)
-    check_padding(recipe, facts, collector)
-    check_own_tokens(recipe, facts, collector)
-    check_words(recipe, facts, collector)
-    check_ends(recipe, facts, collector)
-    check_nulls(recipe, facts, collector)
-    check_heads(recipe, facts, collector)
-    check_metrics(recipe, facts, collector)
-    check_baseline(recipe, collector)
-    check_stores(recipe, source.folder, collector)
+    for look in CHECKS:
+        look(context)
     unknown = len(collector.errors) > before
-    check_trained(recipe, facts, collector)
+    check_trained(context)
     if unknown:  # shapes that follow from these faults are none of their own
         raise SpecError(collector.sorted())
     names = identities(recipe, others.hash)

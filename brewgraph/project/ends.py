@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.diagnostics import SourceFault
 from brewgraph.project.soundness import data_facts
-from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Batches
 
 if TYPE_CHECKING:
-    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.facts import CheckContext
     from brewgraph.project.model_facts import BlueprintFacts
 
 
-def check_ends(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_ends(context: CheckContext) -> None:
     """B340: classifiers of encoder-decoders pick the state at `eos_token_id`, and stop where a text has none."""
+    recipe, facts, collector = context
     for model in recipe.models.values():
         known = facts(model)
         read = [recipe.data[name].source for name in facts.data.get(model.name, ())]
@@ -36,8 +36,9 @@ def check_ends(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             collector.add("B340", message, model.place("eos_token_id"), help=help)
 
 
-def check_nulls(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_nulls(context: CheckContext) -> None:
     """W320: that a question has no answer is learnt at a token of the question where the tokenizer adds none."""
+    recipe, facts, collector = context
     student = recipe.student
     known = facts(student)
     for name in facts.data.get(student.name, ()) if known is not None else ():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.graph.passes import digest
@@ -49,6 +49,14 @@ class Facts:
     def classes_of(self, model: str, head: str | None = None) -> tuple[str, ...]:
         """The classes that a head learns."""
         return next((c for lesson in self.learns(model, head) if (c := self.classes.get(lesson.data, ()))), ())
+
+
+class CheckContext(NamedTuple):
+    """What each check of a spec looks at, and where it puts what it finds."""
+
+    recipe: Recipe
+    facts: FactsBook
+    collector: Collector
 
 
 @dataclass

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Batches, Hf
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
-    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.facts import CheckContext, FactsBook
     from brewgraph.project.model_facts import BlueprintFacts
 
 
@@ -24,8 +24,9 @@ def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclarati
             yield model, known, recipe.data[name]
 
 
-def check_built(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_built(context: CheckContext) -> None:
     """A model can be built from its configuration, also where no shape of it was asked for."""
+    recipe, facts, _ = context
     for model in recipe.models.values():
         known = facts(model) if facts.data.get(model.name) else None
         try:
@@ -35,8 +36,9 @@ def check_built(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             facts.known[model.name] = None  # to what is checked from here on
 
 
-def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_lengths(context: CheckContext) -> None:
     """No model is given more tokens than it has positions."""
+    recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
         wanted = data.source.max_length
         limit = known.positions if wanted else None
@@ -46,10 +48,11 @@ def check_lengths(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
             collector.add("B320", message, data.place("max_length"), help=help)
 
 
-def check_inputs(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_inputs(context: CheckContext) -> None:
     """Every argument that a model's forward needs comes from its tokenizer, the data, or `inputs`; and it takes those
     that `inputs` names.
     """
+    recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
         if not isinstance(model.source, Hf):
             continue
@@ -90,10 +93,11 @@ def _remedy(known: BlueprintFacts, missing: str) -> str:
     return help
 
 
-def check_padding(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_padding(context: CheckContext) -> None:
     """Every text has a tokenizer. Rows of unequal length are padded, with a token that it has for that, or for the end
     of a text.
     """
+    recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
         if known.tokens.name is None or isinstance(data.source, Batches):
             continue
@@ -108,8 +112,9 @@ def check_padding(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
             collector.add("B339", message, model.place("tokenizer"), help=help)
 
 
-def check_words(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_words(context: CheckContext) -> None:
     """A tokenizer tells given words from each other: of `the cat` it must not make `thecat`."""
+    recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
         if known.tokens.name is None or data.source.label_type != "tags":
             continue
@@ -123,8 +128,9 @@ def check_words(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
             collector.add("W307", message, model.place("tokenizer"), help=help)
 
 
-def check_own_tokens(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_own_tokens(context: CheckContext) -> None:
     """Pretrained weights know the ids of their own tokenizer; those of another one mean other words to them."""
+    recipe, facts, collector = context
     for model in recipe.models.values():
         known = facts(model) if isinstance(model.source, Hf) else None
         if known is not None and not known.reads_its_own_tokens:

@@ -20,7 +20,7 @@ from brewgraph.recipe.uses import columns_used, data_used
 from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
-    from brewgraph.project.facts import FactsBook
+    from brewgraph.project.facts import CheckContext, FactsBook
     from brewgraph.project.memory import Memory
 
 HOLDS = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
@@ -170,8 +170,9 @@ def _check_columns(recipe: Recipe, data: str, wanted: tuple[str, ...], known: Da
         collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
 
 
-def check_teachers(recipe: Recipe, collector: Collector) -> None:
+def check_teachers(context: CheckContext) -> None:
     """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
+    recipe, _, collector = context
     for model in recipe.teachers:
         source = model.source
         if isinstance(source, Hf) and (source.name is None or not source.pretrained):
@@ -180,8 +181,9 @@ def check_teachers(recipe: Recipe, collector: Collector) -> None:
             collector.add("W302", message, model.span, help=help)
 
 
-def check_trained(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_trained(context: CheckContext) -> None:
     """A teacher whose logits are taken has a head in its checkpoint: one that begins at random teaches noise."""
+    recipe, facts, collector = context
     for model in recipe.teachers:
         known = facts(model) if isinstance(model.source, Hf) else None
         if known is None:
@@ -193,8 +195,9 @@ def check_trained(recipe: Recipe, facts: FactsBook, collector: Collector) -> Non
                 collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
 
 
-def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_starts(context: CheckContext) -> None:
     """Layers that a model starts from must be there, as many as its own, and of their shapes."""
+    recipe, facts, collector = context
     for model in recipe.models.values():
         known = facts(model) if isinstance(model.source, Hf) and model.source.init is not None else None
         init = known.outline.init if known is not None else None
@@ -208,8 +211,9 @@ def check_starts(recipe: Recipe, facts: FactsBook, collector: Collector) -> None
                 collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")
 
 
-def check_metrics(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_metrics(context: CheckContext) -> None:
     """A metric that decides which model is best must exist in every stage that it is asked of."""
+    recipe, facts, collector = context
     student = recipe.student.name
     for stage in recipe.stages:
         metric = stage.train.metric_for_best_model
@@ -256,8 +260,9 @@ def _has_dev(source: Any) -> bool:
     return any(getattr(part, "dev", "") is not None for part in getattr(source, "parts", (source,)))
 
 
-def check_baseline(recipe: Recipe, collector: Collector) -> None:
+def check_baseline(context: CheckContext) -> None:
     """With `baseline = true` something has to be left to train without a teacher; stages that fall away are named."""
+    recipe, _, collector = context
     if not recipe.has_baseline:
         return
     place = recipe.stages[0].places.get("baseline", recipe.train_span)
@@ -283,9 +288,10 @@ def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> s
     return recipe.data[data[0]].source.label_type if data else ""
 
 
-def check_heads(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
+def check_heads(context: CheckContext) -> None:
     """Labels must lie inside the classes of every model whose logits they are compared with, in the same order; so must
     the classes of two models whose logits are compared."""
+    recipe, facts, collector = context
 
     def labels(x: v.Value) -> tuple[str, tuple[str, ...]]:
         take = next((t for t in v.walk(x) if isinstance(t, v.Take) and t.kind == "logits"), None)

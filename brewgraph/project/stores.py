@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from brewgraph.diagnostics import Collector, SourceFault
+from brewgraph.diagnostics import SourceFault
 from brewgraph.paths import locate
 from brewgraph.recipe import values as v
-from brewgraph.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from brewgraph.project.facts import CheckContext
 
 _MAGIC = b"SQLite format 3\0"
 """What an SQLite file begins with; one in which nothing stands yet is empty."""
 
 
-def check_stores(recipe: Recipe, folder: Path, collector: Collector) -> None:
+def check_stores(context: CheckContext) -> None:
     """B244, once for each `cache` whose folder no run could use."""
+    recipe, _, collector = context
+    folder = recipe.source.folder
     caches = [x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Cached)]
     for x in {x.name: x for x in caches}.values():
         try:
