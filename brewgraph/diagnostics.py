@@ -203,7 +203,7 @@ class Collector:
         labels: tuple[Label, ...] = (),
     ) -> None:
         if code == "B901" and not help:
-            help = "leave it out: this version of brewgraph cannot do it, and would not pass over it in silence"
+            help = "not supported in this version; remove it"
         found = Diagnostic(code, message, span, help, note, labels)
         if found not in self.diagnostics:
             self.diagnostics.append(found)

@@ -100,7 +100,7 @@ def _vanishes(option: v.Value, stage: Stage) -> tuple[str, str] | None:
         fall = abs(options.get("beta", 0.0)) * 2 ** options.get("gamma", 1.0)
         if option.name != "flsw" or option.base >= fall:
             return None
-        message = f"`flsw` may take {fall:g} from {option.base:g}, and then stops at its floor of 0.1"
+        message = f"`flsw` can lower T={option.base:g} by up to {fall:g}; it would be clamped at 0.1"
         return message, "a smaller `beta` or `gamma`, or a base above that"
     values = [x for moment in MOMENTS if (x := at(option, moment, stage)) is not None]
     if not values and isinstance(option, v.Scheduled) and option.name == "piecewise":

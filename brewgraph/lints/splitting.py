@@ -24,7 +24,7 @@ def find_split_batches(subject: Subject) -> Iterator[Diagnostic]:
             for found in (node(graph, key) for key in graph) if graph is not None else ():
                 if (what := _whole(found)) is None:
                     continue
-                message = f"`{what}` compares the examples of a batch, and a step has {parts} of them"
+                message = f"`{what}` compares examples within a batch, but each step is split into {parts} batches"
                 help = "a larger `batch=` and `accumulate = 1` on one rank; `normalise = micro` says that it is meant"
                 same = place is not None and place.source == found.span.source
                 labels = (Label(place, "each batch by itself"),) if place is not None and same else ()

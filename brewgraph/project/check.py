@@ -174,7 +174,7 @@ def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...],
     written, written_reports = _graphs(recipe, facts, collector, names)
     collector.raise_errors()
     graphs, reports = _merged(written), _merged(written_reports)
-    _look_for_what_is_not_meant(recipe, graphs, facts, collector, settled=not params)
+    run_lints(recipe, graphs, facts, collector, settled=not params)
     return Checked(
         recipe,
         graphs,
@@ -230,7 +230,7 @@ _BY_CHANCE = frozenset({"W212", "W301", "W401"})
 """Warnings that depend on the machine and its network: that one does not come up is no reason to stop ignoring it."""
 
 
-def _look_for_what_is_not_meant(
+def run_lints(
     recipe: Recipe,
     graphs: Mapping[tuple[str, str], nx.DiGraph],
     facts: FactsOf,

@@ -29,7 +29,8 @@ def check_ends(context: CheckContext) -> None:
         except SourceFault:
             continue  # said where the model is declared
         if end not in behind:
-            message = f"`{model.name}` reads its classes at the token {end}, with which its tokenizer ends no text"
+            where = f"`{model.name}` classifies at token id {end} (`eos_token_id`)"
+            message = f"{where}, but its tokenizer never appends that token"
             help = "name a tokenizer that ends texts with a token: tokenizer=…"
             if behind:
                 help = f"name the one that it ends texts with: eos_token_id={behind[-1]}"

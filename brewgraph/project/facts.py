@@ -169,8 +169,8 @@ class FactsBook:
         own, classes = found.labels, self.facts.classes_of(model.name)
         if own == classes or sorted(own) != sorted(classes) or len(set(own)) < len(own):
             return found
-        message = f"the classes of `{model.name}` stand in another order than the data's, and are put in that"
-        help = f"nothing is to be done: {', '.join(own[:6])} becomes {', '.join(classes[:6])}"
+        message = f"`{model.name}` orders its classes differently from the data; its logits will be reordered"
+        help = f"no action needed: {', '.join(own[:6])} becomes {', '.join(classes[:6])}"
         self.collector.add("W304", message, model.span, help=help)
         return replace(found, order=tuple(own.index(label) for label in classes))
 

@@ -306,7 +306,7 @@ def check_heads(context: CheckContext) -> None:
         if ones != others and set(ones) == set(others):
             # a teacher is put in the order of the data, a student keeps its own
             kept = ones if one == recipe.student.name else others
-            message = f"the classes of `{one}` stand in another order than those of `{other}`"
+            message = f"`{one}` orders its classes differently from `{other}`"
             help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_remedy(recipe, kept)}"
             collector.add("B324", message, x.span, help=help)
         column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
@@ -321,7 +321,7 @@ def check_heads(context: CheckContext) -> None:
                 message, help = f"{message}; no training row has {gap[0]}", gap[1]
             collector.add("B323", message, x.span, help=help)
         elif others != classes and set(others) == set(classes):
-            message = f"the classes of the data stand in another order than those of `{other}`"
+            message = f"the data orders its classes differently from `{other}`"
             help = (
                 f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: {_remedy(recipe, others)}"
             )

@@ -70,10 +70,10 @@ def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: Fault
     for x in (a, b):
         if x.kind.startswith("("):
             help = "compute with its members: `(0.5 * a, 0.5 * b)`"
-            return fault("B202", f"a tuple is one argument, and `{operator}` joins none", place, help=help)
+            return fault("B202", f"`{operator}` does not apply to tuples", place, help=help)
         if x.kind == "temperature":
             help = "it belongs to a loss: `kd(a -> b, T=flsw(4))`"
-            return fault("B208", f"a temperature is no weight, and `{operator}` joins none", place, help=help)
+            return fault("B208", f"`{operator}` does not apply to a temperature", place, help=help)
     if wrong := _why_not(operator, a, b):
         message, help = wrong
         return fault("B208", message, place, help=help)

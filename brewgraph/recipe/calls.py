@@ -121,7 +121,7 @@ def _own_function(
 ) -> Any:
     """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
     if any(scope.function is function for scope in names.current.data_outward()):
-        help = "write it without itself: a spec always ends"
+        help = "recursion is not supported; write the equation out"
         return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}
     given: dict[str, Any] = {}

@@ -133,7 +133,8 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
     kinds = {source.label_type for source in joined}
     if len(kinds) > 1:
         help = "both need the same kind of labels; for several, write tasks"
-        message = f"data with {listing(sorted(k or 'no' for k in kinds))} labels cannot be joined".replace("`", "")
+        said = [f"data labelled `{kind}`" if kind else "unlabelled data" for kind in sorted(kinds, reverse=True)]
+        message = f"cannot join {' with '.join(said)}"
         evaluator.fault("B118", message, s.source.span, help=help)
         return anything
     return DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})

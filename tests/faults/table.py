@@ -118,7 +118,7 @@ NAMES = [
     Pair("two trains", "train { seed = 1 }\ntrain { epochs = 1 }", "train { seed = 1; epochs = 1 }",
          "B105", (5, 1), "train", "`train` stands twice", "join the two"),
     Pair("function to come", "x = generate(big.logits -> tiny.logits)", "x = kd(big.logits -> tiny.logits)",
-         "B901", (4, 5), "generate", "`generate` is not supported yet", "leave it out"),
+         "B901", (4, 5), "generate", "`generate` is not supported yet", "remove it"),
 ]  # fmt: skip
 """What is found without any model, in a moment."""
 

@@ -275,7 +275,7 @@ def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int,
     subject = Subject(recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].rows(row), ranks)
     found = list(lint(subject))
     assert [x.code for x in found] == (["W212"] if parts > 1 and whole else [])
-    assert all(f"a step has {parts} of them" in x.message for x in found)
+    assert all(f"each step is split into {parts} batches" in x.message for x in found)
 
 
 @pytest.mark.parametrize(

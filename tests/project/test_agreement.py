@@ -57,7 +57,7 @@ def test_a_teacher_of_another_order_is_turned_by_name(folder: Path) -> None:
     found = checked(folder, spec("kd(turned.logits -> tiny.logits)", "turned"))
     (warning,) = found.warnings
     assert (warning.code, warning.span.position) == ("W304", (2, 18))
-    assert warning.help == "nothing is to be done: good, fair, bad becomes bad, fair, good"
+    assert warning.help == "no action needed: good, fair, bad becomes bad, fair, good"
     workshop = Workshop(found)
     teacher = workshop.model("turned")
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "turned").eval()

@@ -130,7 +130,10 @@ def test_a_head_reads_a_token_that_ends_texts(tmp_path: Path) -> None:
     for token in (1, 2):  # the second begins every text
         (found,) = errors(tmp_path, spec.replace("eos_token_id=1", f"eos_token_id={token}"))
         assert (found.code, found.help) == ("B340", "name the one that it ends texts with: eos_token_id=3")
-        assert found.message == f"`tiny` reads its classes at the token {token}, with which its tokenizer ends no text"
+        assert (
+            found.message
+            == f"`tiny` classifies at token id {token} (`eos_token_id`), but its tokenizer never appends that token"
+        )
     sound = spec.replace("eos_token_id=1", "eos_token_id=3")
     assert errors(tmp_path, sound) == []
     (cost,) = costs(check(read_spec(tmp_path / "spec.brew"))).values()
