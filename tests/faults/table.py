@@ -237,6 +237,6 @@ HEADS = [
            "B323", "ce(d.labels -> tiny.logits)", "the data has 2 classes, `tiny` only 1", "labels=[…]"),
     Change("order of classes", "hidden_size=8,", 'labels=["y", "n"], hidden_size=8,',
            'labels=["n", "y"], hidden_size=8,',
-           "B324", "ce(d.labels -> tiny.logits)", "another order", "the model's: y, n; the data's: n, y"),
+           "B324", "ce(d.labels -> tiny.logits)", "differently", "the model's: y, n; the data's: n, y"),
 ]  # fmt: skip
 """What only data shows, and what models and data show together."""
