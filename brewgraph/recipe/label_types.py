@@ -1,0 +1,193 @@
+"""The types of labels: one frozen value for each, which answers whatever depends on the type; no torch here.
+
+To add a type is to write one entry here, one for its metric in `training/metrics`, and one for its predictions in
+`project/predict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+from pydantic_core import CoreSchema, core_schema
+
+Task = Literal[
+    "features",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "causal-lm",
+]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Name = Literal["class", "classes", "value", "tags", "spans", "next", "masked"]
+"""The types by name, as `batches(labels=…)` takes them."""
+
+LOSS = "loss"
+"""The metric that every task with a dev split has: the whole loss there, terms weighted as at the stage's end."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelType(str):
+    """What the labels of a data set are. As a string it is its name; `NONE`, of data without labels, is empty and so
+    false.
+    """
+
+    name: str
+    task: Task
+    """The head that learns such labels, as `hf(…, task=…)` names it."""
+    head: str
+    """The same head as a student's block calls it."""
+    ends: tuple[str, ...]
+    """How the names of the classes end that transformers has for it."""
+    _: KW_ONLY
+    metrics: tuple[str, ...] = ()
+    """All metrics; `metric_names` leaves out those that some classes have no meaning for."""
+    main: str = LOSS
+    """The one metric that a task is judged by where nobody names another."""
+    shown: tuple[str, ...] = ()
+    """The metrics that have a column in a run's closing table, the main one among them."""
+    loss: str = "ce"
+    """The operation that such labels are usually learnt by."""
+    problem_type: ProblemType | None = None
+    """transformers' word for what a sequence classifier learns."""
+    column: str = "label"
+    """What rows hold such labels under."""
+    fields: tuple[str, ...] = ("labels",)
+    """What a batch holds such labels under."""
+    axes: int = 1
+    """The number of axes of each such tensor, the rows among them."""
+    is_float: bool = False
+    """Whether labels are numbers to come near to, not the number of what is right."""
+    per_class: bool = False
+    """Whether a model has one logit for each class of the data."""
+    per_token: bool = False
+    """Whether there is a label for each token."""
+    over_vocabulary: bool = False
+    """Whether labels are words of the vocabulary, as language models guess them."""
+    marks: str = ""
+    """What the labels are where they belong to places in the words of an example."""
+
+    def __new__(cls, name: str, *_: Any, **__: Any) -> LabelType:
+        return super().__new__(cls, name)
+
+    @property
+    def auto_class(self) -> str:
+        """transformers' class that loads a model with a head for such labels."""
+        return f"AutoModelFor{self.ends[0]}" if self.ends else "AutoModel"
+
+    @property
+    def aligned(self) -> bool:
+        """Whether logits belong to tokens: labels lie along the tokens of an encoding, or point to them."""
+        return self.per_token or self == SPANS
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
+        """A type is written by its name."""
+        return core_schema.no_info_plain_validator_function(
+            LABEL_TYPES.__getitem__, serialization=core_schema.to_string_ser_schema()
+        )
+
+
+_TEXT: tuple[Task, str, tuple[str, ...]] = (
+    "sequence-classification",
+    "sequence_classifier",
+    ("SequenceClassification",),
+)
+
+CLASS = LabelType(
+    "class",
+    *_TEXT,
+    metrics=("accuracy", "macro_f1", "f1", "matthews"),
+    main="accuracy",
+    shown=("accuracy", "macro_f1"),
+    problem_type="single_label_classification",
+    per_class=True,
+)
+CLASSES = LabelType(
+    "classes",
+    *_TEXT,
+    metrics=("micro_f1", "macro_f1", "exact_match"),
+    main="micro_f1",
+    shown=("micro_f1", "macro_f1"),
+    loss="bce",
+    problem_type="multi_label_classification",
+    axes=2,
+    is_float=True,
+    per_class=True,
+)
+VALUE = LabelType(
+    "value",
+    *_TEXT,
+    metrics=("spearman", "pearson", "mse"),
+    main="spearman",
+    shown=("spearman", "pearson"),
+    loss="mse",
+    problem_type="regression",
+    is_float=True,
+)
+TAGS = LabelType(
+    "tags",
+    "token-classification",
+    "token_classifier",
+    ("TokenClassification",),
+    metrics=("f1", "precision", "recall", "strict_f1", "token_accuracy"),
+    main="f1",
+    shown=("f1", "token_accuracy"),
+    column="tags",
+    axes=2,
+    per_class=True,
+    per_token=True,
+    marks="a tag for each word",
+)
+SPANS = LabelType(
+    "spans",
+    "question-answering",
+    "span_classifier",
+    ("QuestionAnswering", "QuestionAnsweringSimple"),
+    metrics=("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"),
+    main="f1",
+    shown=("exact_match", "f1", "has_answer_f1", "no_answer_f1"),
+    column="answers",
+    fields=("start", "end"),
+    marks="answers at places of the text",
+)
+MASKED = LabelType(
+    "masked",
+    "masked-lm",
+    "masked_lm",
+    ("MaskedLM", "WithLMHeadModel"),
+    metrics=("perplexity", "token_accuracy"),
+    main="perplexity",
+    shown=("perplexity",),
+    axes=2,
+    per_token=True,
+    over_vocabulary=True,
+)
+NEXT = LabelType(
+    "next",
+    "causal-lm",
+    "causal_lm",
+    ("CausalLM", "LMHeadModel"),
+    metrics=("perplexity", "token_accuracy"),
+    main="perplexity",
+    shown=("perplexity",),
+    axes=2,
+    per_token=True,
+    over_vocabulary=True,
+)
+NONE = LabelType("", "features", "", (), loss="kd", fields=())
+
+LABEL_TYPES: Mapping[str, LabelType] = {x.name: x for x in (CLASS, CLASSES, VALUE, TAGS, SPANS, MASKED, NEXT, NONE)}
+"""Every type by its name."""
+
+
+def of_problem(word: str | None) -> LabelType:
+    """The type of a `problem_type`, as specs or transformers write it: `regression`; `NONE` without one."""
+    return next((x for x in LABEL_TYPES.values() if word and (x.problem_type or "").startswith(word)), NONE)
+
+
+def of_architecture(name: str) -> LabelType:
+    """The first type that a model class of transformers has a head for, by its name; `NONE` where it has none."""
+    return next((x for x in LABEL_TYPES.values() if name.endswith(x.ends)), NONE)
