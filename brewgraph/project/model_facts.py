@@ -97,7 +97,8 @@ class Outline:
         limit = getattr(made.config, "max_position_embeddings", None)
         known = limit if isinstance(limit, int) and limit > 0 else None
         tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), _label_type(made))
+        kind = label_type_of(made.config) if made.auto_class == CLASS.auto_class else NONE
+        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), kind)
 
 
 def _read_end(made: Blueprint) -> int | None:
@@ -106,10 +107,6 @@ def _read_end(made: Blueprint) -> int | None:
     encodes = getattr(made.config, "is_encoder_decoder", False)
     classifies = made.auto_class == CLASS.auto_class
     return end if classifies and encodes and isinstance(end, int) else None
-
-
-def _label_type(made: Blueprint) -> LabelType:
-    return label_type_of(made.config) if made.auto_class == CLASS.auto_class else NONE
 
 
 @dataclass(frozen=True)

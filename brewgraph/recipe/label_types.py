@@ -1,25 +1,19 @@
 """The types of labels: one frozen value for each, which answers whatever depends on the type; no torch here.
 
-To add a type is to write one entry here, one for its metric in `training/metrics`, and one for its predictions in
-`project/predict`.
+To add a type is to write an entry here, its metric in `training/metrics`, and its predictions in `project/predict`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 from pydantic_core import CoreSchema, core_schema
 
 Task = Literal[
-    "features",
-    "sequence-classification",
-    "token-classification",
-    "question-answering",
-    "masked-lm",
-    "causal-lm",
-]
+    "features", "sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm",
+]  # fmt: skip
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Name = Literal["class", "classes", "value", "tags", "spans", "next", "masked"]
 """The types by name, as `batches(labels=…)` takes them."""
@@ -30,44 +24,40 @@ LOSS = "loss"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelType(str):
-    """What the labels of a data set are. As a string it is its name; `NONE`, of data without labels, is empty and so
-    false.
+    """What the labels of a data set are. As a string it is its name; `NONE`, for data without labels, is empty: false.
+
+    `task` is the head that learns such labels, as `hf(…, task=…)` names it, `head` the same as a student's block calls
+    it, and `ends` are the ends of the names of transformers' classes that have it.
+
+    `metrics` are all there are (`metric_names` leaves out those that some classes have no meaning for), `main` is the
+    one that a task is judged by where nobody names another, `shown` have a column in a run's closing table. `loss` is
+    the usual operation, `problem_type` transformers' word for what a classifier of texts learns.
+
+    Rows of data hold such labels under `column`, batches under `fields`, tensors of so many `axes`; `logits` are what a
+    model returns. `is_float`: they are numbers to come near to; `per_class`: there is a logit for each class of the data;
+    `per_token`: there is a label for each token; `over_vocabulary`: they are words, which a language model guesses.
+    `marks` says what they are where they belong to places among the words of an example.
     """
 
     name: str
     task: Task
-    """The head that learns such labels, as `hf(…, task=…)` names it."""
     head: str
-    """The same head as a student's block calls it."""
     ends: tuple[str, ...]
-    """How the names of the classes end that transformers has for it."""
     _: KW_ONLY
     metrics: tuple[str, ...] = ()
-    """All metrics; `metric_names` leaves out those that some classes have no meaning for."""
     main: str = LOSS
-    """The one metric that a task is judged by where nobody names another."""
     shown: tuple[str, ...] = ()
-    """The metrics that have a column in a run's closing table, the main one among them."""
     loss: str = "ce"
-    """The operation that such labels are usually learnt by."""
     problem_type: ProblemType | None = None
-    """transformers' word for what a sequence classifier learns."""
     column: str = "label"
-    """What rows hold such labels under."""
     fields: tuple[str, ...] = ("labels",)
-    """What a batch holds such labels under."""
+    logits: tuple[str, ...] = ("logits",)
     axes: int = 1
-    """The number of axes of each such tensor, the rows among them."""
     is_float: bool = False
-    """Whether labels are numbers to come near to, not the number of what is right."""
     per_class: bool = False
-    """Whether a model has one logit for each class of the data."""
     per_token: bool = False
-    """Whether there is a label for each token."""
     over_vocabulary: bool = False
-    """Whether labels are words of the vocabulary, as language models guess them."""
     marks: str = ""
-    """What the labels are where they belong to places in the words of an example."""
 
     def __new__(cls, name: str, *_: Any, **__: Any) -> LabelType:
         return super().__new__(cls, name)
@@ -85,99 +75,46 @@ class LabelType(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
         """A type is written by its name."""
-        return core_schema.no_info_plain_validator_function(
-            LABEL_TYPES.__getitem__, serialization=core_schema.to_string_ser_schema()
-        )
+        name = core_schema.to_string_ser_schema()
+        return core_schema.no_info_plain_validator_function(LABEL_TYPES.__getitem__, serialization=name)
 
 
-_TEXT: tuple[Task, str, tuple[str, ...]] = (
-    "sequence-classification",
-    "sequence_classifier",
-    ("SequenceClassification",),
-)
-
+# fmt: off
 CLASS = LabelType(
-    "class",
-    *_TEXT,
-    metrics=("accuracy", "macro_f1", "f1", "matthews"),
-    main="accuracy",
-    shown=("accuracy", "macro_f1"),
-    problem_type="single_label_classification",
-    per_class=True,
+    "class", "sequence-classification", "sequence_classifier", ("SequenceClassification",),
+    metrics=("accuracy", "macro_f1", "f1", "matthews"), main="accuracy", shown=("accuracy", "macro_f1"),
+    problem_type="single_label_classification", per_class=True,
 )
 CLASSES = LabelType(
-    "classes",
-    *_TEXT,
-    metrics=("micro_f1", "macro_f1", "exact_match"),
-    main="micro_f1",
-    shown=("micro_f1", "macro_f1"),
-    loss="bce",
-    problem_type="multi_label_classification",
-    axes=2,
-    is_float=True,
-    per_class=True,
+    "classes", CLASS.task, CLASS.head, CLASS.ends,
+    metrics=("micro_f1", "macro_f1", "exact_match"), main="micro_f1", shown=("micro_f1", "macro_f1"),
+    loss="bce", problem_type="multi_label_classification", axes=2, is_float=True, per_class=True,
 )
 VALUE = LabelType(
-    "value",
-    *_TEXT,
-    metrics=("spearman", "pearson", "mse"),
-    main="spearman",
-    shown=("spearman", "pearson"),
-    loss="mse",
-    problem_type="regression",
-    is_float=True,
+    "value", CLASS.task, CLASS.head, CLASS.ends,
+    metrics=("spearman", "pearson", "mse"), main="spearman", shown=("spearman", "pearson"),
+    loss="mse", problem_type="regression", is_float=True,
 )
 TAGS = LabelType(
-    "tags",
-    "token-classification",
-    "token_classifier",
-    ("TokenClassification",),
-    metrics=("f1", "precision", "recall", "strict_f1", "token_accuracy"),
-    main="f1",
-    shown=("f1", "token_accuracy"),
-    column="tags",
-    axes=2,
-    per_class=True,
-    per_token=True,
-    marks="a tag for each word",
+    "tags", "token-classification", "token_classifier", ("TokenClassification",),
+    metrics=("f1", "precision", "recall", "strict_f1", "token_accuracy"), main="f1", shown=("f1", "token_accuracy"),
+    column="tags", axes=2, per_class=True, per_token=True, marks="a tag for each word",
 )
 SPANS = LabelType(
-    "spans",
-    "question-answering",
-    "span_classifier",
-    ("QuestionAnswering", "QuestionAnsweringSimple"),
-    metrics=("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"),
-    main="f1",
+    "spans", "question-answering", "span_classifier", ("QuestionAnswering", "QuestionAnsweringSimple"),
+    metrics=("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"), main="f1",
     shown=("exact_match", "f1", "has_answer_f1", "no_answer_f1"),
-    column="answers",
-    fields=("start", "end"),
+    column="answers", fields=("start", "end"), logits=("start_logits", "end_logits"),
     marks="answers at places of the text",
 )
 MASKED = LabelType(
-    "masked",
-    "masked-lm",
-    "masked_lm",
-    ("MaskedLM", "WithLMHeadModel"),
-    metrics=("perplexity", "token_accuracy"),
-    main="perplexity",
-    shown=("perplexity",),
-    axes=2,
-    per_token=True,
-    over_vocabulary=True,
+    "masked", "masked-lm", "masked_lm", ("MaskedLM", "WithLMHeadModel"),
+    metrics=("perplexity", "token_accuracy"), main="perplexity", shown=("perplexity",),
+    axes=2, per_token=True, over_vocabulary=True,
 )
-NEXT = LabelType(
-    "next",
-    "causal-lm",
-    "causal_lm",
-    ("CausalLM", "LMHeadModel"),
-    metrics=("perplexity", "token_accuracy"),
-    main="perplexity",
-    shown=("perplexity",),
-    axes=2,
-    per_token=True,
-    over_vocabulary=True,
-)
+NEXT = replace(MASKED, name="next", task="causal-lm", head="causal_lm", ends=("CausalLM", "LMHeadModel"))
 NONE = LabelType("", "features", "", (), loss="kd", fields=())
+# fmt: on
 
 LABEL_TYPES: Mapping[str, LabelType] = {x.name: x for x in (CLASS, CLASSES, VALUE, TAGS, SPANS, MASKED, NEXT, NONE)}
 """Every type by its name."""

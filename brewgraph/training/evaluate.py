@@ -13,7 +13,7 @@ from torch import nn
 
 from brewgraph.models.modes import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.label_types import SPANS, VALUE, LabelType
+from brewgraph.recipe.label_types import VALUE, LabelType
 from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.processes import this_process
@@ -101,10 +101,10 @@ def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: 
     """
     shift_B = padding_shift(inputs, padding_side(model))
     outputs = model(**(inputs if shift_B is None else moved_inputs(inputs, shift_B)))
-    found: list[Any] = [outputs.start_logits, outputs.end_logits] if label_type == SPANS else [outputs.logits]
+    found: list[Any] = [getattr(outputs, name) for name in label_type.logits]
     if shift_B is not None and label_type.aligned:
         found = [moved(x, -shift_B, (1,)) for x in found]
-    return tuple(found) if label_type == SPANS else found[0]
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -227,6 +227,15 @@ def test_which_models_can_be_scored(label_type: str) -> None:
     assert not scores(nn.Linear(2, 2), label_type, ("a", "b"))
 
 
+@pytest.mark.parametrize("label_type", ["masked", "next"])
+def test_a_language_model_that_guesses_either(label_type: str) -> None:
+    """transformers loads the classes `…WithLMHeadModel` for masked words and for next ones."""
+    sizes = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 30, "pad_index": 0}
+    made = getattr(transformers, f"AutoModelFor{AUTO[label_type]}").from_config(AutoConfig.for_model("xlm", **sizes))
+    assert type(made).__name__ == "XLMWithLMHeadModel"
+    assert scores(made, label_type, ())
+
+
 def test_frozen_parts_stay_in_eval_mode() -> None:
     """A part that somebody keeps in eval mode is in eval mode afterwards, and no other is; also where a batch fails."""
     made = model("class")

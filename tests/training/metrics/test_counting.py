@@ -198,7 +198,7 @@ def test_perplexity_by_hand() -> None:
     assert math.isnan(TokenMetrics().compute()["perplexity"])
 
 
-@pytest.mark.parametrize("name", filter(None, LABEL_TYPES))
+@pytest.mark.parametrize("name", [name for name in LABEL_TYPES if name])
 def test_every_metric_gives_the_names_that_are_promised(name: str) -> None:
     """`metrics` of a label type is what `compute` gives, with two classes, tags of entities and a question that has no answer."""
     classes, label_type = ["O", "B-X"], LABEL_TYPES[name]
