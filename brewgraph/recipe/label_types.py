@@ -34,7 +34,7 @@ class LabelType(str):
     the usual operation, `problem_type` transformers' word for what a classifier of texts learns.
 
     Rows of data hold such labels under `column`, batches under `fields`, tensors of so many `axes`; `logits` are what a
-    model returns. `is_float`: they are numbers to come near to; `per_class`: there is a logit for each class of the data;
+    model returns. `is_float`: they are numbers to come near to; `per_class`: each class of the data has a logit;
     `per_token`: there is a label for each token; `over_vocabulary`: they are words, which a language model guesses.
     `marks` says what they are where they belong to places among the words of an example.
     """
