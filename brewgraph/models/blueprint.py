@@ -20,7 +20,7 @@ from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, several_outp
 from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
 from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.label_types import MASKED, NEXT, VALUE, LabelType
+from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
 from brewgraph.recipe.sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
 
@@ -60,7 +60,7 @@ class Blueprint:
 
     def vocabulary(self, head: str | None = None) -> int | None:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
-        guesses = (MASKED.auto_class, NEXT.auto_class)
+        guesses = {x.auto_class for x in LABEL_TYPES.values() if x.over_vocabulary}
         auto_class = self.heads[head].auto_class if head is not None else self.auto_class
         size: int | None = getattr(self.config.get_text_config(), "vocab_size", None)
         return size if auto_class in guesses else None

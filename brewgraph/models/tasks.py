@@ -13,7 +13,6 @@ from brewgraph.recipe.label_types import (
     LABEL_TYPES,
     NONE,
     SPANS,
-    TAGS,
     VALUE,
     LabelType,
     ProblemType,
@@ -57,7 +56,7 @@ def task_of(
 
 def has_classes(auto_class: str) -> bool:
     """Whether a head gives one logit per class of the data."""
-    return auto_class in (CLASS.auto_class, TAGS.auto_class)
+    return any(x.per_class and x.auto_class == auto_class for x in LABEL_TYPES.values())
 
 
 def with_problem(

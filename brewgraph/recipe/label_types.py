@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
-from pydantic_core import CoreSchema, core_schema
-
 Task = Literal[
     "features", "sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm",
 ]  # fmt: skip
@@ -73,8 +71,10 @@ class LabelType(str):
         return self.per_token or self == SPANS
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, *_: Any) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
         """A type is written by its name."""
+        from pydantic_core import core_schema  # commands that read no file do without it
+
         name = core_schema.to_string_ser_schema()
         return core_schema.no_info_plain_validator_function(LABEL_TYPES.__getitem__, serialization=name)
 
