@@ -10,6 +10,7 @@ import typer
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable, write_file
+from brewgraph.recipe.label_types import LABEL_TYPES
 
 if TYPE_CHECKING:
     from brewgraph.project.convert.spec import Script
@@ -67,7 +68,7 @@ def command(
     if out is not None:
         check_writable(out)
     named = _tasks(distiller, task or [])
-    adaptors = Adaptors(labels, inputs_mask, logits_mask, attention, attention_from)
+    adaptors = Adaptors(LABEL_TYPES[labels], inputs_mask, logits_mask, attention, attention_from)
     script: Script = Script(distiller or "GeneralDistiller", teachers, named, adaptors)
     supervised = distiller == "BasicTrainer" if distiller is not None else None
     found = convert([_read(file) for file in files], script, matches or [], supervised=supervised)

@@ -13,6 +13,7 @@ from brewgraph.cli.output import count, hush
 from brewgraph.cli.predictions import lines, shaped
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
+from brewgraph.recipe.label_types import SPANS
 
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -70,7 +71,7 @@ def command(
     else:
         rows = unlabelled_rows(found, Path(str(file)))
     # a context is what an answer is cut from, and as long as many questions share it
-    names = text_columns(found)[: 1 if found.label_type == "spans" else None]
+    names = text_columns(found)[: 1 if found.label_type == SPANS else None]
     shown = shaped(predict(load_student(found), rows), rows, names, digits=digits, top=top)
     format = format or ("jsonl" if out is None else _FORMATS[out.suffix])  # type: ignore[assignment]
     written = lines(shown, str(format), top=top)

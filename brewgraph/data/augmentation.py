@@ -30,6 +30,7 @@ from brewgraph.recipe.augmentations import (
     NgramSampling,
     ShortDisorder,
 )
+from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.sources import Settings
 
 W = TypeVar("W")
@@ -42,7 +43,6 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U00
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _IDEOGRAPH = re.compile(rf"[{_UNSPACED}]")
 
-_ALIGNED = frozenset({"tags", "spans"})
 """Label types whose labels say where in the text they belong."""
 
 
@@ -265,13 +265,12 @@ def join_words(words: Sequence[str]) -> str:
 # ── what is checked before ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_augmentations(label_type: str, settings: Sequence[Settings]) -> None:
+def check_augmentations(label_type: LabelType, settings: Sequence[Settings]) -> None:
     """Raise `SourceFault` B410 where labels would no longer belong to the words that they were given for."""
-    if settings and label_type in _ALIGNED:
-        what = "a tag for each word" if label_type == "tags" else "answers at places of the text"
+    if settings and label_type.marks:
         raise SourceFault(
             "B410",
-            f"the data has {what}, and `{_name(settings[0])}` moves or removes words under them",
+            f"the data has {label_type.marks}, and `{_name(settings[0])}` moves or removes words under them",
             help="leave `augment` out here: it is for data with one label per text, or for language models",
             field="augment",
         )

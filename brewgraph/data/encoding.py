@@ -16,6 +16,7 @@ from brewgraph.data.rows import KEPT, check_room, encode_sentences, encode_texts
 from brewgraph.data.tokens import Encoding, train_wordpiece
 from brewgraph.data.windows import cut_sentences, encode_windows
 from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.label_types import NONE, SPANS, TAGS
 from brewgraph.recipe.sources import DataSource, Join, Squad, Text
 
 __all__ = ["Collator", "Encoding", "encode", "row_lengths", "train_wordpiece"]
@@ -59,7 +60,7 @@ def encode(
     """
     first = source.parts[0] if isinstance(source, Join) else source
     augment = getattr(first, "augment", ())
-    kind = "spans" if "answers" in split.column_names else "tags" if "tags" in split.column_names else ""
+    kind = next((x for x in (SPANS, TAGS) if x.column in split.column_names), NONE)
     check_augmentations(kind, augment)
     for encoding in encodings:
         mask_of(encoding.tokenizer, augment)
@@ -72,7 +73,7 @@ def encode(
                 field="augment",
             )
         return _dataset(encode_blocks(split, encodings, first, words), split.features)
-    if kind == "spans":
+    if kind == SPANS:
         if not isinstance(first, Squad):
             raise ValueError("questions are cut into windows as their source says: encode(…, source=…)")
         return _dataset(encode_windows(split, encodings, first, words), split.features)

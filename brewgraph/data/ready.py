@@ -30,6 +30,7 @@ from brewgraph.data.batches import derive_seed
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
 from brewgraph.paths import locate
+from brewgraph.recipe.label_types import TAGS, VALUE
 from brewgraph.recipe.sources import Batches
 
 Batch = dict[str, Any]
@@ -42,17 +43,6 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "word
 """Fields that a model without its own shares with the others."""
 
 _OTHER_NAMES = {"start_positions": "start", "end_positions": "end"}
-_LABELS = {
-    # type: its fields, their axes, whether they are whole numbers
-    "class": (("labels",), 1, True),
-    "classes": (("labels",), 2, False),
-    "value": (("labels",), 1, False),
-    "tags": (("labels",), 2, True),
-    "next": (("labels",), 2, True),
-    "masked": (("labels",), 2, True),
-    "spans": (("start", "end"), 1, True),
-}
-_PER_TOKEN = ("tags", "next", "masked")
 
 
 @dataclass(frozen=True)
@@ -134,9 +124,8 @@ def largest_batch(source: Batches, folder: Path) -> Batch:
     _, layouts = _look(source, folder)
     train = layouts["train"][source.first : None if source.last is None else source.last + 1]
     largest = max(train, key=lambda batch: sum(math.prod(x.shape) for x in batch.values()))
-    fields, _, whole = _LABELS.get(source.label_type, ((), 0, True))
     tensors = {
-        key: torch.zeros(x.shape, dtype=torch.int64 if x.whole and (whole or key[1] not in fields) else torch.float32)
+        key: torch.zeros(x.shape, dtype=torch.int64 if x.whole and not _is_float(key, source) else torch.float32)
         for key, x in largest.items()
     }
     return _nested({**tensors, ("", "index"): torch.arange(_rows(largest))})
@@ -262,19 +251,18 @@ def _check_batch(file: str, index: int, batch: Mapping[Key, _Stored], first: Map
 
 def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: Batches) -> None:
     """The label fields that the label type asks for, with its axes."""
-    fields, axes, whole = _LABELS.get(source.label_type, ((), 0, False))
-    per_token = source.label_type in _PER_TOKEN
-    for field in fields:
-        places = [key for key in batch if key[1] == field and (not key[0] or per_token or source.label_type == "spans")]
+    kind = source.label_type
+    for field in kind.fields:
+        places = [key for key in batch if key[1] == field and (not key[0] or kind.aligned)]
         if not places:
             raise _label_fault(f"batch {index} of `{file}` has no `{field}`", source, f"write `{index}.{field}`, or")
         for key in places:
             tensor, inputs = batch[key], _key(batch, key[0], "input_ids")
-            if len(tensor.shape) != axes or (per_token and inputs and batch[inputs].shape != tensor.shape):
-                wanted = "one for each token" if per_token else ("rows", "rows × classes")[axes - 1]
+            if len(tensor.shape) != kind.axes or (kind.per_token and inputs and batch[inputs].shape != tensor.shape):
+                wanted = "one for each token" if kind.per_token else ("rows", "rows × classes")[kind.axes - 1]
                 said = f"`{tensor.name}` in `{file}` is {_size(tensor)}, and not {wanted}"
                 raise _label_fault(said, source, "write them in this shape, or")
-            if whole and not tensor.whole:
+            if not (kind.is_float or tensor.whole):
                 raise _label_fault(f"`{tensor.name}` in `{file}` holds floats", source, "write them as int64, or")
 
 
@@ -282,7 +270,8 @@ def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
     return SourceFault(
         "B403",
         f"{message}: labels of type `{source.label_type}` are wanted",
-        help=f'{help} say what the labels are: `labels="value"`, `labels="tags"`, …, or `labels=none` for none at all',
+        help=f'{help} say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` '
+        "for none at all",
         field="labels",
     )
 
@@ -290,6 +279,11 @@ def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
 def _key(batch: Mapping[Key, Any], model: str, field: str) -> Key | None:
     """Where a model finds a field: its own, or the common one."""
     return next((key for key in ((model, field), ("", field)) if key in batch), None)
+
+
+def _is_float(key: Key, source: Batches) -> bool:
+    """Whether a field holds labels that are numbers to come near to."""
+    return source.label_type.is_float and key[1] in source.label_type.fields
 
 
 def _rows(batch: Mapping[Key, _Stored]) -> int:
@@ -309,7 +303,6 @@ def _fault(message: str, help: str) -> SourceFault:
 
 def _read(path: Path, layout: _Layout, source: Batches) -> list[Batch]:
     starts = accumulate((_rows(batch) for batch in layout), initial=0)
-    fields, _, whole = _LABELS.get(source.label_type, ((), 0, True))
     with safe_open(path, framework="pt") as file:
         read = []
         for batch, start in zip(layout, starts, strict=False):
@@ -317,7 +310,7 @@ def _read(path: Path, layout: _Layout, source: Batches) -> list[Batch]:
             for key, stored in batch.items():
                 tensor = file.get_tensor(stored.name)
                 number = torch.int64 if stored.whole else tensor.dtype
-                tensors[key] = tensor.to(torch.float32 if key[1] in fields and not whole else number)
+                tensors[key] = tensor.to(torch.float32 if _is_float(key, source) else number)
             tensors.setdefault(("", "index"), torch.arange(start, start + _rows(batch)))
             read.append(_nested(tensors))
     return read

@@ -16,6 +16,7 @@ from brewgraph.data.delimited import traces_of_quotes
 from brewgraph.data.encoding import Encoding
 from brewgraph.data.examples import Examples
 from brewgraph.diagnostics import listing
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 
 _FIRST = 5
 """Row numbers that are named at most."""
@@ -83,7 +84,7 @@ class Lengths:
 class DataReport:
     """What is found in a data set. `warnings` are sentences that end in what to do, `notes` say how it was read."""
 
-    label_type: str
+    label_type: LabelType
     splits: Mapping[str, SplitReport]
     overlaps: tuple[Overlap, ...]
     lengths: tuple[Lengths, ...]
@@ -92,14 +93,14 @@ class DataReport:
 
     def as_json(self) -> dict[str, Any]:
         """The same for machines, with plain dictionaries and lists."""
-        return asdict(self)
+        return {**asdict(self), "label_type": self.label_type.name}
 
 
 def data_report(
     examples: Examples,
     encodings: Sequence[Encoding] = (),
     *,
-    label_type: str | None = None,
+    label_type: LabelType | None = None,
     delimited: bool = False,
     batch: int | None = None,
 ) -> DataReport:
@@ -133,17 +134,14 @@ def data_report(
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _label_type(split: datasets.Dataset) -> str:
-    if "tags" in split.column_names:
-        return "tags"
-    if "answers" in split.column_names:
-        return "spans"
-    if "label" not in split.column_names:
-        return ""
-    feature = split.features["label"]
+def _label_type(split: datasets.Dataset) -> LabelType:
+    found = next((x for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), NONE)
+    if found != CLASS:
+        return found
+    feature = split.features[found.column]
     if not isinstance(feature, datasets.Value | datasets.ClassLabel):
-        return "classes"
-    return "value" if feature.dtype.startswith("float") else "class"
+        return CLASSES
+    return VALUE if feature.dtype.startswith("float") else CLASS
 
 
 def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
@@ -164,7 +162,7 @@ def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
 
 
 def _split(
-    split: datasets.Dataset, keys: Sequence[bytes | None], kind: str, classes: Sequence[str], delimited: bool
+    split: datasets.Dataset, keys: Sequence[bytes | None], kind: LabelType, classes: Sequence[str], delimited: bool
 ) -> SplitReport:
     labels = _labels(split)
     first: dict[bytes, int] = {}
@@ -175,11 +173,11 @@ def _split(
         earlier = first.setdefault(key, row)
         if earlier != row:
             repeated.append(row + 1)
-            if labels is not None and kind != "spans" and labels[earlier] != labels[row]:
+            if labels is not None and kind != SPANS and labels[earlier] != labels[row]:
                 contradicting.append(row + 1)
     texts = _texts(split)
     present = [label for label in labels or () if not _is_missing(label)]
-    numbers = (min(present), fmean(present), max(present)) if kind == "value" and present else None
+    numbers = (min(present), fmean(present), max(present)) if kind == VALUE and present else None
     broken, quoted = map(_rows, traces_of_quotes(texts) if delimited else ((), ()))
     return SplitReport(
         rows=len(split),
@@ -196,7 +194,7 @@ def _split(
 
 def _labels(split: datasets.Dataset) -> list[Any] | None:
     """What each row is labelled with; None where there are no labels."""
-    column = next((column for column in ("tags", "answers", "label") if column in split.column_names), None)
+    column = next((x.column for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), None)
     return None if column is None else list(split[column][:])
 
 
@@ -204,7 +202,7 @@ def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool
     """Whether each row lacks its label."""
     if labels is None:
         return
-    if "tags" in split.column_names:
+    if TAGS.column in split.column_names:
         pairs = zip(split["words"][:], labels, strict=True)
         yield from (tags is None or len(tags) != len(words) for words, tags in pairs)
     else:
@@ -222,13 +220,13 @@ def _is_missing(label: Any) -> bool:
     return math.isnan(label) if isinstance(label, float) else label < 0
 
 
-def _histogram(labels: Sequence[Any], kind: str, classes: Sequence[str]) -> dict[str, int] | None:
+def _histogram(labels: Sequence[Any], kind: LabelType, classes: Sequence[str]) -> dict[str, int] | None:
     """Rows per class, words per tag, in the order of the classes, those that do not occur too."""
-    if kind == "class":
+    if kind == CLASS:
         counts = Counter(labels)
-    elif kind == "classes":
+    elif kind == CLASSES:
         counts = Counter(number for row in labels for number, x in enumerate(row) if x > 0.5)
-    elif kind == "tags":
+    elif kind == TAGS:
         counts = Counter(tag for row in labels for tag in row if tag >= 0)
     else:
         return None
@@ -270,7 +268,7 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
         if split.empty.count:
             yield f"{_of(split.empty, split.rows, name)} no words in a text: fill it in or leave the rows out"
         if split.unlabelled.count:
-            what = {"spans": "no answer", "tags": "not one tag for each word"}.get(report.label_type, "no label")
+            what = {SPANS: "no answer", TAGS: "not one tag for each word"}.get(report.label_type, "no label")
             yield f"{_of(split.unlabelled, split.rows, name)} {what}: fill it in or leave the rows out"
         if split.broken.count:
             yield (
@@ -301,7 +299,7 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
                 f"{_of(overlap.rows, rows, overlap.split)} the texts of a row of train, and figures will be too good: "
                 "take these rows out of train"
             )
-    if report.label_type not in ("next", "masked", "spans"):  # laid end to end or cut into windows: nothing is lost
+    if report.label_type not in (NEXT, MASKED, SPANS):  # laid end to end or cut into windows: nothing is lost
         if batch > train.rows:
             yield f"a batch of {batch:,} is more than the {train.rows:,} rows of train: every step takes all of them"
         for x in report.lengths:
@@ -314,7 +312,7 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
 
 
 def _about_classes(report: DataReport) -> Iterator[str]:
-    one, many = ("tag", "tags") if report.label_type == "tags" else ("class", "classes")
+    one, many = ("tag", "tags") if report.label_type == TAGS else ("class", "classes")
     train = report.splits["train"].labels or {}
     for name, split in report.splits.items():
         counts = split.labels or {}
@@ -328,7 +326,7 @@ def _about_classes(report: DataReport) -> Iterator[str]:
         else:
             yield f"{name} has no example of the {which}, and no figure will tell how well it is learnt: add some"
     there = {word: number for word, number in train.items() if number}
-    if report.label_type == "class" and there:
+    if report.label_type == CLASS and there:
         most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
         if there[most] >= UNEVEN * there[least]:
             yield (
@@ -382,7 +380,7 @@ def lines(report: DataReport) -> Iterator[str]:
     yield from (f"warning: {warning}" for warning in report.warnings)
 
 
-def _label_words(split: SplitReport, kind: str) -> str:
+def _label_words(split: SplitReport, kind: LabelType) -> str:
     if split.numbers is not None:
         smallest, mean, largest = split.numbers
         return f"; labels from {smallest:g} to {largest:g}, {mean:.4g} on average"
@@ -391,8 +389,8 @@ def _label_words(split: SplitReport, kind: str) -> str:
     counts = sorted(split.labels.items(), key=lambda item: -item[1])
     if len(counts) > _CLASSES:
         (most, high), (least, low) = counts[0], counts[-1]
-        what = f"; {len(counts)} {'tags' if kind == 'tags' else 'classes'}, "
+        what = f"; {len(counts)} {'tags' if kind == TAGS else 'classes'}, "
         return what + (f"{high:,} of each" if high == low else f"from {high:,} of {most} to {low:,} of {least}")
-    total = split.rows if kind == "classes" else sum(split.labels.values())
+    total = split.rows if kind == CLASSES else sum(split.labels.values())
     shares = (f" ({_share(number, total)})" if number else "" for _, number in counts)
     return "; " + ", ".join(f"{name} {number:,}{share}" for (name, number), share in zip(counts, shares, strict=True))

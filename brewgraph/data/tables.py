@@ -21,6 +21,7 @@ from brewgraph.data.reading import Split, hub_info, no_rows, read_file, read_hub
 from brewgraph.data.several import encode_several, find_several, is_open
 from brewgraph.data.weights import add_columns, weigh, weights_of_classes
 from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
 from brewgraph.recipe.sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
@@ -105,7 +106,7 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
     if isinstance(source, Glue):
         task = _GLUE_TASKS[source.task]
         return DataFacts(task.classes, (*task.text, "label"), {"train": task.train, "dev": task.dev})
-    if isinstance(source, Hub) and source.label_type in ("class", "") and not (source.weighted or source.classes):
+    if isinstance(source, Hub) and source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
         known = _hub_facts(source, folder, text, label[0] if label else None)
         if known is not None:
             return known
@@ -120,9 +121,9 @@ def table_facts(source: Table, folder: Path) -> DataFacts:
     sizes = {field: len(split.rows) for field, split in splits.items()}
     train = splits["train"]
     seen, labels = None, labelling.values.get("train", [])
-    if source.label_type == "class":
+    if source.label_type == CLASS:
         seen = tuple(labelling.classes[number] for number in sorted(set(labels)))
-    elif source.label_type == "classes":
+    elif source.label_type == CLASSES:
         seen = tuple(
             name for name, marks in zip(labelling.classes, zip(*labels, strict=True), strict=True) if any(marks)
         )
@@ -150,10 +151,10 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], mar
     for split in splits.values():
         _check_columns(split, (), label)
     train = splits["train"]
-    if source.label_type == "value":
+    if source.label_type == VALUE:
         values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
         return Labelling((), values, datasets.Value("float32"))
-    if source.label_type == "classes":
+    if source.label_type == CLASSES:
         several = find_several(train, label, None if isinstance(source, Glue) else source.classes, marks)
         found = {field: encode_several(split, label, several) for field, split in splits.items()}
         notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()

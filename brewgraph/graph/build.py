@@ -25,8 +25,6 @@ from brewgraph.source import Span
 
 OUTSIDE: Shape = ()
 """The shape wanted where no arrow stands: none. Behind an arrow it is None while the other side's is not known."""
-ALIGNED = ("tags", "next", "masked", "spans")
-"""Labels that lie along the tokens of an encoding, or point to them."""
 
 
 def build_graph(
@@ -179,13 +177,13 @@ class Builder:
 
     def _column(self, x: v.Column, near: v.Take | None) -> str:
         label_type = self.recipe.data[x.data].source.label_type
-        is_label = x.column in ("labels", "start", "end")
+        is_label = x.column in label_type.fields
         inputs: tuple[str, ...] = ()
         identity = self.identities[x.data]
-        if is_label and label_type in ALIGNED and near is not None:
+        if is_label and label_type.aligned and near is not None:
             inputs = (self.entry(near),)
         shape: Shape = ("batch",)
-        if is_label and label_type in ("tags", "next", "masked"):
+        if is_label and label_type.per_token:
             shape = ("batch", "length")
         key = self.add(n.Column(inputs, x.data, x.column, identity, shape=shape, span=x.span))
         self.units[key] = Units("example", None, x.data)

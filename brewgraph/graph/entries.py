@@ -50,7 +50,7 @@ def check_loss(builder: Builder, x: v.Apply, kinds: tuple[str, str], shapes: tup
 def _report_one_class(builder: Builder, labels: v.Column) -> None:
     """B228 where data has one class, from which the model has its own: the data is at fault, and W404 says no more."""
     data = builder.recipe.data[labels.data]
-    column = "tags" if data.source.label_type == "tags" else "label"
+    column = data.source.label_type.column
     message = f"the labels of `{data.name}` have one class: a loss on them would never change"
     help = (
         f"add rows with other labels, name another column: `{column}=…`, or all classes that are meant: `classes=[…]`"

@@ -6,18 +6,12 @@ from typing import TYPE_CHECKING
 
 from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Shape
+from brewgraph.recipe.label_types import CLASS, TAGS, LabelType
 
 if TYPE_CHECKING:
     from brewgraph.graph.build import Builder
 
 _CLASSES = ("logits", "probabilities")
-_HEADS = {
-    "tags": ("token-classification", "token_classifier(…)"),
-    "next": ("causal-lm", ""),
-    "masked": ("masked-lm", ""),
-}
-"""The task of a model, and its head, that labels of this type along the tokens want."""
-_WHOLE = ("sequence-classification", "sequence_classifier(…)")
 
 
 def check_extent(
@@ -39,12 +33,12 @@ def check_extent(
     if column is not None and kinds[0] == "labels":
         label_type = builder.recipe.data[column.data].source.label_type
         message = f"a label of `{column.data}` belongs to {extents[0]}, and `{goal.model}` has logits for {extents[1]}"
-        help = _remedy(goal, *_HEADS.get(label_type, _WHOLE))
+        help = _remedy(goal, label_type)
     else:
         source = next((t.model for t in v.walk(x.source) if isinstance(t, v.Take)), "")
         given = f"`{source}` has" if source else "these are"
         message = f"{given} logits for {extents[0]}, and `{goal.model}` for {extents[1]}"
-        help = _remedy(goal, *(_HEADS["tags"] if _is_along_text(one) else _WHOLE))
+        help = _remedy(goal, TAGS if _is_along_text(one) else CLASS)
     builder.collector.add("B224", message, x.target.span, help=help)
 
 
@@ -52,8 +46,8 @@ def _is_along_text(shape: Shape | None) -> bool:
     return not {"length", "words"}.isdisjoint(shape or ())
 
 
-def _remedy(take: v.Take, task: str, head: str) -> str:
+def _remedy(take: v.Take, label_type: LabelType) -> str:
     """Another head for the model whose logits these are."""
-    if take.feature.head and head:
-        return f"let the head `{take.feature.head}` be a `{head}`, or match with another one"
-    return f'give `{take.model}` the head for that: task="{task}"'
+    if take.feature.head:
+        return f"let the head `{take.feature.head}` be a `{label_type.head}(…)`, or match with another one"
+    return f'give `{take.model}` the head for that: task="{label_type.task}"'

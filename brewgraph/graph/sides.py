@@ -210,11 +210,10 @@ def _check_mask(builder: Builder, x: v.Apply, unit: str) -> None:
     if isinstance(x.mask, v.Column) and takes and x.mask.data not in takes:
         message = f"the mask is a column of `{x.mask.data}`, and this is computed on `{takes[0]}`"
         builder.collector.add("B220", message, x.mask.span, help=f"name a column of it: `mask={takes[0]}.…`")
-    if x.mask == "labels" and unit == "token" and takes:
-        label_type = builder.recipe.data[takes[0]].source.label_type
-        if label_type not in ("tags", "next", "masked"):
-            message = f"the labels of `{takes[0]}` do not lie along the tokens, and cannot choose among them"
-            builder.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
+    data = builder.recipe.data[takes[0]] if takes else None
+    if x.mask == "labels" and unit == "token" and data and not data.source.label_type.per_token:
+        message = f"the labels of `{data.name}` do not lie along the tokens, and cannot choose among them"
+        builder.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
     if x.mask == "none" and unit == "label" and x.target.kind != "positions":
         message = "a label of -100 has no loss, which `mask=none` would count as one of zero"
         builder.collector.add("B217", message, x.span, help="leave `mask` out: every other label counts")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.lints.subject import MOMENTS, Subject, learning, weighted
 from brewgraph.recipe import values as v
+from brewgraph.recipe.label_types import NONE, SPANS
 from brewgraph.recipe.sources import Hf, Join
 from brewgraph.source import Span
 
@@ -93,11 +94,11 @@ def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:
             continue
         part, setting = settings[0]
         declared = next((d for d in recipe.data.values() if d.source is part), data)
-        terms = {"tags": "token_mean(ce({}))", "classes": "bce({})", "value": "mse({})", "": "kd({})"}
+        kind = part.label_type
         student, first = recipe.student.name, next((t.name for t in recipe.teachers), "…")
-        sides = {"spans": f"{name}.start -> {student}.start", "": f"{first}.logits -> {student}.logits"}
-        pair = sides.get(part.label_type, f"{name}.labels -> {student}.logits")
-        term = terms.get(part.label_type, "ce({})").format(f'{pair}, reduce="none"')
+        sides = {SPANS: f"{name}.start -> {student}.start", NONE: f"{first}.logits -> {student}.logits"}
+        term = f'{kind.loss}({sides.get(kind, f"{name}.labels -> {student}.logits")}, reduce="none")'
+        term = f"token_mean({term})" if kind.per_token else term
         yield Diagnostic(
             "W402",
             f"no loss reads the weights of `{name}`: its examples count alike",

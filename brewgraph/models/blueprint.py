@@ -20,6 +20,7 @@ from brewgraph.models.tasks import AUTO_CLASSES, Head, has_classes, several_outp
 from brewgraph.models.tokens import Tokens, first_line, local, own_tokens, stamp_of
 from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
 from brewgraph.recipe.sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
 
@@ -52,23 +53,14 @@ class Blueprint:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        if (
-            self.auto_class
-            in (
-                "AutoModel",
-                "AutoModelForMaskedLM",
-                "AutoModelForCausalLM",
-                "AutoModelForQuestionAnswering",
-            )
-            or self.config.problem_type == "regression"
-        ):
+        if not has_classes(self.auto_class) or self.config.problem_type == VALUE.problem_type:
             return ()
         found = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
         return tuple(found[i] for i in self.order) if self.order else found
 
     def vocabulary(self, head: str | None = None) -> int | None:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
-        guesses = (AUTO_CLASSES["masked-lm"], AUTO_CLASSES["causal-lm"])
+        guesses = {x.auto_class for x in LABEL_TYPES.values() if x.over_vocabulary}
         auto_class = self.heads[head].auto_class if head is not None else self.auto_class
         size: int | None = getattr(self.config.get_text_config(), "vocab_size", None)
         return size if auto_class in guesses else None
@@ -89,7 +81,7 @@ def blueprint(
     features: Collection[Feature],
     classes: Sequence[str],
     inherited: Tokens | None,
-    label_types: Collection[str] = (),
+    label_types: Collection[LabelType] = (),
     heads: Mapping[str, Head] | None = None,
 ) -> Blueprint:
     """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
@@ -108,10 +100,10 @@ def _blueprint(
     features: Collection[Feature],
     classes: Sequence[str],
     inherited: Tokens | None,
-    label_types: Collection[str],
+    label_types: Collection[LabelType],
     headed: bool,
 ) -> Blueprint:
-    if role == "student" and set(label_types) == {"value"} and not headed and len(source.labels or ()) > 1:
+    if role == "student" and set(label_types) == {VALUE} and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:

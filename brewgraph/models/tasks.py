@@ -4,74 +4,34 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import CausalLm, MaskedLm, SequenceClassifier, Settings, SpanClassifier, TokenClassifier
+from brewgraph.recipe.label_types import (
+    CLASS,
+    LABEL_TYPES,
+    NONE,
+    SPANS,
+    VALUE,
+    LabelType,
+    ProblemType,
+    of_architecture,
+    of_problem,
+)
+from brewgraph.recipe.sources import HEADS, SequenceClassifier, Settings, TokenClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-AUTO_CLASSES = {
-    "features": "AutoModel",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "masked-lm": "AutoModelForMaskedLM",
-    "causal-lm": "AutoModelForCausalLM",
-}
+AUTO_CLASSES: dict[str, str] = {x.task: x.auto_class for x in LABEL_TYPES.values()}
+"""transformers' auto class for each head, as `hf(…, task=…)` names it."""
 
-TASKS = {
-    "class": "sequence-classification",
-    "classes": "sequence-classification",
-    "value": "sequence-classification",
-    "tags": "token-classification",
-    "spans": "question-answering",
-    "next": "causal-lm",
-    "masked": "masked-lm",
-}
-"""The head that each type of label is learned by."""
-
-_ARCHITECTURES = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForQuestionAnsweringSimple": "question-answering",
-    "ForMaskedLM": "masked-lm",
-    "WithLMHeadModel": "masked-lm",
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-}
-"""How the class names in a checkpoint's configuration end, and the head that this tells of."""
-
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-PROBLEM_TYPES: dict[str, ProblemType] = {
-    "class": "single_label_classification",
-    "classes": "multi_label_classification",
-    "value": "regression",
-}
-"""transformers' word for each type of label that a sequence classifier learns."""
-
-_PROBLEMS: dict[str, ProblemType] = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-
-_AUTO_CLASS_OF_HEAD: dict[type[Settings], str] = {
-    TokenClassifier: "AutoModelForTokenClassification",
-    SequenceClassifier: "AutoModelForSequenceClassification",
-    SpanClassifier: "AutoModelForQuestionAnswering",
-    MaskedLm: "AutoModelForMaskedLM",
-    CausalLm: "AutoModelForCausalLM",
-}
+_AUTO_CLASS_OF_HEAD = {HEADS[x.head]: x.auto_class for x in LABEL_TYPES.values() if x}
 
 
 def task_of(
-    features: Collection[Feature], label_types: Collection[str] = (), architectures: Collection[str] = ()
+    features: Collection[Feature], label_types: Collection[LabelType] = (), architectures: Collection[str] = ()
 ) -> str:
     """The head that a model needs for what is taken from it.
 
@@ -80,45 +40,43 @@ def task_of(
     """
     names = {f.name for f in features}
     if names & {"start", "end"}:
-        return "question-answering"
+        return SPANS.task
     if "logits" not in names:
-        return "features"
-    tasks = {TASKS[kind]: kind for kind in sorted(label_types) if kind}
+        return NONE.task
+    tasks = {kind.task: kind for kind in sorted(label_types) if kind}
     if len(tasks) > 1:
         raise SourceFault(
             "B333",
             f"labels of the types {listing(tasks.values())} need a head each",
             help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
         )
-    known = (task for name in architectures for end, task in _ARCHITECTURES.items() if name.endswith(end))
-    return next(iter(tasks), None) or next(known, "sequence-classification")
+    known = (kind.task for name in architectures if (kind := of_architecture(name)))
+    return next(iter(tasks), None) or next(known, CLASS.task)
 
 
 def has_classes(auto_class: str) -> bool:
     """Whether a head gives one logit per class of the data."""
-    return auto_class in (AUTO_CLASSES["sequence-classification"], AUTO_CLASSES["token-classification"])
+    return any(x.per_class and x.auto_class == auto_class for x in LABEL_TYPES.values())
 
 
 def with_problem(
-    config: PreTrainedConfig, role: str, auto_class: str, label_types: Collection[str]
+    config: PreTrainedConfig, role: str, auto_class: str, label_types: Collection[LabelType]
 ) -> PreTrainedConfig:
     """Set what transformers' own losses go by: the type of problem, and the number of logits that follows from it."""
-    if auto_class == AUTO_CLASSES["question-answering"] and config.num_labels != 2:
+    if auto_class == SPANS.auto_class and config.num_labels != 2:
         config.num_labels = 2  # start and end; another number is left from a former head
-    if auto_class == AUTO_CLASSES["sequence-classification"] and role == "student":
-        problem = next((PROBLEM_TYPES[kind] for kind in label_types if kind in PROBLEM_TYPES), None)
+    if auto_class == CLASS.auto_class and role == "student":
+        problem = next((kind.problem_type for kind in label_types if kind.problem_type), None)
         if problem is not None:
             config.problem_type = problem
-        if problem == "regression":
+        if problem == VALUE.problem_type:
             config.num_labels = 1
     return config
 
 
-def label_type_of(config: PreTrainedConfig) -> str:
-    """The type of labels that a classifier of texts was trained on: of one logit a value; "" where it does not say."""
-    if config.num_labels == 1:
-        return "value"
-    return next((kind for kind, problem in PROBLEM_TYPES.items() if problem == config.problem_type), "")
+def label_type_of(config: PreTrainedConfig) -> LabelType:
+    """The type of labels that a classifier of texts learnt: of one logit a value; `NONE` where it says nothing."""
+    return VALUE if config.num_labels == 1 else of_problem(config.problem_type)
 
 
 def several_outputs(count: int) -> SourceFault:
@@ -137,7 +95,7 @@ class Head(NamedTuple):
     problem_type: ProblemType | None = None
 
     @classmethod
-    def of(cls, settings: Settings, classes: Sequence[str] = (), label_type: str = "") -> Head:
+    def of(cls, settings: Settings, classes: Sequence[str] = (), label_type: LabelType = NONE) -> Head:
         """The head that a spec's `token_classifier(...)` and the like ask for.
 
         `classes` are those of the data that it learns from, taken where the spec names none, and `label_type` says
@@ -146,10 +104,10 @@ class Head(NamedTuple):
         auto_class = _AUTO_CLASS_OF_HEAD[type(settings)]
         if not isinstance(settings, TokenClassifier | SequenceClassifier):
             return cls(auto_class)
-        problem = PROBLEM_TYPES.get(label_type)
+        problem = label_type.problem_type
         if isinstance(settings, SequenceClassifier):
-            problem = _PROBLEMS[settings.problem_type] if settings.problem_type else problem
-            if problem == "regression":
+            problem = of_problem(settings.problem_type).problem_type or problem
+            if problem == VALUE.problem_type:
                 count = settings.labels if isinstance(settings.labels, int) else len(settings.labels or " ")
                 if count > 1:
                     raise several_outputs(count)
@@ -170,9 +128,9 @@ class Head(NamedTuple):
     def config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of the trunk's configuration for this head."""
         own = copy.deepcopy(config)
-        if self.problem_type == "regression":
+        if self.problem_type == VALUE.problem_type:
             own.num_labels = 1
-        elif self.auto_class == "AutoModelForQuestionAnswering":
+        elif self.auto_class == SPANS.auto_class:
             own.num_labels = 2  # two logits per token, whatever the checkpoint's former head had
         elif self.labels:
             own.id2label = dict(enumerate(self.labels))

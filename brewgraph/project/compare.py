@@ -29,7 +29,8 @@ from brewgraph.project.check import Checked
 from brewgraph.project.losses import losses_on
 from brewgraph.project.materials import Pantry, head_of
 from brewgraph.project.speed import Work, measure, spread
-from brewgraph.recipe.metrics import keyed, main_metric, metric_words, shown_metrics
+from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
+from brewgraph.recipe.metrics import keyed, metric_words
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
@@ -73,13 +74,13 @@ class Row:
         return tuple(
             name
             for task, kind in self.tasks.items()
-            for name in (self._there(task, *shown_metrics(kind)) if kind else self._losses(task))
+            for name in (self._there(task, *LABEL_TYPES[kind].shown) if kind else self._losses(task))
         )
 
     @property
     def main(self) -> tuple[str, ...]:
         """The names of the scores that a model is judged by, one for each task."""
-        return tuple(name for task, kind in self.tasks.items() for name in self._there(task, main_metric(kind)))
+        return tuple(name for task, kind in self.tasks.items() for name in self._there(task, LABEL_TYPES[kind].main))
 
     def _losses(self, task: str) -> list[str]:
         """The loss of a task and its terms."""
@@ -205,7 +206,7 @@ def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
 
 @dataclass(frozen=True)
 class _Closing:
-    """A model on a task's closing split: `rows` are its examples. `label_type` is "" where they cannot score it."""
+    """A model on a task's closing split: `rows` are its examples. `label_type` is `NONE` where they cannot score it."""
 
     pantry: Pantry
     data: str
@@ -215,7 +216,7 @@ class _Closing:
     split: str
     rows: Any
     classes: Sequence[str]
-    label_type: str
+    label_type: LabelType
 
     @classmethod
     def of(cls, pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> _Closing | None:
@@ -224,14 +225,14 @@ class _Closing:
         source = pantry.recipe.data[data].source
         if isinstance(source, Batches):
             ready = pantry.workshop.ready(data)
-            return cls(pantry, data, own, module, "", "dev", ready, (), "") if ready.dev else None
+            return cls(pantry, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
         examples = pantry.workshop.examples(data)
         split = closing_split(examples.splits)
         if split is None:
             return None
         head = (head_of(checked, task, data) or "") if own == pantry.recipe.student.name else ""
         scored = can_score(module, source.label_type, examples.classes, head)
-        kind = source.label_type if scored else ""
+        kind = source.label_type if scored else NONE
         return cls(pantry, data, own, module, head, split, examples.splits[split], examples.classes, kind)
 
     def score(self) -> Scores:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.project.soundness import data_facts
+from brewgraph.recipe.label_types import SPANS
 from brewgraph.recipe.sources import Batches
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check_nulls(context: CheckContext) -> None:
     known = facts(student)
     for name in facts.data.get(student.name, ()) if known is not None else ():
         source = recipe.data[name].source
-        if source.label_type != "spans" or isinstance(source, Batches):
+        if source.label_type != SPANS or isinstance(source, Batches):
             continue
         try:
             lost = data_facts(source, facts.folder, facts.memory).unanswerable.get("train", 0)

@@ -16,6 +16,7 @@ from brewgraph.models.tokens import Tokens, own_tokens
 from brewgraph.paths import locate, near_folder
 from brewgraph.project.memory import Memory
 from brewgraph.project.model_facts import BlueprintFacts, Request
+from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Brew, Conll, DataSource, Ema, Hf, Join, Python, Squad
 from brewgraph.recipe.uses import Lesson, data_used, features_used, lessons, partners
@@ -44,7 +45,7 @@ class Facts:
         found = self.lessons.get((model, head), ())
         if found or head is not None:
             return found
-        return tuple(Lesson("", data) for data in self.data.get(model, ())[:1])
+        return tuple(Lesson(NONE, data) for data in self.data.get(model, ())[:1])
 
     def classes_of(self, model: str, head: str | None = None) -> tuple[str, ...]:
         """The classes that a head learns."""
@@ -176,7 +177,7 @@ class FactsBook:
 
     def _as_its_teacher(
         self, model: ModelDeclaration, source: Hf, classes: tuple[str, ...]
-    ) -> tuple[Hf, tuple[str, ...], tuple[str, ...]]:
+    ) -> tuple[Hf, tuple[str, ...], tuple[LabelType, ...]]:
         """The same source with its teacher's kind of head, classes and type of labels: a student that no labels are
         matched with has no other hint.
 
@@ -201,8 +202,8 @@ class FactsBook:
             raise SourceFault("B331", f"`{source.model}` is no student to average", field="model", help=help)
         return student
 
-    def _label_type(self, model: str, head: str | None) -> str:
-        return next((lesson.label_type for lesson in self.facts.learns(model, head) if lesson.label_type), "")
+    def _label_type(self, model: str, head: str | None) -> LabelType:
+        return next((lesson.label_type for lesson in self.facts.learns(model, head) if lesson.label_type), NONE)
 
     def _inherited(self, model: ModelDeclaration, source: Hf) -> Tokens | None:
         """The tokenizer of the model that is named, or else, from scratch, of the first teacher with one of its own."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.project.check import check_names
 from brewgraph.project.places import named_run, runs_folder
+from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
 from brewgraph.source import Source
@@ -35,7 +36,7 @@ class FinishedTask:
     student: Path
     key: str
     folder: Path
-    label_type: str = ""
+    label_type: LabelType = NONE
     null_threshold: float | None = None
     marks: bool | None = None
 

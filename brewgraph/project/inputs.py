@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.label_types import TAGS
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Batches, Hf
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
@@ -116,7 +117,7 @@ def check_words(context: CheckContext) -> None:
     """A tokenizer tells given words from each other: of `the cat` it must not make `thecat`."""
     recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
-        if known.tokens.name is None or data.source.label_type != "tags":
+        if known.tokens.name is None or data.source.label_type != TAGS:
             continue
         try:
             joins = known.token_facts.joins

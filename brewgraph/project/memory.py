@@ -119,7 +119,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _versions() -> str:
     """The versions of all that facts are told by, this package's own sources among them."""
     package = Path(__file__).parents[1]
-    sources = (path for room in ("models", "data") for path in (package / room).glob("*.py"))
+    sources = (path for room in ("recipe", "models", "data") for path in (package / room).glob("*.py"))
     stats = [(path.name, stat.st_size, stat.st_mtime_ns) for path in sorted(sources) if (stat := path.stat())]
     return digest(platform.python_version(), *map(_version, _TELLING), stats)
 

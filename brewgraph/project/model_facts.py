@@ -12,10 +12,11 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.graph.passes import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.saved import headless, missing_head, saved_names
-from brewgraph.models.tasks import AUTO_CLASSES, Head, label_type_of
+from brewgraph.models.tasks import Head, label_type_of
 from brewgraph.models.tokens import Tokens, ids_behind, joins_words, local, marks_nothing, named_tokens, own_tokens
 from brewgraph.project.memory import Memory, print_of_model
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.label_types import CLASS, NONE, LabelType
 from brewgraph.recipe.sources import Hf, Layers
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Request:
     features: frozenset[Feature]
     classes: tuple[str, ...]
     inherited: Tokens | None
-    label_types: tuple[str, ...]
+    label_types: tuple[LabelType, ...]
     heads: tuple[tuple[str, Head], ...]
 
     def draw(self) -> Blueprint:
@@ -86,7 +87,7 @@ class Outline:
     init: Layers | None
     classifies_tokens: bool
     reads_end: int | None
-    label_type: str
+    label_type: LabelType
 
     @classmethod
     def of(cls, made: Blueprint) -> Outline:
@@ -96,21 +97,16 @@ class Outline:
         limit = getattr(made.config, "max_position_embeddings", None)
         known = limit if isinstance(limit, int) and limit > 0 else None
         tags = type(made.config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
-        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), _label_type(made))
+        kind = label_type_of(made.config) if made.auto_class == CLASS.auto_class else NONE
+        return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), kind)
 
 
 def _read_end(made: Blueprint) -> int | None:
     """`eos_token_id` where a head reads the classes at its place, as those of encoder-decoders do."""
     end = getattr(made.config, "eos_token_id", None)
     encodes = getattr(made.config, "is_encoder_decoder", False)
-    classifies = made.auto_class == AUTO_CLASSES["sequence-classification"]
+    classifies = made.auto_class == CLASS.auto_class
     return end if classifies and encodes and isinstance(end, int) else None
-
-
-def _label_type(made: Blueprint) -> str:
-    if made.auto_class != AUTO_CLASSES["sequence-classification"]:
-        return ""
-    return label_type_of(made.config)
 
 
 @dataclass(frozen=True)

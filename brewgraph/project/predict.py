@@ -27,23 +27,14 @@ from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import blaming
 from brewgraph.project.finished import SPLITS, FinishedTask
 from brewgraph.project.materials import token_limit
+from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
 from brewgraph.recipe.sources import Builtin, DataSource, Files, Glue, Hub, Join, Squad
-from brewgraph.training.evaluate import HEADS, Scores, evaluate, logits_of, model_inputs, own_view
+from brewgraph.training.evaluate import Scores, evaluate, logits_of, model_inputs, own_view
 from brewgraph.training.evaluate import scores as can_score
 from brewgraph.training.metrics.spans import BestAnswers
 from brewgraph.training.processes import this_process
 
-_AUTO_CLASSES = {
-    "class": "AutoModelForSequenceClassification",
-    "classes": "AutoModelForSequenceClassification",
-    "value": "AutoModelForSequenceClassification",
-    "tags": "AutoModelForTokenClassification",
-    "spans": "AutoModelForQuestionAnswering",
-    "next": "AutoModelForCausalLM",
-    "masked": "AutoModelForMaskedLM",
-}
 _BATCH = 64
-_PREDICTED = ("class", "classes", "value", "tags", "spans")
 
 Prediction = dict[str, Any]
 
@@ -77,7 +68,7 @@ def load_student(task: FinishedTask) -> Student:
         raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
     if not label_type:
         kind = _kind(folder)
-        loader_class = next((_AUTO_CLASSES[k] for k, ends in HEADS.items() if kind.endswith(ends)), "AutoModel")
+        loader_class = of_architecture(kind).auto_class
         raise UsageError(
             f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, has no predictions "
             f"here; load it with `transformers.{loader_class}.from_pretrained({str(folder)!r})`"
@@ -85,7 +76,7 @@ def load_student(task: FinishedTask) -> Student:
     with quiet_transformers():
         # a head that the folder does not hold would begin at random, in silence
         holds = is_scored(task)
-        model = getattr(transformers, _AUTO_CLASSES[label_type]).from_pretrained(folder) if holds else None
+        model = getattr(transformers, label_type.auto_class).from_pretrained(folder) if holds else None
     if model is None or not can_score(model, label_type, task.classes):
         raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
     tokenizer = load_tokenizer(str(task.student))
@@ -98,7 +89,7 @@ def is_scored(task: FinishedTask) -> bool:
     """Whether the student has a head for the labels of its data; without one there are its losses to evaluate."""
     if not task.label_type or not (task.model / "config.json").is_file():
         return False
-    return _kind(task.model).endswith(HEADS[task.label_type])
+    return _kind(task.model).endswith(task.label_type.ends)
 
 
 def _kind(folder: Path) -> str:
@@ -109,12 +100,12 @@ def _kind(folder: Path) -> str:
 
 def _told_by_student(task: FinishedTask) -> FinishedTask:
     """The task with the classes of a student that learnt them from its teacher alone, as its configuration has them."""
-    if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(HEADS["class"]):
+    if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(CLASS.ends):
         return task
     with quiet_transformers():
         config = AutoConfig.from_pretrained(task.model)
     classes = tuple(config.id2label[i] for i in range(config.num_labels))
-    return replace(task, label_type=label_type_of(config) or "class", classes=classes)
+    return replace(task, label_type=label_type_of(config) or CLASS, classes=classes)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,8 +166,8 @@ def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[
     if isinstance(source, Glue | Builtin):
         *text, label = facts(source, task.folder).columns
         kind: dict[str, Any] = {"label": label if labelled else None, "classes": given["classes"]}
-        if labelled and source.label_type == "value":
-            kind["problem_type"] = "regression"
+        if labelled and source.label_type == VALUE:
+            kind["problem_type"] = VALUE.problem_type
         other: DataSource = Files(train=str(path), text=tuple(text), **kind)
     elif not isinstance(source, Hub):
         other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
@@ -242,7 +233,7 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     Raises `UsageError` for a language model, which has no predictions of its own.
     """
     label_type = student.task.label_type
-    if label_type not in _PREDICTED:
+    if label_type.over_vocabulary:
         raise UsageError("a language model has no predictions to write; `brewgraph eval` scores it")
     answers = BestAnswers()
     waiting: tuple[int, Prediction] | None = None
@@ -251,7 +242,7 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
             view = own_view(student.encoding.key, batch)
             inputs = model_inputs(student.model, view, student.device)
             logits = logits_of(student.model, inputs, label_type)
-            if label_type == "spans":
+            if label_type == SPANS:
                 reference = {key: view[key].to(student.device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
@@ -277,20 +268,20 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
 
 
 def read_logits(
-    label_type: str, logits: Tensor, view: Mapping[str, Any], classes: Sequence[str]
+    label_type: LabelType, logits: Tensor, view: Mapping[str, Any], classes: Sequence[str]
 ) -> Iterator[Prediction]:
     """What the logits of a batch say of each row, for every label type but `spans`.
 
     `logits` are (B, C), for `tags` (B, L, C); `view["words"]` (B, W) holds the place of each word's first token, -1
     where there is none, and `view["first"]` (B) how many words of a sentence stand before those of its row.
     """
-    if label_type == "value":
+    if label_type == VALUE:
         yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
-    elif label_type == "tags":
+    elif label_type == TAGS:
         for row_L, words_W, first in zip(logits.argmax(-1), view["words"].cpu(), view["first"].tolist(), strict=True):
             tags = [classes[row_L[place]] if place >= 0 else None for place in words_W.tolist()]
             yield {"tags": [None] * first + tags}
-    elif label_type == "classes":
+    elif label_type == CLASSES:
         for row in logits.sigmoid().tolist():
             labels = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
             yield {"labels": labels, "probabilities": dict(zip(classes, row, strict=True))}

@@ -12,7 +12,8 @@ from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.paths import locate, near_folder
 from brewgraph.recipe import values as v
-from brewgraph.recipe.metrics import LOSS, missing_metrics, validate_metric
+from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, LabelType
+from brewgraph.recipe.metrics import missing_metrics, validate_metric
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.reduce import without_teacher
 from brewgraph.recipe.sources import Batches, DataSource, Hf, Hub, Join
@@ -60,7 +61,7 @@ def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collecto
     """Labels that are legal and hardly meant: one for all rows, classes that are written almost alike, numbers with
     gaps, numbers with decimals that are classes.
     """
-    column = "tags" if data.source.label_type == "tags" else "label"
+    column = data.source.label_type.column
     own, name, place = known.classes, data.name, data.place(column)
     parts = data.source.parts if isinstance(data.source, Join) else (data.source,)
     named = any(getattr(part, "classes", None) for part in parts)
@@ -79,11 +80,11 @@ def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collecto
                 "W405", message, place, help="write them alike in the data, or name all that are meant: classes=[…]"
             )
     numbers = [number for written in own if (number := _number(written)) is not None]
-    if data.source.label_type == "class" and not named and len(numbers) == len(own) and any(x % 1 for x in numbers):
+    if data.source.label_type == CLASS and not named and len(numbers) == len(own) and any(x % 1 for x in numbers):
         message = f"the labels of `{name}` are numbers with decimals, and are read as {len(own)} classes"
         help = 'where they are quantities to predict: problem_type="regression"; where they are classes: classes=[…]'
         collector.add("W407", message, place, help=help)
-    if data.source.label_type == "class" and not named and (gap := _gap(known)):
+    if data.source.label_type == CLASS and not named and (gap := _gap(known)):
         message = f"`{name}` has {len(own)} classes, 0 to {len(own) - 1}, and no training row has {gap[0]}"
         collector.add("W403", message, place, help=gap[1])
 
@@ -222,7 +223,7 @@ def check_metrics(context: CheckContext) -> None:
         place = stage.places.get("metric_for_best_model", recipe.train_span)
         tasks = {task.name: task_label_type(recipe, task.name, task.loss, student) for task in stage.tasks}
         classes = {task.name: facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
-        missing = {t.name: _missing(t, facts) for t in stage.tasks if t.data and tasks[t.name] == "spans"}
+        missing = {t.name: _missing(t, facts) for t in stage.tasks if t.data and tasks[t.name] == SPANS}
         try:
             name = validate_metric(metric, tasks, classes, missing)
         except SourceFault as fault:
@@ -280,12 +281,12 @@ def check_baseline(context: CheckContext) -> None:
         collector.add("W303", message, place, help=help)
 
 
-def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> str:
+def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> LabelType:
     """The type of the labels that a task's student is scored on: those of the data that its loss reads first."""
     from brewgraph.recipe.recipe import data_of
 
     data = data_of(loss)
-    return recipe.data[data[0]].source.label_type if data else ""
+    return recipe.data[data[0]].source.label_type if data else NONE
 
 
 def check_heads(context: CheckContext) -> None:

@@ -24,6 +24,7 @@ from brewgraph.models.label_order import (
 from brewgraph.models.modes import evaluating
 from brewgraph.project.check import Checked
 from brewgraph.project.materials import Pantry
+from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
@@ -33,7 +34,7 @@ from brewgraph.training.reporter import Reporter
 
 ROWS = 512
 """Labelled rows that a teacher is tried on, at most; once more as many where some classes only seem to be others."""
-_TRIED = ("class", "classes", "tags", "spans")
+_TRIED = (CLASS, CLASSES, TAGS, SPANS)
 """Types of labels whose order a teacher may have otherwise. Numbers have none, tokens that of the vocabulary."""
 _FEATURES = ("logits", "start", "end")
 
@@ -127,7 +128,7 @@ def _try(pantry: Pantry, grader: _Grader, reporter: Reporter | None) -> None:
     found = judged(batches(()))
     if found.verdict != "permuted" and found.unsure:
         found = judged(batches(found.unsure))
-    if found.verdict == "permuted" and source.label_type == "spans":
+    if found.verdict == "permuted" and source.label_type == SPANS:
         name = f"{grader.model.name}.{grader.head}" if grader.head else grader.model.name
         help = f"match them crosswise: `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
         raise SpecError([Diagnostic("B341", found.message, grader.model.span, help)])
@@ -161,9 +162,9 @@ def _chosen(pantry: Pantry, grader: _Grader) -> Choice:
     def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
         rows = shuffled[:ROWS]
         if classes:
-            labels = train["tags" if "tags" in train.column_names else "label"][:]
-            several = pantry.recipe.data[data].source.label_type == "classes"
-            rows = [row for row in shuffled[ROWS:] if not _held(labels[row], several).isdisjoint(classes)][:ROWS]
+            kind = pantry.recipe.data[data].source.label_type
+            labels = train[kind.column][:]
+            rows = [row for row in shuffled[ROWS:] if not _held(labels[row], kind).isdisjoint(classes)][:ROWS]
         if rows:
             encoded = pantry.encode(data, train.select(rows), encodings)
             for batch in loader(encoded, BatchOrder(len(encoded), 64, shuffle=False), collator):
@@ -172,9 +173,9 @@ def _chosen(pantry: Pantry, grader: _Grader) -> Choice:
     return batches
 
 
-def _held(label: Any, several: bool) -> set[int]:
+def _held(label: Any, label_type: LabelType) -> set[int]:
     """The classes that a row has."""
-    if several:
+    if label_type == CLASSES:
         return {number for number, there in enumerate(label) if there}
     return set(label) if isinstance(label, list) else {label}
 
@@ -192,17 +193,17 @@ def _ready(pantry: Pantry, grader: _Grader) -> Choice:
     return batches
 
 
-def _said(module: nn.Module, label_type: str, view: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _said(module: nn.Module, label_type: LabelType, view: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """What a model says of a batch, and what is right: rows, or for tags the words that have one."""
     logits = logits_of(module, model_inputs(module, view, next(module.parameters()).device), label_type)
-    if label_type == "spans":
+    if label_type == SPANS:
         guesses = torch.stack([part.argmax(-1).cpu() for part in logits], -1)
         return {"said": guesses, "true": torch.stack([view["start"], view["end"]], -1)}
     texts = _numbered(view)
-    if label_type == "classes":
+    if label_type == CLASSES:
         return {"said": logits.float().sigmoid().cpu(), "true": view["labels"], "texts": texts}
     guesses, labels = logits.argmax(-1).cpu(), view["labels"]
-    if label_type == "class":
+    if label_type == CLASS:
         return {"said": guesses, "true": labels.reshape(-1), "texts": texts}
     kept = labels >= 0
     return {"said": guesses[kept], "true": labels[kept], "tokens": view["input_ids"][kept]}
@@ -216,15 +217,14 @@ def _numbered(view: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _judge(
-    label_type: str, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], grader: _Grader, module: nn.Module
+    kind: LabelType, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], grader: _Grader, module: nn.Module
 ) -> LabelOrder:
     said, true, name = seen["said"], seen["true"], grader.title
     places = getattr(getattr(module, "config", None), "class_order", ())
-    match label_type:
-        case "spans":
-            return check_span_order(said, true, name)
-        case "tags":
-            return check_tag_order(said, true, seen["tokens"], classes, name, places)
-        case "classes":
-            return check_labels_order(said, true, classes, name, places, seen["texts"])
+    if kind == SPANS:
+        return check_span_order(said, true, name)
+    if kind == TAGS:
+        return check_tag_order(said, true, seen["tokens"], classes, name, places)
+    if kind == CLASSES:
+        return check_labels_order(said, true, classes, name, places, seen["texts"])
     return check_label_order(said, true, classes, name, places, seen["texts"])

@@ -8,6 +8,7 @@ from typing import Any
 from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe.describe import describe
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.sources import Ema
 from brewgraph.recipe.values import (
     FAULT,
@@ -115,7 +116,7 @@ def _drawn(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, 
     help = "leave the `cache` out, or the change of the data"
     if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
         return "B242", f"`augment` changes the texts of `{x.data}` from epoch to epoch", help
-    if source.label_type == "masked":
+    if source.label_type == MASKED:
         return "B242", f"the words of `{x.data}` that are masked are drawn anew in every epoch", help
     return None
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from brewgraph.recipe.base import EachOnce, Settings
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType, of_problem
 
 
 class Data(Settings):
@@ -27,9 +28,9 @@ class Data(Settings):
     )
 
     @property
-    def label_type(self) -> str:
-        """What the labels are: `class`, or nothing where there are none."""
-        return "class"
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, or `NONE` where there are none."""
+        return CLASS
 
     @property
     def weighted(self) -> bool:
@@ -87,17 +88,16 @@ class Labelled(Data):
             raise ValueError(f"problem_type={self.problem_type} needs a label")
         if self.classes is not None and isinstance(self.label, tuple):
             raise ValueError("several label columns name the classes themselves: leave `classes` out")
-        if self.classes is not None and self.label_type not in ("class", "classes"):
+        if self.classes is not None and self.label_type not in (CLASS, CLASSES):
             raise ValueError("classes need examples that have one class each, or a list of them")
-        if self.class_weights is not None and self.label_type != "class":
+        if self.class_weights is not None and self.label_type != CLASS:
             raise ValueError("class_weights need examples that have one class each")
         return self
 
     @property
-    def label_type(self) -> str:
-        """What the labels are: `class`, `classes`, `value`, or nothing where there are none."""
-        kinds = {"single_label": "class", "multi_label": "classes", "regression": "value"}
-        return kinds[self.problem_type] if self.label is not None else ""
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, `CLASSES`, `VALUE`, or `NONE` where there are none."""
+        return of_problem(self.problem_type) if self.label is not None else NONE
 
 
 class Files(Labelled):
@@ -126,9 +126,9 @@ class Glue(Data):
     )
 
     @property
-    def label_type(self) -> str:
+    def label_type(self) -> LabelType:
         """A number for stsb, a class for every other task."""
-        return "value" if self.task == "stsb" else "class"
+        return VALUE if self.task == "stsb" else CLASS
 
 
 class Hub(Labelled):
@@ -183,8 +183,8 @@ class Conll(Data):
         return self
 
     @property
-    def label_type(self) -> str:
-        return "tags" if self.tags is not None else ""
+    def label_type(self) -> LabelType:
+        return TAGS if self.tags is not None else NONE
 
 
 class Squad(Data):
@@ -224,8 +224,8 @@ class Squad(Data):
         return self
 
     @property
-    def label_type(self) -> str:
-        return "spans"
+    def label_type(self) -> LabelType:
+        return SPANS
 
 
 def _share(value: Any) -> Any:
@@ -257,8 +257,8 @@ class Text(Data):
     )
 
     @property
-    def label_type(self) -> str:
-        return "masked" if self.mask else "next"
+    def label_type(self) -> LabelType:
+        return MASKED if self.mask else NEXT
 
 
 class Builtin(Data):

@@ -204,21 +204,17 @@ class Evaluator:
         """Labels, or any other column of a data set."""
         if not data.known:
             return FAULT
-        kinds = {"": "", "class": "labels", "tags": "labels", "next": "labels", "masked": "labels", "spans": "labels"}
         label_type = data.source.label_type
-        kind = kinds.get(label_type, "targets")
-        if x.name == "labels" and label_type == "spans":
+        if x.name in label_type.fields:
+            return Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
+        if x.name == "labels" and label_type:
             help = f"`{data.name}.start` and `{data.name}.end`: `ce({data.name}.start -> tiny.start)`"
             return self.fault("B103", "the answers of this data are spans, with a start and an end", place, help=help)
-        if x.name == "labels" and not label_type:
+        if x.name == "labels":
             return self.fault("B103", f"`{data.name}` has no labels", place, help="name their column: `label=label`")
-        if x.name in ("start", "end") and label_type == "spans":
-            return Column("labels", data.name, x.name, span=x.span)
         if x.name in ("start", "end"):
             help = f"its labels are `{data.name}.labels`" if label_type else "data with answers have both: `squad(…)`"
             return self.fault("B103", f"`{data.name}` has no `{x.name}`: its labels are no spans", place, help=help)
-        if x.name == "labels":
-            return Column(kind, data.name, "labels", span=x.span)
         near = suggest(x.name, ["labels", "weights"])
         if near and x.name != "weights":
             return self.fault("B103", f"data has no `{x.name}`", place, help=near)

@@ -5,41 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing
+from brewgraph.recipe.label_types import CLASS, LOSS, SPANS, TAGS, LabelType
 from brewgraph.recipe.tagging import find_scheme
 from brewgraph.syntax.foreign import instead
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "class": ("accuracy", "macro_f1", "f1", "matthews"),
-    "classes": ("micro_f1", "macro_f1", "exact_match"),
-    "value": ("spearman", "pearson", "mse"),
-    "tags": ("f1", "precision", "recall", "strict_f1", "token_accuracy"),
-    "spans": ("exact_match", "f1", "has_answer_exact", "has_answer_f1", "no_answer_exact", "no_answer_f1"),
-    "next": ("perplexity", "token_accuracy"),
-    "masked": ("perplexity", "token_accuracy"),
-}
-"""For each label type all metrics there are; `metric_names` leaves out those that some classes have no meaning for."""
-
-LOSS = "loss"
-"""The metric that every task with a dev split has: the whole loss there, terms weighted as at the stage's end."""
-
-_MAIN = {
-    "class": "accuracy",
-    "classes": "micro_f1",
-    "value": "spearman",
-    "tags": "f1",
-    "spans": "f1",
-    "next": "perplexity",
-    "masked": "perplexity",
-}
-_SHOWN = {
-    "class": ("accuracy", "macro_f1"),
-    "classes": ("micro_f1", "macro_f1"),
-    "value": ("spearman", "pearson"),
-    "tags": ("f1", "token_accuracy"),
-    "spans": ("exact_match", "f1", "has_answer_f1", "no_answer_f1"),
-    "next": ("perplexity",),
-    "masked": ("perplexity",),
-}
 _LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
 _WORDS = {
     "f1": "F1",
@@ -57,25 +26,15 @@ _WORDS = {
 }
 
 
-def main_metric(label_type: str) -> str:
-    """The one metric that a task is judged by where nobody names another; the loss where there are no labels."""
-    return _MAIN.get(label_type, LOSS)
-
-
-def shown_metrics(label_type: str) -> tuple[str, ...]:
-    """The metrics that have a column in a run's closing table, the main one among them."""
-    return _SHOWN[label_type]
-
-
-def metric_names(label_type: str, classes: Sequence[str] = ()) -> tuple[str, ...]:
+def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
     """The metrics that exist for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`.
 
     Classes that are not known yet, an empty sequence, exclude nothing. Empty too for data without labels.
     """
-    names = METRICS.get(label_type, ())
-    if label_type == "class" and classes and len(classes) != 2:
+    names = label_type.metrics
+    if label_type == CLASS and classes and len(classes) != 2:
         return tuple(name for name in names if name != "f1")
-    if label_type == "tags" and classes and not marks_entities(classes):
+    if label_type == TAGS and classes and not marks_entities(classes):
         return ("token_accuracy",)
     return names
 
@@ -103,7 +62,7 @@ def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
 
 def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
     """The metrics of answers that a data set does not give, by how many questions of each split have no answer."""
-    names = METRICS["spans"]
+    names = SPANS.metrics
     if not (unanswerable.get("train") or unanswerable.get("dev")):
         return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))
     return () if unanswerable.get("dev") else tuple(name for name in names if name.startswith("no_answer"))
@@ -111,7 +70,7 @@ def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
 
 def validate_metric(
     name: str,
-    tasks: Mapping[str, str],
+    tasks: Mapping[str, LabelType],
     classes: Mapping[str, Sequence[str]] | None = None,
     missing: Mapping[str, Sequence[str]] | None = None,
 ) -> str:

@@ -12,18 +12,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from brewgraph.recipe.base import EachOnce, Settings
 from brewgraph.recipe.corpora import Builtin, Conll, Files, Glue, Hub, Squad, Text
+from brewgraph.recipe.label_types import LABEL_TYPES, LabelType, Name, Task
 
 __all__ = ["Builtin", "Conll", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
 """What other modules take from here; what is defined here comes with it."""
-
-Task = Literal[
-    "features",
-    "sequence-classification",
-    "token-classification",
-    "question-answering",
-    "masked-lm",
-    "causal-lm",
-]
 
 
 class Layers(Settings):
@@ -196,7 +188,7 @@ class Batches(Settings):
 
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
-    labels: Literal["class", "classes", "value", "tags", "spans", "next", "masked"] | None = Field(
+    labels: Name | None = Field(
         default="class",
         description="what the labels are: class, classes, value, tags, spans, next, masked, or none",
     )
@@ -212,9 +204,9 @@ class Batches(Settings):
         return self
 
     @property
-    def label_type(self) -> str:
-        """Which kind of labels a batch holds; empty where it has none."""
-        return self.labels or ""
+    def label_type(self) -> LabelType:
+        """Which kind of labels a batch holds; `NONE` where it has none."""
+        return LABEL_TYPES[self.labels or ""]
 
     @property
     def batch(self) -> int:
@@ -247,7 +239,7 @@ class Join(Settings):
         return self.parts[0].max_length
 
     @property
-    def label_type(self) -> str:
+    def label_type(self) -> LabelType:
         return self.parts[0].label_type
 
     @property

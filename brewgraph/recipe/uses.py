@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.sources import Ema, Hf
 
@@ -46,7 +47,7 @@ def data_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
 class Lesson:
     """What a head learns from: the type of the labels, and the data sets that they come from."""
 
-    label_type: str
+    label_type: LabelType
     data: str
 
 

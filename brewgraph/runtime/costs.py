@@ -28,10 +28,8 @@ from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.reach import Reach, layers_of
+from brewgraph.recipe.label_types import CLASSES, LabelType
 from brewgraph.runtime.distiller import Distiller
-
-FLOATS = ("value", "classes")
-"""Types of labels that are no whole numbers."""
 
 
 def count_step(
@@ -235,7 +233,7 @@ def first_shape(batch: Mapping[str, Any]) -> tuple[int, int]:
 def example_batch(
     graph: nx.DiGraph,
     models: Mapping[str, nn.Module],
-    label_types: Mapping[str, str],
+    label_types: Mapping[str, LabelType],
     classes: Mapping[str, int],
     shapes: Mapping[str, tuple[int, int]],
     given: Mapping[str, Mapping[str, Any]] | None = None,
@@ -252,12 +250,12 @@ def example_batch(
         kind = label_types[data]
         own: dict[str, Any] = {model: _encoding(models[model], rows, length) for model in sorted(readers)}
         for column in sorted(columns):
-            if column == "labels" and kind in ("tags", "next", "masked"):
+            if column in kind.fields and kind.per_token:
                 for encoding in own.values():
                     encoding["labels"] = torch.zeros(rows, length, dtype=torch.long)
-            elif column == "labels" and kind == "classes":
+            elif column in kind.fields and kind == CLASSES:
                 own["labels"] = torch.zeros(rows, classes[data])
-            elif column in ("labels", "start", "end") and kind not in FLOATS:
+            elif column in kind.fields and not kind.is_float:
                 own[column] = torch.zeros(rows, dtype=torch.long)
             else:
                 own[column] = torch.zeros(rows)

@@ -13,23 +13,10 @@ from torch import nn
 
 from brewgraph.models.modes import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
+from brewgraph.recipe.label_types import VALUE, LabelType
 from brewgraph.runtime.program import NOT_INPUTS
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.processes import this_process
-
-HEADS = {
-    "class": ("SequenceClassification",),
-    "classes": ("SequenceClassification",),
-    "value": ("SequenceClassification",),
-    "tags": ("TokenClassification",),
-    "spans": ("QuestionAnswering", "QuestionAnsweringSimple"),
-    "next": ("CausalLM", "LMHeadModel"),
-    "masked": ("MaskedLM",),
-}
-"""How the names of the classes end that transformers has for each type of label."""
-
-PER_TOKEN = frozenset({"tags", "spans", "next", "masked"})
-"""Types of labels whose logits are per token."""
 
 _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 """What of a batch metrics read beside the logits."""
@@ -46,7 +33,7 @@ class Scores:
         return dict(self.values)
 
 
-def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str = "") -> bool:
+def scores(module: nn.Module, label_type: LabelType, classes: Sequence[str], head: str = "") -> bool:
     """Whether a model has a head for labels of this type and these classes: only then is there something to score.
 
     `head` names one of a model with several, each of which is a whole model (`module.heads[head]`).
@@ -54,10 +41,10 @@ def scores(module: nn.Module, label_type: str, classes: Sequence[str], head: str
     if head:
         heads = getattr(module, "heads", {})
         return head in heads and scores(heads[head], label_type, classes)
-    if not type(module).__name__.endswith(HEADS.get(label_type, ())):
+    if not type(module).__name__.endswith(label_type.ends):
         return False
-    sizes = {"class": len(classes), "classes": len(classes), "tags": len(classes), "value": 1}
-    return label_type not in sizes or getattr(getattr(module, "config", None), "num_labels", 0) == sizes[label_type]
+    wanted = len(classes) if label_type.per_class else 1 if label_type == VALUE else None
+    return wanted is None or getattr(getattr(module, "config", None), "num_labels", 0) == wanted
 
 
 @torch.no_grad()
@@ -66,7 +53,7 @@ def evaluate(
     name: str,
     batches: Iterable[Mapping[str, Any]],
     *,
-    label_type: str,
+    label_type: LabelType,
     classes: Sequence[str],
     device: Any,
     examples: Any = None,
@@ -108,16 +95,16 @@ def _join_ranks(metric: Metric, seen: set[int]) -> None:
             seen.update(indices)
 
 
-def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: str) -> Any:
+def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: LabelType) -> Any:
     """The logits of a forward; of answers' starts and ends a pair. Padding stands where the model expects it, and
     logits of tokens where `inputs` have the tokens.
     """
     shift_B = padding_shift(inputs, padding_side(model))
     outputs = model(**(inputs if shift_B is None else moved_inputs(inputs, shift_B)))
-    found: list[Any] = [outputs.start_logits, outputs.end_logits] if label_type == "spans" else [outputs.logits]
-    if shift_B is not None and label_type in PER_TOKEN:
+    found: list[Any] = [getattr(outputs, name) for name in label_type.logits]
+    if shift_B is not None and label_type.aligned:
         found = [moved(x, -shift_B, (1,)) for x in found]
-    return tuple(found) if label_type == "spans" else found[0]
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import datasets
 
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.diagnostics import UsageError
+from brewgraph.recipe.label_types import CLASS, LabelType
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.draws import Draw
@@ -34,7 +35,7 @@ class Material:
     batch: int = 1
     classes: tuple[str, ...] = ()
     name: str = ""
-    label_type: str = "class"
+    label_type: LabelType = CLASS
     examples: Any = None
     head: str = ""
     null_threshold: float | None = None

@@ -33,6 +33,7 @@ from brewgraph.data.augmentation import (
 from brewgraph.data.encoding import Encoding, encode, train_wordpiece
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.augmentations import Deleting, LongDisorder, Masking, NgramSampling, ShortDisorder
+from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.sources import Settings
 
 ALL = (Masking(), Deleting(), NgramSampling(), ShortDisorder(), LongDisorder(length=4))
@@ -298,15 +299,15 @@ def test_ids_change_between_special_tokens() -> None:
 @pytest.mark.parametrize("label_type", ["class", "classes", "value", "masked", "next", ""])
 def test_labels_of_whole_texts_allow_it(label_type: str) -> None:
     """So do no labels at all."""
-    check_augmentations(label_type, ALL)
+    check_augmentations(LABEL_TYPES[label_type], ALL)
 
 
 @pytest.mark.parametrize(("label_type", "what"), [("tags", "a tag for each word"), ("spans", "answers at places")])
 def test_labels_of_places_do_not(label_type: str, what: str) -> None:
     """The fault names the augmentation and what to do; without any there is none."""
-    check_augmentations(label_type, ())
+    check_augmentations(LABEL_TYPES[label_type], ())
     with pytest.raises(SourceFault, match=what) as fault:
-        check_augmentations(label_type, (ShortDisorder(),))
+        check_augmentations(LABEL_TYPES[label_type], (ShortDisorder(),))
     assert (fault.value.code, fault.value.field) == ("B410", "augment")
     assert "`short_disorder`" in fault.value.message
     assert "leave `augment` out" in fault.value.help

@@ -15,6 +15,7 @@ from brewgraph.data.encoding import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.examples import facts, open_examples, texts
 from brewgraph.data.known import DataFacts
 from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.label_types import TAGS
 from brewgraph.recipe.metrics import metric_names
 from brewgraph.recipe.sources import Conll
 from tests.data.texts import MANNERS, byte_level, fault
@@ -181,7 +182,7 @@ def test_other_schemes_and_forms_stay_as_they_are(tmp_path: Path, text: str, cla
     scores of entities. What dev alone has tells the scheme, too."""
     found = open_examples(write(tmp_path, text), tmp_path)
     assert (found.classes, found.notes) == (classes, ())
-    assert metric_names("tags", found.classes) == ("f1", "precision", "recall", "strict_f1", "token_accuracy")
+    assert metric_names(TAGS, found.classes) == ("f1", "precision", "recall", "strict_f1", "token_accuracy")
     (tmp_path / "first.conll").write_text(text.splitlines()[0] + "\nz O\n")
     if "O" in classes and "B-Y" not in classes:
         assert open_examples(Conll(train="first.conll", dev="train.conll"), tmp_path).classes == classes

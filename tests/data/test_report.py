@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from brewgraph.data.encoding import Encoding
 from brewgraph.data.examples import Examples, open_examples
 from brewgraph.data.report import DataReport, Lengths, Overlap, Rows, data_report, lines
+from brewgraph.recipe.label_types import MASKED, NEXT
 from brewgraph.recipe.sources import Files
 
 NAMES = ("no", "yes")
@@ -181,7 +182,7 @@ def test_lengths() -> None:
 def test_lengths_of_pairs_and_of_windows() -> None:
     """Both texts count, and a special token between them; texts of a language model are not cut off."""
     pair = {"text_0": ["a b"], "text_1": ["c d e"]}
-    found = data_report(examples((), train=pair, dev=pair), [by_space(7)], label_type="masked")
+    found = data_report(examples((), train=pair, dev=pair), [by_space(7)], label_type=MASKED)
     assert [x.longest for x in found.lengths] == [8, 8]
     assert found.lengths[0].longer == Rows(1, (1,))
     assert not any("tokens" in warning for warning in found.warnings)
@@ -303,7 +304,7 @@ def test_a_batch_of_more_than_all_rows() -> None:
         "more than the 4 rows of train: every step takes all of them"
     )
     assert not any("batch" in warning for warning in data_report(made, batch=4).warnings)
-    assert not any("batch" in warning for warning in data_report(made, batch=5, label_type="next").warnings)
+    assert not any("batch" in warning for warning in data_report(made, batch=5, label_type=NEXT).warnings)
 
 
 def test_notes_are_told() -> None:

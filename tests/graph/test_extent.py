@@ -96,12 +96,28 @@ def test_logits_per_word_lie_along_the_text_as_well() -> None:
     ]
 
 
-def test_the_head_of_a_student_with_several_is_named() -> None:
+@pytest.mark.parametrize(
+    ("data", "column", "facts", "head"),
+    [
+        ("class", "labels", TAGGER, "sequence_classifier"),
+        ("spans", "start", TAGGER, "span_classifier"),
+        ("tags", "labels", CLASSIFIER, "token_classifier"),
+        ("next", "labels", CLASSIFIER, "causal_lm"),
+        ("masked", "labels", CLASSIFIER, "masked_lm"),
+    ],
+)
+def test_the_head_of_a_student_with_several_is_named(data: str, column: str, facts: FakeFacts, head: str) -> None:
     """The remedy is a head of another kind, not another task of the model."""
     heads = " { head ner = token_classifier(labels=3) }"
-    (found,) = said("ce(d.labels -> tiny.ner.logits)", tiny=TAGGER, heads=heads)
+    (found,) = said(f"ce(d.{column} -> tiny.ner.logits)", data, tiny=facts, heads=heads)
     assert (found.code, found.span.text) == ("B224", "tiny.ner.logits")
-    assert found.help == "let the head `ner` be a `sequence_classifier(…)`, or match with another one"
+    assert found.help == f"let the head `ner` be a `{head}(…)`, or match with another one"
+
+
+def test_answers_want_a_head_for_answers() -> None:
+    """A start is one position of a text, which neither a class of the text nor one of a token is."""
+    (found,) = said("ce(d.start -> tiny.logits)", "spans", tiny=TAGGER)
+    assert (found.code, found.help) == ("B224", 'give `tiny` the head for that: task="question-answering"')
 
 
 def test_classes_are_no_positions() -> None:

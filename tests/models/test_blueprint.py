@@ -16,6 +16,7 @@ from brewgraph.models.blueprint import Blueprint, blueprint
 from brewgraph.models.loading import build_model
 from brewgraph.models.tasks import Head, task_of
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, TAGS
 from brewgraph.recipe.sources import Bigru, Hf, Lora
 from tests.models.tiny import tiny, tiny_config
 
@@ -36,8 +37,11 @@ class Words(dict):
 TOKENS = Words(word=1)
 
 
-def made(source: Hf, role: str = "student", folder: Path = Path("."), features=LOGITS, classes=(), **more) -> Blueprint:
-    return blueprint(source, role=role, folder=folder, features=features, classes=classes, inherited=None, **more)
+def made(
+    source: Hf, role: str = "student", folder: Path = Path("."), features=LOGITS, classes=(), label_types=(), **more
+) -> Blueprint:
+    given = {"role": role, "folder": folder, "features": features, "classes": classes, **more}
+    return blueprint(source, inherited=None, label_types={LABEL_TYPES[name] for name in label_types}, **given)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,7 @@ def made(source: Hf, role: str = "student", folder: Path = Path("."), features=L
         (["logits"], [""], ["DistilBertForMaskedLM"], "masked-lm"),
         (["logits"], [], ["LlamaForCausalLM"], "causal-lm"),
         (["logits"], [], ["GPT2LMHeadModel"], "causal-lm"),
+        (["logits"], [], ["XLMWithLMHeadModel"], "masked-lm"),
         (["logits"], [], ["BertModel"], "sequence-classification"),
         (["logits"], [], [], "sequence-classification"),
         (["hidden"], ["class"], ["BertForSequenceClassification"], "features"),
@@ -65,13 +70,14 @@ def made(source: Hf, role: str = "student", folder: Path = Path("."), features=L
 )
 def test_which_head(features, label_types, architectures, task):
     """Labels first, then what the checkpoint is; no head where nothing of one is taken."""
-    assert task_of([Feature(name) for name in features], label_types, architectures) == task
+    types = [LABEL_TYPES[name] for name in label_types]
+    assert task_of([Feature(name) for name in features], types, architectures) == task
 
 
 def test_labels_of_two_heads():
     """One head cannot learn tags and classes both."""
     with pytest.raises(SourceFault, match="`class` and `tags` need a head each") as fault:
-        task_of([Feature("logits")], ["tags", "class"])
+        task_of([Feature("logits")], [TAGS, CLASS])
     assert fault.value.code == "B333"
     assert "head ner = token_classifier()" in fault.value.help
 

@@ -23,6 +23,7 @@ from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.models.tasks import Head
 from brewgraph.models.tokens import Tokens
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import CLASSES, TAGS, VALUE
 from brewgraph.recipe.sources import CausalLm, MaskedLm, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.models.tiny import batch, tiny, tiny_config
 
@@ -268,15 +269,15 @@ def test_inputs_are_those_of_the_trunk():
 def test_heads_from_settings():
     """Counts, names, the data's classes, and the type of problem; nothing that tells the classes is a fault."""
     classes = ("O", "B-PER", "I-PER")
-    assert Head.of(TokenClassifier(), classes, "tags") == Head("AutoModelForTokenClassification", classes)
+    assert Head.of(TokenClassifier(), classes, TAGS) == Head("AutoModelForTokenClassification", classes)
     assert Head.of(TokenClassifier(labels=3), classes).labels == classes
     assert Head.of(TokenClassifier(labels=2), classes).labels == ("LABEL_0", "LABEL_1")
     assert Head.of(TokenClassifier(labels=("a", "b")), classes).labels == ("a", "b")
-    assert Head.of(SequenceClassifier(), ("no", "yes"), "classes") == Head(
+    assert Head.of(SequenceClassifier(), ("no", "yes"), CLASSES) == Head(
         "AutoModelForSequenceClassification", ("no", "yes"), "multi_label_classification"
     )
-    assert Head.of(SequenceClassifier(), (), "value").problem_type == "regression"
-    assert Head.of(SequenceClassifier(problem_type="single_label"), ("a",), "value").labels == ("a",)
+    assert Head.of(SequenceClassifier(), (), VALUE).problem_type == "regression"
+    assert Head.of(SequenceClassifier(problem_type="single_label"), ("a",), VALUE).labels == ("a",)
     assert [Head.of(s).auto_class for s in (SpanClassifier(), MaskedLm(), CausalLm())] == [
         "AutoModelForQuestionAnswering", "AutoModelForMaskedLM", "AutoModelForCausalLM",
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from brewgraph.data.ready import open_batches
 from brewgraph.graph.costs import Cost
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs
+from brewgraph.recipe.label_types import CLASS
 from brewgraph.runtime.costs import example_batch
 from brewgraph.runtime.distiller import Distiller
 
@@ -58,7 +59,7 @@ def real_step(of: Checked) -> tuple[Distiller, Any]:
     distiller = bg.api.Recipe(of).build()
     program = distiller.program
     models = {"big": distiller.teachers[0], "small": distiller.student}
-    batch = example_batch(program.graph, models, {"d": "class"}, {"d": 2}, {"d": (16, 48)})
+    batch = example_batch(program.graph, models, {"d": CLASS}, {"d": 2}, {"d": (16, 48)})
     distiller(batch).loss.backward()  # gradients of parameters are there from now on
     return distiller, batch
 

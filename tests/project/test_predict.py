@@ -21,6 +21,7 @@ from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.project.materials import Pantry
 from brewgraph.project.predict import Student, labelled_rows, load_student, predict, read_logits, score
+from brewgraph.recipe.label_types import CLASS, CLASSES, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 from brewgraph.recipe.sources import Conll, Files
 from brewgraph.training.folder import RunFolder
 from tests.project.small import project, save
@@ -29,13 +30,13 @@ from tests.project.small import project, save
 def test_one_class_several_and_a_number() -> None:
     """The likeliest class; those above a half; the number as it is."""
     logits = torch.tensor([[0.0, 2.0], [-1.0, -3.0]])
-    one = list(read_logits("class", logits, {}, ("no", "yes")))
+    one = list(read_logits(CLASS, logits, {}, ("no", "yes")))
     assert [row["label"] for row in one] == ["yes", "no"]
     assert one[0]["probabilities"] == pytest.approx({"no": 0.1192, "yes": 0.8808}, abs=1e-4)
-    several = list(read_logits("classes", logits, {}, ("sport", "news")))
+    several = list(read_logits(CLASSES, logits, {}, ("sport", "news")))
     assert [row["labels"] for row in several] == [["news"], []]
     assert several[1]["probabilities"] == pytest.approx({"sport": 0.2689, "news": 0.0474}, abs=1e-4)
-    assert list(read_logits("value", torch.tensor([[1.5], [-2.0]]), {}, ())) == [{"value": 1.5}, {"value": -2.0}]
+    assert list(read_logits(VALUE, torch.tensor([[1.5], [-2.0]]), {}, ())) == [{"value": 1.5}, {"value": -2.0}]
 
 
 class Answering(nn.Module):
@@ -59,7 +60,9 @@ class ByHand(Student):
         return self.given
 
 
-def by_hand(label_type: str, model: nn.Module, batches: list[dict[str, Any]], classes: tuple[str, ...] = ()) -> ByHand:
+def by_hand(
+    label_type: LabelType, model: nn.Module, batches: list[dict[str, Any]], classes: tuple[str, ...] = ()
+) -> ByHand:
     data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=label_type))
     task = FinishedTask("", data, classes, "", Path(), "tiny", Path(), label_type)
     encoding = SimpleNamespace(key="tiny")
@@ -80,7 +83,7 @@ def test_tags_stand_beside_their_words() -> None:
             {"index": 2, "words": ["a", "b", "c", "d"]},
         ]
     )
-    found = list(predict(by_hand("tags", Answering(logits=logits), parts, ("O", "B-PER", "I-PER")), rows))
+    found = list(predict(by_hand(TAGS, Answering(logits=logits), parts, ("O", "B-PER", "I-PER")), rows))
     assert found == [
         {"index": 0, "words": ["Ann", "ran", "off", "x"], "tags": ["B-PER", "I-PER", None, None]},
         {"index": 1, "words": ["Bo"], "tags": ["I-PER"]},
@@ -116,9 +119,7 @@ def spans() -> tuple[ByHand, datasets.Dataset]:
         {"input_ids": torch.tensor([[2]]), "offsets": offsets[2:], "null": torch.tensor([0])},
     ]
     batches = [{"tiny": own[0], "index": torch.tensor([0, 1])}, {"tiny": own[1], "index": torch.tensor([1])}]
-    return by_hand("spans", Answering(start_logits=start, end_logits=end), batches), datasets.Dataset.from_list(
-        QUESTIONS
-    )
+    return by_hand(SPANS, Answering(start_logits=start, end_logits=end), batches), datasets.Dataset.from_list(QUESTIONS)
 
 
 def test_an_answer_is_cut_from_its_context() -> None:
@@ -142,7 +143,7 @@ def test_answers_are_scored_per_question() -> None:
 def test_a_language_model_predicts_nothing() -> None:
     """It is scored instead."""
     with pytest.raises(bg.UsageError, match="`brewgraph eval` scores it"):
-        next(predict(by_hand("next", nn.Linear(1, 1), []), datasets.Dataset.from_list(QUESTIONS)))
+        next(predict(by_hand(NEXT, nn.Linear(1, 1), []), datasets.Dataset.from_list(QUESTIONS)))
 
 
 def task_of(source: Any, folder: Path) -> FinishedTask:
@@ -353,7 +354,7 @@ def test_a_student_of_unlabelled_data_is_named_with_its_loader(tmp_path: Path, k
         vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     getattr(transformers, kind)(config).save_pretrained(tmp_path)
-    data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=""))
+    data: Any = SimpleNamespace(name="d", source=SimpleNamespace(label_type=NONE))
     task = FinishedTask("", data, (), "", tmp_path, "tiny", Path())
     with pytest.raises(bg.UsageError) as caught:
         load_student(task)

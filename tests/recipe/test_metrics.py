@@ -5,33 +5,26 @@ from __future__ import annotations
 import pytest
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.metrics import (
-    METRICS,
-    greater_is_better,
-    keyed,
-    main_metric,
-    metric_names,
-    metric_words,
-    shown_metrics,
-    validate_metric,
-)
+from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, NONE, TAGS, LabelType
+from brewgraph.recipe.metrics import greater_is_better, keyed, metric_names, metric_words, validate_metric
 
 
-@pytest.mark.parametrize("label_type", METRICS)
-def test_tables_agree(label_type: str) -> None:
-    """The main metric is shown, and what is shown exists."""
-    assert main_metric(label_type) in shown_metrics(label_type)
-    assert set(shown_metrics(label_type)) <= set(METRICS[label_type])
+@pytest.mark.parametrize("name", LABEL_TYPES)
+def test_shown_metrics_exist(name: str) -> None:
+    """The main metric is shown, and what is shown exists; without labels the loss is all there is."""
+    label_type = LABEL_TYPES[name]
+    assert (label_type.main in label_type.shown) == bool(name)
+    assert set(label_type.shown) <= set(label_type.metrics)
 
 
 def test_classes_decide_which_metrics_there_are() -> None:
     """F1 of class 1 for two classes, entities for tags that mark them; without labels there is nothing."""
-    assert "f1" in metric_names("class", ("no", "yes"))
-    assert "f1" not in metric_names("class", ("a", "b", "c"))
-    assert "f1" in metric_names("class")
-    assert metric_names("tags", ("NOUN", "VERB")) == ("token_accuracy",)
-    assert "f1" in metric_names("tags", ("O", "B-PER"))
-    assert metric_names("") == ()
+    assert "f1" in metric_names(CLASS, ("no", "yes"))
+    assert "f1" not in metric_names(CLASS, ("a", "b", "c"))
+    assert "f1" in metric_names(CLASS)
+    assert metric_names(TAGS, ("NOUN", "VERB")) == ("token_accuracy",)
+    assert "f1" in metric_names(TAGS, ("O", "B-PER"))
+    assert metric_names(NONE) == ()
 
 
 def test_directions_and_words() -> None:
@@ -43,6 +36,13 @@ def test_directions_and_words() -> None:
 
 
 TASKS = {"ner": "tags", "topic": "class"}
+
+
+def typed(tasks: dict[str, str]) -> dict[str, LabelType]:
+    """The label types of tasks, by name."""
+    return {task: LABEL_TYPES[name] for task, name in tasks.items()}
+
+
 CLASSES = {"topic": ("a", "b", "c"), "ner": ("O", "B-PER")}
 
 
@@ -61,7 +61,7 @@ CLASSES = {"topic": ("a", "b", "c"), "ner": ("O", "B-PER")}
 )
 def test_metrics_that_will_exist(name: str, tasks: dict[str, str], full: str) -> None:
     """By their full name, or without the task where that is clear."""
-    assert validate_metric(name, tasks, CLASSES) == full
+    assert validate_metric(name, typed(tasks), CLASSES) == full
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_metrics_that_will_exist(name: str, tasks: dict[str, str], full: str) ->
 def test_metrics_that_will_not(name: str, tasks: dict[str, str], message: str, help: str) -> None:
     """One fault with a remedy, at the setting."""
     with pytest.raises(SourceFault) as caught:
-        validate_metric(name, tasks, CLASSES)
+        validate_metric(name, typed(tasks), CLASSES)
     assert (caught.value.code, caught.value.field) == ("B126", "metric_for_best_model")
     assert message in caught.value.message
     assert help in caught.value.help

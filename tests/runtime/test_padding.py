@@ -24,6 +24,7 @@ from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import open_run
 from brewgraph.project.materials import Pantry
 from brewgraph.project.predict import labelled_rows, load_student, predict, score, unlabelled_rows
+from brewgraph.recipe.label_types import CLASS, TAGS
 from brewgraph.training.evaluate import logits_of
 from tests.models.tiny import RECORDED, SETTINGS, tiny
 
@@ -130,7 +131,7 @@ def test_a_batch_is_what_its_texts_are_alone(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
 def test_logits_of_a_batch_are_those_of_its_texts(kind: str, auto_class: Any) -> None:
     """In evaluation and prediction, per text and per token."""
-    label_type = "class" if auto_class is AutoModelForSequenceClassification else "tags"
+    label_type = CLASS if auto_class is AutoModelForSequenceClassification else TAGS
     net = model(kind, 3, auto_class)
     with torch.no_grad():
         alone = [net(input_ids=torch.tensor([word_level("right")(text)["input_ids"]])).logits[0] for text in TEXTS]
@@ -138,7 +139,7 @@ def test_logits_of_a_batch_are_those_of_its_texts(kind: str, auto_class: Any) ->
             inputs = dict(word_level(side)(TEXTS, padding=True, return_tensors="pt"))
             found = logits_of(net, inputs, label_type)
             for row, mask, expected in zip(found, inputs["attention_mask"].bool(), alone, strict=True):
-                row = row[mask] if label_type == "tags" else row
+                row = row[mask] if label_type == TAGS else row
                 torch.testing.assert_close(row, expected, rtol=1e-5, atol=2e-6)
 
 

@@ -14,7 +14,8 @@ from brewgraph.project.check import check_names
 from brewgraph.project.convert.convert import convert
 from brewgraph.project.convert.spec import Script
 from brewgraph.project.written import written_model
-from brewgraph.recipe.metrics import METRICS, validate_metric
+from brewgraph.recipe.label_types import LABEL_TYPES
+from brewgraph.recipe.metrics import validate_metric
 from brewgraph.recipe.settings import Train
 from brewgraph.source import Source
 from brewgraph.syntax.foreign import TABLE, from_outside, instead
@@ -181,13 +182,13 @@ def test_the_keyword_that_is_named_is_one(write: str) -> None:
 def test_a_metric_of_other_tools(word: str) -> None:
     """Offered for the kind of labels that has it, and taken there; not for others."""
     write = TABLE["metric"][word].write
-    for kind, names in METRICS.items():
-        if word in names:
+    for kind in LABEL_TYPES.values():
+        if word in kind.metrics:
             continue
         with pytest.raises(SourceFault) as caught:
             validate_metric(word, {"": kind})
-        assert caught.value.help.startswith(f"write `{write}`") == (write in names), kind
-    assert [validate_metric(write, {"": kind}) for kind, names in METRICS.items() if write in names]
+        assert caught.value.help.startswith(f"write `{write}`") == (write in kind.metrics), kind
+    assert [validate_metric(write, {"": kind}) for kind in LABEL_TYPES.values() if write in kind.metrics]
 
 
 @pytest.mark.parametrize("word", TABLE["configuration of TextBrewer"])

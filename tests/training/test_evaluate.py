@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
-from brewgraph.training.evaluate import Scores, evaluate, scores
+from brewgraph.recipe.label_types import LABEL_TYPES
+from brewgraph.training.evaluate import Scores, evaluate
+from brewgraph.training.evaluate import scores as can_score
 
 Batches = list[dict[str, Any]]
 
@@ -100,12 +102,16 @@ def tagged() -> datasets.Dataset:
     return datasets.Dataset.from_list([{"index": i, "tags": tags} for i, tags in rows])
 
 
+def scores(made: nn.Module, label_type: str, classes: Sequence[str], head: str = "") -> bool:
+    return can_score(made, LABEL_TYPES[label_type], classes, head)
+
+
 def run(label_type: str, made: nn.Module, given: Batches | None = None, **options: Any) -> Scores:
     return evaluate(
         made,
         "tiny",
         batches(label_type) if given is None else given,
-        label_type=label_type,
+        label_type=LABEL_TYPES[label_type],
         classes=CLASSES.get(label_type, ()),
         examples=tagged() if label_type == "tags" else QUESTIONS,
         device=torch.device("cpu"),
@@ -219,6 +225,15 @@ def test_which_models_can_be_scored(label_type: str) -> None:
         assert not scores(made, label_type, (*CLASSES[label_type], "one more"))
     assert not scores(made, "", ())
     assert not scores(nn.Linear(2, 2), label_type, ("a", "b"))
+
+
+@pytest.mark.parametrize("label_type", ["masked", "next"])
+def test_a_language_model_that_guesses_either(label_type: str) -> None:
+    """transformers loads the classes `…WithLMHeadModel` for masked words and for next ones."""
+    sizes = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 30, "pad_index": 0}
+    made = getattr(transformers, f"AutoModelFor{AUTO[label_type]}").from_config(AutoConfig.for_model("xlm", **sizes))
+    assert type(made).__name__ == "XLMWithLMHeadModel"
+    assert scores(made, label_type, ())
 
 
 def test_frozen_parts_stay_in_eval_mode() -> None:

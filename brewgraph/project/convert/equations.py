@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from brewgraph.project.convert.settings import PAIRED, DistillationConfig, Match, Projection
+from brewgraph.recipe.label_types import CLASS, SPANS, TAGS, LabelType
 
-Labels = Literal["class", "tags", "spans"]
 NAMES = {
     "hidden_mse": "hidden", "cos": "cosine", "pkd": "patient",
     "fsp": "flow", "gram": "flow", "nst": "gram", "mmd": "gram",
@@ -32,7 +32,7 @@ class Adaptors:
     or `scores`, from a list whose first layer stands at `first` (0, or 1 where the list begins with None).
     """
 
-    labels: Labels = "class"
+    labels: LabelType = CLASS
     inputs_mask: bool = True
     logits_mask: bool = True
     attention: Literal["probabilities", "scores"] = "probabilities"
@@ -86,7 +86,7 @@ def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached:
     weight = _weight(config.kd_loss_weight, config.kd_loss_weight_scheduler)
     if weight == "0":
         return None
-    spans = adaptors.labels == "spans"
+    spans = adaptors.labels == SPANS
     options = f"T={_temperature(config)}" + _unmasked(_counts_padding(adaptors))
     terms, before = [], []
     for feature, label in (("start", "start"), ("end", "end")) if spans else (("logits", "labels"),):
@@ -107,7 +107,7 @@ def can_cache(adaptors: Adaptors) -> bool:
 
 def _counts_padding(adaptors: Adaptors) -> bool:
     """A mask is there for logits of each token; TextBrewer ignores it for those of whole examples."""
-    return adaptors.labels != "class" and not (adaptors.labels == "tags" and adaptors.logits_mask)
+    return adaptors.labels != CLASS and not (adaptors.labels == TAGS and adaptors.logits_mask)
 
 
 def _temperature(config: DistillationConfig) -> str:
@@ -120,7 +120,7 @@ def _temperature(config: DistillationConfig) -> str:
 
 def hard(models: Models, adaptors: Adaptors) -> str:
     """The loss on the labels, as transformers' models compute it."""
-    if adaptors.labels == "spans":
+    if adaptors.labels == SPANS:
         one, other = (f"ce({models.data}.{x} -> {models.student}.{x}, mask=none)" for x in ("start", "end"))
         return f"0.5 * ({one} + {other})"
     return f"ce({models.data}.labels -> {models.student}.logits)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from brewgraph.project.convert.equations import Adaptors, can_cache
 from brewgraph.project.convert.settings import DistillationConfig, Match, TrainingConfig
+from brewgraph.recipe.label_types import TAGS
 
 CACHES = ("BasicDistiller", "MultiTeacherDistiller")
 """The distillers that keep a teacher's logits; the others forget the setting in silence."""
@@ -105,7 +106,7 @@ def of_adaptors(adaptors: Adaptors, has_matches: bool, has_labels: bool) -> Iter
         yield Note("losses", text)
     if has_matches:
         yield Note("inputs_mask", _masked("matches", adaptors.inputs_mask, "--no-inputs-mask"))
-    if adaptors.labels == "tags":
+    if adaptors.labels == TAGS:
         yield Note("logits_mask", _masked("logits", adaptors.logits_mask, "--no-logits-mask"))
 
 

@@ -20,6 +20,7 @@ from brewgraph.project.convert.equations import (
 )
 from brewgraph.project.convert.notes import CACHES, Note, of_adaptors, of_distillation, of_python, of_training
 from brewgraph.project.convert.settings import DistillationConfig, Match, TrainingConfig
+from brewgraph.recipe.label_types import CLASS, SPANS, TAGS
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source
 
@@ -131,7 +132,7 @@ def _params(configuration: Configuration, script: Script) -> Iterator[str]:
         yield f"param train{end}"
         yield f"param dev{end}"
     yield "param batch = 32"
-    yield f"param max_length = {384 if script.adaptors.labels == 'spans' else 128}"
+    yield f"param max_length = {384 if script.adaptors.labels == SPANS else 128}"
     if script.distiller != "BasicTrainer":
         yield f"param T = {number(configuration.distill.temperature)}"
     yield "param lr = 1e-4"
@@ -146,7 +147,7 @@ def _by_steps(configuration: Configuration, script: Script) -> bool:
 
 
 def _data(script: Script, end: str = "") -> str:
-    source = {"class": "files", "tags": "conll", "spans": "squad"}[script.adaptors.labels]
+    source = {CLASS: "files", TAGS: "conll", SPANS: "squad"}[script.adaptors.labels]
     strides = ", stride=128" if source == "squad" else ""
     return f"data {DATA} = {source}(train=train{end}, dev=dev{end}, batch=batch, max_length=max_length{strides})"
 

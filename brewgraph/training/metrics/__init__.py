@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
 from brewgraph.training.metrics.counting import ClassMetrics, LabelsMetrics, TokenMetrics
 from brewgraph.training.metrics.spans import SpanMetrics
 from brewgraph.training.metrics.tags import TagMetrics
@@ -41,18 +42,18 @@ class Metric(Protocol):
 
 
 def make_metric(
-    label_type: str, classes: Sequence[str], examples: Any = None, null_threshold: float | None = None
+    label_type: LabelType, classes: Sequence[str], examples: Any = None, null_threshold: float | None = None
 ) -> Metric:
     """The metric of a label type. Tags and answers are looked up in the rows `examples`; `null_threshold` is None where
     every question has an answer.
     """
-    makers: dict[str, Callable[[], Metric]] = {
-        "class": lambda: ClassMetrics(len(classes)),
-        "classes": lambda: LabelsMetrics(len(classes)),
-        "value": ValueMetrics,
-        "tags": lambda: TagMetrics(classes, examples),
-        "spans": lambda: SpanMetrics(examples, null_threshold),
-        "next": TokenMetrics,
-        "masked": TokenMetrics,
+    makers: dict[LabelType, Callable[[], Metric]] = {
+        CLASS: lambda: ClassMetrics(len(classes)),
+        CLASSES: lambda: LabelsMetrics(len(classes)),
+        VALUE: ValueMetrics,
+        TAGS: lambda: TagMetrics(classes, examples),
+        SPANS: lambda: SpanMetrics(examples, null_threshold),
+        NEXT: TokenMetrics,
+        MASKED: TokenMetrics,
     }
     return makers[label_type]()

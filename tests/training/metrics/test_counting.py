@@ -27,7 +27,8 @@ from torchmetrics.functional import mean_squared_error, pearson_corrcoef, spearm
 from torchmetrics.text import Perplexity
 
 import brewgraph.training.metrics as package
-from brewgraph.recipe.metrics import METRICS, metric_names
+from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, SPANS
+from brewgraph.recipe.metrics import metric_names
 from brewgraph.training.metrics import Metric, make_metric
 from brewgraph.training.metrics.counting import ClassMetrics, LabelsMetrics, TokenMetrics
 from brewgraph.training.metrics.values import ValueMetrics, ranks
@@ -66,7 +67,7 @@ def test_classes_equal_torchmetrics(classes: int, seed: int) -> None:
         **({"f1": BinaryF1Score()(guess, right)} if classes == 2 else {}),
     }
     assert found == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
-    assert set(found) == set(metric_names("class", [str(n) for n in range(classes)]))
+    assert set(found) == set(metric_names(CLASS, [str(n) for n in range(classes)]))
 
 
 def test_classes_by_hand() -> None:
@@ -197,18 +198,18 @@ def test_perplexity_by_hand() -> None:
     assert math.isnan(TokenMetrics().compute()["perplexity"])
 
 
-@pytest.mark.parametrize("label_type", METRICS)
-def test_every_metric_gives_the_names_that_are_promised(label_type: str) -> None:
-    """`METRICS` is what `compute` gives, with two classes, tags of entities and a question that has no answer."""
-    classes = ["O", "B-X"]
+@pytest.mark.parametrize("name", [name for name in LABEL_TYPES if name])
+def test_every_metric_gives_the_names_that_are_promised(name: str) -> None:
+    """`metrics` of a label type is what `compute` gives, with two classes, tags of entities and a question that has no answer."""
+    classes, label_type = ["O", "B-X"], LABEL_TYPES[name]
     asked = [{"index": n, "text_1": "a b", "answers": {"text": ["b"] * n}} for n in range(2)]
     metric: Metric = make_metric(label_type, classes, asked, null_threshold=0.0)
-    if label_type == "spans":
+    if label_type == SPANS:
         metric.update(torch.arange(2), *torch.ones(4, 2, dtype=torch.int64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         values = metric.compute()
-    assert set(values) == set(METRICS[label_type]) == set(metric_names(label_type, classes))
+    assert set(values) == set(label_type.metrics) == set(metric_names(label_type, classes))
 
 
 @pytest.mark.parametrize("name", ["", *(found.name for found in pkgutil.iter_modules(package.__path__))])
