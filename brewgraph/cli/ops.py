@@ -372,7 +372,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    from brewgraph.graph.plan import setting_text
+    from brewgraph.recipe.base import setting_text
     from brewgraph.recipe.sources import Settings
 
     # a call with its own defaults has a page of its own

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.graph import nodes as n
+from brewgraph.graph.make_plan import make_plan
 from brewgraph.graph.passes import node
-from brewgraph.graph.plan import Plan, make_plan
+from brewgraph.graph.plan import Plan
 from brewgraph.graph.saved import Saved
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs
