@@ -1,4 +1,4 @@
-"""Recipe to graphs: a node for every value, its shape where models tell it; `agreement` judges what meets."""
+"""Recipe to graphs: a node for every value, its shape where models tell it; `compatibility` judges what meets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import networkx as nx
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.graph import nodes as n
-from brewgraph.graph.agreement import (
+from brewgraph.graph.compatibility import (
     BuiltLoss,
     Context,
     LossSide,
