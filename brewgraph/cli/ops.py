@@ -110,7 +110,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.calls import LATER
+    from brewgraph.recipe.describe import LATER
     from brewgraph.syntax.foreign import TABLE, instead
 
     if name in LATER:
