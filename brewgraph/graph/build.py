@@ -222,7 +222,7 @@ class Builder:
         elif shape is not None and (shape[0] != "batch" or shape.count("batch") > 1):
             help = "keep what it is computed from: a value for each example"
             self.collector.add("B241", f"this has no axis of examples: {_show(shape)}", x.value.span, help=help)
-        elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in v.takes(x)} & {"start", "end"}:
+        elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in v.takes_in(x)} & {"start", "end"}:
             help = "keep `big.start` itself, and compute from it"
             message = "what is made of scores over positions ends at the longest example of a batch"
             self.collector.add("B241", message, x.value.span, help=help)
@@ -231,7 +231,7 @@ class Builder:
 
     def _unknown(self, x: v.Value) -> list[v.Take]:
         """The features of models that nothing is known of: those of Python code, and those at fault, which is said."""
-        return [t for t in v.takes(x) if self.context.known(t.model) is None]
+        return [t for t in v.takes_in(x) if self.context.known(t.model) is None]
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,7 +282,7 @@ class Builder:
         with self.masked_by("none" if self.padding else x.mask):
             inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
         shapes = tuple(self.shape(key) for key in inner)
-        take = next(iter(v.takes(*x.values)), near)
+        take = next(iter(v.takes_in(*x.values)), near)
         if x.name == "batch_mean":
             units = self.units.get(inner[0], Units("example", None, ""))
             inputs: tuple[str, ...] = (inner[0], units.mask) if units.mask is not None else (inner[0],)
@@ -356,7 +356,7 @@ class Builder:
 
     def _loss(self, x: v.Apply) -> str:
         operation = x.declared
-        near = next(iter(v.takes(x.target, x.source)), None)
+        near = next(iter(v.takes_in(x.target, x.source)), None)
         sized = [p.projector.out for p in (x.source, x.target) if isinstance(p, v.Project)]
         if sized == [None, None]:
             help = "give one of them its sizes: `linear(312 -> 768)`"
@@ -443,7 +443,7 @@ class Builder:
         if near is None:
             return None
         if unit == "word" or "words" in (self.shape(source) or ()):
-            takes = {t.model: t for t in v.takes(x.source, x.target)}
+            takes = {t.model: t for t in v.takes_in(x.source, x.target)}
             return self.word_mask(which, takes.values(), x.span)
         return self.mask(which, [self.entry(near)], x.span)
 

@@ -74,7 +74,7 @@ def common_size(context: Context, x: v.Value) -> int | None:
     A vocabulary may hold more places than its tokenizer has tokens, and be compared with one that holds fewer (W305).
     Those of different tokenizers have nothing to do with each other: 0, and B223.
     """
-    takes = {(t.model, t.feature.head): t for t in v.takes(x) if t.feature.name == "logits"}
+    takes = {(t.model, t.feature.head): t for t in v.takes_in(x) if t.feature.name == "logits"}
     sizes: dict[str, int] = {}
     tokens: dict[str, str] = {}
     for model, head in takes:
@@ -107,7 +107,7 @@ def common_size(context: Context, x: v.Value) -> int | None:
 
 def check_joined(context: Context, x: v.Combine) -> None:
     """B214 where values along tokens are joined whose models cut the text into different tokens."""
-    takes = v.takes(x)
+    takes = v.takes_in(x)
     other = _stranger(context, takes) if takes else None
     if other is None:
         return
@@ -165,7 +165,7 @@ def _check_axes(context: Context, side: LossSide) -> None:
     shape = side.shape
     if side.members or shape is None or side.kind != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
         return
-    take = next(iter(v.takes(side.value)), None)
+    take = next(iter(v.takes_in(side.value)), None)
     reason = "its second axis is neither tokens nor heads"
     help = "tap another module: `brewgraph taps` lists what every one of them gives"
     if "decoder_length" in shape:
@@ -213,7 +213,7 @@ def check_extent(context: Context, match: BuiltLoss) -> None:
     """B224 where one side has a label or logits for each example and the other for each token, or for each position."""
     x, kinds = match.loss, match.kinds
     one, other = match.shapes
-    goal = next(iter(v.takes(x.target)), None)
+    goal = next(iter(v.takes_in(x.target)), None)
     if one is None or other is None or goal is None or kinds[0] not in ("labels", *_CLASSES):
         return
     column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
@@ -229,7 +229,7 @@ def check_extent(context: Context, match: BuiltLoss) -> None:
         message = f"a label of `{column.data}` belongs to {extents[0]}, and `{goal.model}` has logits for {extents[1]}"
         help = _other_head(goal, *_HEADS.get(label_type, _WHOLE))
     else:
-        source = next((t.model for t in v.takes(x.source)), "")
+        source = next((t.model for t in v.takes_in(x.source)), "")
         given = f"`{source}` has" if source else "these are"
         message = f"{given} logits for {extents[0]}, and `{goal.model}` for {extents[1]}"
         help = _other_head(goal, *(_HEADS["tags"] if _is_along_text(one) else _WHOLE))
@@ -352,7 +352,7 @@ def check_tokens(context: Context, match: BuiltLoss) -> None:
             "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
         )
         return
-    sources, targets = v.takes(x.source), v.takes(x.target)
+    sources, targets = v.takes_in(x.source), v.takes_in(x.target)
     if unit not in ("token", "pair") or on_words[1] or not sources or not targets:
         return
     if _stranger(context, [sources[0], targets[0]]) is None:
@@ -409,7 +409,7 @@ def check_mask(context: Context, match: BuiltLoss) -> None:
     """B217 where a mask cannot choose among the units of a loss, B220 where it is a column of other data."""
     x, unit = match.loss, match.unit
     fits = MASKS.get(unit, ())
-    takes = [t.data for t in v.takes(x.target, x.source)]
+    takes = [t.data for t in v.takes_in(x.target, x.source)]
     if isinstance(x.mask, v.Column) and takes and x.mask.data not in takes:
         message = f"the mask is a column of `{x.mask.data}`, and this is computed on `{takes[0]}`"
         context.collector.add("B220", message, x.mask.span, help=f"name a column of it: `mask={takes[0]}.…`")

@@ -326,7 +326,7 @@ def walk(value: Value) -> Iterator[Value]:
         yield from walk(part)
 
 
-def takes(*values: Value) -> list[Take]:
+def takes_in(*values: Value) -> list[Take]:
     """The features that values are made from, in the order of the text."""
     return [part for value in values for part in walk(value) if isinstance(part, Take)]
 
