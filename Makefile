@@ -15,7 +15,7 @@ help:
 	@echo "                  the runs go to specs/quickstart/runs"
 	@echo "make test         set up, run the tests but the slow ones"
 	@echo "make test-all     set up, run every test"
-	@echo "make lint types   ruff and mypy"
+	@echo "make lint types   ruff, import-linter, deptry; mypy"
 	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
 	@echo "make wheel        build the package into dist/"
 	@echo "make clean        remove the environment and what was built"
@@ -34,6 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/brewgraph fmt --check specs bench/specs
 	$(BIN)/deptry .
+	$(BIN)/lint-imports
 
 types: $(READY)
 	$(BIN)/mypy

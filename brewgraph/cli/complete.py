@@ -1,4 +1,4 @@
-"""What the shell offers behind a half-written word: specs, their params, codes, names of `ops`."""
+"""What the shell offers behind a half-written word: specs, their params, codes, passes."""
 
 from __future__ import annotations
 
@@ -52,13 +52,6 @@ def warnings(incomplete: str) -> Iterator[tuple[str, str]]:
     if "warnings".startswith(incomplete):
         yield "warnings", "all of them"
     yield from ((code, line) for code, line in codes(incomplete) if code.startswith("W"))
-
-
-def operations(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Everything that `brewgraph ops` has a page for, each with its line."""
-    from brewgraph.cli.ops import names
-
-    yield from ((name, line) for name, line in names().items() if name.startswith(incomplete))
 
 
 def passes(incomplete: str) -> Iterator[str]:

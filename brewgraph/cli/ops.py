@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from brewgraph.cli.complete import operations
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
 
@@ -35,6 +34,12 @@ EXAMPLES = {
 ROW = "{0}.hidden"
 
 
+def complete(incomplete: str) -> Iterator[tuple[str, str]]:
+    """What the shell offers behind `brewgraph ops`: every name of the table that begins so, with its line."""
+    lines = {name: line for section in _sections().values() for name, line in section.items()}
+    yield from ((name, line) for name, line in lines.items() if name.startswith(incomplete))
+
+
 def command(
     name: Annotated[
         str | None,
@@ -42,7 +47,7 @@ def command(
             metavar="[NAME]",
             help="One of the names in the table, or train.",
             show_default=False,
-            autocompletion=operations,
+            autocompletion=complete,
         ),
     ] = None,
     format: Annotated[
@@ -105,7 +110,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.calls import LATER
+    from brewgraph.recipe.describe import LATER
     from brewgraph.syntax.foreign import TABLE, instead
 
     if name in LATER:
@@ -123,11 +128,6 @@ def _overview() -> Iterator[list[str]]:
     width = max(len(name) for names in sections.values() for name in names)
     for title, names in sections.items():
         yield [title, explained([(f"{name:<{width}}", words) for name, words in names.items()], "  ")]
-
-
-def names() -> dict[str, str]:
-    """Everything that the table lists, each with its line."""
-    return {name: words for section in _sections().values() for name, words in section.items()}
 
 
 def _sections() -> dict[str, dict[str, str]]:
@@ -372,7 +372,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    from brewgraph.graph.plan import setting_text
+    from brewgraph.recipe.base import setting_text
     from brewgraph.recipe.sources import Settings
 
     # a call with its own defaults has a page of its own

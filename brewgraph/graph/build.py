@@ -1,21 +1,27 @@
-"""Recipe to graphs: a node for every value, its shape where models tell it, and the faults that only shapes show."""
+"""Recipe to graphs: a node for every value, its shape where models tell it; `compatibility` judges what meets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import networkx as nx
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.graph import nodes as n
-from brewgraph.graph import sides
-from brewgraph.graph.entries import check_transform
+from brewgraph.graph.compatibility import (
+    BuiltLoss,
+    Context,
+    LossSide,
+    check_joined,
+    check_match,
+    check_transform,
+    common_size,
+    kind_of,
+)
 from brewgraph.graph.passes import assemble, digest
 from brewgraph.graph.seeds import projection_seeds
-from brewgraph.graph.sides import Units
-from brewgraph.graph.tokens import check_joined
-from brewgraph.graph.vocabularies import common_size
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate import FactsOf
 from brewgraph.recipe.features import Shape
@@ -58,11 +64,21 @@ def build_reports(
     return None if collector.failed else assemble(builder.nodes, everything, terms, caches=builder.caches)
 
 
+@dataclass(frozen=True)
+class Units:
+    """What one number of an unreduced value stands for: its unit, the mask that chose among them, whose they are."""
+
+    unit: str
+    mask: str | None
+    data: str
+
+
 class Builder:
     """Makes nodes of values, each value once. `nodes` are what it made."""
 
     def __init__(self, recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str]):
-        self.recipe, self.facts, self.collector, self.identities = recipe, facts, collector, identities
+        self.context = Context(recipe, facts, collector)
+        self.recipe, self.collector, self.identities = recipe, collector, identities
         self.nodes: dict[str, n.Node] = {}
         self.units: dict[str, Units] = {}
         self.built: dict[tuple[int, str, bool, int | None], str] = {}
@@ -118,7 +134,7 @@ class Builder:
             case v.Transform():
                 return self._transform(x, near)
             case v.Apply():
-                return sides.build_loss(self, x)
+                return self._loss(x)
         raise AssertionError(type(x).__name__)
 
     @contextmanager
@@ -163,7 +179,7 @@ class Builder:
 
     def _shape_of(self, x: v.Take) -> Shape | None:
         model = self.recipe.models[x.model]
-        known = self.facts(model)
+        known = self.context.known(x.model)
         try:
             return known.shape(x.feature) if known else None
         except SourceFault as fault:
@@ -204,7 +220,7 @@ class Builder:
         elif shape is not None and (shape[0] != "batch" or shape.count("batch") > 1):
             help = "keep what it is computed from: a value for each example"
             self.collector.add("B241", f"this has no axis of examples: {_show(shape)}", x.value.span, help=help)
-        elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in _takes(x)} & {"start", "end"}:
+        elif isinstance(self.nodes[key], n.Transform) and {t.feature.name for t in v.takes_in(x)} & {"start", "end"}:
             help = "keep `big.start` itself, and compute from it"
             message = "what is made of scores over positions ends at the longest example of a batch"
             self.collector.add("B241", message, x.value.span, help=help)
@@ -213,12 +229,12 @@ class Builder:
 
     def _unknown(self, x: v.Value) -> list[v.Take]:
         """The features of models that nothing is known of: those of Python code, and those at fault, which is said."""
-        return [t for t in _takes(x) if self.facts(self.recipe.models[t.model]) is None]
+        return [t for t in v.takes_in(x) if self.context.known(t.model) is None]
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
 
     def _combine(self, x: v.Combine, wanted: Shape | None, near: v.Take | None) -> str:
-        entries = common_size(self, x) if x.kind == "logits" and self.entries is None else None
+        entries = common_size(self.context, x) if x.kind == "logits" and self.entries is None else None
         if entries is not None:
             with self.cut_to(entries):
                 return self._combine(x, wanted, near)
@@ -232,7 +248,7 @@ class Builder:
         if joined and not all(self._same_shape(shapes[0], other, x) for other in shapes[1:]):
             shape = None
         if x.kind != "values" and self.entries != 0 and any("length" in s for s in shapes):
-            check_joined(self, x)
+            check_joined(self.context, x)
         key = self.add(n.Combine(inputs, x.operator, x.position, shape=shape, span=x.span))
         if units is not None:
             self.units[key] = units
@@ -264,7 +280,7 @@ class Builder:
         with self.masked_by("none" if self.padding else x.mask):
             inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
         shapes = tuple(self.shape(key) for key in inner)
-        take = next((t for value in x.values for t in v.walk(value) if isinstance(t, v.Take)), near)
+        take = next(iter(v.takes_in(*x.values)), near)
         if x.name == "batch_mean":
             units = self.units.get(inner[0], Units("example", None, ""))
             inputs: tuple[str, ...] = (inner[0], units.mask) if units.mask is not None else (inner[0],)
@@ -277,7 +293,7 @@ class Builder:
             return self.add(n.Transform(inputs, "words", False, (), shape=shape, span=x.span))
         if x.name == "token_mean":
             return self._token_mean(x, inner[0], take)
-        check_transform(self, x, shapes)
+        check_transform(self.context, x, shapes[0])
         declared = x.declared
         masked = declared.needs_layout and take is not None and x.mask != "none"
         inputs = (*inner, self._mask_of(inner[0], take, x.span)) if masked and take is not None else inner
@@ -334,6 +350,101 @@ class Builder:
             return self.word_mask("words", [take], span)
         return self.mask("tokens", [self.entry(take)], span)
 
+    # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _loss(self, x: v.Apply) -> str:
+        operation = x.declared
+        near = next(iter(v.takes_in(x.target, x.source)), None)
+        sized = [p.projector.out for p in (x.source, x.target) if isinstance(p, v.Project)]
+        if sized == [None, None]:
+            help = "give one of them its sizes: `linear(312 -> 768)`"
+            self.collector.add("B215", "both sides are projected, and to no width", x.span, help=help)
+            return self.add(n.Number((), 0.0, shape=(), span=x.span))
+        entries = common_size(self.context, x) if "classes" in operation.same else None
+        with self.masked_by(x.mask), self.cut_to(entries):
+            # the side without a projection fixes the sizes of the other
+            if isinstance(x.source, v.Project) and sized[0] is None:
+                target = self.build(x.target, near=near)
+                source = self.build(x.source, self.shape(target), near)
+            else:
+                source = self.build(x.source, near=near)
+                target = self.build(x.target, self.shape(source), near)
+        one, other = self._side(x.source, source), self._side(x.target, target)
+        kinds = one.kind, other.kind
+        unit = _unit(operation.unit(*kinds), other.shape)
+        check_match(self.context, BuiltLoss(x, one, other, unit, comparable=entries != 0))
+        data = near.data if near is not None else next(iter(self.recipe.data))
+        mask = self._loss_mask(x, unit, near, source)
+        options = [(name, value) for name, value in x.options if not isinstance(value, str)]
+        inputs = (source, target, *([mask] if mask is not None else ()), *(self.build(value) for _, value in options))
+        shape: Shape | None = ()
+        if not x.reduced:
+            per = {"token": "length", "word": "words", "pair": "length"}.get(unit)
+            labelled = one.shape if isinstance(x.source, v.Column) else None
+            shape = labelled or (("batch", per) if per else ("batch",))
+        node = n.Loss(
+            inputs,
+            x.operation,
+            unit,
+            mask is not None,
+            tuple(name for name, _ in options),
+            tuple((name, value) for name, value in x.options if isinstance(value, str)),
+            x.reduced,
+            data,
+            kinds,
+            operation.least.get("batch", 1),
+            shape=shape,
+            span=x.span,
+            written=x.written,
+        )
+        key = self.add(node)
+        if not x.reduced:
+            if unit in ("pair", "batch"):
+                message = f"`{x.operation}` gives one number per {unit} here, which has no use by itself"
+                self.collector.add("B219", message, x.span, help='leave `reduce="none"` out')
+            self.units[key] = Units(unit, mask, data)
+        return key
+
+    def _side(self, side: v.Value, key: str) -> LossSide:
+        """A side of a loss, now that it is built; what a tap gives is known by its shape."""
+        shape = self.shape(key)
+        if not isinstance(side, v.Bundle):
+            return LossSide(side, kind_of(side.kind, shape), shape)
+        members = tuple(self._side(*x) for x in zip(side.items, self.nodes[key].inputs, strict=True))
+        kinds = [member.kind for member in members]
+        kind = f"{kinds[0]}..." if side.kind.endswith("...") else f"({', '.join(kinds)})"
+        return LossSide(side, kind, shape, members)
+
+    def _loss_mask(self, x: v.Apply, unit: str, near: v.Take | None, source: str) -> str | None:
+        """Masks come from the side that is trained: the encoding of the model on the right, or else on the left.
+
+        Where one number stands for an example or a batch, maths that asks for the layout gets the mask of the tokens.
+        """
+        maths = x.declared.needs_layout
+        which = x.mask or n.DEFAULT_MASKS.get(unit) or ("tokens" if maths else None)
+        unknown = unit == "position"  # of logits whose shape nobody knows: then there is one value per example
+        if which is None or unknown or (unit == "batch" and not maths):
+            return None
+        if isinstance(which, v.Column):
+            column = self.build(which, near=near)
+            entries = [self.entry(near)] if near is not None and unit != "example" else []
+            return self.mask("column", [*entries, column], x.span)
+        if which == "labels" or (which == "none" and unit == "label"):
+            base = source if isinstance(x.source, v.Column) else None
+            if base is None and near is not None:
+                labels = v.Column("labels", near.data, "labels", span=x.span)
+                base = self.build(labels, near=near)
+            inner = x.source.values[0] if isinstance(x.source, v.Transform) and x.source.values else None
+            if isinstance(inner, v.Column):
+                base = source
+            return self.mask("labels", [base], x.span) if base is not None else None
+        if near is None:
+            return None
+        if unit == "word" or "words" in (self.shape(source) or ()):
+            takes = {t.model: t for t in v.takes_in(x.source, x.target)}
+            return self.word_mask(which, takes.values(), x.span)
+        return self.mask(which, [self.entry(near)], x.span)
+
     # ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _project(self, x: v.Project, wanted: Shape | None) -> str:
@@ -365,13 +476,18 @@ class Builder:
         return self.add(node)
 
 
-def _takes(x: v.Value) -> list[v.Take]:
-    return [part for part in v.walk(x) if isinstance(part, v.Take)]
-
-
 def _last(shape: Shape | None) -> int | None:
     return shape[-1] if shape and isinstance(shape[-1], int) else None
 
 
 def _show(shape: Shape) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
+
+
+def _unit(unit: str | None, shape: Shape | None) -> str:
+    """The unit, now that the shape of the target is known: logits may be per example, per token or per word."""
+    if unit == "position" and shape is not None:
+        return "token" if "length" in shape else "word" if "words" in shape else "example"
+    if unit == "token" and shape is not None and "words" in shape:
+        return "word"
+    return unit or "token"

@@ -12,8 +12,8 @@ import networkx as nx
 from brewgraph.graph.align import Aligner, Difference, rename, traits
 from brewgraph.graph.identity import QUIET, settings_of
 from brewgraph.graph.pairing import Pairs, pair, pair_declarations, source_differences, value_differences
-from brewgraph.graph.plan import setting_text
 from brewgraph.graph.spell import TermPlan, spell_out
+from brewgraph.recipe.base import setting_text
 from brewgraph.recipe.recipe import Recipe, Stage, Task
 
 ALIKE = 0.4

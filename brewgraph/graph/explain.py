@@ -11,6 +11,7 @@ from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, flops, megabytes
 from brewgraph.graph.draw import show_shape, sizes
+from brewgraph.graph.lines import one_line
 from brewgraph.graph.passes import node
 from brewgraph.graph.spell import in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe
@@ -49,7 +50,7 @@ def explain_name(
     Raises `UsageError` where nothing is called so.
     """
     wanted = name.replace(".", "/") if name.replace(".", "/") in _terms(graphs) else name
-    taps = {s.name: " ".join(s.value.span.text.split()) for s in statements if isinstance(s, t.Tap)}
+    taps = {s.name: one_line(s.value.span.text) for s in statements if isinstance(s, t.Tap)}
     found: list[Explained] = []
     for where, graph in graphs.items():
         found += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)

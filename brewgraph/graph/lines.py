@@ -19,6 +19,11 @@ def number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
 
+def one_line(text: str) -> str:
+    """A text with each run of spaces and line breaks as one space."""
+    return " ".join(text.split())
+
+
 def html_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     """The same as a table of a page, the first row its header."""
     right = set(right)

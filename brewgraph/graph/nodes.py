@@ -13,6 +13,11 @@ from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.values import Length
 from brewgraph.source import Span
 
+MASKS = {"token": ("tokens", "labels"), "pair": ("pairs",), "label": ("labels",), "word": ("words",)}
+"""The masks that can choose among the units of a loss; `none` always can."""
+DEFAULT_MASKS = {unit: masks[0] for unit, masks in MASKS.items()}
+"""The mask of a loss that names none."""
+
 
 @dataclass(frozen=True)
 class Node:

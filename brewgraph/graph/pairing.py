@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from brewgraph.graph.align import Difference
-from brewgraph.graph.plan import setting_text
+from brewgraph.graph.lines import one_line
+from brewgraph.recipe.base import setting_text
 from brewgraph.recipe.sources import Join, Settings
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ def source_differences(one: Any, other: Any, names: Mapping[str, str]) -> Iterat
     """In what two declarations differ; where the second names a model, `names` say what it is called in the first."""
     a, b = one.source, other.source
     if type(a) is not type(b):
-        yield Difference("source", *(" ".join(x.span.text.split()) for x in (one, other)))
+        yield Difference("source", *(one_line(x.span.text) for x in (one, other)))
         return
     mine, theirs = _fields(a), _fields(b)
     for name in dict.fromkeys([*mine, *theirs]):

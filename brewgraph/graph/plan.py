@@ -1,36 +1,32 @@
-"""What a run will do, before any weight is loaded: models, the loss spelled out, forwards, projections, settings."""
+"""A plan: what a run will do, before any weight is loaded, as data, as lines and as a part of a page."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from html import escape
+from textwrap import wrap
+from typing import Any
 
-import networkx as nx
+from brewgraph.graph.costs import Cost, flops, megabytes
+from brewgraph.graph.lines import MONO, count, table
+from brewgraph.graph.spell import TermPlan
 
-from brewgraph.graph import nodes as n
-from brewgraph.graph.costs import Cost
-from brewgraph.graph.passes import node
-from brewgraph.graph.running import ForwardPlan, plan_caches, plan_forwards
-from brewgraph.graph.spell import TermPlan, in_order, spell, spell_out
-from brewgraph.recipe.recipe import Recipe, Stage
-from brewgraph.recipe.settings import Train
-from brewgraph.recipe.sources import Brew, Ema, Hf, Settings
-from brewgraph.recipe.values import ModelDeclaration
-
-
-class PlanFacts(Protocol):
-    """What a plan asks of a model's facts. `blueprint` has its class, configuration and where its tokens come from."""
-
-    @property
-    def blueprint(self) -> Any: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def parameters(self) -> int: ...
-    @property
-    def trainable(self) -> int: ...
+UNKNOWN = "unknown"
+WIDTH = 80
+"""Columns that lines are broken to fit; a long path or equation that has no space stays whole."""
+MEANS = {
+    ("example", ""): "mean over examples",
+    ("example", "tokens"): "mean over examples",
+    ("position", ""): "mean over examples, or over tokens where the logits are per token",
+    ("label", "labels"): "mean over labels, -100 left out",
+    ("token", "tokens"): "mean over tokens, padding left out",
+    ("pair", "pairs"): "mean over pairs of tokens, padding left out",
+    ("word", "words"): "mean over words",
+    ("batch", "tokens"): "one number per batch, padding left out",
+    ("batch", ""): "one number per batch",
+}
+_FIXED = f"white-space: pre; font-family: {MONO}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +76,22 @@ class DataPlan:
     max_length: int | None
     classes: tuple[str, ...]
     rows: int | None
+
+
+@dataclass(frozen=True)
+class ForwardPlan:
+    """A forward per batch and the features that are taken from it, in the order of the model.
+
+    `dropped` are those that only terms of weight zero take: they are not computed, and without any `features` the
+    forward does not run.
+    """
+
+    model: str
+    role: str
+    data: str
+    features: tuple[str, ...]
+    passing: int = 1
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,16 +151,12 @@ class Plan:
 
     def __str__(self) -> str:
         """All of it in lines, as `brewgraph plan` prints it."""
-        from brewgraph.graph.words import text
-
         return "\n".join(text(self))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))
 
     def _repr_html_(self) -> str:
-        from brewgraph.graph.words import html
-
         return html(self)
 
     @property
@@ -187,214 +195,275 @@ class Plan:
         return None if student is None or projections is None else student + projections
 
 
-def make_plan(
-    recipe: Recipe,
-    graphs: Mapping[tuple[str, str], nx.DiGraph] | None,
-    facts: Callable[[ModelDeclaration], PlanFacts | None],
-    classes: Mapping[str, tuple[str, ...]] | None = None,
-    rows: Mapping[str, int | None] | None = None,
-    copied: Mapping[str, str] | None = None,
-    costs: Mapping[tuple[str, str], Cost | str] | None = None,
-    trainable: Mapping[str, tuple[int, int] | None] | None = None,
-    saved: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] | None = None,
-    reports: Iterable[nx.DiGraph] = (),
-    skip: Collection[str] = (),
-) -> Plan:
-    """The plan of a checked recipe. `copied` says of models that begin as layers of others what comes from there.
-    `graphs` are the canonical graphs by stage and task, None where lists are still
-    open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
-    `costs` and `saved` are by stage and task, `trainable` by stage; `reports` are the graphs of what tasks report,
-    `skip` the passes that are left out, by name.
-    """
-    known = {name: facts(model) for name, model in recipe.models.items()}
-    forwards = {name: plan_forwards(graph, skip) for name, graph in (graphs or {}).items()}
-    idle = _idle(recipe, forwards, reports) if graphs is not None else {}
-    data = tuple(
-        DataPlan(
-            d.name, _line(d.span.text), d.source.batch, d.source.max_length, (classes or {}).get(d.name, ()),
-            (rows or {}).get(d.name),
-        )
-        for d in recipe.data.values()
-    )  # fmt: skip
-    parts = None
-    if graphs is not None:
-        parts = tuple(
-            PartPlan(
-                *name,
-                spell_out(graph),
-                forwards[name],
-                (costs or {}).get(name),
-                (saved or {}).get(name, ()),
-                plan_caches(graph),
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def text(plan: Plan) -> Iterator[str]:
+    """The plan in lines."""
+    yield from _broken(_title(plan), 4)
+    for title, lines in _sections(plan):
+        yield ""
+        yield title
+        yield from (f"  {line}" for line in lines)
+
+
+def html(plan: Plan) -> str:
+    """The plan as a part of a page: every section can be folded, and takes colours and sizes from what is around it."""
+    folds = "".join(
+        f'<details open="" style="margin: 0.4em 0"><summary style="cursor: pointer; font-weight: bold">{escape(title)}'
+        '</summary><pre style="margin: 0.2em 0 0 1.2em; overflow-x: auto; background: none; line-height: 1.35; '
+        f'{_FIXED}">'
+        f"{escape(chr(10).join(lines))}</pre></details>"
+        for title, lines in _sections(plan)
+    )
+    return f'<div class="brewgraph-plan"><code style="{_FIXED}">{escape(_title(plan))}</code>{folds}</div>'
+
+
+def _title(plan: Plan) -> str:
+    given = ", ".join(f"{name} = {value}" for name, value in plan.params)
+    return plan.spec + (f"   ({given})" if given else "")
+
+
+def _sections(plan: Plan) -> Iterator[tuple[str, Iterable[str]]]:
+    """Titles, each with its lines."""
+    yield "models", (line for model in plan.models for line in _model(model))
+    yield "data", _data(plan)
+    if plan.parts is None:
+        said = f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"
+        yield "loss", _broken(said, 2)
+    for part in plan.parts or ():
+        title = f" of {_named(part)}" if _named(part) else ""
+        yield f"loss{title}", _loss(part)
+        yield f"each batch{title} runs", _forwards(part)
+        if part.caches:
+            kept = (
+                (name, f'{value}, in "{folder}": read where it is, else computed')
+                for name, value, folder in part.caches
             )
-            for name, graph in graphs.items()
-        )
-    sizes = {d.name: d for d in data}
-    return Plan(
-        spec=recipe.source.name,
-        params=tuple(recipe.params.items()),
-        models=tuple(
-            _model(m, known, idle.get(m.name, ""), (copied or {}).get(m.name)) for m in recipe.models.values()
-        ),
-        data=data,
-        parts=parts,
-        projections=_projections(tuple(graphs.values())) if graphs is not None else None,
-        stages=tuple(_stage(stage, sizes, (trainable or {}).get(stage.name)) for stage in recipe.stages),
-    )
+            yield f"kept on disk{title}", _table(kept)
+        if part.cost is not None:
+            yield f"each batch{title} costs", _cost(part.cost, [x.model for x in part.forwards])
+        if part.saved:
+            yield f"saved{title} by", _table(part.saved)
+    yield "projections", _projections(plan)
+    yield "trained", _trained(plan)
+    first, *later = plan.stages
+    yield f"stage {first.name}" if first.name else "training", _table(_settings(first))
+    for stage in later:
+        yield f"stage {stage.name}, apart from what {first.name} has too", _other(stage, first)
 
 
-# ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _named(part: PartPlan) -> str:
+    """`task ner`, `task ner in stage warm`, `stage warm`; empty where the spec has neither."""
+    where = f"stage {part.stage}" if part.stage else ""
+    return f"task {part.task}{f' in {where}' if where else ''}" if part.task else where
 
 
-def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], idle: str, copied: str | None) -> ModelPlan:
-    facts, source = known[model.name], _line(model.span.text)
-    start = copied or _start(model)
-    if facts is None:
-        nothing = (None,) * 5
-        return ModelPlan(model.name, model.role, source, "", "", *nothing, False, "", start, not idle, idle)
-    blueprint = facts.blueprint
-    config = blueprint.config
-    return ModelPlan(
-        name=model.name,
-        role=model.role,
-        source=source,
-        model_class=blueprint.auto_class,
-        architecture=str(config.model_type),
-        layers=getattr(config, "num_hidden_layers", None),
-        width=getattr(config, "hidden_size", None),
-        classes=len(facts.labels) or None,
-        parameters=facts.parameters,
-        trainable=facts.trainable,
-        estimated=blueprint.tokens.name is None,
-        tokens=_tokens(model, known),
-        start=start,
-        used=not idle,
-        idle=idle,
-        heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in blueprint.heads.items()),
-    )
+def _broken(text: str, hanging: int, first: int = 0) -> list[str]:
+    """A text in lines of `WIDTH` columns at most; those after the first are indented by `hanging`.
+
+    `first` is how far the first one is indented; both are beside the two columns of a section.
+    """
+    return wrap(
+        text, WIDTH - 2, initial_indent=" " * first, subsequent_indent=" " * hanging, break_long_words=False,
+        break_on_hyphens=False,
+    ) or [""]  # fmt: skip
 
 
-def _idle(
-    recipe: Recipe, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]], reports: Iterable[nx.DiGraph]
-) -> dict[str, str]:
-    """Why models never run, by the names of those that do not."""
-    named = [forward for found in forwards.values() for forward in found]
-    used = {forward.model for forward in named if forward.features}
-    used |= {x.model for graph in reports for key in graph if isinstance(x := node(graph, key), n.Forward)}
-    used |= {m.source.model for m in recipe.models.values() if isinstance(m.source, Ema) and m.name in used}
-    dropped = {forward.model for forward in named} - used
-    why = ("the loss takes nothing from it", "whatever the loss takes from it has a weight of zero")
-    started = {
-        m.source.init.model: m.name for m in recipe.models.values() if isinstance(m.source, Hf) and m.source.init
-    }
-    return {
-        name: f"{why[name in dropped]}, so it "
-        + (f"is loaded only to begin {started[name]}" if name in started else "is never loaded")
-        for name in recipe.models
-        if name not in used
-    }
+def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Names and what is said of each, broken below each other."""
+    rows = list(rows)
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    for name, words in rows:
+        first, *more = _broken(words, width, width)
+        yield f"{name:<{width}}{first.lstrip()}"
+        yield from more
 
 
-def _start(model: ModelDeclaration) -> str:
-    """Where a model's weights come from."""
-    source = model.source
-    if isinstance(source, Brew):
-        given = ", ".join(f"{k}={v}" for k, v in source.params.items())
-        return f"the student of {source.path}{f' with {given}' if given else ''}: its finished run, or trained first"
-    if isinstance(source, Ema):
-        return f"a copy of {source.model}, and follows it: {source.decay:g} of itself stays at each step"
-    if not isinstance(source, Hf):
-        return f"what {source.target} returns"
-    if source.init is not None:
-        layers = ", ".join(map(str, source.init.layers))
-        return f"layers {layers} of {source.init.model}, the rest random"
-    if source.name is not None and source.pretrained:
-        return f"the weights of {source.name}"
-    return "random weights"
+def _model(model: ModelPlan) -> Iterator[str]:
+    yield from _broken(f"{model.role} {model.name} = {model.source}", 4)
+    facts = [
+        ("is", _what(model)),
+        *((f"head {head.name}", _head(head)) for head in model.heads),
+        ("parameters", _parameters(model)),
+        ("starts as", model.start),
+        ("tokenizer", model.tokens or UNKNOWN),
+    ]
+    if not model.used:
+        facts.append(("used", f"no: {model.idle}"))
+    yield from _table((f"  {name}", words) for name, words in facts)
 
 
-def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> str:
-    """Where a model's tokenizer comes from."""
-    facts = known[model.name]
-    assert facts is not None
-    tokens = facts.blueprint.tokens
-    own = tokens.name is not None and tokens.name == facts.blueprint.checkpoint
-    if not own and model.role == "student":
-        for name, other in known.items():
-            if name != model.name and other is not None and other.blueprint.tokens == tokens:
-                return f"that of {name}"
-    if tokens.name is None:
-        return f"WordPiece, trained on the data, at most {tokens.vocab_size:,} pieces"
-    return "its own" if own else f"that of {tokens.name}"
+def _head(head: HeadPlan) -> str:
+    classes = f", {head.classes} class{'' if head.classes == 1 else 'es'}" if head.classes is not None else ""
+    return f"{head.model_class}{classes}"
 
 
-# ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _what(model: ModelPlan) -> str:
+    if not model.model_class:
+        return UNKNOWN
+    parts = [model.architecture if model.heads else f"{model.architecture}, {model.model_class}"]
+    parts += [count(model.layers, "layer")] if model.layers is not None else []
+    parts += [f"width {model.width}"] if model.width is not None else []
+    parts += [f"{model.classes} classes"] if model.classes is not None and not model.heads else []
+    return ", ".join(parts)
 
 
-def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
-    uses: dict[str, dict[str, n.Projection]] = {}
-    for graph in graphs:
-        found_here = [(key, p) for key in graph if isinstance(p := node(graph, key), n.Projection)]
-        for _, p in sorted(found_here, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].value))):
-            uses.setdefault(p.site, {}).setdefault(spell(graph, p.value), p)
-    found = []
-    for site in sorted(uses):
-        p = next(iter(uses[site].values()))
-        size = (p.into + 1) * p.out if p.into and p.out else None
-        found.append(ProjectionPlan(site, p.activation or "linear", p.into, p.out, size, tuple(uses[site]), p.options))
-    return tuple(found)
+def _parameters(model: ModelPlan) -> str:
+    if model.parameters is None:
+        return UNKNOWN
+    return f"{model.parameters:,}" + (" at most: the vocabulary is still to be trained" if model.estimated else "")
 
 
-# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _data(plan: Plan) -> Iterator[str]:
+    for data in plan.data:
+        yield from _broken(f"{data.name} = {data.source}", 4)
+        rows = f"{data.rows:,} rows to train on" if data.rows is not None else "rows not counted yet"
+        length = f"at most {data.max_length} tokens" if data.max_length else "as long as the models allow"
+        yield from _broken(f"{rows}, {data.batch} per batch over all ranks, {length}", 4, 2)
+        if data.classes:
+            shown = ", ".join(data.classes[:8]) + (", …" if len(data.classes) > 8 else "")
+            yield from _broken(f"{len(data.classes)} class{'es' if len(data.classes) > 1 else ''}: {shown}", 4, 2)
 
 
-def _stage(stage: Stage, data: Mapping[str, DataPlan], trainable: tuple[int, int] | None) -> StagePlan:
-    draws = ""
-    if stage.sample is not None and len(stage.tasks) > 1:
-        names = ", ".join(task.name for task in stage.tasks)
-        order = stage.sample.order
-        law = _line(stage.sample.law.span.text) or "size"
-        draws = f"in the order {', '.join(order)}" if order else f"of {names} in proportion to {law}"
-    frozen = tuple(_line(x.span.text) for x in stage.freeze)
-    return StagePlan(stage.name, _settings(stage.train), _steps(stage, data), draws, frozen, trainable)
+def _loss(part: PartPlan) -> Iterator[str]:
+    """The terms, each with its name, and what each is a mean over.
+
+    Names that do not fit into the line stand below it, those of a list together.
+    """
+    names = [" = ".join(term.names) for term in part.terms]
+    lines = [f"{'loss =' if i == 0 else '     +'} {_weighted(term)}" for i, term in enumerate(part.terms)]
+    fits = [len(line) + len(name) + 6 <= WIDTH for line, name in zip(lines, names, strict=True)]
+    column = max((len(line) for line, fit in zip(lines, fits, strict=True) if fit), default=0)
+    below: list[str] = []
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        inline = fits[i] and column + len(name) + 6 <= WIDTH
+        yield from [f"{line:<{column}}  # {name}" if name else line] if inline else _broken(line, 9)
+        below += [name] if name and not inline else []
+        following = names[i + 1].partition("[")[0] if i + 1 < len(names) and not fits[i + 1] else ""
+        if below and following != name.partition("[")[0]:
+            yield f"         # {_ranges(below)}"
+            below = []
+    means: dict[str, list[str]] = {}
+    for i, term in enumerate(part.terms):
+        if mean := _mean(term):
+            means.setdefault(mean, []).append(" = ".join(term.names) or f"term {i + 1}")
+    yield from _table((mean, _ranges(names)) for mean, names in means.items())
 
 
-def _settings(train: Train) -> tuple[tuple[str, str], ...]:
-    found = []
-    for name in type(train).model_fields:
-        value = getattr(train, name)
-        if name == "epochs" and value is None and train.steps is None:
-            value = 3.0
-        if value is not None and value != ():
-            found.append((name, setting_text(value)))
-    return tuple(found)
+def _ranges(names: list[str]) -> str:
+    """`hidden[0], hidden[1], hidden[2]` as `hidden[0..2]`."""
+    out: list[str] = []
+    last: tuple[str, int, int] | None = None
+    for name in [*names, ""]:
+        stem, bracket, rest = name.rpartition("[")
+        index = int(rest[:-1]) if bracket and rest[:-1].isdigit() else None
+        if last is not None and index is not None and stem == last[0] and index == last[2] + 1:
+            last = (stem, last[1], index)
+            continue
+        if last is not None:
+            stem_, first, end = last
+            out.append(f"{stem_}[{first}]" if first == end else f"{stem_}[{first}..{end}]")
+        last = (stem, index, index) if index is not None else None
+        if name and index is None:
+            out.append(name)
+    return ", ".join(out)
 
 
-def setting_text(value: Any) -> str:
-    """A setting as a spec writes it."""
-    if isinstance(value, Settings):
-        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
-        return f"{type(value).__name__.lower()}({inner})"
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(setting_text, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _weighted(term: TermPlan) -> str:
+    return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
 
 
-def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
-    """Optimizer steps of a stage, where the rows are known; an epoch of several tasks is as long as theirs together."""
-    train = stage.train
-    if train.steps is not None:
-        return train.steps
-    per_epoch = 0
-    for task in stage.tasks:
-        first = data[task.data[0]]
-        if first.rows is None:
-            return None
-        per_epoch += math.ceil(math.ceil(first.rows / first.batch) / train.accumulate)
-    return max(1, round((train.epochs or 3.0) * per_epoch))
+def _mean(term: TermPlan) -> str:
+    """What a term is a mean over."""
+    mean = MEANS.get((term.unit, term.mask))
+    if mean is None and term.unit:
+        mean = f"mean over {term.unit}s, " + ("padding included" if term.mask == "none" else f"mask: {term.mask}")
+    return mean or ""
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _forwards(part: PartPlan) -> Iterator[str]:
+    several = len({forward.data for forward in part.forwards}) > 1
+    counted = {x.model: x for x in part.cost.forwards} if part.cost and not isinstance(part.cost, str) else {}
+    rows = []
+    for forward in part.forwards:
+        on = f" on {forward.data}" if several else ""
+        again = f", pass {forward.passing}" if forward.passing > 1 else ""
+        cost = counted.get(forward.model)
+        layers = f"{cost.layers} of {count(cost.present, 'layer')}, " if cost is not None and cost.present else ""
+        how = "without gradients" if forward.role == "teacher" else "with gradients"
+        said = f"{layers}{how}, for {', '.join(forward.features)}" if forward.features else "not run"
+        if forward.dropped:
+            said += f"; only terms of weight zero take {', '.join(forward.dropped)}"
+        rows.append((f"{forward.role} {forward.model}{on}{again}", said))
+    yield from _table(rows)
+
+
+def _cost(cost: Cost | str, order: list[str]) -> Iterator[str]:
+    if isinstance(cost, str):
+        yield from _broken(f"{UNKNOWN}: {cost}", 2)
+        return
+    shares = [f"{x.model} {flops(x.flops)}" for x in sorted(cost.forwards, key=lambda x: order.index(x.model))]
+    if cost.losses:
+        shares.append(f"projections and losses {flops(cost.losses)}")
+    yield from _table([
+        ("forward", f"{flops(cost.forward)}: {', '.join(shares)}"),
+        ("backward", flops(cost.backward)),
+        ("memory", f"{megabytes(cost.peak)} at most, {megabytes(cost.kept)} of it between forward and backward"),
+        ("of", f"{cost.batch} examples of {cost.length} tokens, as a CPU computes them; memory is beside parameters, "
+               "their gradients and the optimizer"),
+    ])  # fmt: skip
+
+
+def _projections(plan: Plan) -> Iterator[str]:
+    if plan.projections is None:
+        yield UNKNOWN
+        return
+    if not plan.projections:
+        yield "none"
+        return
+    rows = []
+    for p in plan.projections:
+        sizes = f"{p.into or '?'} -> {p.out or '?'}" if p.into or p.out else "sizes"
+        own = "".join(f", {name} = {value:g}" for name, value in p.options)
+        parameters = f"{p.parameters:,} parameters" if p.parameters is not None else UNKNOWN
+        rows.append((p.site, f"{p.kind} {sizes}", parameters, f"of {', '.join(p.values)}{own}"))
+    heads = table([row[:3] for row in rows], right=(2,)).splitlines()
+    yield from _table(zip(heads, (row[3] for row in rows), strict=True))
+
+
+def _trained(plan: Plan) -> Iterator[str]:
+    """Parameters that learn: of all stages in one line where they train the same."""
+    several = len({stage.trainable for stage in plan.stages}) > 1
+    for stage in plan.stages if several else plan.stages[:1]:
+        if stage.trainable is None:
+            yield f"parameters: {UNKNOWN}"
+            continue
+        student, projections = stage.trainable
+        parts = f"{student:,} of {plan.student.name} + {projections:,} of projections"
+        where = f" in stage {stage.name}" if several else ""
+        yield from _broken(f"{student + projections:,} parameters{where}" + (f" ({parts})" if projections else ""), 2)
+
+
+def _settings(stage: StagePlan) -> list[tuple[str, str]]:
+    """Names and values of a stage's settings."""
+    best = "metric_for_best_model" in dict(stage.settings)
+    rows = [row for row in stage.settings if best or row[0] not in _BEST]
+    if stage.steps is not None and "steps" not in dict(rows):
+        rows.insert(1, ("steps", f"{stage.steps:,} on one rank or many"))
+    if stage.draws:
+        rows.append(("tasks", f"drawn {stage.draws}"))
+    return rows
+
+
+def _other(stage: StagePlan, first: StagePlan) -> Iterator[str]:
+    """How long a stage goes on, and what else it does not share with the first one."""
+    known, own = _settings(first), _settings(stage)
+    rows = [row for row in own if row[0] in _LENGTH or row not in known]
+    rows += [(name, "none") for name, _ in known if name not in (*_LENGTH, *dict(own))]
+    yield from _table(rows)
+
+
+_LENGTH = ("epochs", "steps")
+_BEST = ("greater_is_better", "load_best_model_at_end", "early_stopping_threshold")
+"""Settings that mean nothing where no metric says which model is best."""

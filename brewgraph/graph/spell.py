@@ -10,7 +10,6 @@ import networkx as nx
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.graph.scalars import scalar_values
-from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 
 
@@ -159,7 +158,7 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     mask = mask_of(graph, loss)
     if mask == "none" or _sees_padding(graph, loss.target):
         given.append("mask=none")
-    elif mask and mask != DEFAULT_MASKS.get(loss.unit) and (loss.unit in DEFAULT_MASKS or "." in mask):
+    elif mask and mask != n.DEFAULT_MASKS.get(loss.unit) and (loss.unit in n.DEFAULT_MASKS or "." in mask):
         given.append(f"mask={mask}")
     if not loss.reduced:
         given.append('reduce="none"')

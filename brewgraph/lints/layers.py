@@ -77,7 +77,7 @@ def _matches(subject: Subject) -> Iterator[_Matches]:
         for x in v.walk(loss):
             if not isinstance(x, v.Apply):
                 continue
-            sides = [[t for t in v.walk(side) if isinstance(t, v.Take)] for side in (x.source, x.target)]
+            sides = [v.takes_in(x.source), v.takes_in(x.target)]
             if [len(takes) for takes in sides] != [1, 1]:
                 continue
             one, two = sides[0][0], sides[1][0]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.recipe.sources import Lora
 
@@ -118,7 +118,7 @@ def _usual_targets(model: nn.Module, trunk: nn.Module) -> list[str]:
     known = importlib.import_module("peft.utils").TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     if kind in known:
         return list(known[kind])
-    inside = [model.get_submodule(path) for path in Anatomy.of(model).attention_paths]
+    inside = [model.get_submodule(path) for path in dissect(model).attention_paths]
     found = dict.fromkeys(name for module in inside for name in _linear_names(module))
     if not found:
         raise SourceFault(

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.features import ROWS, Feature
-
-if TYPE_CHECKING:
-    from torch import nn
 
 RESULTS = {"logits": "logits", "start": "start_logits", "end": "end_logits"}
 """Features that are fields of what the whole model returns."""
@@ -66,13 +63,6 @@ class Anatomy:
     modules: Mapping[str, bool]
     heads: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Anatomy:
-        """Read the anatomy of a model. Never touches weights, so it works on the meta device."""
-        from brewgraph.models.dissection import dissect
-
-        return dissect(model)
 
     @property
     def attention_paths(self) -> tuple[str, ...]:

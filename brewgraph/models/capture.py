@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models import attention
 from brewgraph.models.anatomy import Anatomy, Site
+from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.returned import FLAGS
 from brewgraph.recipe.features import Feature
@@ -48,7 +49,7 @@ class Capture:
         *,
         all_eager: bool = False,
     ):
-        self.anatomy = anatomy or Anatomy.of(model)
+        self.anatomy = anatomy or dissect(model)
         self._all_eager = all_eager
         self.features = tuple(dict.fromkeys(features))
         self._sites = {feature: self.anatomy.site(feature) for feature in self.features}

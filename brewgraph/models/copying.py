@@ -12,6 +12,7 @@ from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
+from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.layer_kinds import Kind, difference, kinds_of, telling
 from brewgraph.models.shapes import empty_model
@@ -71,7 +72,7 @@ def plan_copy(
     classes. `names` are the model's and the donor's in the spec. Raises SourceFault B316 where the layers do not fit,
     in number, shape or kind, B303 where the donor has no such layer.
     """
-    into, source = Anatomy.of(model), Anatomy.of(donor)
+    into, source = dissect(model), dissect(donor)
     for name, one, anatomy in zip(names, (model, donor), (into, source), strict=True):
         if not anatomy.layer_paths:
             raise _no_layers(name, one, anatomy)
@@ -132,7 +133,7 @@ def _check_kinds(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], na
     """
     if _kind(model) != _kind(donor):
         return
-    own, other = (kinds_of(trunk_of(x), _below(x, Anatomy.of(x).layer_paths)) for x in (model, donor))
+    own, other = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
     keys = telling(own, other)
 
     def fits(i: int, j: int) -> bool:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.capture import Capture
+from brewgraph.models.dissection import dissect
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
 from brewgraph.models.modes import evaluating
@@ -51,7 +52,7 @@ class Reach:
     def anatomy(self) -> Anatomy:
         """The model's anatomy, read when it is first asked for."""
         if self._anatomy is None:
-            self._anatomy = Anatomy.of(self.model)
+            self._anatomy = dissect(self.model)
         return self._anatomy
 
     @property

@@ -22,10 +22,10 @@ from transformers.initialization import no_init_weights
 
 from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
 from brewgraph.models.chart import Call, Chart, Record
+from brewgraph.models.dissection import dissect
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import build_heads, input_names, trunk_of
 from brewgraph.models.limits import accepted, positions
@@ -45,7 +45,7 @@ class Shapes(Chart):
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self.anatomy = Anatomy.of(model)
+        self.anatomy = dissect(model)
         self._known: dict[Feature, Shape | SourceFault] = {}
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import nn
 from brewgraph.diagnostics import SourceFault, UsageError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.dissection import dissect
 from brewgraph.models.shapes import Shapes
 from brewgraph.paths import shown
 from brewgraph.project.check import Checked
@@ -57,7 +57,7 @@ def _not_a_module(name: str, given: Any) -> str:
 def _check_features(name: str, module: nn.Module, facts: BlueprintFacts, features: Collection[Feature]) -> None:
     for row in sorted({x.name for x in features if x.index is not None}):
         try:
-            declared, own = facts.rows(row), Anatomy.of(module).rows(row)
+            declared, own = facts.rows(row), dissect(module).rows(row)
         except SourceFault as fault:
             help = f" ({fault.help})" if fault.help else ""
             raise UsageError(f"the module given for `{name}` does not do: {fault.message}{help}") from fault

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.graph import nodes as n
+from brewgraph.graph.make_plan import make_plan
 from brewgraph.graph.passes import node
-from brewgraph.graph.plan import Plan, make_plan
+from brewgraph.graph.plan import Plan
 from brewgraph.graph.saved import Saved, savings
 from brewgraph.project.check import Checked
 from brewgraph.project.costs import costs

@@ -47,7 +47,7 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
         if argument.name is None and argument.key is None:
             given.append(argument)
         elif argument.name == "over" and isinstance(argument.value, t.Name):
-            over = e.names.axis_of(argument.value)[0] or argument.value.id
+            over = e.current.axis_of(argument.value)[0] or argument.value.id
         else:
             place = argument.name_span or argument.span
             help = "`over=` names the `let` of a list: `sum(x, over=teachers)`"

@@ -19,6 +19,18 @@ class Settings(BaseModel):
     """Fields that are words and may stand bare: `problem_type=regression`."""
 
 
+def setting_text(value: Any) -> str:
+    """A setting as a spec writes it."""
+    if isinstance(value, Settings):
+        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        return f"{type(value).__name__.lower()}({inner})"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _each_once(value: Any) -> Any:
     """A list of names: at least one, none twice."""
     if isinstance(value, tuple | list):

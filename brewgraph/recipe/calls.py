@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, Operation, Transform
 from brewgraph.recipe.across import ACROSS, ALONE, evaluate_across, evaluate_alone
 from brewgraph.recipe.arithmetic import is_positive
-from brewgraph.recipe.describe import as_value, describe, is_number, wrong_place
+from brewgraph.recipe.describe import LATER, as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.operations import evaluate_operation, evaluate_transform
 from brewgraph.recipe.scope import Scope
@@ -29,35 +28,18 @@ from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import TABLE, instead
 
-LATER = frozenset({"generate"})
-"""Functions of the language whose meaning is still to come."""
 
-
-class Caller(Protocol):
-    """What a call asks of the names around it."""
-
-    current: Scope
-
-    def inside(self, scope: Scope, frame: Span | None = None) -> AbstractContextManager[None]: ...
-
-    def value_of(self, name: str, place: Span) -> Any: ...
-
-    def known_names(self) -> list[str]: ...
-
-    def data_in_scope(self, place: Span) -> DataDeclaration | None: ...
-
-
-def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -> Any:
+def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
     """The value of a call."""
     function = call.function
     if isinstance(function, t.Attribute):
-        return _of_namespace(e, names, call, function, side)
+        return _of_namespace(e, call, function, side)
     if not isinstance(function, t.Name):
-        return _model_on_input(e, names, e.evaluate(function, side), call)
+        return _model_on_input(e, e.evaluate(function, side), call)
     name, place = function.id, function.span
-    for scope in names.current.outward():
+    for scope in e.current.outward():
         if name in scope.functions:
-            return _own_function(e, names, scope, scope.functions[name], call, side)
+            return _own_function(e, scope, scope.functions[name], call, side)
     if name in OPERATIONS:
         return evaluate_operation(e, OPERATIONS[name], call, side)
     if name in TRANSFORMS:
@@ -72,22 +54,22 @@ def evaluate_call(e: Evaluator, names: Caller, call: t.Call, side: str | None) -
         return _temperature(e, name, call)
     if name in LATER:
         return e.fault("B901", f"`{name}` is not supported yet", place)
-    if name in names.known_names() or any(name in scope.modules for scope in names.current.outward()):
-        return _model_on_input(e, names, names.value_of(name, place), call)
+    if name in e.current.known_names() or any(name in scope.modules for scope in e.current.outward()):
+        return _model_on_input(e, e.value_of(name, place), call)
     if help := wrong_place(name):
         return e.fault("B102", f"`{name}` has no place in an equation", place, help=help)
-    own = [f for scope in names.current.outward() for f in scope.functions]
+    own = [f for scope in e.current.outward() for f in scope.functions]
     known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
     help = instead("call", name, known) or f"there are {listing(x for x in known if ':' not in x)}"
     return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 
 
-def _of_namespace(e: Evaluator, names: Caller, call: t.Call, function: t.Attribute, side: str | None) -> Any:
+def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str | None) -> Any:
     """`lib.f(…)` of an imported spec, `my.huber(…)` of an imported module, `ner.bert(docs)` of a task."""
     owner = function.value
     word = owner.id if isinstance(owner, t.Name) else ""
     place = Span(function.span.source, function.span.end - len(function.name), function.span.end)
-    for scope in names.current.outward():
+    for scope in e.current.outward():
         if word in scope.modules:
             module = scope.modules[word]
             if module is None:
@@ -100,27 +82,25 @@ def _of_namespace(e: Evaluator, names: Caller, call: t.Call, function: t.Attribu
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
     root = function.span.text.partition(".")[0]
-    if root not in names.known_names() and function.name in TABLE["call"] and not wrong_place(root):
+    if root not in e.current.known_names() and function.name in TABLE["call"] and not wrong_place(root):
         help = instead("call", function.name)
         return e.fault("B101", f"there is no operation `{function.span.text}`", function.span, help=help)
     value = e.evaluate(owner, side)
     if isinstance(value, Scope) and function.name in value.functions:
-        return _own_function(e, names, value, value.functions[function.name], call, side)
+        return _own_function(e, value, value.functions[function.name], call, side)
     if isinstance(value, Scope) and function.name not in value.statements:
         known = [*value.functions, *value.statements]
         help = suggest(function.name, known) or f"it has {listing(known)}"
         return e.fault("B101", f"`{word}` has no function `{function.name}`", place, help=help)
-    return _model_on_input(e, names, e.evaluate(function, side), call)
+    return _model_on_input(e, e.evaluate(function, side), call)
 
 
 # ── functions of one's own ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _own_function(
-    e: Evaluator, names: Caller, home: Scope, function: t.Function, call: t.Call, side: str | None
-) -> Any:
+def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Any:
     """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
-    if any(scope.function is function for scope in names.current.data_outward()):
+    if any(scope.function is function for scope in e.current.data_outward()):
         help = "recursion is not supported; write the equation out"
         return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}
@@ -140,15 +120,15 @@ def _own_function(
             return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
         free.remove(name)
         given[name] = e.evaluate(argument.value, side)
-        written[name] = (argument.value, names.current)
+        written[name] = (argument.value, e.current)
     missing = [name for name in free if parameters[name].default is None]
     if missing:
         message = f"`{function.name}` needs {listing(missing)}"
         return e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
     if FAULT in given.values():
         return FAULT
-    inner = Scope("call", home.path, home, home.source, names.current, function, values=given, arguments=written)
-    with names.inside(inner, call.span):
+    inner = Scope("call", home.path, home, home.source, e.current, function, values=given, arguments=written)
+    with e.inside(inner, call.span):
         return _body(e, function, given, free)
 
 
@@ -165,7 +145,7 @@ def _body(e: Evaluator, function: t.Function, given: dict[str, Any], free: list[
     return value
 
 
-def check_function(e: Evaluator, names: Caller, home: Scope, function: t.Function) -> None:
+def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
     """Look for faults in a function that nobody calls: of its parameters and of its input nothing is known."""
     if id(function) in e.evaluated:
         return
@@ -173,7 +153,7 @@ def check_function(e: Evaluator, names: Caller, home: Scope, function: t.Functio
     inner = Scope("call", home.path, home, home.source, None, function, values=given)
     free = [parameter.name for parameter in function.parameters if parameter.default is not None]
     opened, e.open, e.needs_input = e.open, {}, False
-    with names.inside(inner, function.value.span):
+    with e.inside(inner, function.value.span):
         _body(e, function, given, free)
     e.open, e.needs_input = opened, True
 
@@ -181,12 +161,12 @@ def check_function(e: Evaluator, names: Caller, home: Scope, function: t.Functio
 # ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> Any:
+def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
     """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set, by a forward of its own where a pass is named."""
     if model is FAULT:
         return FAULT
     if isinstance(model, Group):
-        return model.map(lambda each: _model_on_input(e, names, each, call))
+        return model.map(lambda each: _model_on_input(e, each, call))
     if isinstance(model, Forwarded) and model.head is not None:
         help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
         return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
@@ -212,7 +192,7 @@ def _model_on_input(e: Evaluator, names: Caller, model: Any, call: t.Call) -> An
             return e.fault("B209", "a model is called on a data set", argument.span, help=help)
     if data is None and not e.needs_input:
         return Forwarded(model, "", passing)
-    data = data or names.data_in_scope(call.span)
+    data = data or e.data_in_scope(call.span)
     return FAULT if data is None else Forwarded(model, data.name, passing)
 
 

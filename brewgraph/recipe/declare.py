@@ -43,7 +43,7 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
         return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
     made, written = found
     if isinstance(made, Ema) and s.role == "teacher":
-        student = evaluator.names.model(made.model)
+        student = evaluator.models[made.model]
         if student.role != "student":
             help = "teachers stay as they are: name the student, `ema(tiny)`"
             place = written["model"][1]
@@ -67,7 +67,7 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
 def _params(evaluator: Evaluator, x: t.Expression, written: Written) -> Mapping[str, frozenset[str]]:
     """Of each argument of a call the params that it is made of."""
     spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
-    return {key: evaluator.names.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
+    return {key: evaluator.current.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
 
 
 def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
@@ -195,10 +195,10 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     if key == "inputs" and issubclass(settings, Hf):
         help = "write `inputs={token_type_ids: column}`"
         return evaluator.fault("B122", "`inputs` maps names to columns", x.span, help=help)
-    if isinstance(x, t.Name) and x.id not in evaluator.names.known_names() and key in settings.bare:
+    if isinstance(x, t.Name) and x.id not in evaluator.current.known_names() and key in settings.bare:
         return x.id
     if (words := _unquoted(evaluator, x)) and takes_text(settings, key):
-        known = evaluator.names.known_names()
+        known = evaluator.current.known_names()
         near = suggest(words[0], known) if x.span.text == words[0] else ""
         if key not in settings.model_fields and not near and known:  # a number just as well
             near = f"the spec has {listing(known)};"
@@ -233,7 +233,7 @@ def _unquoted(evaluator: Evaluator, x: t.Expression) -> list[str]:
     if not all(re.fullmatch(r"[A-Za-z_][\w./-]*", item.span.text) for item in items):
         return []
     words = [re.split(r"\W", item.span.text)[0] for item in items if not isinstance(item, t.Constant)]
-    return words if not set(words) & set(evaluator.names.known_names()) else []
+    return words if not set(words) & set(evaluator.current.known_names()) else []
 
 
 def _quoted(x: t.Expression) -> str:

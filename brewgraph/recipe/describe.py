@@ -72,6 +72,10 @@ def describe(x: Any) -> str:
     return next((words for kind, words in named.items() if isinstance(x, kind)), type(x).__name__)
 
 
+LATER = frozenset({"generate"})
+"""Functions of the language whose meaning is still to come."""
+
+
 def wrong_place(name: str) -> str:
     """Where a name of the language belongs; empty where it is none. For messages about names that stand elsewhere."""
     places = (

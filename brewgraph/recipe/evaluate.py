@@ -1,17 +1,19 @@
-"""Expressions to values: names, constants, features, indices, layer maps."""
+"""Names and expressions to values: constants, strings, features, taps, layer maps."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.recipe.arithmetic import combine
-from brewgraph.recipe.describe import are_layers, describe
+from brewgraph.recipe.describe import LATER, are_layers, describe, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
+from brewgraph.recipe.imports import Library
 from brewgraph.recipe.scope import IN_TEXT, Scope
 from brewgraph.recipe.sources import Builtin, Join, Python, Text
 from brewgraph.recipe.values import (
@@ -26,6 +28,7 @@ from brewgraph.recipe.values import (
     Length,
     Match,
     ModelDeclaration,
+    Projector,
     Row,
     Take,
     Value,
@@ -51,35 +54,36 @@ FactsOf = Callable[[ModelDeclaration], ModelFacts | None]
 """What is known of a model before its weights are loaded, or None where nothing can be."""
 
 
-class Names(Protocol):
-    """What the evaluator asks of whoever knows the spec's names."""
-
-    def value_of(self, name: str, place: Span) -> Any: ...
-
-    def value_inside(self, scope: Scope, name: str, place: Span) -> Any: ...
-
-    def model(self, name: str) -> ModelDeclaration: ...
-
-    def known_names(self) -> list[str]: ...
-
-    def axis_of(self, x: t.Expression) -> tuple[str, str]: ...
-
-    def params_in(self, x: t.Expression) -> frozenset[str]: ...
-
-    def data_in_scope(self, place: Span) -> DataDeclaration | None: ...
-
-    def call(self, call: t.Call, side: str | None) -> Any: ...
-
-    def index(self, x: t.Index, side: str | None) -> Any: ...
-
-    def via(self, expression: t.Via, side: str | None) -> Any: ...
-
-
 class Evaluator:
-    """Evaluates expressions. Faults go to the collector once; the value is then `FAULT`, which spreads silently."""
+    """One reading of a spec: the values of its names and expressions, each evaluated when it is first asked for.
 
-    def __init__(self, names: Names, collector: Collector, facts: FactsOf | None, source: Source):
-        self.names, self.collector, self.facts, self.source = names, collector, facts, source
+    Faults go to the collector once; the value is then `FAULT`, which spreads silently. What statements, calls, indices
+    and projections mean is said in files of their own, which know the evaluator; `elaborate` joins them to it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        collector: Collector,
+        params: Mapping[str, Any] | None = None,
+        facts: FactsOf | None = None,
+        library: Library | None = None,
+    ):
+        self.source, self.collector, self.facts = source, collector, facts
+        self.given = params or {}
+        self.library = library or Library(params)
+        self.root = Scope("spec", (), None, source)
+        self.current = self.root
+        self.scopes: list[Scope] = [self.root]
+        self.models: dict[str, ModelDeclaration] = {}
+        self.data: dict[str, DataDeclaration] = {}
+        self.projections: dict[str, Projector] = {}
+        self.path: list[tuple[Scope, str]] = []
+        """The names whose values are being evaluated, each inside the one before it."""
+        self.frames: list[Span] = []
+        """The calls of functions that led from the last of them to here."""
+        self.sites: dict[str, list[Any]] = {}
+        """Of each statement where its inline projections stand, in the order in which they were met."""
         self.needs_input = True
         """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module, and a function
         that nobody calls has no data yet."""
@@ -87,6 +91,22 @@ class Evaluator:
         """Functions, by their `id`, whose expressions were evaluated: some call of them was sound that far."""
         self.open: dict[Take, None] = {}
         """Rows of which members were picked while nobody knows how many there are."""
+
+    # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
+
+    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+        raise NotImplementedError
+
+    def call(self, call: t.Call, side: str | None) -> Any:
+        raise NotImplementedError
+
+    def index(self, x: t.Index, side: str | None) -> Any:
+        raise NotImplementedError
+
+    def via(self, x: t.Via, side: str | None) -> Any:
+        raise NotImplementedError
+
+    # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def fault(self, code: str, message: str, place: Span, **more: Any) -> Any:
         self.collector.add(code, message, place, **more)
@@ -106,13 +126,13 @@ class Evaluator:
             case t.Duration():
                 return Length(x.value, x.unit)
             case t.Name():
-                return self.names.value_of(x.id, x.span)
+                return self.value_of(x.id, x.span)
             case t.Attribute():
                 return self._attribute(x, self.evaluate(x.value, side))
             case t.Call():
-                return self.names.call(x, side)
+                return self.call(x, side)
             case t.Index():
-                return self.names.index(x, side)
+                return self.index(x, side)
             case t.At():
                 return self.tap(x, None)
             case t.List() | t.Tuple():
@@ -128,7 +148,7 @@ class Evaluator:
             case t.Arrow():
                 return self._arrow(x)
             case t.Via():
-                return self.names.via(x, side)
+                return self.via(x, side)
         raise AssertionError(f"no meaning for {type(x).__name__}")
 
     def _several(self, x: t.List | t.Tuple, side: str | None) -> Any:
@@ -147,7 +167,96 @@ class Evaluator:
                 return self.fault("B202", message, part.span, help=help)
         return Bundle(f"({', '.join(i.kind for i in items)})", items, span=x.span)
 
-    # ── names, strings, arrows ───────────────────────────────────────────────────────────────────────────────────────
+    # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def inside(self, scope: Scope, frame: Span | None = None) -> Iterator[None]:
+        """Names are looked up from `scope` on; `frame` is the call that led there."""
+        before, self.current = self.current, scope
+        if frame is not None:
+            self.frames.append(frame)
+        try:
+            yield
+        finally:
+            self.current = before
+            if frame is not None:
+                self.frames.pop()
+
+    def value_of(self, name: str, place: Span) -> Any:
+        """The value of a name, evaluated when it is first asked for."""
+        for scope in self.current.outward():
+            if name in scope.values or name in scope.statements:
+                return self.value_inside(scope, name, place)
+            if name in scope.inner:
+                return scope.inner[name]
+            if name in scope.modules:
+                return self._no_value(name, "a Python module", f"call its operations: `{name}.…(a -> b)`", place)
+        if name in LATER:
+            return self.fault("B901", f"`{name}` is not supported yet", place)
+        if any(name in scope.functions for scope in self.current.outward()):
+            return self._no_value(name, "a function", f"call it: `{name}(…)`", place)
+        if help := wrong_place(name):
+            return self.fault("B102", f"`{name}` is no value", place, help=help)
+        known = self.current.known_names()
+        there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
+        roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
+        if roles:
+            there = f"the {name} here is called {listing(roles)}"
+        help = instead("name", name, known) or there
+        if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
+            help = "comments begin with `#`"
+        return self.fault("B101", f"there is no `{name}`", place, help=help)
+
+    def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:
+        return self.fault("B102", f"`{name}` is {what}, and no value", place, help=help)
+
+    def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
+        """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
+        if name in scope.values:
+            return scope.values[name]
+        if name in scope.inner:
+            return scope.inner[name]
+        statement = scope.statements.get(name)
+        if statement is None:
+            known = [*scope.statements, *scope.inner]
+            help = suggest(name, known) or (f"it has {listing(known)}" if known else "it defines no names")
+            if name in scope.functions:
+                help = f"it is a function: call it, `{scope.path[-1]}.{name}(…)`"
+            return self.fault("B101", f"`{scope.path[-1]}` has no `{name}`", place, help=help)
+        if (scope, name) in self.path:
+            circle = [n for _, n in self.path[self.path.index((scope, name)) :]] + [name]
+            message = "a name depends on itself: " + " -> ".join(circle)
+            help = "break the circle: one of them must do without the other"
+            return self.fault("B108", message, statement.name_span, help=help)
+        self.path.append((scope, name))
+        frames, self.frames = self.frames, []
+        with self.inside(scope):
+            value = self.statement_value(scope, statement)
+        self.frames = frames
+        self.path.pop()
+        scope.values[name] = value
+        return value
+
+    def data_in_scope(self, place: Span) -> DataDeclaration | None:
+        """The one data set of the innermost body that declares any; a diagnostic where there are several, or none."""
+        for scope in self.current.data_outward():
+            names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
+            if len(names) > 1:
+                which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
+                message = f"there are several data sets here: {listing(names)}"
+                self.collector.add("B112", message, place, help=which)
+                return None
+            if names:
+                value = self.value_inside(scope, names[0], place)
+                return value if isinstance(value, DataDeclaration) else None
+        if any(isinstance(s, t.Data) for scope in self.scopes for s in scope.statements.values()):
+            help = (
+                "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
+            )
+            self.collector.add("B112", "there is no data set here", place, help=help)
+        return None
+
+    # ── strings, arrows ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def interpolate(self, x: t.String) -> Any:
         """The string with `{name}` replaced by the value of that name."""
@@ -155,7 +264,7 @@ class Evaluator:
         def fill(match: re.Match[str]) -> str:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
-            value = self.names.value_of(match.group(1), place)
+            value = self.value_of(match.group(1), place)
             if (not isinstance(value, int | float | str) or isinstance(value, bool)) and value is not FAULT:
                 message = f"only numbers and strings can stand in a string, and this is {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
@@ -184,7 +293,7 @@ class Evaluator:
         if value is FAULT:
             return FAULT
         if isinstance(value, Scope):
-            return self.names.value_inside(value, x.name, place)
+            return self.value_inside(value, x.name, place)
         if isinstance(value, Group):
             return value.map(lambda item: self._attribute(x, item))
         if isinstance(value, tuple) and value and isinstance(value[0], str):
@@ -268,7 +377,7 @@ class Evaluator:
             return model
         if not self.needs_input:
             return Forwarded(model, "")
-        data = self.names.data_in_scope(place)
+        data = self.data_in_scope(place)
         return Forwarded(model, data.name) if data is not None else None
 
     def tap(self, x: t.At, item: int | None) -> Any:
@@ -317,7 +426,7 @@ class Evaluator:
         """Whether a value is a tap of which only the model, still unknown, tells if its module runs several times."""
         if not isinstance(value, Take) or value.feature.name != "tap":
             return False
-        model = self.names.model(value.model)
+        model = self.models[value.model]
         return not isinstance(model.source, Python) and self.facts_of(model) is None
 
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:

@@ -112,7 +112,8 @@ def whole_row(e: Evaluator, row: Row) -> Any:
 
 def _axis(e: Evaluator, x: t.Index, picks: Any) -> Axis:
     """The axis of what is picked from a row: the same for both columns of a map, and for equal picks."""
-    name, key = e.names.axis_of(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else ("", "")
+    first = x.items[0] if len(x.items) == 1 else None
+    name, key = e.current.axis_of(first) if isinstance(first, t.Expression) else ("", "")
     return Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
 
 
@@ -127,7 +128,7 @@ def _layers(e: Evaluator, model: ModelDeclaration, x: t.Index) -> Any:
 
 
 def _count(e: Evaluator, take: Take) -> Any:
-    model = e.names.model(take.model)
+    model = e.models[take.model]
     known = e.facts_of(model)
     try:
         return known.rows(take.feature.name) if known else None

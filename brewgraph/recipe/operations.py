@@ -229,8 +229,7 @@ def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span
 def _note_uses(e: Evaluator, *sides: Any) -> None:
     """Keep what is taken beside a list whose length is not known yet: of such a pair nothing else is left."""
     if any(isinstance(side, Group) and side.items is None for side in sides):
-        for part in (x for side in sides for x in v.members(side)):
-            e.open.update(dict.fromkeys(x for x in v.walk(part) if isinstance(x, v.Take)))
+        e.open.update(dict.fromkeys(v.takes_in(*(x for side in sides for x in v.members(side)))))
 
 
 def _is_table(side: Group) -> bool:

@@ -63,4 +63,4 @@ def _keep(x: v.Value, teachers: frozenset[str]) -> v.Value | None:
 
 
 def _needs(x: v.Value, teachers: frozenset[str]) -> bool:
-    return any(isinstance(part, v.Take) and part.model in teachers for part in v.walk(x))
+    return any(take.model in teachers for take in v.takes_in(x))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.diagnostics import Label, listing, suggest
 from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
@@ -15,9 +15,7 @@ from brewgraph.recipe.values import (
     FAULT,
     Bundle,
     Combine,
-    DataDeclaration,
     Group,
-    ModelDeclaration,
     Number,
     Symbol,
     Take,
@@ -28,57 +26,42 @@ from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 
 
-class Names(Protocol):
-    """What stages are made from."""
-
-    root: Scope
-    source: Source
-    collector: Collector
-    evaluator: Evaluator
-    models: dict[str, ModelDeclaration]
-    data: dict[str, DataDeclaration]
-
-    def inside(self, scope: Scope, frame: Span | None = None) -> Any: ...
-
-    def value_inside(self, scope: Scope, name: str, place: Span) -> Any: ...
-
-
-def make_stages(names: Names, outer: Written) -> tuple[Stage, ...] | None:
+def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
     """The stages in their order, one without a name where the spec has none; None where something is at fault.
 
     `outer` receives what the outer `train` says, which each stage overrides key by key.
     """
-    root = names.root
-    with names.inside(root):
-        outer.update(own_settings(root.trains, names.evaluator, root.known_names()))
+    root = e.root
+    with e.inside(root):
+        outer.update(own_settings(root.trains, e, root.known_names()))
     scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
-    made = [_stage(names, scope, outer) for scope in scopes or [root]]
+    made = [_stage(e, scope, outer) for scope in scopes or [root]]
     if scopes:
-        _check_outside(names, root, scopes)
+        _check_outside(e, root, scopes)
     if all(made):
-        _check_reports(names, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
+        _check_reports(e, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
     return tuple(stage for stage in made if stage is not None) if all(made) else None
 
 
-def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
+def _stage(e: Evaluator, scope: Scope, outer: Written) -> Stage | None:
     written = dict(outer)
     statement = scope.statement
     if isinstance(statement, t.Stage):
-        with names.inside(scope):
-            own = own_settings(scope.trains, names.evaluator, scope.known_names())
-            length = stage_length(statement, own, names.evaluator)
+        with e.inside(scope):
+            own = own_settings(scope.trains, e, scope.known_names())
+            length = stage_length(statement, own, e)
         if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         if "baseline" in own:
             help = "move it into the outer `train`: the whole run has a baseline, or none"
-            names.collector.add("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
+            e.collector.add("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
         written |= {**own, **length}
-    place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(names.source, 0, 0)
-    train = settle_train(written, place, names.collector)
+    place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
+    train = settle_train(written, place, e.collector)
     freeze = written["freeze"][0] if "freeze" in written else ()
     reports = written["report"][0] if "report" in written else {}
-    tasks = _tasks(names, scope, reports)
-    sample = _sample(names, scope, [task.name for task in tasks]) if tasks else None
+    tasks = _tasks(e, scope, reports)
+    sample = _sample(e, scope, [task.name for task in tasks]) if tasks else None
     if train is None or not tasks or (sample is None and len(tasks) > 1):
         return None
     name = scope.path[-1] if scope.kind == "stage" else ""
@@ -86,7 +69,7 @@ def _stage(names: Names, scope: Scope, outer: Written) -> Stage | None:
     return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
 
 
-def _check_outside(names: Names, root: Scope, stages: list[Scope]) -> None:
+def _check_outside(e: Evaluator, root: Scope, stages: list[Scope]) -> None:
     """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
     own = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
     if len(own) < len(stages):
@@ -95,30 +78,30 @@ def _check_outside(names: Names, root: Scope, stages: list[Scope]) -> None:
         if task is not None:
             help = "move it into a stage, or leave out the loss of a stage that is to train it"
             message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
-            names.collector.add("W102", message, task.name_span, help=help)
+            e.collector.add("W102", message, task.name_span, help=help)
     for sample in root.samples:
         place = Span(sample.span.source, sample.span.start, sample.span.start + len("sample"))
         help = "move it into the stage whose tasks it is about"
-        names.collector.add("B116", "no stage draws its tasks by this", place, help=help)
+        e.collector.add("B116", "no stage draws its tasks by this", place, help=help)
 
 
-def _check_reports(names: Names, scopes: list[Scope], tasks: list[Task]) -> None:
+def _check_reports(e: Evaluator, scopes: list[Scope], tasks: list[Task]) -> None:
     """What is to be reported must be computed on the data of some task."""
     reported = {name for task in tasks for name in task.reports}
     for scope in scopes:
-        with names.inside(scope):
-            written = own_settings(scope.trains, names.evaluator, scope.known_names())
+        with e.inside(scope):
+            written = own_settings(scope.trains, e, scope.known_names())
         asked: dict[str, Value] = written["report"][0] if "report" in written else {}
         for name, value in asked.items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
-                names.collector.add("B220", message, value.span, help="report it where a task has this data")
+                e.collector.add("B220", message, value.span, help="report it where a task has this data")
 
 
 # ── tasks and their losses ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _tasks(names: Names, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
+def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
     """A body's tasks; without any, its loss; a stage with neither takes what stands outside. Empty where at fault."""
     own = [inner for inner in scope.inner.values() if inner.kind == "task"]
     if own and "loss" in scope.statements:
@@ -127,41 +110,41 @@ def _tasks(names: Names, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         labels = (Label(first.name_span, "a task"),) if first is not None else ()
         help = "move the loss into the tasks"
         message = "a loss and tasks stand side by side: which is trained?"
-        names.collector.add("B115", message, loss.name_span, labels=labels, help=help)
+        e.collector.add("B115", message, loss.name_span, labels=labels, help=help)
         return ()
     if own:
-        made = [_task(names, inner, inner.path[-1], reports) for inner in own]
+        made = [_task(e, inner, inner.path[-1], reports) for inner in own]
         return tuple(task for task in made if task is not None) if all(made) else ()
     if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
         outside = any(inner.kind == "task" for inner in scope.parent.inner.values())
         if not outside and "loss" not in scope.parent.statements and scope.statement is not None:
             message = f"nothing is trained in `{scope.path[-1]}`: there is no `loss`"
-            names.collector.add("B107", message, scope.statement.name_span, help="add `loss = …`, the sum of the terms")
+            e.collector.add("B107", message, scope.statement.name_span, help="add `loss = …`, the sum of the terms")
             return ()
-        return _tasks(names, scope.parent, reports)
-    task = _task(names, scope, "", reports)
+        return _tasks(e, scope.parent, reports)
+    task = _task(e, scope, "", reports)
     return (task,) if task is not None else ()
 
 
-def _task(names: Names, scope: Scope, name: str, reports: dict[str, Value]) -> Task | None:
+def _task(e: Evaluator, scope: Scope, name: str, reports: dict[str, Value]) -> Task | None:
     home = next((s for s in scope.outward() if "loss" in s.statements), None)
     if home is None:
-        where = scope.statement.name_span if scope.statement is not None else _end(names.source)
+        where = scope.statement.name_span if scope.statement is not None else _end(e.source)
         message = f"nothing is trained{f' in `{name}`' if name else ''}: there is no `loss`"
-        names.collector.add("B107", message, where, help="add `loss = …`, the sum of the terms")
+        e.collector.add("B107", message, where, help="add `loss = …`, the sum of the terms")
         return None
     place = home.statements["loss"].name_span
-    loss = _loss(names, home.values.get("loss", FAULT), place)
+    loss = _loss(e, home.values.get("loss", FAULT), place)
     if loss is None:
         return None
-    data = data_of(loss) or tuple(names.data)[:1]  # lists that are still open name none
+    data = data_of(loss) or tuple(e.data)[:1]  # lists that are still open name none
     mine = {key: value for key, value in reports.items() if set(data_of(value)) <= set(data)}
     return Task(name, loss, data, mine, place)
 
 
-def _loss(names: Names, value: Any, place: Span) -> Value | None:
-    collector = names.collector
-    students = {m.name for m in names.models.values() if m.role == "student"}
+def _loss(e: Evaluator, value: Any, place: Span) -> Value | None:
+    collector = e.collector
+    students = {m.name for m in e.models.values() if m.role == "student"}
     if value is FAULT:
         return None
     if isinstance(value, Group):
@@ -194,17 +177,16 @@ def _end(source: Source) -> Span:
 # ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sample(names: Names, scope: Scope, tasks: list[str]) -> Sample | None:
+def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
     """How tasks are drawn: as `sample` says, else in proportion to their sizes; None where it is at fault."""
     found = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
     if tasks == [""]:
         if found is not None and found in scope.samples:
             place = Span(found.span.source, found.span.start, found.span.start + len("sample"))
-            names.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
+            e.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
         return None
     if found is None:
         return Sample(Symbol("number", "size", span=Span(scope.source, 0, 0)))
-    e = names.evaluator
     listed = _task_names(e, found.tasks, tasks)
     if listed is None:
         return None
@@ -218,7 +200,7 @@ def _sample(names: Names, scope: Scope, tasks: list[str]) -> Sample | None:
         e.fault("B116", message, found.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
         return None
     order, floor = _options(e, found, tasks)
-    law = _law(names, scope, found)
+    law = _law(e, scope, found)
     if law is None or order is None or floor is None:
         return None
     return Sample(law, order, floor)
@@ -234,7 +216,7 @@ def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, .
     """The tasks that a list names, as bare words; a param or a `let` may hold such a list, of strings."""
     items = x.items if isinstance(x, t.List) else (x,)
     words = [(item.id if isinstance(item, t.Name) else "", item.span) for item in items]
-    if isinstance(x, t.Name) and x.id not in tasks and x.id in e.names.known_names():
+    if isinstance(x, t.Name) and x.id not in tasks and x.id in e.current.known_names():
         value = e.evaluate(x)
         if value is FAULT:
             return None
@@ -288,24 +270,22 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
     return order, floor
 
 
-def _law(names: Names, scope: Scope, sample: t.Sample) -> Value | None:
+def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
     """The weight of a task as an expression of `size` (its training examples) and `batches`."""
     place = sample.law.span if sample.law is not None else sample.span
     if sample.law is None:
         return Number("number", 1.0, span=place)
     known = {word: Symbol("number", word, span=place) for word in ("size", "batches")}
-    with names.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
-        value = names.evaluator.evaluate(sample.law)
+    with e.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
+        value = e.evaluate(sample.law)
     if value is FAULT:
         return None
     law = as_value(value, place)
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
-        names.evaluator.fault(
-            "B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help
-        )
+        e.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
         return None
     if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
-        names.evaluator.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
+        e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
         return None
     return law

@@ -99,7 +99,7 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
             if frozen is None:
                 message = f"`freeze` names what learns, and this is {describe(item)}"
                 return e.fault("B202", message, part.span, help=_freeze_help(item))
-            if frozen.kind == "module" and e.names.model(frozen.name).role == "teacher":
+            if frozen.kind == "module" and e.models[frozen.name].role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
             found.append(frozen)

@@ -18,10 +18,7 @@ OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
 def takes(recipe: Recipe) -> Iterator[v.Take]:
     """Every feature that any equation takes, whole rows where it is not known yet how long they are."""
     yield from recipe.open
-    for value in recipe.values():
-        for part in v.walk(value):
-            if isinstance(part, v.Take):
-                yield part
+    yield from v.takes_in(*recipe.values())
 
 
 def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
@@ -92,8 +89,7 @@ def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
 
 def _heads(x: v.Value) -> list[tuple[str, str | None]]:
     names = ("logits", "start", "end")
-    parts = (t for t in v.walk(x) if isinstance(t, v.Take) and t.feature.name in names)
-    return [(t.model, t.feature.head) for t in parts]
+    return [(t.model, t.feature.head) for t in v.takes_in(x) if t.feature.name in names]
 
 
 def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:

@@ -326,6 +326,11 @@ def walk(value: Value) -> Iterator[Value]:
         yield from walk(part)
 
 
+def takes_in(*values: Value) -> list[Take]:
+    """The features that values are made from, in the order of the text."""
+    return [part for value in values for part in walk(value) if isinstance(part, Take)]
+
+
 def parts(value: Value) -> tuple[Value, ...]:
     """The values that a value is made from directly."""
     match value:

@@ -24,7 +24,7 @@ from torch.utils.module_tracker import ModuleTracker
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, ForwardCost
 from brewgraph.graph.passes import assemble, node, nodes_of
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.dissection import dissect
 from brewgraph.models.ends import OneEndEach
 from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.reach import Reach, layers_of
@@ -104,7 +104,7 @@ def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
 @contextmanager
 def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
     """Count the FLOPs of each forward of a model, and the layers that it runs, also where it is stopped on its way."""
-    layers = layers_of(Anatomy.of(model))
+    layers = layers_of(dissect(model))
     ran: set[str] = set()
     original = model.forward
 

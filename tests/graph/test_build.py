@@ -7,8 +7,8 @@ import pytest
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
+from brewgraph.graph.nodes import DEFAULT_MASKS
 from brewgraph.graph.passes import node
-from brewgraph.graph.sides import DEFAULT_MASKS
 from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
 

@@ -9,8 +9,10 @@ import pytest
 
 from brewgraph import loads
 from brewgraph.diagnostics import UsageError
-from brewgraph.graph.plan import Plan, make_plan, setting_text
+from brewgraph.graph.make_plan import make_plan
+from brewgraph.graph.plan import Plan
 from brewgraph.graph.spell import TermPlan, spell_out
+from brewgraph.recipe.base import setting_text
 from brewgraph.recipe.settings import Adamw
 from brewgraph.recipe.values import Length
 

@@ -17,9 +17,9 @@ from transformers import (
 
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.models.adapters import add_adapter, has_adapter, merged, save_adapter
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
+from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import Shapes, count_parameters
@@ -60,7 +60,7 @@ def test_nothing_changes_at_first(kind):
     assert type(model) is type(plain)
     assert not any(m.training for m in model.modules())
     torch.testing.assert_close(model(**INPUTS).logits, plain(**INPUTS).logits, rtol=0, atol=0)
-    before, after = Anatomy.of(plain), Anatomy.of(model)
+    before, after = dissect(plain), dissect(model)
     assert (before.hidden, before.attention, before.layer_paths) == (after.hidden, after.attention, after.layer_paths)
     assert before.modules.items() <= after.modules.items()
     assert has_adapter(model)

@@ -9,13 +9,14 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoMode
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.dissection import dissect
 from brewgraph.recipe.features import Feature
 from tests.models.tiny import RECORDED, tiny, tiny_config
 
 
 @pytest.fixture(scope="module")
 def bert() -> Anatomy:
-    return Anatomy.of(tiny("bert", AutoModelForSequenceClassification))
+    return dissect(tiny("bert", AutoModelForSequenceClassification))
 
 
 def fault(call, *args) -> SourceFault:
@@ -35,7 +36,7 @@ def test_finds_layers_and_attention_in_order(bert: Anatomy):
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
 def test_rows_are_counted(kind, auto_class):
     """Each architecture of three layers has four hidden states and three of each attention row, shared layers too."""
-    anatomy = Anatomy.of(tiny(kind, auto_class))
+    anatomy = dissect(tiny(kind, auto_class))
     assert anatomy.rows("hidden") == 4
     assert [anatomy.rows(name) for name in ("attention", "scores", "query", "key", "value")] == [3] * 5
 
@@ -44,7 +45,7 @@ def test_rows_are_counted(kind, auto_class):
 def test_shared_layers_are_counted_by_call(groups, inner, rows):
     """ALBERT's rows are calls of few modules: six layers, each of `inner` blocks."""
     model = tiny("albert", num_hidden_layers=6, num_hidden_groups=groups, inner_group_num=inner)
-    anatomy = Anatomy.of(model)
+    anatomy = dissect(model)
     assert anatomy.rows("hidden") == rows
     assert len(anatomy.layer_paths) == groups * inner
 
@@ -54,14 +55,14 @@ def test_works_on_the_meta_device():
     config = tiny_config("albert")
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    anatomy = Anatomy.of(model)
+    anatomy = dissect(model)
     assert anatomy.rows("hidden") == 4
     assert anatomy.layer_paths == ("encoder.albert_layer_groups.0.albert_layers.0",)
 
 
 def test_cross_attention_is_left_out():
     """A decoder with cross-attention counts self-attention alone, through the recorder's layer name."""
-    anatomy = Anatomy.of(tiny("gpt2", add_cross_attention=True))
+    anatomy = dissect(tiny("gpt2", add_cross_attention=True))
     assert anatomy.attention_paths == ("h.0.attn", "h.1.attn", "h.2.attn")
 
 
@@ -94,7 +95,7 @@ def test_a_wrong_path_gets_a_suggestion_and_the_children(bert: Anatomy):
 
 def test_a_wrong_path_in_a_base_model():
     """Without a prefix the model's own children are listed."""
-    found = fault(Anatomy.of(tiny("bert")).resolve, "qqq")
+    found = fault(dissect(tiny("bert")).resolve, "qqq")
     assert found.help == "the model holds `embeddings`, `encoder` and `pooler`"
 
 
@@ -123,14 +124,14 @@ def test_an_index_out_of_range_tells_the_count(bert: Anatomy):
 def test_a_feature_that_is_not_offered(bert: Anatomy):
     """B304 says why and what there is instead."""
     assert bert.site(Feature("pooled")).path == "bert"
-    found = fault(Anatomy.of(tiny("distilbert")).site, Feature("pooled"))
+    found = fault(dissect(tiny("distilbert")).site, Feature("pooled"))
     assert (found.code, found.message) == ("B304", "DistilBertModel has no `pooled`: its base model has no pooler")
     assert found.help.startswith("it offers `hidden`, `attention`, `scores`, `query`, `key`, `value` and `embeddings`;")
 
 
 def test_attention_without_the_interface_is_offered_alone():
     """T5 records attentions but not through the interface: scores and the like are a B304."""
-    anatomy = Anatomy.of(T5EncoderModel(tiny_config("t5")))
+    anatomy = dissect(T5EncoderModel(tiny_config("t5")))
     assert anatomy.rows("hidden") == 4
     assert anatomy.rows("attention") == 3
     found = fault(anatomy.rows, "scores")
@@ -140,14 +141,14 @@ def test_attention_without_the_interface_is_offered_alone():
 
 def test_an_encoder_decoder_has_two_stacks():
     """Rows of two stacks would be ambiguous; taps stay."""
-    anatomy = Anatomy.of(tiny("t5"))
+    anatomy = dissect(tiny("t5"))
     assert "it has 2 stacks of layers (`encoder` and `decoder`)" in fault(anatomy.rows, "hidden").message
     assert anatomy.resolve("encoder.block.0") == "encoder.block.0"
 
 
 def test_a_model_that_records_nothing_is_followed():
     """DeBERTa-v2 returns hidden states and attention when asked; they are met where its modules give them."""
-    anatomy = Anatomy.of(tiny("deberta-v2", AutoModelForTokenClassification))
+    anatomy = dissect(tiny("deberta-v2", AutoModelForTokenClassification))
     assert (anatomy.rows("hidden"), anatomy.rows("attention")) == (4, 3)
     assert anatomy.layer_paths == tuple(f"deberta.encoder.layer.{i}" for i in range(3))
     assert [site.path for site in anatomy.hidden] == ["deberta.embeddings", *anatomy.layer_paths]
@@ -156,7 +157,7 @@ def test_a_model_that_records_nothing_is_followed():
 
 def test_any_torch_module_can_be_tapped():
     """A module that is no transformers model offers taps and nothing else."""
-    anatomy = Anatomy.of(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.ReLU()])))
+    anatomy = dissect(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.ReLU()])))
     assert anatomy.resolve("0") == "0"
     assert anatomy.offered == ()
     assert "it is no transformers model" in fault(anatomy.rows, "hidden").message

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.bigru import BigruConfig, BigruForSequenceClassification, BigruModel
 from brewgraph.models.capture import Capture
+from brewgraph.models.dissection import dissect
 from brewgraph.models.shapes import Shapes, count_parameters
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.sources import MODELS, Bigru
@@ -99,7 +99,7 @@ def test_losses_and_gradients():
 def test_features():
     """Hidden states are recorded: embeddings, then each layer; pooled is what the head sees; attention there is none."""
     one = model()
-    assert Anatomy.of(one).rows("hidden") == 3
+    assert dissect(one).rows("hidden") == 3
     features = [Feature("hidden", 0), Feature("hidden", 1), Feature("hidden", 2), Feature("pooled"), Feature("logits")]
     capture = Capture(one, features)
     with torch.no_grad(), capture.armed():
@@ -111,7 +111,7 @@ def test_features():
     assert values[features[0]].shape == (2, 6, 12)
     torch.testing.assert_close(values[features[0]], one.bigru.embeddings(batch(6, 3)["input_ids"]))
     torch.testing.assert_close(values[features[4]], one.classifier(values[features[3]]))
-    assert "attention" in Anatomy.of(one).lacking
+    assert "attention" in dissect(one).lacking
 
 
 def test_shapes_without_weights():

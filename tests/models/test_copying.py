@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
+from brewgraph.models.dissection import dissect
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import count_parameters
 from brewgraph.models.tokens import Tokens
@@ -113,7 +113,7 @@ def test_layers_of_several_kinds(kind, settings, right, wrong):
     torch.manual_seed(0)
     donor, model, by_hand = (of_kinds(kind, layers, settings) for layers in (6, 2, 2))
     by_hand.load_state_dict({name: value for name, value in donor.state_dict().items() if name in by_hand.state_dict()})
-    paths, theirs = Anatomy.of(by_hand).layer_paths, Anatomy.of(donor).layer_paths
+    paths, theirs = dissect(by_hand).layer_paths, dissect(donor).layer_paths
     for path, index in zip(paths, right, strict=True):
         by_hand.get_submodule(path).load_state_dict(donor.get_submodule(theirs[index]).state_dict(), strict=True)
     copied = copy_layers(model, donor, right)

@@ -13,10 +13,10 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import RunError, SourceFault, UsageError
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.bigru import BigruConfig
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
+from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import HeadedModel, build_heads, input_names
 from brewgraph.models.loading import build_model
 from brewgraph.models.shapes import Shapes, count_parameters
@@ -190,7 +190,7 @@ def test_shapes_without_weights(kind):
 def test_what_asks_for_a_head_that_is_not_there():
     """A result without its head, an unknown head, a head of a model that has none, a head that did not run."""
     model = headed("bert")
-    anatomy = Anatomy.of(model)
+    anatomy = dissect(model)
     with pytest.raises(SourceFault, match="`logits` is given by a head") as fault:
         anatomy.site(Feature("logits"))
     assert fault.value.code == "B304"
@@ -198,7 +198,7 @@ def test_what_asks_for_a_head_that_is_not_there():
     with pytest.raises(SourceFault, match="no head `nre`"):
         anatomy.site(Feature("logits", head="nre"))
     with pytest.raises(SourceFault, match="no head `ner`"):
-        Anatomy.of(tiny("bert")).site(Feature("logits", head="ner"))
+        dissect(tiny("bert")).site(Feature("logits", head="ner"))
     with pytest.raises(SourceFault, match=r"no module `topic\.clasifier`") as fault:
         anatomy.site(Feature("tap", path="clasifier", head="topic"))
     assert "topic.classifier" in fault.value.help

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.capture import Capture
+from brewgraph.models.dissection import dissect
 from brewgraph.models.loading import Without, build_model
 from brewgraph.models.reach import Depth, Reach, may_draw
 from brewgraph.models.tokens import Tokens
@@ -145,7 +146,7 @@ def test_who_may_draw() -> None:
 def test_a_stopped_forward_leaves_nothing_behind() -> None:
     """The next forward runs whole, and its hidden states are all there."""
     model = tiny("bert")
-    value(model, Feature("hidden", 1), Anatomy.of(model), early=True)
+    value(model, Feature("hidden", 1), dissect(model), early=True)
     output = model(**batch(3, 5), output_hidden_states=True)
     assert len(output.hidden_states) == 4
     assert output.pooler_output is not None

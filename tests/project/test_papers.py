@@ -25,7 +25,7 @@ from transformers import (
 
 import brewgraph as bg
 from brewgraph.graph.plan import Plan
-from brewgraph.graph.words import text as plan_text
+from brewgraph.graph.plan import text as plan_text
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.materials import Pantry

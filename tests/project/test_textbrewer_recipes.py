@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 import brewgraph as bg
 from brewgraph.cli.output import parse_sets
-from brewgraph.graph.plan import Plan, make_plan
+from brewgraph.graph.make_plan import make_plan
+from brewgraph.graph.plan import Plan
 from brewgraph.project.check import check, read_spec
 from tests.project.small import metrics, rows, tokenizer, write_rows
 

@@ -21,8 +21,7 @@ def read(arguments: str) -> tuple[Batches | None, tuple[Diagnostic, ...]]:
     source = Source(f"brew 1\ndata d = batches({arguments})\n")
     (data,) = [s for s in parse(source, collector).statements if isinstance(s, t.Data)]
     assert isinstance(data.source, t.Call)
-    scope: Any = None  # constants need no names
-    evaluator = Evaluator(scope, collector, None, source)
+    evaluator = Evaluator(source, collector)
     evaluate = lambda _, value: evaluator.evaluate(value)  # noqa: E731
     written = written_arguments(data.source, Batches, evaluate, collector, "batches")
     made = None if written is None else settle(Batches, written, data.source.span, collector, "batches")

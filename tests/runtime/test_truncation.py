@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 import brewgraph as bg
 from brewgraph.graph.optimizing import NAMES as NAMES_OF_PASSES
-from brewgraph.models.anatomy import Anatomy
+from brewgraph.models.dissection import dissect
 from brewgraph.models.reach import layers_of
 from brewgraph.project.facts import savings_of
 from brewgraph.runtime.distiller import Distiller
@@ -119,7 +119,7 @@ def test_a_teacher_ends_with_its_last_feature(
     )
     path = write(tmp_path, kind, tap, loss)
     whole_model = tiny(kind, vocab_size=120)
-    layers = layers_of(Anatomy.of(whole_model))
+    layers = layers_of(dissect(whole_model))
     whole, read_whole = build(path, read, ("truncate_models",))
     less, read_less = build(path, read)
 

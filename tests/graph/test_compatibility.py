@@ -1,4 +1,7 @@
-"""Labels and logits of whole examples and of tokens: which may meet, and what is said where they may not. No model is built."""
+"""What may meet in a loss: each check by itself, on sides made by hand; labels and logits of examples and of tokens, by whole specs.
+
+No model is built.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import pytest
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError
 from brewgraph.graph.build import build_graph
+from brewgraph.graph.compatibility import CHECKS, COMPARING, BuiltLoss, Context, LossSide, check_match
 from brewgraph.project.facts import identities
+from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Feature, Shape
 from tests.graph.graphs import recipe_of
 from tests.recipe.specs import FakeFacts
@@ -141,3 +146,59 @@ def test_what_is_not_known_is_not_at_fault() -> None:
 def test_other_features_are_none_of_its_business(loss: str) -> None:
     """Hidden states lie along tokens, vectors do not, whatever the logits do."""
     assert said(loss, big=TAGGER) == []
+
+
+HIDDEN = "mse(big.hidden[0] -> tiny.hidden[0])"
+TOKENS, WORDS = ("batch", "length", 8), ("batch", "words", 8)
+ALONE: list[tuple[str, str, tuple[str, Shape], tuple[str, Shape], str]] = [
+    ("check_axes", HIDDEN, ("tensor", (8, "batch")), ("hidden", TOKENS), "B221"),
+    ("check_kinds", HIDDEN, ("hidden", TOKENS), ("attention", ("batch", 2, "length", "length")), "B210"),
+    ("check_extent", "kd(big.logits -> tiny.logits)", ("logits", TOKENS), ("logits", ("batch", 8)), "B224"),
+    ("check_sizes", HIDDEN, ("hidden", ("batch", "length", 4)), ("hidden", TOKENS), "B204"),
+    ("check_tokens", HIDDEN, ("hidden", WORDS), ("hidden", TOKENS), "B214"),
+    ("check_mask", "mse(big.hidden[0] -> tiny.hidden[0], mask=pairs)", ("hidden", TOKENS), ("hidden", TOKENS), "B217"),
+    ("check_direction", "mse(tiny.hidden[0] -> big.hidden[0])", ("hidden", TOKENS), ("hidden", TOKENS), "W202"),
+]  # fmt: skip
+"""A check, a loss, kind and shape of its sides as if they were built, and the one fault of it that this check reports."""
+
+
+def built(
+    loss: str, one: tuple[str, Shape], other: tuple[str, Shape], comparable: bool = True
+) -> tuple[Context, BuiltLoss]:
+    """A loss whose sides were made by hand, one number per token."""
+    sizes = {"big": CLASSIFIER, "tiny": CLASSIFIER}
+    recipe, _ = recipe_of(f"{HEAD}\ndata d = {DATA['class']}\nloss = {loss}\n", sizes)
+    apply = recipe.stages[0].tasks[0].loss
+    assert isinstance(apply, v.Apply)
+    sides = LossSide(apply.source, *one), LossSide(apply.target, *other)
+    return Context(recipe, lambda model: sizes[model.name], Collector()), BuiltLoss(apply, *sides, "token", comparable)
+
+
+@pytest.mark.parametrize(("name", "loss", "one", "other", "code"), ALONE, ids=[case[0] for case in ALONE])
+def test_each_check_by_itself(
+    name: str, loss: str, one: tuple[str, Shape], other: tuple[str, Shape], code: str
+) -> None:
+    """It needs no builder, and reports one fault of its own; nothing on sides that agree."""
+    (check,) = [x for x in CHECKS if x.__name__ == name]
+    context, match = built(loss, one, other)
+    check(context, match)
+    assert [x.code for x in context.collector.sorted()] == [code]
+    context, match = built(HIDDEN, ("hidden", TOKENS), ("hidden", TOKENS))
+    check(context, match)
+    assert not context.collector.sorted()
+
+
+@pytest.mark.parametrize(("name", "loss", "one", "other", "code"), ALONE, ids=[case[0] for case in ALONE])
+def test_vocabularies_with_nothing_in_common_say_enough(
+    name: str, loss: str, one: tuple[str, Shape], other: tuple[str, Shape], code: str
+) -> None:
+    """After B223 nothing is said of sizes and tokens; masks, kinds and directions are judged all the same."""
+    context, match = built(loss, one, other, comparable=False)
+    check_match(context, match)
+    compares = name in [x.__name__ for x in COMPARING]
+    assert (code in [x.code for x in context.collector.sorted()]) is not compares
+
+
+def test_every_check_has_a_case() -> None:
+    """Whoever adds a check to `CHECKS` shows it by itself."""
+    assert [case[0] for case in ALONE] == [x.__name__ for x in CHECKS]
