@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 
 from brewgraph.graph.align import Aligner, Difference, rename, traits
-from brewgraph.graph.identity import QUIET, settings_of
+from brewgraph.graph.identity import QUIET
 from brewgraph.graph.pairing import Pairs, pair, pair_declarations, source_differences, value_differences
 from brewgraph.graph.plan import setting_text
 from brewgraph.graph.spell import TermPlan, spell_out
@@ -155,7 +155,7 @@ def _stages(one: Side, other: Side, names: Mapping[str, str]) -> Iterator[Change
 
     def likeness(a: Stage, b: Stage) -> float:
         tasks = [_likeness(one, other, (a, s), (b, t)) for s in a.tasks for t in b.tasks]
-        return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (settings_of(a) == settings_of(b))
+        return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (a.train == b.train)
 
     found = pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
     for stage in found.removed:
@@ -265,7 +265,7 @@ def _shared(a: Counter[Any], b: Counter[Any]) -> float:
 def _settings(
     a: Stage, b: Stage, tasks: Mapping[str, str], names: Mapping[str, str], sites: Mapping[str, str]
 ) -> Iterator[Change]:
-    mine, theirs = settings_of(a), settings_of(b)
+    mine, theirs = dict(a.train), dict(b.train)
     for name in mine:
         if name in QUIET or name == "freeze":
             continue

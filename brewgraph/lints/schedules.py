@@ -45,8 +45,7 @@ def _ends(stage: Stage, length: Length) -> str:
         return "at 100%"
     if length.unit == "step":
         return f"after {stage.train.steps} steps"
-    epochs = stage.train.epochs or 3.0
-    return f"after {epochs:g} epoch{'' if epochs == 1 else 's'}"
+    return f"after {Length(stage.train.epochs or 0, 'epoch')}"
 
 
 def find_still_schedules(subject: Subject) -> Iterator[Diagnostic]:

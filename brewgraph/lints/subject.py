@@ -87,9 +87,8 @@ def share(length: Length, stage: Stage | None) -> float | None:
         return length.value
     if stage is None:
         return None
-    if length.unit == "step":
-        return length.value / stage.train.steps if stage.train.steps is not None else None
-    return length.value / (stage.train.epochs or 3.0) if stage.train.steps is None else None
+    whole = stage.train.steps if length.unit == "step" else stage.train.epochs
+    return length.value / whole if whole is not None else None
 
 
 def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.Apply, float]]:
