@@ -25,7 +25,7 @@ MODULES = {
 LAYERS = [
     {"source"},
     {"diagnostics"},
-    {"paths"},
+    {"paths", "digest"},
     {"explanations"},
     {"syntax"},
     {"ops"},

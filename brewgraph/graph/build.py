@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import networkx as nx
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph import sides
 from brewgraph.graph.entries import check_transform
-from brewgraph.graph.passes import assemble, digest
+from brewgraph.graph.passes import assemble
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.graph.sides import Units
 from brewgraph.graph.tokens import check_joined

@@ -11,8 +11,9 @@ from typing import Any
 
 import networkx as nx
 
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest, node
+from brewgraph.graph.passes import node
 from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
 QUIET = frozenset({"logging_steps", "save_steps", "save_total_limit", "baseline", "report"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.recipe import Recipe
 

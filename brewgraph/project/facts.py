@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.graph.saved import Saved, savings
 from brewgraph.models.anatomy import RESULTS
 from brewgraph.models.tasks import AUTO_CLASSES, Head

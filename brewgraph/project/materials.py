@@ -14,8 +14,9 @@ from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.data.rows import IGNORED
 from brewgraph.diagnostics import SourceFault
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest, node
+from brewgraph.graph.passes import node
 from brewgraph.models.limits import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokens import tokenizer_fingerprint
