@@ -209,7 +209,7 @@ class Aligner:
         if (x.operator, x.position, len(x.inputs)) != (y.operator, y.position, len(y.inputs)):
             yield Difference("arithmetic", spell(self.one, a), spell(self.other, b))
             return
-        if x.operator not in n.COMMUTES:
+        if not x.commutes:
             yield from self._each(x.inputs, y.inputs)
             return
         signs = Counter(self.signs[0][k] for k in x.inputs) & Counter(self.signs[1][k] for k in y.inputs)

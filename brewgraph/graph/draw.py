@@ -132,7 +132,7 @@ def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
         if current.mask is not None:
             yield current.mask, ""
         yield from ((used, f"{name} =") for name, used in current.arguments.items())
-    elif isinstance(current, n.Combine) and current.operator in n.COMMUTES:
+    elif isinstance(current, n.Combine) and current.commutes:
         weights_first = sorted(
             current.inputs,
             key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.values import Length
 from brewgraph.source import Span
 
@@ -341,11 +342,13 @@ class Combine(Node):
     operator: str
     position: int | None = None
 
+    @property
+    def commutes(self) -> bool:
+        """Whether its inputs count in no order."""
+        return self.operator in COMMUTES
+
     def content(self) -> tuple[Any, ...]:
         return (self.operator, self.position)
 
     def label(self) -> str:
         return self.operator if self.position is None else f"{self.operator}[{self.position}]"
-
-
-COMMUTES = frozenset({"+", "*", "mean", "max"})

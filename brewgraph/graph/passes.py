@@ -20,7 +20,7 @@ from typing import Any
 import networkx as nx
 
 from brewgraph.digest import digest
-from brewgraph.graph.nodes import COMMUTES, Combine, Forward, Input, Node
+from brewgraph.graph.nodes import Combine, Forward, Input, Node
 
 Pass = Callable[[nx.DiGraph], nx.DiGraph]
 
@@ -109,7 +109,7 @@ def name_by_content(graph: nx.DiGraph) -> nx.DiGraph:
     for key in nx.topological_sort(graph):
         old = node(graph, key)
         inputs = tuple(renamed[used] for used in old.inputs)
-        if isinstance(old, Combine) and old.operator in COMMUTES:
+        if isinstance(old, Combine) and old.commutes:
             inputs = tuple(sorted(inputs))
         new = replace(old, inputs=inputs)
         own = digest(new.kind, new.content(), tuple(map(content_hash, inputs)))
@@ -171,6 +171,6 @@ def structure_hashes(
     for key in execution_order(graph):
         current = node(graph, key)
         inputs = [found[used] for used in current.inputs]
-        commutes = isinstance(current, Combine) and current.operator in COMMUTES and not ordered
+        commutes = isinstance(current, Combine) and current.commutes and not ordered
         found[key] = digest(current.kind, content(current), sorted(inputs) if commutes else inputs)
     return found

@@ -9,9 +9,10 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
-from brewgraph.graph.scalars import scalar_values
+from brewgraph.graph.scalars import scalar_keys
 from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.ops import OPERATIONS, TRANSFORMS
+from brewgraph.recipe.numbers import factors
 
 
 @dataclass(frozen=True)
@@ -36,32 +37,21 @@ def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
     names: dict[str, list[str]] = {}
     for name, key in graph.graph["terms"].items():
         names.setdefault(key, []).append(name)
-    scalars = scalar_values(graph, 0.0)
+    scalars = scalar_keys(graph)
 
-    def walk(key: str, constant: float, factors: tuple[str, ...]) -> None:
+    def walk(key: str, constant: float, schedules: tuple[str, ...]) -> None:
         current = node(graph, key)
-        if isinstance(current, n.Combine):
-            inputs = current.inputs
-            values = [x for x in inputs if x not in scalars]
-            if current.operator in ("+", "mean"):
-                share = constant / len(inputs) if current.operator == "mean" else constant
-                for used in sorted(inputs, key=lambda x: in_order(graph, x)):
-                    walk(used, share, factors)
+        weights = {x: _weight(graph, x) for x in current.inputs if x in scalars}
+        changing = tuple(text for _, texts in weights.values() for text in texts)
+        if isinstance(current, n.Combine) and not (changing and current.operator == "/"):
+            numbers = [weights[x][0] if x in weights else None for x in current.inputs]
+            counted = zip(current.inputs, factors(current.operator, numbers), strict=True)
+            parts = [(used, factor) for used, factor in counted if used not in scalars]
+            if parts and all(factor is not None for _, factor in parts):
+                for used, factor in sorted(parts, key=lambda x: in_order(graph, x[0])) if current.commutes else parts:
+                    walk(used, constant * (factor or 0.0), (*schedules, *changing))
                 return
-            if current.operator == "-" and len(inputs) == 2:
-                walk(inputs[0], constant, factors)
-                walk(inputs[1], -constant, factors)
-                return
-            if current.operator == "*" and len(values) == 1:
-                for used in (x for x in inputs if x in scalars):
-                    number, schedules = _weight(graph, used)
-                    constant, factors = constant * number, (*factors, *schedules)
-                walk(values[0], constant, factors)
-                return
-            if current.operator == "/" and isinstance(divisor := node(graph, inputs[1]), n.Number) and divisor.value:
-                walk(inputs[0], constant / divisor.value, factors)
-                return
-        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not factors else []), *factors])
+        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not schedules else []), *schedules])
         unit, mask = (current.unit, mask_of(graph, current)) if isinstance(current, n.Loss) else ("", "")
         terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
 
@@ -102,8 +92,7 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
         case n.Combine(operator="softmax"):
             return f"softmax([{', '.join(spell(graph, x) for x in current.inputs)}])[{current.position}]"
         case n.Combine():
-            free = current.operator in n.COMMUTES
-            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if free else current.inputs
+            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if current.commutes else current.inputs
             text = f" {current.operator} ".join(spell(graph, x, inside=True) for x in inputs)
         case n.Loss():
             return _spell_loss(graph, current)

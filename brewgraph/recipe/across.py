@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.recipe.arithmetic import across, shares
 from brewgraph.recipe.axes import axis_named
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.numbers import compute, shares
 from brewgraph.recipe.operations import token_mask
 from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves, walk
 from brewgraph.source import Span
@@ -179,7 +179,7 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
 def _fold(e: Evaluator, name: str, numbers: tuple[Any, ...], place: Span) -> Any:
     """Plain numbers joined at once: a number, or for `softmax` a list of them."""
     try:
-        return shares(numbers) if name == "softmax" else across(_operator(name), numbers)
+        return shares(numbers) if name == "softmax" else compute(_operator(name), numbers)
     except ArithmeticError as error:
         return e.fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 

@@ -9,11 +9,11 @@ from typing import Any
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import Operation, Transform, is_row
 from brewgraph.recipe import values as v
-from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.axes import pair
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.indexing import whole_row
+from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t

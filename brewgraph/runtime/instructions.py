@@ -13,10 +13,10 @@ from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph import scalars
-from brewgraph.graph.scalars import schedule_value
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.registry import UNITS, is_own
+from brewgraph.recipe import numbers
+from brewgraph.recipe.numbers import schedule_value
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
 from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
 
@@ -60,7 +60,7 @@ def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | N
             schedule, arguments = current.name, current.arguments
 
             def put_schedule(step: Step) -> None:
-                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon)
+                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon.share)
 
             return put_schedule
         case n.Combine():
@@ -191,27 +191,23 @@ def _device(x: Any) -> torch.device:
 
 def compute(operator: str, operands: list[Any], position: int | None = None) -> Any:
     """One arithmetic step over numbers and tensors; one number per example goes with all that its example has."""
-    if operator == "softmax":
-        stacked = torch.stack([torch.as_tensor(x) for x in operands])
-        return torch.softmax(stacked.float(), 0)[position or 0]
-    result = operands[0]
-    for operand in operands[1:]:
-        pair = _aligned(result, operand)
-        if operator == "max":
-            result = torch.maximum(*map(torch.as_tensor, pair))
-        else:
-            result = scalars.compute("+" if operator == "mean" else operator, list(pair))
-    return result / len(operands) if operator == "mean" else result
+    return numbers.compute(operator, operands, position, two=_join, softmax=_softmax)
 
 
-def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two tensors with as many axes: (batch) beside (batch, length, width) gets axes of one."""
+def _softmax(operands: Sequence[Any]) -> Tensor:
+    return torch.softmax(torch.stack([torch.as_tensor(x) for x in operands]).float(), 0)
+
+
+def _join(operator: str, one: Any, other: Any) -> Any:
+    """`one operator other`; of two tensors (batch) beside (batch, length, width) gets axes of one."""
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dim() and other.dim():
         while one.dim() < other.dim():
             one = one.unsqueeze(-1)
         while other.dim() < one.dim():
             other = other.unsqueeze(-1)
-    return one, other
+    if operator == "max":
+        return torch.maximum(torch.as_tensor(one), torch.as_tensor(other))
+    return numbers.plain(operator, one, other)
 
 
 def first_tensor(batch: Batch) -> Tensor:
