@@ -102,10 +102,8 @@ def _differentiable(x: n.Node) -> Iterable[str]:
     match x:
         case n.Loss():
             return x.source, x.target
-        case n.Transform(name="stop"):
-            return ()
         case n.Transform():
-            return x.values
+            return () if x.stops else x.values
         case n.Mean() | n.Projection():
             return (x.value,)
         case n.Combine() | n.Bundle():

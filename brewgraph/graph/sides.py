@@ -250,7 +250,7 @@ def _roles(builder: Builder, x: v.Value, *, stopped: bool) -> set[str]:
     """The roles of the models that a value comes from, those behind a `stop` only where asked for."""
     if isinstance(x, v.Take):
         return {builder.recipe.models[x.model].role}
-    if isinstance(x, v.Transform) and x.name == "stop" and not stopped:
+    if isinstance(x, v.Transform) and x.declared.stops and not stopped:
         return set()
     return {role for part in v.parts(x) for role in _roles(builder, part, stopped=stopped)}
 

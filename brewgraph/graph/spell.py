@@ -12,6 +12,7 @@ from brewgraph.graph.passes import node
 from brewgraph.graph.scalars import scalar_keys
 from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.ops import OPERATIONS, TRANSFORMS
+from brewgraph.ops.alone import BUILT_IN
 from brewgraph.recipe.numbers import factors
 
 
@@ -123,15 +124,14 @@ def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
 
 def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     given = [spell(graph, key) for key in current.values]
-    declared = TRANSFORMS.get(current.name)
+    declared = BUILT_IN.get(current.name) or TRANSFORMS.get(current.name)
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
     for name, key in current.arguments.items():
         value = node(graph, key)
         if name in current.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
             given.append(f"{name}={spell(graph, key)}")
     given += [f"{name}={word}" for name, word in current.words if name in current.written or word != defaults.get(name)]
-    hides = current.name == "token_mean" or (declared is not None and declared.needs_layout)
-    given += ["mask=none"] if hides and not current.masked else []
+    given += ["mask=none"] if declared is not None and declared.needs_layout and not current.masked else []
     return f"{current.name}({', '.join(given)})"
 
 

@@ -47,7 +47,7 @@ class Subject:
 def learning(value: Value) -> Iterator[Value]:
     """A value and what it is made from, as far as a gradient comes."""
     yield value
-    if isinstance(value, v.Transform) and value.name == "stop":
+    if isinstance(value, v.Transform) and value.declared.stops:
         return
     if isinstance(value, v.Combine) and value.operator == "*" and any(map(is_zero, value.operands)):
         return
@@ -82,7 +82,7 @@ def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.A
     """The matches in a loss with what each counts in it, as far as numbers and schedules tell."""
     if isinstance(value, v.Apply):
         yield value, weight
-    elif isinstance(value, v.Transform) and value.name == "batch_mean":
+    elif isinstance(value, v.Transform) and value.declared.mean == "batch":
         yield from weighted(value.values[0], weight, progress)
     elif isinstance(value, v.Combine):
         scalars = [at(operand, progress) for operand in value.operands]

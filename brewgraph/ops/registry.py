@@ -115,12 +115,16 @@ class Transform(Declaration):
     """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
 
     `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
-    `least` says how many entries an axis of the first argument needs.
+    `least` says how many entries an axis of the first argument needs. One that `stops` lets no gradient through; one
+    that is `on_words` is told where words begin; `mean` says what it is a mean over, `tokens` or the `batch`.
     """
 
     takes: Mapping[tuple[str, ...], str]
     shape: Any
     least: Mapping[str, int] = field(default_factory=dict)
+    stops: bool = False
+    on_words: bool = False
+    mean: str = ""
 
     def result(self, *kinds: str) -> str | None:
         """The kind of the result, or None where the transform does not take these."""

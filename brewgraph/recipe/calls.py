@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, Operation, Transform
-from brewgraph.recipe.across import ACROSS, ALONE, evaluate_across, evaluate_alone
+from brewgraph.ops.alone import ALONE
+from brewgraph.recipe.across import ACROSS, evaluate_across, evaluate_alone
 from brewgraph.recipe.describe import as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.numbers import is_positive

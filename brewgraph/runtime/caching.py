@@ -61,7 +61,7 @@ class CachedValue:
         nodes = {k: node(self.graph, k) for k in execution_order(self.graph) if k in below}
         self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
         self.columns = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Column)]
-        self.words = any(isinstance(x, n.Transform) and x.name == "words" for x in (*nodes.values(), kept))
+        self.words = any(isinstance(x, n.Transform) and x.entry is not None for x in (*nodes.values(), kept))
         forwards = [x for x in nodes.values() if isinstance(x, n.Forward)]
         self.used = list(dict.fromkeys(x.model for x in forwards))
         self.extra = [(_data_of(self.graph, x), column) for x in forwards for _, column in x.columns]

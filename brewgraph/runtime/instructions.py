@@ -14,11 +14,12 @@ from torch import Tensor
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.registry import UNITS, is_own
 from brewgraph.recipe import numbers
 from brewgraph.recipe.numbers import schedule_value
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
-from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
+from brewgraph.runtime.layouts import Padded, label_mask, token_mask
 
 SlotOf = Callable[[str], int]
 """Where in a step's slots a value lies, by its key."""
@@ -259,43 +260,32 @@ def mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
     return put_mask
 
 
+def _word_places(encoding: Mapping[str, Any]) -> Tensor:
+    """The place of each word's first token, (B, W), -1 where there is none."""
+    if "words" not in encoding:
+        raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
+    found: Tensor = encoding["words"]
+    return found
+
+
 def transform_instruction(transform: n.Transform, at: SlotOf, out: int) -> Instruction:
     """A value from others; what is compared is in full precision, as in losses."""
     name, mask, values = transform.name, _slot(transform.mask, at), [at(key) for key in transform.values]
-    first = values[0]
-    if name == "stop":
+    words = dict(transform.words)
+    if name in BUILT_IN:
+        built, first, entry = BUILT_IN[name], values[0], _slot(transform.entry, at)
 
-        def stop(step: Step) -> None:
-            step.slots[out] = step.slots[first].detach()
+        def call(step: Step) -> None:
+            given: dict[str, Any] = dict(words)
+            if built.needs_layout:
+                given["layout"] = Padded(None) if mask is None else step.slots[mask]
+            if entry is not None:
+                given["words"] = _word_places(step.slots[entry])
+            step.slots[out] = built.function(step.slots[first], **given)
 
-        return stop
-    if name == "cut":
-        entries = int(dict(transform.words)["to"])
-
-        def cut(step: Step) -> None:
-            step.slots[out] = step.slots[first][..., :entries]
-
-        return cut
-    if name == "words":
-        assert transform.entry is not None
-        entry = at(transform.entry)
-
-        def pick(step: Step) -> None:
-            encoding = step.slots[entry]
-            if "words" not in encoding:
-                raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
-            step.slots[out] = pick_words(step.slots[first], encoding["words"])
-
-        return pick
-    if name == "token_mean":
-
-        def average(step: Step) -> None:
-            layout: Padded = Padded(None) if mask is None else step.slots[mask]
-            step.slots[out] = layout.mean_over_tokens(step.slots[first])
-
-        return average
+        return call
     declared = TRANSFORMS[name]
-    function, words, needs_layout = declared.function, dict(transform.words), declared.needs_layout
+    function, needs_layout = declared.function, declared.needs_layout
     options, foreign = [(key, at(used)) for key, used in transform.arguments.items()], not is_own(declared.module)
 
     def make(step: Step) -> None:
