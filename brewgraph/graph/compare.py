@@ -221,9 +221,9 @@ def _terms(one: nx.DiGraph, other: nx.DiGraph, sites: list[tuple[str, str]]) -> 
 
     found = pair(list(spell_out(one)), list(spell_out(other)), likeness, ALIKE)
     for a in found.removed:
-        yield Change("removed", "term", _named(a), before=_weighted(a), lines=_at(one.nodes[a.key]["node"]))
+        yield Change("removed", "term", _named(a), before=a.weighted, lines=_at(one.nodes[a.key]["node"]))
     for b in found.added:
-        yield Change("added", "term", _named(b), after=_weighted(b), lines=_at(None, other.nodes[b.key]["node"]))
+        yield Change("added", "term", _named(b), after=b.weighted, lines=_at(None, other.nodes[b.key]["node"]))
     for a, b in found.pairs:
         lines = _at(one.nodes[a.key]["node"], other.nodes[b.key]["node"])
         if a.weight != b.weight:
@@ -248,10 +248,6 @@ def _sharing(sites: list[tuple[str, str]]) -> Iterator[Change]:
 
 def _named(term: TermPlan) -> str:
     return " = ".join(term.names) or term.equation
-
-
-def _weighted(term: TermPlan) -> str:
-    return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
 
 
 def _shared(a: Counter[Any], b: Counter[Any]) -> float:

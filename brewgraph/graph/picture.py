@@ -253,7 +253,7 @@ def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def _whole(graph: nx.DiGraph, cost: Cost | None) -> tuple[tuple[str, str], ...]:
-    equation = " + ".join(t.equation if t.weight == "1" else f"{t.weight} * {t.equation}" for t in spell_out(graph))
+    equation = " + ".join(term.weighted for term in spell_out(graph))
     facts = [("kind", "loss"), ("equation", equation)]
     if cost is not None:
         facts += [

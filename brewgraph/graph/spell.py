@@ -31,6 +31,11 @@ class TermPlan:
     key: str
     """Of the value in the graph."""
 
+    @property
+    def weighted(self) -> str:
+        """The equation with its weight in front, where that is not one."""
+        return self.equation if self.weight == "1" else f"{self.weight} * {self.equation}"
+
 
 def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
     """The addends of the loss with their weights multiplied out, in the order of the spec's equations."""
