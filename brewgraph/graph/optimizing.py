@@ -167,19 +167,6 @@ def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:
     return frozenset(x.feature for x in taps if isinstance(x, n.Tap))
 
 
-# ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _times(graph: nx.DiGraph) -> dict[str, frozenset[frozenset[str]]]:
-    """When each node is needed: while all numbers of any one of these sets are other than zero."""
-    guards = graph.graph.get("guards", {})
-    found: dict[str, frozenset[frozenset[str]]] = {graph.graph["objective"]: frozenset([frozenset()])}
-    for key in reversed(execution_order(graph)):
-        ways = {way | set(guards.get(user, ())) for user in graph.successors(key) for way in found[user]}
-        found.setdefault(key, frozenset(way for way in ways if not any(other < way for other in ways)))
-    return found
-
-
 # ── values and parameters ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -13,6 +13,7 @@ from brewgraph.graph.scalars import scalar_keys
 from brewgraph.graph.sides import DEFAULT_MASKS
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
+from brewgraph.ops.registry import Declaration
 from brewgraph.recipe.numbers import factors
 
 
@@ -130,12 +131,7 @@ def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
 def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     given = [spell(graph, key) for key in current.values]
     declared = BUILT_IN.get(current.name) or TRANSFORMS.get(current.name)
-    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    for name, key in current.arguments.items():
-        value = node(graph, key)
-        if name in current.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
-            given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in current.words if name in current.written or word != defaults.get(name)]
+    given += _spell_options(graph, current, declared)
     given += ["mask=none"] if declared is not None and declared.needs_layout and not current.masked else []
     return f"{current.name}({', '.join(given)})"
 
@@ -143,13 +139,7 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
 def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     sides = f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}"
     declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
-    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    given = []
-    for name, key in loss.arguments.items():
-        value = node(graph, key)
-        if name in loss.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
-            given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in loss.words if name in loss.written or word != defaults.get(name)]
+    given = _spell_options(graph, loss, declared)
     mask = mask_of(graph, loss)
     if mask == "none" or _sees_padding(graph, loss.target):
         given.append("mask=none")
@@ -158,6 +148,17 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     if not loss.reduced:
         given.append('reduce="none"')
     return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
+
+
+def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: Declaration | None) -> list[str]:
+    """The options that a spec writes: numbers and schedules, then words."""
+    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
+    found = []
+    for name, key in x.arguments.items():
+        value = node(graph, key)
+        if name in x.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
+            found.append(f"{name}={spell(graph, key)}")
+    return found + [f"{name}={word}" for name, word in x.words if name in x.written or word != defaults.get(name)]
 
 
 def _sees_padding(graph: nx.DiGraph, key: str) -> bool:

@@ -30,9 +30,7 @@ def plain(operator: str, a: Any, b: Any) -> Any:
 
 def checked(operator: str, a: Any, b: Any) -> Any:
     """`a operator b` for two plain numbers. Raises `ArithmeticError`, in plain words, where the result is no number."""
-    if operator == "/" and b == 0:
-        raise ArithmeticError("division by zero")
-    if operator == "**" and a == 0 and b < 0:
+    if (operator == "/" and b == 0) or (operator == "**" and a == 0 and b < 0):
         raise ArithmeticError("division by zero")
     if operator == "**" and isinstance(a, int) and isinstance(b, int) and abs(b) * a.bit_length() > 1000:
         raise ArithmeticError("the result is too large")  # found out without computing it
