@@ -15,7 +15,7 @@ from typing import Any
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import assemble, digest, execution_order, node
+from brewgraph.graph.passes import assemble, node, structure_hashes
 from brewgraph.graph.spell import in_order, mask_of, spell, spell_mask
 
 NAMED = (n.Input, n.Column, n.Forward, n.Tap, n.Loss, n.Mean)
@@ -48,13 +48,7 @@ def rename(graph: nx.DiGraph, models: Mapping[str, str], data: Mapping[str, str]
 
 def signatures(graph: nx.DiGraph) -> dict[str, str]:
     """For each node a hash of what it computes from models and data as they are named, however those are made."""
-    found: dict[str, str] = {}
-    for key in execution_order(graph):
-        current = node(graph, key)
-        inputs = [found[used] for used in current.inputs]
-        commutes = isinstance(current, n.Combine) and current.operator in n.COMMUTES
-        found[key] = digest(current.kind, _content(current), sorted(inputs) if commutes else inputs)
-    return found
+    return structure_hashes(graph, _content)
 
 
 def _content(current: n.Node) -> tuple[Any, ...]:
@@ -215,7 +209,7 @@ class Aligner:
         if (x.operator, x.position, len(x.inputs)) != (y.operator, y.position, len(y.inputs)):
             yield Difference("arithmetic", spell(self.one, a), spell(self.other, b))
             return
-        if x.operator not in n.COMMUTES:
+        if not x.commutes:
             yield from self._each(x.inputs, y.inputs)
             return
         signs = Counter(self.signs[0][k] for k in x.inputs) & Counter(self.signs[1][k] for k in y.inputs)

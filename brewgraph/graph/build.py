@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.compatibility import (
     BuiltLoss,
@@ -20,7 +21,7 @@ from brewgraph.graph.compatibility import (
     common_size,
     kind_of,
 )
-from brewgraph.graph.passes import assemble, digest
+from brewgraph.graph.passes import assemble
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate import FactsOf
@@ -281,17 +282,17 @@ class Builder:
             inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
         shapes = tuple(self.shape(key) for key in inner)
         take = next(iter(v.takes_in(*x.values)), near)
-        if x.name == "batch_mean":
+        if x.declared.mean == "batch":
             units = self.units.get(inner[0], Units("example", None, ""))
             inputs: tuple[str, ...] = (inner[0], units.mask) if units.mask is not None else (inner[0],)
             return self.add(n.Mean(inputs, units.unit, units.mask is not None, units.data, shape=(), span=x.span))
-        if x.name == "stop":
-            return self._kept(inner[0], n.Transform(inner, "stop", False, (), shape=shapes[0], span=x.span))
-        if x.name == "words":
+        if x.declared.stops:
+            return self._kept(inner[0], n.Transform(inner, x.name, False, (), shape=shapes[0], span=x.span))
+        if x.declared.on_words:
             inputs = (*inner, self.entry(take)) if take is not None else inner
             shape = tuple("words" if s == "length" else s for s in shapes[0]) if shapes[0] is not None else None
-            return self.add(n.Transform(inputs, "words", False, (), shape=shape, span=x.span))
-        if x.name == "token_mean":
+            return self.add(n.Transform(inputs, x.name, False, (), shape=shape, span=x.span))
+        if x.declared.mean == "tokens":
             return self._token_mean(x, inner[0], take)
         check_transform(self.context, x, shapes[0])
         declared = x.declared
@@ -324,13 +325,13 @@ class Builder:
         tagged = units is not None and units.unit == "label" and shape is not None and "length" in shape
         if units is not None and units.unit not in ("token", "word") and not tagged:
             message = f"this is one number per {units.unit} already"
-            self.collector.add("B219", message, x.span, help="leave `token_mean` out")
+            self.collector.add("B219", message, x.span, help=f"leave `{x.name}` out")
         mask = units.mask if units is not None else None
         if mask is None and take is not None and x.mask != "none":
             mask = self._mask_of(inner, take, x.span)
         inputs = (inner, mask) if mask is not None else (inner,)
         reduced = tuple(s for s in shape if s not in ("length", "words")) if shape is not None else None
-        key = self.add(n.Transform(inputs, "token_mean", mask is not None, (), shape=reduced, span=x.span))
+        key = self.add(n.Transform(inputs, x.name, mask is not None, (), shape=reduced, span=x.span))
         if units is not None:
             self.units[key] = Units("example", None, units.data)
         return key

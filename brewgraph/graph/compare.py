@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 
 from brewgraph.graph.align import Aligner, Difference, rename, traits
-from brewgraph.graph.identity import QUIET, settings_of
+from brewgraph.graph.identity import QUIET
 from brewgraph.graph.pairing import Pairs, pair, pair_declarations, source_differences, value_differences
 from brewgraph.graph.spell import TermPlan, spell_out
 from brewgraph.recipe.base import setting_text
@@ -155,7 +155,7 @@ def _stages(one: Side, other: Side, names: Mapping[str, str]) -> Iterator[Change
 
     def likeness(a: Stage, b: Stage) -> float:
         tasks = [_likeness(one, other, (a, s), (b, t)) for s in a.tasks for t in b.tasks]
-        return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (settings_of(a) == settings_of(b))
+        return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (a.train == b.train)
 
     found = pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
     for stage in found.removed:
@@ -221,9 +221,9 @@ def _terms(one: nx.DiGraph, other: nx.DiGraph, sites: list[tuple[str, str]]) -> 
 
     found = pair(list(spell_out(one)), list(spell_out(other)), likeness, ALIKE)
     for a in found.removed:
-        yield Change("removed", "term", _named(a), before=_weighted(a), lines=_at(one.nodes[a.key]["node"]))
+        yield Change("removed", "term", _named(a), before=a.weighted, lines=_at(one.nodes[a.key]["node"]))
     for b in found.added:
-        yield Change("added", "term", _named(b), after=_weighted(b), lines=_at(None, other.nodes[b.key]["node"]))
+        yield Change("added", "term", _named(b), after=b.weighted, lines=_at(None, other.nodes[b.key]["node"]))
     for a, b in found.pairs:
         lines = _at(one.nodes[a.key]["node"], other.nodes[b.key]["node"])
         if a.weight != b.weight:
@@ -250,10 +250,6 @@ def _named(term: TermPlan) -> str:
     return " = ".join(term.names) or term.equation
 
 
-def _weighted(term: TermPlan) -> str:
-    return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
-
-
 def _shared(a: Counter[Any], b: Counter[Any]) -> float:
     total = a.total() + b.total()
     return 2 * (a & b).total() / total if total else 1.0
@@ -265,7 +261,7 @@ def _shared(a: Counter[Any], b: Counter[Any]) -> float:
 def _settings(
     a: Stage, b: Stage, tasks: Mapping[str, str], names: Mapping[str, str], sites: Mapping[str, str]
 ) -> Iterator[Change]:
-    mine, theirs = settings_of(a), settings_of(b)
+    mine, theirs = dict(a.train), dict(b.train)
     for name in mine:
         if name in QUIET or name == "freeze":
             continue

@@ -444,7 +444,7 @@ def _roles(context: Context, x: v.Value, *, stopped: bool) -> set[str]:
     """The roles of the models that a value comes from, those behind a `stop` only where asked for."""
     if isinstance(x, v.Take):
         return {context.recipe.models[x.model].role}
-    if isinstance(x, v.Transform) and x.name == "stop" and not stopped:
+    if isinstance(x, v.Transform) and x.declared.stops and not stopped:
         return set()
     return {role for part in v.parts(x) for role in _roles(context, part, stopped=stopped)}
 

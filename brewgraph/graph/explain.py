@@ -10,9 +10,9 @@ import networkx as nx
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, flops, megabytes
-from brewgraph.graph.draw import show_shape, sizes
 from brewgraph.graph.lines import one_line
 from brewgraph.graph.passes import node
+from brewgraph.graph.picture import show_shape, sizes
 from brewgraph.graph.spell import in_order, spell, spell_out
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.syntax import tree as t

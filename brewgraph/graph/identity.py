@@ -11,15 +11,15 @@ from typing import Any
 
 import networkx as nx
 
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest, node
+from brewgraph.graph.passes import node
 from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
 QUIET = frozenset({"logging_steps", "save_steps", "save_total_limit", "baseline", "report"})
 """Settings that change nothing that is trained."""
 NAMING = frozenset({"freeze", "metric_for_best_model"})
 """Settings that hold names of the spec."""
-DEFAULT_EPOCHS = 3.0
 
 Graphs = Mapping[tuple[str, str], nx.DiGraph]
 
@@ -39,7 +39,7 @@ def _stage(
     classes: Mapping[str, tuple[str, ...]],
 ) -> tuple[Any, ...]:
     # by their `repr`, which tells a linear schedule from a cosine: a dump has their fields alone
-    settings = [(key, repr(value)) for key, value in sorted(settings_of(stage).items()) if key not in QUIET | NAMING]
+    settings = [(key, repr(value)) for key, value in sorted(dict(stage.train).items()) if key not in QUIET | NAMING]
     tasks = {
         task.name: _task(task, recipe, graphs.get((stage.name, task.name)), identities, classes) for task in stage.tasks
     }
@@ -51,14 +51,6 @@ def _stage(
     if stage.sample is not None and len(stage.tasks) > 1:
         drawn = (repr(stage.sample.law), tuple(tasks[name] for name in stage.sample.order), stage.sample.floor)
     return sorted(tasks.values()), settings, (tasks.get(of, of), score), drawn, frozen
-
-
-def settings_of(stage: Stage) -> dict[str, Any]:
-    """A stage's settings; where it says neither epochs nor steps, the epochs that it has then."""
-    found = dict(stage.train)
-    if found["epochs"] is None and found["steps"] is None:
-        found["epochs"] = DEFAULT_EPOCHS
-    return found
 
 
 def _task(

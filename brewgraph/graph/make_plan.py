@@ -233,8 +233,6 @@ def _settings(train: Train) -> tuple[tuple[str, str], ...]:
     found = []
     for name in type(train).model_fields:
         value = getattr(train, name)
-        if name == "epochs" and value is None and train.steps is None:
-            value = 3.0
         if value is not None and value != ():
             found.append((name, setting_text(value)))
     return tuple(found)
@@ -251,4 +249,4 @@ def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
         if first.rows is None:
             return None
         per_epoch += math.ceil(math.ceil(first.rows / first.batch) / train.accumulate)
-    return max(1, round((train.epochs or 3.0) * per_epoch))
+    return train.total_steps(per_epoch)

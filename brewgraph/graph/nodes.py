@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from brewgraph.ops.alone import BUILT_IN
 from brewgraph.recipe.features import Feature, Shape
+from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.values import Length
 from brewgraph.source import Span
 
@@ -183,8 +185,7 @@ class Bundle(Node):
 class Transform(Node):
     """A value made from others: inputs are the values, then the mask where there is one, then the options' values.
 
-    `words` are the options that are words. Built in are `stop`, `words` (with the `Input` that knows them), and `cut`,
-    which keeps the first entries of a vocabulary.
+    `words` are the options that are words. What is on words has the `Input` that knows them as its last input.
     """
 
     name: str
@@ -197,7 +198,7 @@ class Transform(Node):
     @property
     def values(self) -> tuple[str, ...]:
         """What it is made from."""
-        return self.inputs[: len(self.inputs) - len(self.options) - self.masked - (self.name == "words")]
+        return self.inputs[: len(self.inputs) - len(self.options) - self.masked - self._on_words]
 
     @property
     def mask(self) -> str | None:
@@ -207,7 +208,16 @@ class Transform(Node):
     @property
     def entry(self) -> str | None:
         """The `Input` that knows where words begin."""
-        return self.inputs[-1] if self.name == "words" else None
+        return self.inputs[-1] if self._on_words else None
+
+    @property
+    def stops(self) -> bool:
+        """Whether no gradient comes through."""
+        return self.name in BUILT_IN and BUILT_IN[self.name].stops
+
+    @property
+    def _on_words(self) -> bool:
+        return self.name in BUILT_IN and BUILT_IN[self.name].on_words
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -346,11 +356,13 @@ class Combine(Node):
     operator: str
     position: int | None = None
 
+    @property
+    def commutes(self) -> bool:
+        """Whether its inputs count in no order."""
+        return self.operator in COMMUTES
+
     def content(self) -> tuple[Any, ...]:
         return (self.operator, self.position)
 
     def label(self) -> str:
         return self.operator if self.position is None else f"{self.operator}[{self.position}]"
-
-
-COMMUTES = frozenset({"+", "*", "mean", "max"})

@@ -21,7 +21,7 @@ import networkx as nx
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import Pass, execution_order, merge_equal_nodes, node, nodes_of, rewritten, used_by
-from brewgraph.graph.scalars import compute
+from brewgraph.graph.scalars import linear_inputs, scalar_keys, scalar_values
 from brewgraph.recipe.features import Feature
 
 
@@ -41,7 +41,7 @@ def drop_dead_terms(graph: nx.DiGraph) -> nx.DiGraph:
 
     What only such terms reach is trained as before: by gradients of zero.
     """
-    constants = _constants(graph)
+    constants = scalar_values(graph)
     dead = [key for key, weights in _products(graph).items() if any(constants.get(w) == 0 for w in weights)]
     if not dead:
         return graph
@@ -65,8 +65,7 @@ def drop_dead_terms(graph: nx.DiGraph) -> nx.DiGraph:
 
 def skip_scheduled_zeros(graph: nx.DiGraph) -> nx.DiGraph:
     """Note which products are worth nothing while a schedule is at zero: what they alone need is then not computed."""
-    scalars = _scalars(graph)
-    changing = {key for key in scalars if key not in _constants(graph)}
+    changing = scalar_keys(graph) - scalar_values(graph).keys()
     guards = {key: tuple(w for w in weights if w in changing) for key, weights in _products(graph).items()}
     return rewritten(graph, nodes_of(graph), guards={key: weights for key, weights in guards.items() if weights})
 
@@ -103,10 +102,8 @@ def _differentiable(x: n.Node) -> Iterable[str]:
     match x:
         case n.Loss():
             return x.source, x.target
-        case n.Transform(name="stop"):
-            return ()
         case n.Transform():
-            return x.values
+            return () if x.stops else x.values
         case n.Mean() | n.Projection():
             return (x.value,)
         case n.Combine() | n.Bundle():
@@ -124,40 +121,20 @@ def _student_taps(graph: nx.DiGraph) -> list[str]:
     return [k for k in graph if isinstance(x := node(graph, k), n.Tap) and _forward(graph, x).role == "student"]
 
 
-def _scalars(graph: nx.DiGraph) -> set[str]:
-    """The keys of numbers, schedules, and arithmetic on them."""
-    found: set[str] = set()
-    for key in execution_order(graph):
-        x = node(graph, key)
-        if isinstance(x, n.Number | n.Schedule) or (isinstance(x, n.Combine) and all(y in found for y in x.inputs)):
-            found.add(key)
-    return found
-
-
-def _constants(graph: nx.DiGraph) -> dict[str, float]:
-    """The values of numbers and of arithmetic on them, by key."""
-    found: dict[str, float] = {}
-    for key in execution_order(graph):
-        x = node(graph, key)
-        if isinstance(x, n.Number):
-            found[key] = x.value
-        elif isinstance(x, n.Combine) and all(y in found for y in x.inputs):
-            found[key] = compute(x.operator, [found[y] for y in x.inputs], x.position)
-    return found
-
-
 def _products(graph: nx.DiGraph) -> dict[str, list[str]]:
     """The weighted terms of a loss: products of scalar losses with numbers, by key, with the keys of these numbers.
 
     Only sums, differences, products and means lie between them and the loss: a product that is zero is then worth as
     much as the number zero.
     """
-    scalars = _scalars(graph)
+    scalars = dict.fromkeys(scalar_keys(graph), 1.0)
     linear = {graph.graph["objective"]}
     found: dict[str, list[str]] = {}
     for key in reversed(execution_order(graph)):
         x = node(graph, key)
-        if not all(user in linear and _is_linear(node(graph, user), key) for user in graph.successors(key)):
+        if not all(
+            user in linear and key in linear_inputs(node(graph, user), scalars) for user in graph.successors(key)
+        ):
             continue
         linear.add(key)
         if isinstance(x, n.Combine) and x.operator == "*" and x.shape == () and key not in scalars:
@@ -165,13 +142,6 @@ def _products(graph: nx.DiGraph) -> dict[str, list[str]]:
             if weights:
                 found[key] = weights
     return found
-
-
-def _is_linear(x: n.Node, used: str) -> bool:
-    """Whether a node is twice as large where this input of it is."""
-    if not isinstance(x, n.Combine) or (x.operator == "/" and used in x.inputs[1:]):
-        return False
-    return x.operator in ("+", "-", "*", "/", "mean")
 
 
 # ── forwards ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,19 +165,6 @@ def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:
     """What is taken from a forward."""
     taps = (node(graph, key) for key in graph.successors(forward))
     return frozenset(x.feature for x in taps if isinstance(x, n.Tap))
-
-
-# ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _times(graph: nx.DiGraph) -> dict[str, frozenset[frozenset[str]]]:
-    """When each node is needed: while all numbers of any one of these sets are other than zero."""
-    guards = graph.graph.get("guards", {})
-    found: dict[str, frozenset[frozenset[str]]] = {graph.graph["objective"]: frozenset([frozenset()])}
-    for key in reversed(execution_order(graph)):
-        ways = {way | set(guards.get(user, ())) for user in graph.successors(key) for way in found[user]}
-        found.setdefault(key, frozenset(way for way in ways if not any(other < way for other in ways)))
-    return found
 
 
 # ── values and parameters ────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,11 +13,10 @@ from typing import Any
 import networkx as nx
 
 from brewgraph.graph.costs import Cost
-from brewgraph.graph.picture import Card, Picture, picture
-from brewgraph.graph.svg import DARK, LIGHT, MONO, RULES, SANS, arrange, colours, write_group
+from brewgraph.graph.picture import GRAINS, Box, Picture, picture
+from brewgraph.graph.svg import DARK, LIGHT, MONO, RULES, SANS, Face, arrange, colours, faces, write_group
 from brewgraph.source import Span
 
-GRAINS = ("terms", "nodes")
 AROUND = 2
 """Lines of the spec that are shown before and behind the place where something is said."""
 
@@ -30,11 +29,12 @@ def write_page(
     for i, (name, graph) in enumerate(graphs.items()):
         for grain in GRAINS:
             drawn = picture(graph, grain, (costs or {}).get(name))
-            layout = arrange(drawn)
+            texts = faces(drawn)
+            layout = arrange(drawn, texts)
             own = f"{i}:{grain}"
-            body = write_group(drawn, layout, f"{own}/")
+            body = write_group(drawn, texts, layout, f"{own}/")
             groups.append(f'<g class="picture hidden" data-name="{own}">{body}</g>')
-            pictures[own] = {"width": layout.width, "height": layout.height, **_plain(drawn, f"{own}/")}
+            pictures[own] = {"width": layout.width, "height": layout.height, **_plain(drawn, texts, f"{own}/")}
     data = json.dumps({"parts": list(graphs), "pictures": pictures}, ensure_ascii=False)
     filled = {
         "TITLE": escape(title), "HASH": escape(spec_hash), "LIGHT": colours(LIGHT), "DARK": colours(DARK),
@@ -51,16 +51,15 @@ def _template() -> str:
     return files("brewgraph.graph").joinpath("page.html").read_text(encoding="utf-8")
 
 
-def _plain(drawn: Picture, prefix: str) -> dict[str, Any]:
-    owners = {target: source for source, target, _ in drawn.lines}
-    titles = {card.key: card.title for card in drawn.cards}
-    cards = {prefix + card.key: _card(card, titles.get(owners.get(card.key, ""), "")) for card in drawn.cards}
-    return {"cards": cards, "lines": [(prefix + a, prefix + b, label) for a, b, label in drawn.lines]}
+def _plain(drawn: Picture, texts: Mapping[str, Face], prefix: str) -> dict[str, Any]:
+    owners = {line.target: texts[line.source].title for line in drawn.lines}
+    cards = {prefix + box.key: _card(box, texts[box.key], owners.get(box.key, "")) for box in drawn.boxes}
+    return {"cards": cards, "lines": [(prefix + x.source, prefix + x.target, x.label) for x in drawn.lines]}
 
 
-def _card(card: Card, owner: str) -> dict[str, Any]:
-    of = owner if card.kind == "feature" else ""
-    return {"title": card.title, "kind": card.kind, "of": of, "facts": card.facts, "span": _place(card.span)}
+def _card(box: Box, face: Face, owner: str) -> dict[str, Any]:
+    of = owner if box.role == "feature" else ""
+    return {"title": face.title, "kind": box.role, "of": of, "facts": box.facts, "span": _place(box.span)}
 
 
 def _place(span: Span | None) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ Where a value is kept is no part of what it is: a cache changes no hash.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -20,7 +19,8 @@ from typing import Any
 
 import networkx as nx
 
-from brewgraph.graph.nodes import COMMUTES, Combine, Forward, Input, Node
+from brewgraph.digest import digest
+from brewgraph.graph.nodes import Combine, Forward, Input, Node
 
 Pass = Callable[[nx.DiGraph], nx.DiGraph]
 
@@ -109,7 +109,7 @@ def name_by_content(graph: nx.DiGraph) -> nx.DiGraph:
     for key in nx.topological_sort(graph):
         old = node(graph, key)
         inputs = tuple(renamed[used] for used in old.inputs)
-        if isinstance(old, Combine) and old.operator in COMMUTES:
+        if isinstance(old, Combine) and old.commutes:
             inputs = tuple(sorted(inputs))
         new = replace(old, inputs=inputs)
         own = digest(new.kind, new.content(), tuple(map(content_hash, inputs)))
@@ -160,6 +160,17 @@ def execution_order(graph: nx.DiGraph) -> list[str]:
     return list(nx.lexicographical_topological_sort(graph))
 
 
-def digest(*parts: Any) -> str:
-    """A hash of plain values (their `repr` is stable), 16 hexadecimal digits."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+def structure_hashes(
+    graph: nx.DiGraph, content: Callable[[Node], tuple[Any, ...]], *, ordered: bool = False
+) -> dict[str, str]:
+    """For each node a hash of all that it is computed from, where `content` says what a node itself is.
+
+    The inputs of what commutes count in no order, unless they are `ordered`.
+    """
+    found: dict[str, str] = {}
+    for key in execution_order(graph):
+        current = node(graph, key)
+        inputs = [found[used] for used in current.inputs]
+        commutes = isinstance(current, Combine) and current.commutes and not ordered
+        found[key] = digest(current.kind, content(current), sorted(inputs) if commutes else inputs)
+    return found

@@ -1,63 +1,71 @@
-"""A graph as a picture's boxes and lines, each box with all that is known of it: for SVG and for the page.
+"""What is drawn of a graph: boxes, each with all that is known of it, and lines between them; every format reads this.
 
-Two grains: `terms` shows data, models, the features that terms take, the terms and the loss; `nodes` every node.
+Two grains: `terms` has data, models, the features that terms take, the terms and the loss; `nodes` every node. The
+order is that of the spec and depends on nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from textwrap import shorten, wrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.costs import Cost, flops, megabytes
-from brewgraph.graph.draw import drawing, show_shape, sizes
-from brewgraph.graph.passes import node
+from brewgraph.graph.passes import execution_order, node
 from brewgraph.graph.spell import in_order, spell, spell_out
+from brewgraph.recipe.features import Shape
 from brewgraph.source import Span
 
-COLUMNS = {"terms": 44, "nodes": 30}
-"""Characters in a line of a box."""
-LINES = 3
-"""Lines of a box below its title; what is longer ends in an ellipsis, and is said in full beside."""
-MANY, ONE_LINE = 12, 50
-"""With more terms or features than `MANY`, terms have one line of so many characters."""
-SHORT = {"batch": "B", "length": "L", "words": "W"}
-"""Sizes that vary, where there is little room."""
+GRAINS = ("terms", "nodes")
 
 
 @dataclass(frozen=True)
-class Card:
-    """A box: `title`, `lines` below it, `badge` at its right upper corner (a weight).
-
-    `kind` decides how it is drawn: data, teacher, student, feature, term, loss, number, mask, projection, value; `tone`
-    in whose colour: that of the teacher, the student or the data it comes from alone, else none. `facts` are names and
-    words; `span` is where the spec says it.
+class Box:
+    """`kind` is that of a node, `role` what the box is in the picture: data, teacher, student, feature, term, loss,
+    number, mask, projection, value. `title` says it in a few words, `names` are its equations, `detail` its shape, unit
+    or equation. `tone` is in whose colour it is: that of the teacher, the student or the data it comes from alone, else
+    none. `facts` are names and words; `span` is where the spec says it; `node` the key of the node that it stands for.
     """
 
     key: str
     kind: str
+    role: str
     title: str
-    lines: tuple[str, ...] = ()
-    badge: str = ""
+    detail: str = ""
+    names: str = ""
     tone: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
+    node: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title behind the names of its equations."""
+        return f"{self.names}: {self.title}" if self.names else self.title
+
+
+@dataclass(frozen=True)
+class Line:
+    """From what is used to what uses it; `label` says as what, or how much it counts, or is empty."""
+
+    source: str
+    target: str
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Cards, and lines (from, to, as what) between them."""
+    """Boxes, and lines in the order in which a user of several values names them; `root` is the loss."""
 
-    cards: tuple[Card, ...]
-    lines: tuple[tuple[str, str, str], ...]
-    dense: bool = False
-    """There is much of it: it stands closer together."""
+    grain: str
+    root: str
+    boxes: tuple[Box, ...]
+    lines: tuple[Line, ...]
 
 
-def picture(graph: nx.DiGraph, grain: str, cost: Cost | None = None) -> Picture:
+def picture(graph: nx.DiGraph, grain: str = "terms", cost: Cost | None = None) -> Picture:
     """What is drawn of a graph in one grain."""
     return _terms(graph, cost) if grain == "terms" else _nodes(graph, cost)
 
@@ -66,8 +74,8 @@ def picture(graph: nx.DiGraph, grain: str, cost: Cost | None = None) -> Picture:
 
 
 def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
-    cards: dict[str, Card] = {}
-    lines: dict[tuple[str, str, str], None] = {}
+    boxes: dict[str, Box] = {}
+    lines: dict[Line, None] = {}
     terms = spell_out(graph)
     used = {term.key: nx.ancestors(graph, term.key) for term in terms}
     everything = sorted(set().union(*used.values()), key=lambda key: _rank(graph, key)) if used else []
@@ -75,56 +83,37 @@ def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
         current = node(graph, key)
         if isinstance(current, n.Input | n.Column):
             data = f"d:{current.data}"
-            cards.setdefault(data, Card(data, "data", current.data, ("data",), tone="data", facts=(("kind", "data"),)))
+            boxes[data] = Box(data, "column", "data", current.data, "data", tone="data", facts=(("kind", "data"),))
     for key in everything:
         current = node(graph, key)
         if isinstance(current, n.Forward):
-            cards[key] = _forward(key, current, cost)
+            boxes[key] = _forward(key, current, cost)
             entry = node(graph, current.entry)
             if isinstance(entry, n.Input):
-                lines[f"d:{entry.data}", key, "input"] = None
+                lines[Line(f"d:{entry.data}", key, "input")] = None
     for key in everything:
         current = node(graph, key)
         if isinstance(current, n.Tap | n.Column):
             of = current.forward if isinstance(current, n.Tap) else f"d:{current.data}"
-            title = _feature(current) if isinstance(current, n.Tap) else current.column
-            shape = (show_shape(current.shape),) if current.shape is not None else ()
-            cards[key] = Card(key, "feature", title, shape, "", _tone(graph, key), _facts(graph, key), current.span)
-            lines[of, key, ""] = None
+            title = str(current.feature) if isinstance(current, n.Tap) else current.column
+            shape = show_shape(current.shape) if current.shape is not None else ""
+            tone, facts = _tone(graph, key), _facts(graph, key)
+            boxes[key] = Box(
+                key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=current.span, node=key
+            )
+            lines[Line(of, key)] = None
     for i, term in enumerate(terms):
-        current = node(graph, term.key)
-        title = " = ".join(term.names) or getattr(current, "operation", current.label())
-        badge = "" if term.weight == "1" else f"{term.weight} ×"
+        current, own = node(graph, term.key), f"t{i}"
+        title, names = getattr(current, "operation", current.label()), " = ".join(term.names)
         facts = (("weight", term.weight), *_facts(graph, term.key))
-        folded = _fold(term.equation, COLUMNS["terms"])
-        cards[f"t{i}"] = Card(f"t{i}", "term", title, folded, badge, facts=facts, span=current.span)
+        boxes[own] = Box(own, "loss", "term", title, term.equation, names, facts=facts, span=current.span)
         for key in everything:
             if key in used[term.key] and isinstance(node(graph, key), n.Tap | n.Column):
-                lines[key, f"t{i}", _side(graph, term.key, key)] = None
-        lines[f"t{i}", "loss", badge] = None
-    objective = graph.graph["objective"]
-    cards["loss"] = Card("loss", "loss", "loss", facts=_whole(graph, cost), span=node(graph, objective).span)
-    found = Picture(tuple(cards.values()), tuple(lines))
-    return _denser(found, {f"t{i}": term.equation for i, term in enumerate(terms)})
-
-
-def _denser(drawn: Picture, equations: Mapping[str, str]) -> Picture:
-    """The picture as it is where it fits a window; else with one line less in each feature, and one in each term."""
-    many = max(sum(card.kind == kind for card in drawn.cards) for kind in ("feature", "term"))
-    if many <= MANY:
-        return drawn
-    cards = []
-    for card in drawn.cards:
-        if card.kind == "feature":
-            shape = " ".join(card.lines)
-            for word, letter in SHORT.items():
-                shape = shape.replace(word, letter)
-            card = replace(card, badge=shape, lines=())
-        elif card.key in equations:
-            text = equations[card.key]
-            card = replace(card, lines=(shorten(text, ONE_LINE, placeholder=" …"),))
-        cards.append(card)
-    return replace(drawn, cards=tuple(cards), dense=True)
+                lines[Line(key, own, _side(graph, term.key, key))] = None
+        lines[Line(own, "loss", "" if term.weight == "1" else f"{term.weight} ×")] = None
+    span = node(graph, graph.graph["objective"]).span
+    boxes["loss"] = Box("loss", "combine", "loss", "loss", facts=_whole(graph, cost), span=span)
+    return Picture("terms", "loss", tuple(boxes.values()), tuple(lines))
 
 
 def _rank(graph: nx.DiGraph, key: str) -> tuple[object, ...]:
@@ -135,10 +124,6 @@ def _rank(graph: nx.DiGraph, key: str) -> tuple[object, ...]:
     forwards = [x for k in (*nx.ancestors(graph, key), key) if isinstance(x := node(graph, k), n.Forward)]
     roles = sorted((x.role == "student", x.model) for x in forwards)
     return *in_order(graph, key)[:2], roles, index, current.label()
-
-
-def _feature(tap: n.Tap) -> str:
-    return str(tap.feature) if tap.feature.name != "tap" else str(tap.feature).removeprefix("@ ")
 
 
 def _side(graph: nx.DiGraph, term: str, key: str) -> str:
@@ -152,47 +137,99 @@ def _side(graph: nx.DiGraph, term: str, key: str) -> str:
 
 # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_KINDS = {
+_ROLES = {
     "input": "data", "column": "data", "tap": "feature", "loss": "term", "mean": "term", "number": "number",
     "schedule": "number", "temperature": "number", "mask": "mask", "projection": "projection",
 }  # fmt: skip
 
 
 def _nodes(graph: nx.DiGraph, cost: Cost | None) -> Picture:
-    drawn = drawing(graph, "nodes")
-    said: dict[str, set[str]] = {}
-    for line in drawn.lines:
-        said.setdefault(line.source, set()).add(line.label)
-    cards = []
-    for box in drawn.boxes:
-        current = node(graph, box.node)
+    names: dict[str, str] = {}
+    for name, key in graph.graph["terms"].items():
+        names[key] = f"{names[key]} = {name}" if key in names else name
+    objective = graph.graph["objective"]
+    names.setdefault(objective, "loss")
+    short: dict[str, str] = {}
+    lines: list[Line] = []
+
+    def visit(key: str) -> None:
+        short[key] = f"n{len(short)}"
+        for used, label in _inputs(graph, key):
+            if used not in short:
+                visit(used)
+            lines.append(Line(short[used], short[key], label))
+
+    visit(objective)
+    assert len(short) == len(execution_order(graph)), "the graph holds what the loss does not need"
+    boxes = []
+    for key, own in short.items():
+        current = node(graph, key)
         if isinstance(current, n.Forward):
-            cards.append(replace(_forward(box.key, current, cost), tone=current.role))
+            boxes.append(_forward(own, current, cost, key))
             continue
-        kind = "loss" if box.key == drawn.root else _KINDS.get(current.kind, "value")
-        facts = _whole(graph, cost) if box.key == drawn.root else _facts(graph, box.node)
-        role = next(iter(said[box.key])) if kind == "number" and len(said[box.key]) == 1 else ""
-        title = _fold(f"{role} {box.title}".strip(), COLUMNS["nodes"])
-        lines = (*title[1:], *((box.detail,) if box.detail else ()))
-        cards.append(Card(box.key, kind, title[0], lines, "", _tone(graph, box.node), facts, current.span))
-    return Picture(tuple(cards), tuple((line.source, line.target, line.label) for line in drawn.lines))
+        role = "loss" if key == objective else _ROLES.get(current.kind, "value")
+        facts = _whole(graph, cost) if key == objective else _facts(graph, key)
+        title, tone = (current.label(), _detail(current), names.get(key, "")), _tone(graph, key)
+        boxes.append(Box(own, current.kind, role, *title, tone, facts, current.span, key))
+    return Picture("nodes", short[objective], tuple(boxes), tuple(lines))
+
+
+def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
+    """What a node is computed from, and as what."""
+    current = node(graph, key)
+    if isinstance(current, n.Loss):
+        yield from ((current.source, "from"), (current.target, "to"))
+        if current.mask is not None:
+            yield current.mask, ""
+        yield from ((used, f"{name} =") for name, used in current.arguments.items())
+    elif isinstance(current, n.Combine) and current.commutes:
+        weights_first = sorted(
+            current.inputs,
+            key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k)),
+        )
+        yield from ((used, "") for used in weights_first)
+    else:
+        yield from ((used, "") for used in current.inputs)
 
 
 # ── what is known of a box ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _forward(key: str, forward: n.Forward, cost: Cost | None) -> Card:
+def _detail(current: n.Node) -> str:
+    if isinstance(current, n.Loss | n.Mean):
+        return f"mean per {current.unit}" if getattr(current, "reduced", True) else f"one per {current.unit}"
+    plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward | n.Temperature | n.Bundle)
+    return "" if plain else show_shape(current.shape)
+
+
+def show_shape(shape: Shape | None) -> str:
+    """`(batch, length, 768)`; `(?)` where it is not known yet."""
+    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+
+
+def sizes(current: n.Node) -> list[tuple[str, str]]:
+    """What a node's value measures, as names and words: its shape, and of a projection its module."""
+    found = []
+    if current.shape is not None:
+        found.append(("shape", show_shape(current.shape) if current.shape else "one number"))
+    if isinstance(current, n.Projection):
+        found.append(("module", current.site))
+        if current.into and current.out:
+            found.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    return found
+
+
+def _forward(key: str, forward: n.Forward, cost: Cost | None, stands_for: str = "") -> Box:
     facts = [("kind", f"forward of the {forward.role}"), ("gradients", "yes" if forward.role == "student" else "no")]
     found = next((x for x in cost.forwards if x.model == forward.model), None) if cost is not None else None
-    lines: tuple[str, ...] = ()
+    layers = ""
     if found is not None:
         if found.present:
-            lines = (f"{found.layers} of {found.present} layer{'' if found.present == 1 else 's'}",)
-            facts.append(("layers", lines[0]))
+            layers = f"{found.layers} of {found.present} layer{'' if found.present == 1 else 's'}"
+            facts.append(("layers", layers))
         facts.append(("cost", f"{flops(found.flops)} per batch"))
-    title = forward.label().removeprefix(f"{forward.role} ")
-    words = (forward.role, *lines)
-    return Card(key, forward.role, title, words, tone=forward.role, facts=tuple(facts), span=forward.span)
+    title, role = forward.label().removeprefix(f"{forward.role} "), forward.role
+    return Box(key, "forward", role, title, layers, "", role, tuple(facts), forward.span, stands_for)
 
 
 def _tone(graph: nx.DiGraph, key: str) -> str:
@@ -206,14 +243,6 @@ def _tone(graph: nx.DiGraph, key: str) -> str:
     return next(iter(roles)) if roles else "data" if any(isinstance(x, n.Input | n.Column) for x in below) else ""
 
 
-def _fold(text: str, width: int) -> tuple[str, ...]:
-    """A text in at most `LINES` lines of `width` characters, an ellipsis where it goes on."""
-    lines = wrap(text, width, break_on_hyphens=False)
-    if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"{lines[LINES - 1][: width - 2]} …"]
-    return tuple(lines) or ("",)
-
-
 def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
     current = node(graph, key)
     facts = [("kind", current.kind), ("equation", spell(graph, key))]
@@ -224,7 +253,7 @@ def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def _whole(graph: nx.DiGraph, cost: Cost | None) -> tuple[tuple[str, str], ...]:
-    equation = " + ".join(t.equation if t.weight == "1" else f"{t.weight} * {t.equation}" for t in spell_out(graph))
+    equation = " + ".join(term.weighted for term in spell_out(graph))
     facts = [("kind", "loss"), ("equation", equation)]
     if cost is not None:
         facts += [

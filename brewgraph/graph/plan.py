@@ -332,7 +332,7 @@ def _loss(part: PartPlan) -> Iterator[str]:
     Names that do not fit into the line stand below it, those of a list together.
     """
     names = [" = ".join(term.names) for term in part.terms]
-    lines = [f"{'loss =' if i == 0 else '     +'} {_weighted(term)}" for i, term in enumerate(part.terms)]
+    lines = [f"{'loss =' if i == 0 else '     +'} {term.weighted}" for i, term in enumerate(part.terms)]
     fits = [len(line) + len(name) + 6 <= WIDTH for line, name in zip(lines, names, strict=True)]
     column = max((len(line) for line, fit in zip(lines, fits, strict=True) if fit), default=0)
     below: list[str] = []
@@ -368,10 +368,6 @@ def _ranges(names: list[str]) -> str:
         if name and index is None:
             out.append(name)
     return ", ".join(out)
-
-
-def _weighted(term: TermPlan) -> str:
-    return term.equation if term.weight == "1" else f"{term.weight} * {term.equation}"
 
 
 def _mean(term: TermPlan) -> str:

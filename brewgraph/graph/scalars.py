@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 
 from brewgraph.diagnostics import UsageError
-from brewgraph.graph.nodes import Combine, Number, Schedule
+from brewgraph.graph.nodes import Combine, Node, Number, Schedule
 from brewgraph.graph.passes import execution_order, node
-from brewgraph.ops import SCHEDULES
-from brewgraph.recipe.arithmetic import shares
+from brewgraph.recipe.numbers import compute, factors, plain, schedule_value
 from brewgraph.recipe.values import Length
 
 
@@ -33,46 +33,42 @@ class Horizon:
         return length.steps(self.steps, self.per_epoch) / self.steps
 
 
-def schedule_value(name: str, arguments: tuple[float | Length, ...], progress: float, horizon: Horizon) -> float:
-    """The value of a schedule at this progress."""
-    return SCHEDULES[name](progress, *(horizon.share(a) if isinstance(a, Length) else a for a in arguments))
+def scalar_keys(graph: nx.DiGraph) -> set[str]:
+    """The keys of numbers, schedules, and arithmetic on them."""
+    found: set[str] = set()
+    for key in execution_order(graph):
+        x = node(graph, key)
+        if isinstance(x, Number | Schedule) or (isinstance(x, Combine) and found.issuperset(x.inputs)):
+            found.add(key)
+    return found
 
 
-def scalar_values(graph: nx.DiGraph, progress: float, horizon: Horizon | None = None) -> dict[str, float]:
-    """The value of every number and schedule at this progress, by key."""
-    horizon = horizon or Horizon(1000, 1000)
+def scalar_values(graph: nx.DiGraph, progress: float | None = None, horizon: Horizon | None = None) -> dict[str, float]:
+    """The value of every number and schedule at this progress, by key; without one, of those that never change."""
+    share = (horizon or Horizon(1000, 1000)).share
     values: dict[str, float] = {}
     for key in execution_order(graph):
-        current = node(graph, key)
-        if isinstance(current, Number):
-            values[key] = current.value
-        elif isinstance(current, Schedule):
-            values[key] = schedule_value(current.name, current.arguments, progress, horizon)
-        elif isinstance(current, Combine) and all(x in values for x in current.inputs):
-            values[key] = compute(current.operator, [values[x] for x in current.inputs], current.position)
+        x = node(graph, key)
+        value: float | None = None
+        if isinstance(x, Number):
+            value = x.value
+        elif isinstance(x, Schedule) and progress is not None:
+            value = schedule_value(x.name, x.arguments, progress, share)
+        elif isinstance(x, Combine) and values.keys() >= set(x.inputs):
+            value = compute(x.operator, [values[used] for used in x.inputs], x.position, two=plain)
+        if value is not None:
+            values[key] = value
     return values
 
 
-def compute(operator: str, operands: list, position: int | None = None) -> float:
-    """One arithmetic step over plain numbers, without a limit to how large they grow in training."""
-    if operator == "softmax":
-        return shares(operands)[position or 0]
-    result = operands[0]
-    for operand in operands[1:]:
-        if operator == "max":
-            result = max(result, operand)
-        elif operator in ("+", "mean"):
-            result = result + operand
-        elif operator == "-":
-            result = result - operand
-        elif operator == "*":
-            result = result * operand
-        elif operator == "/":
-            result = result / operand
-        else:
-            result = result**operand
-    value: float = result / len(operands) if operator == "mean" else result
-    return value
+def linear_inputs(x: Node, scalars: Mapping[str, float]) -> dict[str, float]:
+    """The inputs that a node is a multiple of while the others stay, with what it is times each of them."""
+    found: dict[str, float] = {}
+    if isinstance(x, Combine):
+        for used, factor in zip(x.inputs, factors(x.operator, [scalars.get(y) for y in x.inputs]), strict=True):
+            if factor is not None:
+                found[used] = found.get(used, 0.0) + factor
+    return found
 
 
 def objective_weights(graph: nx.DiGraph, progress: float, horizon: Horizon | None = None) -> dict[str, float]:
@@ -81,19 +77,11 @@ def objective_weights(graph: nx.DiGraph, progress: float, horizon: Horizon | Non
     weights = dict.fromkeys(graph, 0.0)
     weights[graph.graph["objective"]] = 1.0
     for key in reversed(execution_order(graph)):
-        current = node(graph, key)
-        if not isinstance(current, Combine):
-            continue
-        for position, used in enumerate(current.inputs):
-            others = [scalars[x] for i, x in enumerate(current.inputs) if i != position and x in scalars]
-            factor = 1.0
-            if current.operator == "mean":
-                factor = 1 / len(current.inputs)
-            elif current.operator == "-" and position == 1:
-                factor = -1.0
-            elif current.operator == "*":
-                factor = others[0] if others else 0.0
-            elif current.operator == "/":
-                factor = 1 / others[0] if position == 0 and others else 0.0
-            weights[used] += weights[key] * factor
+        x = node(graph, key)
+        if isinstance(x, Combine):
+            # of a maximum each counts as if it were the largest
+            whole = x.operator in ("max", "softmax")
+            counted = dict.fromkeys(x.inputs, 1.0) if whole else linear_inputs(x, scalars)
+            for used, factor in counted.items():
+                weights[used] += weights[key] * factor
     return weights

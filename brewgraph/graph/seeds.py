@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.recipe import values as v
+from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.recipe import Recipe
 
 
@@ -67,7 +67,7 @@ def _digest(x: v.Value, identities: Mapping[str, str]) -> str:
             return digest("project", x.projector.activation, _digest(x.value, identities))
         case v.Combine():
             parts = [_digest(o, identities) for o in x.operands]
-            return digest(x.operator, x.position, sorted(parts) if x.operator in n.COMMUTES else parts)
+            return digest(x.operator, x.position, sorted(parts) if x.operator in COMMUTES else parts)
         case v.Number():
             return digest(x.value)
         case v.Scheduled():

@@ -9,8 +9,11 @@ import networkx as nx
 
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
-from brewgraph.graph.scalars import scalar_values
+from brewgraph.graph.scalars import scalar_keys
 from brewgraph.ops import OPERATIONS, TRANSFORMS
+from brewgraph.ops.alone import BUILT_IN
+from brewgraph.ops.registry import Declaration
+from brewgraph.recipe.numbers import factors
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class TermPlan:
     key: str
     """Of the value in the graph."""
 
+    @property
+    def weighted(self) -> str:
+        """The equation with its weight in front, where that is not one."""
+        return self.equation if self.weight == "1" else f"{self.weight} * {self.equation}"
+
 
 def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
     """The addends of the loss with their weights multiplied out, in the order of the spec's equations."""
@@ -35,32 +43,21 @@ def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
     names: dict[str, list[str]] = {}
     for name, key in graph.graph["terms"].items():
         names.setdefault(key, []).append(name)
-    scalars = scalar_values(graph, 0.0)
+    scalars = scalar_keys(graph)
 
-    def walk(key: str, constant: float, factors: tuple[str, ...]) -> None:
+    def walk(key: str, constant: float, schedules: tuple[str, ...]) -> None:
         current = node(graph, key)
-        if isinstance(current, n.Combine):
-            inputs = current.inputs
-            values = [x for x in inputs if x not in scalars]
-            if current.operator in ("+", "mean"):
-                share = constant / len(inputs) if current.operator == "mean" else constant
-                for used in sorted(inputs, key=lambda x: in_order(graph, x)):
-                    walk(used, share, factors)
+        weights = {x: _weight(graph, x) for x in current.inputs if x in scalars}
+        changing = tuple(text for _, texts in weights.values() for text in texts)
+        if isinstance(current, n.Combine) and not (changing and current.operator == "/"):
+            numbers = [weights[x][0] if x in weights else None for x in current.inputs]
+            counted = zip(current.inputs, factors(current.operator, numbers), strict=True)
+            parts = [(used, factor) for used, factor in counted if used not in scalars]
+            if parts and all(factor is not None for _, factor in parts):
+                for used, factor in sorted(parts, key=lambda x: in_order(graph, x[0])) if current.commutes else parts:
+                    walk(used, constant * (factor or 0.0), (*schedules, *changing))
                 return
-            if current.operator == "-" and len(inputs) == 2:
-                walk(inputs[0], constant, factors)
-                walk(inputs[1], -constant, factors)
-                return
-            if current.operator == "*" and len(values) == 1:
-                for used in (x for x in inputs if x in scalars):
-                    number, schedules = _weight(graph, used)
-                    constant, factors = constant * number, (*factors, *schedules)
-                walk(values[0], constant, factors)
-                return
-            if current.operator == "/" and isinstance(divisor := node(graph, inputs[1]), n.Number) and divisor.value:
-                walk(inputs[0], constant / divisor.value, factors)
-                return
-        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not factors else []), *factors])
+        weight_text = " * ".join([*([f"{constant:g}"] if constant != 1 or not schedules else []), *schedules])
         unit, mask = (current.unit, mask_of(graph, current)) if isinstance(current, n.Loss) else ("", "")
         terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
 
@@ -101,8 +98,7 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
         case n.Combine(operator="softmax"):
             return f"softmax([{', '.join(spell(graph, x) for x in current.inputs)}])[{current.position}]"
         case n.Combine():
-            free = current.operator in n.COMMUTES
-            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if free else current.inputs
+            inputs = sorted(current.inputs, key=lambda x: in_order(graph, x)) if current.commutes else current.inputs
             text = f" {current.operator} ".join(spell(graph, x, inside=True) for x in inputs)
         case n.Loss():
             return _spell_loss(graph, current)
@@ -133,28 +129,16 @@ def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
 
 def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     given = [spell(graph, key) for key in current.values]
-    declared = TRANSFORMS.get(current.name)
-    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    for name, key in current.arguments.items():
-        value = node(graph, key)
-        if name in current.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
-            given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in current.words if name in current.written or word != defaults.get(name)]
-    hides = current.name == "token_mean" or (declared is not None and declared.needs_layout)
-    given += ["mask=none"] if hides and not current.masked else []
+    declared = BUILT_IN.get(current.name) or TRANSFORMS.get(current.name)
+    given += _spell_options(graph, current, declared)
+    given += ["mask=none"] if declared is not None and declared.needs_layout and not current.masked else []
     return f"{current.name}({', '.join(given)})"
 
 
 def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     sides = f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}"
     declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
-    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    given = []
-    for name, key in loss.arguments.items():
-        value = node(graph, key)
-        if name in loss.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
-            given.append(f"{name}={spell(graph, key)}")
-    given += [f"{name}={word}" for name, word in loss.words if name in loss.written or word != defaults.get(name)]
+    given = _spell_options(graph, loss, declared)
     mask = mask_of(graph, loss)
     if mask == "none" or _sees_padding(graph, loss.target):
         given.append("mask=none")
@@ -163,6 +147,17 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     if not loss.reduced:
         given.append('reduce="none"')
     return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
+
+
+def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: Declaration | None) -> list[str]:
+    """The options that a spec writes: numbers and schedules, then words."""
+    defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
+    found = []
+    for name, key in x.arguments.items():
+        value = node(graph, key)
+        if name in x.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
+            found.append(f"{name}={spell(graph, key)}")
+    return found + [f"{name}={word}" for name, word in x.words if name in x.written or word != defaults.get(name)]
 
 
 def _sees_padding(graph: nx.DiGraph, key: str) -> bool:

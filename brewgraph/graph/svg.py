@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
+from textwrap import shorten, wrap
 
 from brewgraph.graph.layout import Layout, Point, lay_out
-from brewgraph.graph.picture import Card, Picture
+from brewgraph.graph.picture import Box, Picture
 
 TITLE, TEXT = 13, 11
 """Sizes of letters, in pixels."""
+COLUMNS = {"terms": 44, "nodes": 30}
+"""Characters in a line of a box."""
+LINES = 3
+"""Lines of a box below its title; what is longer ends in an ellipsis, and is said in full beside."""
+MANY, ONE_LINE = 12, 50
+"""With more terms or features than `MANY`, terms have one line of so many characters."""
+SHORT = {"batch": "B", "length": "L", "words": "W"}
+"""Sizes that vary, where there is little room."""
 SANS = 'ui-sans-serif, system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MONO = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
 
@@ -56,9 +68,61 @@ def colours(theme: dict[str, str]) -> str:
     return " ".join(f"--{name}: {value};" for name, value in theme.items())
 
 
+@dataclass(frozen=True)
+class Face:
+    """The text of a box: `title`, `lines` below it, `badge` at its right upper corner (a weight)."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    badge: str = ""
+
+
+def is_dense(picture: Picture) -> bool:
+    """Whether there is much of it: then it stands closer together, with fewer lines in a box."""
+    found = [sum(box.role == role for box in picture.boxes) for role in ("feature", "term")]
+    return picture.grain == "terms" and max(found) > MANY
+
+
+def faces(picture: Picture) -> dict[str, Face]:
+    """What is written into each box."""
+    dense, found = is_dense(picture), {}
+    said: dict[str, set[str]] = {}
+    for line in picture.lines:
+        said.setdefault(line.source, set()).add(line.label)
+    for box in picture.boxes:
+        detail = (box.detail,) if box.detail else ()
+        face = Face(box.title.removeprefix("@ "), detail)
+        label = next(iter(said[box.key])) if len(said.get(box.key, ())) == 1 else ""
+        if box.kind == "forward":
+            face = Face(box.title, (box.role, *detail))
+        elif picture.grain == "nodes":
+            role = f"{label} " if label and box.role == "number" else ""
+            title, *more = _fold(role + box.label, COLUMNS["nodes"])
+            face = Face(title, (*more, *detail))
+        elif box.role == "term":
+            lines = (shorten(box.detail, ONE_LINE, placeholder=" …"),) if dense else _fold(box.detail, COLUMNS["terms"])
+            face = Face(box.names or box.title, lines, label)
+        elif box.role == "feature" and dense:
+            shape = box.detail
+            for word, letter in SHORT.items():
+                shape = shape.replace(word, letter)
+            face = Face(face.title, (), shape)
+        found[box.key] = face
+    return found
+
+
+def _fold(text: str, width: int) -> tuple[str, ...]:
+    """A text in at most `LINES` lines of `width` characters, an ellipsis where it goes on."""
+    lines = wrap(text, width, break_on_hyphens=False)
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"{lines[LINES - 1][: width - 2]} …"]
+    return tuple(lines) or ("",)
+
+
 def write_svg(picture: Picture, title: str = "") -> str:
     """The whole file. It follows the reader's light or dark setting."""
-    layout = arrange(picture)
+    texts = faces(picture)
+    layout = arrange(picture, texts)
     width, height = round(layout.width), round(layout.height)
     style = (
         f".brew {{ {colours(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ .brew {{ {colours(DARK)} }} }}{RULES}"
@@ -68,24 +132,22 @@ def write_svg(picture: Picture, title: str = "") -> str:
         f'height="{height}" role="img" aria-label="{escape(title or "dependency graph", quote=True)}">\n'
         f"<style>{style}</style>\n"
         f'<rect width="{width}" height="{height}" rx="10" fill="var(--paper)"/>\n'
-        f"{write_group(picture, layout)}\n</svg>\n"
+        f"{write_group(picture, texts, layout)}\n</svg>\n"
     )
 
 
-def arrange(picture: Picture) -> Layout:
-    """Where the cards of a picture stand."""
-    into: dict[str, int] = {}
-    for _, target, _ in picture.lines:
-        into[target] = into.get(target, 0) + 1
-    sizes = {card.key: _size(card, into.get(card.key, 0)) for card in picture.cards}
-    lines = [(source, target) for source, target, _ in picture.lines]
-    return lay_out(sizes, lines, gap=36, apart=8) if picture.dense else lay_out(sizes, lines)
+def arrange(picture: Picture, texts: Mapping[str, Face]) -> Layout:
+    """Where the boxes of a picture stand."""
+    into = Counter(line.target for line in picture.lines)
+    sizes = {key: _size(face, into[key]) for key, face in texts.items()}
+    lines = [(line.source, line.target) for line in picture.lines]
+    return lay_out(sizes, lines, gap=36, apart=8) if is_dense(picture) else lay_out(sizes, lines)
 
 
-def write_group(picture: Picture, layout: Layout, prefix: str = "") -> str:
-    """Lines and cards without the file around them; `prefix` keeps the keys of several pictures apart."""
-    tones = {card.key: card.tone for card in picture.cards}
-    labels = {(source, target): label for source, target, label in picture.lines}
+def write_group(picture: Picture, texts: Mapping[str, Face], layout: Layout, prefix: str = "") -> str:
+    """Lines and boxes without the file around them; `prefix` keeps the keys of several pictures apart."""
+    tones = {box.key: box.tone for box in picture.boxes}
+    labels = {(line.source, line.target): line.label for line in picture.lines}
     out = []
     for (source, target), points in layout.lines.items():
         tone = f" tone-{tones[source]}" if tones[source] else ""
@@ -94,15 +156,15 @@ def write_group(picture: Picture, layout: Layout, prefix: str = "") -> str:
         out.append(f'<path class="line{tone}" {ends} d="{_curve(points)}">{said}</path>')
         x, y = points[-1]
         out.append(f'<path class="head{tone}" {ends} d="M{x:.1f} {y:.1f}l-7 -3.4v6.8z"/>')
-    out += [_card(card, layout.places[card.key], prefix) for card in picture.cards]
+    out += [_card(box, texts[box.key], layout.places[box.key], prefix) for box in picture.boxes]
     return "\n".join(out)
 
 
-def _size(card: Card, into: int) -> tuple[float, float]:
-    """How large a card is: for its text, and for the lines that lead into it."""
-    head = _wide(card.title) + (18 + 6.8 * len(card.badge) if card.badge else 0)
-    width = max([head, *(6.8 * len(line) for line in card.lines), 44]) + 26
-    return width, max(30 + 14.0 * len(card.lines), 14 + min(7.0 * into, 90.0))
+def _size(face: Face, into: int) -> tuple[float, float]:
+    """How large a box is: for its text, and for the lines that lead into it."""
+    head = _wide(face.title) + (18 + 6.8 * len(face.badge) if face.badge else 0)
+    width = max([head, *(6.8 * len(line) for line in face.lines), 44]) + 26
+    return width, max(30 + 14.0 * len(face.lines), 14 + min(7.0 * into, 90.0))
 
 
 def _wide(title: str) -> float:
@@ -110,22 +172,22 @@ def _wide(title: str) -> float:
     return sum(4.9 if c in _NARROW else 13.2 if c in _WIDE else 9.2 for c in title)
 
 
-def _card(card: Card, place: tuple[float, float, float, float], prefix: str) -> str:
+def _card(box: Box, face: Face, place: tuple[float, float, float, float], prefix: str) -> str:
     x, y, width, height = place
-    tone = f" tone-{card.tone}" if card.tone else ""
-    key = escape(prefix + card.key)
-    base = (height - 30 - 14 * len(card.lines)) / 2 + 19
+    tone = f" tone-{box.tone}" if box.tone else ""
+    key = escape(prefix + box.key)
+    base = (height - 30 - 14 * len(face.lines)) / 2 + 19
     out = [
-        f'<g class="card kind-{card.kind}{tone}" data-key="{key}" transform="translate({x:.1f} {y:.1f})">',
+        f'<g class="card kind-{box.role}{tone}" data-key="{key}" transform="translate({x:.1f} {y:.1f})">',
         f'<rect width="{width:.1f}" height="{height:.1f}" rx="6"/>',
         f'<rect class="bar" width="4" height="{height - 12:.1f}" x="5" y="6" rx="2"/>',
-        f'<text class="title" x="16" y="{base:.1f}">{escape(card.title)}</text>',
+        f'<text class="title" x="16" y="{base:.1f}">{escape(face.title)}</text>',
     ]
-    if card.badge:
+    if face.badge:
         out.append(
-            f'<text class="badge" x="{width - 10:.1f}" y="{base:.1f}" text-anchor="end">{escape(card.badge)}</text>'
+            f'<text class="badge" x="{width - 10:.1f}" y="{base:.1f}" text-anchor="end">{escape(face.badge)}</text>'
         )
-    out += [f'<text x="16" y="{base + 15 + 14 * i:.1f}">{escape(line)}</text>' for i, line in enumerate(card.lines)]
+    out += [f'<text x="16" y="{base + 15 + 14 * i:.1f}">{escape(line)}</text>' for i, line in enumerate(face.lines)]
     return "".join([*out, "</g>"])
 
 

@@ -10,6 +10,8 @@ from brewgraph.diagnostics import Diagnostic
 from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.lints.subject import MOMENTS, Subject, at, share
+from brewgraph.ops import TEMPERATURES
+from brewgraph.ops.temperatures import FLOOR
 from brewgraph.recipe import values as v
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.values import Length
@@ -45,8 +47,7 @@ def _ends(stage: Stage, length: Length) -> str:
         return "at 100%"
     if length.unit == "step":
         return f"after {stage.train.steps} steps"
-    epochs = stage.train.epochs or 3.0
-    return f"after {epochs:g} epoch{'' if epochs == 1 else 's'}"
+    return f"after {Length(stage.train.epochs or 0, 'epoch')}"
 
 
 def find_still_schedules(subject: Subject) -> Iterator[Diagnostic]:
@@ -74,34 +75,36 @@ def find_vanishing_temperatures(subject: Subject) -> Iterator[Diagnostic]:
                     yield Diagnostic("W209", said[0], option.span if option.span.text else x.span, said[1])
         for task in stage.tasks:
             graph = subject.graphs.get((stage.name, task.name))
-            yield from _unsure_students(graph) if graph is not None else ()
+            yield from _falling_by_classes(graph) if graph is not None else ()
 
 
-def _unsure_students(graph: nx.DiGraph) -> Iterator[Diagnostic]:
-    """W209 of `cwsm`, whose weights reach as far as there are classes: only a graph knows how many."""
+def _falling_by_classes(graph: nx.DiGraph) -> Iterator[Diagnostic]:
+    """W209 of temperatures that fall as far as there are classes: only a graph knows how many."""
     for x in (node(graph, key) for key in graph):
         if not isinstance(x, n.Loss):
             continue
         shape = node(graph, x.target).shape
         classes = shape[-1] if shape else None
         for own in (found for key in x.arguments.values() if isinstance(found := node(graph, key), n.Temperature)):
-            if own.name != "cwsm" or not isinstance(classes, int):
-                continue
-            fall = abs(dict(own.options).get("beta", 0.0)) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3))
-            if own.base < fall:
-                message = f"with {classes} classes `cwsm` may take {fall:.3g} from {own.base:g}, and stops at 0.1"
-                yield Diagnostic("W209", message, own.span, "a smaller `beta`, or a base above that")
+            known = TEMPERATURES[own.name].fall(None, **dict(own.options)) is not None
+            if not known and isinstance(classes, int) and (said := _falls(own, classes)):
+                yield Diagnostic("W209", f"with {classes} classes {said[0]}", own.span, said[1])
+
+
+def _falls(own: v.Temperature | n.Temperature, classes: int | None) -> tuple[str, str] | None:
+    """What is wrong with a temperature whose formula may go below zero, and the remedy; None where it may not."""
+    options = dict(own.options)
+    fall = TEMPERATURES[own.name].fall(classes, **options)
+    if fall is None or own.base >= fall:
+        return None
+    message = f"`{own.name}` can lower T={own.base:g} by up to {fall:.3g}; it would be clamped at {FLOOR:g}"
+    return message, f"a smaller {' or '.join(f'`{name}`' for name in options)}, or a base above that"
 
 
 def _vanishes(option: v.Value, stage: Stage) -> tuple[str, str] | None:
     """What is wrong with a temperature, and the remedy; None where nothing is, or where it depends on the classes."""
     if isinstance(option, v.Temperature):
-        options = dict(option.options)
-        fall = abs(options.get("beta", 0.0)) * 2 ** options.get("gamma", 1.0)
-        if option.name != "flsw" or option.base >= fall:
-            return None
-        message = f"`flsw` can lower T={option.base:g} by up to {fall:g}; it would be clamped at 0.1"
-        return message, "a smaller `beta` or `gamma`, or a base above that"
+        return _falls(option, None)
     values = [x for moment in MOMENTS if (x := at(option, moment, stage)) is not None]
     if not values and isinstance(option, v.Scheduled) and option.name == "piecewise":
         values = [x for x in option.arguments[1::2] if isinstance(x, float)]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import networkx as nx
 
 from brewgraph.recipe import values as v
-from brewgraph.recipe.arithmetic import across
+from brewgraph.recipe.numbers import WEIGHTS, factors, scalar_value
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.values import Length, Value
 
 MOMENTS = tuple(step / 64 for step in range(65))
 """The shares of training at which a schedule is looked at; at the last one it is what it comes close to."""
-_WEIGHTS = ("number", "schedule")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Subject:
 def learning(value: Value) -> Iterator[Value]:
     """A value and what it is made from, as far as a gradient comes."""
     yield value
-    if isinstance(value, v.Transform) and value.name == "stop":
+    if isinstance(value, v.Transform) and value.declared.stops:
         return
     if isinstance(value, v.Combine) and value.operator == "*" and any(map(is_zero, value.operands)):
         return
@@ -58,25 +57,13 @@ def learning(value: Value) -> Iterator[Value]:
 
 def is_zero(value: Value) -> bool:
     """Whether this is a weight, and zero from the first step to the last."""
-    return value.kind in _WEIGHTS and all(at(value, moment) == 0 for moment in MOMENTS)
+    return value.kind in WEIGHTS and all(at(value, moment) == 0 for moment in MOMENTS)
 
 
 def at(value: Value, progress: float, stage: Stage | None = None) -> float | None:
     """The value of a number or a schedule at this share of a stage; None where only a run can tell."""
-    from brewgraph.ops import SCHEDULES
-
-    if isinstance(value, v.Number):
-        return value.value
-    if isinstance(value, v.Scheduled):
-        arguments = [share(a, stage) if isinstance(a, Length) else a for a in value.arguments]
-        return None if None in arguments else SCHEDULES[value.name](progress, *arguments)
-    if not isinstance(value, v.Combine) or value.kind not in _WEIGHTS or not value.operands:
-        return None
-    operands = [x for operand in value.operands if (x := at(operand, progress, stage)) is not None]
-    if len(operands) < len(value.operands):
-        return None
     try:
-        return float(across(value.operator, operands, value.position))
+        return scalar_value(value, progress, partial(share, stage=stage))
     except ArithmeticError:
         return None
 
@@ -87,27 +74,18 @@ def share(length: Length, stage: Stage | None) -> float | None:
         return length.value
     if stage is None:
         return None
-    if length.unit == "step":
-        return length.value / stage.train.steps if stage.train.steps is not None else None
-    return length.value / (stage.train.epochs or 3.0) if stage.train.steps is None else None
+    whole = stage.train.steps if length.unit == "step" else stage.train.epochs
+    return length.value / whole if whole is not None else None
 
 
 def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.Apply, float]]:
     """The matches in a loss with what each counts in it, as far as numbers and schedules tell."""
     if isinstance(value, v.Apply):
         yield value, weight
-    elif isinstance(value, v.Transform) and value.name == "batch_mean":
+    elif isinstance(value, v.Transform) and value.declared.mean == "batch":
         yield from weighted(value.values[0], weight, progress)
     elif isinstance(value, v.Combine):
-        factors = [at(operand, progress) for operand in value.operands]
-        for i, operand in enumerate(value.operands):
-            others = [f for j, f in enumerate(factors) if j != i]
-            if factors[i] is not None:
-                continue
-            if value.operator in ("+", "-", "mean"):
-                part = weight / len(factors) if value.operator == "mean" else weight
-                part = -part if value.operator == "-" and (i or len(factors) == 1) else part
-                yield from weighted(operand, part, progress)
-            elif value.operator in ("*", "/") and others[0] is not None and (value.operator == "*" or others[0]):
-                factor = others[0] if value.operator == "*" else 1 / others[0]
+        scalars = [at(operand, progress) for operand in value.operands]
+        for operand, scalar, factor in zip(value.operands, scalars, factors(value.operator, scalars), strict=True):
+            if scalar is None and factor is not None:
                 yield from weighted(operand, weight * factor, progress)

@@ -12,8 +12,6 @@ NEARLY = (0.75, 1.25)
 """Sums of weights that look like a mean of teachers gone wrong; others are taken for what was meant."""
 ROUNDED = 0.015
 """How far from one a sum of rounded weights may lie: 0.33 + 0.33 + 0.33."""
-UNSCALED = ("ce", "kl", "bce")
-"""Losses whose gradient shrinks with the square of their temperature."""
 
 
 def find_uneven_means(subject: Subject) -> Iterator[Diagnostic]:
@@ -91,7 +89,7 @@ def find_unscaled_targets(subject: Subject) -> Iterator[Diagnostic]:
             name = x.declared.name
             times = f"{T * T:g}"
             message = f"`{name}` has no factor T²: at T={T:g} its gradient is about {times} times smaller than at 1"
-            remedy = "write `kd(…)`, which has it" if name != "bce" else "weigh it by T²"
+            remedy = x.declared.unscaled
             help = f"{remedy}, or `{times} * {name}(…)`, so that its weight means something beside the labels"
             here = applied[highest].span.source == x.span.source
             labels = (Label(applied[highest].span, "the loss on labels"),) if here else ()
@@ -105,7 +103,7 @@ def _is_hard(x: v.Apply) -> bool:
 
 def _temperature(x: v.Apply) -> float | None:
     """The temperature at which a match of two models' logits begins; None where it is no such match."""
-    if x.operation not in UNSCALED or isinstance(x.source, v.Column) or x.target.kind not in ("logits", "positions"):
+    if not x.declared.unscaled or isinstance(x.source, v.Column) or x.target.kind not in ("logits", "positions"):
         return None
     if x.source.kind not in ("logits", "positions"):
         return None

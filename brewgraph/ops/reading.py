@@ -172,13 +172,13 @@ def _declaration(
     if missing:
         raise _fault(module, function, f"{' and '.join(missing)} is missing", 'write `takes={…}, source="…"`')
     takes, source, same, also = said.pop("takes"), said.pop("source"), said.pop("same", ()), said.pop("also", ())
-    least = said.pop("least", None) or {}
+    least, unscaled = said.pop("least", None) or {}, said.pop("unscaled", "")
     texts = isinstance(takes, dict) and all(isinstance(x, str) for pair in takes.items() for x in pair)
     words = all(
         isinstance(x, tuple | list) and all(isinstance(y, str) for y in x) for x in (same, also, *said.values())
     )
     counts = isinstance(least, dict) and all(isinstance(x, int) for x in least.values())
-    right = texts and words and counts and isinstance(source, str)
+    right = texts and words and counts and isinstance(source, str) and isinstance(unscaled, str)
     if not (right and all(len(x) == 2 for x in said.values())):
         help = '`takes` maps strings to strings, `source` is a string, an option is ("kind", "words")'
         raise _fault(module, function, "a keyword is not of its type", help)
@@ -191,7 +191,7 @@ def _declaration(
     }
     signature = Signature(function.name.rstrip("_"), module, ast.get_docstring(function) or "", defaults)
     if kind == "operation":
-        return describe_operation(signature, None, takes, tuple(same), source, tuple(also), said, least)
+        return describe_operation(signature, None, takes, tuple(same), source, tuple(also), said, least, unscaled)
     return describe_transform(signature, None, takes, None, source, said, least)
 
 

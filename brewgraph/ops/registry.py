@@ -89,7 +89,8 @@ class Operation(Declaration):
     """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
     `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
 
-    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`.
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy for one
+    whose gradient shrinks with the square of its temperature, empty for others.
     """
 
     takes: Mapping[tuple[str, str], str]
@@ -97,6 +98,7 @@ class Operation(Declaration):
     also: tuple[str, ...]
     needs_kinds: bool
     least: Mapping[str, int] = field(default_factory=dict)
+    unscaled: str = ""
 
     def unit(self, source: str, target: str) -> str | None:
         """The unit for these sides, or None where the operation does not take them."""
@@ -113,12 +115,16 @@ class Transform(Declaration):
     """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
 
     `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
-    `least` says how many entries an axis of the first argument needs.
+    `least` says how many entries an axis of the first argument needs. One that `stops` lets no gradient through; one
+    that is `on_words` is told where words begin; `mean` says what it is a mean over, `tokens` or the `batch`.
     """
 
     takes: Mapping[tuple[str, ...], str]
     shape: Any
     least: Mapping[str, int] = field(default_factory=dict)
+    stops: bool = False
+    on_words: bool = False
+    mean: str = ""
 
     def result(self, *kinds: str) -> str | None:
         """The kind of the result, or None where the transform does not take these."""
@@ -129,11 +135,13 @@ class Transform(Declaration):
 class Temperature(Declaration):
     """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
 
-    One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others.
-    `least` says how many classes it needs.
+    One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others. `fall` gives
+    how far below its base the formula goes at worst, `(classes, **options)`: None where that depends on the classes and
+    these are not known. `least` says how many classes it needs.
     """
 
     couples_batch: bool
+    fall: Callable[..., float | None]
     least: Mapping[str, int] = field(default_factory=lambda: {"classes": 2})
 
 
@@ -173,11 +181,13 @@ def operation(
     source: str,
     also: tuple[str, ...] = (),
     least: Mapping[str, int] | None = None,
+    unscaled: str = "",
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
     `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
-    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `options`:
+    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `unscaled`:
+    what to write instead of a loss whose gradient shrinks with the square of its temperature; `options`:
     kind and words of each keyword argument (its default stands in the signature).
 
     The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
@@ -185,7 +195,8 @@ def operation(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_operation(Signature.of(function), function, takes, same, source, also, options, least or {})
+        own = Signature.of(function)
+        found = describe_operation(own, function, takes, same, source, also, options, least or {}, unscaled)
         for name in (found.name, *also):
             _register(OPERATIONS, name, found)
         return function
@@ -217,7 +228,11 @@ def transform(
 
 
 def temperature(
-    *, source: str, couples_batch: bool = False, **options: tuple[str, str]
+    *,
+    source: str,
+    couples_batch: bool = False,
+    fall: Callable[..., float | None] = lambda classes, **options: 0.0,
+    **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a temperature per example or token. The function gets `(from, to, base, *, options…)`, logits on both
     sides, and, where it names it, `layout`; it returns one temperature for each distribution."""
@@ -225,7 +240,7 @@ def temperature(
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = Signature.of(function)
         common = _describe(signature, function, source, options)
-        _register(TEMPERATURES, signature.name, Temperature(**common, couples_batch=couples_batch))
+        _register(TEMPERATURES, signature.name, Temperature(**common, couples_batch=couples_batch, fall=fall))
         return function
 
     return declare
@@ -262,6 +277,7 @@ def describe_operation(
     also: tuple[str, ...],
     options: Mapping[str, tuple[str, str]],
     least: Mapping[str, int] = MappingProxyType({}),
+    unscaled: str = "",
 ) -> Operation:
     """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
     name = signature.name
@@ -282,6 +298,7 @@ def describe_operation(
         also=tuple(also),
         needs_kinds="kinds" in signature.defaults,
         least=least,
+        unscaled=unscaled,
     )
 
 

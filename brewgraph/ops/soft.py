@@ -27,6 +27,7 @@ _TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by i
     least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
     "labels: the usual cross-entropy; attention: Jiao et al. 2020 variant on probabilities",
+    unscaled="write `kd(…)`, which has it",
     T=_TEMPERATURE,
 )
 def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
@@ -63,6 +64,7 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     least={"classes": 2},
     source="Kullback and Leibler 1951; at temperature T as in arXiv:1503.02531, without the factor T²; "
     "attention and relations: Wang et al. 2020, arXiv:2002.10957 (MiniLM); Wang et al. 2021, arXiv:2012.15828 (v2)",
+    unscaled="write `kd(…)`, which has it",
     T=_TEMPERATURE,
 )
 def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tuple[str, ...] = ()) -> Any:
@@ -98,6 +100,7 @@ def kd(source: Any, target: Any, *, T: Any = 4.0) -> Any:
     same=("classes",),
     source="the usual binary cross-entropy of several labels per example; "
     "between models: the mean over classes of Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1 with two outcomes",
+    unscaled="weigh it by T²",
     T=_TEMPERATURE,
 )
 def bce(source: Any, target: Any, *, T: Any = 1.0, kinds: tuple[str, ...] = ("targets", "logits")) -> Any:

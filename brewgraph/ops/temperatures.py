@@ -12,9 +12,15 @@ FLOOR = 0.1
 _BETA = ("number", "how far temperatures spread around the base")
 
 
+def _fall_of_flsw(classes: int | None, *, beta: float, gamma: float) -> float:
+    """Of an example whose two models are opposed, among others that agree."""
+    return abs(beta) * 2**gamma
+
+
 @temperature(
     source="Wen, Lai, Qian 2019, arXiv:1911.07471: focal loss style weights, adapted as in TextBrewer",
     couples_batch=True,
+    fall=_fall_of_flsw,
     beta=_BETA,
     gamma=("number", "the power of the weights: higher ones spread the hard examples more"),
 )
@@ -31,10 +37,16 @@ def flsw(source: Any, target: Any, base: Any, *, beta: Any = 1.0, gamma: Any = 1
         return _around(base, beta, (1 - (one_X_C * other_X_C).sum(-1)).clamp_min(0) ** gamma, layout)
 
 
+def _fall_of_cwsm(classes: int | None, *, beta: float) -> float | None:
+    """Of an example on which the student is wholly unsure, among others of which it is certain."""
+    return abs(beta) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3)) if classes is not None else None
+
+
 @temperature(
     source="Wen, Lai, Qian 2019, arXiv:1911.07471: confidence weights by the highest probability, "
     "adapted as in TextBrewer",
     couples_batch=True,
+    fall=_fall_of_cwsm,
     beta=_BETA,
 )
 def cwsm(source: Any, target: Any, base: Any, *, beta: Any = 1.0, layout: Any = None) -> Any:

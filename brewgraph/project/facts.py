@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brewgraph.diagnostics import Collector, SourceFault, listing
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.models.anatomy import RESULTS
 from brewgraph.models.tasks import AUTO_CLASSES, Head
 from brewgraph.models.tokens import Tokens, own_tokens

@@ -14,18 +14,18 @@ from brewgraph.data.encoding import Collator, Encoding, encode
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.data.rows import IGNORED
 from brewgraph.diagnostics import SourceFault
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest, node
+from brewgraph.graph.passes import node
 from brewgraph.models.limits import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokens import tokenizer_fingerprint
 from brewgraph.project.build import Workshop, blaming, data_of, models_of
 from brewgraph.project.check import Checked
-from brewgraph.recipe.arithmetic import across
+from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.sources import Batches
 from brewgraph.recipe.uses import columns_used, words_used
-from brewgraph.recipe.values import Combine, Number, Symbol, Value
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.draws import Draw
 from brewgraph.training.feeds import Feed, Rows
@@ -294,17 +294,5 @@ def _draw(sample: Sample, materials: Mapping[str, Material]) -> Draw:
     weights = {}
     for name, material in materials.items():
         first = next(iter(material.feeds.values()))
-        weights[name] = law_value(sample.law, {"size": float(first.rows), "batches": float(len(first))})
+        weights[name] = at_progress(sample.law, 0.0, {"size": float(first.rows), "batches": float(len(first))})
     return Draw(weights, sample.floor, sample.order)
-
-
-def law_value(law: Value, known: Mapping[str, float]) -> float:
-    """The weight of a task, given its `size` in examples and its `batches`."""
-    match law:
-        case Symbol():
-            return known[law.name]
-        case Number():
-            return law.value
-        case Combine():
-            return float(across(law.operator, [law_value(x, known) for x in law.operands], law.position))
-    raise AssertionError(type(law).__name__)

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from brewgraph.data.known import stamp
 from brewgraph.diagnostics import Refusal, SourceFault
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.models.tokens import describing_files, stamp_of
 from brewgraph.paths import locate
 from brewgraph.recipe.sources import Batches, DataSource, Glue, Hub, Join

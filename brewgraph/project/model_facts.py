@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.models.chart import Call, Chart, Record, Recorded
 from brewgraph.models.saved import headless, missing_head, saved_names
 from brewgraph.models.tasks import Head, label_type_of

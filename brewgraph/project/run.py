@@ -17,8 +17,8 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.digest import digest
 from brewgraph.graph.lines import html_table, table
-from brewgraph.graph.passes import digest
 from brewgraph.ops.reading import module_print
 from brewgraph.paths import locate
 from brewgraph.project.build import Workshop

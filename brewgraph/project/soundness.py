@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -379,8 +378,3 @@ def has_open_lists(recipe: Recipe) -> bool:
         )
 
     return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))
-
-
-def classes_by_data(classes: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The classes of the first data set that has any."""
-    return next((c for c in classes.values() if c), ())

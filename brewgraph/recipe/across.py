@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from brewgraph import ops
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.recipe.arithmetic import across, shares
+from brewgraph.ops.alone import ALONE
 from brewgraph.recipe.axes import axis_named
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.numbers import compute, shares
 from brewgraph.recipe.operations import token_mask
 from brewgraph.recipe.values import FAULT, Bundle, Combine, Group, Row, Transform, Value, leaves, walk
 from brewgraph.source import Span
@@ -19,20 +21,12 @@ from brewgraph.syntax import tree as t
 ACROSS = ("sum", "mean", "max", "softmax")
 """Functions across a list."""
 
-ALONE = {
-    "stop": "a value without its gradient: `stop(x)`",
-    "words": "one value per word, its first token's: `words(bert.hidden[4])`",
-    "token_mean": "the mean over the tokens of each example: `token_mean(bert.hidden[4])`; mask=none: padding counts",
-    "batch_mean": 'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
-}
-"""Functions of one value, with what they are for."""
-
 FUNCTIONS = {
     "sum": "the sum over a list, over all its axes or the one that is named: `sum(x)`, `sum(x, over=teachers)`",
     "mean": "the mean over a list, over all its axes or the one that is named: `mean(x, over=teachers)`",
     "max": "the largest of a list, value by value: `max(x, over=teachers)`",
     "softmax": "shares that add up to one over a list: `softmax(x, over=teachers)`",
-    **ALONE,
+    **{name: x.summary for name, x in ALONE.items()},
 }
 """All of them with what they are for."""
 
@@ -179,7 +173,7 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Any:
 def _fold(e: Evaluator, name: str, numbers: tuple[Any, ...], place: Span) -> Any:
     """Plain numbers joined at once: a number, or for `softmax` a list of them."""
     try:
-        return shares(numbers) if name == "softmax" else across(_operator(name), numbers)
+        return shares(numbers) if name == "softmax" else compute(_operator(name), numbers)
     except ArithmeticError as error:
         return e.fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 
@@ -193,14 +187,15 @@ def _summable(kind: str) -> str:
 
 def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Any:
     """`stop(x)`, `words(x)`, `token_mean(x, mask=none)`, `batch_mean(x)`; on a list, of each member."""
-    given = call.arguments[:1] if name == "token_mean" else call.arguments
+    declared = ALONE[name]
+    given = call.arguments[:1] if declared.needs_layout else call.arguments
     if len(given) != 1 or given[0].name or given[0].key or len(call.arguments) > 2:
-        return e.fault("B209", f"`{name}` takes one value", call.span, help=ALONE[name])
+        return e.fault("B209", f"`{name}` takes one value", call.span, help=declared.summary)
     mask: str | None = None
     for argument in call.arguments[1:]:
         if argument.name != "mask":
             place = argument.name_span or argument.span
-            return e.fault("B120", f"`{name}` takes one value, and `mask=`", place, help=ALONE[name])
+            return e.fault("B120", f"`{name}` takes one value, and `mask=`", place, help=declared.summary)
         mask = token_mask(e, argument)
         if mask is None:
             return FAULT
@@ -220,30 +215,20 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> A
         if isinstance(x, Bundle):
             items = tuple(apply(i) for i in x.items)
             return FAULT if FAULT in items else replace(x, items=items)
-        result = _kind(name, x) if isinstance(x, Value) else None
+        result = declared.result(x.kind) if isinstance(x, Value) else None
         if result is None:
             message = f"`{name}` does not take {describe(x)}"
-            return e.fault("B202", message, call.span, help=_remedy(name, x))
+            return e.fault("B202", message, call.span, help=_remedy(declared, x))
         if mask == "none" and x.kind == "values":
             help = "what they are a mean over was chosen by the loss: give it `mask=none`"
             return e.fault("B122", "these numbers have a mask already", call.arguments[1].span, help=help)
-        return Transform(result, name, (x,), mask="none" if mask == "none" else None, span=call.span)
+        padded = "none" if mask == "none" else None
+        return Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
 
     return apply(value)
 
 
-def _kind(name: str, x: Value) -> str | None:
-    """The kind of the result; None where the function does not take this kind."""
-    if name == "stop":
-        return x.kind if x.kind not in ("labels", "targets", "number", "schedule", "temperature") else None
-    if name == "words":
-        return x.kind if x.kind in ("hidden", "logits", "tensor", "labels") else None
-    if name == "token_mean":
-        return {"hidden": "vector", "values": "values", "tensor": "vector"}.get(x.kind)
-    return "loss" if x.kind == "values" else None
-
-
-def _remedy(name: str, x: Any) -> str:
-    if name == "batch_mean" and isinstance(x, Value) and x.kind == "loss":
+def _remedy(declared: ops.Transform, x: Any) -> str:
+    if declared.mean == "batch" and isinstance(x, Value) and x.kind == "loss":
         return 'a loss is a mean already; `reduce="none"` keeps one number per example'
-    return ALONE[name]
+    return declared.summary

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from operator import add, mul, sub, truediv
 from typing import Any
 
-from brewgraph.ops import SCHEDULES
 from brewgraph.recipe.axes import FaultOf, pair
 from brewgraph.recipe.describe import as_value, describe, is_number
-from brewgraph.recipe.values import (
-    FAULT,
-    Combine,
-    Group,
-    Length,
-    ModelDeclaration,
-    Number,
-    Row,
-    Scheduled,
-    Symbol,
-    Value,
-)
+from brewgraph.recipe.numbers import WEIGHTS, at_progress, checked
+from brewgraph.recipe.values import FAULT, Combine, Group, Length, ModelDeclaration, Number, Row, Value
 from brewgraph.source import Span
-
-WEIGHTS = ("number", "schedule")
 
 
 def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -> Any:
@@ -56,7 +39,7 @@ def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -
 
 def _fold(operator: str, a: Any, b: Any, place: Span, fault: FaultOf) -> Any:
     try:
-        return arithmetic(operator, a, b)
+        return checked(operator, a, b)
     except ArithmeticError as error:
         return fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 
@@ -128,71 +111,3 @@ def _starts_at_zero(x: Value) -> bool:
         return at_progress(x, 0.0) == 0
     except ArithmeticError:
         return False
-
-
-def at_progress(x: Any, progress: float) -> float:
-    """The value of a number or a schedule when this share of training is done. Raises `ArithmeticError`."""
-    if isinstance(x, Number):
-        return x.value
-    if isinstance(x, Scheduled):
-        if any(isinstance(a, Length) and a.unit != "share" for a in x.arguments):
-            return 1.0  # how far on that is, only a run knows
-        return SCHEDULES[x.name](progress, *(a.value if isinstance(a, Length) else a for a in x.arguments))
-    if isinstance(x, Symbol):
-        return 1.0  # only its sign matters before the data is there
-    if isinstance(x, Combine) and x.operands:
-        return float(across(x.operator, [at_progress(operand, progress) for operand in x.operands], x.position))
-    return float(x)
-
-
-def is_positive(x: Any) -> bool:
-    """Whether a number is above zero; of a schedule, whether it is at every moment that is tried."""
-    try:
-        return all(at_progress(x, step / 64) > 0 for step in range(64))
-    except ArithmeticError:
-        return False
-
-
-def across(operator: str, operands: Sequence[Any], position: int | None = None) -> Any:
-    """Plain numbers joined by an operator of a `Combine`. Raises `ArithmeticError` where the result is no number."""
-    if operator == "max":
-        return max(operands)
-    if operator == "softmax":
-        return shares(operands)[position or 0]
-    total = reduce(partial(arithmetic, "+" if operator == "mean" else operator), operands)
-    return total / len(operands) if operator == "mean" else total
-
-
-def shares(numbers: Sequence[float]) -> tuple[float, ...]:
-    """The softmax of plain numbers."""
-    largest = max(numbers)
-    powers = [math.exp(x - largest) for x in numbers]
-    return tuple(power / sum(powers) for power in powers)
-
-
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": add,
-    "-": sub,
-    "*": mul,
-    "/": truediv,
-    "**": pow,
-}
-
-
-def arithmetic(operator: str, a: Any, b: Any) -> Any:
-    """`a operator b` for two plain numbers. Raises `ArithmeticError`, in plain words, where the result is no number."""
-    if operator == "/" and b == 0:
-        raise ArithmeticError("division by zero")
-    if operator == "**" and a == 0 and b < 0:
-        raise ArithmeticError("division by zero")
-    if operator == "**" and isinstance(a, int) and isinstance(b, int) and abs(b) * a.bit_length() > 1000:
-        raise ArithmeticError("the result is too large")  # found out without computing it
-    try:
-        result = _ARITHMETIC[operator](a, b)
-        if isinstance(result, complex):
-            raise ArithmeticError("a negative number has no such root")
-        if not math.isfinite(float(result)):
-            raise ArithmeticError("the result is too large")
-    except OverflowError as error:
-        raise ArithmeticError("the result is too large") from error
-    return result

@@ -101,7 +101,7 @@ def _couples(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str
     help = "keep what it is computed from, as `bert.logits`"
     if isinstance(x, Temperature) and TEMPERATURES[x.name].couples_batch:
         return "B241", f"{message}: `{x.name}` looks at all of them", help
-    if (isinstance(x, Transform) and x.name == "batch_mean") or (isinstance(x, Apply) and x.reduced):
+    if (isinstance(x, Transform) and x.declared.mean == "batch") or (isinstance(x, Apply) and x.reduced):
         return "B241", message, help
     if isinstance(x, Transform | Apply) and x.mask == "none":
         return "B241", "with `mask=none` padding counts, which changes from batch to batch", "leave `mask=none` out"

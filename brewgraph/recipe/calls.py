@@ -6,10 +6,11 @@ from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, Operation, Transform
-from brewgraph.recipe.across import ACROSS, ALONE, evaluate_across, evaluate_alone
-from brewgraph.recipe.arithmetic import is_positive
+from brewgraph.ops.alone import ALONE
+from brewgraph.recipe.across import ACROSS, evaluate_across, evaluate_alone
 from brewgraph.recipe.describe import LATER, as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.operations import evaluate_operation, evaluate_transform
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.values import (

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from brewgraph.diagnostics import Collector, Label
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-from brewgraph.recipe.across import ACROSS, ALONE
+from brewgraph.ops.alone import ALONE
+from brewgraph.recipe.across import ACROSS
 from brewgraph.recipe.imports import Library
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.values import FAULT

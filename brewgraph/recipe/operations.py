@@ -9,11 +9,11 @@ from typing import Any
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import Operation, Transform, is_row
 from brewgraph.recipe import values as v
-from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.axes import pair
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
 from brewgraph.recipe.indexing import whole_row
+from brewgraph.recipe.numbers import WEIGHTS, is_positive
 from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
@@ -107,7 +107,7 @@ def _option(e: Evaluator, operation: Operation | Transform, argument: t.Argument
         return e.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
     for single in v.leaves(value) if isinstance(value, Group) else (value,):
         own = isinstance(single, v.Temperature) and name == "T"
-        if not (own or is_number(single) or (isinstance(single, Value) and single.kind in ("number", "schedule"))):
+        if not (own or is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
             help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
             message = f"`{name}` is a number or a schedule, and this is {describe(single)}"
             return e.fault("B202", message, place, help=help)

@@ -96,13 +96,17 @@ OPTIMIZERS: dict[str, type[Settings]] = {"adamw": Adamw, "sgd": Sgd}
 SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "constant": Constant, "slanted": Slanted}
 
 
+EPOCHS = 3.0
+"""Passes over the data where a spec says neither epochs nor steps."""
+
+
 class Train(Settings):
-    """What `train { }` may say."""
+    """What `train { }` may say. One of `epochs` and `steps` is a number, the other None."""
 
     calls: ClassVar[dict[str, dict[str, type[Settings]]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
     epochs: PositiveFloat | None = Field(
-        default=None, description="passes over the training data; 3 where steps is left out too"
+        default=None, description=f"passes over the training data; {EPOCHS:g} where steps is left out too"
     )
     steps: PositiveInt | None = Field(default=None, description="optimizer steps, instead of epochs")
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
@@ -159,6 +163,17 @@ class Train(Settings):
         default=0.0, description="a score must be better by more than this for patience to begin anew"
     )
     baseline: bool = Field(default=False, description="also train the same student without its teacher, and compare")
+
+    def total_steps(self, per_epoch: int) -> int:
+        """Optimizer steps of the whole training, with this many in an epoch."""
+        return self.steps or max(1, round((self.epochs or EPOCHS) * per_epoch))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_length(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("epochs") is None and given.get("steps") is None:
+            return {**given, "epochs": EPOCHS}
+        return given
 
     @model_validator(mode="before")
     @classmethod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from brewgraph.diagnostics import Label, listing, suggest
-from brewgraph.recipe.arithmetic import is_positive
 from brewgraph.recipe.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate import Evaluator
+from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.recipe import Sample, Stage, Task, data_of
 from brewgraph.recipe.scope import Scope
 from brewgraph.recipe.training import Written, own_settings, settle_train, stage_length

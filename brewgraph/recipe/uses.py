@@ -112,6 +112,6 @@ def words_used(recipe: Recipe) -> frozenset[str]:
     found: set[str] = set()
     for value in recipe.values():
         for part in v.walk(value):
-            if isinstance(part, v.Transform) and part.name == "words":
+            if isinstance(part, v.Transform) and part.declared.on_words:
                 found |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
     return frozenset(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import digest, execution_order, node
+from brewgraph.graph.passes import execution_order, node, structure_hashes
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
@@ -59,7 +61,7 @@ class CachedValue:
         nodes = {k: node(self.graph, k) for k in execution_order(self.graph) if k in below}
         self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
         self.columns = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Column)]
-        self.words = any(isinstance(x, n.Transform) and x.name == "words" for x in (*nodes.values(), kept))
+        self.words = any(isinstance(x, n.Transform) and x.entry is not None for x in (*nodes.values(), kept))
         forwards = [x for x in nodes.values() if isinstance(x, n.Forward)]
         self.used = list(dict.fromkeys(x.model for x in forwards))
         self.extra = [(_data_of(self.graph, x), column) for x in forwards for _, column in x.columns]
@@ -124,8 +126,8 @@ class CachedValue:
             for name, stamp in stamps.items():
                 if self.stamps.get(name) != stamp:
                     self.stamps[name], self.weights[name] = stamp, weights_digest(self.models[name])
-            identity = digest(FORMAT, _content(self.graph, self.key, self.weights, {}), precision)
-            self.stores[key] = Store(self.folder, identity)
+            hashes = structure_hashes(self.graph, partial(_content, weights=self.weights), ordered=True)
+            self.stores[key] = Store(self.folder, digest(FORMAT, hashes[self.key], precision))
         return self.stores[key]
 
     @property
@@ -157,21 +159,16 @@ def _data_of(graph: nx.DiGraph, forward: n.Forward) -> str:
     return entry.data if isinstance(entry, n.Input) else ""
 
 
-def _content(graph: nx.DiGraph, key: str, weights: Mapping[str, str], known: dict[str, str]) -> str:
-    """What a value is computed from: models by their weights, data by nothing, since each example stands for itself."""
-    if key not in known:
-        found = node(graph, key)
-        below = [_content(graph, used, weights, known) for used in found.inputs]
-        own: tuple[Any, ...] = found.content()
-        match found:
-            case n.Input():
-                own = ()
-            case n.Column():
-                own = (found.column,)
-            case n.Forward():
-                own = (weights[found.model], found.passing, found.columns)
-        known[key] = digest(found.kind, own, below)
-    return known[key]
+def _content(x: n.Node, weights: Mapping[str, str]) -> tuple[Any, ...]:
+    """What a node is: a model its weights, data nothing, since each example stands for itself."""
+    match x:
+        case n.Input():
+            return ()
+        case n.Column():
+            return (x.column,)
+        case n.Forward():
+            return (weights.get(x.model), x.passing, x.columns)
+    return x.content()
 
 
 def trim(x: Tensor, shape: Shape, real_BL: Tensor | None) -> list[Tensor]:

@@ -15,9 +15,10 @@ from transformers.utils import ModelOutput
 
 from brewgraph.data.batches import derive_seed
 from brewgraph.diagnostics import RunError, UsageError, listing
+from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.optimizing import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
-from brewgraph.graph.passes import digest, node
+from brewgraph.graph.passes import node
 from brewgraph.graph.scalars import Horizon, objective_weights
 from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ema import EmaTeacher

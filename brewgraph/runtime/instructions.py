@@ -13,12 +13,13 @@ from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph import scalars
-from brewgraph.graph.scalars import schedule_value
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.registry import UNITS, is_own
+from brewgraph.recipe import numbers
+from brewgraph.recipe.numbers import schedule_value
 from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
-from brewgraph.runtime.layouts import Padded, label_mask, pick_words, token_mask
+from brewgraph.runtime.layouts import Padded, label_mask, token_mask
 
 SlotOf = Callable[[str], int]
 """Where in a step's slots a value lies, by its key."""
@@ -60,7 +61,7 @@ def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | N
             schedule, arguments = current.name, current.arguments
 
             def put_schedule(step: Step) -> None:
-                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon)
+                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon.share)
 
             return put_schedule
         case n.Combine():
@@ -191,27 +192,23 @@ def _device(x: Any) -> torch.device:
 
 def compute(operator: str, operands: list[Any], position: int | None = None) -> Any:
     """One arithmetic step over numbers and tensors; one number per example goes with all that its example has."""
-    if operator == "softmax":
-        stacked = torch.stack([torch.as_tensor(x) for x in operands])
-        return torch.softmax(stacked.float(), 0)[position or 0]
-    result = operands[0]
-    for operand in operands[1:]:
-        pair = _aligned(result, operand)
-        if operator == "max":
-            result = torch.maximum(*map(torch.as_tensor, pair))
-        else:
-            result = scalars.compute("+" if operator == "mean" else operator, list(pair))
-    return result / len(operands) if operator == "mean" else result
+    return numbers.compute(operator, operands, position, two=_join, softmax=_softmax)
 
 
-def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two tensors with as many axes: (batch) beside (batch, length, width) gets axes of one."""
+def _softmax(operands: Sequence[Any]) -> Tensor:
+    return torch.softmax(torch.stack([torch.as_tensor(x) for x in operands]).float(), 0)
+
+
+def _join(operator: str, one: Any, other: Any) -> Any:
+    """`one operator other`; of two tensors (batch) beside (batch, length, width) gets axes of one."""
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dim() and other.dim():
         while one.dim() < other.dim():
             one = one.unsqueeze(-1)
         while other.dim() < one.dim():
             other = other.unsqueeze(-1)
-    return one, other
+    if operator == "max":
+        return torch.maximum(torch.as_tensor(one), torch.as_tensor(other))
+    return numbers.plain(operator, one, other)
 
 
 def first_tensor(batch: Batch) -> Tensor:
@@ -263,43 +260,32 @@ def mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
     return put_mask
 
 
+def _word_places(encoding: Mapping[str, Any]) -> Tensor:
+    """The place of each word's first token, (B, W), -1 where there is none."""
+    if "words" not in encoding:
+        raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
+    found: Tensor = encoding["words"]
+    return found
+
+
 def transform_instruction(transform: n.Transform, at: SlotOf, out: int) -> Instruction:
     """A value from others; what is compared is in full precision, as in losses."""
     name, mask, values = transform.name, _slot(transform.mask, at), [at(key) for key in transform.values]
-    first = values[0]
-    if name == "stop":
+    words = dict(transform.words)
+    if name in BUILT_IN:
+        built, first, entry = BUILT_IN[name], values[0], _slot(transform.entry, at)
 
-        def stop(step: Step) -> None:
-            step.slots[out] = step.slots[first].detach()
+        def call(step: Step) -> None:
+            given: dict[str, Any] = dict(words)
+            if built.needs_layout:
+                given["layout"] = Padded(None) if mask is None else step.slots[mask]
+            if entry is not None:
+                given["words"] = _word_places(step.slots[entry])
+            step.slots[out] = built.function(step.slots[first], **given)
 
-        return stop
-    if name == "cut":
-        entries = int(dict(transform.words)["to"])
-
-        def cut(step: Step) -> None:
-            step.slots[out] = step.slots[first][..., :entries]
-
-        return cut
-    if name == "words":
-        assert transform.entry is not None
-        entry = at(transform.entry)
-
-        def pick(step: Step) -> None:
-            encoding = step.slots[entry]
-            if "words" not in encoding:
-                raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
-            step.slots[out] = pick_words(step.slots[first], encoding["words"])
-
-        return pick
-    if name == "token_mean":
-
-        def average(step: Step) -> None:
-            layout: Padded = Padded(None) if mask is None else step.slots[mask]
-            step.slots[out] = layout.mean_over_tokens(step.slots[first])
-
-        return average
+        return call
     declared = TRANSFORMS[name]
-    function, words, needs_layout = declared.function, dict(transform.words), declared.needs_layout
+    function, needs_layout = declared.function, declared.needs_layout
     options, foreign = [(key, at(used)) for key, used in transform.arguments.items()], not is_own(declared.module)
 
     def make(step: Step) -> None:

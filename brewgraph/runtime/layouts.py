@@ -160,13 +160,6 @@ def hide_padding(x_BL: Tensor, encoding: Mapping[str, Tensor]) -> Tensor:
     return x_BL if "attention_mask" not in encoding else x_BL.masked_fill(~token_mask(encoding), HIDDEN_SCORE)
 
 
-def pick_words(x: Tensor, words_BW: Tensor) -> Tensor:
-    """(B, L, …) to (B, W, …): what stands at the first token of each word; for labels -100 where there is none."""
-    index = words_BW.clamp_min(0)
-    picked = x[torch.arange(len(x), device=x.device)[:, None], index]
-    return picked if x.is_floating_point() else torch.where(words_BW >= 0, picked, -100)
-
-
 def label_mask(labels: Tensor) -> Tensor:
     """Labels that count: all but -100."""
     return labels != -100

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Gra
 from torch import Tensor
 
 from brewgraph.diagnostics import RunError
-from brewgraph.graph.passes import digest
+from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller

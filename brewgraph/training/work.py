@@ -127,9 +127,4 @@ def place_stage(index: int, work: StageWork, rank: int, world: int) -> Placed:
         for task, material in work.materials.items()
     }
     per_epoch = sum(steps_of_epoch(own, settings.accumulate) for own in feeds.values())
-    return Placed(index, work, feeds, training_length(settings, per_epoch))
-
-
-def training_length(settings: Train, per_epoch: int) -> Length:
-    """Optimizer steps from `steps`, or from `epochs` of `per_epoch` steps."""
-    return Length(settings.steps or max(1, round((settings.epochs or 3.0) * per_epoch)), per_epoch)
+    return Placed(index, work, feeds, Length(settings.total_steps(per_epoch), per_epoch))

@@ -653,7 +653,7 @@ MUTATIONS = (
                  "loss = kd(big.logits -> tiny.logits, T=cwsm(3, beta=4))",
                  "loss = kd(big.logits -> tiny.logits, T=cwsm(3, beta=3))",
                  "W209", (4, 40), "cwsm(3, beta=4)",
-                 "with 2 classes `cwsm` may take 3.99 from 3, and stops at 0.1", "a smaller `beta`, or a base above that"),
+                 "`cwsm` can lower T=3 by up to 3.99; it would be clamped at 0.1", "a smaller `beta`, or a base above that"),
     )),
     Class("a start from layers that do not fit",
           "TextBrewer #101, #121, #42: a student loaded wrongly costs ten points, without a word", (

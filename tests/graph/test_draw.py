@@ -8,7 +8,8 @@ import networkx as nx
 import pytest
 
 from brewgraph import loads
-from brewgraph.graph.draw import FORMATS, GRAINS, draw, drawing, show_shape
+from brewgraph.graph.draw import FORMATS, draw, drawing
+from brewgraph.graph.picture import GRAINS, show_shape
 
 SPEC = """
 brew 1

@@ -11,7 +11,7 @@ import pytest
 from brewgraph.diagnostics import UsageError
 from brewgraph.graph.picture import picture
 from brewgraph.graph.shown import Shown, find_task
-from brewgraph.graph.svg import write_svg
+from brewgraph.graph.svg import Face, faces, is_dense, write_svg
 from tests.graph.graphs import graph, kinds
 
 SPEC = """\
@@ -32,50 +32,52 @@ SMALL, LARGE = (
 def test_terms() -> None:
     """Data, models, features of both, terms with their weights, the loss; each knows where it comes from."""
     drawn = picture(graph(SMALL), "terms")
-    assert [card.kind for card in drawn.cards].count("term") == 6
-    titles = {(card.kind, card.title) for card in drawn.cards}
+    texts = faces(drawn)
+    assert [box.role for box in drawn.boxes].count("term") == 6
+    titles = {(box.role, texts[box.key].title) for box in drawn.boxes}
     assert {("data", "d"), ("teacher", "bert"), ("student", "tiny"), ("feature", "labels"), ("loss", "loss")} <= titles
-    soft = next(card for card in drawn.cards if card.title == "soft")
-    assert (soft.badge, soft.lines) == ("0.5 ×", ("kd(bert.logits -> tiny.logits, T=3)",))
+    soft = next(box for box in drawn.boxes if box.names == "soft")
+    assert texts[soft.key] == Face("soft", ("kd(bert.logits -> tiny.logits, T=3)",), "0.5 ×")
     assert dict(soft.facts) == {
         "weight": "0.5", "kind": "loss", "equation": "kd(bert.logits -> tiny.logits, T=3)", "unit": "example",
         "shape": "one number",
     }  # fmt: skip
     assert soft.span is not None
     assert soft.span.text == "kd(bert.logits -> tiny.logits, T=3)"
-    tones = {card.title: card.tone for card in drawn.cards if card.kind == "feature" and card.lines}
+    tones = {box.title: box.tone for box in drawn.boxes if box.role == "feature" and texts[box.key].lines}
     assert (tones["hidden[12]"], tones["hidden[3]"], tones["labels"]) == ("teacher", "student", "data")
-    sides = {label for source, target, label in drawn.lines if target == soft.key}
+    sides = {line.label for line in drawn.lines if line.target == soft.key}
     assert sides == {"from", "to"}
 
 
 def test_many_terms_stand_closer() -> None:
     """With more than twelve features each has one line, its shape beside its name."""
     small, large = picture(graph(SMALL), "terms"), picture(graph(LARGE), "terms")
-    assert (small.dense, large.dense) == (False, True)
-    features = [card for card in large.cards if card.kind == "feature"]
-    assert {card.lines for card in features} == {()}
-    assert "(B, L, 768)" in {card.badge for card in features}
-    assert max(len(line) for card in large.cards for line in card.lines) <= 50
+    assert (is_dense(small), is_dense(large)) == (False, True)
+    texts = faces(large)
+    features = [texts[box.key] for box in large.boxes if box.role == "feature"]
+    assert {face.lines for face in features} == {()}
+    assert "(B, L, 768)" in {face.badge for face in features}
+    assert max(len(line) for face in texts.values() for line in face.lines) <= 50
 
 
 def test_nodes_are_all_there() -> None:
     """A box for every node."""
     found = graph(SMALL)
     drawn = picture(found, "nodes")
-    assert len(drawn.cards) == sum(kinds(found).values())
-    assert "T = 3" in {card.title for card in drawn.cards}
+    assert len(drawn.boxes) == sum(kinds(found).values())
+    assert "T = 3" in {face.title for face in faces(drawn).values()}
 
 
 @pytest.mark.parametrize("grain", ["terms", "nodes"])
 def test_an_svg_is_well_formed(grain: str) -> None:
-    """A card for each card and a path for each line; sizes of letters stand in the style."""
+    """A card for each box and a path for each line; sizes of letters stand in the style."""
     drawn = picture(graph(SMALL), grain)
     root = ElementTree.fromstring(write_svg(drawn, 'a "title" & more'))
     space = "{http://www.w3.org/2000/svg}"
-    assert len(root.findall(f"{space}g")) == len(drawn.cards)
+    assert len(root.findall(f"{space}g")) == len(drawn.boxes)
     assert len([p for p in root.findall(f"{space}path") if p.get("class", "").startswith("line")]) == len(
-        {line[:2] for line in drawn.lines}
+        {(line.source, line.target) for line in drawn.lines}
     )
     style = root.findtext(f"{space}style") or ""
     assert all(int(size) >= 11 for size in re.findall(r"(\d+)px", style))

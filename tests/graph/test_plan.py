@@ -62,6 +62,7 @@ pytestmark = pytest.mark.usefixtures("data")
         ("ramp(1 -> 0) * soft + cosine", {"soft": "ramp(1 -> 0)", "cosine": "1"}),
         ("0.5 * ramp(1 -> 0) * (soft + cosine)", {"soft": "0.5 * ramp(1 -> 0)", "cosine": "0.5 * ramp(1 -> 0)"}),
         ("(1 - ramp(1 -> 0)) * soft", {"soft": "(1 - ramp(1 -> 0))"}),
+        ("(1 / after(100 steps)) * soft", {"soft": "(1 / after(100 steps))"}),
     ],
 )
 def test_weights_are_multiplied_out(loss: str, weights: dict[str, str]):

@@ -106,6 +106,7 @@ def test_how_far_an_unsure_student_takes_a_temperature(classes: int, beta: float
     unsure, certain = torch.zeros(1, classes), torch.eye(classes)[:1] * 1e4
     one, rest = (unsure, certain) if beta > 0 else (certain, unsure)
     logits = torch.cat([one, rest.repeat(9999, 1)]).double()
-    fall = abs(beta) * (1 / (1 / classes + 1e-3) - 1 / (1 + 1e-3))
+    fall = TEMPERATURES["cwsm"].fall(classes, beta=beta)
+    assert fall is not None
     for base in (0.5, 4.0, fall + 1):
         assert float(CWSM(logits, logits, base, beta=beta).min()) == pytest.approx(max(FLOOR, base - fall), rel=0.1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from brewgraph.recipe.arithmetic import at_progress
+from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.values import Apply, Combine, Group, Number, Scheduled, Take, members, walk
 from tests.recipe.specs import fault, faults, known, known_fault, names, spec
 

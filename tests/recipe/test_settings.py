@@ -19,7 +19,7 @@ def test_defaults() -> None:
     """A spec without `train` trains with AdamW on a straight line."""
     train = names("").train
     assert train == Train()
-    assert (train.optimizer, train.schedule, train.epochs, train.seed) == (Adamw(), Linear(), None, 0)
+    assert (train.optimizer, train.schedule, train.epochs, train.seed) == (Adamw(), Linear(), 3, 0)
 
 
 def test_every_setting() -> None:

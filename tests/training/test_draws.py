@@ -7,7 +7,7 @@ import math
 import pytest
 
 from brewgraph.diagnostics import RunError
-from brewgraph.project.materials import law_value
+from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.values import Combine, Symbol
 from brewgraph.source import Source, Span
 from brewgraph.training.draws import Draw
@@ -84,4 +84,4 @@ def test_a_law_may_go_across_a_list(operator: str, expected: float) -> None:
     span = Span(Source("", ""), 0, 0)
     operands = (Symbol("number", "batches", span=span), Symbol("number", "size", span=span))
     law = Combine("number", operator, operands, 0, span=span)
-    assert law_value(law, {"size": 6.0, "batches": 2.0}) == pytest.approx(expected)
+    assert at_progress(law, 0.0, {"size": 6.0, "batches": 2.0}) == pytest.approx(expected)
