@@ -20,7 +20,7 @@ from brewgraph.data.encoding import row_lengths
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.training.evaluate import evaluate, evaluating, model_inputs
 from brewgraph.training.feeds import micro_batches
 from brewgraph.training.reporter import Reporter
@@ -188,7 +188,7 @@ class Exam:
 
 def material_of(checked: Checked) -> Material:
     """The encoded data of a spec with one task."""
-    (stage,) = Pantry(Workshop(checked)).stages(checked)
+    (stage,) = DataCache(Workshop(checked)).stages(checked)
     (material,) = stage.materials.values()
     return material
 
@@ -236,7 +236,7 @@ class SameBatches:
     """
 
     def __init__(self, task: Task, checked: Checked):
-        (stage,) = Pantry(Workshop(checked)).stages(checked)
+        (stage,) = DataCache(Workshop(checked)).stages(checked)
         placed = place_stage(0, stage, 0, 1)
         (self.feeds,) = placed.feeds.values()
         self.length, self.names = placed.length, {name: name for name in INPUTS} | dict(task.labels)

@@ -208,7 +208,7 @@ def test_faults_arrive_whole_in_another_process(spec: Path) -> None:
 def test_a_text_is_no_path(verb: Any, spec: Path) -> None:
     """Each says what is wanted, and who reads the other."""
     for given in (spec.read_text(), "loss = 0", "student tiny = hf(x) { head a }"):
-        with pytest.raises(bg.UsageError, match="this is the text of one: `bg.loads"):
+        with pytest.raises(bg.UsageError, match="got the text of one: `bg.loads"):
             verb(given)
     for given in (None, 3, {}):
         with pytest.raises(bg.UsageError, match=f"a path .* of the type `{type(given).__name__}`"):
@@ -229,7 +229,7 @@ def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
     recipe = bg.load(spec)
     for options, words in (
         ({"stage": "x"}, "the spec has no stage `x`: it has no stages: leave `stage` out"),
-        ({"skip": "truncate_models"}, "`skip` is a list of passes, and this is a text: skip=['truncate_models']"),
+        ({"skip": "truncate_models"}, "`skip` is a list of passes, got a text: skip=['truncate_models']"),
         ({"tiny": 1}, "`tiny=1` is given as the model `tiny`, and is no `torch.nn.Module`"),
         ({"tiny": None}, "`tiny=None` is given"),
         ({"tiny": "tiny"}, 'name the folder in the spec: tiny = hf("tiny")'),

@@ -260,12 +260,12 @@ class Builder:
         found = [self.units[key] for key in keys if key in self.units]
         units = {"example" if u.unit == "label" and u.mask is None else u.unit for u in found}
         if len(units - {"label"}) > 1 or (len(units) > 1 and "token" in units):
-            message = f"one number per {' and one per '.join(sorted(units))} cannot be joined"
+            message = f"{' and '.join(f'per-{unit}' for unit in sorted(units))} values cannot be combined"
             self.collector.add("B219", message, x.span, help="`token_mean(…)` gives one number per example")
             return None
         data = [u.data for u in found if u.data]
         if len(set(data)) > 1:
-            message = f"the numbers of `{data[0]}` and of `{next(d for d in data if d != data[0])}` cannot be joined"
+            message = f"values of `{data[0]}` and of `{next(d for d in data if d != data[0])}` cannot be combined"
             self.collector.add("B220", message, x.span, help="take both from the same data: `model(data).…`")
             return None
         masked = [u for u in found if u.mask is not None]

@@ -431,7 +431,7 @@ def check_direction(context: Context, match: BuiltLoss) -> None:
     roles = [_roles(context, side, stopped=True) for side in (x.source, x.target)]
     if roles[1] == {"teacher"} and "student" in roles[0]:
         message = "this arrow leads from the student to the teacher"
-        help = f"turn it round: `{x.target.span.text} -> {x.source.span.text}`"
+        help = f"reverse it: `{x.target.span.text} -> {x.source.span.text}`"
         context.collector.add("W202", message, x.source.span.to(x.target.span), help=help)
     learning = [_roles(context, side, stopped=False) for side in (x.source, x.target)]
     if all("student" in side for side in learning):

@@ -233,7 +233,7 @@ def optimize(graph: nx.DiGraph, skip: Collection[str] = ()) -> nx.DiGraph:
 def check_names(skip: Iterable[str]) -> None:
     """Raises `UsageError`, which lists the passes, where one of these is none."""
     if isinstance(skip, str):
-        raise UsageError(f"`skip` is a list of passes, and this is a text: skip=[{skip!r}]")
+        raise UsageError(f"`skip` is a list of passes, got a text: skip=[{skip!r}]")
     for name in skip:
         if name not in NAMES:
             near = suggest(name, NAMES)

@@ -142,7 +142,7 @@ def find_untrained_heads(subject: Subject) -> Iterator[Diagnostic]:
     taken = [x.feature for x in subject.trained if isinstance(x, v.Take) and x.model == student.name]
     for head in student.heads:
         if not any(feature.head == head for feature in taken):
-            message = f"no loss reaches the head `{head}`: it would be saved as random as it begins"
+            message = f"no loss reaches the head `{head}`: it would be saved untrained"
             help = f"match it: `ce(data.labels -> {student.name}.{head}.logits)`, or remove it"
             yield Diagnostic("W214", message, student.place(f"head {head}"), help)
     source = student.source
@@ -150,7 +150,7 @@ def find_untrained_heads(subject: Subject) -> Iterator[Diagnostic]:
         return
     random = source.name is None or not source.pretrained
     if random and not any(feature.name in ("logits", "start", "end", "tap") for feature in taken):
-        message = f"no loss reaches the head of `{student.name}`: it would be saved as random as it begins"
+        message = f"no loss reaches the head of `{student.name}`: it would be saved untrained"
         help = 'match its logits, or write task="features" for a model without a head'
         yield Diagnostic("W214", message, student.place("task"), help)
 

@@ -27,7 +27,7 @@ from brewgraph.models.shapes import count_parameters
 from brewgraph.project.build import Workshop, closing_split, models_of
 from brewgraph.project.check import Checked
 from brewgraph.project.losses import losses_on
-from brewgraph.project.materials import Pantry, head_of
+from brewgraph.project.materials import DataCache, head_of
 from brewgraph.project.speed import Work, measure, spread
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
 from brewgraph.recipe.metrics import keyed, metric_words
@@ -122,7 +122,7 @@ class Trained:
     folder: Path
 
 
-def compare(pantry: Pantry, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
+def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
     """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
     dev where there is no test; then time them on rows of the same split. In a task that cannot score the student its
     losses stand for scores.
@@ -130,7 +130,7 @@ def compare(pantry: Pantry, trained: Mapping[str, Trained], say: Callable[[str],
     A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
     scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
     """
-    workshop, checked, recipe = pantry.workshop, pantry.workshop.checked, pantry.recipe
+    workshop, checked, recipe = data_cache.workshop, data_cache.workshop.checked, data_cache.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
     teachers = {
         m.name: Trained(workshop.model(m.name), Path())
@@ -152,7 +152,7 @@ def compare(pantry: Pantry, trained: Mapping[str, Trained], say: Callable[[str],
                         where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
                         say(f"{own} has no score in the table: it is {where}")
                     continue
-                closing = _Closing.of(pantry, checked, task, own, model.module)
+                closing = _Closing.of(data_cache, checked, task, own, model.module)
                 if closing is None:
                     continue
                 found: Mapping[str, float] | None = None
@@ -160,7 +160,7 @@ def compare(pantry: Pantry, trained: Mapping[str, Trained], say: Callable[[str],
                     found = closing.score().as_dict()
                 elif name == recipe.student.name:
                     workshop.models[name] = model.module
-                    found = losses_on(pantry, checked, stage, task, closing.of_losses, model.folder)
+                    found = losses_on(data_cache, checked, stage, task, closing.of_losses, model.folder)
                 if not found:
                     continue
                 values |= keyed(task_name, found)
@@ -208,7 +208,7 @@ def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
 class _Closing:
     """A model on a task's closing split: `rows` are its examples. `label_type` is `NONE` where they cannot score it."""
 
-    pantry: Pantry
+    data_cache: DataCache
     data: str
     own: str
     module: nn.Module
@@ -219,21 +219,21 @@ class _Closing:
     label_type: LabelType
 
     @classmethod
-    def of(cls, pantry: Pantry, checked: Checked, task: Task, own: str, module: nn.Module) -> _Closing | None:
+    def of(cls, data_cache: DataCache, checked: Checked, task: Task, own: str, module: nn.Module) -> _Closing | None:
         """None where there is no such split."""
         data = task.data[0]
-        source = pantry.recipe.data[data].source
+        source = data_cache.recipe.data[data].source
         if isinstance(source, Batches):
-            ready = pantry.workshop.ready(data)
-            return cls(pantry, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
-        examples = pantry.workshop.examples(data)
+            ready = data_cache.workshop.ready(data)
+            return cls(data_cache, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
+        examples = data_cache.workshop.examples(data)
         split = closing_split(examples.splits)
         if split is None:
             return None
-        head = (head_of(checked, task, data) or "") if own == pantry.recipe.student.name else ""
+        head = (head_of(checked, task, data) or "") if own == data_cache.recipe.student.name else ""
         scored = can_score(module, source.label_type, examples.classes, head)
         kind = source.label_type if scored else NONE
-        return cls(pantry, data, own, module, head, split, examples.splits[split], examples.classes, kind)
+        return cls(data_cache, data, own, module, head, split, examples.splits[split], examples.classes, kind)
 
     def score(self) -> Scores:
         """The scores over all ranks, each of which takes its share of the rows."""
@@ -245,7 +245,7 @@ class _Closing:
             classes=self.classes,
             examples=self.rows,
             head=self.head,
-            null_threshold=self.pantry.workshop.null_threshold(self.data),
+            null_threshold=self.data_cache.workshop.null_threshold(self.data),
             device=self._device,
         )
 
@@ -295,17 +295,17 @@ class _Closing:
 
     @property
     def _encodings(self) -> list[Encoding]:
-        return self.pantry.encodings(self.data, [self.own], {self.own: self.module})[0]
+        return self.data_cache.encodings(self.data, [self.own], {self.own: self.module})[0]
 
     @property
     def _encoded(self) -> datasets.Dataset:
-        return self.pantry.split(self.data, self.split, self._encodings)
+        return self.data_cache.split(self.data, self.split, self._encodings)
 
     def _batches(self, encoded: datasets.Dataset, *, share: bool, by_length: bool) -> Any:
         encoded = own_share(encoded) if share else encoded
         lengths = row_lengths(encoded) if by_length else None
         order = BatchOrder(len(encoded), _BATCH, shuffle=False, lengths=lengths)
-        return loader(encoded, order, self.pantry.collator(self.data, self._encodings, training=False))
+        return loader(encoded, order, self.data_cache.collator(self.data, self._encodings, training=False))
 
     @property
     def _device(self) -> torch.device:

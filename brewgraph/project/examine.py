@@ -5,7 +5,7 @@ from __future__ import annotations
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.sources import Batches, DataSource, Files, Join
 
 
@@ -16,7 +16,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
     is then learnt from this spec's data, as it will be from its own.
     """
     workshop = Workshop(checked)
-    pantry = Pantry(workshop)
+    data_cache = DataCache(workshop)
     reports: dict[str, DataReport] = {}
     for name, data in checked.recipe.data.items():
         if isinstance(data.source, Batches):
@@ -24,7 +24,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
         readers = [m for m, used in checked.facts.data.items() if name in used or not any(checked.facts.data.values())]
         known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
         modules = {m: facts.shapes.model for m, facts in known.items()}
-        encodings = pantry.encodings(name, list(known), modules)[0] if known else []
+        encodings = data_cache.encodings(name, list(known), modules)[0] if known else []
         used = any(name in read for read in checked.facts.data.values())
         reports[name] = data_report(
             workshop.examples(name),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from brewgraph.data.ready import ReadyBatches
 from brewgraph.graph.scalars import Horizon
 from brewgraph.project.check import Checked
-from brewgraph.project.materials import Pantry, graphs_of
+from brewgraph.project.materials import DataCache, graphs_of
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.training.loop import make_accelerator
 from brewgraph.training.processes import this_process
@@ -20,20 +20,22 @@ from brewgraph.training.work import place_stage
 
 
 def losses_on(
-    pantry: Pantry, checked: Checked, stage: Stage, task: Task, rows: Any, folder: Path
+    data_cache: DataCache, checked: Checked, stage: Stage, task: Task, rows: Any, folder: Path
 ) -> dict[str, float] | None:
     """The loss and its terms on some rows, with weights as at the stage's end; None for a loss of several data sets.
 
     The student is the workshop's, its projections are those that its run kept in `folder`. `rows` are a split of
     the task's data by name, other examples like them, or ready batches.
     """
-    work = next(work for work in pantry.stages(checked) if work.name == stage.name)
+    work = next(work for work in data_cache.stages(checked) if work.name == stage.name)
     material = work.materials[task.name]
     if not isinstance(rows, ReadyBatches):
         data = material.name
-        encodings, _ = pantry.encodings(data, pantry.readers(graphs_of(checked, stage, task), data))
+        encodings, _ = data_cache.encodings(data, data_cache.readers(graphs_of(checked, stage, task), data))
         named = isinstance(rows, str)
-        rows = pantry.split(data, rows, encodings) if named else pantry.encode(data, rows, encodings, whole=True)
+        rows = (
+            data_cache.split(data, rows, encodings) if named else data_cache.encode(data, rows, encodings, whole=True)
+        )
     material = replace(material, dev=rows)
     if not material.has_losses:
         return None

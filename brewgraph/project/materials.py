@@ -79,7 +79,7 @@ class Shared:
         return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
 
 
-class Pantry:
+class DataCache:
     """The data of a workshop's spec, each split encoded once for each set of tokenizers and lengths that read it."""
 
     def __init__(self, workshop: Workshop):

@@ -11,7 +11,7 @@ from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check
 from brewgraph.project.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.project.losses import losses_on
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.predict import labelled_rows, read_like
 from brewgraph.project.run import finished_teachers
 from brewgraph.recipe.sources import Batches, Ema
@@ -53,10 +53,10 @@ class Rebuilt:
 
         Raises `UsageError` for a split or file that is not there, and for a loss of several data sets.
         """
-        pantry, folder = Pantry(self.workshop), self.run.folder.path
+        data_cache, folder = DataCache(self.workshop), self.run.folder.path
         stage, own = next((s, t) for s, t in reversed(self.checked.recipe.tasks) if t.name == task.name)
         rows = self._rows(task, what)
-        found = losses_on(pantry, self.checked, stage, own, rows, folder)
+        found = losses_on(data_cache, self.checked, stage, own, rows, folder)
         if found is None:
             raise UsageError(f"the loss reads {listing(own.data)}, and is evaluated where it reads one data set")
         ready = isinstance(rows, ReadyBatches)

@@ -24,7 +24,7 @@ from brewgraph.paths import locate
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, reduced
 from brewgraph.project.compare import Row, Trained, cells_of, compare
-from brewgraph.project.materials import Pantry, head_of
+from brewgraph.project.materials import DataCache, head_of
 from brewgraph.project.places import runs_folder, teacher_folder
 from brewgraph.project.trust import check_teachers_agree
 from brewgraph.recipe.sources import Brew, Hf, Python
@@ -122,10 +122,10 @@ def _run(workshop: Workshop, options: Options, reporter: Reporter, near: tuple[P
             folder.clear()
         if main:
             _write_resolved(folder, checked, identity, workshop)
-    pantry = Pantry(workshop)
+    data_cache = DataCache(workshop)
     with _telling_of_checkpoints(folder):
-        trained = _train(pantry, folder, options.without_teacher, reporter, resume=resume)
-        rows = compare(pantry, trained, reporter.say)
+        trained = _train(data_cache, folder, options.without_teacher, reporter, resume=resume)
+        rows = compare(data_cache, trained, reporter.say)
     with main_process_alone() as main:
         if main:
             folder.write_json("finished.json", {"hash": identity.hash, "table": [vars(row) for row in rows]})
@@ -148,20 +148,22 @@ def _telling_of_checkpoints(folder: RunFolder) -> Iterator[None]:
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _train(pantry: Pantry, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool) -> dict[str, Trained]:
+def _train(
+    data_cache: DataCache, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
+) -> dict[str, Trained]:
     """Train the student, and where the spec asks for it the same student without its teacher. Keys are rows' names."""
-    workshop, checked, recipe = pantry.workshop, pantry.workshop.checked, pantry.recipe
+    workshop, checked, recipe = data_cache.workshop, data_cache.workshop.checked, data_cache.recipe
     student, name = recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
     if not alone:
-        check_teachers_agree(pantry, checked, reporter)
+        check_teachers_agree(data_cache, checked, reporter)
     if recipe.has_baseline and not alone:
         path = folder.baseline
         with main_process_alone() as main:
             if main:
                 path.prepare()
         if path.finished is None:
-            module = _train_one(reduced(checked), pantry, path, f"{name} without its teacher", reporter, resume)
+            module = _train_one(reduced(checked), data_cache, path, f"{name} without its teacher", reporter, resume)
             with main_process_alone() as main:
                 if main:
                     path.write_json("finished.json", {"part of": folder.path.name})
@@ -174,18 +176,18 @@ def _train(pantry: Pantry, folder: RunFolder, alone: bool, reporter: Reporter, *
         module = load_student(workshop.model(student), folder.student)
     else:
         what = reduced(checked) if alone else checked
-        module = _train_one(what, pantry, folder, name, reporter, resume)
+        module = _train_one(what, data_cache, folder, name, reporter, resume)
     trained[f"{student} alone" if alone else student] = Trained(module, folder.path)
     return trained
 
 
 def _train_one(
-    checked: Checked, pantry: Pantry, folder: RunFolder, name: str, reporter: Reporter, resume: bool
+    checked: Checked, data_cache: DataCache, folder: RunFolder, name: str, reporter: Reporter, resume: bool
 ) -> nn.Module:
     """One training of a student of its own, through all stages, saved and returned."""
-    workshop, student = pantry.workshop, pantry.recipe.student.name
+    workshop, student = data_cache.workshop, data_cache.recipe.student.name
     workshop.forget_student()
-    outcome = train(pantry.stages(checked), student, folder, reporter, name=name, resume=resume)
+    outcome = train(data_cache.stages(checked), student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:
             tokenizer = None if workshop.reads_tensors_only(student) else workshop.tokenizer(student)
@@ -226,9 +228,9 @@ def _one_step(
     with main_process_alone() as main:
         if main:
             folder.prepare()
-    pantry = Pantry(workshop)
-    trained = _train(pantry, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(pantry, trained, reporter.say)
+    data_cache = DataCache(workshop)
+    trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
+    return folder, compare(data_cache, trained, reporter.say)
 
 
 @contextmanager

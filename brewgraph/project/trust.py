@@ -23,7 +23,7 @@ from brewgraph.models.label_order import (
 )
 from brewgraph.models.modes import evaluating
 from brewgraph.project.check import Checked
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.sources import Batches, Ema
@@ -55,7 +55,7 @@ class _Grader:
 
 
 def check_teachers_agree(
-    pantry: Pantry, checked: Checked, reporter: Reporter | None = None, only: Collection[str] | None = None
+    data_cache: DataCache, checked: Checked, reporter: Reporter | None = None, only: Collection[str] | None = None
 ) -> None:
     """Stop where another order of a teacher's classes fits the labels far better; say so where it only guesses.
 
@@ -65,29 +65,29 @@ def check_teachers_agree(
     """
     tried: set[tuple[str, str, str]] = set()
     for stage, task in checked.recipe.tasks:
-        for grader in _graders(pantry, checked, stage, task):
+        for grader in _graders(data_cache, checked, stage, task):
             key = (grader.model.name, grader.head, grader.data)
             if key not in tried and (only is None or grader.model.name in only):
                 tried.add(key)
-                _try(pantry, grader, reporter)
+                _try(data_cache, grader, reporter)
 
 
-def check_given_agree(pantry: Pantry, checked: Checked, given: Collection[str]) -> None:
+def check_given_agree(data_cache: DataCache, checked: Checked, given: Collection[str]) -> None:
     """The same for modules of the caller's own, as far as it is known which tokens they read: those of ready batches,
     or of a tokenizer that the spec names. Whether they only guess is the caller's own business.
     """
     known = [
         name
         for name in given
-        if pantry.workshop.reads_tensors_only(name)
-        or ((blueprint := pantry.workshop.blueprint(name)) is not None and blueprint.tokens.name is not None)
+        if data_cache.workshop.reads_tensors_only(name)
+        or ((blueprint := data_cache.workshop.blueprint(name)) is not None and blueprint.tokens.name is not None)
     ]
-    check_teachers_agree(pantry, checked, only=known)
+    check_teachers_agree(data_cache, checked, only=known)
 
 
-def _graders(pantry: Pantry, checked: Checked, stage: Stage, task: Task) -> Iterator[_Grader]:
+def _graders(data_cache: DataCache, checked: Checked, stage: Stage, task: Task) -> Iterator[_Grader]:
     """The teachers whose logits a task's loss needs, and the data that they see there."""
-    graph = pantry.workshop.optimized(checked)[stage.name, task.name]
+    graph = data_cache.workshop.optimized(checked)[stage.name, task.name]
     nodes = [node(graph, key) for key in graph]
     read = {(x.model, x.feature.head or "") for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
     for model in checked.recipe.teachers:
@@ -109,13 +109,13 @@ def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclarat
     return bool(matched) and all(one.isdisjoint(other) for one, other in matched)
 
 
-def _try(pantry: Pantry, grader: _Grader, reporter: Reporter | None) -> None:
-    source, module = pantry.recipe.data[grader.data].source, pantry.workshop.model(grader.model.name)
-    classes = _classes(pantry, grader, module)
+def _try(data_cache: DataCache, grader: _Grader, reporter: Reporter | None) -> None:
+    source, module = data_cache.recipe.data[grader.data].source, data_cache.workshop.model(grader.model.name)
+    classes = _classes(data_cache, grader, module)
     if source.label_type not in _TRIED or not can_score(module, source.label_type, classes, grader.head):
         return
     own = cast(Mapping[str, nn.Module], module.heads)[grader.head] if grader.head else module
-    batches = _ready(pantry, grader) if isinstance(source, Batches) else _chosen(pantry, grader)
+    batches = _ready(data_cache, grader) if isinstance(source, Batches) else _chosen(data_cache, grader)
     seen: dict[str, list[torch.Tensor]] = {}
 
     def judged(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
@@ -138,10 +138,10 @@ def _try(pantry: Pantry, grader: _Grader, reporter: Reporter | None) -> None:
         reporter.say(f"warning: {found.message}; {found.help}")
 
 
-def _classes(pantry: Pantry, grader: _Grader, module: nn.Module) -> tuple[str, ...]:
+def _classes(data_cache: DataCache, grader: _Grader, module: nn.Module) -> tuple[str, ...]:
     """The names of a data set's classes; of ready tensors the numbers, as many as the teacher has."""
-    found = pantry.workshop.classes(grader.data)
-    if found or not isinstance(pantry.recipe.data[grader.data].source, Batches):
+    found = data_cache.workshop.classes(grader.data)
+    if found or not isinstance(data_cache.recipe.data[grader.data].source, Batches):
         return found
     of = getattr(module, "heads", {}).get(grader.head) if grader.head else module
     return tuple(map(str, range(getattr(getattr(of, "config", None), "num_labels", 0))))
@@ -151,22 +151,22 @@ Choice = Callable[[Collection[int]], Iterator[Mapping[str, Any]]]
 """Batches as a teacher sees them: some of any rows, and then others that have these classes."""
 
 
-def _chosen(pantry: Pantry, grader: _Grader) -> Choice:
+def _chosen(data_cache: DataCache, grader: _Grader) -> Choice:
     """Rows of a table, a sample of all, then what else has these classes."""
-    name, data, train = grader.model.name, grader.data, pantry.workshop.examples(grader.data).splits["train"]
-    order = BatchOrder(len(train), len(train), seed=derive_seed(pantry.recipe.train.seed, "trial"))
+    name, data, train = grader.model.name, grader.data, data_cache.workshop.examples(grader.data).splits["train"]
+    order = BatchOrder(len(train), len(train), seed=derive_seed(data_cache.recipe.train.seed, "trial"))
     shuffled = [int(row) for row in next(iter(order))]
-    encodings, _ = pantry.encodings(data, [name])
-    collator = pantry.collator(data, encodings, training=False)
+    encodings, _ = data_cache.encodings(data, [name])
+    collator = data_cache.collator(data, encodings, training=False)
 
     def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
         rows = shuffled[:ROWS]
         if classes:
-            kind = pantry.recipe.data[data].source.label_type
+            kind = data_cache.recipe.data[data].source.label_type
             labels = train[kind.column][:]
             rows = [row for row in shuffled[ROWS:] if not _held(labels[row], kind).isdisjoint(classes)][:ROWS]
         if rows:
-            encoded = pantry.encode(data, train.select(rows), encodings)
+            encoded = data_cache.encode(data, train.select(rows), encodings)
             for batch in loader(encoded, BatchOrder(len(encoded), 64, shuffle=False), collator):
                 yield own_view(name, batch)
 
@@ -180,9 +180,9 @@ def _held(label: Any, label_type: LabelType) -> set[int]:
     return set(label) if isinstance(label, list) else {label}
 
 
-def _ready(pantry: Pantry, grader: _Grader) -> Choice:
+def _ready(data_cache: DataCache, grader: _Grader) -> Choice:
     """Ready batches until there are enough rows, then once more as many."""
-    rest = iter(pantry.workshop.ready(grader.data).train)
+    rest = iter(data_cache.workshop.ready(grader.data).train)
 
     def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
         rows = 0

@@ -60,7 +60,7 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     if isinstance(value, Value) and any(e.may_be_row(part) for part in walk(value)):
         return value  # the model will tell
     if not isinstance(value, Group):
-        message = f"`{name}` goes across a list, and this is {describe(value)}"
+        message = f"`{name}` goes across a list, got {describe(value)}"
         return e.fault("B211", message, call.span, help=_help(name, value))
     if over is not None:
         depth = axis_named(value, over)

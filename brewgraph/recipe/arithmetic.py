@@ -26,7 +26,7 @@ def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -
     a, b = as_value(left, place), as_value(right, place)
     if a is None or b is None:
         wrong = left if a is None else right
-        message = f"`{operator}` joins numbers, schedules and features, and this is {describe(wrong)}"
+        message = f"`{operator}` joins numbers, schedules and features, got {describe(wrong)}"
         help = "pick layers first: `[0]`, or all of them: `[:]`" if isinstance(wrong, Row) else ""
         if isinstance(wrong, Length):
             help = f"a share is written as a number: `{wrong.value:g}`" if wrong.unit == "share" else ""
@@ -96,12 +96,12 @@ def _why_not(operator: str, a: Value, b: Value) -> tuple[str, str] | None:
         return message, "a product of means depends on how the batch is split"
     if operator in "*/" and kinds == {"values", "loss"}:
         help = '`reduce="none"` on the loss keeps one number per example; `batch_mean(…)` makes one of them'
-        return "one number per example and a loss cannot be joined", help
+        return "per-example values and a loss cannot be combined", help
     # what a tap gives may be of any kind of feature
     rest = kinds - set(WEIGHTS)
     mixed = operator in "+-" and (len(rest - {"tensor"}) > 1 or rest == {"tensor", "loss"})
     if mixed:
-        message = f"{describe(a)} and {describe(b)} cannot be joined by `{operator}`"
+        message = f"{describe(a)} and {describe(b)} cannot be combined by `{operator}`"
         return message, "both sides of `+` and `-` are of one kind"
     return None
 

@@ -54,7 +54,7 @@ def evaluate_cache(
             return x.map(keep)
         if not isinstance(x, Value):
             help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
-            return e.fault("B202", f"a cache keeps a value, and this is {describe(x)}", s.value.span, help=help)
+            return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
         found = next((fault for ask in _QUESTIONS for part in walk(x) if (fault := ask(part, models, data))), None)
         found = found or _as_a_whole(x)
         if found is not None:

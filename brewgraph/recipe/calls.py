@@ -58,7 +58,7 @@ def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
     if name in e.current.known_names() or any(name in scope.modules for scope in e.current.outward()):
         return _model_on_input(e, e.value_of(name, place), call)
     if help := wrong_place(name):
-        return e.fault("B102", f"`{name}` has no place in an equation", place, help=help)
+        return e.fault("B102", f"`{name}` cannot be used in an equation", place, help=help)
     own = [f for scope in e.current.outward() for f in scope.functions]
     known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
     help = instead("call", name, known) or f"there are {listing(x for x in known if ':' not in x)}"
@@ -142,7 +142,7 @@ def _body(e: Evaluator, function: t.Function, given: dict[str, Any], free: list[
     value = e.evaluate(function.value)
     if isinstance(value, Match):
         help = "put it into an operation: `mse(a -> b)`"
-        return e.fault("B209", "an arrow alone is no value, but between layers", function.value.span, help=help)
+        return e.fault("B209", "an arrow is a value only between layers", function.value.span, help=help)
     return value
 
 
@@ -172,7 +172,7 @@ def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
         help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
         return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
     if not isinstance(model, ModelDeclaration):
-        message = f"only functions and models are called, and this is {describe(model)}"
+        message = f"only functions and models are called, got {describe(model)}"
         return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
     data: DataDeclaration | None = None
     passing = 1

@@ -95,7 +95,7 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
     found: dict[str, Any] = {}
     for key, value in values.items():  # pydantic would take true for 1
         if isinstance(value, bool) and not _takes_truth(settings, key):
-            message = f"`{key}` is no truth value"
+            message = f"`{key}` is neither true nor false"
             collector.add("B122", message, written[key][1], help=_description(settings, key))
             found[key] = message
     try:
@@ -168,7 +168,7 @@ def _words(fault: Any, field: str, name: str, description: str) -> tuple[str, st
     elif kind == "string_pattern_mismatch":
         text = "it is written module:name"
     text = _PLAIN.get(kind, text[0].lower() + text[1:]).replace("input should be", "it must be")
-    shown = f", and this is `{given}`" if isinstance(given, str | int | float) and kind != "value_error" else ""
+    shown = f", got `{given}`" if isinstance(given, str | int | float) and kind != "value_error" else ""
     if not field:
         return text, "correct one of them"
     return f"`{field}`: {text}{shown}", description or "correct it"

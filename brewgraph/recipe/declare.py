@@ -115,7 +115,7 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
             return replace(value, name=name, span=s.source.span)
         if value is not FAULT:
             help = "write `data NAME = files(…)`, or the name of another data set"
-            evaluator.fault("B202", f"data come from a source, and this is {describe(value)}", s.source.span, help=help)
+            evaluator.fault("B202", f"data come from a source, got {describe(value)}", s.source.span, help=help)
         return anything
     for part in parts:
         if isinstance(part, t.Call):
@@ -125,7 +125,7 @@ def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
             value = evaluator.evaluate(part)
             if value is not FAULT and not isinstance(value, DataDeclaration):
                 help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-                value = evaluator.fault("B202", f"data are joined, and this is {describe(value)}", part.span, help=help)
+                value = evaluator.fault("B202", f"data are joined, got {describe(value)}", part.span, help=help)
             value = value.source if isinstance(value, DataDeclaration) else value
         if value is FAULT:
             return anything
@@ -217,10 +217,10 @@ def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expr
     a_length = isinstance(value, Length) and key in settings.model_fields and key != settings.extras
     constant = is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
     if value is not FAULT and not constant:
-        message = f"`{key}` is a setting and needs a constant, and this is {describe(value)}"
+        message = f"`{key}` is a setting and needs a constant, got {describe(value)}"
         help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
         if isinstance(value, Number) and isinstance(x, t.Name):
-            message = f"`{key}` is a setting and needs a constant, and this is an equation"
+            message = f"`{key}` is a setting and needs a constant, got an equation"
             help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
         return evaluator.fault("B202", message, x.span, help=help)
     return value
@@ -259,7 +259,7 @@ def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]
 def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapping) -> Any:
     """`inputs={token_type_ids: column}`: an argument of the model's forward, and the column that it gets."""
     if key != "inputs":
-        return evaluator.fault("B122", f"`{key}` is no mapping", x.span, help="only `inputs` maps names to columns")
+        return evaluator.fault("B122", f"`{key}` is not a mapping", x.span, help="only `inputs` maps names to columns")
     found: dict[str, str] = {}
     for item in x.items:
         words = [
@@ -319,7 +319,7 @@ def evaluate_param(evaluator: Evaluator, s: t.Param, given: Mapping[str, Any]) -
         help = suggest(declared, TYPES) or f"there are {listing(TYPES)}"
         return evaluator.fault("B109", f"there is no type `{declared}`", s.span, help=help)
     if not is_constant(value) or isinstance(value, Group):
-        message = f"the param `{s.name}` is a constant, and this is {describe(value)}"
+        message = f"the param `{s.name}` is a constant, got {describe(value)}"
         place = s.default.span if s.default is not None else s.name_span
         return evaluator.fault("B109", message, place, help="a `let` names any value")
     default = None if declared or s.default is None else evaluator.evaluate(s.default)

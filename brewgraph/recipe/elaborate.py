@@ -176,7 +176,7 @@ class _Elaboration(Evaluator):
             case t.Tap():
                 value = self.evaluate(s.value)
                 if value is not FAULT and not isinstance(value, Value | Group | Row):
-                    message = f"a tap is a model's feature, and this is {describe(value)}"
+                    message = f"a tap is a model's feature, got {describe(value)}"
                     help = f'write `tap {s.name} = model @ "path.of.a.module"`'
                     return self.fault("B202", message, s.value.span, help=help)
                 return value
@@ -190,7 +190,7 @@ class _Elaboration(Evaluator):
         value = self.evaluate(s.value)
         if isinstance(value, Match):
             help = "an operation compares them: `mse(a -> b)`"
-            message = "an arrow alone is no value, but between layers"
+            message = "an arrow is a value only between layers"
             return self.fault("B209", message, s.value.span, help=help)
         if isinstance(s, t.Equation):
             return as_value(value, s.value.span) if isinstance(value, int | float) else value
@@ -220,7 +220,7 @@ class _Elaboration(Evaluator):
                 return make_projector(self, x.projection, None, site, x.projection.span)
             value = self.evaluate(x.projection)
             if value is not FAULT and not isinstance(value, Projector):
-                message = f"`via` needs a projection, and this is {describe(value)}"
+                message = f"`via` needs a projection, got {describe(value)}"
                 help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
                 self.fault("B212", message, x.projection.span, help=help)
             return value if isinstance(value, Projector) else None

@@ -163,7 +163,7 @@ class Evaluator:
         for item, part in zip(items, x.items, strict=True):
             if not isinstance(item, Value):
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
-                message = f"a tuple is one argument and goes over no list, and this is {describe(item)}"
+                message = f"a tuple is one argument and goes over no list, got {describe(item)}"
                 return self.fault("B202", message, part.span, help=help)
         return Bundle(f"({', '.join(i.kind for i in items)})", items, span=x.span)
 
@@ -266,7 +266,7 @@ class Evaluator:
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
             if (not isinstance(value, int | float | str) or isinstance(value, bool)) and value is not FAULT:
-                message = f"only numbers and strings can stand in a string, and this is {describe(value)}"
+                message = f"only numbers and strings can stand in a string, got {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             faulty.append(value is FAULT)
             return str(value)
@@ -307,7 +307,7 @@ class Evaluator:
         if isinstance(value, DataDeclaration):
             return self._of_data(x, value, place)
         help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
-        return self.fault("B103", f"`.{x.name}` is asked of {describe(value)}", place, help=help)
+        return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
     def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Any:
         """Labels, or any other column of a data set."""
@@ -393,7 +393,7 @@ class Evaluator:
     def _tap_of(self, model: Any, x: t.At, path: str, item: int | None) -> Any:
         if not isinstance(model, ModelDeclaration | Forwarded):
             help = 'write `model @ "path.of.a.module"`'
-            return self.fault("B202", f"`@` taps a model, and this is {describe(model)}", x.model.span, help=help)
+            return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
         found = self._forwarded(model, x.span)
         if found is None:
             return FAULT

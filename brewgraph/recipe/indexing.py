@@ -172,7 +172,7 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
             return FAULT
         for pick in value if isinstance(value, tuple) else (value,):
             if isinstance(pick, bool) or not isinstance(pick, int):
-                message = f"an index is a whole number, and this is {describe(pick)}"
+                message = f"an index is a whole number, got {describe(pick)}"
                 return e.fault("B203", message, part.span, help="members count from 0; -1 is the last")
             if count is not None and not -count <= pick < count:
                 help = _members(what, count)

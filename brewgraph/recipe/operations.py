@@ -109,7 +109,7 @@ def _option(e: Evaluator, operation: Operation | Transform, argument: t.Argument
         own = isinstance(single, v.Temperature) and name == "T"
         if not (own or is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
             help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
-            message = f"`{name}` is a number or a schedule, and this is {describe(single)}"
+            message = f"`{name}` is a number or a schedule, got {describe(single)}"
             return e.fault("B202", message, place, help=help)
         if name == "T" and not own and not is_positive(single):
             return e.fault("B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are")
@@ -134,7 +134,7 @@ def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
         help = f"it is one of {listing(TOKEN_MASKS)} here; the loss around it takes the others"
     if isinstance(x, t.String) and x.value in TOKEN_MASKS:
         help = f"write it without quotes: `mask={x.value}`"
-    e.fault("B122", "there is no such mask", x.span, help=help)
+    e.fault("B122", "unknown mask", x.span, help=help)
     return None
 
 
@@ -151,17 +151,17 @@ def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
     if word in MASKS:
         return word
     if isinstance(x, t.String) and x.value in MASKS:
-        e.fault("B122", "there is no such mask", x.span, help=f"write it without quotes: `mask={x.value}`")
+        e.fault("B122", "unknown mask", x.span, help=f"write it without quotes: `mask={x.value}`")
         return None
     if isinstance(x, t.Attribute):
         value = e.evaluate(x)
         if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
-            e.fault("B122", "labels are no mask", x.span, help="`mask=labels` chooses what has a label")
+            e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
             return None
         if isinstance(value, v.Column) or value is FAULT:
             return value if isinstance(value, v.Column) else None
     help = suggest(word, MASKS) or f"it is one of {listing(MASKS)}, or a column of the data"
-    e.fault("B122", "there is no such mask", x.span, help=help)
+    e.fault("B122", "unknown mask", x.span, help=help)
     return None
 
 
@@ -258,7 +258,7 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
             return e.fault("B202", message, side.take.span, help=help)
         if not isinstance(side, Value) or side.kind in NOT_COMPARED:
             where = side.span if isinstance(side, Value) else place
-            message = f"`{operation.name}` compares features, and this is {describe(side)}"
+            message = f"`{operation.name}` compares features, got {describe(side)}"
             return e.fault("B202", message, where, help=_feature_of(side) or f"it takes {takes(operation)}")
     open_kind = any("tensor" in side.kind for side in (source, target))
     if not open_kind and operation.unit(source.kind, target.kind) is None:
@@ -274,7 +274,7 @@ def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> 
         return e.fault("B210", message, place, help=help)
     own = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
     if own is not None and any(side.kind not in ("logits", "positions", "tensor") for side in (source, target)):
-        message = f"`{own.name}` weighs two models' logits, and this is {describe(source)} and {describe(target)}"
+        message = f"`{own.name}` weighs two models' logits, got {describe(source)} and {describe(target)}"
         return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
     options = _settled(operation, call.options, call.span)
     kind = "loss" if call.reduced else "values"
@@ -372,7 +372,7 @@ def _transform(
     for member in members:
         if not isinstance(member, Value):
             what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
-            message = f"`{transform.name}` takes {_transforms(transform)}, and this is {describe(member)}"
+            message = f"`{transform.name}` takes {_transforms(transform)}, got {describe(member)}"
             return e.fault("B202", message, call.span, help=f"pick {what}")
     kinds = [m.kind for m in members]
     result = transform.result(*kinds)
@@ -382,9 +382,7 @@ def _transform(
     for name, value in options.items():
         if isinstance(value, Group):
             help = f"write `{name}=4`, and the call once for each of them"
-            return e.fault(
-                "B202", f"`{name}` of `{transform.name}` is one number, and this is a list", value.span, help=help
-            )
+            return e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
         if isinstance(value, v.Temperature):
             message = f"`{value.name}` is a temperature between two models, and here is one value"
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")

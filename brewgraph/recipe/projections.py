@@ -83,7 +83,7 @@ def evaluate_via(
             return FAULT if FAULT in inside else replace(item, items=inside)
         if not isinstance(item, Value) or item.kind not in PROJECTED:
             where = item.span if isinstance(item, Value) else x.value.span
-            message = f"a projection maps features, and this is {describe(item)}"
+            message = f"a projection maps features, got {describe(item)}"
             help = "hidden states and vectors can be projected: `tiny.hidden[0] via linear`"
             return evaluator.fault("B212", message, where, help=help)
         own = projector

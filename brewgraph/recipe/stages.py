@@ -109,7 +109,7 @@ def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         first = own[0].statement
         labels = (Label(first.name_span, "a task"),) if first is not None else ()
         help = "move the loss into the tasks"
-        message = "a loss and tasks stand side by side: which is trained?"
+        message = "both a loss and tasks are given: which is trained?"
         e.collector.add("B115", message, loss.name_span, labels=labels, help=help)
         return ()
     if own:
@@ -283,7 +283,7 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
     law = as_value(value, place)
     if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
-        e.fault("B116", f"tasks are drawn by a number each, and this is {describe(value)}", place, help=help)
+        e.fault("B116", f"tasks are drawn by a number each, got {describe(value)}", place, help=help)
         return None
     if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
         e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")

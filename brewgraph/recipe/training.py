@@ -97,7 +97,7 @@ def _freeze(x: t.Expression, e: Evaluator) -> Any:
                 return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
             frozen = frozen_of(item, part.span)
             if frozen is None:
-                message = f"`freeze` names what learns, and this is {describe(item)}"
+                message = f"`freeze` names what learns, got {describe(item)}"
                 return e.fault("B202", message, part.span, help=_freeze_help(item))
             if frozen.kind == "module" and e.models[frozen.name].role == "teacher":
                 help = "leave it out: teachers never learn"
@@ -129,7 +129,7 @@ def _report(x: t.Expression, e: Evaluator) -> Any:
         for i, single in enumerate(listed):
             if not isinstance(single, Value) or single.kind != "loss":
                 help = "an equation of one number: a loss, or `batch_mean(…)`"
-                return e.fault("B202", f"`report` needs scalars, and this is {describe(single)}", item.span, help=help)
+                return e.fault("B202", f"`report` needs scalars, got {describe(single)}", item.span, help=help)
             name = item.span.text.replace(".", "/") if isinstance(item, t.Attribute) else item.span.text
             found[f"{name}[{i}]" if isinstance(value, Group) else name] = single
     return found
@@ -167,11 +167,11 @@ def _constant(name: str, x: t.Expression, evaluator: Evaluator) -> Any:
     value = evaluator.evaluate(x)
     if value is FAULT or is_constant(value) or isinstance(value, Length):
         return value
-    message = f"`{name}` is a setting and needs a constant, and this is {describe(value)}"
+    message = f"`{name}` is a setting and needs a constant, got {describe(value)}"
     help = "write a number, a word, or a length such as 10%"
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
     elif isinstance(x, t.Name) and isinstance(value, Number):
-        message = f"`{name}` is a setting and needs a constant, and this is an equation"
+        message = f"`{name}` is a setting and needs a constant, got an equation"
         help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
     return evaluator.fault("B202", message, x.span, help=help)

@@ -49,7 +49,7 @@ class BatchCheck:
             kind = (
                 f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
             )
-            raise RunError(f"a batch is a dictionary of tensors, and this is a {kind}: {_EXAMPLE}")
+            raise RunError(f"a batch is a dictionary of tensors, got a {kind}: {_EXAMPLE}")
         for entry, masked in self.inputs:
             self._check_input(batch, entry, masked)
         for column in self.classes:

@@ -342,7 +342,7 @@ def _side_by_side(place: Place) -> tuple[str, str]:
         return "two statements stand side by side", "put `;` or a line break between them"
     if re.match(r"[ \t]*=(?!=)", place.behind) and place.bracket == "(":
         return "two arguments stand side by side", "put a comma between them"
-    message = "two expressions stand side by side"
+    message = "two expressions without an operator between them"
     if place.kind == "STRING" and last.text in ("f", "r", "b", "u"):
         return message, f"a string has no `{last.text}` before it; `{{k}}` in a string is replaced by the param `k`"
     if last.kind == "number":

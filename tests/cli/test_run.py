@@ -183,7 +183,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     said = "interrupted; run the same command again: no checkpoint exists yet, so training starts anew\n"
     assert (result.exit_code, result.stderr) == (130, said)
 
-    def later(pantry: object, folder: RunFolder, *_: object, **__: object) -> None:
+    def later(data_cache: object, folder: RunFolder, *_: object, **__: object) -> None:
         with folder.writing_checkpoint(1):
             pass
         raise KeyboardInterrupt

@@ -32,7 +32,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.passes import node
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.runtime.distiller import Distiller, parameter_name
 from brewgraph.training.checkpoint import save_student
 from brewgraph.training.loop import train
@@ -147,7 +147,7 @@ def train_again(checked: Checked, folder: Path, place: Path, *, double: bool = F
     workshop = Workshop(checked)
     if (file := folder / "projections_init.safetensors").is_file():
         start_projections(workshop.distiller(), load_file(file))
-    stages = Pantry(workshop).stages(checked)
+    stages = DataCache(workshop).stages(checked)
     if double:
         stages = tuple(replace(stage, make=lambda make=stage.make: make().double()) for stage in stages)
     with losses_seen() as losses, gradients_seen() as gradients:

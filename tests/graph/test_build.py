@@ -268,7 +268,7 @@ def test_all_faults_of_shapes_at_once() -> None:
     ("match", "code", "help"),
     [
         ("kl(big.logits -> tiny.logits)", None, ""),
-        ("kl(tiny.logits -> big.logits)", "W202", "turn it round: `big.logits -> tiny.logits`"),
+        ("kl(tiny.logits -> big.logits)", "W202", "reverse it: `big.logits -> tiny.logits`"),
         ("mse(tiny.hidden[0] -> tiny.hidden[1])", "W204", "stop one: `stop(tiny.hidden[0]) -> tiny.hidden[1]`"),
         ("mse(stop(tiny.hidden[0]) -> tiny.hidden[1])", None, ""),
         ("nst(big.hidden[0] -> big.hidden[1])", None, ""),

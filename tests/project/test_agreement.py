@@ -14,7 +14,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.capture import Capture
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.features import Feature
 from tests.project.small import LABELS, WORDS, classifier, save, tokenizer, write_data
 
@@ -77,7 +77,7 @@ def test_averaged_teachers_agree_class_by_class(folder: Path) -> None:
     found = checked(folder, text)
     distiller = Workshop(found).distiller()
     workshop = Workshop(found)
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(4))))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     logits = {}
@@ -141,7 +141,7 @@ def test_padded_vocabularies_are_compared_as_far_as_both_go(tmp_path: Path) -> N
     assert warning.message == "the vocabularies of `small` and `big` have 120 and 128 entries"
     workshop = Workshop(found)
     distiller = workshop.distiller().eval()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(2))))
     with torch.no_grad():
         loss = distiller(batch).loss

@@ -18,7 +18,7 @@ import brewgraph as bg
 from brewgraph.diagnostics import SpecError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.planned import plan_of
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
@@ -87,7 +87,7 @@ def run(path: Path, **options: Any) -> tuple[Path, list[str]]:
 
 def whole(workshop: Workshop) -> Any:
     """All rows of the data in one batch."""
-    (work,) = Pantry(workshop).stages(workshop.checked)
+    (work,) = DataCache(workshop).stages(workshop.checked)
     return replace(work.materials[""].feeds["d"], batch=20).batches(0)
 
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.speed import Work, faster, measure, spread
 from tests.project.small import project, rows, save, write_data, write_rows
 from tests.project.test_run import Steps
@@ -142,13 +142,13 @@ def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.Monke
     """Teacher, student and baseline share a tokenizer: training, evaluation and the closing table read one encoding."""
     spec = project(tmp_path, train="steps = 2; baseline = true")
     seen = []
-    encode = Pantry.encode
+    encode = DataCache.encode
 
-    def counted(self: Pantry, data: str, split: datasets.Dataset, *args: Any, **more: Any) -> datasets.Dataset:
+    def counted(self: DataCache, data: str, split: datasets.Dataset, *args: Any, **more: Any) -> datasets.Dataset:
         seen.append((data, split.num_rows, split[0]["index"]))
         return encode(self, data, split, *args, **more)
 
-    monkeypatch.setattr(Pantry, "encode", counted)
+    monkeypatch.setattr(DataCache, "encode", counted)
     monkeypatch.setattr("brewgraph.project.run.check_teachers_agree", lambda *_: None)
     result = bg.run(spec)
     assert [row.name for row in result.table] == ["bert", "tiny alone", "tiny"]

@@ -450,8 +450,8 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("⟨3⟩", "B020", "this is no configuration", "write"),
     ('{"temperature": ⟨8⟩ "fp16": true}', "B020", "neither JSON nor Python", "correct it"),
     ('{"temperature": 8, ⟨"temperature"⟩: 9}', "B125", "`temperature` is given twice", "remove one"),
-    ("{'temperature': ⟨args.T⟩}", "B122", "`args.T` is no literal", "write the value itself"),
-    ("{'temperature': ⟨__import__('os').getcwd()⟩}", "B122", "is no literal", "nothing"),
+    ("{'temperature': ⟨args.T⟩}", "B122", "`args.T` is not a literal", "write the value itself"),
+    ("{'temperature': ⟨__import__('os').getcwd()⟩}", "B122", "is not a literal", "nothing"),
     ("{⟨4⟩: 8}", "B122", "a key is a text", "write"),
     ("c = {'temperature': ⟨[1] + 2⟩}", "B122", "only lists are joined", "write the value itself"),
 ]
@@ -512,7 +512,7 @@ def test_broken_json_is_shown_where_it_breaks() -> None:
     """A file that is called json gets json's words."""
     with pytest.raises(SpecError) as raised:
         convert([Source('{"temperature": 8,\n "fp16": tru}', "c.json")], Script())
-    assert "cannot" in raised.value.diagnostics[0].message or "no literal" in raised.value.diagnostics[0].message
+    assert "cannot" in raised.value.diagnostics[0].message or "not a literal" in raised.value.diagnostics[0].message
     with pytest.raises(SpecError) as raised:
         convert([Source('{"temperature": 8\n "fp16": true}', "c.json")], Script())
     assert raised.value.diagnostics[0].message.startswith("this is no JSON")

@@ -118,7 +118,7 @@ def test_places_that_a_script_computes_are_no_fault() -> None:
     places = "output_dir=args.output_dir, log_dir=os.path.join(a, b), device=args.device, local_rank=args.local_rank"
     found = read(f"c = DistillationConfig(temperature=8)\nt = TrainingConfig({places}, fp16=True)\n")
     assert {"output_dir", "log_dir", "device", "local_rank"} <= {note.key for note in found.notes}
-    with pytest.raises(SpecError, match=r"`args\.steps` is no literal"):
+    with pytest.raises(SpecError, match=r"`args\.steps` is not a literal"):
         read(f"t = TrainingConfig({places}, gradient_accumulation_steps=args.steps)")
 
 

@@ -28,7 +28,7 @@ from brewgraph.graph.plan import Plan
 from brewgraph.graph.plan import text as plan_text
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.planned import plan_of
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
@@ -517,7 +517,7 @@ def test_teachers_of_other_tokenizers_meet_the_student_at_words(tmp_path: Path) 
     checked = check(read_spec(recipe("ner-words")), params)
     workshop = Workshop(checked)
     (stage,) = checked.recipe.stages
-    material = Pantry(workshop).material(checked, stage, stage.tasks[0])
+    material = DataCache(workshop).material(checked, stage, stage.tasks[0])
     batch = next(iter(material.feeds["ner"].batches(0)))
     distiller = still(workshop.distiller())
     train = workshop.examples("ner").splits["train"]
@@ -559,7 +559,7 @@ def assert_padding_does_not_count(params: Mapping[str, Any]) -> None:
     (stage,) = checked.recipe.stages
     distiller = still(workshop.distiller())
     for task, fill in ((stage.tasks[0], -100), (stage.tasks[1], 0)):
-        batch = next(iter(Pantry(workshop).material(checked, stage, task).feeds[f"{task.name}.d"].batches(0)))
+        batch = next(iter(DataCache(workshop).material(checked, stage, task).feeds[f"{task.name}.d"].batches(0)))
         longer = {
             name: F.pad(x, (0,) * (2 * x.dim() - 3) + (5,), value=fill if name == "labels" else 0) if x.dim() > 1 else x
             for name, x in batch.items()

@@ -19,7 +19,7 @@ from brewgraph.data.examples import open_examples
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import FinishedRun, FinishedTask, open_run
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.predict import Student, labelled_rows, load_student, predict, read_logits, score
 from brewgraph.recipe.label_types import CLASS, CLASSES, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 from brewgraph.recipe.sources import Conll, Files
@@ -259,7 +259,7 @@ def test_marks_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         'data d = files(train="train.jsonl", problem_type=multi_label, batch=4, max_length=16)\n'
         "loss = bce(d.labels -> tiny.logits)\ntrain { steps = 1 }\n"
     )
-    (stage,) = Pantry(Workshop(check(read_spec("spec.brew")))).stages(check(read_spec("spec.brew")))
+    (stage,) = DataCache(Workshop(check(read_spec("spec.brew")))).stages(check(read_spec("spec.brew")))
     batch = next(iter(next(iter(stage.materials[""].feeds.values())).batches(0)))
     distiller = stage.make().eval()
     inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "token_type_ids")}

@@ -20,7 +20,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.models.tokens import load_tokenizer
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec, reduced
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.run import identity_of
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
@@ -278,7 +278,7 @@ def test_a_loss_of_examples_that_count_by_their_weights(tmp_path: Path, how: str
     )
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
-    (stage,) = Pantry(workshop).stages(checked)
+    (stage,) = DataCache(workshop).stages(checked)
     batch = next(stage.materials[""].feeds["d"].batches(0))
     distiller = workshop.distiller()
     distiller.student.eval()
@@ -501,7 +501,7 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     edit(spec, (", max_length=32", ""))
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels", "index"}
     assert batch["input_ids"].shape == (8, 8)
@@ -510,7 +510,7 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     spec.write_text("\n".join(kept) + "\n")
     workshop = Workshop(check(read_spec(spec)))
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"bert", "tiny", "labels", "index"}
     assert batch["bert"]["input_ids"].shape != batch["tiny"]["input_ids"].shape

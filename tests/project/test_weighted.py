@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.training.freezing import Freeze, frozen
 
 CONTEXT = "The tower was built by Ada Stone in 1889."
@@ -47,7 +47,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def test_sentences_and_questions_count_as_much_as_they_are_trusted(workshop: Workshop) -> None:
     """The mean over each sentence's words, and each window's start, times its trust."""
-    (stage,) = Pantry(workshop).stages(workshop.checked)
+    (stage,) = DataCache(workshop).stages(workshop.checked)
     distiller = stage.make().eval()
     for task in ("ner", "qa"):
         (feed,) = stage.materials[task].feeds.values()
@@ -70,7 +70,7 @@ def test_sentences_and_questions_count_as_much_as_they_are_trusted(workshop: Wor
 
 def test_a_frozen_head_stands_still_and_its_trunk_does_not(workshop: Workshop) -> None:
     """What belongs to the head alone, nothing else."""
-    (stage,) = Pantry(workshop).stages(workshop.checked)
+    (stage,) = DataCache(workshop).stages(workshop.checked)
     assert stage.freeze == (Freeze("module", "net", "tag"),)
     distiller = stage.make()
     with frozen(distiller, stage.freeze, "net"):

@@ -54,7 +54,7 @@ def test_calls_become_settings(text: str, settings: tuple[Any, ...]) -> None:
         ("[masking(q=0.1)]", "B120", "q", "no setting `q`", "it knows `p`"),
         ("[masking(p=1.5)]", "B122", "1.5", "less than or equal to 1", "chance of each word"),
         ("[masking(p=3 epochs)]", "B122", "3 epochs", "a number is wanted, or a percentage", "chance of each word"),
-        ("[masking(p=true)]", "B122", "true", "no truth value", "chance of each word"),
+        ("[masking(p=true)]", "B122", "true", "neither true nor false", "chance of each word"),
         ("[ngram_sampling(n=[])]", "B122", "[]", "another number of members", "how many words"),
         ("[ngram_sampling(n=[0])]", "B122", "[0]", "greater than 0", "how many words"),
         ("[ngram_sampling(n=[1, 2], weights=[1])]", "B122", "ngram_sampling(n=[1, 2], weights=[1])",

@@ -50,9 +50,9 @@ def test_what_operations_take(call: str) -> None:
         ("nst(big.pooled -> tiny.pooled)", "B210", (4, 9), "`nst` does not compare vector with", "hidden -> hidden"),
         ("mse(big.query[0] -> tiny.query[0])", "B210", (4, 9), "`mse` does not compare states", "it takes"),
         ("mse(big.hidden -> tiny.hidden)", "B202", (4, 9), "`hidden` is one value per layer", "`big.hidden[:]`"),
-        ("mse(big -> tiny)", "B202", (4, 9), "`mse` compares features, and this is a model", "`big.logits`"),
-        ("mse(3 -> tiny.hidden[0])", "B202", (4, 9), "`mse` compares features, and this is a number", "it takes"),
-        (f"mse({M} -> tiny.hidden[0])", "B202", (4, 9), "`mse` compares features, and this is a loss", "it takes"),
+        ("mse(big -> tiny)", "B202", (4, 9), "`mse` compares features, got a model", "`big.logits`"),
+        ("mse(3 -> tiny.hidden[0])", "B202", (4, 9), "`mse` compares features, got a number", "it takes"),
+        (f"mse({M} -> tiny.hidden[0])", "B202", (4, 9), "`mse` compares features, got a loss", "it takes"),
         ("mse(big.hidden[0])", "B209", (4, 9), "`mse` compares the two sides of an arrow", "teacher.… -> student.…"),
         ("kd(big.logits, tiny.logits)", "B209", (4, 8), "`kd` compares the two sides", "write `kd(teacher"),
         ("kd()", "B209", (4, 5), "`kd` needs a match", "write `kd(teacher"),
@@ -114,7 +114,7 @@ def test_what_is_no_temperature(T: str, what: str) -> None:
     """Only numbers and schedules divide logits."""
     found = fault(f"x = kd(big.logits -> tiny.logits, T={T})")
     assert (found.code, found.span.position) == ("B202", (4, 37))
-    assert found.message == f"`T` is a number or a schedule, and this is {what}"
+    assert found.message == f"`T` is a number or a schedule, got {what}"
     assert "`T=4`" in found.help
 
 
@@ -153,13 +153,13 @@ def test_weighted_losses_are_losses(expression: str) -> None:
         (f"1 / {M}", "B208", "only a number or a schedule can divide", "how the batch is split"),
         (f"{M} ** 2", "B208", "powers are for numbers and schedules", "`mse` squares"),
         ("big.logits * tiny.logits", "B208", "features are multiplied by numbers only", "batch"),
-        ("big.logits + big.hidden[0]", "B208", "logits and hidden states cannot be joined by `+`", "one kind"),
-        (f"{M} + big.logits", "B208", "a loss and logits cannot be joined by `+`", "one kind"),
+        ("big.logits + big.hidden[0]", "B208", "logits and hidden states cannot be combined by `+`", "one kind"),
+        (f"{M} + big.logits", "B208", "a loss and logits cannot be combined by `+`", "one kind"),
         ("d.labels * 2", "B202", "labels are no numbers to compute with", "ce(data.labels"),
-        ("2 * big", "B202", "`*` joins numbers, schedules and features, and this is a model", "`big.logits`"),
-        ("2 * big.hidden", "B202", "`*` joins numbers, schedules and features, and this is a row", "`[:]`"),
-        ("30% * 2", "B202", "`*` joins numbers, schedules and features, and this is a length", "`0.3`"),
-        ('"a" + 1', "B202", "`+` joins numbers, schedules and features, and this is a string", "0.5 * soft"),
+        ("2 * big", "B202", "`*` joins numbers, schedules and features, got a model", "`big.logits`"),
+        ("2 * big.hidden", "B202", "`*` joins numbers, schedules and features, got a row", "`[:]`"),
+        ("30% * 2", "B202", "`*` joins numbers, schedules and features, got a length", "`0.3`"),
+        ('"a" + 1', "B202", "`+` joins numbers, schedules and features, got a string", "0.5 * soft"),
         (f"{M} / 0", "B207", "this divides by zero", "not zero"),
         (f"{M} / ramp(0 -> 1)", "B207", "this divides by zero at the first step", "not zero"),
         ("1 / ramp(0 -> 1)", "B207", "this cannot be computed at the first step: division by zero", "above zero"),
@@ -218,11 +218,11 @@ def test_a_sum_of_numbers_and_schedules_is_a_weight() -> None:
 @pytest.mark.parametrize(
     ("expression", "code", "message", "help"),
     [
-        ("sum(big.hidden[0])", "B211", "`sum` goes across a list, and this is hidden states", "mse(teacher.…"),
-        ("mean(big.logits)", "B211", "`mean` goes across a list, and this is logits", "mse(teacher.…"),
-        (f"sum({M})", "B211", "`sum` goes across a list, and this is a loss", "leave it out"),
-        ("sum(big.hidden)", "B211", "`sum` goes across a list, and this is a row of features", "`big.hidden[:]`"),
-        ("sum(3)", "B211", "`sum` goes across a list, and this is a number", ""),
+        ("sum(big.hidden[0])", "B211", "`sum` goes across a list, got hidden states", "mse(teacher.…"),
+        ("mean(big.logits)", "B211", "`mean` goes across a list, got logits", "mse(teacher.…"),
+        (f"sum({M})", "B211", "`sum` goes across a list, got a loss", "leave it out"),
+        ("sum(big.hidden)", "B211", "`sum` goes across a list, got a row of features", "`big.hidden[:]`"),
+        ("sum(3)", "B211", "`sum` goes across a list, got a number", ""),
         ("sum([])", "B211", "`sum` of an empty list", "name its members"),
         ("mean([])", "B211", "`mean` of an empty list", "name its members"),
         ("sum()", "B209", "`sum` takes one list", "write `sum([a, b])`"),
@@ -313,9 +313,9 @@ def test_sizes_of_a_projection() -> None:
     [
         ("x = big.hidden[0] via linea", "B101", (4, 23), "there is no projection `linea`"),
         ("x = big.hidden[0] via adamw(lr=3)", "B101", (4, 23), "there is no projection `adamw(lr=3)`"),
-        ("x = big.hidden[0] via big", "B212", (4, 23), "`via` needs a projection, and this is a model"),
-        ("x = big via linear", "B212", (4, 5), "a projection maps features, and this is a model"),
-        ("x = big.attention[0] via linear", "B212", (4, 5), "a projection maps features, and this is attention"),
+        ("x = big.hidden[0] via big", "B212", (4, 23), "`via` needs a projection, got a model"),
+        ("x = big via linear", "B212", (4, 5), "a projection maps features, got a model"),
+        ("x = big.attention[0] via linear", "B212", (4, 5), "a projection maps features, got attention"),
         ("x = big.hidden[0] via linear(3)", "B120", (4, 30), "`linear` does not take this"),
         ("x = big.hidden[0] via linear(0 -> -4)", "B120", (4, 30), "`linear` does not take this"),
         ("x = big.hidden[0] via linear(true -> 4)", "B120", (4, 30), "`linear` does not take this"),

@@ -131,7 +131,7 @@ def test_params(body: str, given: dict, value: object) -> None:
         ("param T = 4", {"T": "x"}, "B109", "the param `T` is int, and 'x' is not", "correct the value"),
         ('param T = "x"', {"T": 4}, "B109", "the param `T` is str, and 4 is not", "correct the value"),
         ("param T: flot = 4", {}, "B109", "there is no type `flot`", "did you mean `float`?"),
-        ("param T = big", {}, "B109", "the param `T` is a constant, and this is a model", "a `let` names any value"),
+        ("param T = big", {}, "B109", "the param `T` is a constant, got a model", "a `let` names any value"),
     ],
 )
 def test_faulty_params(body: str, given: dict, code: str, message: str, help: str) -> None:
@@ -160,7 +160,7 @@ def test_only_plain_values_stand_in_a_string() -> None:
     """A model has no spelling."""
     found = fault('let s = "a {big}"')
     assert (found.code, found.span.text) == ("B202", "{big}")
-    assert found.message == "only numbers and strings can stand in a string, and this is a model"
+    assert found.message == "only numbers and strings can stand in a string, got a model"
     assert "param" in found.help
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.features import Feature
 from tests.project.small import metrics, save, tokenizer, write_data
 
@@ -92,7 +92,7 @@ def test_the_saved_student_gives_the_same_logits(tmp_path: Path) -> None:
     (tmp_path / "spec.brew").write_text(SPEC)
     workshop = Workshop(check(read_spec(tmp_path / "spec.brew")))
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(3))))
     distiller(batch).loss.backward()
     torch.optim.SGD(distiller.parameters(), lr=0.1).step()

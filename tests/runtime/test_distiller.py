@@ -140,11 +140,11 @@ WHOLE = batch()
 IDS, MASK, LABELS = WHOLE["input_ids"], WHOLE["attention_mask"], WHOLE["labels"]
 EXAMPLE = r'distiller\(\{"input_ids": ids, "attention_mask": mask, "labels": labels\}\)'
 FAULTY: dict[str, tuple[Any, str]] = {
-    "tuple": ((IDS, MASK, LABELS), f"a batch is a dictionary of tensors, and this is a tuple of 3: {EXAMPLE}"),
-    "list": ([IDS, MASK, LABELS], f"this is a list of 3: {EXAMPLE}"),
-    "rows": ([{"input_ids": [5, 6]}], f"this is a list of 1: {EXAMPLE}"),
-    "tensor": (IDS, f"this is a Tensor: {EXAMPLE}"),
-    "none": (None, f"this is a NoneType: {EXAMPLE}"),
+    "tuple": ((IDS, MASK, LABELS), f"a batch is a dictionary of tensors, got a tuple of 3: {EXAMPLE}"),
+    "list": ([IDS, MASK, LABELS], f"got a list of 3: {EXAMPLE}"),
+    "rows": ([{"input_ids": [5, 6]}], f"got a list of 1: {EXAMPLE}"),
+    "tensor": (IDS, f"got a Tensor: {EXAMPLE}"),
+    "none": (None, f"got a NoneType: {EXAMPLE}"),
     "nothing": ({}, "has no inputs for `(bert|tiny)`, neither at its top nor in .*: it has nothing"),
     "one model": ({"bert": {"input_ids": IDS, "attention_mask": MASK}, "labels": LABELS}, "no inputs for `tiny`"),
     "tuple of a model": ({"bert": (IDS, MASK), "tiny": WHOLE, "labels": LABELS}, r'`batch\["bert"\]` is a tuple'),

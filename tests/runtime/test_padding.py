@@ -22,7 +22,7 @@ from brewgraph.models.padding import moved, padding_side
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
 from brewgraph.project.finished import open_run
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.predict import labelled_rows, load_student, predict, score, unlabelled_rows
 from brewgraph.recipe.label_types import CLASS, TAGS
 from brewgraph.training.evaluate import logits_of
@@ -108,7 +108,7 @@ def test_a_batch_is_what_its_texts_are_alone(kind: str, tmp_path: Path) -> None:
     are those of five batches of one text, in which no padding is.
     """
     workshop = Workshop(check(read_spec(project(tmp_path, kind, "left"))))
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     distiller = workshop.distiller()
     rows = list(material.feeds["d"].dataset)
     batches = {"data": material.collator(rows)}
@@ -171,7 +171,7 @@ def test_an_empty_text_is_one_token(texts: tuple[str, ...], tmp_path: Path) -> N
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     workshop = Workshop(check(read_spec(spec)))
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     distiller, given = workshop.distiller(), list(material.feeds["d"].dataset)
     whole = material.collator(given)
     expected, gradients = apart(distiller, [material.collator([row]) for row in given], whole)

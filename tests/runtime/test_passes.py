@@ -22,7 +22,7 @@ from brewgraph.graph.optimizing import NAMES
 from brewgraph.project import trust
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.project.planned import savings_of
 from brewgraph.recipe.settings import Train
 from brewgraph.runtime.distiller import Distiller
@@ -334,9 +334,9 @@ def test_a_teacher_is_tried_where_its_logits_count(
 ) -> None:
     """On labelled rows, before training; with a weight of zero they teach nothing, though the teacher is loaded."""
     found: list[str] = []
-    monkeypatch.setattr(trust, "_try", lambda pantry, grader, *rest: found.append(grader.model.name))
+    monkeypatch.setattr(trust, "_try", lambda data_cache, grader, *rest: found.append(grader.model.name))
     checked = check(read_spec(spec(folder, loss)))
-    trust.check_teachers_agree(Pantry(Workshop(checked)), checked, Reporter())
+    trust.check_teachers_agree(DataCache(Workshop(checked)), checked, Reporter())
     assert found == tried
 
 

@@ -17,7 +17,7 @@ import brewgraph as bg
 from brewgraph.graph.optimizing import NAMES as NAMES_OF_PASSES
 from brewgraph.models.dissection import dissect
 from brewgraph.models.reach import layers_of
-from brewgraph.project.facts import savings_of
+from brewgraph.project.planned import savings_of
 from brewgraph.runtime.distiller import Distiller
 from tests.models.test_every_module import ARCHITECTURES
 from tests.models.tiny import tiny

@@ -171,7 +171,7 @@ def test_alignment(name: str) -> None:
 
 def test_a_spec_at_fault_is_not_formatted() -> None:
     """The error carries every fault, as parsing finds them."""
-    with pytest.raises(SpecError, match="two expressions stand side by side") as caught:
+    with pytest.raises(SpecError, match="two expressions without an operator between them") as caught:
         format_source(Source("a = 1 1\nb = = 2\n"))
     assert [d.span.position for d in caught.value.diagnostics] == [(1, 7), (2, 5)]
 

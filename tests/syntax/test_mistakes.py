@@ -109,13 +109,13 @@ FAULTS = [
     ("x = a.3", "x = a[3]", "B010", 1, 7, "3", "name is expected after `.`", "bert.hidden[3]"),
     ("x = .5", "x = 0.5", "B010", 1, 5, ".", "begins with a digit", "`0.5`"),
     ("x = 1,000", "x = 1000", "B010", 1, 6, ",", "comma cannot stand in a number", "`1000`"),
-    ("x = 1_000", "x = 1000", "B010", 1, 6, "_000", "side by side", "`1000`"),
-    ("x = 2 soft", "x = 2 * soft", "B010", 1, 7, "soft", "side by side", "`2 * soft`"),
+    ("x = 1_000", "x = 1000", "B010", 1, 6, "_000", "without an operator", "`1000`"),
+    ("x = 2 soft", "x = 2 * soft", "B010", 1, 7, "soft", "without an operator", "`2 * soft`"),
     ("x = soft hard", "x = soft + hard", "B010", 1, 10, "hard", "two expressions", "operator or a comma"),
     ("x = f(a b)", "x = f(a, b)", "B010", 1, 9, "b", "two expressions", "operator or a comma"),
     ("x = f(a=1 b=2)", "x = f(a=1, b=2)", "B010", 1, 11, "b", "two arguments", "comma"),
-    ('x = hf "a"', 'x = hf("a")', "B010", 1, 8, '"a"', "side by side", '`hf("a")`'),
-    ("x = 3steps", "x = 3 steps", "B010", 1, 6, "steps", "side by side", "`3 steps`"),
+    ('x = hf "a"', 'x = hf("a")', "B010", 1, 8, '"a"', "without an operator", '`hf("a")`'),
+    ("x = 3steps", "x = 3 steps", "B010", 1, 6, "steps", "without an operator", "`3 steps`"),
     ("x = soft, hard", "x = [soft, hard]", "B010", 1, 9, ",", "outside brackets", "`[a, b]`"),
     ("x = f(a; b)", "x = f(a, b)", "B010", 1, 8, ";", "inside an open `(`", "close the bracket"),
     ("x = [T=1]", "x = [f(T=1)]", "B010", 1, 7, "=", "keyword argument cannot", "round brackets"),
@@ -197,7 +197,7 @@ def test_a_fault_as_it_is_printed() -> None:
     """Message, place, line, caret and remedy, as a user sees them."""
     (found,) = faults("a = 1\nloss = 2 soft\n")
     assert render(found) == (
-        "error[B010]: two expressions stand side by side\n"
+        "error[B010]: two expressions without an operator between them\n"
         " --> <string>:2:10\n"
         "  |\n"
         "2 | loss = 2 soft\n"

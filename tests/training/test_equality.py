@@ -13,7 +13,7 @@ import brewgraph as bg
 from brewgraph.data.batches import BatchOrder, derive_seed, loader
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
@@ -70,7 +70,7 @@ def both(folder: Path) -> tuple[Any, Any, ByHand, list[Any]]:
     """The spec's distiller and material, the loop by hand from the same weights, and the batches of five steps."""
     workshop = Workshop(check(read_spec(project(folder))))
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     projections = [distiller.projections[name].linear for name in ("hidden:0", "hidden:1")]
     rows = material.feeds["d"].dataset
     batches = list(loader(rows, BatchOrder(20, 4, seed=derive_seed(0, "order")), material.collator))

@@ -19,7 +19,7 @@ from brewgraph.data.batches import mark_idle
 from brewgraph.diagnostics import RunError
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.settings import Train
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import make_accelerator, train
@@ -43,7 +43,13 @@ def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[st
     folder = RunFolder(out)
     folder.prepare()
     train(
-        [work(distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train)],
+        [
+            work(
+                distiller,
+                DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]),
+                checked.recipe.train,
+            )
+        ],
         "tiny",
         folder,
         Reporter(),
@@ -236,7 +242,7 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     workshop = Workshop(checked)
     distiller = workshop.distiller()
     stage = work(
-        distiller, Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train
+        distiller, DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train
     )
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
     assert said == ["resumed at step 3"]
@@ -296,7 +302,7 @@ def test_a_loss_that_is_no_number_is_named(value: float, accumulate: int, tmp_pa
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     folder = RunFolder(tmp_path / "out")
     folder.prepare()
     seen: list[int] = []
@@ -325,7 +331,7 @@ def test_two_precisions_in_one_process(tmp_path: Path) -> None:
     checked = check(read_spec(spec))
     workshop = Workshop(checked)
     distiller = workshop.distiller()
-    material = Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
     forward = type(distiller).forward
     settings = checked.recipe.train
     stage = work(distiller, material, settings.model_copy(update={"precision": "bf16"}))

@@ -19,7 +19,7 @@ from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.graph.scalars import Horizon
 from brewgraph.project.build import Workshop
 from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import Pantry
+from brewgraph.project.materials import DataCache
 from brewgraph.recipe.settings import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
 from brewgraph.training.draws import Draw
@@ -164,7 +164,7 @@ def test_each_stage_runs_in_its_own_precision(order: tuple[str, ...], tmp_path: 
     workshop.model("tiny").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
     workshop.model("bert").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
     # evaluation is in full precision whatever training is in
-    unscored = replace(Pantry(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), dev=None)
+    unscored = replace(DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), dev=None)
 
     def make() -> Any:
         nonlocal stage

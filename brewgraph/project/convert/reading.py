@@ -196,7 +196,7 @@ class _Reader:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             if path and path[-1] in _PLACES:
                 return self.span(node).text
-            message = f"`{self.span(node).text}` is no literal, and nothing is executed here"
+            message = f"`{self.span(node).text}` is not a literal, and nothing is executed here"
             help = "write the value itself: a number, a text in quotes, true or false, a list"
             self.collector.add("B122", message, self.span(node), help=help)
             return None

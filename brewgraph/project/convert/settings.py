@@ -102,7 +102,7 @@ class Match(Settings):
             help = f'write "layer_T": {sample}, "layer_S": {sample}, and a match for each such pair'
             raise ValueError(f"`{self.loss}` takes {count} of each model: {help}")
         if self.proj is not None and about:
-            raise ValueError("a projection maps hidden states, and this is attention: leave `proj` out")
+            raise ValueError("a projection maps hidden states, got attention: leave `proj` out")
         return self
 
 
