@@ -9,7 +9,6 @@ from brewgraph.diagnostics import Collector
 from brewgraph.recipe.scope import IN_TEXT, Scope
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import TABLE
-from brewgraph.syntax.foreign.training import OWN
 
 
 def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
@@ -22,10 +21,12 @@ def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) 
             read.update(re.findall(IN_TEXT, node.value))
     for scope in scopes:
         for name, statement in scope.statements.items():
-            known = name in OWN or name in TABLE["setting"]
-            if not known or name in (*read, "loss") or not isinstance(statement, t.Equation | t.Let):
+            if name in (*read, "loss") or not isinstance(statement, t.Equation | t.Let):
                 continue
             if isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration):
+                is_own, entry = name in TABLE["own setting"], TABLE["setting"].get(name)
+                if not is_own and entry is None:
+                    continue
                 write = f"write `train {{ {name} = {statement.value.span.text} }}`"
-                help = write if name in OWN else TABLE["setting"][name].help
+                help = write if is_own or entry is None else entry.help
                 collector.add("W406", f"nothing reads `{name}`", statement.name_span, help=help)

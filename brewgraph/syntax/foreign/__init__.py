@@ -6,34 +6,55 @@ know. Words are in the table under the place where people write them (`TABLE`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 
 from brewgraph.diagnostics import closest
-from brewgraph.syntax.foreign import command, equations, sources, statements, textbrewer, training
 from brewgraph.syntax.foreign.entry import Instead, as_param
 
 __all__ = ["TABLE", "Instead", "from_outside", "instead"]
 
-TABLE = {
-    "setting": training.SETTINGS,
-    "optimizer": training.OPTIMIZERS,
-    "schedule": training.SCHEDULES,
-    "metric": training.METRICS,
-    "call": equations.CALLS,
-    "option": equations.OPTIONS,
-    "feature": equations.FEATURES,
-    "name": equations.NAMES,
-    "projection": equations.PROJECTIONS,
-    "model source": sources.MODELS,
-    "data source": sources.DATA,
-    "argument": sources.ARGUMENTS,
-    "configuration": sources.CONFIGURATION,
-    "statement": {**statements.STATEMENTS, **statements.WORDS},
-    "word": statements.WORDS,
-    "command": command.COMMANDS,
-    "command option": command.OPTIONS,
-    "configuration of TextBrewer": textbrewer.CONVERTED,
-}
+
+class _Tables(Mapping[str, Mapping[str, Instead]]):
+    """The words by the place where they stand, read when one is first looked for: most specs hold none."""
+
+    @cached_property
+    def _all(self) -> dict[str, Mapping[str, Instead]]:
+        from brewgraph.syntax.foreign import command, equations, sources, statements, textbrewer, training
+
+        return {
+            "setting": training.SETTINGS,
+            "own setting": training.OWN,
+            "optimizer": training.OPTIMIZERS,
+            "schedule": training.SCHEDULES,
+            "metric": training.METRICS,
+            "call": equations.CALLS,
+            "option": equations.OPTIONS,
+            "feature": equations.FEATURES,
+            "name": equations.NAMES,
+            "projection": equations.PROJECTIONS,
+            "model source": sources.MODELS,
+            "data source": sources.DATA,
+            "argument": sources.ARGUMENTS,
+            "configuration": sources.CONFIGURATION,
+            "statement": {**statements.STATEMENTS, **statements.WORDS},
+            "word": statements.WORDS,
+            "command": command.COMMANDS,
+            "command option": command.OPTIONS,
+            "configuration of TextBrewer": textbrewer.CONVERTED,
+        }
+
+    def __getitem__(self, place: str) -> Mapping[str, Instead]:
+        return self._all[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+TABLE = _Tables()
 """Where a word stands -> the word -> what to write instead."""
 
 _KNOWN_ONLY = ("argument", "option", "metric", "configuration", "command option")
@@ -66,8 +87,7 @@ def _is_offered(place: str, entry: Instead, names: Collection[str]) -> bool:
 
 def from_outside(word: str) -> str:
     """The remedy for a setting that is given with the command: in the spec, by a param. Empty for what is none."""
-    own = training.OWN.get(word)
-    entry = own or training.SETTINGS.get(word)
+    entry = TABLE["own setting"].get(word) or TABLE["setting"].get(word)
     if entry is None:
         return ""
     if entry.write:
