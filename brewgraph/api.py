@@ -147,7 +147,7 @@ def loads(text: str, /, **params: Any) -> Recipe:
     """The same for a spec in a string; its relative paths start at the working directory."""
     if not isinstance(text, str):
         remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
-        raise UsageError(f"the text of a spec is wanted, got of the type `{type(text).__name__}`{remedy}")
+        raise UsageError(f"the text of a spec is wanted, got a value of the type `{type(text).__name__}`{remedy}")
     if "\n" not in text.strip() and text.strip().endswith(".brew"):
         raise UsageError(f"the text of a spec is wanted, and `{text.strip()}` is a path: `bg.load(path)` reads a file")
     return Recipe(_warned(Source(text), params))

@@ -322,7 +322,7 @@ def _rebuilt(checked: Checked, recipe: Recipe, own: Mapping[str, str]) -> Checke
 def read_spec(path: str | Path) -> Source:
     """Read a spec file; a `UsageError` says why it cannot be read, or that this is no path but a spec's text."""
     if not isinstance(path, str | Path):
-        raise UsageError(f"a path to a spec is wanted, got of the type `{type(path).__name__}`")
+        raise UsageError(f"a path to a spec is wanted, got a value of the type `{type(path).__name__}`")
     name = str(path)
     if "\n" in name or (set("={") & set(name) and not name.endswith(".brew") and not Path(name).exists()):
         raise UsageError(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -293,11 +294,11 @@ class _Closing:
         """What losses are evaluated on: the split, or ready batches."""
         return self.rows if isinstance(self.rows, ReadyBatches) else self.split
 
-    @property
+    @cached_property
     def _encodings(self) -> list[Encoding]:
         return self.data_cache.encodings(self.data, [self.own], {self.own: self.module})[0]
 
-    @property
+    @cached_property
     def _encoded(self) -> datasets.Dataset:
         return self.data_cache.split(self.data, self.split, self._encodings)
 

@@ -46,6 +46,7 @@ class Rebuilt:
         except UsageError as error:
             raise UsageError(f"{needs}{error}") from error
         name = self.checked.recipe.student.name
+        self.data_cache = DataCache(self.workshop)
         self.workshop.models[name] = load_student(self.workshop.model(name), run.folder.student)
 
     def losses(self, task: FinishedTask, what: str) -> tuple[dict[str, float], int]:
@@ -53,10 +54,10 @@ class Rebuilt:
 
         Raises `UsageError` for a split or file that is not there, and for a loss of several data sets.
         """
-        data_cache, folder = DataCache(self.workshop), self.run.folder.path
+        folder = self.run.folder.path
         stage, own = next((s, t) for s, t in reversed(self.checked.recipe.tasks) if t.name == task.name)
         rows = self._rows(task, what)
-        found = losses_on(data_cache, self.checked, stage, own, rows, folder)
+        found = losses_on(self.data_cache, self.checked, stage, own, rows, folder)
         if found is None:
             raise UsageError(f"the loss reads {listing(own.data)}, and is evaluated where it reads one data set")
         ready = isinstance(rows, ReadyBatches)

@@ -270,7 +270,8 @@ class StageRun:
         metric, student = self.settings.metric_for_best_model, self.distiller.student
         found = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
         if metric is not None and not found and not self.settings.report:
-            raise RunError(f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on")
+            message = f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on"
+            raise RunError(f"{message}; give the data a dev split, or remove metric_for_best_model")
 
     def _metric(self, name: str) -> float:
         """The score by which students are compared; the task may be left out where one alone has it."""

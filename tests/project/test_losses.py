@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import brewgraph as bg
 from tests.cli.tiny import command as invoke
 from tests.project import small
+from tests.training.test_loop import on_two_ranks, training
 
 SPEC = """
 param size = {size}
@@ -173,3 +174,12 @@ def test_ready_batches_are_evaluated_on_their_dev_file(tmp_path: Path) -> None:
     assert dev_lines(result.folder)[0]["loss"] == pytest.approx(line["loss"], rel=1e-5)
     found = json.loads(invoke("eval", str(result.folder), "--format", "json").stdout)
     assert (found["examples"], found["scores"]["loss"]) == (6, pytest.approx(line["loss"], rel=1e-5))
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_losses_of_one(tmp_path: Path) -> None:
+    """Seven rows, which do not divide: each sum is over both ranks, and so is what it is divided by."""
+    path = world(tmp_path, train="steps = 1; optimizer = sgd(lr=1e-12)", rows=7)
+    training(path, tmp_path / "alone")
+    on_two_ranks(path, tmp_path / "ranks")
+    assert dev_lines(tmp_path / "ranks") == [pytest.approx(dev_lines(tmp_path / "alone")[0], rel=1e-6)]
