@@ -66,7 +66,7 @@ def prepare(folder: Path) -> None:
     """A configuration of BERT-base's size, a tokenizer of few words, and a few rows."""
     from transformers import BertConfig
 
-    from brewgraph.data.encoding import train_wordpiece
+    from brewgraph.data.encoding.encode import train_wordpiece
 
     labels = {0: "no", 1: "yes"}
     config = BertConfig(id2label=labels, label2id={"no": 0, "yes": 1}, architectures=["BertForSequenceClassification"])
@@ -78,8 +78,8 @@ def prepare(folder: Path) -> None:
 
 def in_process() -> float:
     """Seconds of a check of names; the median of twenty."""
+    from brewgraph.checking.check import check_names
     from brewgraph.diagnostics import SpecError
-    from brewgraph.project.check import check_names
     from brewgraph.source import Source
 
     took = []

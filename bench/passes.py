@@ -26,8 +26,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 import brewgraph as bg
-from brewgraph.data.encoding import train_wordpiece
-from brewgraph.project.planned import savings_of
+from brewgraph.data.encoding.encode import train_wordpiece
+from brewgraph.inspect.plan_of import savings_of
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
 

@@ -31,7 +31,7 @@ from toolkits import REPOSITORY, TASKS, Exam, Task, by_brewgraph, by_textbrewer,
 from torch import nn
 
 import brewgraph as bg
-from brewgraph.project.check import check, read_spec
+from brewgraph.checking.check import check, read_spec
 from brewgraph.training.reporter import Reporter
 
 SIDES = {"brewgraph": by_brewgraph, "textbrewer": by_textbrewer}

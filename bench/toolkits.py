@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import brewgraph as bg
-from brewgraph.data.batches import BatchOrder, loader
-from brewgraph.data.encoding import row_lengths
+from brewgraph.checking.check import Checked, check, read_spec
+from brewgraph.data.batching.order import BatchOrder, loader
+from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.models.loading import quiet_transformers
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import DataCache
-from brewgraph.training.evaluate import evaluate, evaluating, model_inputs
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
+from brewgraph.training.evaluation import evaluate, evaluating, model_inputs
 from brewgraph.training.feeds import micro_batches
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Material, place_stage

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.diagnostics import BrewWarning, Diagnostic, SpecError, UsageError
-from brewgraph.graph.lines import count
+from brewgraph.display.lines import count
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
-    from brewgraph.graph.plan import Plan
-    from brewgraph.graph.shown import Shown
-    from brewgraph.project.check import Checked
-    from brewgraph.project.run import RunResult
+    from brewgraph.checking.check import Checked
+    from brewgraph.display.plan import Plan
+    from brewgraph.display.render import Shown
+    from brewgraph.running.run import RunResult
     from brewgraph.runtime.distiller import Distiller
     from brewgraph.training.reporter import Reporter
 
@@ -54,8 +54,8 @@ class Recipe:
 
         `grain` is `terms`, what the loss is made of, or `nodes`, every step; `task` one of several: `STAGE/TASK`.
         """
-        from brewgraph.graph.shown import find_task
-        from brewgraph.project.showing import show
+        from brewgraph.display.render import find_task
+        from brewgraph.inspect.graph_of import show
 
         if not self.graphs:
             raise SpecError(self._checked.warnings)
@@ -67,8 +67,8 @@ class Recipe:
         Without what a batch costs, which takes a second or two for a large model, where `cost` is false. `skip` names
         passes that are left out. Raises `UsageError` for one that is none.
         """
-        from brewgraph.graph.optimizing import check_names
-        from brewgraph.project.planned import plan_of
+        from brewgraph.graph.optimize import check_names
+        from brewgraph.inspect.plan_of import plan_of
 
         check_names(skip)
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
@@ -112,9 +112,9 @@ class Recipe:
 
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
-        from brewgraph.project.build import Workshop
-        from brewgraph.project.given import check_unchanged
-        from brewgraph.project.run import finished_teachers
+        from brewgraph.running.run import finished_teachers
+        from brewgraph.running.spec_builder import Workshop
+        from brewgraph.running.unchanged import check_unchanged
 
         finished = finished_teachers(
             self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
@@ -126,8 +126,8 @@ class Recipe:
         check_unchanged(self._checked, models)
         distiller = workshop.distiller(stage=stage)
         if models:
-            from brewgraph.project.materials import DataCache
-            from brewgraph.project.trust import check_given_agree
+            from brewgraph.running.data_cache import DataCache
+            from brewgraph.running.teacher_check import check_given_agree
 
             check_given_agree(DataCache(workshop), workshop.checked, models)
         return distiller
@@ -138,7 +138,7 @@ def load(path: str | Path, /, **params: Any) -> Recipe:
 
     What the check warns of is a `BrewWarning` each, at the caller's line, and in `warnings` of the recipe.
     """
-    from brewgraph.project.check import read_spec
+    from brewgraph.checking.check import read_spec
 
     return Recipe(_warned(read_spec(path), params))
 
@@ -155,7 +155,7 @@ def loads(text: str, /, **params: Any) -> Recipe:
 
 def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
     """The check of a spec, its warnings given at the line outside of brewgraph that asked for it."""
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     checked = check(source, params)
     package, level = str(Path(__file__).parent), 1
@@ -169,7 +169,7 @@ def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
 
 def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
     """Everything that is wrong with a spec, errors and warnings, in the order of the text; empty where nothing is."""
-    from brewgraph.project.check import check, read_spec
+    from brewgraph.checking.check import check, read_spec
 
     try:
         return check(read_spec(path), params).warnings
@@ -199,8 +199,8 @@ def run(
     Warnings are those of `load`; what else there is to say goes to the reporter: in a notebook a bar, else Python's
     logging under the name `brewgraph`, at the level INFO.
     """
-    from brewgraph.project.check import read_spec
-    from brewgraph.project.run import Options, run_checked
+    from brewgraph.checking.check import read_spec
+    from brewgraph.running.run import Options, run_checked
     from brewgraph.training.notebook import NotebookReporter, in_notebook
     from brewgraph.training.reporter import LogReporter
 

@@ -20,7 +20,7 @@ from torch import nn
 import brewgraph as bg
 from brewgraph.diagnostics import BrewWarning, SourceFault
 from brewgraph.training.notebook import NotebookReporter, in_notebook
-from tests.project.small import classifier, project
+from tests.small import classifier, project
 
 LOST = "x = ce(d.labels -> tiny.logits)"
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import brewgraph as bg
+from brewgraph.checking.check import check_names
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
 from brewgraph.lints import Subject
-from brewgraph.project.check import check_names
 from brewgraph.source import Source
 from tests.conftest import REPOSITORY
 
@@ -64,7 +64,7 @@ def test_a_loss_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_pass(tmp_path: Path) -> None:
     """Of two `stop` in a row one is left to compute."""
-    from brewgraph.graph.passes import canonical
+    from brewgraph.graph.canonical import canonical
     from tests.graph.graphs import graph
     from tests.recipe.specs import spec
 

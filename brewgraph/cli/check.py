@@ -68,7 +68,7 @@ def _check(
     source: Source, params: Mapping[str, Any], data: bool
 ) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
     """What is wrong with a spec, and where that is asked for what is in its data."""
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     warnings: tuple[Diagnostic, ...] = ()
     try:
@@ -77,7 +77,7 @@ def _check(
         warnings = checked.warnings
         if not data:
             return warnings, {}
-        from brewgraph.project.examine import examine_data
+        from brewgraph.inspect.data import examine_data
 
         return warnings, examine_data(checked)
     except SpecError as error:

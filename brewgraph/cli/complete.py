@@ -23,7 +23,7 @@ def runs(incomplete: str) -> Iterator[str]:
         if path.is_dir():
             yield f"{prefix}{path.name}" + ("" if (path / "resolved.json").is_file() else "/")
     if "/" not in incomplete:
-        from brewgraph.project.places import runs_folder
+        from brewgraph.running.run_folders import runs_folder
 
         for _, path in _paths(f"{runs_folder(Path())}/{incomplete}"):
             if (path / "resolved.json").is_file():
@@ -56,7 +56,7 @@ def warnings(incomplete: str) -> Iterator[tuple[str, str]]:
 
 def passes(incomplete: str) -> Iterator[str]:
     """What `--skip-pass` takes."""
-    from brewgraph.graph.optimizing import NAMES
+    from brewgraph.graph.optimize import NAMES
 
     yield from (name for name in NAMES if name.startswith(incomplete))
 

@@ -13,7 +13,7 @@ from brewgraph.paths import check_writable, write_file
 from brewgraph.recipe.label_types import LABEL_TYPES
 
 if TYPE_CHECKING:
-    from brewgraph.project.convert.spec import Script
+    from brewgraph.convert.spec_text import Script
     from brewgraph.source import Source
 
 Distillers = Literal[
@@ -59,9 +59,9 @@ def command(
     ] = None,
 ) -> None:
     """Write a configuration of TextBrewer as a spec, and say what it cannot carry over. Nothing is executed."""
-    from brewgraph.project.convert.convert import convert
-    from brewgraph.project.convert.equations import Adaptors
-    from brewgraph.project.convert.spec import Script
+    from brewgraph.convert.convert import convert
+    from brewgraph.convert.equations import Adaptors
+    from brewgraph.convert.spec_text import Script
 
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")
@@ -95,8 +95,8 @@ def _tasks(distiller: str | None, names: list[str]) -> tuple[str, ...]:
 
 
 def _read(path: str) -> Source:
+    from brewgraph.checking.check import read_spec
     from brewgraph.cli.output import read_stdin
-    from brewgraph.project.check import read_spec
 
     if path == "-":
         return read_stdin()

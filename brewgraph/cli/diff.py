@@ -15,8 +15,8 @@ from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, r
 from brewgraph.diagnostics import RunError
 
 if TYPE_CHECKING:
-    from brewgraph.graph.compare import Change, Comparison, Side
-    from brewgraph.project.check import Checked
+    from brewgraph.checking.check import Checked
+    from brewgraph.display.diff.specs import Change, Comparison, Side
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -41,7 +41,7 @@ def command(
     `brewgraph diff a.brew b.brew`; `brewgraph diff a.brew --then T=8` compares a spec with itself at another param.
     Names, order, spacing and comments make no difference.
     """
-    from brewgraph.graph.compare import compare
+    from brewgraph.display.diff.specs import compare
 
     params = parse_sets(set or [])
     first = _side(spec, params)
@@ -56,7 +56,7 @@ def command(
 
 
 def _side(path: str, params: dict[str, object]) -> Side:
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     source = read(path)
     hush()
@@ -67,7 +67,7 @@ def _side(path: str, params: dict[str, object]) -> Side:
 
 def side_of(checked: Checked) -> Side:
     """What of a checked spec is compared. Raises `RunError` where its loss is still open."""
-    from brewgraph.graph.compare import Side
+    from brewgraph.display.diff.specs import Side
 
     if not checked.graphs:
         raise RunError(f"the loss of {checked.recipe.source.name} is not known until its models can be reached")

@@ -8,7 +8,7 @@ import typer
 
 from brewgraph.cli.options import Run, Task
 from brewgraph.cli.output import count, hush, number, table
-from brewgraph.recipe.metrics import keyed, metric_words
+from brewgraph.recipe.settings.metric_names import keyed, metric_words
 
 
 def command(
@@ -26,13 +26,13 @@ def command(
 
     A student that no labels score is evaluated on the losses it was trained with, beside its teacher.
     """
-    from brewgraph.project.finished import SPLITS, open_run
+    from brewgraph.running.finished import SPLITS, open_run
 
     found = open_run(run)
     tasks = list(found.tasks.values()) if task is None and data in SPLITS else [found.task(task)]
     hush()
-    from brewgraph.project.predict import is_scored, labelled_rows, load_student, score
-    from brewgraph.project.rebuilt import Rebuilt
+    from brewgraph.running.predict import is_scored, labelled_rows, load_student, score
+    from brewgraph.running.rebuild import Rebuilt
     from brewgraph.training.folder import json_text
 
     # what is wrong with rows is told before a model is loaded

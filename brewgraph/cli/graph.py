@@ -33,7 +33,7 @@ def command(
     ] = None,
 ) -> None:
     """Draw what the loss of a spec is computed from: `brewgraph graph spec.brew --format html --out graph.html`."""
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     if out is not None:
         check_writable(out)
@@ -43,8 +43,8 @@ def command(
     print_diagnostics(checked.warnings, sys.stderr)
     if not checked.graphs:
         raise RunError("the graph is not known until the models above can be reached")
-    from brewgraph.graph.shown import find_task
-    from brewgraph.project.showing import show
+    from brewgraph.display.render import find_task
+    from brewgraph.inspect.graph_of import show
 
     name = None if task is None else find_task(task, checked.graphs)
     written = show(checked, grain, name, cost=format in ("svg", "html")).write(format)

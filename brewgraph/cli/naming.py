@@ -13,14 +13,14 @@ from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, r
 from brewgraph.diagnostics import RunError
 
 if TYPE_CHECKING:
-    from brewgraph.graph.explain import Explained
+    from brewgraph.display.explain_name import Explained
 
 WIDTH = 80
 
 
 def print_name(name: str, spec: str, sets: Sequence[str] = (), *, as_json: bool = False) -> None:
     """Explain a name of a spec. Raises `UsageError` where nothing is called so."""
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     source, params = read(spec), parse_sets(sets)
     hush()
@@ -28,7 +28,7 @@ def print_name(name: str, spec: str, sets: Sequence[str] = (), *, as_json: bool 
     if not checked.graphs:
         print_diagnostics(checked.warnings, sys.stderr)
         raise RunError("what it computes is not known until its models can be reached")
-    from brewgraph.project.showing import explain
+    from brewgraph.inspect.graph_of import explain
 
     found = explain(checked, name)
     if as_json:

@@ -14,7 +14,7 @@ from brewgraph.diagnostics import UsageError
 if TYPE_CHECKING:
     from brewgraph.ops import Operation, Projection, Temperature, Transform
     from brewgraph.ops.registry import Option
-    from brewgraph.recipe.sources import Settings
+    from brewgraph.recipe.settings.sources import Settings
 
 Page = Callable[[], Iterator[str]]
 EXAMPLES = {
@@ -70,8 +70,8 @@ def command(
 
 def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page, from the models that check them."""
-    from brewgraph.recipe.settings import OPTIMIZERS, Train
-    from brewgraph.recipe.settings import SCHEDULES as RATES
+    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
+    from brewgraph.recipe.settings.train import SCHEDULES as RATES
     from brewgraph.syntax.foreign import TABLE
 
     yield "# The settings of `train { }`"
@@ -110,7 +110,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.describe import LATER
+    from brewgraph.recipe.evaluate.describe import LATER
     from brewgraph.syntax.foreign import TABLE, instead
 
     if name in LATER:
@@ -133,11 +133,11 @@ def _overview() -> Iterator[list[str]]:
 def _sections() -> dict[str, dict[str, str]]:
     """The sections of the table by their titles: names and words."""
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.across import FUNCTIONS
-    from brewgraph.recipe.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings import OPTIMIZERS, Train
-    from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
+    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+    from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
+    from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS
+    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
+    from brewgraph.recipe.settings.train import SCHEDULES as RATES
 
     return {
         "losses: name(from -> to)": {
@@ -164,11 +164,11 @@ def _pages() -> list[tuple[str, Page]]:
     from functools import partial
 
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.across import FUNCTIONS
-    from brewgraph.recipe.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings import OPTIMIZERS, Train
-    from brewgraph.recipe.settings import SCHEDULES as RATES
-    from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS, Layers
+    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+    from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
+    from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS, Layers
+    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
+    from brewgraph.recipe.settings.train import SCHEDULES as RATES
 
     pages: list[tuple[str, Page]] = [(name, partial(_operation, name, o)) for name, o in OPERATIONS.items()]
     pages += [(name, partial(_transform, name, x)) for name, x in TRANSFORMS.items()]
@@ -298,7 +298,7 @@ def example(side: str, model: str) -> str:
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.across import ACROSS
+    from brewgraph.recipe.evaluate.list_functions import ACROSS
 
     yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
     yield ""
@@ -366,14 +366,14 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    from brewgraph.recipe.sources import Settings
+    from brewgraph.recipe.settings.sources import Settings
 
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.base import setting_text
-    from brewgraph.recipe.sources import Settings
+    from brewgraph.recipe.settings.base import setting_text
+    from brewgraph.recipe.settings.sources import Settings
 
     # a call with its own defaults has a page of its own
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)

@@ -19,10 +19,10 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 import typer
 
 from brewgraph.diagnostics import BrewError, Diagnostic, SpecError, UsageError, render, suggest
-from brewgraph.graph.costs import megabytes as megabytes
-from brewgraph.graph.lines import count as count
-from brewgraph.graph.lines import number as number
-from brewgraph.graph.lines import table as table
+from brewgraph.display.cost import megabytes as megabytes
+from brewgraph.display.lines import count as count
+from brewgraph.display.lines import number as number
+from brewgraph.display.lines import table as table
 from brewgraph.source import EncodingError, Source, is_call
 
 P = ParamSpec("P")
@@ -228,7 +228,7 @@ def parse_value(text: str) -> Any:
 
 def read(path: str) -> Source:
     """A spec from a file, or from stdin for `-`. Raises `UsageError` where there is none."""
-    from brewgraph.project.check import read_spec
+    from brewgraph.checking.check import read_spec
 
     if path == "-":
         return read_stdin()

@@ -11,10 +11,10 @@ import typer
 
 from brewgraph.cli.options import ModelName, Named, Set
 from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, spec_is_named, table
-from brewgraph.graph.costs import megabytes
+from brewgraph.display.cost import megabytes
 
 if TYPE_CHECKING:
-    from brewgraph.models.parameters import ParameterNode
+    from brewgraph.models.fake.parameter_tree import ParameterNode
 
 
 def command(
@@ -29,18 +29,18 @@ def command(
     Tied ones count once. No weight is loaded: memory is what the model takes in single precision.
     """
     if spec_is_named(model, name, set):
-        from brewgraph.project.check import check
+        from brewgraph.checking.check import check
 
         source, params = read(model), parse_sets(set or [])
         hush()
         checked = check(source, params)
-        from brewgraph.project.parameters import spec_parameters
+        from brewgraph.inspect.parameters import spec_parameters
 
         trees = spec_parameters(checked, name)
         print_diagnostics(checked.warnings, sys.stderr)
     else:
         hush()
-        from brewgraph.project.parameters import model_parameters
+        from brewgraph.inspect.parameters import model_parameters
 
         trees = model_parameters(model)
     if format == "json":

@@ -21,15 +21,15 @@ def command(
     format: Annotated[Literal["text", "json"], typer.Option(help="For people, or all of it for machines.")] = "text",
 ) -> None:
     """Say what a run will do: models, the loss spelled out, forwards, costs, savings, projections, settings."""
-    from brewgraph.graph.optimizing import check_names as check_passes
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
+    from brewgraph.graph.optimize import check_names as check_passes
 
     source, params = read(spec), parse_sets(set or [])
     check_passes(skip_pass or ())
     hush()
     checked = check(source, params)
     print_diagnostics(checked.warnings, sys.stderr)
-    from brewgraph.project.planned import plan_of
+    from brewgraph.inspect.plan_of import plan_of
 
     plan = plan_of(checked, cost=cost, skip=tuple(skip_pass or ()))
     if format == "json":

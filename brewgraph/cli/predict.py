@@ -48,7 +48,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Write what the student of a finished run takes each row for: the row's text and the prediction."""
-    from brewgraph.project.finished import open_run
+    from brewgraph.running.finished import open_run
 
     if (file is None) == (not text):
         raise UsageError("name a FILE, - for standard input, or give a `--text`, and one of them only")
@@ -60,8 +60,8 @@ def command(
         raise UsageError(f"`{out}` is the file that is read, and would be lost: name another file with --out")
     found = open_run(run).task(task)
     hush()
-    from brewgraph.project.predict import load_student, predict, text_columns, unlabelled_rows
-    from brewgraph.project.typed import piped_rows, typed_rows
+    from brewgraph.running.piped_rows import piped_rows, typed_rows
+    from brewgraph.running.predict import load_student, predict, text_columns, unlabelled_rows
     from brewgraph.training.folder import write_text
 
     if text:

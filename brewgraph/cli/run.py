@@ -22,15 +22,15 @@ from brewgraph.cli.output import (
     table,
     tally,
 )
-from brewgraph.graph.lines import number
-from brewgraph.project.speed import faster
-from brewgraph.recipe.metrics import greater_is_better, metric_words
+from brewgraph.display.lines import number
+from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
+from brewgraph.running.speed import faster
 from brewgraph.training.folder import shown
 
 if TYPE_CHECKING:
-    from brewgraph.models.blueprint import Blueprint
-    from brewgraph.project.check import Checked
-    from brewgraph.project.compare import Row
+    from brewgraph.checking.check import Checked
+    from brewgraph.models.resolve import Blueprint
+    from brewgraph.running.table import Row
 
 
 def command(
@@ -61,12 +61,12 @@ def command(
 
     A finished run is found again; an interrupted one goes on from its last checkpoint.
     """
-    from brewgraph.project.check import check
+    from brewgraph.checking.check import check
 
     source, params, denied = read(spec), parse_sets(set or []), parse_deny(deny or [])
     skip = tuple(skip_pass or ())
     if skip:
-        from brewgraph.graph.optimizing import check_names as check_passes
+        from brewgraph.graph.optimize import check_names as check_passes
 
         check_passes(skip)
     hush()
@@ -80,7 +80,7 @@ def command(
             print(f"{tally(refused)} denied{more_about(refused)}", file=sys.stderr)
         raise typer.Exit(1)
     from brewgraph.cli.progress import make_reporter
-    from brewgraph.project.run import Options, run_checked
+    from brewgraph.running.run import Options, run_checked
 
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     try:
@@ -98,7 +98,7 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
     """The closing words: the table, the student beside its teachers and beside the same student alone, and where it is
     (`folder` None: a rehearsal).
     """
-    from brewgraph.project.compare import cells_of
+    from brewgraph.running.table import cells_of
 
     if rows:
         yield table(cells := cells_of(rows), right=range(1, len(cells[0])))

@@ -14,8 +14,8 @@ from brewgraph.cli.options import ModelName, Named, Set
 from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, read, spec_is_named, table
 
 if TYPE_CHECKING:
-    from brewgraph.models.survey import Value
-    from brewgraph.models.taps import ModuleRow, Taps
+    from brewgraph.models.structure.module_io import Value
+    from brewgraph.models.structure.tap_list import ModuleRow, Taps
 
 WIDTH = 80
 
@@ -39,18 +39,18 @@ def command(
     No weight is loaded.
     """
     if spec_is_named(model, name, set):
-        from brewgraph.project.check import check
+        from brewgraph.checking.check import check
 
         source, params = read(model), parse_sets(set or [])
         hush()
         checked = check(source, params)
-        from brewgraph.project.taps import spec_taps
+        from brewgraph.inspect.tap_tables import spec_taps
 
         found = spec_taps(checked, name, collapse=not all, path=path)
         print_diagnostics(checked.warnings, sys.stderr)
     else:
         hush()
-        from brewgraph.project.taps import model_taps
+        from brewgraph.inspect.tap_tables import model_taps
 
         found = model_taps(model, collapse=not all, path=path)
     if format == "json":
@@ -133,7 +133,7 @@ def _runs(values: tuple[Value, ...]) -> Iterator[tuple[Value, str]]:
 
 def _elements(value: Value, *, names: bool = False) -> Iterator[str]:
     """A line for each element of a tuple, with what picks it; one for everything else."""
-    from brewgraph.models.survey import show
+    from brewgraph.models.structure.module_io import show
 
     for i, element in enumerate(value.elements):
         name = f"{value.names[i]} " if names and value.names else ""

@@ -12,9 +12,9 @@ from typing import Any
 
 import datasets
 
-from brewgraph.data.delimited import traces_of_quotes
-from brewgraph.data.encoding import Encoding
-from brewgraph.data.examples import Examples
+from brewgraph.data.encoding.encode import Encoding
+from brewgraph.data.sources.delimited import traces_of_quotes
+from brewgraph.data.sources.examples import Examples
 from brewgraph.diagnostics import listing
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 

@@ -11,6 +11,7 @@ import networkx as nx
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
+from brewgraph.graph.canonical import assemble
 from brewgraph.graph.compatibility import (
     BuiltLoss,
     Context,
@@ -21,13 +22,12 @@ from brewgraph.graph.compatibility import (
     common_size,
     kind_of,
 )
-from brewgraph.graph.passes import assemble
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate import FactsOf
+from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import Shape
 from brewgraph.recipe.recipe import Recipe, Task
-from brewgraph.recipe.sources import Hf, Python
+from brewgraph.recipe.settings.sources import Hf, Python
 from brewgraph.source import Span
 
 OUTSIDE: Shape = ()

@@ -10,11 +10,11 @@ from brewgraph.graph.nodes import MASKS
 from brewgraph.ops import OPERATIONS, TEMPERATURES
 from brewgraph.ops.registry import is_own
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate import FactsOf
+from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import ModelFacts, Shape
 from brewgraph.recipe.label_types import CLASS, TAGS, LabelType
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.sources import Hf
+from brewgraph.recipe.settings.sources import Hf
 
 LAST_AXIS = {"logits": "classes", "probabilities": "classes", "hidden": "width", "vector": "width"}
 """What the last axis of a value of each kind holds."""

@@ -13,7 +13,7 @@ import networkx as nx
 
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
 from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
 QUIET = frozenset({"logging_steps", "save_steps", "save_total_limit", "baseline", "report"})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import networkx as nx
 
 from brewgraph.diagnostics import UsageError
+from brewgraph.graph.canonical import execution_order, node
 from brewgraph.graph.nodes import Combine, Node, Number, Schedule
-from brewgraph.graph.passes import execution_order, node
 from brewgraph.recipe.numbers import compute, factors, plain, schedule_value
 from brewgraph.recipe.values import Length
 

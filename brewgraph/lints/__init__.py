@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from brewgraph.diagnostics import Diagnostic
-from brewgraph.lints.caches import find_idle_caches
+from brewgraph.lints.idle_caches import find_idle_caches
 from brewgraph.lints.layers import find_shifted_maps
-from brewgraph.lints.schedules import find_late_schedules, find_still_schedules, find_vanishing_temperatures
+from brewgraph.lints.schedule_ends import find_late_schedules, find_still_schedules, find_vanishing_temperatures
 from brewgraph.lints.splitting import find_small_batches, find_split_batches
 from brewgraph.lints.subject import Subject
+from brewgraph.lints.term_weights import find_uneven_means, find_unscaled_targets
 from brewgraph.lints.terms import (
     find_dead_losses,
     find_idle_adapters,
@@ -18,7 +19,6 @@ from brewgraph.lints.terms import (
     find_untrained_heads,
     find_untrained_projections,
 )
-from brewgraph.lints.weights import find_uneven_means, find_unscaled_targets
 
 __all__ = ["LINTS", "Lint", "Subject", "lint"]
 

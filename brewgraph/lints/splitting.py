@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
 from brewgraph.lints.subject import Subject
 from brewgraph.ops import TEMPERATURES
-from brewgraph.recipe.sources import Batches
+from brewgraph.recipe.settings.sources import Batches
 
 
 def find_split_batches(subject: Subject) -> Iterator[Diagnostic]:

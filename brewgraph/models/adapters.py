@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.models.dissection import dissect
 from brewgraph.models.heads import HeadedModel, trunk_of
-from brewgraph.recipe.sources import Lora
+from brewgraph.models.structure.read_class import dissect
+from brewgraph.recipe.settings.sources import Lora
 
 
 def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:

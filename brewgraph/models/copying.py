@@ -10,12 +10,12 @@ from torch import nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.anatomy import Anatomy
-from brewgraph.models.blueprint import Blueprint
-from brewgraph.models.dissection import dissect
+from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import trunk_of
-from brewgraph.models.layer_kinds import Kind, difference, kinds_of, telling
-from brewgraph.models.shapes import empty_model
+from brewgraph.models.resolve import Blueprint
+from brewgraph.models.structure.anatomy import Anatomy
+from brewgraph.models.structure.layer_kinds import Kind, difference, kinds_of, telling
+from brewgraph.models.structure.read_class import dissect
 
 _BERT_NAMES = {
     "attention.q_lin": "attention.self.query",

@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from brewgraph.diagnostics import SourceFault, UsageError, listing
-from brewgraph.models.tasks import Head
+from brewgraph.models.task_heads import Head
 
 _INDEX = "heads.json"
 """The file that says which auto class loads which folder of a saved model."""

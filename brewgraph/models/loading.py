@@ -16,13 +16,13 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models.adapters import add_adapter
-from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers
+from brewgraph.models.fake.reach import remove_modules
 from brewgraph.models.heads import build_heads, saved_heads
-from brewgraph.models.reach import remove_modules
-from brewgraph.models.saved import headless
+from brewgraph.models.resolve import Blueprint
+from brewgraph.models.saved_tensors import headless
 from brewgraph.ops.importing import import_allowed
-from brewgraph.recipe.sources import Python
+from brewgraph.recipe.settings.sources import Python
 
 log = logging.getLogger("brewgraph")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import (
     Column,
     DataDeclaration,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import DataSource, Join, ModelSource, Settings
+from brewgraph.recipe.settings.sources import DataSource, Join, ModelSource, Settings
 from brewgraph.source import Span
 
 

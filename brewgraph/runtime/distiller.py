@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 from transformers.utils import ModelOutput
 
-from brewgraph.data.batches import derive_seed
+from brewgraph.data.batching.order import derive_seed
 from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
+from brewgraph.graph.optimize import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
-from brewgraph.models.anatomy import Anatomy
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.reach import Reach
+from brewgraph.models.fake.reach import Reach
+from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.recipe.features import Feature
-from brewgraph.runtime.batches import BatchCheck
+from brewgraph.runtime.own_batches import BatchCheck
 from brewgraph.runtime.program import Batch, Program
 
 Name = TypeVar("Name", bound=Hashable)

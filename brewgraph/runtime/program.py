@@ -12,15 +12,14 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 
-from brewgraph.data.batches import is_idle
+from brewgraph.data.batching.order import is_idle
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import Reached, needed, reached, releases, running_order
-from brewgraph.graph.passes import node, used_by
+from brewgraph.graph.canonical import node, used_by
+from brewgraph.graph.optimize import Reached, needed, reached, releases, running_order
 from brewgraph.graph.scalars import Horizon
-from brewgraph.models.anatomy import Anatomy
-from brewgraph.models.capture import Capture
-from brewgraph.models.reach import may_draw
-from brewgraph.runtime.caching import cached_values
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.fake.reach import may_draw
+from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (
     first_tensor,
@@ -28,6 +27,7 @@ from brewgraph.runtime.instructions import (
     mean_instruction,
     simple_instruction,
 )
+from brewgraph.runtime.kept_values import cached_values
 from brewgraph.runtime.layouts import Padded
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]

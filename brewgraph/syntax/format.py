@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from brewgraph.diagnostics import Collector
 from brewgraph.source import Source
-from brewgraph.syntax.layout import Lexeme, lexemes
+from brewgraph.syntax.logical_lines import Lexeme, lexemes
 from brewgraph.syntax.parser import KEYWORDS, parse
 
 INDENT = 4

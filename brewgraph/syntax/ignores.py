@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from brewgraph.diagnostics import Collector, Ignore, suggest
 from brewgraph.explanations import CODES
 from brewgraph.source import Source, Span
-from brewgraph.syntax.layout import Lexeme
+from brewgraph.syntax.logical_lines import Lexeme
 
 WARNINGS = tuple(code for code in CODES if code.startswith("W"))
 _MEANT = re.compile(r"#\s*brew\s*:")

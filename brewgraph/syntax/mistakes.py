@@ -16,7 +16,7 @@ from lark.exceptions import UnexpectedToken
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
 from brewgraph.syntax.foreign import TABLE, instead
-from brewgraph.syntax.layout import lexemes
+from brewgraph.syntax.logical_lines import lexemes
 from brewgraph.syntax.place import Place, ends
 
 FORMS = {

@@ -16,7 +16,7 @@ from brewgraph.syntax import tree as t
 from brewgraph.syntax.comments import without_foreign_comments
 from brewgraph.syntax.grammar import grammar
 from brewgraph.syntax.ignores import find_ignores
-from brewgraph.syntax.layout import BracketFault, Lexeme, blank, lexemes, resplit, split
+from brewgraph.syntax.logical_lines import BracketFault, Lexeme, blank, lexemes, resplit, split
 from brewgraph.syntax.mistakes import FORMS, explain
 from brewgraph.syntax.place import opens_mapping
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from brewgraph.syntax.layout import Lexeme
+from brewgraph.syntax.logical_lines import Lexeme
 
 
 @dataclass(frozen=True)

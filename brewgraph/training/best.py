@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
 
 
 @dataclass

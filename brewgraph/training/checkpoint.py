@@ -22,7 +22,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.models.adapters import has_adapter, merged, save_adapter
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import quiet_transformers
-from brewgraph.models.tokens import as_loaded
+from brewgraph.models.tokenization import as_loaded
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.best import Progress
 from brewgraph.training.folder import RunFolder

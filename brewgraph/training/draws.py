@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from brewgraph.data.batches import derive_seed
+from brewgraph.data.batching.order import derive_seed
 from brewgraph.diagnostics import RunError
 
 

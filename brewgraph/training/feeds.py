@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import datasets
 import torch
 
-from brewgraph.data.batches import BatchOrder, derive_seed, loader, mark_idle
-from brewgraph.data.encoding import row_lengths
+from brewgraph.data.batching.order import BatchOrder, derive_seed, loader, mark_idle
+from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.diagnostics import RunError
 from brewgraph.runtime.instructions import first_tensor
 

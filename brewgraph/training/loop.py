@@ -18,13 +18,13 @@ from torch import Tensor
 from brewgraph.diagnostics import RunError
 from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import Board
 from brewgraph.training.checkpoint import Saved, State, read_checkpoint
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.freezing import frozen, unreached_frozen
-from brewgraph.training.optimizing import build_optimizer, build_schedule
+from brewgraph.training.optimizer import build_optimizer, build_schedule
 from brewgraph.training.processes import this_process
 from brewgraph.training.records import Record
 from brewgraph.training.reporter import Reporter

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from brewgraph.graph.lines import MONO
+from brewgraph.display.lines import MONO
 from brewgraph.training.reporter import Reporter, duration, scores_text, terms_text
 
 _EVERY = 0.25

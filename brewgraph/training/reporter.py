@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from brewgraph.graph.lines import number
-from brewgraph.recipe.metrics import metric_words
+from brewgraph.display.lines import number
+from brewgraph.recipe.settings.metric_names import metric_words
 
 log = logging.getLogger("brewgraph")
 

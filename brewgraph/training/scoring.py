@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from accelerate.utils import reduce, send_to_device
 from torch import nn
 
-from brewgraph.data.batches import BatchOrder, loader
-from brewgraph.data.encoding import row_lengths
-from brewgraph.data.ready import ReadyBatches
-from brewgraph.models.modes import evaluating
-from brewgraph.recipe.metrics import LOSS
+from brewgraph.data.batching.order import BatchOrder, loader
+from brewgraph.data.encoding.encode import row_lengths
+from brewgraph.data.sources.tensor_batches import ReadyBatches
+from brewgraph.models.fake.modes import evaluating
+from brewgraph.recipe.settings.metric_names import LOSS
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.evaluate import evaluate, scores
+from brewgraph.training.evaluation import evaluate, scores
 from brewgraph.training.feeds import at_epoch
 from brewgraph.training.processes import piece, this_process
 from brewgraph.training.work import Material

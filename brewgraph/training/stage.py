@@ -17,9 +17,9 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from brewgraph.data.batches import derive_seed, is_idle
+from brewgraph.data.batching.order import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
-from brewgraph.recipe.metrics import LOSS
+from brewgraph.recipe.settings.metric_names import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import named
 from brewgraph.training.checkpoint import Keeper, State, save_checkpoint

@@ -8,10 +8,10 @@ from typing import Any
 
 import datasets
 
-from brewgraph.data.ready import ReadyBatches
+from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import UsageError
 from brewgraph.recipe.label_types import CLASS, LabelType
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.draws import Draw
 from brewgraph.training.feeds import Feed, order_seed, place, steps_of_epoch

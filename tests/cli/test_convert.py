@@ -15,7 +15,7 @@ from transformers import AutoConfig
 import brewgraph as bg
 from tests.cli.tiny import command
 from tests.conftest import REPOSITORY
-from tests.project.small import LABELS, tokenizer, write_data
+from tests.small import LABELS, tokenizer, write_data
 
 CONFIG = {
     "temperature": 8,

@@ -9,13 +9,13 @@ import pytest
 
 from brewgraph import loads
 from brewgraph.cli.ops import EXAMPLES, example
-from brewgraph.data.python_docs import LABELS
+from brewgraph.data.sources.python_docs import LABELS
 from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFORMS, UNITS, side_kinds
 from brewgraph.ops import SCHEDULES as WEIGHTS
-from brewgraph.recipe.across import FUNCTIONS
-from brewgraph.recipe.augmentations import AUGMENTATIONS
-from brewgraph.recipe.settings import OPTIMIZERS, SCHEDULES, Train
-from brewgraph.recipe.sources import ADAPTERS, DATA, HEADS, MODELS
+from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
+from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS
+from brewgraph.recipe.settings.train import OPTIMIZERS, SCHEDULES, Train
 from tests.cli.tiny import command
 
 NAMES = [

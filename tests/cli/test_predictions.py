@@ -12,10 +12,10 @@ import pytest
 
 import brewgraph as bg
 from brewgraph.cli.predictions import lines, shaped
-from brewgraph.data.examples import open_examples
-from brewgraph.project.finished import FinishedTask
-from brewgraph.project.typed import piped_rows, typed_rows
-from brewgraph.recipe.sources import Builtin, Conll, Files, Glue, Hub, Squad
+from brewgraph.data.sources.examples import open_examples
+from brewgraph.recipe.settings.sources import Builtin, Conll, Files, Glue, Hub, Squad
+from brewgraph.running.finished import FinishedTask
+from brewgraph.running.piped_rows import piped_rows, typed_rows
 from brewgraph.training.folder import write_text
 
 

@@ -12,8 +12,8 @@ import torch
 
 from brewgraph.cli.output import megabytes
 from brewgraph.cli.run import ratio, scored_on, summary, where_it_is
-from brewgraph.models.tasks import Head
-from brewgraph.project.compare import Row
+from brewgraph.models.task_heads import Head
+from brewgraph.running.table import Row
 from brewgraph.training.folder import RunFolder
 from tests.cli.tiny import command, write_tiny
 
@@ -177,7 +177,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brewgraph.project.run._train", interrupted)
+    monkeypatch.setattr("brewgraph.running.run._train", interrupted)
     spec = str(write_tiny(tmp_path))
     result = command("run", spec, "--quiet")
     said = "interrupted; run the same command again: no checkpoint exists yet, so training starts anew\n"
@@ -188,7 +188,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
             pass
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brewgraph.project.run._train", later)
+    monkeypatch.setattr("brewgraph.running.run._train", later)
     result = command("run", spec, "--quiet", "--force")
     said = "interrupted; run the same command again, without --force: it resumes from the last checkpoint\n"
     assert (result.exit_code, result.stderr) == (130, said)

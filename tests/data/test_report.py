@@ -11,11 +11,11 @@ import pytest
 import tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from brewgraph.data.encoding import Encoding
-from brewgraph.data.examples import Examples, open_examples
+from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.report import DataReport, Lengths, Overlap, Rows, data_report, lines
+from brewgraph.data.sources.examples import Examples, open_examples
 from brewgraph.recipe.label_types import MASKED, NEXT
-from brewgraph.recipe.sources import Files
+from brewgraph.recipe.settings.sources import Files
 
 NAMES = ("no", "yes")
 

@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from brewgraph.data.encoding import train_wordpiece
-from brewgraph.data.examples import open_examples
+from brewgraph.data.encoding.encode import train_wordpiece
+from brewgraph.data.sources.examples import open_examples
 from brewgraph.diagnostics import SourceFault
 
 END = "<|endoftext|>"

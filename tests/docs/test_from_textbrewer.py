@@ -8,12 +8,12 @@ from functools import cache
 
 import pytest
 
+from brewgraph.checking.check import check_names
 from brewgraph.cli.main import COMMANDS
+from brewgraph.convert.config import DistillationConfig, Match, TrainingConfig
+from brewgraph.convert.equations import NAMES
 from brewgraph.diagnostics import Collector
 from brewgraph.ops.projections import PROJECTIONS
-from brewgraph.project.check import check_names
-from brewgraph.project.convert.equations import NAMES
-from brewgraph.project.convert.settings import DistillationConfig, Match, TrainingConfig
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 from tests.conftest import REPOSITORY

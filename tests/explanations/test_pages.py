@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from brewgraph.checking.check import check
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.explanations import CODES, explained, page_of
-from brewgraph.project.check import check
 from brewgraph.source import Source
 from tests.data.texts import byte_level, spaced_bytes
 from tests.faults.world import LOSS, TINY, add_model, make_world

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 import transformers
 
+from brewgraph.checking.check import check_names
 from brewgraph.diagnostics import Diagnostic, SpecError, render
 from brewgraph.models import loading
-from brewgraph.project.check import check_names
 from brewgraph.source import Source
 from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import TABLES, classes

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from transformers import BertConfig, BertForSequenceClassification
 
-from brewgraph.data.encoding import train_wordpiece
+from brewgraph.checking.check import Checked, check
+from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.project.check import Checked, check
 from brewgraph.source import Source
 
 TINY = 'model_type="bert", num_attention_heads=2, intermediate_size=8, vocab_size=60, max_position_embeddings=32'

@@ -28,11 +28,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoConfig, PreTrainedModel
 
 import brewgraph as bg
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import DataCache
+from brewgraph.graph.canonical import node
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
 from brewgraph.runtime.distiller import Distiller, parameter_name
 from brewgraph.training.checkpoint import save_student
 from brewgraph.training.loop import train

@@ -8,11 +8,11 @@ from typing import TypeVar
 import networkx as nx
 
 from brewgraph.diagnostics import Collector
+from brewgraph.facts.book import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.passes import node, simplify
-from brewgraph.project.facts import identities
-from brewgraph.recipe.elaborate import elaborate
+from brewgraph.graph.canonical import node, simplify
+from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from brewgraph.syntax.parser import parse

@@ -7,8 +7,8 @@ import pytest
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
+from brewgraph.graph.canonical import node
 from brewgraph.graph.nodes import DEFAULT_MASKS
-from brewgraph.graph.passes import node
 from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
 
@@ -276,8 +276,8 @@ def test_all_faults_of_shapes_at_once() -> None:
 )
 def test_arrows_that_are_legal_and_rare(match: str, code: str | None, help: str) -> None:
     """A reverse divergence, and a match whose two sides learn, are more often slips."""
+    from brewgraph.facts.book import identities
     from brewgraph.graph.build import build_graph
-    from brewgraph.project.facts import identities
 
     recipe, collector = recipe_of(spec(f"x = {match}"))
     known = identities(recipe, lambda model: "another spec")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError
+from brewgraph.facts.book import identities
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.compatibility import CHECKS, COMPARING, BuiltLoss, Context, LossSide, check_match
-from brewgraph.project.facts import identities
 from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Feature, Shape
 from tests.graph.graphs import recipe_of

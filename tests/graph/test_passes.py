@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import (
+from brewgraph.graph.canonical import (
     CANONICAL,
     canonical,
     execution_order,

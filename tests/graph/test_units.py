@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from brewgraph.diagnostics import Collector, SpecError
+from brewgraph.display.equation import spell
+from brewgraph.facts.book import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.passes import node, simplify
-from brewgraph.graph.spell import spell
+from brewgraph.graph.canonical import node, simplify
 from brewgraph.ops import OPERATIONS
-from brewgraph.project.facts import identities
 from tests.graph.graphs import SIZES, graph, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
 

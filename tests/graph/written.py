@@ -9,11 +9,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from brewgraph.display.diff.specs import Side
+from brewgraph.facts.book import identities
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.compare import Side
+from brewgraph.graph.canonical import simplify
 from brewgraph.graph.identity import hash_spec
-from brewgraph.graph.passes import simplify
-from brewgraph.project.facts import identities
 from tests.graph.graphs import SIZES, recipe_of
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from brewgraph.checking.check import check_names
 from brewgraph.lints import LINTS, Subject, lint
-from brewgraph.project.check import check_names
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
 from tests.graph.graphs import graph, recipe_of

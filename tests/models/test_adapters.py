@@ -17,15 +17,15 @@ from transformers import (
 
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.models.adapters import add_adapter, has_adapter, merged, save_adapter
-from brewgraph.models.blueprint import Blueprint
-from brewgraph.models.capture import Capture
-from brewgraph.models.dissection import dissect
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import build_model
-from brewgraph.models.shapes import Shapes, count_parameters
-from brewgraph.models.tokens import Tokens
+from brewgraph.models.resolve import Blueprint
+from brewgraph.models.structure.read_class import dissect
+from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import Lora
+from brewgraph.recipe.settings.sources import Lora
 from tests.models.test_heads import CASES, headed
 from tests.models.tiny import batch, tiny, tiny_config
 

@@ -9,11 +9,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from brewgraph.models.bigru import BigruConfig, BigruForSequenceClassification, BigruModel
-from brewgraph.models.capture import Capture
-from brewgraph.models.dissection import dissect
-from brewgraph.models.shapes import Shapes, count_parameters
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.fake.shapes import Shapes, count_parameters
+from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import MODELS, Bigru
+from brewgraph.recipe.settings.sources import MODELS, Bigru
 from tests.models.tiny import batch
 
 CONFIG = {"vocab_size": 64, "embedding_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_labels": 3}

@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.blueprint import Blueprint
 from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
-from brewgraph.models.dissection import dissect
+from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.loading import build_model
-from brewgraph.models.shapes import count_parameters
-from brewgraph.models.tokens import Tokens
-from brewgraph.recipe.sources import Layers
+from brewgraph.models.resolve import Blueprint
+from brewgraph.models.structure.read_class import dissect
+from brewgraph.models.tokenization import Tokens
+from brewgraph.recipe.settings.sources import Layers
 from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 
 INPUTS = batch(7, 4)

@@ -13,10 +13,10 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from brewgraph.diagnostics import RunError
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.bigru import BigruConfig
-from brewgraph.models.capture import Capture
+from brewgraph.models.capture.capture import Capture
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.sources import Lora
+from brewgraph.recipe.settings.sources import Lora
 from tests.models.test_heads import headed
 from tests.models.tiny import batch, tiny
 

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.capture import Capture
-from brewgraph.models.shapes import Shapes
-from brewgraph.models.survey import Value
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.fake.shapes import Shapes
+from brewgraph.models.structure.module_io import Value
 from brewgraph.recipe.features import ROWS, Feature, Shape
 from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 

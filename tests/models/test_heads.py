@@ -14,17 +14,17 @@ from transformers import (
 
 from brewgraph.diagnostics import RunError, SourceFault, UsageError
 from brewgraph.models.bigru import BigruConfig
-from brewgraph.models.blueprint import Blueprint
-from brewgraph.models.capture import Capture
-from brewgraph.models.dissection import dissect
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.heads import HeadedModel, build_heads, input_names
 from brewgraph.models.loading import build_model
-from brewgraph.models.shapes import Shapes, count_parameters
-from brewgraph.models.tasks import Head
-from brewgraph.models.tokens import Tokens
+from brewgraph.models.resolve import Blueprint
+from brewgraph.models.structure.read_class import dissect
+from brewgraph.models.task_heads import Head
+from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASSES, TAGS, VALUE
-from brewgraph.recipe.sources import CausalLm, MaskedLm, SequenceClassifier, SpanClassifier, TokenClassifier
+from brewgraph.recipe.settings.sources import CausalLm, MaskedLm, SequenceClassifier, SpanClassifier, TokenClassifier
 from tests.models.tiny import batch, tiny, tiny_config
 
 NER = Head("AutoModelForTokenClassification", ("O", "B-PER", "I-PER", "B-LOC"))

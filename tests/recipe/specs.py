@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from brewgraph.checking.check import check_names
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError
-from brewgraph.project.check import check_names
-from brewgraph.recipe.elaborate import elaborate
+from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import ModelDeclaration

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from brewgraph.recipe.sources import Ema, Hf, Join, Lora
-from brewgraph.recipe.uses import lessons
+from brewgraph.recipe.needs import lessons
+from brewgraph.recipe.settings.sources import Ema, Hf, Join, Lora
 from tests.recipe.specs import HEAD, LOSS, fault, faults, names
 
 HEADS = HEAD.replace('bert")', 'bert") { head ner = token_classifier(labels=9); head cls = sequence_classifier() }')
@@ -38,7 +38,7 @@ def test_heads_have_results_and_the_trunk_has_states() -> None:
 
 def test_what_heads_learn() -> None:
     """The labels that each is compared with."""
-    from brewgraph.project.check import check_names
+    from brewgraph.checking.check import check_names
     from brewgraph.source import Source
 
     recipe = check_names(Source(f"{HEADS}x = kd(big.logits -> tiny.cls.logits)\n{CLS}"), {})
@@ -92,7 +92,7 @@ def test_an_adapter() -> None:
 def test_joined_data() -> None:
     """Sources, names, and a second name for the same; of one kind of labels."""
     bare, loss = HEAD[: HEAD.index("data")], "loss = ce(c.labels -> tiny(c).logits)\n"
-    from brewgraph.project.check import check_names
+    from brewgraph.checking.check import check_names
     from brewgraph.source import Source
 
     text = (
@@ -112,7 +112,7 @@ def test_joined_data() -> None:
 
 def test_a_frozen_head() -> None:
     """A head is a module of its name; the whole model is written without an input."""
-    from brewgraph.project.check import check_names
+    from brewgraph.checking.check import check_names
     from brewgraph.source import Source
 
     recipe = check_names(Source(f"{HEADS}train {{ freeze = [tiny.ner] }}\n{CLS}"), {})

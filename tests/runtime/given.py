@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from brewgraph.cli.ops import example
 from brewgraph.graph import nodes as n
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.registry import is_own
-from brewgraph.recipe.across import ALONE
+from brewgraph.recipe.evaluate.list_functions import ALONE
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.program import Program
 from tests.graph.graphs import graph

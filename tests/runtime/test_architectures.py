@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
-from brewgraph.project.materials import DataCache
 from brewgraph.recipe.features import Feature
-from tests.project.small import metrics, save, tokenizer, write_data
+from brewgraph.running.data_cache import DataCache
+from tests.small import metrics, save, tokenizer, write_data
 
 SPEC = """brew 1
 teacher bert = hf("teacher")
@@ -82,8 +82,8 @@ def test_one_spec_for_every_architecture(kind: str, tmp_path: Path, monkeypatch:
 
 def test_the_saved_student_gives_the_same_logits(tmp_path: Path) -> None:
     """A student in memory and the folder it was saved to are one model."""
-    from brewgraph.project.build import Workshop
-    from brewgraph.project.check import check, read_spec
+    from brewgraph.checking.check import check, read_spec
+    from brewgraph.running.spec_builder import Workshop
     from brewgraph.training.checkpoint import load_student, save_student
 
     write_data(tmp_path)

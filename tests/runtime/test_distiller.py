@@ -13,7 +13,7 @@ import torch
 from transformers import BatchEncoding
 
 import brewgraph as bg
-from tests.project.small import LOSS, classifier, project
+from tests.small import LOSS, classifier, project
 
 
 def batch(rows: int = 3, length: int = 6) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy, mse_loss, softmax
 from transformers import AutoConfig
 
 import brewgraph as bg
+from brewgraph.checking.check import check, given_models, read_spec
 from brewgraph.diagnostics import UsageError
-from brewgraph.project.check import check, given_models, read_spec
-from tests.project.small import classifier, save, write_data
 from tests.runtime.test_distiller import batch
+from tests.small import classifier, save, write_data
 
 SPEC = """brew 1
 teacher big = hf("bert")
@@ -194,7 +194,7 @@ def test_a_folder_that_changes_between_load_and_build(
 def test_factories_called_twice_give_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two teachers of one `python(…)` are two modules, as code may give another one at each call."""
     (tmp_path / "twice_made.py").write_text(
-        "from tests.project.small import classifier\n"
+        "from tests.small import classifier\n"
         "made = []\n"
         "def make():\n"
         "    made.append(classifier(width=32, seed=5 + len(made)))\n"

@@ -12,8 +12,8 @@ import brewgraph as bg
 from brewgraph.diagnostics import RunError
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 from tests.cli.tiny import command
-from tests.project.small import save, write_data
 from tests.runtime.test_distiller import batch
+from tests.small import save, write_data
 
 MODULE = """from brewgraph.ops.registry import operation, transform
 

@@ -18,14 +18,14 @@ from transformers import (
 )
 
 import brewgraph as bg
+from brewgraph.checking.check import check, read_spec
 from brewgraph.models.padding import moved, padding_side
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, read_spec
-from brewgraph.project.finished import open_run
-from brewgraph.project.materials import DataCache
-from brewgraph.project.predict import labelled_rows, load_student, predict, score, unlabelled_rows
 from brewgraph.recipe.label_types import CLASS, TAGS
-from brewgraph.training.evaluate import logits_of
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.finished import open_run
+from brewgraph.running.predict import labelled_rows, load_student, predict, score, unlabelled_rows
+from brewgraph.running.spec_builder import Workshop
+from brewgraph.training.evaluation import logits_of
 from tests.models.tiny import RECORDED, SETTINGS, tiny
 
 WORDS = [f"w{n}" for n in range(60)]

@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import brewgraph as bg
+from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import UsageError
-from brewgraph.graph.optimizing import NAMES
-from brewgraph.project import trust
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import DataCache
-from brewgraph.project.planned import savings_of
-from brewgraph.recipe.settings import Train
+from brewgraph.graph.optimize import NAMES
+from brewgraph.inspect.plan_of import savings_of
+from brewgraph.recipe.settings.train import Train
+from brewgraph.running import teacher_check
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
-from brewgraph.training.optimizing import build_optimizer
+from brewgraph.training.optimizer import build_optimizer
 from brewgraph.training.reporter import Reporter
-from tests.project.small import metrics, save, write_data
 from tests.runtime.test_distiller import batch
+from tests.small import metrics, save, write_data
 
 SPEC = """brew 1
 teacher bert = hf("bert")
@@ -334,9 +334,9 @@ def test_a_teacher_is_tried_where_its_logits_count(
 ) -> None:
     """On labelled rows, before training; with a weight of zero they teach nothing, though the teacher is loaded."""
     found: list[str] = []
-    monkeypatch.setattr(trust, "_try", lambda data_cache, grader, *rest: found.append(grader.model.name))
+    monkeypatch.setattr(teacher_check, "_try", lambda data_cache, grader, *rest: found.append(grader.model.name))
     checked = check(read_spec(spec(folder, loss)))
-    trust.check_teachers_agree(DataCache(Workshop(checked)), checked, Reporter())
+    teacher_check.check_teachers_agree(DataCache(Workshop(checked)), checked, Reporter())
     assert found == tried
 
 

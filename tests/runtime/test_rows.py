@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.optimizing import reached
-from brewgraph.graph.passes import node
+from brewgraph.graph.canonical import node
+from brewgraph.graph.optimize import reached
 from tests.runtime.given import Case, batch_of, cases, draw, lay_out, operation_cases, said
 
 CASES = cases()

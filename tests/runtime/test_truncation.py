@@ -14,15 +14,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
 import brewgraph as bg
-from brewgraph.graph.optimizing import NAMES as NAMES_OF_PASSES
-from brewgraph.models.dissection import dissect
-from brewgraph.models.reach import layers_of
-from brewgraph.project.planned import savings_of
+from brewgraph.graph.optimize import NAMES as NAMES_OF_PASSES
+from brewgraph.inspect.plan_of import savings_of
+from brewgraph.models.fake.reach import layers_of
+from brewgraph.models.structure.read_class import dissect
 from brewgraph.runtime.distiller import Distiller
 from tests.models.test_every_module import ARCHITECTURES
 from tests.models.tiny import tiny
-from tests.project.small import tokenizer
 from tests.runtime.test_passes import Slices, calls_of
+from tests.small import tokenizer
 
 SPEC = """brew 1
 teacher big = hf("big")

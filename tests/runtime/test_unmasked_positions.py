@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import brewgraph as bg
-from brewgraph.graph.spell import spell
+from brewgraph.display.equation import spell
 
 SIZES = "num_attention_heads=2, intermediate_size=12, vocab_size=30, max_position_embeddings=16"
 SPEC = f"""brew 1

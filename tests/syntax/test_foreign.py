@@ -6,21 +6,21 @@ import re
 
 import pytest
 
+from brewgraph.checking.check import check_names
 from brewgraph.cli.main import COMMANDS
 from brewgraph.cli.unknown import about_command, about_option
+from brewgraph.convert.convert import convert
+from brewgraph.convert.spec_text import Script
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, suggest
+from brewgraph.inspect.written import written_model
 from brewgraph.ops import OPERATIONS
-from brewgraph.project.check import check_names
-from brewgraph.project.convert.convert import convert
-from brewgraph.project.convert.spec import Script
-from brewgraph.project.written import written_model
 from brewgraph.recipe.label_types import LABEL_TYPES
-from brewgraph.recipe.metrics import validate_metric
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.metric_names import validate_metric
+from brewgraph.recipe.settings.train import Train
 from brewgraph.source import Source
 from brewgraph.syntax.foreign import TABLE, from_outside, instead
 from brewgraph.syntax.foreign.entry import Instead
-from brewgraph.syntax.foreign.training import OWN
+from brewgraph.syntax.foreign.setting_words import OWN
 
 BIG, TINY = 'teacher big = hf("bert")\n', 'student tiny = hf("small")\n'
 MODELS = BIG + TINY

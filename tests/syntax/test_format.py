@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from brewgraph.diagnostics import SpecError
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source
-from brewgraph.syntax.layout import lexemes
+from brewgraph.syntax.logical_lines import lexemes
 from tests.syntax.strategies import MAIN, Written, read, specs
 
 

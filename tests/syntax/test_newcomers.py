@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from brewgraph.checking.check import check_names
 from brewgraph.diagnostics import SpecError
-from brewgraph.project.check import check_names
 from brewgraph.source import Source
 
 MODELS = 'teacher big = hf("bert")\nstudent tiny = hf("small")\n'

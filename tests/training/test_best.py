@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from brewgraph.diagnostics import RunError
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
 from brewgraph.training.best import Progress
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.work import StageWork

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
 import brewgraph as bg
-from brewgraph.data.batches import BatchOrder, derive_seed, loader
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import DataCache
+from brewgraph.checking.check import check, read_spec
+from brewgraph.data.batching.order import BatchOrder, derive_seed, loader
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import StageWork
-from tests.project.small import metrics, project
+from tests.small import metrics, project
 
 PAIRS = ((0, 0), (2, 1))
 

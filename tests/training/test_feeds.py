@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from brewgraph.data.batches import is_idle
+from brewgraph.data.batching.order import is_idle
 from brewgraph.training.feeds import Rows, micro_batches, order_seed, place
 from tests.training.toy import collate, table
 

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 import brewgraph as bg
-from brewgraph.data.batches import mark_idle
+from brewgraph.checking.check import Checked, check, read_spec
+from brewgraph.data.batching.order import mark_idle
 from brewgraph.diagnostics import RunError
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import Checked, check, read_spec
-from brewgraph.project.materials import DataCache
-from brewgraph.recipe.settings import Train
+from brewgraph.recipe.settings.train import Train
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import make_accelerator, train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Material, StageWork
-from tests.project.small import metrics, project, rows, write_rows, write_spec
+from tests.small import metrics, project, rows, write_rows, write_spec
 
 State = dict[str, torch.Tensor]
 
@@ -375,7 +375,7 @@ def test_a_student_without_classes_is_not_scored(tmp_path: Path) -> None:
 
 def test_weight_decay_spares_biases_norms_and_projections_have_their_own_rate(tmp_path: Path) -> None:
     """Matrices decay, vectors do not, and a projection's `lr` and `weight_decay` are its own."""
-    from brewgraph.training.optimizing import build_optimizer
+    from brewgraph.training.optimizer import build_optimizer
 
     spec = project(tmp_path)
     spec.write_text(spec.read_text().replace("via linear", "via linear(lr=0.1, weight_decay=0.5)"))

@@ -15,19 +15,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.graph.scalars import Horizon
-from brewgraph.project.build import Workshop
-from brewgraph.project.check import check, read_spec
-from brewgraph.project.materials import DataCache
-from brewgraph.recipe.settings import Adamw, Linear, Sgd
+from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import Workshop
 from brewgraph.training.draws import Draw
 from brewgraph.training.freezing import Freeze
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import StageWork
-from tests.project.small import metrics, project
+from tests.small import metrics, project
 from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
 
 # ── clipping ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brewgraph.recipe.settings import Adamw, Constant, Train
+from brewgraph.recipe.settings.train import Adamw, Constant, Train
 from brewgraph.recipe.values import Length
 from brewgraph.runtime.distiller import DistillerOutput
 from brewgraph.training.draws import Draw
@@ -20,7 +20,7 @@ from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import Outcome, train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Material, StageWork
-from tests.project.small import metrics
+from tests.small import metrics
 
 EVERY = Length(1, "step")
 

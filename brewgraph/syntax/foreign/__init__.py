@@ -20,23 +20,30 @@ class _Tables(Mapping[str, Mapping[str, Instead]]):
 
     @cached_property
     def _all(self) -> dict[str, Mapping[str, Instead]]:
-        from brewgraph.syntax.foreign import command, equations, sources, statements, textbrewer, training
+        from brewgraph.syntax.foreign import (
+            command,
+            equation_words,
+            setting_words,
+            source_words,
+            statements,
+            textbrewer,
+        )
 
         return {
-            "setting": training.SETTINGS,
-            "own setting": training.OWN,
-            "optimizer": training.OPTIMIZERS,
-            "schedule": training.SCHEDULES,
-            "metric": training.METRICS,
-            "call": equations.CALLS,
-            "option": equations.OPTIONS,
-            "feature": equations.FEATURES,
-            "name": equations.NAMES,
-            "projection": equations.PROJECTIONS,
-            "model source": sources.MODELS,
-            "data source": sources.DATA,
-            "argument": sources.ARGUMENTS,
-            "configuration": sources.CONFIGURATION,
+            "setting": setting_words.SETTINGS,
+            "own setting": setting_words.OWN,
+            "optimizer": setting_words.OPTIMIZERS,
+            "schedule": setting_words.SCHEDULES,
+            "metric": setting_words.METRICS,
+            "call": equation_words.CALLS,
+            "option": equation_words.OPTIONS,
+            "feature": equation_words.FEATURES,
+            "name": equation_words.NAMES,
+            "projection": equation_words.PROJECTIONS,
+            "model source": source_words.MODELS,
+            "data source": source_words.DATA,
+            "argument": source_words.ARGUMENTS,
+            "configuration": source_words.CONFIGURATION,
             "statement": {**statements.STATEMENTS, **statements.WORDS},
             "word": statements.WORDS,
             "command": command.COMMANDS,

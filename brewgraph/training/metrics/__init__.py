@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
+from brewgraph.training.metrics.correlations import ValueMetrics
 from brewgraph.training.metrics.counting import ClassMetrics, LabelsMetrics, TokenMetrics
 from brewgraph.training.metrics.spans import SpanMetrics
 from brewgraph.training.metrics.tags import TagMetrics
-from brewgraph.training.metrics.values import ValueMetrics
 
 
 class Metric(Protocol):

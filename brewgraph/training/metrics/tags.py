@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brewgraph.recipe.tagging import OUTSIDE, Scheme, find_scheme
+from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 Entity = tuple[str, int, int]
 """Type, first word, last word."""

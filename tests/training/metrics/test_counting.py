@@ -28,10 +28,10 @@ from torchmetrics.text import Perplexity
 
 import brewgraph.training.metrics as package
 from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, SPANS
-from brewgraph.recipe.metrics import metric_names
+from brewgraph.recipe.settings.metric_names import metric_names
 from brewgraph.training.metrics import Metric, make_metric
+from brewgraph.training.metrics.correlations import ValueMetrics, ranks
 from brewgraph.training.metrics.counting import ClassMetrics, LabelsMetrics, TokenMetrics
-from brewgraph.training.metrics.values import ValueMetrics, ranks
 
 
 def in_parts(make: Any, batches: Sequence[tuple[Any, dict[str, Any]]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB2, IOBES, Entities
 
-from brewgraph.recipe.tagging import Scheme, find_scheme
+from brewgraph.recipe.tag_schemes import Scheme, find_scheme
 from brewgraph.training.metrics.tags import TagMetrics, entities
 
 CLASSES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

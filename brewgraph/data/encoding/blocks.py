@@ -1,0 +1,141 @@
+"""Plain text as blocks of tokens, for language models: lines follow each other without regard to where they end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy
+
+from brewgraph.data.batching.augmentation import split_words
+from brewgraph.data.encoding.tokenizer import Encoding, require_mask, special_affixes
+from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_spans, words_of_tokens
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.settings.sources import Text
+
+_CHUNK = 1000
+"""Lines that are tokenised together."""
+_LEAST = 2
+"""Tokens of text that a block has at least: one to read, one to guess."""
+
+
+def encode_blocks(
+    split: datasets.Dataset, encodings: Sequence[Encoding], source: Text, words: bool
+) -> dict[str, list[Any]]:
+    """Columns of all blocks, in the order of the text, as `encode` names them; `index` counts the blocks.
+
+    With one encoding every block but the last is full. With several the first one's tokenizer cuts between words, and
+    the others see the same stretches of text, each as far as its own length goes; for `mask` each row also tells the
+    words of its tokens (`key/word_of`), which are then masked as a whole, the same ones in all encodings.
+
+    Raises `SourceFault` B407 for a block that is too small or longer than an encoding, B404 for too little text.
+    """
+    first, several = encodings[0], len(encodings) > 1
+    if source.mask:
+        for encoding in encodings:
+            require_mask(encoding.tokenizer)
+    lines = split["text_0"][:]
+    text = "".join(f"{line}\n" for line in lines)
+    ids, spans = _tokens(first, lines)
+    cuts = _cuts(text, spans[:, 0], _room(first, source), between_words=several)
+    parts = list(itertools.pairwise(cuts))
+    stretches = [(int(spans[a, 0]), int(spans[b, 0]) if b < len(spans) else len(text)) for a, b in parts]
+    columns: dict[str, list[Any]] = {"index": list(range(len(parts)))}
+    of_text = [word_spans(text[a:b]) for a, b in stretches] if words or (source.mask and several) else []
+    for encoding in encodings:
+        if encoding is first:
+            own = [(ids[a:b].tolist(), (spans[a:b] - spans[a, 0]).tolist()) for a, b in parts]
+            inputs, offsets = _with_affixes(encoding, own)
+        else:
+            inputs, offsets = _tokenise(encoding, [text[a:b] for a, b in stretches])
+        columns |= {f"{encoding.key}/{name}": values for name, values in inputs.items()}
+        of = [words_of_tokens(own_words, row) for own_words, row in zip(of_text, offsets, strict=False)]
+        if words:
+            pairs = zip(of, of_text, strict=True)
+            columns[f"{encoding.key}/words"] = [first_tokens(row, len(own_words)) for row, own_words in pairs]
+        if source.mask and several:
+            columns[f"{encoding.key}/word_of"] = of
+    return columns
+
+
+def _with_affixes(
+    encoding: Encoding, rows: list[tuple[list[int], list[Any]]]
+) -> tuple[dict[str, list[Any]], list[Any]]:
+    """Inputs and offsets of blocks, given their ids and offsets without special tokens."""
+    before, behind = special_affixes(encoding.tokenizer)
+    whole = [[*before, *ids, *behind] for ids, _ in rows]
+    inputs: dict[str, list[Any]] = {}
+    for name in encoding.tokenizer("a"):  # what the model is given, in the tokenizer's order
+        fill = 1 if name == "attention_mask" else 0
+        inputs[name] = whole if name == "input_ids" else [[fill] * len(row) for row in whole]
+    return inputs, [[*[NO_SPAN] * len(before), *offsets, *[NO_SPAN] * len(behind)] for _, offsets in rows]
+
+
+def _tokenise(encoding: Encoding, pieces: list[str]) -> tuple[dict[str, list[Any]], list[Any]]:
+    made = encoding.tokenizer(pieces, truncation=True, max_length=encoding.max_length, return_offsets_mapping=True)
+    offsets = [
+        [NO_SPAN if sequence is None else span for span, sequence in zip(row, made.sequence_ids(n), strict=True)]
+        for n, row in enumerate(made.pop("offset_mapping"))
+    ]
+    return dict(made.items()), offsets
+
+
+def _room(encoding: Encoding, source: Text) -> int:
+    """Tokens of text in a block."""
+    size = source.block or encoding.max_length
+    special = sum(map(len, special_affixes(encoding.tokenizer)))
+    if size > encoding.max_length:
+        raise SourceFault(
+            "B407",
+            f"block = {size} is longer than the {encoding.max_length} tokens that are encoded at most",
+            help=f"block={encoding.max_length}, or a larger `max_length` where the models allow it",
+            field="block",
+        )
+    if size < special + _LEAST:
+        raise SourceFault(
+            "B407",
+            f"a block of {size} tokens leaves no room for text beside {special} special tokens",
+            help=f"at least {special + _LEAST} tokens are needed",
+            field="block" if source.block else "max_length",
+        )
+    return size - special
+
+
+def _tokens(encoding: Encoding, lines: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The ids of all lines, one after the other, and the characters of each token (N, 2), line ends counted."""
+    ids: list[numpy.ndarray] = []
+    spans: list[numpy.ndarray] = []
+    at = 0
+    for begin in range(0, len(lines), _CHUNK):
+        chunk = [f"{line}\n" for line in lines[begin : begin + _CHUNK]]
+        made = encoding.tokenizer(
+            chunk, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+        )
+        for line, row, offsets in zip(chunk, made["input_ids"], made["offset_mapping"], strict=True):
+            ids.append(numpy.array(row, dtype=numpy.int64))
+            spans.append(numpy.array(offsets, dtype=numpy.int64).reshape(-1, 2) + at)
+            at += len(line)
+    return numpy.concatenate(ids), numpy.concatenate(spans)
+
+
+def _cuts(text: str, starts: numpy.ndarray, room: int, *, between_words: bool) -> list[int]:
+    """The first token of each block, and behind the last one the number of tokens. Raises B404 for too little text."""
+    if len(starts) < _LEAST:
+        raise SourceFault("B404", "there is too little text", help="a file with more of it", field="train")
+    cuts = [0]
+    while len(starts) - cuts[-1] > room:
+        at = cuts[-1] + room
+        if between_words:
+            fits = (i for i in range(at, cuts[-1] + _LEAST - 1, -1) if _begins_word(text, int(starts[i])))
+            at = next(fits, at)
+        cuts.append(at)
+    if len(starts) - cuts[-1] < _LEAST and len(cuts) > 1:
+        return cuts  # a single token at the end has nothing to guess
+    return [*cuts, len(starts)]
+
+
+def _begins_word(text: str, at: int) -> bool:
+    before, here = text[at - 1 : at], text[at : at + 1]
+    return not before.strip() or not here.strip() or len(split_words(before + here)) > 1

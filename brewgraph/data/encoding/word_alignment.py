@@ -1,0 +1,50 @@
+"""Words of a text and their tokens: the axis on which different tokenizers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from brewgraph.data.batching.augmentation import split_words
+
+Span = tuple[int, int]
+"""Characters of a text, from and to, the last one excluded."""
+NO_SPAN = (-1, -1)
+"""The span of a token without characters."""
+
+
+def word_spans(text: str) -> list[Span]:
+    """Where the words stand: between white space, and each Chinese or Japanese character for itself.
+
+    >>> word_spans("the cat's 猫科")
+    [(0, 3), (4, 9), (10, 11), (11, 12)]
+    """
+    found, at = [], 0
+    for word in split_words(text):
+        start = text.index(word, at)
+        at = start + len(word)
+        found.append((start, at))
+    return found
+
+
+def words_of_tokens(spans: Sequence[Span], offsets: Iterable[Span]) -> list[int]:
+    """The word of each token by its characters, -1 where it has none; a token over several words is the first one's.
+
+    A token of white space alone right before a word is that word's, as a lone `▁` or `Ġ` is by `word_ids()`. Special
+    tokens stand at `NO_SPAN`.
+    """
+    found, word = [], 0
+    for start, end in offsets:
+        while word < len(spans) and spans[word][1] <= start:
+            word += 1
+        begins = spans[word][0] if word < len(spans) else end + 1
+        found.append(word if (start < end and begins < end) or (start <= end and begins == end) else -1)
+    return found
+
+
+def first_tokens(words: Sequence[int], count: int) -> list[int]:
+    """The position of the first token of each of `count` words, given each token's word; -1 where there is none."""
+    found = [-1] * count
+    for position in range(len(words) - 1, -1, -1):
+        if words[position] >= 0:
+            found[words[position]] = position
+    return found

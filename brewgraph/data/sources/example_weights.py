@@ -1,0 +1,124 @@
+"""How much each example counts, and other numbers that a spec asks for by their column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+
+from brewgraph.data.sources.labels import read_numbers
+from brewgraph.data.sources.rows import Split
+from brewgraph.diagnostics import SourceFault, listing
+from brewgraph.recipe.settings.sources import Conll, DataSource, Files, Hub, Squad
+
+RESERVED = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}
+)
+"""What a batch calls its own tensors: no column of these names can stand beside them."""
+
+
+def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Sequence[str]) -> list[float] | None:
+    """A weight for each class, or None. `balanced` is rows / (classes x rows of the class), as scikit-learn has it.
+
+    A class without a training row weighs 1. Raises `SourceFault` B403 for a list of another length.
+    """
+    asked = source.class_weights
+    if asked is None:
+        return None
+    if asked == "balanced":
+        counts = Counter(train)
+        return [len(train) / (len(classes) * counts[n]) if counts[n] else 1.0 for n in range(len(classes))]
+    if len(asked) != len(classes):
+        raise SourceFault(
+            "B403",
+            f"there are {len(asked)} weights for {len(classes)} classes",
+            help=f"one for each, in the order {listing(classes)}",
+            field="class_weights",
+        )
+    return list(asked)
+
+
+def add_columns(
+    rows: datasets.Dataset,
+    split: Split,
+    field: str,
+    source: DataSource,
+    columns: Sequence[str],
+    of_classes: Sequence[float] | None = None,
+    labels: Any = None,
+) -> datasets.Dataset:
+    """The rows with `weights`, where their source has such, and `column/NAME` for all that is asked for of a split.
+
+    Raises `SourceFault` B402, B403 and B404.
+    """
+    if source.weighted and isinstance(source, Files | Hub | Conll | Squad):
+        weights = weigh(source.weight, split, field, of_classes, labels)
+        rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
+    for name, (values, feature) in read_columns(split, columns).items():
+        rows = rows.add_column(f"column/{name}", values, feature=feature)
+    return rows
+
+
+def weigh(
+    column: str | None, split: Split, field: str, of_classes: Sequence[float] | None = None, label: Any = None
+) -> list[float]:
+    """The weight of each row: its column's times its class's. Raises `SourceFault` B402 and B403.
+
+    Only training rows need the column: others have 1 where it is not there.
+    """
+    weights = [1.0] * len(split.rows)
+    if column is not None and (field == "train" or column in split.rows.column_names):
+        split.require(column, "weight")
+        weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
+        for row, weight in enumerate(weights, 1):
+            if weight < 0:
+                raise SourceFault(
+                    "B403",
+                    f"the weight in row {row} of {split.place} is {weight:g}",
+                    help="a weight is zero or above",
+                    field="weight",
+                )
+    if of_classes is not None:
+        weights = [weight * of_classes[number] for weight, number in zip(weights, label, strict=True)]
+    return weights
+
+
+def read_columns(split: Split, columns: Sequence[str]) -> dict[str, tuple[list[Any], Any]]:
+    """Values and feature of each column that is asked for: numbers, truth values, or lists of them.
+
+    Raises `SourceFault` B402 for a column that is not there or whose name is taken, B411 for one that is there twice,
+    B404 for other values.
+    """
+    found = {}
+    for column in columns:
+        split.require(column)
+        if column in RESERVED:
+            raise SourceFault("B402", f"batches have something else called `{column}`", help="rename the column")
+        found[column] = _column(split, column)
+    return found
+
+
+def _column(split: Split, column: str) -> tuple[list[Any], Any]:
+    values = split.rows[column][:]
+    if values and isinstance(values[0], list):
+        for row, value in enumerate(values, 1):
+            if not isinstance(value, list) or not all(isinstance(x, int | float) for x in value):
+                said = "missing" if value is None else f"{value!r}"
+                help = "it is a list of numbers in every row, or a number in every row"
+                raise SourceFault("B404", f"`{column}` in row {row} of {split.place} is {said}", help=help)
+        kind = _kind(x for value in values for x in value)
+        return values, datasets.List(datasets.Value(kind))
+    if all(isinstance(value, bool) for value in values):
+        return values, datasets.Value("bool")
+    whole = all(isinstance(value, int) for value in values)
+    numbers = read_numbers(split, column, "B404", None, f"`{column}` in row {{row}} of {split.place}")
+    if whole or (not split.typed and all(number.is_integer() for number in numbers)):
+        return [int(value) for value in values] if whole else [int(n) for n in numbers], datasets.Value("int64")
+    return numbers, datasets.Value("float32")
+
+
+def _kind(numbers: Any) -> str:
+    kinds = {type(x) for x in numbers}
+    return "bool" if kinds == {bool} else "int64" if kinds <= {int, bool} else "float32"

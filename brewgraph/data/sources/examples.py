@@ -1,0 +1,233 @@
+"""Examples as a spec's data source means them: checked texts, labels as numbers, the same columns from everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy
+
+from brewgraph.data.sources.conll import as_dataset, beside, read_conll
+from brewgraph.data.sources.example_weights import add_columns, weigh
+from brewgraph.data.sources.joining import join_splits, unite_classes
+from brewgraph.data.sources.python_docs import LABELS, builtin
+from brewgraph.data.sources.rows import Split
+from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.squad import read_squad
+from brewgraph.data.sources.tables import open_table, table_facts
+from brewgraph.data.sources.text_lines import read_plain
+from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Join, Squad, Text
+
+_COLUMNS = {
+    Builtin: ("text", "label"),
+    Conll: ("words", "tags"),
+    Squad: ("id", "question", "context", "answers"),
+    Text: ("text",),
+}
+"""What sources have whose columns have no names of their own."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a data source holds.
+
+    `splits` maps `train`, and `dev` and `test` where there are such, to data sets with `index` (int64, the row's number
+    in its split from 0) and these columns, absent where the source has no such thing:
+
+    text_0, text_1   texts; of `squad` the question and its context, of `text` a line
+    words            a list of texts, of `conll`
+    label            int64 for one class, a list of 0 and 1 (float32, one per class) for several, float32 for a number
+    tags             a list of int64, one for each word
+    answers          {text: list of texts, start: list of int64}, characters of the context; empty lists for no answer
+    id               the question's name
+    weights          float32, how much the row counts
+    column/NAME      whatever was asked for by its name
+
+    `classes` are the names in the order of the labels. `fingerprint` is a sha256 in hex of texts, labels and classes:
+    it stays the same wherever the files lie. `notes` say what was changed in reading. `marks` tells of labels that are
+    lists of numbers whether these are 0 or 1 for each class, or the numbers of classes; None where there are none such.
+    """
+
+    splits: Mapping[str, datasets.Dataset]
+    classes: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    marks: bool | None = None
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether some question to train or evaluate on has no answer, so that no answer is one, as in SQuAD 2.0."""
+        return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
+
+
+def open_examples(
+    source: DataSource | Join, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
+) -> Examples:
+    """Read and check everything that `source` names; relative paths start at `folder`.
+
+    `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. `marks` is that of `Examples` like
+    which these are. Raises `SourceFault`: B401 a file, folder or split that is not there; B402 a column or subset;
+    B403 labels; B404 what cannot be read or is no text; B405 the hub; B406 too little text on this machine; B408 data
+    that cannot be joined.
+    """
+    if isinstance(source, Join):
+        return join_examples([open_examples(part, folder, columns) for part in source.parts])
+    if isinstance(source, Batches):
+        raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
+    if columns and isinstance(source, Builtin | Text):
+        kind, whole = ("text", "blocks run across lines") if isinstance(source, Text) else ("builtin", "it is text")
+        raise SourceFault(
+            "B402",
+            f"`{kind}` has no column `{columns[0]}`: {whole}",
+            help="columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`",
+        )
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    splits: Mapping[str, datasets.Dataset]
+    match source:
+        case Builtin():
+            splits, classes = _builtin_splits(source), LABELS
+        case Conll():
+            read = read_conll(source, folder)
+            splits = {
+                field: add_columns(
+                    as_dataset(rows, read.classes), beside(rows, getattr(source, field)), field, source, columns
+                )
+                for field, rows in read.splits.items()
+            }
+            classes, notes = read.classes, read.notes
+        case Squad():
+            splits = {
+                field: add_columns(questions.rows, questions.beside, field, source, columns)
+                for field, questions in read_squad(source, folder).items()
+            }
+        case Text():
+            splits = read_plain(source, folder)
+        case _:
+            splits, labels = open_table(source, folder, columns, marks)
+            classes, notes, marks = labels.classes, labels.notes, labels.marks
+    return _examples(splits, classes, notes, marks)
+
+
+def join_examples(parts: Sequence[Examples]) -> Examples:
+    """Data sets one after the other: `dev` and `test` of those that have one, classes brought together by their names.
+
+    Raises `SourceFault` B408 where classes are numbers and differ, or columns do: pairs and single texts, labels of
+    several kinds. Where some have weights, the rows of others weigh 1.
+    """
+    classes = unite_classes([part.classes for part in parts])
+    splits = join_splits([(part.splits, part.classes) for part in parts], classes)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return _examples(splits, classes, notes, parts[0].marks)
+
+
+def facts(source: DataSource | Join, folder: Path) -> DataFacts:
+    """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
+
+    Built-in data and GLUE are known beforehand; a data set of the hub tells them without its rows where it can; files
+    are read, once for all who ask, and their labels, tags and answers checked, before a teacher is trained.
+    """
+    match source:
+        case Join():
+            known = [facts(part, folder) for part in source.parts]
+            named = [column for column in known[0].columns if all(column in other.columns for other in known)]
+            fields = dict.fromkeys(field for other in known for field in other.rows)
+            whole = [field for field in fields if all(other.rows for other in known)]
+            rows = {field: sum(other.rows.get(field, 0) for other in known) for field in whole}
+            classes = unite_classes([other.classes for other in known])
+            every = [other.seen for other in known]
+            seen = None if None in every else tuple(c for c in classes if any(c in (own or ()) for own in every))
+            alike = seen is not None and len(set(every)) == 1 and all(other.alike for other in known)
+            twice = dict.fromkeys(column for other in known for column in other.twice)
+            lost = {field: sum(other.unanswerable.get(field, 0) for other in known) for field in fields}
+            lost = {field: count for field, count in lost.items() if count}
+            return DataFacts(classes, tuple(named), rows, tuple(twice), seen, alike, lost)
+        case Batches():
+            raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
+        case Builtin():
+            return DataFacts(LABELS, _COLUMNS[Builtin], {})
+        case Conll():
+            read = read_conll(source, folder)
+            said = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
+            tags = {tag for sentence in read.splits["train"] for tag in sentence.tags}
+            seen = tuple(name for name in read.classes if name in tags)
+            return replace(_facts(source, read.classes, said), seen=seen or None, alike=len(seen) == 1)
+        case Squad():
+            asked = read_squad(source, folder)
+            known_here = _facts(source, (), {field: questions.beside for field, questions in asked.items()})
+            counts = {field: unanswerable(questions.rows) for field, questions in asked.items()}
+            return replace(known_here, unanswerable={field: count for field, count in counts.items() if count})
+        case Text():
+            read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
+            return DataFacts((), _COLUMNS[Text], {})
+        case _:
+            return table_facts(source, folder)
+
+
+def _facts(source: Conll | Squad, classes: tuple[str, ...], splits: Mapping[str, Split]) -> DataFacts:
+    """What is known of sentences or questions, given what stands beside them; their weights are checked."""
+    if source.weighted:
+        for field, split in splits.items():
+            weigh(source.weight, split, field)
+    more = (name for name in splits["train"].rows.column_names if name not in _COLUMNS[type(source)])
+    return DataFacts(
+        classes, (*_COLUMNS[type(source)], *more), {field: len(split.rows) for field, split in splits.items()}
+    )
+
+
+def texts(examples: Examples) -> list[str]:
+    """The training texts, to train a tokenizer on: each context once, the words of a sentence joined."""
+    train = examples.splits["train"]
+    if "words" in train.column_names:
+        return [" ".join(words) for words in train["words"][:]]
+    found = [text for column in train.column_names if column.startswith("text_") for text in train[column][:]]
+    return list(dict.fromkeys(found)) if "answers" in train.column_names else found
+
+
+def unanswerable(split: datasets.Dataset) -> int:
+    """How many questions of a split have no answer; 0 where its rows are no questions."""
+    if "answers" not in split.column_names:
+        return 0
+    return sum(not answers["start"] for answers in split["answers"][:])
+
+
+def _builtin_splits(source: Builtin) -> dict[str, datasets.Dataset]:
+    numbers = {label: number for number, label in enumerate(LABELS)}
+    return {
+        field: datasets.Dataset.from_dict(
+            {"text_0": [p.text for p in paragraphs], "label": [numbers[p.label] for p in paragraphs]}
+        )
+        for field, paragraphs in builtin(source.name).items()
+    }
+
+
+def _examples(
+    splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...], notes: tuple[str, ...], marks: bool | None
+) -> Examples:
+    numbered = {
+        field: rows.add_column("index", numpy.arange(len(rows), dtype=numpy.int64)) for field, rows in splits.items()
+    }
+    return Examples(numbered, classes, _fingerprint(numbered, classes), notes, marks)
+
+
+def _fingerprint(splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...]) -> str:
+    """A sha256 of all that is learnt from. Each piece goes in with its length: no two contents read the same."""
+    digest = hashlib.sha256()
+
+    def add(piece: str) -> None:
+        data = piece.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+
+    add(repr(classes))
+    for field, rows in splits.items():
+        columns = [column for column in rows.column_names if column != "index"]
+        add(f"{field} {columns} {len(rows)}")
+        for column in columns:
+            for value in rows[column][:]:
+                add(str(value))
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Data sets one after the other: classes brought together, splits joined, rows numbered anew by whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy
+
+from brewgraph.data.sources.rows import quiet
+from brewgraph.diagnostics import SourceFault, listing
+
+Splits = Mapping[str, datasets.Dataset]
+
+
+def unite_classes(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The classes of joined data: those of the first in their order, then what others name beside them.
+
+    Raises `SourceFault` B408 where classes that are mere numbers are not as many everywhere, or are names elsewhere.
+    """
+    numbered = [names == tuple(map(str, range(len(names)))) for names in parts]
+    if any(numbered) and len(set(parts)) > 1:
+        told = " and ".join(
+            f"{len(names)} that are numbers" if plain else f"names like {listing(names[:3])}"
+            for names, plain in zip(parts, numbered, strict=True)
+        )
+        raise SourceFault(
+            "B408",
+            f"the classes of joined data are not the same: {told}",
+            help="write the labels as names, then they are brought together, or join data with the same classes",
+        )
+    return tuple(dict.fromkeys(name for names in parts for name in names))
+
+
+def join_splits(
+    parts: Sequence[tuple[Splits, tuple[str, ...]]], classes: tuple[str, ...]
+) -> dict[str, datasets.Dataset]:
+    """Each split of those that have it, with labels as numbers of `classes`; without `index`.
+
+    Raises `SourceFault` B408 where the columns differ: pairs and single texts, labels of several kinds.
+    """
+    found = {}
+    for field in ("train", "dev", "test"):
+        pieces = [_prepared(splits[field], own, classes) for splits, own in parts if field in splits]
+        if not pieces:
+            continue
+        if any("weights" in piece.column_names for piece in pieces):
+            pieces = [_with_weights(piece) for piece in pieces]
+        columns = [sorted(piece.column_names) for piece in pieces]
+        other = next((names for names in columns if names != columns[0]), None)
+        if other is not None:
+            odd = sorted(set(other) ^ set(columns[0]))
+            raise SourceFault(
+                "B408",
+                f"not all of the joined data have {_said(odd[0])}",
+                help="join data with as many texts and labels of one kind; for several kinds, write tasks",
+            )
+        features = _common(pieces)
+        with quiet():
+            found[field] = datasets.concatenate_datasets(
+                [piece.select_columns(list(features)).cast(features, keep_in_memory=True) for piece in pieces]
+            )
+    return found
+
+
+def _prepared(rows: datasets.Dataset, own: tuple[str, ...], classes: tuple[str, ...]) -> datasets.Dataset:
+    rows = rows.remove_columns("index")
+    if own == classes:
+        return rows
+    places = numpy.array([classes.index(name) for name in own], dtype=numpy.int64)
+    if "tags" in rows.column_names:
+        return _replaced(rows, "tags", [places[tags].tolist() for tags in rows["tags"][:]])
+    if isinstance(rows.features["label"], datasets.Value):
+        return _replaced(rows, "label", places[rows["label"][:]].tolist())
+    marks = numpy.zeros((len(rows), len(classes)), dtype=numpy.float32)
+    marks[:, places] = numpy.array(rows["label"][:], dtype=numpy.float32)
+    return _replaced(rows, "label", marks.tolist())
+
+
+def _replaced(rows: datasets.Dataset, column: str, values: list[Any]) -> datasets.Dataset:
+    feature = rows.features[column]
+    return rows.remove_columns(column).add_column(column, values, feature=feature)
+
+
+def _with_weights(rows: datasets.Dataset) -> datasets.Dataset:
+    if "weights" in rows.column_names:
+        return rows
+    return rows.add_column("weights", [1.0] * len(rows), feature=datasets.Value("float32"))
+
+
+def _common(pieces: Sequence[datasets.Dataset]) -> datasets.Features:
+    """Features that hold the values of all pieces: those of the first, numbers as fractions where kinds differ."""
+    found = dict(pieces[0].features)
+    for column, feature in found.items():
+        if column.startswith("text_"):
+            found[column] = datasets.Value("string")
+        elif any(piece.features[column] != feature for piece in pieces):
+            one = datasets.Value("float32")
+            found[column] = datasets.List(one) if isinstance(feature, datasets.List) else one
+    return datasets.Features(found)
+
+
+def _said(column: str) -> str:
+    named = {"text_1": "a second text", "label": "labels of this kind", "tags": "tags", "answers": "answers"}
+    return named.get(column, f"a column `{column.removeprefix('column/')}`")

@@ -1,0 +1,175 @@
+"""What a name of a spec stands for (a term, a model, data, a tap, a projection), what it is made from and feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import networkx as nx
+
+from brewgraph.diagnostics import UsageError, listing, suggest
+from brewgraph.display.cost import Cost, flops, megabytes
+from brewgraph.display.equation import in_order, spell, spell_out
+from brewgraph.display.lines import one_line
+from brewgraph.display.picture import show_shape, sizes
+from brewgraph.graph import nodes as n
+from brewgraph.graph.canonical import node
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.syntax import tree as t
+
+CostOf = Callable[[nx.DiGraph, str | None], Cost | str | None]
+"""The cost of a step on a graph; with a key, of its value alone. Words where it is not known, None where not asked."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One meaning of a name. `where` is the stage and task, empty where the spec has neither; `line` that of the spec.
+
+    `facts` are names and words; `upstream` is what it is made from, `downstream` the terms that it feeds.
+    """
+
+    name: str
+    kind: str
+    where: str
+    line: int
+    facts: tuple[tuple[str, str], ...]
+    upstream: tuple[str, ...]
+    downstream: tuple[str, ...]
+
+
+def explain_name(
+    name: str,
+    recipe: Recipe,
+    statements: Iterable[t.Statement],
+    graphs: Mapping[str, nx.DiGraph],
+    cost_of: CostOf = lambda graph, key: None,
+) -> tuple[Explained, ...]:
+    """What a name means in each of the graphs, which are by the names of their tasks.
+
+    A term is called as in reports, `hidden[1]` or all of `hidden`; a feature as in the spec, `bert.hidden[4]`.
+    Raises `UsageError` where nothing is called so.
+    """
+    wanted = name.replace(".", "/") if name.replace(".", "/") in _terms(graphs) else name
+    taps = {s.name: one_line(s.value.span.text) for s in statements if isinstance(s, t.Tap)}
+    found: list[Explained] = []
+    for where, graph in graphs.items():
+        found += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
+    if not found:
+        known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *_sites(graphs), *recipe.equations]
+        if name in known:
+            raise UsageError(f"nothing that is trained uses `{name}`")
+        hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
+        raise UsageError(f"the spec has nothing called `{name}`: {hint}")
+    return tuple(dict.fromkeys(found))
+
+
+def _terms(graphs: Mapping[str, nx.DiGraph]) -> list[str]:
+    return list(dict.fromkeys(name for graph in graphs.values() for name in graph.graph["terms"]))
+
+
+def _sites(graphs: Mapping[str, nx.DiGraph]) -> list[str]:
+    nodes = (node(graph, key) for graph in graphs.values() for key in graph)
+    return sorted({x.site for x in nodes if isinstance(x, n.Projection)})
+
+
+def _in_graph(
+    name: str, tapped: str, where: str, graph: nx.DiGraph, cost_of: CostOf, recipe: Recipe
+) -> list[Explained]:
+    found: list[Explained] = []
+    terms: Mapping[str, str] = graph.graph["terms"]
+    if name == "loss":
+        return [_value(name, "loss", where, graph, graph.graph["objective"], cost_of)]
+    for term, key in terms.items():
+        if term == name or term.partition("[")[0] == name:
+            found.append(_value(term, "term", where, graph, key, cost_of))
+    for key in sorted(graph, key=lambda key: (in_order(graph, key)[:2], spell(graph, key))):
+        current = node(graph, key)
+        if isinstance(current, n.Forward) and current.model == name:
+            line = recipe.models[name].span.position[0]
+            found.append(replace(_model(name, where, graph, key, cost_of), line=line))
+        elif isinstance(current, n.Tap) and (spell(graph, key) == name or current.label() in (name, tapped)):
+            found.append(_value(name, "tap", where, graph, key, cost_of))
+        elif isinstance(current, n.Projection) and name in (current.site, current.site.partition(".")[0]):
+            if name not in {term.partition("[")[0] for term in terms}:
+                found.append(_value(current.site, "projection", where, graph, key, cost_of))
+        elif isinstance(current, n.Column) and current.label() == name:
+            found.append(_value(name, "column", where, graph, key, cost_of))
+    readers = [key for key in graph if isinstance(x := node(graph, key), n.Input | n.Column) and x.data == name]
+    if readers and not found:
+        line = recipe.data[name].span.position[0]
+        found.append(replace(_data(name, where, graph, readers), line=line))
+    return found
+
+
+def _value(name: str, kind: str, where: str, graph: nx.DiGraph, key: str, cost_of: CostOf) -> Explained:
+    current = node(graph, key)
+    facts = [("equation", spell(graph, key))] if spell(graph, key) != name else []
+    for term in spell_out(graph):
+        if term.key == key:
+            facts.append(("weight", term.weight))
+            facts += (
+                [("mean", f"over {term.unit}s" + (f", mask: {term.mask}" if term.mask else ""))] if term.unit else []
+            )
+    facts += sizes(current)
+    if kind in ("term", "loss"):
+        facts += _cost(cost_of(graph, key if kind == "term" else None), alone=kind == "term")
+    line = current.span.position[0]
+    return Explained(name, kind, where, line, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
+
+
+def _model(name: str, where: str, graph: nx.DiGraph, key: str, cost_of: CostOf) -> Explained:
+    forward = node(graph, key)
+    assert isinstance(forward, n.Forward)
+    facts = [("gradients", "yes" if forward.role == "student" else "no")]
+    facts += [("pass", str(forward.passing))] if forward.passing > 1 else []
+    taps = sorted(graph.successors(key), key=lambda k: (in_order(graph, k)[:2], node(graph, k).label()))
+    facts += [("gives", f"{node(graph, tap).label()} {show_shape(node(graph, tap).shape)}") for tap in taps]
+    cost = cost_of(graph, None)
+    if isinstance(cost, Cost):
+        own = next((x for x in cost.forwards if x.model == name), None)
+        if own is not None:
+            facts += [("layers", f"{own.layers} of {own.present} run")] if own.present else []
+            facts.append(("cost", f"{flops(own.flops)} of {flops(cost.forward)} forward"))
+    elif cost is not None:
+        facts.append(("cost", f"unknown: {cost}"))
+    role = f"{forward.role} model"
+    return Explained(name, role, where, 0, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
+
+
+def _data(name: str, where: str, graph: nx.DiGraph, readers: list[str]) -> Explained:
+    read = [f"for {x.model}" if isinstance(x := node(graph, key), n.Input) else x.label() for key in readers]
+    facts = (("read", ", ".join(sorted(set(read)))),)
+    return Explained(name, "data", where, 0, facts, (), _downstream(graph, set(readers)))
+
+
+def _cost(cost: Cost | str | None, *, alone: bool) -> list[tuple[str, str]]:
+    if cost is None:
+        return []
+    if isinstance(cost, str):
+        return [("cost", f"unknown: {cost}")]
+    words = f"{flops(cost.forward)} forward, {flops(cost.backward)} backward, {megabytes(cost.peak)} at most"
+    return [("cost alone" if alone else "cost", f"{words}, for {cost.batch} examples of {cost.length} tokens")]
+
+
+def _upstream(graph: nx.DiGraph, key: str) -> tuple[str, ...]:
+    """The features, columns, models and data that a value is computed from, the nearest first."""
+    below = nx.ancestors(graph, key)
+    taps = [k for k in below if isinstance(node(graph, k), n.Tap | n.Column)]
+    forwards = [k for k in below if isinstance(node(graph, k), n.Forward)]
+    data = sorted({x.data for k in below if isinstance(x := node(graph, k), n.Input | n.Column)})
+    place = lambda k: (in_order(graph, k)[:2], node(graph, k).label())  # noqa: E731
+    return (
+        *dict.fromkeys(spell(graph, k) for k in sorted(taps, key=place)),
+        *dict.fromkeys(node(graph, k).label() for k in sorted(forwards, key=place)),
+        *(f"data {name}" for name in data),
+    )
+
+
+def _downstream(graph: nx.DiGraph, keys: set[str]) -> tuple[str, ...]:
+    """The terms that values feed, with their weights."""
+    found = []
+    for term in spell_out(graph):
+        if term.key not in keys and keys & nx.ancestors(graph, term.key):
+            name = " = ".join(term.names) or term.equation
+            found.append(name if term.weight == "1" else f"{term.weight} * {name}")
+    return tuple(found) or (("loss",) if graph.graph["objective"] not in keys else ())

@@ -1,0 +1,265 @@
+"""What is drawn of a graph: boxes, each with all that is known of it, and lines between them; every format reads this.
+
+Two grains: `terms` has data, models, the features that terms take, the terms and the loss; `nodes` every node. The
+order is that of the spec and depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from brewgraph.display.cost import Cost, flops, megabytes
+from brewgraph.display.equation import in_order, spell, spell_out
+from brewgraph.graph import nodes as n
+from brewgraph.graph.canonical import execution_order, node
+from brewgraph.recipe.features import Shape
+from brewgraph.source import Span
+
+GRAINS = ("terms", "nodes")
+
+
+@dataclass(frozen=True)
+class Box:
+    """`kind` is that of a node, `role` what the box is in the picture: data, teacher, student, feature, term, loss,
+    number, mask, projection, value. `title` says it in a few words, `names` are its equations, `detail` its shape, unit
+    or equation. `tone` is in whose colour it is: that of the teacher, the student or the data it comes from alone, else
+    none. `facts` are names and words; `span` is where the spec says it; `node` the key of the node that it stands for.
+    """
+
+    key: str
+    kind: str
+    role: str
+    title: str
+    detail: str = ""
+    names: str = ""
+    tone: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+    span: Span | None = field(default=None, compare=False, repr=False)
+    node: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title behind the names of its equations."""
+        return f"{self.names}: {self.title}" if self.names else self.title
+
+
+@dataclass(frozen=True)
+class Line:
+    """From what is used to what uses it; `label` says as what, or how much it counts, or is empty."""
+
+    source: str
+    target: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Boxes, and lines in the order in which a user of several values names them; `root` is the loss."""
+
+    grain: str
+    root: str
+    boxes: tuple[Box, ...]
+    lines: tuple[Line, ...]
+
+
+def picture(graph: nx.DiGraph, grain: str = "terms", cost: Cost | None = None) -> Picture:
+    """What is drawn of a graph in one grain."""
+    return _terms(graph, cost) if grain == "terms" else _nodes(graph, cost)
+
+
+# ── terms ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
+    boxes: dict[str, Box] = {}
+    lines: dict[Line, None] = {}
+    terms = spell_out(graph)
+    used = {term.key: nx.ancestors(graph, term.key) for term in terms}
+    everything = sorted(set().union(*used.values()), key=lambda key: _rank(graph, key)) if used else []
+    for key in everything:
+        current = node(graph, key)
+        if isinstance(current, n.Input | n.Column):
+            data = f"d:{current.data}"
+            boxes[data] = Box(data, "column", "data", current.data, "data", tone="data", facts=(("kind", "data"),))
+    for key in everything:
+        current = node(graph, key)
+        if isinstance(current, n.Forward):
+            boxes[key] = _forward(key, current, cost)
+            entry = node(graph, current.entry)
+            if isinstance(entry, n.Input):
+                lines[Line(f"d:{entry.data}", key, "input")] = None
+    for key in everything:
+        current = node(graph, key)
+        if isinstance(current, n.Tap | n.Column):
+            of = current.forward if isinstance(current, n.Tap) else f"d:{current.data}"
+            title = str(current.feature) if isinstance(current, n.Tap) else current.column
+            shape = show_shape(current.shape) if current.shape is not None else ""
+            tone, facts = _tone(graph, key), _facts(graph, key)
+            boxes[key] = Box(
+                key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=current.span, node=key
+            )
+            lines[Line(of, key)] = None
+    for i, term in enumerate(terms):
+        current, own = node(graph, term.key), f"t{i}"
+        title, names = getattr(current, "operation", current.label()), " = ".join(term.names)
+        facts = (("weight", term.weight), *_facts(graph, term.key))
+        boxes[own] = Box(own, "loss", "term", title, term.equation, names, facts=facts, span=current.span)
+        for key in everything:
+            if key in used[term.key] and isinstance(node(graph, key), n.Tap | n.Column):
+                lines[Line(key, own, _side(graph, term.key, key))] = None
+        lines[Line(own, "loss", "" if term.weight == "1" else f"{term.weight} ×")] = None
+    span = node(graph, graph.graph["objective"]).span
+    boxes["loss"] = Box("loss", "combine", "loss", "loss", facts=_whole(graph, cost), span=span)
+    return Picture("terms", "loss", tuple(boxes.values()), tuple(lines))
+
+
+def _rank(graph: nx.DiGraph, key: str) -> tuple[object, ...]:
+    """What to sort by: the order of the spec, teachers first, members of a row as they are counted."""
+    current = node(graph, key)
+    feature = current.feature if isinstance(current, n.Tap) else None
+    index = (feature.name, feature.index or 0, feature.path or "") if feature is not None else ("", 0, "")
+    forwards = [x for k in (*nx.ancestors(graph, key), key) if isinstance(x := node(graph, k), n.Forward)]
+    roles = sorted((x.role == "student", x.model) for x in forwards)
+    return *in_order(graph, key)[:2], roles, index, current.label()
+
+
+def _side(graph: nx.DiGraph, term: str, key: str) -> str:
+    """As what a loss takes a feature: `from` or `to`; empty where neither, or both."""
+    loss = node(graph, term)
+    if not isinstance(loss, n.Loss):
+        return ""
+    sides = [key == side or key in nx.ancestors(graph, side) for side in (loss.source, loss.target)]
+    return {(True, False): "from", (False, True): "to"}.get((sides[0], sides[1]), "")
+
+
+# ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ROLES = {
+    "input": "data", "column": "data", "tap": "feature", "loss": "term", "mean": "term", "number": "number",
+    "schedule": "number", "temperature": "number", "mask": "mask", "projection": "projection",
+}  # fmt: skip
+
+
+def _nodes(graph: nx.DiGraph, cost: Cost | None) -> Picture:
+    names: dict[str, str] = {}
+    for name, key in graph.graph["terms"].items():
+        names[key] = f"{names[key]} = {name}" if key in names else name
+    objective = graph.graph["objective"]
+    names.setdefault(objective, "loss")
+    short: dict[str, str] = {}
+    lines: list[Line] = []
+
+    def visit(key: str) -> None:
+        short[key] = f"n{len(short)}"
+        for used, label in _inputs(graph, key):
+            if used not in short:
+                visit(used)
+            lines.append(Line(short[used], short[key], label))
+
+    visit(objective)
+    assert len(short) == len(execution_order(graph)), "the graph holds what the loss does not need"
+    boxes = []
+    for key, own in short.items():
+        current = node(graph, key)
+        if isinstance(current, n.Forward):
+            boxes.append(_forward(own, current, cost, key))
+            continue
+        role = "loss" if key == objective else _ROLES.get(current.kind, "value")
+        facts = _whole(graph, cost) if key == objective else _facts(graph, key)
+        title, tone = (current.label(), _detail(current), names.get(key, "")), _tone(graph, key)
+        boxes.append(Box(own, current.kind, role, *title, tone, facts, current.span, key))
+    return Picture("nodes", short[objective], tuple(boxes), tuple(lines))
+
+
+def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
+    """What a node is computed from, and as what."""
+    current = node(graph, key)
+    if isinstance(current, n.Loss):
+        yield from ((current.source, "from"), (current.target, "to"))
+        if current.mask is not None:
+            yield current.mask, ""
+        yield from ((used, f"{name} =") for name, used in current.arguments.items())
+    elif isinstance(current, n.Combine) and current.commutes:
+        weights_first = sorted(
+            current.inputs,
+            key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k)),
+        )
+        yield from ((used, "") for used in weights_first)
+    else:
+        yield from ((used, "") for used in current.inputs)
+
+
+# ── what is known of a box ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _detail(current: n.Node) -> str:
+    if isinstance(current, n.Loss | n.Mean):
+        return f"mean per {current.unit}" if getattr(current, "reduced", True) else f"one per {current.unit}"
+    plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward | n.Temperature | n.Bundle)
+    return "" if plain else show_shape(current.shape)
+
+
+def show_shape(shape: Shape | None) -> str:
+    """`(batch, length, 768)`; `(?)` where it is not known yet."""
+    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+
+
+def sizes(current: n.Node) -> list[tuple[str, str]]:
+    """What a node's value measures, as names and words: its shape, and of a projection its module."""
+    found = []
+    if current.shape is not None:
+        found.append(("shape", show_shape(current.shape) if current.shape else "one number"))
+    if isinstance(current, n.Projection):
+        found.append(("module", current.site))
+        if current.into and current.out:
+            found.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    return found
+
+
+def _forward(key: str, forward: n.Forward, cost: Cost | None, stands_for: str = "") -> Box:
+    facts = [("kind", f"forward of the {forward.role}"), ("gradients", "yes" if forward.role == "student" else "no")]
+    found = next((x for x in cost.forwards if x.model == forward.model), None) if cost is not None else None
+    layers = ""
+    if found is not None:
+        if found.present:
+            layers = f"{found.layers} of {found.present} layer{'' if found.present == 1 else 's'}"
+            facts.append(("layers", layers))
+        facts.append(("cost", f"{flops(found.flops)} per batch"))
+    title, role = forward.label().removeprefix(f"{forward.role} "), forward.role
+    return Box(key, "forward", role, title, layers, "", role, tuple(facts), forward.span, stands_for)
+
+
+def _tone(graph: nx.DiGraph, key: str) -> str:
+    """Whose colour a value has: its model's, where it comes from one alone, or the data's; a loss has none."""
+    if isinstance(node(graph, key), n.Loss | n.Mean):
+        return ""
+    below = [node(graph, k) for k in (*nx.ancestors(graph, key), key)]
+    roles = {x.role for x in below if isinstance(x, n.Forward)}
+    if any(isinstance(x, n.Loss) for x in below) or len(roles) > 1:
+        return ""
+    return next(iter(roles)) if roles else "data" if any(isinstance(x, n.Input | n.Column) for x in below) else ""
+
+
+def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
+    current = node(graph, key)
+    facts = [("kind", current.kind), ("equation", spell(graph, key))]
+    if isinstance(current, n.Loss | n.Mean):
+        facts.append(("unit", current.unit))
+    facts += sizes(current)
+    return tuple(facts)
+
+
+def _whole(graph: nx.DiGraph, cost: Cost | None) -> tuple[tuple[str, str], ...]:
+    equation = " + ".join(term.weighted for term in spell_out(graph))
+    facts = [("kind", "loss"), ("equation", equation)]
+    if cost is not None:
+        facts += [
+            ("batch", f"{cost.batch} examples of {cost.length} tokens"),
+            ("forward", flops(cost.forward)),
+            ("backward", flops(cost.backward)),
+            ("memory", f"{megabytes(cost.peak)} at most, {megabytes(cost.kept)} kept for the backward pass"),
+        ]
+    return tuple(facts)

@@ -1,0 +1,91 @@
+"""What each task of a checked spec costs per batch, before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import networkx as nx
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from brewgraph.checking.check import Checked
+from brewgraph.data.sources.tensor_batches import largest_batch
+from brewgraph.display.cost import Cost
+from brewgraph.models.fake.shapes import empty_model
+from brewgraph.recipe.settings.sources import Batches, Ema
+from brewgraph.running.spec_builder import data_of, models_of
+from brewgraph.runtime.count_cost import count_step, example_batch
+
+LONGEST = 512
+PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
+"""What a CPU computes in where the spec says this; both take two bytes."""
+
+
+def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], Cost | str]:
+    """The cost of a batch of each task, by stage and task; words where it is not known, which say why.
+
+    `skip` are passes that are left out, by name.
+    """
+    found: dict[tuple[str, str], Cost | str] = {}
+    known: dict[object, Cost | str] = {}
+    precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
+    for name, graph in checked.graphs.items():
+        sources = [checked.recipe.data[d].source for d in data_of(graph)]
+        # a loss is the same whatever its batches and precision are, and its cost is not
+        key = (
+            graph.graph["objective"],
+            precisions[name[0]],
+            *((source.batch, source.max_length) for source in sources),
+        )
+        if key not in known:
+            known[key] = cost(checked, graph, precisions[name[0]], skip)
+        found[name] = known[key]
+    return found
+
+
+def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
+    """The cost of a batch of this graph, of ready tensors that of the largest one; words where it is not known."""
+    recipe = checked.recipe
+    names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
+    sources = {name: recipe.data[name].source for name in data_of(graph)}
+    ready = {name: source for name, source in sources.items() if isinstance(source, Batches)}
+    if missing := [name for name in names if checked.facts(recipe.models[name]) is None]:
+        return f"nothing is known of {missing[0]} before it is loaded"
+    for module in recipe.modules:
+        return f"the operations of {module} are not run before training"
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    models = _empty_models(checked, names, mode)
+    shapes = {d: (source.batch, _length(checked, d, names)) for d, source in sources.items() if d not in ready}
+    types = {d: source.label_type for d, source in sources.items()}
+    classes = {d: len(checked.classes.get(d, ())) for d in sources}
+    with mode:
+        largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
+        batch = example_batch(graph, models, types, classes, shapes, largest)
+    try:
+        student = recipe.student.name
+        own = checked.facts(recipe.student)
+        reach = own.reach if own is not None else None
+        return count_step(graph, models, student, batch, mode, PRECISIONS.get(precision), reach=reach, skip=skip)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        return f"it does not run without weights ({type(error).__name__}: {first[:80]})"
+
+
+def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
+    for name in sorted(names, key=lambda m: isinstance(checked.recipe.models[m].source, Ema)):
+        facts = checked.facts(checked.recipe.models[name])
+        assert facts is not None
+        found[name] = empty_model(facts.blueprint, mode)
+    return found
+
+
+def _length(checked: Checked, data: str, names: list[str]) -> int:
+    """Tokens of the longest encoding that the data and the position embeddings of its readers allow."""
+    limits = [checked.recipe.data[data].source.max_length or LONGEST]
+    for name in names:
+        facts = checked.facts(checked.recipe.models[name])
+        config = facts.blueprint.config if facts is not None else None
+        limits.append(getattr(config, "max_position_embeddings", None) or LONGEST)
+    return min(limits)

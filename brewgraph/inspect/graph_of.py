@@ -1,0 +1,45 @@
+"""A checked spec's graphs with their costs, to look at, and its names explained."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+import networkx as nx
+
+from brewgraph.checking.check import Checked
+from brewgraph.diagnostics import Collector
+from brewgraph.display.cost import Cost
+from brewgraph.display.explain_name import Explained, explain_name
+from brewgraph.display.render import Shown, named
+from brewgraph.graph.canonical import assemble, node, prune_to_objective
+from brewgraph.syntax.parser import parse
+
+
+def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
+    """The graphs of a spec; `task` is one of their names, the first where none is given."""
+    known: dict[str, Cost | None] = {}
+    if cost:
+        from brewgraph.inspect.batch_cost import costs
+
+        counted = costs(checked)
+        known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
+    title = PurePath(checked.recipe.source.name).name.strip("<>")
+    return Shown(named(checked.graphs), title, checked.spec_hash, known, grain, task)
+
+
+def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
+    """What a name of the spec means, in each task that uses it. A term's cost is that of a step on it alone."""
+    from brewgraph.inspect.batch_cost import cost
+
+    precision = checked.recipe.train.precision
+    known: dict[str, Cost | str] = {}
+
+    def cost_of(graph: nx.DiGraph, key: str | None) -> Cost | str:
+        objective = graph.graph["objective"] if key is None else key
+        if objective not in known:
+            nodes = {k: node(graph, k) for k in graph}
+            known[objective] = cost(checked, prune_to_objective(assemble(nodes, objective, {})), precision)
+        return known[objective]
+
+    statements = parse(checked.recipe.source, Collector()).statements
+    return explain_name(name, checked.recipe, statements, named(checked.graphs), cost_of)

@@ -1,0 +1,1 @@
+"""Models on fake tensors: shapes, reach and parameters without weights."""

@@ -1,0 +1,135 @@
+"""A model's parameters as a tree: how many, and their memory; tied ones count once, weights need not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from transformers import PreTrainedConfig
+
+from brewgraph.diagnostics import SourceFault
+from brewgraph.models.fake.shapes import build_empty
+from brewgraph.models.task_heads import AUTO_CLASSES, task_of
+from brewgraph.recipe.features import Feature
+
+
+@dataclass
+class ParameterNode:
+    """A module or parameter: how many numbers lie below it, how many of them may learn, and their bytes.
+
+    `tied` is the whole name of the parameter whose numbers this one shares; they are counted there, and here not.
+    """
+
+    name: str
+    parameters: int = 0
+    trainable: int = 0
+    bytes: int = 0
+    tied: str = ""
+    children: dict[str, ParameterNode] = field(default_factory=dict)
+
+    def as_json(self, depth: int | None = None) -> dict[str, Any]:
+        """The same for machines, down to `depth` levels below this one; None: all of them."""
+        below = None if depth is None else depth - 1
+        found = {"name": self.name, "parameters": self.parameters, "trainable": self.trainable, "bytes": self.bytes}
+        found |= {"tied": self.tied} if self.tied else {}
+        children = [] if depth == 0 else [child.as_json(below) for child in self.children.values()]
+        return found | ({"children": children} if children else {})
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    parameters: int
+    bytes: int
+    trainable: bool
+    identity: object
+    """Equal for entries that share their numbers."""
+
+
+def parameter_tree(model: nn.Module, name: str = "model") -> ParameterNode:
+    """The tree of a module, built on any device: `meta` and fake tensors, which have no memory to compare, as well."""
+    return _tree(_entries(model.named_parameters(remove_duplicate=False)), name)
+
+
+def saved_tree(file: Path, name: str = "model") -> ParameterNode:
+    """The tree of a `.safetensors` file, from its header: tensors as they are saved. SourceFault B310."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (it is no dictionary)
+            found = [(key, torch.Size(x.get_shape()).numel(), _size(x.get_dtype())) for key, x in slices.items()]
+    except Exception as error:
+        message = f"`{file}` cannot be read: {str(error).splitlines()[0]}"
+        raise SourceFault("B310", message, help="write it again with `safetensors.torch.save_file`") from error
+    return _tree([_Entry(key, count, count * size, True, key) for key, count, size in found], name)
+
+
+def configured_model(config: PreTrainedConfig) -> nn.Module:
+    """The model that a configuration names as its own, of fake tensors: no memory, no weights. SourceFault B306.
+
+    Where it names none, or one that transformers does not have, the one that its endings speak of.
+    """
+    architectures = config.architectures or ()
+    exact = next((x for name in architectures if (x := getattr(transformers, name, None)) is not None), None)
+    if exact is not None:
+        return build_empty(config, _Exactly(exact))
+    task = task_of([Feature("logits")], (), architectures) if architectures else "features"
+    return build_empty(config, getattr(transformers, AUTO_CLASSES[task]))
+
+
+@dataclass(frozen=True)
+class _Exactly:
+    """A model class, to be built like an auto class, in the precision in which everything is built: torch's own."""
+
+    model_class: Any
+
+    def from_config(self, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
+        model: nn.Module = self.model_class(config)
+        return model
+
+
+def _entries(named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[_Entry]:
+    for name, parameter in named:
+        count = parameter.numel()
+        yield _Entry(name, count, count * parameter.element_size(), parameter.requires_grad, _identity(parameter))
+
+
+def _identity(parameter: nn.Parameter) -> object:
+    """One parameter under two names is one object; of real ones two views of the same memory are one as well."""
+    if parameter.is_meta or isinstance(parameter, FakeTensor) or parameter.numel() == 0:
+        return id(parameter)
+    return (parameter.device, parameter.data_ptr(), tuple(parameter.shape), parameter.stride())
+
+
+def _tree(entries: Iterable[_Entry], name: str) -> ParameterNode:
+    root = ParameterNode(name)
+    first: dict[object, str] = {}
+    for entry in entries:
+        shared = first.setdefault(entry.identity, entry.name)
+        tied = shared if shared != entry.name else ""
+        at = root
+        for node in (root, *(at := _child(at.children, part) for part in entry.name.split("."))):
+            if not tied:
+                node.parameters += entry.parameters
+                node.trainable += entry.parameters if entry.trainable else 0
+                node.bytes += entry.bytes
+        at.tied = tied
+    return root
+
+
+def _child(children: dict[str, ParameterNode], name: str) -> ParameterNode:
+    return children.setdefault(name, ParameterNode(name))
+
+
+_SIZES: Mapping[str, int] = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
+
+
+def _size(dtype: str) -> int:
+    """Bytes of one number of a type as safetensors calls it."""
+    return _SIZES.get(dtype, 1)

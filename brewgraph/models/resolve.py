@@ -1,0 +1,279 @@
+"""What a model is going to be, decided from configurations alone: class, configuration, weights, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from brewgraph.diagnostics import SourceFault, suggest
+from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
+from brewgraph.models.task_heads import AUTO_CLASSES, Head, has_classes, several_outputs, task_of, with_problem
+from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens, stamp_of
+from brewgraph.paths import no_path
+from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
+from brewgraph.recipe.settings.sources import Hf, Layers, Lora
+from brewgraph.syntax.foreign import instead
+
+_DECIDED = ("id2label", "label2id", "dtype", "torch_dtype")
+"""Keys of configurations that follow from other parts of a spec."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model before it is built. `checkpoint` is where its weights are, None for random ones.
+
+    With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is what
+    is trained instead of the trunk. `order` is that in which its classes are put, by their places in the configuration;
+    empty where they stay as they are.
+    """
+
+    auto_class: str
+    config: PreTrainedConfig
+    tokens: Tokens
+    checkpoint: str | None = None
+    revision: str | None = None
+    init: Layers | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    adapter: Lora | None = None
+    order: tuple[int, ...] = ()
+
+    @property
+    def model_class(self) -> Any:
+        return getattr(transformers, self.auto_class)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        if not has_classes(self.auto_class) or self.config.problem_type == VALUE.problem_type:
+            return ()
+        found = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
+        return tuple(found[i] for i in self.order) if self.order else found
+
+    def vocabulary(self, head: str | None = None) -> int | None:
+        """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
+        guesses = {x.auto_class for x in LABEL_TYPES.values() if x.over_vocabulary}
+        auto_class = self.heads[head].auto_class if head is not None else self.auto_class
+        size: int | None = getattr(self.config.get_text_config(), "vocab_size", None)
+        return size if auto_class in guesses else None
+
+    def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:
+        """The same model from scratch for a vocabulary that is known now."""
+        config = type(self.config)(
+            **{**self.config.to_dict(), "vocab_size": size, "pad_token_id": tokenizer.pad_token_id}
+        )
+        return replace(self, config=config)
+
+
+def blueprint(
+    source: Hf,
+    *,
+    role: str,
+    folder: Path,
+    features: Collection[Feature],
+    classes: Sequence[str],
+    inherited: Tokens | None,
+    label_types: Collection[LabelType] = (),
+    heads: Mapping[str, Head] | None = None,
+) -> Blueprint:
+    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
+
+    `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student that
+    has several.
+    """
+    made = _blueprint(source, role, folder, features, classes, inherited, label_types, bool(heads))
+    return replace(made, heads=dict(heads or {}), adapter=source.adapter)
+
+
+def _blueprint(
+    source: Hf,
+    role: str,
+    folder: Path,
+    features: Collection[Feature],
+    classes: Sequence[str],
+    inherited: Tokens | None,
+    label_types: Collection[LabelType],
+    headed: bool,
+) -> Blueprint:
+    if role == "student" and set(label_types) == {VALUE} and not headed and len(source.labels or ()) > 1:
+        raise several_outputs(len(source.labels or ()))
+    labels = source.labels or (tuple(classes) if role == "student" else None)
+    if source.name is None:
+        if source.adapter is not None and source.init is None:
+            raise SourceFault(
+                "B329",
+                "an adapter would stand beside random weights that nothing trains",
+                field="adapter",
+                help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
+            )
+        auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
+        tokens = own_tokens(source, folder, inherited)
+        config = _config_from_scratch(source, tokens)
+        config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
+        return Blueprint(auto_class, config, tokens, init=source.init)
+    name = local(source.name, folder)
+    config = read_config(name, source.revision)
+    task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
+    auto_class = AUTO_CLASSES[task]
+    _check_overrides(source, config, source.name)
+    tokens = own_tokens(source, folder, inherited)
+    if source.pretrained and tokens.name != name:
+        _check_room(config, tokens, source.name)
+    with _refusals(source.name):
+        layers = getattr(config, "num_hidden_layers", None)
+        for key, value in _as_json(source.config).items():
+            setattr(config, key, value)
+        if source.config:
+            _fit_kinds(config, layers, source.config)
+            config.validate()  # which saving does as well, after the training
+    if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
+        config = _label(config, labels, auto_class)
+    if getattr(config, "pad_token_id", None) is None:
+        with suppress(SourceFault):  # which says itself that there is no tokenizer, once tokens are asked for
+            config.pad_token_id = tokens.padding
+    config = with_problem(config, role, auto_class, label_types)
+    return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
+
+
+def _fit_kinds(config: PreTrainedConfig, before: int | None, given: Collection[str]) -> None:
+    """Let settings that say something of each layer, as `layer_types`, follow another number of layers: fewer layers
+    are the first ones, for more of them the architecture says of which kinds they are.
+    """
+    now = getattr(config, "num_hidden_layers", None)
+    settings = config.to_dict()
+    kinds = [key for key, value in settings.items() if "layer" in key and key not in given and _is_of(value, before)]
+    if before is None or now is None or now == before or not kinds:
+        return
+    longer = type(config)(**{key: value for key, value in settings.items() if key not in kinds})
+    for key in kinds:
+        setattr(config, key, settings[key][:now] if now < before else getattr(longer, key))
+
+
+def _is_of(value: object, layers: int | None) -> bool:
+    return isinstance(value, list) and len(value) == layers
+
+
+@lru_cache(maxsize=32)
+def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
+    try:
+        found: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        if Path(name).is_dir():
+            raise SourceFault(
+                "B310",
+                f"the folder `{name}` holds no model: {first_line(error)}",
+                field="name",
+                help="it needs config.json, weights and a tokenizer, as save_pretrained writes them",
+            ) from error
+        looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+        if looks_local:
+            raise SourceFault(
+                "B310",
+                f"there is no folder `{name}`",
+                field="name",
+                help=no_path(name) or "paths start at the spec's folder",
+            ) from error
+        raise SourceFault(
+            "B311",
+            f"the configuration of `{name}` cannot be reached: {first_line(error)}",
+            field="name",
+            help="check the name, connect to the hub, or name a local folder",
+        ) from error
+
+
+def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
+    config = _read_config(name, revision, stamp_of(name))
+    copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
+    return copy
+
+
+def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
+    kind = source.model_type or ""
+    if kind not in CONFIG_MAPPING:
+        raise SourceFault(
+            "B312", f"transformers has no architecture `{kind}`", field="model_type", help=suggest(kind, CONFIG_MAPPING)
+        )
+    config_class = CONFIG_MAPPING[kind]
+    _check_overrides(source, config_class(), kind)
+    sized: dict[str, Any] = {"vocab_size": tokens.vocab_size, "pad_token_id": 0}  # the first that is trained here
+    if tokens.name is not None:
+        size = len(tokens.load())
+        if source.vocab_size is not None and source.vocab_size < size:
+            message = f"a vocabulary of {source.vocab_size} has no room for the {size} tokens of its tokenizer"
+            raise SourceFault("B313", message, field="vocab_size", help="leave it out, or make it larger")
+        sized = {"vocab_size": source.vocab_size or size, "pad_token_id": tokens.padding}
+    with _refusals(kind):
+        return config_class(**{**sized, **_as_json(source.config)})
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec's overrides as `config.json` would have them: lists, where the spec's values are immutable."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+
+
+def _check_room(config: PreTrainedConfig, tokens: Tokens, name: str) -> None:
+    """SourceFault B313 where pretrained weights have no embeddings for all tokens of a tokenizer from elsewhere."""
+    message = f"the weights of `{name}` cannot read a vocabulary that is trained on the data"
+    if tokens.name is not None:
+        room, size = getattr(config.get_text_config(), "vocab_size", None), 0
+        with suppress(SourceFault):  # which says itself that there is none, once tokens are asked for
+            size = len(tokens.load())
+        if room is None or size <= room:
+            return
+        message = f"the weights of `{name}` have {room} embeddings, and its tokenizer has {size} tokens"
+    help = "leave `tokenizer` out, or let it begin at random: pretrained=false"
+    raise SourceFault("B313", message, field="tokenizer", help=help)
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    """What a configuration says to values that it cannot have."""
+    try:
+        yield
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceFault(
+            "B313",
+            f"`{kind}` refuses this configuration: {said}",
+            help="correct the argument that is named; sizes must fit each other",
+        ) from error
+
+
+def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
+    """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
+    known = set(config.to_dict()) | set(config.attribute_map)
+    for key in source.config:
+        if key in _DECIDED:
+            help = instead("configuration", key, Hf.model_fields)
+            raise SourceFault("B313", f"a spec decides `{key}` elsewhere", field=key, help=help)
+        if key not in known:
+            shown = sorted(k for k in known if not k.startswith("_"))
+            help = instead("configuration", key, [*shown, *Hf.model_fields])
+            help = help or "see the configuration's page in transformers"
+            raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)
+
+
+def _needs_labels(source: Hf, config: PreTrainedConfig, labels: Sequence[str]) -> bool:
+    """Whether the classes are set anew: not where a pretrained head of as many classes already names them."""
+    return (
+        bool(source.labels)
+        or config.num_labels != len(labels)
+        or set(config.label2id or {}) == {f"LABEL_{i}" for i in range(len(labels))}
+    )
+
+
+def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: str) -> PreTrainedConfig:
+    if labels and auto_class != "AutoModel":
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+    return config

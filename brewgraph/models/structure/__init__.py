@@ -1,0 +1,1 @@
+"""What a model class is made of: layers, modules, outputs, features."""

@@ -1,0 +1,174 @@
+"""What is known of a model's features once it was looked at: answers that need neither the model nor torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from brewgraph.diagnostics import Refusal, SourceFault
+from brewgraph.models.structure.anatomy import RESULTS, Anatomy
+from brewgraph.models.structure.module_io import Module, pick, show
+from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a model can be called: the `names` that its forward takes, whether it takes any other (`rest`), those that it
+    `needs`, and for how many tokens it has `positions` (None where no table of them limits it).
+    """
+
+    names: frozenset[str]
+    rest: bool
+    needs: frozenset[str]
+    positions: int | None
+
+
+class Chart(ABC):
+    """A model's `anatomy`, and what its modules and features are in a forward. Every question raises SourceFault where
+    the model has no such thing, and names what it has instead.
+    """
+
+    anatomy: Anatomy
+
+    @property
+    @abstractmethod
+    def modules(self) -> Mapping[str, Module]:
+        """Every module below the model by its path, in the order of the model; what it takes and gives.
+
+        SourceFault B306 for a model that does not run.
+        """
+
+    @property
+    @abstractmethod
+    def call(self) -> Call:
+        """How the model can be called."""
+
+    @abstractmethod
+    def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
+        """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none."""
+
+    def infer(self, features: Collection[Feature]) -> Mapping[Feature, Shape | SourceFault]:
+        """The shape of each feature, or its fault."""
+        found: dict[Feature, Shape | SourceFault] = {}
+        for feature in features:
+            try:
+                found[feature] = self.shape(feature)
+            except SourceFault as fault:
+                found[feature] = fault
+        return found
+
+    def calls(self, paths: Iterable[str]) -> tuple[tuple[str, int], ...]:
+        """Each call of these modules in one forward: its path, and its number among the calls of that module.
+
+        Where one of them runs several times, in the order of the forward; else each once, as they were given.
+        """
+        named = [(path, self._module(path)) for path in paths]
+        if all(module.calls <= 1 for _, module in named):
+            return tuple((path, 0) for path, _ in named)
+        found = [(place, path, call) for path, module in named for call, place in enumerate(module.order)]
+        return tuple((path, call) for _, path, call in sorted(found))
+
+    def rows(self, name: str) -> int:
+        """How many members a row has. SourceFault B304 where there is none; of several stacks it names their layers."""
+        try:
+            return self.anatomy.rows(name)
+        except SourceFault as fault:
+            if not self.anatomy.stacks:
+                raise
+            taps = " or ".join(f'`tap t = model @ "{path}"{self._item(path)}`' for path in self.anatomy.stacks)
+            raise SourceFault(fault.code, fault.message, help=f"tap the layers of one of them: {taps}") from fault
+
+    def named(self) -> list[Feature]:
+        """Every named feature that the model may have: each member of its rows, and those that come once."""
+        rows = [name for name in ROWS if name not in self.anatomy.lacking]
+        members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
+        below = [name for name in SINGLES if name not in RESULTS]
+        heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
+        results = [Feature(name, head=head) for head in heads for name in RESULTS]
+        return [*members, *(Feature(name) for name in below), *results]
+
+    def _item(self, pattern: str) -> str:
+        """What picks the first tensor where modules give several."""
+        given = self._module(self.anatomy.paths(pattern)[0]).gives
+        tensors = [i for i, x in enumerate(given[0].elements) if x.kind == "tensor"] if given else []
+        return f"[{tensors[0]}]" if len(tensors) > 1 else ""
+
+    def _module(self, path: str) -> Module:
+        found = self.modules.get(path)
+        return found or next(module for module in self.modules.values() if path in module.also)
+
+    def _tapped(self, feature: Feature) -> Shape:
+        """The shape of what a tap takes. SourceFault B336 where its module does not run, B305 where it is no tensor."""
+        site = self.anatomy.site(feature)
+        module = self._module(site.path)
+        if site.call >= module.calls:
+            times = f"is called {module.calls} times" if module.calls else "is never called"
+            raise SourceFault(
+                "B336",
+                f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap",
+                help=self._instead(site.path),
+            )
+        value = (module.takes if feature.input else module.gives)[site.call]
+        what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
+        found = pick(value, feature.item, what)
+        if not found.is_plain:
+            raise SourceFault(
+                "B305",
+                f"{what} has the shape {show(found)}, in which batch and length do not stand by themselves",
+                help="tap a module before or after the reshaping",
+            )
+        assert found.shape is not None
+        return found.shape
+
+    def _instead(self, path: str) -> str:
+        """Where to tap instead of a module that does not run: the nearest around it that does."""
+        above = path
+        while above := above.rpartition(".")[0]:
+            if above in self.modules and self.modules[above].calls:
+                return f'tap what runs around it: "{above}"; `brewgraph taps` lists what every module gives'
+        return "`brewgraph taps` lists what every module gives, and which are never called"
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that a chart knows, as a plain value: it can be written down and read again. What a model refused to tell is
+    there as its refusal.
+    """
+
+    anatomy: Anatomy
+    modules: tuple[Module, ...] | Refusal
+    shapes: tuple[tuple[Feature, Shape | Refusal], ...]
+    call: Call
+
+
+class Recorded(Chart):
+    """The chart that a record holds: the same answers as from the model itself."""
+
+    def __init__(self, record: Record):
+        self.record, self.anatomy = record, record.anatomy
+
+    @cached_property
+    def modules(self) -> Mapping[str, Module]:
+        found = self.record.modules
+        if isinstance(found, Refusal):
+            raise found.fault
+        return {module.path: module for module in found}
+
+    @property
+    def call(self) -> Call:
+        return self.record.call
+
+    @cached_property
+    def _shapes(self) -> Mapping[Feature, Shape | Refusal]:
+        return dict(self.record.shapes)
+
+    def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
+        self.anatomy.site(feature)
+        if feature.name == "tap":
+            return self._tapped(feature)
+        found = self._shapes[feature]
+        if isinstance(found, Refusal):
+            raise found.fault
+        return found

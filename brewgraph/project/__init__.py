@@ -1,1 +1,0 @@
-"""A spec with everything it names: checked against its models and data, built, run, reused."""

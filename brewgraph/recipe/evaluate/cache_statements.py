@@ -1,0 +1,125 @@
+"""`cache NAME = … at "folder"`: which values may be kept on disk. Only what each epoch would compute again, alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from brewgraph.ops import TEMPERATURES
+from brewgraph.recipe.evaluate.describe import describe
+from brewgraph.recipe.evaluate.expressions import Evaluator
+from brewgraph.recipe.label_types import MASKED
+from brewgraph.recipe.settings.sources import Ema
+from brewgraph.recipe.values import (
+    FAULT,
+    Apply,
+    Cached,
+    Column,
+    DataDeclaration,
+    Group,
+    ModelDeclaration,
+    Project,
+    Row,
+    Scheduled,
+    Take,
+    Temperature,
+    Transform,
+    Value,
+    walk,
+)
+from brewgraph.syntax import tree as t
+
+Refusal = tuple[str, str, str]
+"""A code, what is wrong, and the remedy."""
+
+
+def evaluate_cache(
+    e: Evaluator,
+    s: t.Cache,
+    name: str,
+    models: Mapping[str, ModelDeclaration],
+    data: Mapping[str, DataDeclaration],
+) -> Any:
+    """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
+    value, path = e.evaluate(s.value), e.evaluate(s.path)
+    if value is FAULT or path is FAULT:
+        return FAULT
+    if isinstance(value, Row):
+        row = f"{value.take.model}.{value.take.feature.name}"
+        help = f"say which of them: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
+        return e.fault("B202", "a row is kept layer by layer, and no layer is named", s.value.span, help=help)
+
+    def keep(x: Any) -> Any:
+        if isinstance(x, Group):
+            return x.map(keep)
+        if not isinstance(x, Value):
+            help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
+            return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
+        found = next((fault for ask in _QUESTIONS for part in walk(x) if (fault := ask(part, models, data))), None)
+        found = found or _as_a_whole(x)
+        if found is not None:
+            code, message, help = found
+            return e.fault(code, message, s.value.span, help=help)
+        return Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
+
+    return keep(value)
+
+
+def _as_a_whole(x: Value) -> Refusal | None:
+    """What a value as a whole must be: made by a model, and one for each example."""
+    if not any(isinstance(part, Take) for part in walk(x)):
+        return "B240", f"no model computes this: it is {describe(x)}", "leave the `cache` out: there is nothing to save"
+    if x.kind in ("loss", "number", "schedule"):
+        return (
+            "B241",
+            "this is one number per batch, and batches change from epoch to epoch",
+            "keep what it is computed from, as `bert.logits`: one value for each example",
+        )
+    return None
+
+
+def _changes(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+    """Parts that training changes."""
+    help = "keep what a teacher alone computes: its features, and what is made of them"
+    if isinstance(x, Take):
+        model = models[x.model]
+        if model.role == "student":
+            return "B240", f"`{x.model}` is trained: what it computes is another thing at each step", help
+        if isinstance(model.source, Ema):
+            return "B240", f"`{x.model}` follows the student: what it computes is another thing at each step", help
+    if isinstance(x, Project):
+        help = "keep the value before it is projected: `cache x = bert.hidden[4] at …`, then `x via linear`"
+        return "B240", "a projection is trained: what it gives is another thing at each step", help
+    if isinstance(x, Scheduled):
+        return "B240", "a schedule changes with training", "multiply by it after the cache"
+    return None
+
+
+def _couples(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+    """Parts in which the value of an example depends on the others of its batch, or on padding."""
+    message = "what one example gets here depends on the others of its batch"
+    help = "keep what it is computed from, as `bert.logits`"
+    if isinstance(x, Temperature) and TEMPERATURES[x.name].couples_batch:
+        return "B241", f"{message}: `{x.name}` looks at all of them", help
+    if (isinstance(x, Transform) and x.declared.mean == "batch") or (isinstance(x, Apply) and x.reduced):
+        return "B241", message, help
+    if isinstance(x, Transform | Apply) and x.mask == "none":
+        return "B241", "with `mask=none` padding counts, which changes from batch to batch", "leave `mask=none` out"
+    return None
+
+
+def _drawn(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+    """Data that are another in every epoch, so that nothing kept would be read again."""
+    if not isinstance(x, Take | Column):
+        return None
+    source = data[x.data].source
+    help = "leave the `cache` out, or the change of the data"
+    if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
+        return "B242", f"`augment` changes the texts of `{x.data}` from epoch to epoch", help
+    if source.label_type == MASKED:
+        return "B242", f"the words of `{x.data}` that are masked are drawn anew in every epoch", help
+    return None
+
+
+Question = Callable[[Value, Mapping[str, ModelDeclaration], Mapping[str, DataDeclaration]], Refusal | None]
+_QUESTIONS: tuple[Question, ...] = (_changes, _couples, _drawn)

@@ -1,0 +1,239 @@
+"""Tree to Recipe: the statements of a spec, their names, and the losses they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
+from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
+from brewgraph.recipe.evaluate.declare import declare_data, declare_model, evaluate_param
+from brewgraph.recipe.evaluate.describe import as_value, describe
+from brewgraph.recipe.evaluate.enter import enter, warn_of_hidden
+from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
+from brewgraph.recipe.evaluate.imports import Library
+from brewgraph.recipe.evaluate.indexing import evaluate_index
+from brewgraph.recipe.evaluate.scope import Scope
+from brewgraph.recipe.evaluate.stages import make_stages
+from brewgraph.recipe.evaluate.train_block import Written, settle_train
+from brewgraph.recipe.evaluate.unread_settings import warn_of_strays
+from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.values import (
+    FAULT,
+    Axis,
+    Declaration,
+    Group,
+    Match,
+    ModelDeclaration,
+    Projector,
+    Row,
+    Value,
+)
+from brewgraph.source import Source, Span
+from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import from_outside
+
+D = TypeVar("D", bound=Declaration)
+
+
+def elaborate(
+    spec: t.Spec,
+    source: Source,
+    params: Mapping[str, Any],
+    collector: Collector,
+    facts: FactsOf | None = None,
+    library: Library | None = None,
+) -> Recipe | None:
+    """The recipe of a spec, or None where it is at fault (then the collector holds why).
+
+    Without `facts` everything that needs no model is checked; lists whose length only a model tells stay open.
+    """
+    return _Elaboration(source, collector, params, facts, library).run(spec)
+
+
+def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> ModelDeclaration | None:
+    """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
+    alone = _Elaboration(source, collector)
+    enter(alone.root, spec.statements, collector, alone.library)
+    with alone.inside(alone.root):
+        for name, statement in alone.root.statements.items():
+            if isinstance(statement, t.Model):
+                found: ModelDeclaration = alone.value_of(name, statement.name_span)
+                return found
+    return None
+
+
+class _Elaboration(Evaluator):
+    """The evaluator with the meaning of statements, calls, indices and projections; `run` goes through a whole spec."""
+
+    # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, spec: t.Spec) -> Recipe | None:
+        enter(self.root, spec.statements, self.collector, self.library)
+        self._check_given()
+        self.scopes = list(self.root.descend())
+        for scope in (*self.scopes, *(inner for library in self.library.scopes for inner in library.descend())):
+            warn_of_hidden(scope, self.collector)
+        for scope in self.scopes:
+            with self.inside(scope):
+                for name, statement in scope.statements.items():
+                    self.value_of(name, statement.name_span)
+        warn_of_strays(self.scopes, spec, self.collector)
+        self._check_roles()
+        outer: Written = {}
+        stages = make_stages(self, outer)
+        for scope in self.scopes:
+            for function in scope.functions.values():
+                check_function(self, scope, function)
+        train = settle_train(outer, self._train_span(), self.collector)
+        if self.collector.failed or stages is None or train is None:
+            return None
+        equations = self._equations()
+        params = {n: self.root.values[n] for n, s in self.root.statements.items() if isinstance(s, t.Param)}
+        return Recipe(
+            source=self.source,
+            params=MappingProxyType(params),
+            models=MappingProxyType(self.models),
+            data=MappingProxyType(self.data),
+            equations=MappingProxyType({name: scope.values[s.name] for name, (scope, s) in equations.items()}),
+            stages=stages,
+            train=train,
+            train_span=self._train_span(),
+            modules=self.library.modules,
+            open=tuple(self.open),
+            projections=MappingProxyType(self.projections),
+            places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),
+        )
+
+    def _train_span(self) -> Span:
+        return self.root.trains[0].span if self.root.trains else Span(self.source, 0, 0)
+
+    def _equations(self) -> dict[str, tuple[Scope, t.Equation]]:
+        """Those of scalars and lists by full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
+        found = {}
+        imported = [scope for scope in self.library.scopes if scope.source != self.source]
+        for scope in (*self.scopes, *imported):
+            for name, statement in scope.statements.items():
+                value = scope.values.get(name)
+                if isinstance(statement, t.Equation) and isinstance(value, Value | Group):
+                    found[scope.full(name, "/")] = (scope, statement)
+        return found
+
+    def _check_given(self) -> None:
+        """Params given from outside (`--set`, `load(..., T=8)`) must exist."""
+        known = [n for n, s in self.root.statements.items() if isinstance(s, t.Param)]
+        for name in self.given:
+            if name not in known:
+                place = Span(self.source, 0, min(1, len(self.source.text)))
+                add = from_outside(name) or f"add `param {name} = …`"
+                help = suggest(name, known) or (f"it has {listing(known)}; {add}" if known else add)
+                self.collector.add("B106", f"the spec has no param `{name}` to set", place, help=help)
+
+    def _check_roles(self) -> None:
+        """There is one student, and something to train it on."""
+        end = Span(self.source, max(0, len(self.source.text.rstrip()) - 1), len(self.source.text.rstrip()))
+        every = [s for scope in self.scopes for s in scope.statements.values()]
+        students = [s for s in every if isinstance(s, t.Model) and s.role == "student"]
+        if not students:
+            self.collector.add(
+                "B107", "nothing is trained: there is no student", end, help="add `student NAME = hf(…)`"
+            )
+        for extra in students[1:]:
+            help = "one student learns at a time: heads on a shared trunk do several tasks, `brew(…)` makes a chain"
+            self.collector.add("B111", "there is a student already", extra.name_span, help=help)
+        if not any(isinstance(s, t.Data) for s in every):
+            help = "add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`"
+            self.collector.add("B107", "there is no data to train on", end, help=help)
+
+    # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+        full = scope.full(s.name)
+        match s:
+            case t.Param():
+                return evaluate_param(self, s, self.given if scope is self.root else {})
+            case t.Model():
+                model = declare_model(self, s, full)
+                self.models[full] = model
+                return model
+            case t.Data():
+                data = declare_data(self, s, full)
+                self.data[full] = data
+                return data
+            case t.Proj():
+                if s.name in PROJECTIONS:
+                    message = f"`{s.name}` is the name of a projection already"
+                    return self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
+                projector = make_projector(self, s.value, full, full, s.name_span)
+                if projector is None:
+                    return FAULT
+                self.projections[full] = projector
+                return projector
+            case t.Tap():
+                value = self.evaluate(s.value)
+                if value is not FAULT and not isinstance(value, Value | Group | Row):
+                    message = f"a tap is a model's feature, got {describe(value)}"
+                    help = f'write `tap {s.name} = model @ "path.of.a.module"`'
+                    return self.fault("B202", message, s.value.span, help=help)
+                return value
+            case t.Cache():
+                return evaluate_cache(self, s, full, self.models, self.data)
+            case t.Let() | t.Equation():
+                return self._named_value(scope, s)
+        raise AssertionError(type(s).__name__)
+
+    def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Any:
+        value = self.evaluate(s.value)
+        if isinstance(value, Match):
+            help = "an operation compares them: `mse(a -> b)`"
+            message = "an arrow is a value only between layers"
+            return self.fault("B209", message, s.value.span, help=help)
+        if isinstance(s, t.Equation):
+            return as_value(value, s.value.span) if isinstance(value, int | float) else value
+        if isinstance(value, Group) and value.axis.kind == "list" and not value.axis.name:
+            kind = "models" if all(isinstance(x, ModelDeclaration) for x in value) else "list"
+            return Group(value.items, span=value.span, axis=Axis(s.name, kind, f"let {scope.full(s.name)}"))
+        return value
+
+    # ── calls, indices and projections in equations ──────────────────────────────────────────────────────────────────
+
+    def call(self, call: t.Call, side: str | None) -> Any:
+        return evaluate_call(self, call, side)
+
+    def index(self, x: t.Index, side: str | None) -> Any:
+        return evaluate_index(self, x, side)
+
+    def via(self, x: t.Via, side: str | None) -> Any:
+        word = x.projection.id if isinstance(x.projection, t.Name) else ""
+        root = x.projection
+        while isinstance(root, t.Attribute):
+            root = root.value
+        named = word not in PROJECTIONS and isinstance(root, t.Name) and root.id in self.current.known_names()
+
+        def find() -> Projector | None:
+            if not named:
+                site = self._site(x)
+                return make_projector(self, x.projection, None, site, x.projection.span)
+            value = self.evaluate(x.projection)
+            if value is not FAULT and not isinstance(value, Projector):
+                message = f"`via` needs a projection, got {describe(value)}"
+                help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
+                self.fault("B212", message, x.projection.span, help=help)
+            return value if isinstance(value, Projector) else None
+
+        return evaluate_via(self, x, side, find, inline=not named)
+
+    def _site(self, x: t.Via) -> str:
+        """Where an inline projection stands: the statement, and the how-manieth place in it, calls spelled out."""
+        scope, name = self.path[-1] if self.path else (self.current, "")
+        statement = scope.full(name)
+        place = (*((f.source.name, f.start) for f in self.frames), x.span.source.name, x.span.start)
+        seen = self.sites.setdefault(statement, [])
+        if place not in seen:
+            seen.append(place)
+        position = seen.index(place)
+        return statement if position == 0 else f"{statement}-{position}"

@@ -1,0 +1,291 @@
+"""Which losses are trained when: the stages of a spec, their tasks, and how the task of a step is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brewgraph.diagnostics import Label, listing, suggest
+from brewgraph.recipe.evaluate.describe import as_value, describe, is_number
+from brewgraph.recipe.evaluate.expressions import Evaluator
+from brewgraph.recipe.evaluate.scope import Scope
+from brewgraph.recipe.evaluate.train_block import Written, own_settings, settle_train, stage_length
+from brewgraph.recipe.numbers import is_positive
+from brewgraph.recipe.recipe import Sample, Stage, Task, data_of
+from brewgraph.recipe.values import (
+    FAULT,
+    Bundle,
+    Combine,
+    Group,
+    Number,
+    Symbol,
+    Take,
+    Value,
+    walk,
+)
+from brewgraph.source import Source, Span
+from brewgraph.syntax import tree as t
+
+
+def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
+    """The stages in their order, one without a name where the spec has none; None where something is at fault.
+
+    `outer` receives what the outer `train` says, which each stage overrides key by key.
+    """
+    root = e.root
+    with e.inside(root):
+        outer.update(own_settings(root.trains, e, root.known_names()))
+    scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
+    made = [_stage(e, scope, outer) for scope in scopes or [root]]
+    if scopes:
+        _check_outside(e, root, scopes)
+    if all(made):
+        _check_reports(e, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
+    return tuple(stage for stage in made if stage is not None) if all(made) else None
+
+
+def _stage(e: Evaluator, scope: Scope, outer: Written) -> Stage | None:
+    written = dict(outer)
+    statement = scope.statement
+    if isinstance(statement, t.Stage):
+        with e.inside(scope):
+            own = own_settings(scope.trains, e, scope.known_names())
+            length = stage_length(statement, own, e)
+        if length or "epochs" in own or "steps" in own:
+            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
+        if "baseline" in own:
+            help = "move it into the outer `train`: the whole run has a baseline, or none"
+            e.collector.add("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
+        written |= {**own, **length}
+    place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
+    train = settle_train(written, place, e.collector)
+    freeze = written["freeze"][0] if "freeze" in written else ()
+    reports = written["report"][0] if "report" in written else {}
+    tasks = _tasks(e, scope, reports)
+    sample = _sample(e, scope, [task.name for task in tasks]) if tasks else None
+    if train is None or not tasks or (sample is None and len(tasks) > 1):
+        return None
+    name = scope.path[-1] if scope.kind == "stage" else ""
+    spans = {key: where for key, (_, where) in written.items()}
+    return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
+
+
+def _check_outside(e: Evaluator, root: Scope, stages: list[Scope]) -> None:
+    """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
+    own = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
+    if len(own) < len(stages):
+        return
+    for task in (inner.statement for inner in root.inner.values() if inner.kind == "task"):
+        if task is not None:
+            help = "move it into a stage, or leave out the loss of a stage that is to train it"
+            message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
+            e.collector.add("W102", message, task.name_span, help=help)
+    for sample in root.samples:
+        place = Span(sample.span.source, sample.span.start, sample.span.start + len("sample"))
+        help = "move it into the stage whose tasks it is about"
+        e.collector.add("B116", "no stage draws its tasks by this", place, help=help)
+
+
+def _check_reports(e: Evaluator, scopes: list[Scope], tasks: list[Task]) -> None:
+    """What is to be reported must be computed on the data of some task."""
+    reported = {name for task in tasks for name in task.reports}
+    for scope in scopes:
+        with e.inside(scope):
+            written = own_settings(scope.trains, e, scope.known_names())
+        asked: dict[str, Value] = written["report"][0] if "report" in written else {}
+        for name, value in asked.items():
+            if name not in reported:
+                message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
+                e.collector.add("B220", message, value.span, help="report it where a task has this data")
+
+
+# ── tasks and their losses ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
+    """A body's tasks; without any, its loss; a stage with neither takes what stands outside. Empty where at fault."""
+    own = [inner for inner in scope.inner.values() if inner.kind == "task"]
+    if own and "loss" in scope.statements:
+        loss = scope.statements["loss"]
+        first = own[0].statement
+        labels = (Label(first.name_span, "a task"),) if first is not None else ()
+        help = "move the loss into the tasks"
+        message = "both a loss and tasks are given: which is trained?"
+        e.collector.add("B115", message, loss.name_span, labels=labels, help=help)
+        return ()
+    if own:
+        made = [_task(e, inner, inner.path[-1], reports) for inner in own]
+        return tuple(task for task in made if task is not None) if all(made) else ()
+    if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
+        outside = any(inner.kind == "task" for inner in scope.parent.inner.values())
+        if not outside and "loss" not in scope.parent.statements and scope.statement is not None:
+            message = f"nothing is trained in `{scope.path[-1]}`: there is no `loss`"
+            e.collector.add("B107", message, scope.statement.name_span, help="add `loss = …`, the sum of the terms")
+            return ()
+        return _tasks(e, scope.parent, reports)
+    task = _task(e, scope, "", reports)
+    return (task,) if task is not None else ()
+
+
+def _task(e: Evaluator, scope: Scope, name: str, reports: dict[str, Value]) -> Task | None:
+    home = next((s for s in scope.outward() if "loss" in s.statements), None)
+    if home is None:
+        where = scope.statement.name_span if scope.statement is not None else _end(e.source)
+        message = f"nothing is trained{f' in `{name}`' if name else ''}: there is no `loss`"
+        e.collector.add("B107", message, where, help="add `loss = …`, the sum of the terms")
+        return None
+    place = home.statements["loss"].name_span
+    loss = _loss(e, home.values.get("loss", FAULT), place)
+    if loss is None:
+        return None
+    data = data_of(loss) or tuple(e.data)[:1]  # lists that are still open name none
+    mine = {key: value for key, value in reports.items() if set(data_of(value)) <= set(data)}
+    return Task(name, loss, data, mine, place)
+
+
+def _loss(e: Evaluator, value: Any, place: Span) -> Value | None:
+    collector = e.collector
+    students = {m.name for m in e.models.values() if m.role == "student"}
+    if value is FAULT:
+        return None
+    if isinstance(value, Group):
+        help = "write `sum(…)` or `mean(…)` around the list"
+        collector.add("B213", "the loss is a list, not one number", place, help=help)
+    elif not isinstance(value, Value) or value.kind != "loss":
+        help = "a loss is made by an operation: `mse(teacher.… -> student.…)`"
+        if isinstance(value, Value) and value.kind == "values":
+            help = "`batch_mean(…)` makes one number of it"
+        message = f"the loss is {describe(value)}, and training lowers a sum of losses"
+        collector.add("B213", message, place, help=help)
+    elif students and not any((isinstance(x, Take) and x.model in students) or _is_open(x) for x in walk(value)):
+        help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
+        collector.add("B213", "nothing in the loss depends on the student", place, help=help)
+    else:
+        return value
+    return None
+
+
+def _is_open(x: Value) -> bool:
+    """Whether this is made of a list whose members are not known yet."""
+    return (isinstance(x, Combine) and not x.operands) or (isinstance(x, Bundle) and not x.items)
+
+
+def _end(source: Source) -> Span:
+    end = len(source.text.rstrip())
+    return Span(source, max(0, end - 1), end)
+
+
+# ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
+    """How tasks are drawn: as `sample` says, else in proportion to their sizes; None where it is at fault."""
+    found = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
+    if tasks == [""]:
+        if found is not None and found in scope.samples:
+            place = Span(found.span.source, found.span.start, found.span.start + len("sample"))
+            e.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
+        return None
+    if found is None:
+        return Sample(Symbol("number", "size", span=Span(scope.source, 0, 0)))
+    listed = _task_names(e, found.tasks, tasks)
+    if listed is None:
+        return None
+    if twice := next((task for i, task in enumerate(listed) if task in listed[:i]), None):
+        help = f"to draw it more often write a law, `~ size ** 0.5`, or an order: `order=[{', '.join(listed)}]`"
+        e.fault("B116", f"the task `{twice}` is given twice", found.tasks.span, help=help)
+        return None
+    missing = [task for task in tasks if task not in listed]
+    if missing:
+        message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
+        e.fault("B116", message, found.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
+        return None
+    order, floor = _options(e, found, tasks)
+    law = _law(e, scope, found)
+    if law is None or order is None or floor is None:
+        return None
+    return Sample(law, order, floor)
+
+
+def _home(scope: Scope) -> Scope:
+    """The body whose tasks a stage runs: its own, or those outside."""
+    own = any(inner.kind == "task" for inner in scope.inner.values())
+    return scope if own or scope.parent is None else scope.parent
+
+
+def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
+    """The tasks that a list names, as bare words; a param or a `let` may hold such a list, of strings."""
+    items = x.items if isinstance(x, t.List) else (x,)
+    words = [(item.id if isinstance(item, t.Name) else "", item.span) for item in items]
+    if isinstance(x, t.Name) and x.id not in tasks and x.id in e.current.known_names():
+        value = e.evaluate(x)
+        if value is FAULT:
+            return None
+        listed = value if isinstance(value, tuple) else (value,)
+        words = [(word if isinstance(word, str) else "", x.span) for word in listed]
+    if not words:
+        e.fault("B116", "this names no task", x.span, help=f"the tasks are {listing(tasks)}")
+        return None
+    for word, place in words:
+        if word not in tasks:
+            help = suggest(word, tasks) or f"the tasks are {listing(tasks)}"
+            e.fault("B116", f"there is no task `{word or place.text}` here", place, help=help)
+            return None
+    return tuple(word for word, _ in words)
+
+
+def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:
+    order: tuple[str, ...] | None = ()
+    floor: float | None = 0.0
+    for i, option in enumerate(sample.options):
+        if option.name in [o.name for o in sample.options[:i]]:
+            place = option.name_span or option.span
+            e.fault("B125", f"`{option.name}` is given twice", place, help="remove one of them")
+            return None, None
+        if option.name == "order":
+            order = _task_names(e, option.value, tasks)
+        elif option.name == "floor":
+            value = e.evaluate(option.value)
+            if not is_number(value) or not 0 <= value <= 1 / len(tasks):
+                help = f"with {len(tasks)} tasks a share from 0 to {1 / len(tasks):g}"
+                e.fault("B116", "`floor` is the smallest share of a task", option.value.span, help=help)
+                floor = None
+            else:
+                floor = float(value)
+        else:
+            help = "`order=[ner, qa, qa]` gives the order, `floor=0.1` the smallest share of a task"
+            e.fault("B120", f"`sample` has no option `{option.name}`", option.name_span or option.span, help=help)
+            order = None
+    if order and sample.law is not None:
+        help = "leave one of them out"
+        e.fault("B116", "an order leaves nothing to draw", sample.law.span, help=help)
+        return None, floor
+    if order and floor:
+        place = next(option.span for option in sample.options if option.name == "floor")
+        e.fault("B116", "an order leaves nothing to draw", place, help="leave `floor` or `order` out")
+        return None, floor
+    if order and set(order) != set(tasks):
+        lost = [task for task in tasks if task not in order]
+        e.fault("B116", f"{listing(lost)} never comes up in this order", sample.span, help="name every task")
+        return None, floor
+    return order, floor
+
+
+def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
+    """The weight of a task as an expression of `size` (its training examples) and `batches`."""
+    place = sample.law.span if sample.law is not None else sample.span
+    if sample.law is None:
+        return Number("number", 1.0, span=place)
+    known = {word: Symbol("number", word, span=place) for word in ("size", "batches")}
+    with e.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
+        value = e.evaluate(sample.law)
+    if value is FAULT:
+        return None
+    law = as_value(value, place)
+    if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
+        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
+        e.fault("B116", f"tasks are drawn by a number each, got {describe(value)}", place, help=help)
+        return None
+    if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
+        e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
+        return None
+    return law

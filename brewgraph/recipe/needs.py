@@ -1,0 +1,117 @@
+"""What a recipe asks of its models and data: features, labels that heads learn from, columns, words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from brewgraph.recipe import values as v
+from brewgraph.recipe.features import Feature
+from brewgraph.recipe.label_types import LabelType
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.settings.sources import Ema, Hf
+
+OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
+"""Columns that every data set calls so, whatever they are called in its files."""
+
+
+def takes(recipe: Recipe) -> Iterator[v.Take]:
+    """Every feature that any equation takes, whole rows where it is not known yet how long they are."""
+    yield from recipe.open
+    yield from v.takes_in(*recipe.values())
+
+
+def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
+    """For each model the features that any equation takes from it; a student has those of its average too."""
+    found: dict[str, set[Feature]] = {name: set() for name in recipe.models}
+    for take in takes(recipe):
+        found[take.model].add(take.feature)
+        source = recipe.models[take.model].source
+        if isinstance(source, Ema):
+            found[source.model].add(take.feature)
+    return {name: frozenset(features) for name, features in found.items()}
+
+
+def data_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
+    """For each model the data sets that it runs on, in the order of the spec."""
+    found: dict[str, set[str]] = {name: set() for name in recipe.models}
+    for take in takes(recipe):
+        found[take.model].add(take.data)
+    return {name: tuple(d for d in recipe.data if d in used) for name, used in found.items()}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a head learns from: the type of the labels, and the data sets that they come from."""
+
+    label_type: LabelType
+    data: str
+
+
+def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...]]:
+    """For each head of each model what it is matched with: labels, or else what a model that it is matched with learns.
+
+    Keys are a model and one of its heads, None for a model that has the one head that it needs.
+    """
+    found: dict[tuple[str, str | None], dict[Lesson, None]] = {}
+    pairs: list[tuple[tuple[str, str | None], tuple[str, str | None]]] = []
+    for value in recipe.values():
+        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
+            left, right = _heads(apply.source), _heads(apply.target)
+            for column in (c for c in v.walk(apply.source) if isinstance(c, v.Column)):
+                if column.kind in ("labels", "targets"):
+                    lesson = Lesson(recipe.data[column.data].source.label_type, column.data)
+                    for head in right:
+                        found.setdefault(head, {})[lesson] = None
+            pairs += [(a, b) for a in left for b in right]
+    for _ in pairs:  # what one learns, the other is compared by: a chain is no longer than there are pairs
+        before = sum(map(len, found.values()))
+        for one, other in pairs:
+            for a, b in ((one, other), (other, one)):
+                if b in found and a not in found:
+                    found[a] = dict(found[b])
+        if sum(map(len, found.values())) == before:
+            break
+    return {head: tuple(learnt) for head, learnt in found.items()}
+
+
+def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
+    """For each model those whose logits its own are compared with, in the order of the equations."""
+    found: dict[str, dict[str, None]] = {}
+    for value in recipe.values():
+        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
+            for left, _ in _heads(apply.source):
+                for right, _ in _heads(apply.target):
+                    found.setdefault(left, {})[right] = None
+                    found.setdefault(right, {})[left] = None
+    return {name: tuple(others) for name, others in found.items()}
+
+
+def _heads(x: v.Value) -> list[tuple[str, str | None]]:
+    names = ("logits", "start", "end")
+    return [(t.model, t.feature.head) for t in v.takes_in(x) if t.feature.name in names]
+
+
+def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
+    """For each data set the columns that its examples must keep: those that equations name, and inputs of models."""
+    found: dict[str, set[str]] = {name: set() for name in recipe.data}
+    for value in recipe.values():
+        for part in v.walk(value):
+            if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
+                found[part.data].add(part.column)
+    for model, data in data_used(recipe).items():
+        source = recipe.models[model].source
+        if isinstance(source, Hf):
+            for name in data:
+                found[name] |= set(source.inputs.values())
+    return {name: tuple(sorted(columns)) for name, columns in found.items()}
+
+
+def words_used(recipe: Recipe) -> frozenset[str]:
+    """The data sets whose words are asked for."""
+    found: set[str] = set()
+    for value in recipe.values():
+        for part in v.walk(value):
+            if isinstance(part, v.Transform) and part.declared.on_words:
+                found |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
+    return frozenset(found)

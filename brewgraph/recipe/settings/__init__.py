@@ -1,0 +1,1 @@
+"""What a spec configures: one frozen pydantic model for each source, block and option."""

@@ -1,0 +1,103 @@
+"""How the texts of a data set are changed while it is trained on: `augment=[masking(p=10%), short_disorder(p=0.1)]`.
+
+One frozen model per augmentation. Their functions are in `brewgraph.data.batching.augmentation`.
+Chances are numbers from 0 to 1, or percentages.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from brewgraph.recipe.settings.sources import Settings
+from brewgraph.recipe.values import Length
+
+
+def _share(value: Any) -> Any:
+    """`10%` is 0.1."""
+    if isinstance(value, Length):
+        if value.unit != "share":
+            raise ValueError("a number is wanted, or a percentage: 0.1 or 10%")
+        return value.value
+    return value
+
+
+Chance = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+
+
+class Masking(Settings):
+    """`masking(p=10%)`: words replaced by the tokenizer's mask token, each with chance p."""
+
+    positional: ClassVar[tuple[str, ...]] = ("p",)
+
+    p: Chance = Field(default=0.15, description="chance of each word to be masked")
+
+
+class Deleting(Settings):
+    """`deleting(p=10%)`: words left out, each with chance p; one of them always stays."""
+
+    positional: ClassVar[tuple[str, ...]] = ("p",)
+
+    p: Chance = Field(default=0.15, description="chance of each word to be left out")
+
+
+class NgramSampling(Settings):
+    """`ngram_sampling(p=25%, n=[1, 2, 3])`: with chance p nothing of a text but n words that follow each other."""
+
+    positional: ClassVar[tuple[str, ...]] = ("p",)
+
+    p: Chance = Field(default=0.25, description="chance of each text to be cut down")
+    n: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), description="how many words may be left", min_length=1)
+    weights: tuple[NonNegativeFloat, ...] | None = Field(
+        default=None, description="how often each of `n` is taken, in any unit; left out, all equally often"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> NgramSampling:
+        if self.weights is not None and (len(self.weights) != len(self.n) or not sum(self.weights)):
+            raise ValueError("`weights` has one number for each of `n`, and not only zeros")
+        return self
+
+
+class ShortDisorder(Settings):
+    """`short_disorder(p=10%)`: two or three words that follow each other change places, with chance p at each word.
+
+    `orders` says how often three words a b c become b a c, c b a, c a b and b c a.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("p",)
+
+    p: Chance = Field(default=0.1, description="chance of each word to begin a disorder")
+    orders: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
+        default=(1.0, 0.0, 0.0, 0.0), description="how often a b c becomes bac, cba, cab and bca, in any unit"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ShortDisorder:
+        if not sum(self.orders):
+            raise ValueError("`orders` cannot be only zeros")
+        return self
+
+
+class LongDisorder(Settings):
+    """`long_disorder(p=10%, length=20)`: the halves of a span change places, with chance p at each word.
+
+    `length` is a number of words, an odd one rounded up; up to 1 it is a share of the text.
+    """
+
+    positional: ClassVar[tuple[str, ...]] = ("p",)
+
+    p: Chance = Field(default=0.1, description="chance of each word to begin such a span")
+    length: Annotated[PositiveFloat, BeforeValidator(_share)] = Field(
+        default=20.0, description="words in a span, or up to 1 its share of the text"
+    )
+
+
+AUGMENTATIONS: dict[str, type[Settings]] = {
+    "masking": Masking,
+    "deleting": Deleting,
+    "ngram_sampling": NgramSampling,
+    "short_disorder": ShortDisorder,
+    "long_disorder": LongDisorder,
+}

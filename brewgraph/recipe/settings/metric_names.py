@@ -1,0 +1,110 @@
+"""Which metrics a model is scored by, for each type of label; no torch here. The maths is in `training/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from brewgraph.diagnostics import SourceFault, listing
+from brewgraph.recipe.label_types import CLASS, LOSS, SPANS, TAGS, LabelType
+from brewgraph.recipe.tag_schemes import find_scheme
+from brewgraph.syntax.foreign import instead
+
+_LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
+_WORDS = {
+    "f1": "F1",
+    "has_answer_exact": "HasAns exact",
+    "has_answer_f1": "HasAns F1",
+    "no_answer_exact": "NoAns exact",
+    "no_answer_f1": "NoAns F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "strict_f1": "strict F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "mse": "MSE",
+}
+
+
+def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
+    """The metrics that exist for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`.
+
+    Classes that are not known yet, an empty sequence, exclude nothing. Empty too for data without labels.
+    """
+    names = label_type.metrics
+    if label_type == CLASS and classes and len(classes) != 2:
+        return tuple(name for name in names if name != "f1")
+    if label_type == TAGS and classes and not marks_entities(classes):
+        return ("token_accuracy",)
+    return names
+
+
+def marks_entities(classes: Iterable[str]) -> bool:
+    """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
+    return find_scheme(classes) is not None
+
+
+def greater_is_better(name: str) -> bool:
+    """Whether a higher value is the better one; the task in `ner/f1` plays no part."""
+    return name.rpartition("/")[2] not in _LESS_IS_BETTER
+
+
+def metric_words(name: str) -> str:
+    """A metric as people read it: `macro F1`, `exact match`, `ner/F1`."""
+    task, slash, metric = name.rpartition("/")
+    return f"{task}{slash}{_WORDS.get(metric, metric.replace('_', ' '))}"
+
+
+def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The values of a task under the names by which they are known: `ner/f1`, and `f1` where tasks have no name."""
+    return {f"{task}/{name}" if task else name: value for name, value in values.items()}
+
+
+def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
+    """The metrics of answers that a data set does not give, by how many questions of each split have no answer."""
+    names = SPANS.metrics
+    if not (unanswerable.get("train") or unanswerable.get("dev")):
+        return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))
+    return () if unanswerable.get("dev") else tuple(name for name in names if name.startswith("no_answer"))
+
+
+def validate_metric(
+    name: str,
+    tasks: Mapping[str, LabelType],
+    classes: Mapping[str, Sequence[str]] | None = None,
+    missing: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """The full name of the metric that `metric_for_best_model = "…"` means: `f1`, or `ner/f1` where tasks have names.
+
+    `tasks` are the label types by task name (one named "" where the spec has no tasks), `classes` the classes where
+    they are known, `missing` metrics that the data of a task do not give. The task may be left out where one alone has
+    this metric. Raises `SourceFault` B126 for a metric that no evaluation is going to give, or that several tasks have.
+    """
+    there = {
+        task: [
+            metric
+            for metric in (*metric_names(kind, (classes or {}).get(task, ())), LOSS)
+            if metric not in (missing or {}).get(task, ())
+        ]
+        for task, kind in tasks.items()
+    }
+    known = {f"{task}/{metric}" if task else metric: metric for task, names in there.items() for metric in names}
+    if name in known:
+        return name
+    fits = [full for full, metric in known.items() if metric == name]
+    if len(fits) == 1:
+        return fits[0]
+    field = "metric_for_best_model"
+    if fits:
+        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
+    near = instead("metric", name, known)
+    raise SourceFault(
+        "B126",
+        f"there is no metric `{name}`",
+        help=f"{near}{'; ' if near.startswith('write') else ' '}the metrics here are {listing(known)}".strip(),
+        field=field,
+    )
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)

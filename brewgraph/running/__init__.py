@@ -1,0 +1,1 @@
+"""A spec with everything it names: built, run, found again, scored, compared."""

@@ -1,0 +1,124 @@
+"""From settings to optimizer and schedule, torch's and transformers' own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
+
+from brewgraph.recipe.settings.train import Adamw, Constant, Cosine, Slanted, Train
+
+_SCHEDULES = {Cosine: "cosine", Constant: "constant_with_warmup"}
+
+
+class BertAdamw(torch.optim.Optimizer):
+    """AdamW whose running means are not corrected for beginning at zero, as BERT was trained.
+
+    m and v are the running means of gradient and squared gradient; p <- p - lr (m / (sqrt(v) + eps) + decay p). Its
+    first steps are longer than AdamW's, which is what a warm-up is for.
+    """
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step; a parameter without a gradient stays as it is."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
+                state["exp_avg"].lerp_(p.grad, 1 - beta1)
+                state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-group["lr"])
+        return loss
+
+
+def build_optimizer(
+    module: nn.Module, settings: Train, own: Mapping[str, Mapping[str, float]]
+) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters. Weight decay spares biases and norms, which have one axis, unless all
+    parameters are to decay.
+
+    `own` gives settings for parameters by the beginning of their names (projections with an `lr` of their own). With
+    layer-wise decay below 1 the rate of the student's layers shrinks towards the embeddings; the part above the layers
+    and the projections learn at the whole rate.
+    """
+    optimizer = settings.optimizer
+    decay = optimizer.layerwise_decay if isinstance(optimizer, Adamw) else 1.0
+    spared = not (isinstance(optimizer, Adamw) and optimizer.decay_all)
+    depths = layer_depths(module.get_submodule("student")) if decay < 1 else {}
+    top = max(depths.values(), default=0)
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        special = next((dict(options) for prefix, options in own.items() if name.startswith(prefix)), {})
+        options = {"weight_decay": optimizer.weight_decay, **special}
+        depth = depths.get(name.removeprefix("student."), top) if name.startswith("student.") else top
+        if depth < top:
+            options["lr"] = optimizer.lr * decay ** (top - depth)
+        if spared and parameter.ndim < 2:
+            options["weight_decay"] = 0.0
+        group = groups.setdefault(tuple(sorted(options.items())), {"params": [], **options})
+        group["params"].append(parameter)
+    if isinstance(optimizer, Adamw):
+        listed, (lr, betas, eps) = list(groups.values()), (optimizer.lr, optimizer.betas, optimizer.eps)
+        if not optimizer.correct_bias:
+            return BertAdamw(listed, lr=lr, betas=betas, eps=eps)
+        # one pass over each parameter instead of ten: large embeddings make the difference felt on a CPU
+        alone = all(p.device.type == "cpu" for p in module.parameters())
+        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=True if alone else None)
+    return torch.optim.SGD(list(groups.values()), lr=optimizer.lr, momentum=optimizer.momentum)
+
+
+def layer_depths(student: nn.Module) -> dict[str, int]:
+    """How far up each parameter stands: 0 in the embeddings, i in the i-th layer counted from 1, one more above them.
+
+    The layers are the longest list of modules; an embedding is what its name says.
+    """
+    lists = [(len(m), name) for name, m in student.named_modules() if isinstance(m, nn.ModuleList)]
+    count, path = max(lists, default=(0, ""), key=lambda found: found[0])
+    depths = {}
+    for name, _ in student.named_parameters():
+        if count and name.startswith(f"{path}."):
+            depths[name] = int(name.removeprefix(f"{path}.").split(".")[0]) + 1
+        else:
+            depths[name] = 0 if _EMBEDDING.search(name) else count + 1
+    return depths
+
+
+_EMBEDDING = re.compile(r"(^|\.)(embeddings?|embeddings_project|embed_\w+|wte|wpe|word_embedding|shared)\.")
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, settings: Train, steps: int, per_epoch: int) -> Any:
+    """The schedule of the learning rate over `steps` optimizer steps."""
+    schedule = settings.schedule
+    warmup = schedule.warmup.steps(steps, per_epoch)
+    if isinstance(schedule, Slanted):
+        return LambdaLR(optimizer, lambda step: slanted(step, warmup, steps, schedule.ratio))
+    name = _SCHEDULES.get(type(schedule), "linear")
+    return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+
+
+def slanted(step: int, warmup: int, total: int, ratio: float) -> float:
+    """The share of the full rate at a step, counted from 0: 1 / ratio at both ends, 1 where the warm-up ends.
+
+    Howard and Ruder 2018, arXiv:1801.06146, eq. 3, whose rate is at its lowest again when training is over.
+    """
+    p = step / warmup if step < warmup else 1 - (step - warmup) / max(1, total - warmup)
+    return (1 + max(0.0, p) * (ratio - 1)) / ratio
