@@ -20,7 +20,7 @@ from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.evaluation import evaluate, evaluating, model_inputs
 from brewgraph.training.feeds import micro_batches
 from brewgraph.training.reporter import Reporter
@@ -188,7 +188,7 @@ class Exam:
 
 def material_of(checked: Checked) -> Material:
     """The encoded data of a spec with one task."""
-    (stage,) = DataCache(Workshop(checked)).stages(checked)
+    (stage,) = DataCache(SpecBuilder(checked)).stages(checked)
     (material,) = stage.materials.values()
     return material
 
@@ -236,7 +236,7 @@ class SameBatches:
     """
 
     def __init__(self, task: Task, checked: Checked):
-        (stage,) = DataCache(Workshop(checked)).stages(checked)
+        (stage,) = DataCache(SpecBuilder(checked)).stages(checked)
         placed = place_stage(0, stage, 0, 1)
         (self.feeds,) = placed.feeds.values()
         self.length, self.names = placed.length, {name: name for name in INPUTS} | dict(task.labels)

@@ -113,23 +113,23 @@ class Recipe:
         `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
         """
         from brewgraph.running.run import finished_teachers
-        from brewgraph.running.spec_builder import Workshop
+        from brewgraph.running.spec_builder import SpecBuilder
         from brewgraph.running.unchanged import check_unchanged
 
         finished = finished_teachers(
             self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
         )
         teachers = {name: path / "student" for name, path in finished.items()}
-        workshop = Workshop(
+        builder = SpecBuilder(
             self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
         check_unchanged(self._checked, models)
-        distiller = workshop.distiller(stage=stage)
+        distiller = builder.distiller(stage=stage)
         if models:
             from brewgraph.running.data_cache import DataCache
             from brewgraph.running.teacher_check import check_given_agree
 
-            check_given_agree(DataCache(workshop), workshop.checked, models)
+            check_given_agree(DataCache(builder), builder.checked, models)
         return distiller
 
 

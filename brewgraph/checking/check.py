@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from brewgraph.facts.book import CheckContext, Facts
-    from brewgraph.facts.model import BlueprintFacts
+    from brewgraph.facts.model import UnbuiltModelFacts
 
 
 CHECKS: tuple[Callable[[CheckContext], None], ...] = (
@@ -347,7 +347,7 @@ class _OtherSpecs:
         self.source, self.parents, self.collector, self.known = source, parents, collector, known
         self.checked: dict[str, Checked] = {}
 
-    def facts(self, model: ModelDeclaration) -> BlueprintFacts:
+    def facts(self, model: ModelDeclaration) -> UnbuiltModelFacts:
         from brewgraph.diagnostics import SourceFault
 
         other = self._check(model)

@@ -11,7 +11,7 @@ from brewgraph.recipe.settings.sources import Batches
 
 if TYPE_CHECKING:
     from brewgraph.facts.book import CheckContext
-    from brewgraph.facts.model import BlueprintFacts
+    from brewgraph.facts.model import UnbuiltModelFacts
 
 
 def check_ends(context: CheckContext) -> None:
@@ -61,7 +61,7 @@ def check_nulls(context: CheckContext) -> None:
             collector.add("W320", message, student.span, help=help)
 
 
-def _written_behind(known: BlueprintFacts) -> tuple[int, ...]:
+def _written_behind(known: UnbuiltModelFacts) -> tuple[int, ...]:
     """The ids that a model's tokenizer puts behind every text; one that the data trains does what BERT's does."""
     if known.tokens.name is not None:
         return known.token_facts.behind

@@ -13,10 +13,12 @@ from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
     from brewgraph.facts.book import CheckContext, FactsBook
-    from brewgraph.facts.model import BlueprintFacts
+    from brewgraph.facts.model import UnbuiltModelFacts
 
 
-def _meetings(recipe: Recipe, facts: FactsBook) -> Iterator[tuple[ModelDeclaration, BlueprintFacts, DataDeclaration]]:
+def _meetings(
+    recipe: Recipe, facts: FactsBook
+) -> Iterator[tuple[ModelDeclaration, UnbuiltModelFacts, DataDeclaration]]:
     """Every model of which something is known, with each data set that it runs on."""
     for model in recipe.models.values():
         known = facts(model)
@@ -87,7 +89,7 @@ def check_inputs(context: CheckContext) -> None:
 _FROM_EVERY_TOKENIZER = frozenset({"input_ids", "attention_mask"})
 
 
-def _remedy(known: BlueprintFacts, missing: str) -> str:
+def _remedy(known: UnbuiltModelFacts, missing: str) -> str:
     help = f"name a column: inputs={{{missing}: column}}"
     if missing == "decoder_input_ids" and known.outline.classifies_tokens:
         help += '; or run its encoder alone: task="token-classification"'

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from brewgraph.cli.output import reported
-from brewgraph.cli.unknown import Command, Group
+from brewgraph.cli.unknown import Command, SuggestingGroup
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
@@ -41,7 +41,7 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     # plain help: readable everywhere, and rich alone would take longer to import than everything else here
     made = typer.Typer(
         name="brewgraph",
-        cls=Group,
+        cls=SuggestingGroup,
         help="Knowledge distillation as a loss equation: write it, check it, run it.",
         epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
         rich_markup_mode=None,

@@ -12,7 +12,7 @@ from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
 
 if TYPE_CHECKING:
-    from brewgraph.ops import Operation, Projection, Temperature, Transform
+    from brewgraph.ops import DeclaredTemperature, DeclaredTransform, Operation, ProjectionKind
     from brewgraph.ops.registry import Option
     from brewgraph.recipe.settings.sources import Settings
 
@@ -214,7 +214,7 @@ def _operation(name: str, operation: Operation) -> Iterator[str]:
     yield wrapped(f"source: {operation.source}", hang="  ")
 
 
-def _transform(name: str, transform: Transform) -> Iterator[str]:
+def _transform(name: str, transform: DeclaredTransform) -> Iterator[str]:
     arguments = next(iter(transform.takes))
     yield from _title(f"{name}({', '.join(arguments)}{_signature(transform.options)})", "a transform")
     yield from _words(transform)
@@ -227,7 +227,7 @@ def _transform(name: str, transform: Transform) -> Iterator[str]:
     yield wrapped(f"source: {transform.source}", hang="  ")
 
 
-def _temperature(name: str, temperature: Temperature) -> Iterator[str]:
+def _temperature(name: str, temperature: DeclaredTemperature) -> Iterator[str]:
     yield from _title(f"{name}(base{_signature(temperature.options)})", "a temperature for each example or token")
     yield from _words(temperature)
     if temperature.couples_batch:
@@ -247,7 +247,7 @@ def _title(call: str, what: str) -> Iterator[str]:
     yield from (line,) if "\n" not in line else (call, f"  {what}")
 
 
-def _words(declaration: Operation | Transform | Temperature) -> Iterator[str]:
+def _words(declaration: Operation | DeclaredTransform | DeclaredTemperature) -> Iterator[str]:
     yield ""
     yield from (_prose(text) for text in (declaration.summary, declaration.text) if text)
     yield ""
@@ -305,7 +305,7 @@ def _function(name: str, words: str) -> Iterator[str]:
     yield _prose(words)
 
 
-def _projection(projection: Projection) -> Iterator[str]:
+def _projection(projection: ProjectionKind) -> Iterator[str]:
     yield f"{projection.name}   a projection: {projection.summary}"
     yield ""
     yield wrapped(

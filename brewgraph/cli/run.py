@@ -29,8 +29,8 @@ from brewgraph.training.folder import shown
 
 if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
-    from brewgraph.models.resolve import Blueprint
-    from brewgraph.running.table import Row
+    from brewgraph.models.description import ModelDescription
+    from brewgraph.running.table import ScoreRow
 
 
 def command(
@@ -94,7 +94,7 @@ def command(
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))
 
 
-def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
+def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
     """The closing words: the table, the student beside its teachers and beside the same student alone, and where it is
     (`folder` None: a rehearsal).
     """
@@ -120,10 +120,10 @@ def summary(checked: Checked, rows: Sequence[Row], folder: Path | None, *, witho
         yield from words
     facts = checked.facts(checked.recipe.student)
     yield ""
-    yield from where_it_is(Path(shown(folder / "student")), facts.blueprint if facts is not None else None)
+    yield from where_it_is(Path(shown(folder / "student")), facts.description if facts is not None else None)
 
 
-def scored_on(rows: Sequence[Row]) -> Iterator[str]:
+def scored_on(rows: Sequence[ScoreRow]) -> Iterator[str]:
     """The split that scores and losses are of, for each task where tasks differ."""
     splits = {task: split for row in rows for task, split in row.splits.items()}
     if len(set(splits.values())) == 1:
@@ -132,19 +132,19 @@ def scored_on(rows: Sequence[Row]) -> Iterator[str]:
         yield "scored on " + ", ".join(f"{split} ({task})" for task, split in splits.items())
 
 
-def where_it_is(folder: Path, blueprint: Blueprint | None) -> Iterator[str]:
+def where_it_is(folder: Path, description: ModelDescription | None) -> Iterator[str]:
     """Where the student was saved, and what loads it: a student with heads is a folder for each of them."""
-    heads = blueprint.heads if blueprint is not None else {}
+    heads = description.heads if description is not None else {}
     yield f"the student is in {folder}" + (", a folder for each head" if heads else "")
     if heads:
         loads = [f'{head.auto_class}.from_pretrained("{folder / name}")' for name, head in heads.items()]
         yield "plain transformers loads them: " + loads[0]
         yield from (" " * len("plain transformers loads them: ") + load for load in loads[1:])
-    elif blueprint is not None:
-        yield f'plain transformers loads it: {blueprint.auto_class}.from_pretrained("{folder}")'
+    elif description is not None:
+        yield f'plain transformers loads it: {description.auto_class}.from_pretrained("{folder}")'
 
 
-def ratio(student: Row, teacher: Row) -> str:
+def ratio(student: ScoreRow, teacher: ScoreRow) -> str:
     """Student and teacher in a sentence: size and speed, and how much of each task's main score is left.
 
     Speeds compare where both do the same tasks and the rounds agree. A score has a share of one above zero only.
@@ -164,7 +164,7 @@ def ratio(student: Row, teacher: Row) -> str:
     return f"{student.name} is {', '.join(compared)}{', and ' if kept else ''}{kept}"
 
 
-def beside_alone(student: Row | None, alone: Row, init: str | None) -> Iterator[str]:
+def beside_alone(student: ScoreRow | None, alone: ScoreRow, init: str | None) -> Iterator[str]:
     """The same student trained without its teacher, in a sentence; `init` is the model whose layers both begin with."""
     told = [
         f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}"
@@ -177,7 +177,7 @@ def beside_alone(student: Row | None, alone: Row, init: str | None) -> Iterator[
         yield f"{alone.name} begins from weights of {init}: `init=` copies layers, embeddings and a head that fits"
 
 
-def _difference(name: str, student: Row | None, alone: Row) -> str:
+def _difference(name: str, student: ScoreRow | None, alone: ScoreRow) -> str:
     """`, 0.0312 worse`: how far the student alone is from the one with its teacher."""
     if student is None or name not in student.scores:
         return ""

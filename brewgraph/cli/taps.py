@@ -14,7 +14,7 @@ from brewgraph.cli.options import ModelName, Named, Set
 from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, read, spec_is_named, table
 
 if TYPE_CHECKING:
-    from brewgraph.models.structure.module_io import Value
+    from brewgraph.models.structure.module_io import ModuleValue
     from brewgraph.models.structure.tap_list import ModuleRow, Taps
 
 WIDTH = 80
@@ -121,7 +121,7 @@ def _outputs(row: ModuleRow) -> Iterator[str]:
         yield from (" " * (len(times) + 1 if times else 0) + line for line in lines[1:])
 
 
-def _runs(values: tuple[Value, ...]) -> Iterator[tuple[Value, str]]:
+def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
     """Each value of several calls, those that are alike once with their number; of a single call without one."""
     if len(values) == 1:
         yield values[0], ""
@@ -131,7 +131,7 @@ def _runs(values: tuple[Value, ...]) -> Iterator[tuple[Value, str]]:
         yield from ((value, f"call {i}:") for i, value in enumerate(values))
 
 
-def _elements(value: Value, *, names: bool = False) -> Iterator[str]:
+def _elements(value: ModuleValue, *, names: bool = False) -> Iterator[str]:
     """A line for each element of a tuple, with what picks it; one for everything else."""
     from brewgraph.models.structure.module_io import show
 

@@ -46,7 +46,7 @@ class Command(TyperCommand):
             raise
 
 
-class Group(TyperGroup):
+class SuggestingGroup(TyperGroup):
     """The table of commands, which says what to do where the first argument is none."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -11,7 +11,7 @@ from brewgraph.convert.config_files import Path, Read
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.syntax.foreign import instead
 
-Said = TypeVar("Said", bound="Settings")
+Said = TypeVar("Said", bound="TextBrewerSettings")
 Feature = Literal["hidden", "attention"]
 Loss = Literal[
     "attention_mse", "attention_mse_sum", "attention_ce", "attention_ce_mean",
@@ -21,7 +21,7 @@ PAIRED = frozenset({"fsp", "gram", "nst", "mmd"})
 """Losses between two layers of each side."""
 
 
-class Settings(BaseModel):
+class TextBrewerSettings(BaseModel):
     """What the parts of a configuration share: a name that is not known is a fault, and 1 is no truth value."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -58,10 +58,10 @@ def _projection(value: Any) -> Any:
         raise ValueError("the learning rate and the weight decay of a projection are numbers above zero")
     others = tuple(str(name) for name in options if name not in kept)
     own = tuple((name, float(x)) for name, x in kept.items())
-    return Projection(kind=kind, into=sizes[0], out=sizes[1], options=own, others=others)
+    return ProjectionEntry(kind=kind, into=sizes[0], out=sizes[1], options=own, others=others)
 
 
-class Projection(Settings):
+class ProjectionEntry(TextBrewerSettings):
     """`["linear", 384, 768, {"lr": 1e-3}]`: from the student's width to the teacher's.
 
     `options` are those of the optimizer that a spec has, `others` the names of those that it has not.
@@ -77,7 +77,7 @@ class Projection(Settings):
 Layers = Annotated[int | tuple[int, int], BeforeValidator(_layers)]
 
 
-class Match(Settings):
+class MatchEntry(TextBrewerSettings):
     """One member of `intermediate_matches`."""
 
     layer_T: Layers = Field(description="the teacher's layer: 4, for `fsp` and `nst` two: [4, 4]")
@@ -85,12 +85,12 @@ class Match(Settings):
     feature: Feature = Field(description="hidden or attention")
     loss: Loss = Field(description="a loss by its name")
     weight: float = Field(description="a number: how much the loss counts")
-    proj: Annotated[Projection | None, BeforeValidator(_projection)] = Field(
+    proj: Annotated[ProjectionEntry | None, BeforeValidator(_projection)] = Field(
         default=None, description='left out, or ["linear", 384, 768]'
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> Match:
+    def _fits(self) -> MatchEntry:
         """What TextBrewer would find out at the first batch."""
         about = self.loss.startswith("attention")
         if about != (self.feature == "attention"):
@@ -106,7 +106,7 @@ class Match(Settings):
         return self
 
 
-class Temperature(Settings):
+class TemperatureEntry(TextBrewerSettings):
     """A temperature of its own for each example: `flsw` or `cwsm`."""
 
     name: Literal["flsw", "cwsm"]
@@ -128,7 +128,7 @@ def _temperature(value: Any) -> Any:
     needed = wanted[:2]
     if not numbers or len(given) > len(wanted) or not set(needed) <= set(said) <= set(wanted):
         raise ValueError(f'`{name}` needs {listing(needed)}: write ["{name}", {", ".join("1" for _ in needed)}]')
-    return Temperature(name=name, **{key: float(number) for key, number in said.items()})
+    return TemperatureEntry(name=name, **{key: float(number) for key, number in said.items()})
 
 
 def _weights(value: Any) -> Any:
@@ -138,11 +138,11 @@ def _weights(value: Any) -> Any:
 Schedule = Annotated[Literal["linear_decay", "linear_growth"] | None, BeforeValidator(_weights)]
 
 
-class DistillationConfig(Settings):
+class DistillationConfig(TextBrewerSettings):
     """TextBrewer's `DistillationConfig`."""
 
     temperature: float = Field(default=4.0, gt=0, description="a number above zero")
-    temperature_scheduler: Annotated[Temperature | None, BeforeValidator(_temperature)] = Field(
+    temperature_scheduler: Annotated[TemperatureEntry | None, BeforeValidator(_temperature)] = Field(
         default=None, description='none, constant, ["flsw", 1, 1] or ["cwsm", 1]'
     )
     hard_label_weight: float = Field(default=0.0, description="a number: how much the labels count")
@@ -152,10 +152,10 @@ class DistillationConfig(Settings):
     kd_loss_weight_scheduler: Schedule = Field(default=None, description="none, linear_decay or linear_growth")
     probability_shift: bool = Field(default=False, description="true or false")
     is_caching_logits: bool = Field(default=False, description="true or false")
-    intermediate_matches: list[Match] | None = Field(default=None, description="a list of matches")
+    intermediate_matches: list[MatchEntry] | None = Field(default=None, description="a list of matches")
 
 
-class TrainingConfig(Settings):
+class TrainingConfig(TextBrewerSettings):
     """TextBrewer's `TrainingConfig`."""
 
     gradient_accumulation_steps: int = Field(default=1, gt=0, description="a whole number above zero")
@@ -187,14 +187,14 @@ def settle(settings: type[Said], read: Read, what: str, collector: Collector) ->
 
 def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collector: Collector) -> None:
     path: Path = tuple(fault["loc"])
-    owner = Match if "intermediate_matches" in path[:1] and len(path) > 1 else settings
+    owner = MatchEntry if "intermediate_matches" in path[:1] and len(path) > 1 else settings
     key = next((str(step) for step in reversed(path) if isinstance(step, str)), what)
     shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
     field = owner.model_fields.get(key)
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         names = [*owner.model_fields]
-        other = "`DistillationConfig` and `TrainingConfig` know" if owner is not Match else "a match has"
+        other = "`DistillationConfig` and `TrainingConfig` know" if owner is not MatchEntry else "a match has"
         help = instead("configuration of TextBrewer", key, names) or f"{other} {listing(names)}"
         collector.add("B120", f"there is no setting `{shown}`", read.key(path), help=help)
         return
@@ -216,6 +216,6 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
         return
     help = f"it is {field.description}" if field is not None else "correct it"
     if path and isinstance(path[-1], int):
-        help = f"a match has {listing(Match.model_fields)}"
+        help = f"a match has {listing(MatchEntry.model_fields)}"
     given = f"`{fault['input']}`" if isinstance(fault["input"], str | int | float) else "another kind of value"
     collector.add("B122", f"`{shown}` cannot be {given}", read.place(path), help=help)

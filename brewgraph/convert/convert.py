@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brewgraph.checking.check import check_names
-from brewgraph.convert.config import DistillationConfig, Match, Settings, TrainingConfig, settle
+from brewgraph.convert.config import DistillationConfig, MatchEntry, TextBrewerSettings, TrainingConfig, settle
 from brewgraph.convert.config_files import Read, read_values
 from brewgraph.convert.notes import Note
 from brewgraph.convert.scripts import CONFIGS, distillers_called, read_from_files
@@ -23,7 +23,7 @@ from brewgraph.syntax.parser import KEYWORDS
 _WRAPPED = {
     "distill_config": "distill", "distillation_config": "distill", "train_config": "train", "training_config": "train",
 }  # fmt: skip
-_KNOWN: dict[str, type[Settings]] = {"distill": DistillationConfig, "train": TrainingConfig}
+_KNOWN: dict[str, type[TextBrewerSettings]] = {"distill": DistillationConfig, "train": TrainingConfig}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _as_meant(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_first(script: Script, matches: Sequence[Match]) -> Script:
+def _with_first(script: Script, matches: Sequence[MatchEntry]) -> Script:
     """The script with where its attention layers begin to count, which a layer 0 tells. Raises `UsageError`."""
     ignored = script.distiller in ("BasicDistiller", "MultiTeacherDistiller", "BasicTrainer")
     layers = [x for match in matches if match.feature == "attention" for x in (match.layer_T, match.layer_S)]
@@ -193,7 +193,7 @@ def _by_keys(read: Read) -> Iterator[_Part]:
 def _is_list(value: Any) -> bool:
     """Whether it is a list of matches, which may lack some of their keys."""
     is_list = isinstance(value, list | tuple) and bool(value)
-    return is_list and all(isinstance(x, dict) and set(x) & set(Match.model_fields) for x in value)
+    return is_list and all(isinstance(x, dict) and set(x) & set(MatchEntry.model_fields) for x in value)
 
 
 def _chosen(lists: Sequence[_Part], chosen: Sequence[str]) -> list[_Part]:
@@ -226,9 +226,9 @@ def _settled(parts: Sequence[_Part], kind: str, settings: Any, collector: Collec
     return found if found is not None else settings()
 
 
-def _matches(part: _Part, collector: Collector) -> list[Match]:
+def _matches(part: _Part, collector: Collector) -> list[MatchEntry]:
     found = [
-        settle(Match, part.read.part(i), f"`{part.name or 'matches'}[{i}]`", collector)
+        settle(MatchEntry, part.read.part(i), f"`{part.name or 'matches'}[{i}]`", collector)
         for i in range(len(part.read.value))
     ]
     return [match for match in found if match is not None]

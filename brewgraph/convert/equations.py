@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from brewgraph.convert.config import PAIRED, DistillationConfig, Match, Projection
+from brewgraph.convert.config import PAIRED, DistillationConfig, MatchEntry, ProjectionEntry
 from brewgraph.recipe.label_types import CLASS, SPANS, TAGS, LabelType
 
 NAMES = {
@@ -54,7 +54,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Equation:
+class LossTerm:
     """`name = text`, which comes into the loss with a weight (empty: one); a list of losses is summed.
 
     `before` are the lines that it needs: a layer map, projections.
@@ -81,7 +81,7 @@ def number(value: float) -> str:
 # ── logits and labels ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached: bool = False) -> Equation | None:
+def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached: bool = False) -> LossTerm | None:
     """The match of the logits, those of the teachers `cached` or not; None where its weight is zero throughout."""
     weight = _weight(config.kd_loss_weight, config.kd_loss_weight_scheduler)
     if weight == "0":
@@ -97,7 +97,7 @@ def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached:
         if config.probability_shift:
             source = f"shift({source}, {models.data}.{label})"
         terms.append(f"{config.kd_loss_type}({source} -> {models.student}.{feature}, {options})")
-    return Equation("soft", " + ".join(terms), weight, before=tuple(before))
+    return LossTerm("soft", " + ".join(terms), weight, before=tuple(before))
 
 
 def can_cache(adaptors: Adaptors) -> bool:
@@ -126,10 +126,10 @@ def hard(models: Models, adaptors: Adaptors) -> str:
     return f"ce({models.data}.labels -> {models.student}.logits)"
 
 
-def hard_equation(config: DistillationConfig, models: Models, adaptors: Adaptors) -> Equation | None:
+def hard_equation(config: DistillationConfig, models: Models, adaptors: Adaptors) -> LossTerm | None:
     """The loss on the labels with its weight; None where that is zero throughout."""
     weight = _weight(config.hard_label_weight, config.hard_label_weight_scheduler)
-    return None if weight == "0" else Equation("hard", hard(models, adaptors), weight)
+    return None if weight == "0" else LossTerm("hard", hard(models, adaptors), weight)
 
 
 def _weight(static: float, schedule: str | None) -> str:
@@ -145,12 +145,12 @@ def _weight(static: float, schedule: str | None) -> str:
 # ── matches ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def matches(named: Sequence[tuple[str, Match]], models: Models, adaptors: Adaptors) -> Iterator[Equation]:
+def matches(named: Sequence[tuple[str, MatchEntry]], models: Models, adaptors: Adaptors) -> Iterator[LossTerm]:
     """An equation for all matches that differ in nothing but their layers, in the order of the first of each.
 
     `named` gives each match with the name that its equation should have, empty for that of its loss.
     """
-    groups: dict[tuple[object, ...], list[Match]] = {}
+    groups: dict[tuple[object, ...], list[MatchEntry]] = {}
     for name, match in named:
         key: tuple[object, ...] = (name or NAMES[match.loss], match.loss, match.weight, match.proj, _tupled(match))
         groups.setdefault(key, []).append(match)
@@ -165,7 +165,7 @@ def matches(named: Sequence[tuple[str, Match]], models: Models, adaptors: Adapto
         yield (_of_pairs if _tupled(group[0]) else _of_layers)(name, group, models, adaptors, maps)
 
 
-def _tupled(match: Match) -> bool:
+def _tupled(match: MatchEntry) -> bool:
     """Whether both layers of a side have to be written: `nst` of a layer with itself needs but one."""
     if match.loss not in PAIRED:
         return False
@@ -178,7 +178,9 @@ def _two(layers: int | tuple[int, int]) -> tuple[int, int]:
     return layers
 
 
-def _of_layers(name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]) -> Equation:
+def _of_layers(
+    name: str, group: Sequence[MatchEntry], models: Models, adaptors: Adaptors, maps: dict[str, str]
+) -> LossTerm:
     """A loss between a layer of each side, over a layer map where there are several."""
     one = group[0]
     pairs = [(_layer(m.layer_T, one, adaptors), _layer(m.layer_S, one, adaptors)) for m in group]
@@ -196,10 +198,12 @@ def _of_layers(name: str, group: Sequence[Match], models: Models, adaptors: Adap
     via = f" via {_projection(one.proj)}" if one.proj is not None else ""
     options = _unmasked(not adaptors.inputs_mask and one.loss != "pkd")
     text = f"{operation}({sides[0]} -> {sides[1]}{via}{options})"
-    return Equation(name, text, _weight(one.weight, None), len(pairs) > 1, before)
+    return LossTerm(name, text, _weight(one.weight, None), len(pairs) > 1, before)
 
 
-def _of_pairs(name: str, group: Sequence[Match], models: Models, adaptors: Adaptors, maps: dict[str, str]) -> Equation:
+def _of_pairs(
+    name: str, group: Sequence[MatchEntry], models: Models, adaptors: Adaptors, maps: dict[str, str]
+) -> LossTerm:
     """A loss between two layers of each side; one projection serves both of a match."""
     before, terms = [], []
     for count, match in enumerate(group, start=1):
@@ -215,7 +219,7 @@ def _of_pairs(name: str, group: Sequence[Match], models: Models, adaptors: Adapt
         operation, _, _ = _words(match.loss, adaptors)
         terms.append(f"{operation}(({source}) -> ({target}){_unmasked(not adaptors.inputs_mask)})")
     text = terms[0] + "".join(f"\n    + {term}" for term in terms[1:])
-    return Equation(name, text, _weight(group[0].weight, None), False, tuple(before))
+    return LossTerm(name, text, _weight(group[0].weight, None), False, tuple(before))
 
 
 def _words(loss: str, adaptors: Adaptors) -> tuple[str, str, str]:
@@ -231,14 +235,14 @@ def _words(loss: str, adaptors: Adaptors) -> tuple[str, str, str]:
     return "ce", f"probabilities({heads}, mask=none)", "attention"
 
 
-def _layer(layer: int | tuple[int, int], match: Match, adaptors: Adaptors) -> int:
+def _layer(layer: int | tuple[int, int], match: MatchEntry, adaptors: Adaptors) -> int:
     """A layer's index here: attention counts from 0, and of a layer with itself one stands for both."""
     index = layer[0] if isinstance(layer, tuple) else layer
     shifted = match.feature == "attention" and index >= 0
     return index - (adaptors.first or 0) if shifted else index
 
 
-def _projection(projection: Projection) -> str:
+def _projection(projection: ProjectionEntry) -> str:
     options = "".join(f", {name}={number(value)}" for name, value in projection.options)
     return f"{projection.kind}({projection.into} -> {projection.out}{options})"
 

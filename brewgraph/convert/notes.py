@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from brewgraph.convert.config import DistillationConfig, Match, TrainingConfig
+from brewgraph.convert.config import DistillationConfig, MatchEntry, TrainingConfig
 from brewgraph.convert.equations import Adaptors, can_cache
 from brewgraph.recipe.label_types import TAGS
 
@@ -39,7 +39,7 @@ def of_python(distiller: str) -> Iterator[Note]:
 
 
 def of_distillation(
-    config: DistillationConfig, distiller: str, matches: list[tuple[str, Match]], adaptors: Adaptors
+    config: DistillationConfig, distiller: str, matches: list[tuple[str, MatchEntry]], adaptors: Adaptors
 ) -> Iterator[Note]:
     """What there is to say of a `DistillationConfig`."""
     own = config.temperature_scheduler
@@ -79,7 +79,7 @@ def of_distillation(
     yield from _of_matches([match for _, match in matches], adaptors)
 
 
-def _of_matches(matches: list[Match], adaptors: Adaptors) -> Iterator[Note]:
+def _of_matches(matches: list[MatchEntry], adaptors: Adaptors) -> Iterator[Note]:
     losses = {match.loss for match in matches}
     for option in sorted({name for match in matches if match.proj for name in match.proj.others}):
         yield Note("proj", f"`{option}` of a projection is left out: the optimizer's own value holds for it")

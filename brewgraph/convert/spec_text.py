@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from brewgraph.convert.config import DistillationConfig, Match, TrainingConfig
+from brewgraph.convert.config import DistillationConfig, MatchEntry, TrainingConfig
 from brewgraph.convert.equations import (
     Adaptors,
-    Equation,
+    LossTerm,
     Models,
     can_cache,
     hard,
@@ -68,7 +68,7 @@ class Configuration:
     distill: DistillationConfig
     train: TrainingConfig
     given: frozenset[str]
-    matches: tuple[tuple[str, Match], ...]
+    matches: tuple[tuple[str, MatchEntry], ...]
 
 
 def write_spec(configuration: Configuration, script: Script) -> tuple[str, tuple[Note, ...]]:
@@ -189,9 +189,9 @@ def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{name:<{width}} = {value}" for name, value in found]
 
 
-def _equations(configuration: Configuration, script: Script, models: Models) -> list[Equation]:
+def _equations(configuration: Configuration, script: Script, models: Models) -> list[LossTerm]:
     if script.distiller == "BasicTrainer":
-        return [Equation("hard", hard(models, script.adaptors))]
+        return [LossTerm("hard", hard(models, script.adaptors))]
     cached = configuration.distill.is_caching_logits and script.distiller in CACHES and can_cache(script.adaptors)
     found = [soft(configuration.distill, models, script.adaptors, cached)]
     if script.distiller not in CACHES:

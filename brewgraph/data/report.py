@@ -30,7 +30,7 @@ another, and how many times as frequent as the rarest class the most frequent on
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowCount:
     """How many rows something holds for, and the numbers of the first five, counted from 1."""
 
     count: int = 0
@@ -48,14 +48,14 @@ class SplitReport:
     """
 
     rows: int
-    empty: Rows
-    unlabelled: Rows
+    empty: RowCount
+    unlabelled: RowCount
     labels: Mapping[str, int] | None
     numbers: tuple[float, float, float] | None
-    repeated: Rows
-    contradicting: Rows
-    broken: Rows = Rows()
-    quoted: Rows = Rows()
+    repeated: RowCount
+    contradicting: RowCount
+    broken: RowCount = RowCount()
+    quoted: RowCount = RowCount()
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Overlap:
     """Rows of `split` whose texts are those of a training row; `train` holds one such row for each of the first."""
 
     split: str
-    rows: Rows
+    rows: RowCount
     train: tuple[int, ...]
 
 
@@ -76,7 +76,7 @@ class Lengths:
     max_length: int
     mean: float
     longest: int
-    longer: Rows
+    longer: RowCount
     """Rows of more than `max_length` tokens: those that are cut, or seen in several windows."""
 
 
@@ -254,9 +254,9 @@ def _lengths(name: str, split: datasets.Dataset, encoding: Encoding) -> Lengths:
     return Lengths(encoding.key, name, encoding.max_length, mean, longest, longer)
 
 
-def _rows(numbers: Iterable[int]) -> Rows:
+def _rows(numbers: Iterable[int]) -> RowCount:
     found = list(numbers)
-    return Rows(len(found), tuple(found[:_FIRST]))
+    return RowCount(len(found), tuple(found[:_FIRST]))
 
 
 # ── what is worth saying ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -335,7 +335,7 @@ def _about_classes(report: DataReport) -> Iterator[str]:
             )
 
 
-def _of(rows: Rows, all_rows: int, split: str) -> str:
+def _of(rows: RowCount, all_rows: int, split: str) -> str:
     """`3 of 40 rows of train (7.5%; rows 2, 9, 11) have`."""
     have = "have" if rows.count > 1 else "has"
     return f"{rows.count:,} of {all_rows:,} rows of {split} ({_share(rows.count, all_rows)}; {_numbers(rows)}) {have}"
@@ -347,7 +347,7 @@ def _share(count: int, of: int) -> str:
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
-def _numbers(rows: Rows) -> str:
+def _numbers(rows: RowCount) -> str:
     """`row 3`, `rows 3, 4, …`."""
     more = ", …" if rows.count > len(rows.first) else ""
     return f"row{'s' if rows.count > 1 else ''} {', '.join(map(str, rows.first))}{more}"
@@ -368,7 +368,7 @@ def lines(report: DataReport) -> Iterator[str]:
             (split.unlabelled, "without a label"),
             (split.repeated, "with the texts of an earlier one"),
             (split.contradicting, "with another label than an earlier one with the same texts"),
-            (overlaps.get(name, Rows()), "with the texts of a row of train"),
+            (overlaps.get(name, RowCount()), "with the texts of a row of train"),
         ):
             if rows.count:
                 yield f"{'':<{width}}  {rows.count:,} ({_share(rows.count, split.rows)}) {what}: {_numbers(rows)}"

@@ -12,7 +12,7 @@ from brewgraph.graph.canonical import node
 from brewgraph.graph.scalars import scalar_keys
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
-from brewgraph.ops.registry import Declaration
+from brewgraph.ops.registry import DeclaredFunction
 from brewgraph.recipe.numbers import factors
 
 
@@ -149,7 +149,7 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
 
 
-def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: Declaration | None) -> list[str]:
+def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: DeclaredFunction | None) -> list[str]:
     """The options that a spec writes: numbers and schedules, then words."""
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
     found = []

@@ -23,10 +23,10 @@ from brewgraph.recipe.values import ModelDeclaration
 
 
 class PlanFacts(Protocol):
-    """What a plan asks of a model's facts. `blueprint` has its class, configuration and where its tokens come from."""
+    """What a plan asks of a model's facts. `description` has its class, configuration and tokenizer."""
 
     @property
-    def blueprint(self) -> Any: ...
+    def description(self) -> Any: ...
     @property
     def labels(self) -> tuple[str, ...]: ...
     @property
@@ -100,25 +100,25 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], idle:
     if facts is None:
         nothing = (None,) * 5
         return ModelPlan(model.name, model.role, source, "", "", *nothing, False, "", start, not idle, idle)
-    blueprint = facts.blueprint
-    config = blueprint.config
+    description = facts.description
+    config = description.config
     return ModelPlan(
         name=model.name,
         role=model.role,
         source=source,
-        model_class=blueprint.auto_class,
+        model_class=description.auto_class,
         architecture=str(config.model_type),
         layers=getattr(config, "num_hidden_layers", None),
         width=getattr(config, "hidden_size", None),
         classes=len(facts.labels) or None,
         parameters=facts.parameters,
         trainable=facts.trainable,
-        estimated=blueprint.tokens.name is None,
+        estimated=description.tokens.name is None,
         tokens=_tokens(model, known),
         start=start,
         used=not idle,
         idle=idle,
-        heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in blueprint.heads.items()),
+        heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in description.heads.items()),
     )
 
 
@@ -165,11 +165,11 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
     """Where a model's tokenizer comes from."""
     facts = known[model.name]
     assert facts is not None
-    tokens = facts.blueprint.tokens
-    own = tokens.name is not None and tokens.name == facts.blueprint.checkpoint
+    tokens = facts.description.tokens
+    own = tokens.name is not None and tokens.name == facts.description.checkpoint
     if not own and model.role == "student":
         for name, other in known.items():
-            if name != model.name and other is not None and other.blueprint.tokens == tokens:
+            if name != model.name and other is not None and other.description.tokens == tokens:
                 return f"that of {name}"
     if tokens.name is None:
         return f"WordPiece, trained on the data, at most {tokens.vocab_size:,} pieces"

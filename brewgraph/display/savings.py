@@ -46,7 +46,7 @@ ReachOf = Callable[[str], ModelReach | None]
 
 
 @dataclass(frozen=True)
-class Change:
+class CountChange:
     """How many there are of something without a pass and with it."""
 
     what: str
@@ -58,12 +58,12 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Saved:
+class PassSavings:
     """What a pass changed in the loss of a task, as it stands behind the passes before it; `skipped` says it is left
     out. `notes` are what else there is to know of it."""
 
     name: str
-    changes: tuple[Change, ...]
+    changes: tuple[CountChange, ...]
     skipped: bool = False
     notes: tuple[str, ...] = ()
 
@@ -87,20 +87,22 @@ WORDS = {
 """What is counted, in words."""
 
 
-def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> tuple[Saved, ...]:
+def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> tuple[PassSavings, ...]:
     """What each pass saves on a canonical graph, in their order."""
     check_names(skip)
     found, graph, before = [], written, count(written, reach)
     for rewrite in PASSES:
         name = rewrite.__name__
         if name in skip:
-            found.append(Saved(name, (), skipped=True))
+            found.append(PassSavings(name, (), skipped=True))
             continue
         graph = rewrite(graph)
         after = count(graph, reach)
-        changes = [Change(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]]
+        changes = [
+            CountChange(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]
+        ]
         notes = _whole(graph, reach) if name == "truncate_models" else ()
-        found.append(Saved(name, tuple(changes), notes=notes))
+        found.append(PassSavings(name, tuple(changes), notes=notes))
         before = after
     return tuple(found)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory
-from brewgraph.facts.model import BlueprintFacts, Request
+from brewgraph.facts.model import Request, UnbuiltModelFacts
 from brewgraph.models.structure.anatomy import RESULTS
 from brewgraph.models.task_heads import AUTO_CLASSES, Head
 from brewgraph.models.tokenization import Tokens, own_tokens
@@ -31,13 +31,13 @@ class Facts:
     model is matched with.
     """
 
-    known: Mapping[str, BlueprintFacts | None]
+    known: Mapping[str, UnbuiltModelFacts | None]
     classes: Mapping[str, tuple[str, ...]]
     data: Mapping[str, tuple[str, ...]]
     lessons: Mapping[tuple[str, str | None], tuple[Lesson, ...]]
     memory: Memory
 
-    def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
+    def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         return self.known[model.name]
 
     def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
@@ -71,9 +71,9 @@ class FactsBook:
     folder: Path
     classes: Mapping[str, tuple[str, ...]]
     collector: Collector
-    other_spec: Callable[[ModelDeclaration], BlueprintFacts]
+    other_spec: Callable[[ModelDeclaration], UnbuiltModelFacts]
     memory: Memory
-    known: dict[str, BlueprintFacts | None] = field(default_factory=dict)
+    known: dict[str, UnbuiltModelFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.features = features_used(self.recipe)
@@ -81,7 +81,7 @@ class FactsBook:
         self.partners = partners(self.recipe)
         self.facts = Facts(self.known, self.classes, self.data, lessons(self.recipe), self.memory)
 
-    def __call__(self, model: ModelDeclaration) -> BlueprintFacts | None:
+    def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         if model.name not in self.known:
             self.known[model.name] = None
             try:
@@ -125,7 +125,7 @@ class FactsBook:
         near = near_folder(path, ("tokenizer.json", "tokenizer_config.json") if tokens else ("config.json",))
         return str(Path(name or "").with_name(near)) if near else ""
 
-    def _find(self, model: ModelDeclaration) -> BlueprintFacts | None:
+    def _find(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         source = model.source
         if isinstance(source, Python):
             return None
@@ -159,13 +159,13 @@ class FactsBook:
         names = frozenset(feature.name for feature in taken)
         lender = self._lends(model) if inherited is not None and inherited.name is None else None
         texts = digest(*(repr(_placed(x, self.folder)) for x in read)) if lender is None else lender.data
-        found = BlueprintFacts(request, self.memory, texts, names)
+        found = UnbuiltModelFacts(request, self.memory, texts, names)
         _ = found.outline  # here, and not where it is asked for, is said what no such model can be
         if is_local(model, self.folder):
             _ = request.identity  # of the files as they are now
         return self._in_order(model, found) if model.role == "teacher" else found
 
-    def _in_order(self, model: ModelDeclaration, found: BlueprintFacts) -> BlueprintFacts:
+    def _in_order(self, model: ModelDeclaration, found: UnbuiltModelFacts) -> UnbuiltModelFacts:
         """A teacher with its classes in the order of the data's, where they have the same names."""
         own, classes = found.labels, self.facts.classes_of(model.name)
         if own == classes or sorted(own) != sorted(classes) or len(set(own)) < len(own):
@@ -213,7 +213,7 @@ class FactsBook:
         first = self._first_lender(model)
         return self._tokens_of(first) if first is not None and self(first) is not None else None
 
-    def _lends(self, model: ModelDeclaration) -> BlueprintFacts | None:
+    def _lends(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         """The facts of the finished teacher whose trained tokenizer a model takes, whatever data it reads itself."""
         named = model.source.tokenizer if isinstance(model.source, Hf) else None
         lender = self.recipe.models.get(named or "") or self._first_lender(model)

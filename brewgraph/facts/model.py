@@ -12,7 +12,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.models.saved_tensors import headless, missing_head, saved_names
-from brewgraph.models.structure.chart import Call, Chart, Record, Recorded
+from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable, Recorded
 from brewgraph.models.task_heads import Head, label_type_of
 from brewgraph.models.tokenization import (
     Tokens,
@@ -28,14 +28,14 @@ from brewgraph.recipe.label_types import CLASS, NONE, LabelType
 from brewgraph.recipe.settings.sources import Hf, Layers
 
 if TYPE_CHECKING:
+    from brewgraph.models.description import ModelDescription
     from brewgraph.models.fake.reach import Reach
     from brewgraph.models.fake.shapes import Shapes
-    from brewgraph.models.resolve import Blueprint
 
 
 @dataclass(frozen=True)
 class Request:
-    """All that decides what a model is going to be: what `blueprint` is called with."""
+    """All that decides what a model is going to be: what `description` is called with."""
 
     source: Hf
     role: str
@@ -46,11 +46,11 @@ class Request:
     label_types: tuple[LabelType, ...]
     heads: tuple[tuple[str, Head], ...]
 
-    def draw(self) -> Blueprint:
-        """The blueprint. SourceFault where there cannot be one."""
-        from brewgraph.models.resolve import blueprint
+    def draw(self) -> ModelDescription:
+        """The description. SourceFault where there cannot be one."""
+        from brewgraph.models.description import describe_model
 
-        return blueprint(
+        return describe_model(
             self.source,
             role=self.role,
             folder=self.folder,
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a check asks of a blueprint: its class, its own `labels`, the size of logits over a vocabulary,
+    """What a check asks of a description: its class, its own `labels`, the size of logits over a vocabulary,
     where they are, by head (``""`` without one), the `limit` of tokens that its configuration names, the layers that it
     starts from, whether its architecture has a head that classifies tokens, the token at whose place its own head
     reads the classes of a text, where it does that, and the type of labels that a classifier of texts was made for,
@@ -98,7 +98,7 @@ class Outline:
     label_type: LabelType
 
     @classmethod
-    def of(cls, made: Blueprint) -> Outline:
+    def of(cls, made: ModelDescription) -> Outline:
         from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
         sizes = {"": made.vocabulary(), **{head: made.vocabulary(head) for head in made.heads}}
@@ -109,7 +109,7 @@ class Outline:
         return cls(made.auto_class, made.labels, sizes, known, made.init, tags, _read_end(made), kind)
 
 
-def _read_end(made: Blueprint) -> int | None:
+def _read_end(made: ModelDescription) -> int | None:
     """`eos_token_id` where a head reads the classes at its place, as those of encoder-decoders do."""
     end = getattr(made.config, "eos_token_id", None)
     encodes = getattr(made.config, "is_encoder_decoder", False)
@@ -133,11 +133,11 @@ class TokenFacts:
 
 
 @dataclass(frozen=True)
-class BlueprintFacts:
+class UnbuiltModelFacts:
     """Facts of a transformers model that is not built yet (a `ModelFacts`).
 
     Those that a check asks for come from the memory where it has them, and then no configuration is read; all else is
-    worked out from `blueprint` and `shapes` when it is first asked for.
+    worked out from `description` and `shapes` when it is first asked for.
     """
 
     request: Request
@@ -154,11 +154,11 @@ class BlueprintFacts:
         return self.memory.recall(self.request.identity, Outline, lambda: Outline.of(self._drawn))
 
     @cached_property
-    def _drawn(self) -> Blueprint:
+    def _drawn(self) -> ModelDescription:
         return self.request.draw()
 
     @cached_property
-    def blueprint(self) -> Blueprint:
+    def description(self) -> ModelDescription:
         return replace(self._drawn, order=self.order)
 
     @property
@@ -224,20 +224,20 @@ class BlueprintFacts:
         """The model's shapes, of the model itself on fake tensors."""
         from brewgraph.models.fake.shapes import Shapes
 
-        return Shapes.of_blueprint(self.blueprint)
+        return Shapes.of_description(self.description)
 
     @cached_property
-    def chart(self) -> Chart:
+    def feature_table(self) -> FeatureTable:
         """The model's shapes as they are remembered, where they can be."""
         identity = self.request.identity
         if self.memory.folder is None or identity is None:
             return self.shapes
-        return Recorded(self.memory.recall(identity, Record, lambda: self.shapes.record()))
+        return Recorded(self.memory.recall(identity, FeatureRecord, lambda: self.shapes.record()))
 
     @property
-    def call(self) -> Call:
+    def call(self) -> CallSignature:
         """How the model can be called."""
-        return self.chart.call
+        return self.feature_table.call
 
     @cached_property
     def positions(self) -> int | None:
@@ -266,16 +266,16 @@ class BlueprintFacts:
         return count_parameters(self.shapes.model, trainable=True)
 
     def rows(self, name: str) -> int:
-        return self.chart.rows(name)
+        return self.feature_table.rows(name)
 
     def paths(self, pattern: str) -> tuple[str, ...]:
-        return self.chart.anatomy.paths(pattern)
+        return self.feature_table.anatomy.paths(pattern)
 
     def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-        return self.chart.calls(paths)
+        return self.feature_table.calls(paths)
 
     def shape(self, feature: Feature) -> Shape:
-        return self.chart.shape(feature, self.taken)
+        return self.feature_table.shape(feature, self.taken)
 
     def check_head(self) -> None:
         """SourceFault B325 where its results are taken, and a checkpoint on this machine holds nothing of the head that
@@ -297,13 +297,13 @@ class BlueprintFacts:
         if missing := self.memory.recall(known, str, find):
             raise headless(checkpoint, missing)
 
-    def check_start(self, donor: BlueprintFacts, name: str) -> None:
+    def check_start(self, donor: UnbuiltModelFacts, name: str) -> None:
         """SourceFault B303 or B316 where the layers that this model, of that name, starts from are not a donor's."""
 
         def find() -> bool:
             from brewgraph.models.copying import planned_copy
 
-            planned_copy(self.blueprint, donor.blueprint, name)
+            planned_copy(self.description, donor.description, name)
             return True
 
         both = (self.request.identity, donor.request.identity)

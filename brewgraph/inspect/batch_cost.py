@@ -77,7 +77,7 @@ def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> d
     for name in sorted(names, key=lambda m: isinstance(checked.recipe.models[m].source, Ema)):
         facts = checked.facts(checked.recipe.models[name])
         assert facts is not None
-        found[name] = empty_model(facts.blueprint, mode)
+        found[name] = empty_model(facts.description, mode)
     return found
 
 
@@ -86,6 +86,6 @@ def _length(checked: Checked, data: str, names: list[str]) -> int:
     limits = [checked.recipe.data[data].source.max_length or LONGEST]
     for name in names:
         facts = checked.facts(checked.recipe.models[name])
-        config = facts.blueprint.config if facts is not None else None
+        config = facts.description.config if facts is not None else None
         limits.append(getattr(config, "max_position_embeddings", None) or LONGEST)
     return min(limits)

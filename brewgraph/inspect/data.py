@@ -6,7 +6,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.recipe.settings.sources import Batches, DataSource, Files, Join
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 
 
 def examine_data(checked: Checked) -> dict[str, DataReport]:
@@ -15,8 +15,8 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
     Lengths are those of the models whose tokenizer is known. A teacher that is yet to be trained has none: a vocabulary
     is then learnt from this spec's data, as it will be from its own.
     """
-    workshop = Workshop(checked)
-    data_cache = DataCache(workshop)
+    builder = SpecBuilder(checked)
+    data_cache = DataCache(builder)
     reports: dict[str, DataReport] = {}
     for name, data in checked.recipe.data.items():
         if isinstance(data.source, Batches):
@@ -27,7 +27,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
         encodings = data_cache.encodings(name, list(known), modules)[0] if known else []
         used = any(name in read for read in checked.facts.data.values())
         reports[name] = data_report(
-            workshop.examples(name),
+            builder.examples(name),
             encodings,
             label_type=data.source.label_type,
             delimited=any(map(_is_delimited, data.source.parts if isinstance(data.source, Join) else (data.source,))),

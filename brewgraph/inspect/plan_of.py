@@ -10,7 +10,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import SourceFault
 from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
-from brewgraph.display.savings import Saved, savings
+from brewgraph.display.savings import PassSavings, savings
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import node
 from brewgraph.inspect.batch_cost import costs
@@ -48,14 +48,14 @@ def copies(checked: Checked) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name, model in checked.recipe.models.items():
         facts = checked.facts(model)
-        init = facts.blueprint.init if facts is not None else None
+        init = facts.description.init if facts is not None else None
         donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
         if facts is not None and init is not None and donor is not None:
-            found[name] = f"a part of {init.model}: {planned_copy(facts.blueprint, donor.blueprint)}"
+            found[name] = f"a part of {init.model}: {planned_copy(facts.description, donor.description)}"
     return found
 
 
-def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[Saved, ...]]:
+def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[PassSavings, ...]]:
     """What each pass saves in the loss of each stage and task, before weights load."""
 
     def reach(model: str) -> Reach | None:
@@ -65,7 +65,7 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
     return {name: savings(graph, reach, skip) for name, graph in checked.written.items()}
 
 
-def _saved(found: tuple[Saved, ...]) -> tuple[tuple[str, str], ...]:
+def _saved(found: tuple[PassSavings, ...]) -> tuple[tuple[str, str], ...]:
     """What each pass saves, those that find something to do."""
     return tuple((x.name, str(x)) for x in found if x.changes or x.skipped or x.notes)
 

@@ -7,7 +7,7 @@ from brewgraph.diagnostics import SourceFault, UsageError
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.inspect.targets import named_folders, named_model, spec_models
 from brewgraph.inspect.written import written_model
-from brewgraph.models.structure.chart import Chart, Record, Recorded
+from brewgraph.models.structure.feature_table import FeatureRecord, FeatureTable, Recorded
 from brewgraph.models.structure.tap_list import Taps, taps_of
 from brewgraph.source import is_call
 
@@ -20,19 +20,19 @@ def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -
     """
     if is_call(target):
         title, facts = written_model(target)
-        return (_taps(facts.chart, title, collapse, path),)
+        return (_taps(facts.feature_table, title, collapse, path),)
     return tuple(_taps(_chart(name), name, collapse, path) for name in named_folders(target))
 
 
-def _chart(name: str) -> Chart:
-    """The chart of the model that a folder or hub name stands for, from memory where it is there."""
+def _chart(name: str) -> FeatureTable:
+    """The feature table of the model that a folder or hub name stands for, from memory where it is there."""
 
-    def find() -> Record:
+    def find() -> FeatureRecord:
         from brewgraph.models.fake.shapes import Shapes
 
         return Shapes(named_model(name)).record()
 
-    return Recorded(Memory.of_user().recall(print_of_model(name), Record, find))
+    return Recorded(Memory.of_user().recall(print_of_model(name), FeatureRecord, find))
 
 
 def spec_taps(
@@ -42,11 +42,11 @@ def spec_taps(
     does not run.
     """
     found = spec_models(checked, name)
-    return tuple(_taps(facts.chart, title, collapse, path) for title, facts in found.items())
+    return tuple(_taps(facts.feature_table, title, collapse, path) for title, facts in found.items())
 
 
-def _taps(chart: Chart, title: str, collapse: bool, path: str | None) -> Taps:
+def _taps(feature_table: FeatureTable, title: str, collapse: bool, path: str | None) -> Taps:
     try:
-        return taps_of(chart, title, collapse=collapse, path=path)
+        return taps_of(feature_table, title, collapse=collapse, path=path)
     except SourceFault as fault:
         raise UsageError(str(fault)) from fault

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import RunError, SourceFault, UsageError, listing, suggest
-from brewgraph.facts.model import BlueprintFacts
+from brewgraph.facts.model import UnbuiltModelFacts
 from brewgraph.running.run_folders import named_run
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def named_folders(target: str) -> tuple[str, ...]:
 
 def named_model(name: str, revision: str | None = None) -> nn.Module:
     """The model that a configuration names as its own, of fake tensors. UsageError where there is none."""
+    from brewgraph.models.description import read_config
     from brewgraph.models.fake.parameter_tree import configured_model
-    from brewgraph.models.resolve import read_config
 
     try:
         return configured_model(read_config(name, revision))
@@ -44,7 +44,7 @@ def named_model(name: str, revision: str | None = None) -> nn.Module:
         raise UsageError(str(fault)) from fault
 
 
-def spec_models(checked: Checked, name: str | None = None) -> dict[str, BlueprintFacts]:
+def spec_models(checked: Checked, name: str | None = None) -> dict[str, UnbuiltModelFacts]:
     """What is known of a spec's models, or of the one that is named, by what they are called.
 
     Raises `UsageError` for a name that it lacks, `RunError` where nothing is known of any of them before it is loaded.
@@ -52,7 +52,7 @@ def spec_models(checked: Checked, name: str | None = None) -> dict[str, Blueprin
     models = checked.recipe.models
     if name is not None and name not in models:
         raise UsageError(f"there is no model `{name}`: {suggest(name, models) or f'the spec has {listing(models)}'}")
-    found: dict[str, BlueprintFacts] = {}
+    found: dict[str, UnbuiltModelFacts] = {}
     for model in models.values() if name is None else [models[name]]:
         facts = checked.facts(model)
         if facts is not None:

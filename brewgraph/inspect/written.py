@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brewgraph.diagnostics import Collector, SourceFault, UsageError
 from brewgraph.facts.memory import Memory
-from brewgraph.facts.model import BlueprintFacts, Request
+from brewgraph.facts.model import Request, UnbuiltModelFacts
 from brewgraph.recipe.evaluate.elaborate import elaborate_model
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.settings.sources import Hf
@@ -14,7 +14,7 @@ from brewgraph.source import Source
 from brewgraph.syntax.parser import parse
 
 
-def written_model(call: str) -> tuple[str, BlueprintFacts]:
+def written_model(call: str) -> tuple[str, UnbuiltModelFacts]:
     """The call on one line, and what is known of the model that it makes; of which head follows from `task=`, else from
     the checkpoint, as where its logits are taken. Relative folders start at the working directory.
 
@@ -32,9 +32,9 @@ def written_model(call: str) -> tuple[str, BlueprintFacts]:
         raise UsageError("only `hf(…)` and `bigru(…)` say themselves what a model is made of; of a spec, name its file")
     logits = frozenset([Feature("logits")])
     request = Request(model.source, model.role, Path("."), logits, classes=(), inherited=None, label_types=(), heads=())
-    facts = BlueprintFacts(request, Memory.of_user())
+    facts = UnbuiltModelFacts(request, Memory.of_user())
     try:
-        _ = facts.outline, facts.chart
+        _ = facts.outline, facts.feature_table
     except SourceFault as fault:
         collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
         collector.raise_errors()

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import trunk_of
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.layer_kinds import Kind, difference, kinds_of, telling
 from brewgraph.models.structure.read_class import dissect
@@ -203,16 +203,16 @@ def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> 
     return plan
 
 
-def planned_copy(blueprint: Blueprint, donor: Blueprint, name: str = "the model") -> Copied:
-    """What `init=` is going to copy into the model of this name, from blueprints alone: nothing is loaded. SourceFault
-    as `plan_copy`.
+def planned_copy(description: ModelDescription, donor: ModelDescription, name: str = "the model") -> Copied:
+    """What `init=` copies into the model of this name, from descriptions alone: nothing is loaded. Faults as
+    `plan_copy`.
 
     An adapter comes later: layers are copied into the model without it.
     """
-    if blueprint.init is None:
+    if description.init is None:
         raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
-    bare, other = (empty_model(replace(x, adapter=None)) for x in (blueprint, donor))
-    return plan_copy(bare, other, blueprint.init.layers, (name, blueprint.init.model))
+    bare, other = (empty_model(replace(x, adapter=None)) for x in (description, donor))
+    return plan_copy(bare, other, description.init.layers, (name, description.init.model))
 
 
 def _kind(model: nn.Module) -> str:

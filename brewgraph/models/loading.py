@@ -17,9 +17,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.copying import copy_layers
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.reach import remove_modules
 from brewgraph.models.heads import build_heads, saved_heads
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.saved_tensors import headless
 from brewgraph.ops.importing import import_allowed
 from brewgraph.recipe.settings.sources import Python
@@ -28,7 +28,7 @@ log = logging.getLogger("brewgraph")
 
 
 def build_model(
-    blueprint: Blueprint,
+    description: ModelDescription,
     *,
     seed: int,
     frozen: bool = False,
@@ -42,25 +42,25 @@ def build_model(
     global generators are left as they were.
     """
     with _seeded(seed), quiet_transformers():
-        if blueprint.heads:
+        if description.heads:
 
             def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
-                return _load(blueprint, auto_class, config, frozen, name)
+                return _load(description, auto_class, config, frozen, name)
 
-            model: Any = build_heads(blueprint.config, blueprint.heads, make)
+            model: Any = build_heads(description.config, description.heads, make)
         else:
-            auto_class = blueprint.model_class if without is None else without.model_class
-            model = _load(blueprint, auto_class, blueprint.config, frozen)
+            auto_class = description.model_class if without is None else without.model_class
+            model = _load(description, auto_class, description.config, frozen)
             if without is not None:
                 model.__class__ = without.whole
         model = model.float()
-        if blueprint.init is not None:
-            donor = (donors or {})[blueprint.init.model]
-            log.info("init: %s", copy_layers(model, donor, blueprint.init.layers))
-        if blueprint.adapter is not None:
-            add_adapter(model, blueprint.adapter)
+        if description.init is not None:
+            donor = (donors or {})[description.init.model]
+            log.info("init: %s", copy_layers(model, donor, description.init.layers))
+        if description.adapter is not None:
+            add_adapter(model, description.adapter)
     built: nn.Module = model
-    put_in_order(built, blueprint.order)
+    put_in_order(built, description.order)
     return built
 
 
@@ -106,20 +106,20 @@ class Without:
 
 
 def _load(
-    blueprint: Blueprint, auto_class: Any, config: PretrainedConfig, frozen: bool, head: str | None = None
+    description: ModelDescription, auto_class: Any, config: PretrainedConfig, frozen: bool, head: str | None = None
 ) -> PreTrainedModel:
     """One transformers model; where it is one `head` of several, from that head's folder if the checkpoint has it."""
-    if blueprint.checkpoint is None:
+    if description.checkpoint is None:
         fresh: PreTrainedModel = auto_class.from_config(config)
         return fresh
-    checkpoint = blueprint.checkpoint
+    checkpoint = description.checkpoint
     if head is not None and head in saved_heads(checkpoint):
         checkpoint = str(Path(checkpoint) / head)
     try:
         model, report = auto_class.from_pretrained(
             checkpoint,
             config=config,
-            revision=blueprint.revision,
+            revision=description.revision,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -130,7 +130,7 @@ def _load(
             field="name",
             help="the folder needs model.safetensors, as save_pretrained writes it",
         ) from error
-    _check_loaded(model, report, blueprint, frozen)
+    _check_loaded(model, report, description, frozen)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -143,7 +143,7 @@ def saved_vocabulary(folder: Path | str) -> int:
     return size
 
 
-def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, frozen: bool) -> None:
+def _check_loaded(model: Any, report: dict[str, Any], description: ModelDescription, frozen: bool) -> None:
     """Only a student's head may begin at random. A trunk that does is a model that silently lost its pretraining, and a
     teacher's head that does teaches noise.
     """
@@ -152,14 +152,16 @@ def _check_loaded(model: Any, report: dict[str, Any], blueprint: Blueprint, froz
     bare = not hasattr(model, model.base_model_prefix)
     lost = [n for n in names if (bare or n.startswith(prefix)) and "pooler." not in n]
     if lost:
-        message = f"{len(lost)} weights of `{blueprint.checkpoint}` do not fit this configuration, {lost[0]} among them"
+        message = (
+            f"{len(lost)} weights of `{description.checkpoint}` do not fit this configuration, {lost[0]} among them"
+        )
         raise SourceFault(
             "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
         )
     if frozen and not bare and names:
-        raise headless(blueprint.checkpoint, names[0])
+        raise headless(description.checkpoint, names[0])
     if names:
-        log.info("%s: starts at random: %s", blueprint.checkpoint, ", ".join(names))
+        log.info("%s: starts at random: %s", description.checkpoint, ", ".join(names))
 
 
 def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.Module:

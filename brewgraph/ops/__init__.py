@@ -7,17 +7,17 @@ from brewgraph.ops import soft as _soft
 from brewgraph.ops import temperatures as _temperatures
 from brewgraph.ops import transforms as _transforms
 from brewgraph.ops import transport as _transport
-from brewgraph.ops.projections import PROJECTIONS, Projection
+from brewgraph.ops.projections import PROJECTIONS, ProjectionKind
 from brewgraph.ops.registry import (
     KINDS,
     OPERATIONS,
     TEMPERATURES,
     TRANSFORMS,
     UNITS,
+    DeclaredTemperature,
+    DeclaredTransform,
     Operation,
     Shape,
-    Temperature,
-    Transform,
     is_row,
     is_tuple,
     operation,
@@ -35,11 +35,11 @@ __all__ = [
     "TEMPERATURES",
     "TRANSFORMS",
     "UNITS",
+    "DeclaredTemperature",
+    "DeclaredTransform",
     "Operation",
-    "Projection",
+    "ProjectionKind",
     "Shape",
-    "Temperature",
-    "Transform",
     "is_row",
     "is_tuple",
     "operation",

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from brewgraph.ops.registry import KINDS, Transform
+from brewgraph.ops.registry import KINDS, DeclaredTransform
 
-ALONE: dict[str, Transform] = {}
+ALONE: dict[str, DeclaredTransform] = {}
 """Those that a spec may call."""
 
 
-def _declare(name: str, text: str, takes: Mapping[str, str], function: Any, **flags: Any) -> Transform:
+def _declare(name: str, text: str, takes: Mapping[str, str], function: Any, **flags: Any) -> DeclaredTransform:
     """`text` says what it is for, `takes` maps the kind of its value to that of its result."""
     kinds: dict[tuple[str, ...], str] = {(kind,): result for kind, result in takes.items()}
     common: dict[str, Any] = {"options": (), "text": "", "source": "", "shape": None, "needs_layout": False, **flags}
-    return Transform(name=name, module=__name__, function=function, summary=text, takes=kinds, **common)
+    return DeclaredTransform(name=name, module=__name__, function=function, summary=text, takes=kinds, **common)
 
 
 def _alone(name: str, *said: Any, **flags: Any) -> None:

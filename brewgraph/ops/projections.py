@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Projection:
+class ProjectionKind:
     """A linear map with bias, and the activation behind it (a name in torch.nn.functional, or empty)."""
 
     name: str
@@ -17,9 +17,9 @@ class Projection:
 PROJECTIONS = {
     p.name: p
     for p in (
-        Projection("linear", "", "a linear map with bias"),
-        Projection("relu", "relu", "a linear map with bias, then relu"),
-        Projection("tanh", "tanh", "a linear map with bias, then tanh"),
+        ProjectionKind("linear", "", "a linear map with bias"),
+        ProjectionKind("relu", "relu", "a linear map with bias, then relu"),
+        ProjectionKind("tanh", "tanh", "a linear map with bias, then tanh"),
     )
 }
 """Weights begin at N(0, 0.02), biases at zero, as in TextBrewer."""

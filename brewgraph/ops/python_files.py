@@ -22,9 +22,9 @@ from brewgraph.ops.importing import import_allowed
 from brewgraph.ops.registry import (
     OPERATIONS,
     TRANSFORMS,
+    DeclaredTransform,
     Operation,
     Signature,
-    Transform,
     describe_operation,
     describe_transform,
 )
@@ -117,7 +117,7 @@ def _imported(text: bytes, package: str) -> Iterator[str]:
 # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def declared(text: str, module: str) -> dict[str, Operation | Transform]:
+def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]:
     """What the text of a module declares with `@operation(…)` and `@transform(…)`, under all its names.
 
     The decorators may be spelled in any way that an import allows (`@bg.operation(…)`). `function`, and the `shape` of
@@ -130,7 +130,7 @@ def declared(text: str, module: str) -> dict[str, Operation | Transform]:
             "B330", f"`{module}` is no Python: {error}", help="it has to be a module that Python can import"
         ) from error
     known = _local_names(tree)
-    found: dict[str, Operation | Transform] = {}
+    found: dict[str, Operation | DeclaredTransform] = {}
     for function in _functions(tree.body):
         for call in function.decorator_list:
             kind = _decorator(call, known)
@@ -146,14 +146,14 @@ def declared(text: str, module: str) -> dict[str, Operation | Transform]:
     return found
 
 
-def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | Transform]:
+def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
     """Import a module and give what it has declared, under its plain names.
 
     A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
     imported.
     """
     import_allowed(module, folder, allow=allow)
-    registries: tuple[Mapping[str, Operation | Transform], ...] = (OPERATIONS, TRANSFORMS)
+    registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
     own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
     also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
     return own | also
@@ -161,7 +161,7 @@ def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation
 
 def _declaration(
     module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, kind: str
-) -> Operation | Transform:
+) -> Operation | DeclaredTransform:
     if call.args or any(keyword.arg is None for keyword in call.keywords):
         raise _fault(module, function, "its arguments are not all keywords", "write each as `name=…`")
     said: dict[str, Any] = {}

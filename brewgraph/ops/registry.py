@@ -66,7 +66,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declaration:
+class DeclaredFunction:
     """What every declared function has. `function` is None where only its text was read, see `reading`."""
 
     name: str
@@ -85,7 +85,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation(Declaration):
+class Operation(DeclaredFunction):
     """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
     `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
 
@@ -111,7 +111,7 @@ class Operation(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transform(Declaration):
+class DeclaredTransform(DeclaredFunction):
     """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
 
     `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
@@ -132,7 +132,7 @@ class Transform(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Temperature(Declaration):
+class DeclaredTemperature(DeclaredFunction):
     """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
 
     One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others. `fall` gives
@@ -146,8 +146,8 @@ class Temperature(Declaration):
 
 
 OPERATIONS: dict[str, Operation] = {}
-TRANSFORMS: dict[str, Transform] = {}
-TEMPERATURES: dict[str, Temperature] = {}
+TRANSFORMS: dict[str, DeclaredTransform] = {}
+TEMPERATURES: dict[str, DeclaredTemperature] = {}
 
 
 def is_own(module: str) -> bool:
@@ -240,7 +240,7 @@ def temperature(
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = Signature.of(function)
         common = _describe(signature, function, source, options)
-        _register(TEMPERATURES, signature.name, Temperature(**common, couples_batch=couples_batch, fall=fall))
+        _register(TEMPERATURES, signature.name, DeclaredTemperature(**common, couples_batch=couples_batch, fall=fall))
         return function
 
     return declare
@@ -310,13 +310,13 @@ def describe_transform(
     source: str,
     options: Mapping[str, tuple[str, str]],
     least: Mapping[str, int] = MappingProxyType({}),
-) -> Transform:
+) -> DeclaredTransform:
     """The transform that a declaration makes; a `SourceFault` where it contradicts itself."""
     kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
     for arguments, result in kinds.items():
         _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
     common = _describe(signature, function, source, options)
-    return Transform(**common, takes=kinds, shape=shape, least=least)
+    return DeclaredTransform(**common, takes=kinds, shape=shape, least=least)
 
 
 def _describe(

@@ -25,10 +25,10 @@ from brewgraph.recipe.needs import columns_used, words_used
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.settings.sources import Batches
-from brewgraph.running.spec_builder import Workshop, blaming, data_of, models_of
+from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of, models_of
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.draws import Draw
-from brewgraph.training.feeds import Feed, Rows
+from brewgraph.training.feeds import Feed, RowFeed
 from brewgraph.training.freezing import Freeze
 from brewgraph.training.work import Material, StageWork
 
@@ -80,10 +80,10 @@ class Shared:
 
 
 class DataCache:
-    """The data of a workshop's spec, each split encoded once for each set of tokenizers and lengths that read it."""
+    """The data of a builder's spec, each split encoded once for each set of tokenizers and lengths that read it."""
 
-    def __init__(self, workshop: Workshop):
-        self.workshop, self.recipe = workshop, workshop.recipe
+    def __init__(self, builder: SpecBuilder):
+        self.builder, self.recipe = builder, builder.recipe
         self._encoded: dict[tuple[str, tuple[str, ...]], Encoded] = {}
         self._encodings: dict[tuple[str, int, bool], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
@@ -95,19 +95,19 @@ class DataCache:
 
         Models of one tokenizer see the same tokens, as many as the shortest of them takes. They are padded on the right
         unless a module of other code reads them and its tokenizer pads on the left. `modules` stand for the models of
-        these names, where not the workshop's own are meant.
+        these names, where not the builder's own are meant.
         """
-        workshop, source = self.workshop, self.recipe.data[data].source
+        builder, source = self.builder, self.recipe.data[data].source
         module_of = modules or {
-            name: workshop.model(name) if workshop.runs(name) else workshop.outline(name) for name in names
+            name: builder.model(name) if builder.runs(name) else builder.outline(name) for name in names
         }
-        prints = {name: tokenizer_fingerprint(workshop.tokenizer(name)) for name in names}
+        prints = {name: tokenizer_fingerprint(builder.tokenizer(name)) for name in names}
         limits: dict[str, int] = {}
         left: set[str] = set()
         for name, distinct in prints.items():
-            if padding_side(module_of[name]) is None and workshop.tokenizer(name).padding_side == "left":
+            if padding_side(module_of[name]) is None and builder.tokenizer(name).padding_side == "left":
                 left.add(distinct)
-            own = token_limit(workshop.tokenizer(name), module_of[name], source.max_length)
+            own = token_limit(builder.tokenizer(name), module_of[name], source.max_length)
             limits[distinct] = min(own, limits.get(distinct, own))
         found: dict[str, Encoding] = {}
         keys: dict[str, str] = {}
@@ -116,7 +116,7 @@ class DataCache:
                 own_encoding = (distinct, limits[distinct], distinct in left)
                 if own_encoding not in self._encodings:
                     with blaming(self.recipe.models[name]):
-                        tokenizer, (_, limit, side) = workshop.tokenizer(name), own_encoding
+                        tokenizer, (_, limit, side) = builder.tokenizer(name), own_encoding
                         self._encodings[own_encoding] = Encoding(name, tokenizer, limit, side)
                 found[distinct] = self._encodings[own_encoding]
             encoding = found[distinct]
@@ -131,7 +131,7 @@ class DataCache:
         key = (data, tuple(names))
         if key not in self._encoded:
             encodings, keys = self.encodings(data, names)
-            examples = self.workshop.examples(data)
+            examples = self.builder.examples(data)
             with blaming(self.recipe.data[data]):
                 splits = {name: self.split(data, name, encodings) for name in examples.splits if name != "test"}
                 if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
@@ -145,7 +145,7 @@ class DataCache:
 
     def _reads_labels(self, data: str) -> bool:
         """Whether a loss is computed from the labels of a data set."""
-        graphs = self.workshop.checked.graphs.values()
+        graphs = self.builder.checked.graphs.values()
         columns = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Column))
         return any(x.data == data and x.column in ("labels", "start", "end") for x in columns)
 
@@ -153,7 +153,7 @@ class DataCache:
         """A split as token ids; of what is evaluated on no sentence is cut off."""
         key = (data, name, tuple(map(id, encodings)))
         if key not in self._splits:
-            rows = self.workshop.examples(data).splits[name]
+            rows = self.builder.examples(data).splits[name]
             self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
         return self._splits[key]
 
@@ -183,7 +183,7 @@ class DataCache:
 
     def _stage(self, checked: Checked, stage: Stage) -> StageWork:
         def make() -> Distiller:
-            return self.workshop.distiller(checked, stage.name)
+            return self.builder.distiller(checked, stage.name)
 
         materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
         graphs = [checked.graphs[stage.name, task.name].graph["objective"] for task in stage.tasks]
@@ -204,18 +204,18 @@ class DataCache:
         for name in names:
             source = self.recipe.data[name].source
             if isinstance(source, Batches):
-                feeds[name] = Ready(self.workshop.ready(name), stage.train.seed)
+                feeds[name] = Ready(self.builder.ready(name), stage.train.seed)
             else:
                 made = self.encoded(name, self.readers(graphs, name))
-                feeds[name] = Rows(made.splits["train"], made.collator, source.batch)
+                feeds[name] = RowFeed(made.splits["train"], made.collator, source.batch)
         first = names[0]
         source = self.recipe.data[first].source
         if isinstance(source, Batches):
-            ready = self.workshop.ready(first)
+            ready = self.builder.ready(first)
             dev = ready if ready.dev else None
-            return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.workshop.classes(first))
+            return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.builder.classes(first))
         made = self.encoded(first, self.readers(graphs, first))
-        examples = self.workshop.examples(first)
+        examples = self.builder.examples(first)
         return Material(
             feeds,
             dev=made.splits.get("dev"),
@@ -226,7 +226,7 @@ class DataCache:
             label_type=source.label_type,
             examples=examples.splits.get("dev"),
             head=head_of(checked, task, first) or "",
-            null_threshold=self.workshop.null_threshold(first),
+            null_threshold=self.builder.null_threshold(first),
         )
 
     def readers(self, graphs: Sequence[Any], data: str) -> list[str]:

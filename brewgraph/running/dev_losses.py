@@ -24,7 +24,7 @@ def losses_on(
 ) -> dict[str, float] | None:
     """The loss and its terms on some rows, with weights as at the stage's end; None for a loss of several data sets.
 
-    The student is the workshop's, its projections are those that its run kept in `folder`. `rows` are a split of
+    The student is the builder's, its projections are those that its run kept in `folder`. `rows` are a split of
     the task's data by name, other examples like them, or ready batches.
     """
     work = next(work for work in data_cache.stages(checked) if work.name == stage.name)

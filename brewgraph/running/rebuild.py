@@ -15,7 +15,7 @@ from brewgraph.running.dev_losses import losses_on
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.running.predict import labelled_rows, read_like
 from brewgraph.running.run import finished_teachers
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.checkpoint import load_student
 
 
@@ -34,20 +34,20 @@ class Rebuilt:
             home = run.folder.whole.path.parent
             finished = finished_teachers(self.checked, {}, home, allow_python=allow_python)
             teachers = {name: path / "student" for name, path in finished.items()}
-            self.workshop = Workshop(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
-            read = {m for m in self.checked.recipe.models if self.workshop.runs(m)}
+            self.builder = SpecBuilder(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
+            read = {m for m in self.checked.recipe.models if self.builder.runs(m)}
             if gone := [m for m in read if isinstance(self.checked.recipe.models[m].source, Ema)]:
                 raise UsageError(f"{listing(gone)} followed the student in training, and is not kept")
             for model in read:
-                self.workshop.model(model)
+                self.builder.model(model)
         except SpecError as error:
             first = error.diagnostics[0]
             raise UsageError(f"{needs}{first.message}" + (f"; {first.help}" if first.help else "")) from error
         except UsageError as error:
             raise UsageError(f"{needs}{error}") from error
         name = self.checked.recipe.student.name
-        self.data_cache = DataCache(self.workshop)
-        self.workshop.models[name] = load_student(self.workshop.model(name), run.folder.student)
+        self.data_cache = DataCache(self.builder)
+        self.builder.models[name] = load_student(self.builder.model(name), run.folder.student)
 
     def losses(self, task: FinishedTask, what: str) -> tuple[dict[str, float], int]:
         """The loss of a task and its terms on a split, or on a file laid out like its data; and how many examples.
@@ -66,12 +66,12 @@ class Rebuilt:
     def _rows(self, task: FinishedTask, what: str) -> Any:
         name, source = task.data.name, task.data.source
         if isinstance(source, Batches):
-            ready = self.workshop.ready(name)
+            ready = self.builder.ready(name)
             if what != "dev" or not ready.dev:
                 raise UsageError(f"`{name}` are ready batches: a loss is evaluated on those of `dev.safetensors`")
             return ready
         if what in SPLITS:
-            splits = self.workshop.examples(name).splits
+            splits = self.builder.examples(name).splits
             if what not in splits:
                 raise UsageError(f"the data of the run has no split `{what}`: it has {listing(splits)}; or name a file")
             return splits[what]

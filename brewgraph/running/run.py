@@ -25,8 +25,8 @@ from brewgraph.paths import locate
 from brewgraph.recipe.settings.sources import Brew, Hf, Python
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_folders import runs_folder, teacher_folder
-from brewgraph.running.spec_builder import Workshop
-from brewgraph.running.table import Row, Trained, cells_of, compare
+from brewgraph.running.spec_builder import SpecBuilder
+from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
 from brewgraph.running.teacher_check import check_teachers_agree
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, folder_size, shown
@@ -40,7 +40,7 @@ class RunResult:
     """What a run left: its folder and the table of the models it compared. `fresh` is False for one found finished."""
 
     folder: Path
-    table: tuple[Row, ...]
+    table: tuple[ScoreRow, ...]
     fresh: bool
 
     def __str__(self) -> str:
@@ -85,14 +85,14 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     if options.dry_run:
         with _scratch() as scratch:
             return _rehearse(checked, options, reporter, scratch)
-    return _run(Workshop(checked, allow_python=options.allow_python, skip=options.skip), options, reporter)
+    return _run(SpecBuilder(checked, allow_python=options.allow_python, skip=options.skip), options, reporter)
 
 
-def _run(workshop: Workshop, options: Options, reporter: Reporter, near: tuple[Path, ...] | None = None) -> RunResult:
+def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple[Path, ...] | None = None) -> RunResult:
     """Run a spec; of a teacher `near` are the folders of the runs that it is trained for."""
     # what can be known without training comes first, teachers that have to be trained next
-    checked = workshop.checked
-    identity = identify(workshop, "alone" if options.without_teacher else "")
+    checked = builder.checked
+    identity = identify(builder, "alone" if options.without_teacher else "")
     home = runs_folder(checked.folder, options.runs)
     if near is None:
         folder = RunFolder(options.out or home / identity.folder_name)
@@ -106,7 +106,7 @@ def _run(workshop: Workshop, options: Options, reporter: Reporter, near: tuple[P
         reporter.say(f"{shown(folder.path)} is finished already" + (again if len(checked.parents) == 1 else ""))
         return RunResult(folder.path, finished, fresh=False)
     resume = folder.resolved is not None and not options.force
-    for note in workshop.notes():
+    for note in builder.notes():
         reporter.say(note)
     with main_process_alone() as main:
         if main:
@@ -114,15 +114,15 @@ def _run(workshop: Workshop, options: Options, reporter: Reporter, near: tuple[P
     below = replace(options, out=None, force=False, without_teacher=False)
     for name, other in checked.others.items():
         reporter.say(f"teacher {name}: {Path(other.recipe.source.name).name}")
-        result = _run(workshop.other(name), below, reporter, (*(near or ()), home))
-        workshop.teachers[name] = result.folder / "student"
-        workshop.drop_other(name)
+        result = _run(builder.other(name), below, reporter, (*(near or ()), home))
+        builder.teachers[name] = result.folder / "student"
+        builder.drop_other(name)
     with main_process_alone() as main:
         if main and not resume:
             folder.clear()
         if main:
-            _write_resolved(folder, checked, identity, workshop)
-    data_cache = DataCache(workshop)
+            _write_resolved(folder, checked, identity, builder)
+    data_cache = DataCache(builder)
     with _telling_of_checkpoints(folder):
         trained = _train(data_cache, folder, options.without_teacher, reporter, resume=resume)
         rows = compare(data_cache, trained, reporter.say)
@@ -152,7 +152,7 @@ def _train(
     data_cache: DataCache, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> dict[str, Trained]:
     """Train the student, and where the spec asks for it the same student without its teacher. Keys are rows' names."""
-    workshop, checked, recipe = data_cache.workshop, data_cache.workshop.checked, data_cache.recipe
+    builder, checked, recipe = data_cache.builder, data_cache.builder.checked, data_cache.recipe
     student, name = recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
     if not alone:
@@ -168,12 +168,12 @@ def _train(
                 if main:
                     path.write_json("finished.json", {"part of": folder.path.name})
         else:
-            workshop.forget_student()
-            module = load_student(workshop.model(student), path.student)
+            builder.forget_student()
+            module = load_student(builder.model(student), path.student)
         trained[f"{student} alone"] = Trained(module, path.path)
     if resume and folder.finished is not None:  # the baseline alone was asked for later
-        workshop.forget_student()
-        module = load_student(workshop.model(student), folder.student)
+        builder.forget_student()
+        module = load_student(builder.model(student), folder.student)
     else:
         what = reduced(checked) if alone else checked
         module = _train_one(what, data_cache, folder, name, reporter, resume)
@@ -185,12 +185,12 @@ def _train_one(
     checked: Checked, data_cache: DataCache, folder: RunFolder, name: str, reporter: Reporter, resume: bool
 ) -> nn.Module:
     """One training of a student of its own, through all stages, saved and returned."""
-    workshop, student = data_cache.workshop, data_cache.recipe.student.name
-    workshop.forget_student()
+    builder, student = data_cache.builder, data_cache.recipe.student.name
+    builder.forget_student()
     outcome = train(data_cache.stages(checked), student, folder, reporter, name=name, resume=resume)
     with main_process_alone() as main:
         if main:
-            tokenizer = None if workshop.reads_tensors_only(student) else workshop.tokenizer(student)
+            tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)
             save_student(outcome.distiller.student, folder.student, tokenizer)
             save_projections(outcome.distiller, folder.path / "projections.safetensors")
     return outcome.distiller.student
@@ -209,26 +209,26 @@ def _rehearse(checked: Checked, options: Options, reporter: Reporter, scratch: P
 
 def _one_step(
     checked: Checked, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
-) -> tuple[RunFolder, tuple[Row, ...]]:
+) -> tuple[RunFolder, tuple[ScoreRow, ...]]:
     """Train for one step in the scratch folder; a teacher that is not trained yet gets no more than that either."""
     short = {"epochs": None, "steps": 1, "baseline": False}
     stages = tuple(replace(s, train=s.train.model_copy(update=short)) for s in checked.recipe.stages)
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
-    workshop = Workshop(checked, allow_python=options.allow_python, skip=options.skip)
+    builder = SpecBuilder(checked, allow_python=options.allow_python, skip=options.skip)
     near = (*near, runs_folder(checked.folder, options.runs))
     for name, other in checked.others.items():
-        folder = _folder_of_teacher(workshop.other(name), options.runs, near)
-        workshop.drop_other(name)
+        folder = _folder_of_teacher(builder.other(name), options.runs, near)
+        builder.drop_other(name)
         if folder.finished is None:
             below = replace(options, without_teacher=False)
             folder, _ = _one_step(other, below, reporter, scratch / name, near)
-        workshop.teachers[name] = folder.student
+        builder.teachers[name] = folder.student
     folder = RunFolder(scratch / "run")
     with main_process_alone() as main:
         if main:
             folder.prepare()
-    data_cache = DataCache(workshop)
+    data_cache = DataCache(builder)
     trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
     return folder, compare(data_cache, trained, reporter.say)
 
@@ -257,15 +257,15 @@ class Identity:
     folder_name: str
 
 
-def identify(workshop: Workshop, purpose: str = "") -> Identity:
+def identify(builder: SpecBuilder, purpose: str = "") -> Identity:
     """The identity of a run, by its spec, data and models: known before it or its teachers are trained."""
-    checked = workshop.checked
+    checked = builder.checked
     others = {
-        f"{position}": identify(workshop.other(name)).hash
+        f"{position}": identify(builder.other(name)).hash
         for position, name in enumerate(checked.recipe.models)
         if name in checked.others
     }
-    return identity_of(checked, {**workshop.fingerprints(), **others}, purpose)
+    return identity_of(checked, {**builder.fingerprints(), **others}, purpose)
 
 
 def identity_of(checked: Checked, given: Mapping[str, str], purpose: str = "") -> Identity:
@@ -280,7 +280,7 @@ def identity_of(checked: Checked, given: Mapping[str, str], purpose: str = "") -
     return Identity(run_hash, prints, "-".join(part for part in parts if part))
 
 
-def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, ...] | None:
+def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[ScoreRow, ...] | None:
     """The table of a finished run of the same hash; a folder that holds another run is refused."""
     said = folder.resolved
     if said is not None and said.get("hash") != run_hash and not options.force:
@@ -297,7 +297,7 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Row, 
     finished = folder.finished
     if options.force or finished is None:
         return None
-    return tuple(Row(**row) for row in finished["table"])
+    return tuple(ScoreRow(**row) for row in finished["table"])
 
 
 def _model_prints(checked: Checked) -> dict[str, str]:
@@ -325,16 +325,16 @@ def _folder_hash(path: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, workshop: Workshop) -> None:
+def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, builder: SpecBuilder) -> None:
     recipe = checked.recipe
     (folder.path / "spec.brew").write_text(recipe.source.text, encoding="utf-8")
     tasks = {
         task.name: {
             "data": task.data[0],
             "head": head_of(checked, task, task.data[0]) or "",
-            "classes": list(workshop.classes(task.data[0])),
-            "null_threshold": workshop.null_threshold(task.data[0]),
-            "marks": workshop.marks(task.data[0]),
+            "classes": list(builder.classes(task.data[0])),
+            "null_threshold": builder.null_threshold(task.data[0]),
+            "marks": builder.marks(task.data[0]),
         }
         for _, task in recipe.tasks
     }
@@ -367,7 +367,7 @@ def finished_teachers(
     for name, other in checked.others.items():
         model = checked.recipe.models[name]
         if name not in given:
-            folder = _folder_of_teacher(Workshop(other, allow_python=allow_python), runs, (home,))
+            folder = _folder_of_teacher(SpecBuilder(other, allow_python=allow_python), runs, (home,))
             if folder.finished is None:
                 assert isinstance(model.source, Brew)
                 spec = shown(Path(other.recipe.source.name))
@@ -380,5 +380,5 @@ def finished_teachers(
     return found
 
 
-def _folder_of_teacher(other: Workshop, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:
+def _folder_of_teacher(other: SpecBuilder, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:
     return teacher_folder(identify(other).folder_name, other.checked.folder, runs, near)

@@ -19,10 +19,10 @@ from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes, node
 from brewgraph.graph.optimize import check_names, truncate_models
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.reach import Reach
 from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
@@ -45,7 +45,7 @@ def blaming(declaration: Declaration) -> Iterator[None]:
         raise SpecError([Diagnostic(fault.code, fault.message, place, help)]) from fault
 
 
-class Workshop:
+class SpecBuilder:
     """Builds what a checked spec names, each thing once.
 
     `given` are modules of the caller's own, by model name. `teachers` are the folders of finished students that
@@ -77,17 +77,17 @@ class Workshop:
         self._projections: nn.ModuleDict | None = None
         self._anatomies: dict[str, Anatomy] = {}
         self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
-        self._others: dict[str, Workshop] = {}
+        self._others: dict[str, SpecBuilder] = {}
         if unknown := self.given.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
         check_given(self.checked, self.given)
         for module in self.recipe.modules:
             load_declared(module, checked.folder, allow_python)
 
-    def other(self, name: str) -> Workshop:
-        """The workshop of the spec whose student a model is; its data are read once, until it is dropped."""
+    def other(self, name: str) -> SpecBuilder:
+        """The builder of the spec whose student a model is; its data are read once, until it is dropped."""
         if name not in self._others:
-            self._others[name] = Workshop(self.checked.others[name], allow_python=self.allow_python, skip=self.skip)
+            self._others[name] = SpecBuilder(self.checked.others[name], allow_python=self.allow_python, skip=self.skip)
         return self._others[name]
 
     def drop_other(self, name: str) -> None:
@@ -148,10 +148,10 @@ class Workshop:
 
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def blueprint(self, name: str) -> Blueprint | None:
+    def description(self, name: str) -> ModelDescription | None:
         """What a model is going to be; None for a module of the caller's or of Python code."""
         facts = self.checked.facts(self.recipe.models[name])
-        return facts.blueprint if facts is not None else None
+        return facts.description if facts is not None else None
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a model: its own, its teacher's, or one trained on the data."""
@@ -166,19 +166,19 @@ class Workshop:
     def _find_tokenizer(self, name: str) -> PreTrainedTokenizerBase:
         if name in self.teachers:
             return load_tokenizer(str(self.teachers[name]))
-        blueprint = self.blueprint(name)
-        if blueprint is None:
-            others = [m for m in self.recipe.models if m != name and self.blueprint(m) is not None]
+        description = self.description(name)
+        if description is None:
+            others = [m for m in self.recipe.models if m != name and self.description(m) is not None]
             if not others:
                 raise SourceFault("B319", f"`{name}` has no tokenizer", help="another model of the spec must have one")
             return self.tokenizer(others[0])
-        if blueprint.tokens.name is not None:
-            return blueprint.tokens.load()
+        if description.tokens.name is not None:
+            return description.tokens.load()
         named = getattr(self.recipe.models[name].source, "tokenizer", None)
         for other in sorted(self.recipe.models.values(), key=lambda other: other.name != named):
             # a model from scratch whose tokens are another model's: that one may be trained by now
-            theirs = self.blueprint(other.name)
-            inherits = theirs is not None and theirs.tokens == blueprint.tokens and isinstance(other.source, Brew)
+            theirs = self.description(other.name)
+            inherits = theirs is not None and theirs.tokens == description.tokens and isinstance(other.source, Brew)
             if other.name != name and inherits:
                 return self.tokenizer(other.name)
         read = [d for d in data_used(self.recipe)[name] if not isinstance(self.recipe.data[d].source, Batches)]
@@ -187,7 +187,7 @@ class Workshop:
             raise SourceFault("B319", f"`{name}` has no tokenizer, and no text to train one on", help=help)
         from brewgraph.data.encoding.encode import train_wordpiece
 
-        return train_wordpiece([text for d in read for text in texts(self.examples(d))], blueprint.tokens.vocab_size)
+        return train_wordpiece([text for d in read for text in texts(self.examples(d))], description.tokens.vocab_size)
 
     def reads_tensors_only(self, name: str) -> bool:
         """Whether a model only ever sees ready tensors, so that it needs no tokenizer."""
@@ -205,8 +205,8 @@ class Workshop:
 
     def _given(self, name: str) -> nn.Module | None:
         """A module of the caller's; of a teacher the classes are put in the order of the data's, by their own names."""
-        module, blueprint = self.given.get(name), self.blueprint(name)
-        if module is not None and blueprint is not None and self.recipe.models[name].role == "teacher":
+        module, description = self.given.get(name), self.description(name)
+        if module is not None and description is not None and self.recipe.models[name].role == "teacher":
             names = getattr(getattr(module, "config", None), "id2label", None) or {}
             own, classes = tuple(names.values()), self.checked.facts.classes_of(name)
             if own != classes and sorted(own) == sorted(classes) and len(set(own)) == len(own):
@@ -222,21 +222,21 @@ class Workshop:
             average = EmaTeacher(followed, model.source.decay, warmup=model.source.warmup)
             self.averages[model.name] = average
             return average.module
-        blueprint = self.blueprint(model.name)
-        if blueprint is None:
+        description = self.description(model.name)
+        if description is None:
             raise SourceFault(
                 "B311", f"`{model.name}` cannot be loaded", help="connect to the hub, or name a local folder"
             )
         if model.name in self.teachers:
-            blueprint = replace(blueprint, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
+            description = replace(description, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
         if not self.reads_tensors_only(model.name):
-            blueprint = self._with_vocabulary(model, blueprint)
-        donors = {blueprint.init.model: self.model(blueprint.init.model)} if blueprint.init else {}
+            description = self._with_vocabulary(model, description)
+        donors = {description.init.model: self.model(description.init.model)} if description.init else {}
         frozen = model.role == "teacher"
-        without = self._without(model, blueprint) if frozen else None
-        return build_model(blueprint, seed=seed, frozen=frozen, donors=donors, without=without)
+        without = self._without(model, description) if frozen else None
+        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
 
-    def _without(self, model: ModelDeclaration, blueprint: Blueprint) -> Without | None:
+    def _without(self, model: ModelDeclaration, description: ModelDescription) -> Without | None:
         """What a teacher is loaded without: everything behind the last feature that any stage takes from it.
 
         A model that is scored in the closing table is loaded whole; so is one that begins at random, whose weights
@@ -244,7 +244,7 @@ class Workshop:
         """
         begun = {x.source.init.model for x in self.recipe.models.values() if isinstance(x.source, Hf) and x.source.init}
         facts = self.checked.facts(model)
-        plain = bool(blueprint.checkpoint) and not blueprint.heads and blueprint.adapter is None
+        plain = bool(description.checkpoint) and not description.heads and description.adapter is None
         if truncate_models.__name__ in self.skip or not plain or model.name in begun or facts is None:
             return None
         if self.scored and self.scores(model.name, facts.shapes.model):
@@ -256,19 +256,19 @@ class Workshop:
         self._anatomies[model.name] = facts.reach.anatomy
         return Without(type(facts.shapes.model), dead)  # type: ignore[arg-type]
 
-    def _with_vocabulary(self, model: ModelDeclaration, blueprint: Blueprint) -> Blueprint:
-        """The blueprint with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
+    def _with_vocabulary(self, model: ModelDeclaration, description: ModelDescription) -> ModelDescription:
+        """The description with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
         tokenizer = self.tokenizer(model.name)
-        if blueprint.checkpoint is None:
+        if description.checkpoint is None:
             named = isinstance(model.source, Hf) and model.source.name is not None
-            sized = named or blueprint.tokens.name is not None
-            if not sized or blueprint.config.vocab_size < len(tokenizer):
+            sized = named or description.tokens.name is not None
+            if not sized or description.config.vocab_size < len(tokenizer):
                 # a configuration may hold more places than there are tokens: another model's rows still fit it
-                return blueprint.with_vocabulary(len(tokenizer), tokenizer)
+                return description.with_vocabulary(len(tokenizer), tokenizer)
         elif model.name in self.teachers:
             # not the tokenizer's size: a pretrained model may hold more places than there are tokens
-            return blueprint.with_vocabulary(saved_vocabulary(self.teachers[model.name]), tokenizer)
-        return blueprint
+            return description.with_vocabulary(saved_vocabulary(self.teachers[model.name]), tokenizer)
+        return description
 
     def forget_student(self) -> None:
         """The next distiller gets a student of its own, as it was at the beginning, and all that follows or fits it."""

@@ -33,7 +33,7 @@ from brewgraph.recipe.settings.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.dev_losses import losses_on
-from brewgraph.running.spec_builder import Workshop, closing_split, models_of
+from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
 from brewgraph.running.speed import Work, measure, spread
 from brewgraph.training.evaluation import Scores, evaluate, model_inputs, own_view
 from brewgraph.training.evaluation import scores as can_score
@@ -45,7 +45,7 @@ _TIMED = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
 
     `tasks` are the label types by task name, "" without tasks; the type "" is that of losses in place of scores.
@@ -91,7 +91,7 @@ class Row:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
 
 
-def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
     """The table as text, cell by cell: a header, then each model's scores, parameters, bytes and speed."""
     columns = list(dict.fromkeys(name for row in rows for name in row.columns))
     header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
@@ -107,7 +107,7 @@ def cells_of(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     ]
 
 
-def _pace(row: Row) -> str:
+def _pace(row: ScoreRow) -> str:
     """Sentences per second and half of their spread: `1,204 ±3%`; nothing where that is half of the value or more."""
     if not row.per_second or spread(row.seconds) >= 1:
         return "-"
@@ -123,7 +123,7 @@ class Trained:
     folder: Path
 
 
-def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[Row, ...]:
+def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[ScoreRow, ...]:
     """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
     dev where there is no test; then time them on rows of the same split. In a task that cannot score the student its
     losses stand for scores.
@@ -131,12 +131,12 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
     A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
     scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
     """
-    workshop, checked, recipe = data_cache.workshop, data_cache.workshop.checked, data_cache.recipe
+    builder, checked, recipe = data_cache.builder, data_cache.builder.checked, data_cache.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
     teachers = {
-        m.name: Trained(workshop.model(m.name), Path())
+        m.name: Trained(builder.model(m.name), Path())
         for m in recipe.teachers
-        if m.name in workshop.models or (recipe.student.name in trained and _is_read(workshop, m))
+        if m.name in builder.models or (recipe.student.name in trained and _is_read(builder, m))
     }
     made: dict[str, dict[str, Any]] = {}
     works: dict[str, list[Work]] = {}
@@ -160,7 +160,7 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                 if closing.label_type:
                     found = closing.score().as_dict()
                 elif name == recipe.student.name:
-                    workshop.models[name] = model.module
+                    builder.models[name] = model.module
                     found = losses_on(data_cache, checked, stage, task, closing.of_losses, model.folder)
                 if not found:
                     continue
@@ -176,7 +176,7 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                     "scores": values, "tasks": kinds, "parameters": parameters, "size": size, "splits": splits,
                 }  # fmt: skip
         times = _from_main(measure(works))
-    return tuple(Row(name, **content, **_speed(times.get(name, ()))) for name, content in made.items())
+    return tuple(ScoreRow(name, **content, **_speed(times.get(name, ()))) for name, content in made.items())
 
 
 def _speed(seconds: Sequence[float]) -> dict[str, Any]:
@@ -195,13 +195,13 @@ def _tasks_of(checked: Checked, model: str) -> list[Task]:
     return [task for stage, task in checked.recipe.tasks if model in models_of(checked.graphs[stage.name, task.name])]
 
 
-def _is_read(workshop: Workshop, teacher: ModelDeclaration) -> bool:
+def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
     """Whether some stage had this teacher.
 
     Not one whose terms all have a weight of zero, which was never loaded, nor an average of the student, which is at
     hand only where it was made.
     """
-    read = {model for graph in workshop.optimized().values() for model in models_of(graph)}
+    read = {model for graph in builder.optimized().values() for model in models_of(graph)}
     return teacher.name in read and not isinstance(teacher.source, Ema)
 
 
@@ -225,9 +225,9 @@ class _Closing:
         data = task.data[0]
         source = data_cache.recipe.data[data].source
         if isinstance(source, Batches):
-            ready = data_cache.workshop.ready(data)
+            ready = data_cache.builder.ready(data)
             return cls(data_cache, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
-        examples = data_cache.workshop.examples(data)
+        examples = data_cache.builder.examples(data)
         split = closing_split(examples.splits)
         if split is None:
             return None
@@ -246,7 +246,7 @@ class _Closing:
             classes=self.classes,
             examples=self.rows,
             head=self.head,
-            null_threshold=self.data_cache.workshop.null_threshold(self.data),
+            null_threshold=self.data_cache.builder.null_threshold(self.data),
             device=self._device,
         )
 

@@ -79,15 +79,15 @@ def check_given_agree(data_cache: DataCache, checked: Checked, given: Collection
     known = [
         name
         for name in given
-        if data_cache.workshop.reads_tensors_only(name)
-        or ((blueprint := data_cache.workshop.blueprint(name)) is not None and blueprint.tokens.name is not None)
+        if data_cache.builder.reads_tensors_only(name)
+        or ((description := data_cache.builder.description(name)) is not None and description.tokens.name is not None)
     ]
     check_teachers_agree(data_cache, checked, only=known)
 
 
 def _graders(data_cache: DataCache, checked: Checked, stage: Stage, task: Task) -> Iterator[_Grader]:
     """The teachers whose logits a task's loss needs, and the data that they see there."""
-    graph = data_cache.workshop.optimized(checked)[stage.name, task.name]
+    graph = data_cache.builder.optimized(checked)[stage.name, task.name]
     nodes = [node(graph, key) for key in graph]
     read = {(x.model, x.feature.head or "") for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
     for model in checked.recipe.teachers:
@@ -110,7 +110,7 @@ def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclarat
 
 
 def _try(data_cache: DataCache, grader: _Grader, reporter: Reporter | None) -> None:
-    source, module = data_cache.recipe.data[grader.data].source, data_cache.workshop.model(grader.model.name)
+    source, module = data_cache.recipe.data[grader.data].source, data_cache.builder.model(grader.model.name)
     classes = _classes(data_cache, grader, module)
     if source.label_type not in _TRIED or not can_score(module, source.label_type, classes, grader.head):
         return
@@ -140,7 +140,7 @@ def _try(data_cache: DataCache, grader: _Grader, reporter: Reporter | None) -> N
 
 def _classes(data_cache: DataCache, grader: _Grader, module: nn.Module) -> tuple[str, ...]:
     """The names of a data set's classes; of ready tensors the numbers, as many as the teacher has."""
-    found = data_cache.workshop.classes(grader.data)
+    found = data_cache.builder.classes(grader.data)
     if found or not isinstance(data_cache.recipe.data[grader.data].source, Batches):
         return found
     of = getattr(module, "heads", {}).get(grader.head) if grader.head else module
@@ -153,7 +153,7 @@ Choice = Callable[[Collection[int]], Iterator[Mapping[str, Any]]]
 
 def _chosen(data_cache: DataCache, grader: _Grader) -> Choice:
     """Rows of a table, a sample of all, then what else has these classes."""
-    name, data, train = grader.model.name, grader.data, data_cache.workshop.examples(grader.data).splits["train"]
+    name, data, train = grader.model.name, grader.data, data_cache.builder.examples(grader.data).splits["train"]
     order = BatchOrder(len(train), len(train), seed=derive_seed(data_cache.recipe.train.seed, "trial"))
     shuffled = [int(row) for row in next(iter(order))]
     encodings, _ = data_cache.encodings(data, [name])
@@ -182,7 +182,7 @@ def _held(label: Any, label_type: LabelType) -> set[int]:
 
 def _ready(data_cache: DataCache, grader: _Grader) -> Choice:
     """Ready batches until there are enough rows, then once more as many."""
-    rest = iter(data_cache.workshop.ready(grader.data).train)
+    rest = iter(data_cache.builder.ready(grader.data).train)
 
     def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
         rows = 0

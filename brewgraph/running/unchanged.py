@@ -12,7 +12,7 @@ from torch import nn
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import SourceFault, UsageError
 from brewgraph.facts.book import is_local
-from brewgraph.facts.model import BlueprintFacts
+from brewgraph.facts.model import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import node
 from brewgraph.models.fake.shapes import Shapes
@@ -54,7 +54,7 @@ def _not_a_module(name: str, given: Any) -> str:
     return f"{message}: give a model of your own, as `{name}=my_model`, or leave it out"
 
 
-def _check_features(name: str, module: nn.Module, facts: BlueprintFacts, features: Collection[Feature]) -> None:
+def _check_features(name: str, module: nn.Module, facts: UnbuiltModelFacts, features: Collection[Feature]) -> None:
     for row in sorted({x.name for x in features if x.index is not None}):
         try:
             declared, own = facts.rows(row), dissect(module).rows(row)

@@ -43,7 +43,7 @@ class Token:
 
 
 @dataclass
-class Row:
+class FormatRow:
     """One printed line in the making. Columns are those of the input, counted from 0, tabs as wide as `TAB`."""
 
     tokens: list[Token] = field(default_factory=list)
@@ -130,11 +130,11 @@ def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
     return "operand"
 
 
-def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
+def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
     """The rows: the author's lines, with the braces of a block over several lines opened up and idle `;` left out."""
     tokens = list(_tokens(pieces))
     wide = _wide_braces(tokens)
-    rows = [Row()]
+    rows = [FormatRow()]
     waiting: Token | None = None  # a `;` that is printed only if a statement follows on the same row
 
     def column(offset: int) -> int:
@@ -143,7 +143,7 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
     for token in tokens:
         row, lexeme = rows[-1], token.lexeme
         if token.role == "newline":
-            rows.append(Row())
+            rows.append(FormatRow())
             waiting = None
         elif token.role == "comment":
             if (
@@ -160,7 +160,7 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
             row.code_end = column(lexeme.end)
         else:
             if token.text == "}" and lexeme.start in wide and row.tokens:
-                rows.append(row := Row())
+                rows.append(row := FormatRow())
             elif waiting and token.text != "}":
                 row.tokens.append(waiting)
             waiting = None
@@ -169,7 +169,7 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[Row]:
             if token.role == "equals":
                 row.equals_column = row.equals_column or column(lexeme.start)
             if token.text == "{" and lexeme.start in wide:
-                rows.append(Row())
+                rows.append(FormatRow())
     return rows
 
 
@@ -189,18 +189,18 @@ def _wide_braces(tokens: list[Token]) -> set[int]:
     return wide
 
 
-def _opens_wide(row: Row, wide: set[int]) -> bool:
+def _opens_wide(row: FormatRow, wide: set[int]) -> bool:
     return bool(row.tokens) and row.tokens[-1].text == "{" and row.tokens[-1].lexeme.start in wide
 
 
-def _end(row: Row) -> int:
+def _end(row: FormatRow) -> int:
     return row.tokens[-1].lexeme.end
 
 
-def _drop_blank_rows(rows: list[Row]) -> list[Row]:
+def _drop_blank_rows(rows: list[FormatRow]) -> list[FormatRow]:
     """Blank rows stay between statements, one at a time: not at the edges of a file or block, nor in a statement."""
-    kept: list[Row] = []
-    following: Row | None = None  # the next row that holds code
+    kept: list[FormatRow] = []
+    following: FormatRow | None = None  # the next row that holds code
     for row in reversed(rows):
         if not row.empty:
             kept.append(row)
@@ -210,19 +210,19 @@ def _drop_blank_rows(rows: list[Row]) -> list[Row]:
     kept.reverse()
     return [
         row
-        for before, row in pairwise([Row(), *kept])
+        for before, row in pairwise([FormatRow(), *kept])
         if not (row.empty and (before.empty or (before.tokens and before.tokens[-1].text == "{")))
     ]
 
 
-def _closes(row: Row) -> bool:
+def _closes(row: FormatRow) -> bool:
     return bool(row.tokens) and row.tokens[0].text == "}"
 
 
 # ── indentation ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _indent(rows: list[Row]) -> None:
+def _indent(rows: list[FormatRow]) -> None:
     """Set each row's indentation, from the brackets that are open where it begins."""
     opened: list[tuple[str, int, int]] = []  # bracket, indentation of the row that opened it, of what it holds
     for row in rows:
@@ -244,7 +244,7 @@ def _indent(rows: list[Row]) -> None:
                 opened.append(("{" if is_block else "(", base if is_block else row.indent, held))
             elif token.lexeme.kind == "close":
                 opened.pop()
-    below: Row | None = None
+    below: FormatRow | None = None
     for row in reversed(rows):
         if row.tokens:
             row.alone = row.tokens[0].begins and not (below and below.goes_on) and _is_one_statement(row.tokens)
@@ -290,9 +290,9 @@ def _spaced(tokens: list[Token]) -> str:
 # ── alignment ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _groups(rows: list[Row], column: Callable[[Row], int | None]) -> Iterator[list[Row]]:
+def _groups(rows: list[FormatRow], column: Callable[[FormatRow], int | None]) -> Iterator[list[FormatRow]]:
     """Runs of neighbouring rows that share an input column; rows without one stand between runs."""
-    run: list[Row] = []
+    run: list[FormatRow] = []
     for row in rows:
         if run and column(row) != column(run[-1]):
             yield run
@@ -303,7 +303,7 @@ def _groups(rows: list[Row], column: Callable[[Row], int | None]) -> Iterator[li
         yield run
 
 
-def _align_equals(rows: list[Row]) -> None:
+def _align_equals(rows: list[FormatRow]) -> None:
     """Where neighbours had their `=` in one column, they get the smallest column that fits all of them."""
     for row in rows:
         if row.alone and row.tokens[0].text != "sample":
@@ -317,7 +317,7 @@ def _align_equals(rows: list[Row]) -> None:
             row.code = row.code[:at] + " " * (widest - at) + row.code[at:]
 
 
-def _align_comments(rows: list[Row]) -> None:
+def _align_comments(rows: list[FormatRow]) -> None:
     """Trailing comments that shared a column share one again; the longest row of a run keeps its gap, two or more."""
     for group in _groups(rows, lambda row: row.comment_column if row.comment and row.tokens else None):
         gap = max(2, min(row.comment_column - row.code_end for row in group))

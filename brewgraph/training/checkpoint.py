@@ -123,7 +123,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedState:
     """A checkpoint as it was read; it is loaded into the stage that it is of."""
 
     path: Path
@@ -154,13 +154,13 @@ class Saved:
             state.progress, state.carried = Progress(**said["progress"]), said["carried"]
 
 
-def read_checkpoint(path: Path, stages: int) -> Saved:
+def read_checkpoint(path: Path, stages: int) -> SavedState:
     """A checkpoint of a run of so many stages. Nothing but tensors, numbers and names is unpickled.
 
     Raises `RunError` where the file cannot be read.
     """
     with _fitting(path):
-        saved = Saved(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
+        saved = SavedState(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         if not (0 <= saved.stage < stages and saved.step >= 0):
             raise ValueError("it is of another spec, other data or other settings")
     return saved

@@ -32,7 +32,7 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowFeed:
     """Rows of an encoded split in an order drawn anew in every epoch, made to batches by `collator`.
 
     `batch` counts rows over all ranks, of which this feed gives one's share. A collator that has `set_epoch` is told
@@ -113,7 +113,7 @@ def at_epoch(collator: Any, epoch: int) -> Any:
 
 def place(feed: Feed, seed: int, rank: int, world: int, *, group_by_length: bool = False) -> Feed:
     """The share of a feed that a rank reads, in the order that `seed` gives."""
-    if isinstance(feed, Rows):
+    if isinstance(feed, RowFeed):
         return replace(feed, seed=seed, rank=rank, world=world, group_by_length=group_by_length)
     return feed if world == 1 else Part(feed, rank, world)
 

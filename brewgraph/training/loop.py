@@ -21,7 +21,7 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import Board
-from brewgraph.training.checkpoint import Saved, State, read_checkpoint
+from brewgraph.training.checkpoint import SavedState, State, read_checkpoint
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.freezing import frozen, unreached_frozen
 from brewgraph.training.optimizer import build_optimizer, build_schedule
@@ -115,7 +115,7 @@ class _Training:
     reporter: Reporter
     name: str
     stop_after: int | None
-    saved: Saved | None
+    saved: SavedState | None
     step: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
     board: Board | None = None

@@ -82,7 +82,7 @@ class StageWork:
 
 
 @dataclass(frozen=True)
-class Length:
+class StageLength:
     """How long a stage goes on, in optimizer steps."""
 
     steps: int
@@ -96,7 +96,7 @@ class Placed:
     index: int
     work: StageWork
     feeds: Mapping[str, Mapping[str, Feed]]
-    length: Length
+    length: StageLength
 
     def fingerprint(self) -> tuple[Any, ...]:
         """What has to be the same for a checkpoint to go on."""
@@ -127,4 +127,4 @@ def place_stage(index: int, work: StageWork, rank: int, world: int) -> Placed:
         for task, material in work.materials.items()
     }
     per_epoch = sum(steps_of_epoch(own, settings.accumulate) for own in feeds.values())
-    return Placed(index, work, feeds, Length(settings.total_steps(per_epoch), per_epoch))
+    return Placed(index, work, feeds, StageLength(settings.total_steps(per_epoch), per_epoch))

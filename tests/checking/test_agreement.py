@@ -15,7 +15,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.capture.capture import Capture
 from brewgraph.recipe.features import Feature
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from tests.small import LABELS, WORDS, classifier, save, tokenizer, write_data
 
 TURNED = tuple(reversed(LABELS))
@@ -58,8 +58,8 @@ def test_a_teacher_of_another_order_is_turned_by_name(folder: Path) -> None:
     (warning,) = found.warnings
     assert (warning.code, warning.span.position) == ("W304", (2, 18))
     assert warning.help == "no action needed: good, fair, bad becomes bad, fair, good"
-    workshop = Workshop(found)
-    teacher = workshop.model("turned")
+    builder = SpecBuilder(found)
+    teacher = builder.model("turned")
     plain = AutoModelForSequenceClassification.from_pretrained(folder / "turned").eval()
     inputs = tokenizer()(["a tale of two cities", "epoch"], padding=True, return_tensors="pt")
     capture = Capture(teacher.eval(), [Feature("logits"), Feature("tap", path="classifier")])
@@ -75,9 +75,9 @@ def test_averaged_teachers_agree_class_by_class(folder: Path) -> None:
     """The loss is that of the mean over classes of one name."""
     text = spec("kd(mean([one.logits, turned.logits]) -> tiny.logits, T=1)", "one", "turned")
     found = checked(folder, text)
-    distiller = Workshop(found).distiller()
-    workshop = Workshop(found)
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    distiller = SpecBuilder(found).distiller()
+    builder = SpecBuilder(found)
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(4))))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
     logits = {}
@@ -139,9 +139,9 @@ def test_padded_vocabularies_are_compared_as_far_as_both_go(tmp_path: Path) -> N
     (warning,) = found.warnings
     assert (warning.code, warning.span.text) == ("W305", "big.logits")
     assert warning.message == "the vocabularies of `small` and `big` have 120 and 128 entries"
-    workshop = Workshop(found)
-    distiller = workshop.distiller().eval()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(found)
+    distiller = builder.distiller().eval()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(2))))
     with torch.no_grad():
         loss = distiller(batch).loss

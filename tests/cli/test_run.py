@@ -13,7 +13,7 @@ import torch
 from brewgraph.cli.output import megabytes
 from brewgraph.cli.run import ratio, scored_on, summary, where_it_is
 from brewgraph.models.task_heads import Head
-from brewgraph.running.table import Row
+from brewgraph.running.table import ScoreRow
 from brewgraph.training.folder import RunFolder
 from tests.cli.tiny import command, write_tiny
 
@@ -197,13 +197,13 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
 COPIES = "`init=` copies layers, embeddings and a head that fits"
 
 
-def row(name: str, **changes: float) -> Row:
+def row(name: str, **changes: float) -> ScoreRow:
     """A row of the table; scores and sizes may be given."""
     sizes = {"parameters": 1, "size": 100, "per_second": 10.0}
     given = {key: changes.pop(key) for key in sizes if key in changes}
     sizes |= given
     seconds = [1 / sizes["per_second"]] * 3
-    return Row(name=name, scores={"accuracy": 0.8, **changes}, tasks={"": "class"}, **sizes, seconds=seconds)
+    return ScoreRow(name=name, scores={"accuracy": 0.8, **changes}, tasks={"": "class"}, **sizes, seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_each_task_has_its_columns_and_its_share_of_the_sentence():
     """Two tasks: `ner/F1` and `lm/perplexity`, which is better when low; a model without a task has no value there."""
     tasks = {"ner": "tags", "lm": "masked"}
     scores = {"ner/f1": 0.8, "ner/recall": 0.7, "ner/token_accuracy": 0.9, "lm/perplexity": 12.5}
-    teacher = Row("t", scores, tasks, 1, 100, 10.0)
-    student = Row("s", {**scores, "ner/f1": 0.6, "lm/perplexity": 1234.5678}, tasks, 1, 100, 10.0)
-    other = Row("o", {"ner/f1": 0.5, "ner/token_accuracy": 0.25}, tasks, 1, 100, 10.0)
+    teacher = ScoreRow("t", scores, tasks, 1, 100, 10.0)
+    student = ScoreRow("s", {**scores, "ner/f1": 0.6, "lm/perplexity": 1234.5678}, tasks, 1, 100, 10.0)
+    other = ScoreRow("o", {"ner/f1": 0.5, "ner/token_accuracy": 0.25}, tasks, 1, 100, 10.0)
     assert (student.columns, student.main) == (
         ("ner/f1", "ner/token_accuracy", "lm/perplexity"),
         ("ner/f1", "lm/perplexity"),
@@ -258,9 +258,9 @@ def test_each_teacher_has_its_sentence(tmp_path: Path):
     A rehearsal has the table alone: after one step no comparison says anything.
     """
     rows = [
-        Row("tagger", {"ner/f1": 0.5}, {"ner": "tags"}, 4, 400, 10.0),
-        Row("reader", {"qa/f1": 0.4, "qa/exact_match": 0.2}, {"qa": "spans"}, 4, 400, 1.0),
-        Row(
+        ScoreRow("tagger", {"ner/f1": 0.5}, {"ner": "tags"}, 4, 400, 10.0),
+        ScoreRow("reader", {"qa/f1": 0.4, "qa/exact_match": 0.2}, {"qa": "spans"}, 4, 400, 1.0),
+        ScoreRow(
             "trunk", {"ner/f1": 0.25, "qa/f1": 0.3, "qa/exact_match": 0.1}, {"ner": "tags", "qa": "spans"}, 2, 200, 5.0
         ),
     ]
@@ -287,14 +287,16 @@ def test_a_student_with_heads_is_a_folder_for_each_of_them(tmp_path: Path):
 def test_correlations_below_zero_are_no_shares():
     """A share of a number that is not above zero says nothing, nor does one of what is not finite."""
     for student, teacher in ((-0.1, 0.5), (0.5, 0.0), (0.5, -0.2), (float("nan"), 0.5), (0.5, float("nan"))):
-        rows = [Row(name, {"spearman": x}, {"": "value"}, 1, 100, 10.0) for name, x in (("s", student), ("t", teacher))]
+        rows = [
+            ScoreRow(name, {"spearman": x}, {"": "value"}, 1, 100, 10.0) for name, x in (("s", student), ("t", teacher))
+        ]
         assert ratio(*rows) == "s is no smaller than t"
 
 
 def test_speeds_are_compared_only_where_the_rounds_agree():
     """The median of the rounds' ratios; none where they spread widely, are too few, or were not measured."""
 
-    def timed(*seconds: float) -> Row:
+    def timed(*seconds: float) -> ScoreRow:
         return replace(row("x"), seconds=seconds)
 
     teacher = timed(3.0, 6.0, 3.0, 30.0, 3.0)  # the machine is slower in some rounds, for both
@@ -322,7 +324,7 @@ def test_speeds_are_compared_only_where_the_rounds_agree():
 def test_the_student_alone_has_its_sentence(tmp_path: Path, alone, student, kind, words):
     """Both numbers are said, and which is better, also where that is the student alone; and what `init=` gave it."""
     teacher, own, other = (
-        Row(name, scores, {"": kind}, 1, 100, 10.0, splits={"": "test"})
+        ScoreRow(name, scores, {"": kind}, 1, 100, 10.0, splits={"": "test"})
         for name, scores in (("t", student), ("s", student), ("s alone", alone))
     )
     for init in (None, SimpleNamespace(model="t")):

@@ -12,7 +12,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from brewgraph.data.encoding.encode import Encoding
-from brewgraph.data.report import DataReport, Lengths, Overlap, Rows, data_report, lines
+from brewgraph.data.report import DataReport, Lengths, Overlap, RowCount, data_report, lines
 from brewgraph.data.sources.examples import Examples, open_examples
 from brewgraph.recipe.label_types import MASKED, NEXT
 from brewgraph.recipe.settings.sources import Files
@@ -60,7 +60,7 @@ def test_nothing_to_say_of_sound_data() -> None:
     assert report.label_type == "class"
     assert report.splits["train"].labels == {"no": 2, "yes": 2}
     assert report.splits["dev"].labels == {"no": 1, "yes": 2}
-    assert report.overlaps == (Overlap("dev", Rows(), ()),)
+    assert report.overlaps == (Overlap("dev", RowCount(), ()),)
     assert report.warnings == ()
     assert list(lines(report)) == [
         "train  4 rows; no 2 (50.0%), yes 2 (50.0%)",
@@ -72,8 +72,8 @@ def test_copies_and_contradictions() -> None:
     """White space and case make no difference, another label does; rows are counted from 1."""
     train = texts("A  cat", "a dog", "a cat ", "A\tDOG", "a dog", label=[0, 0, 0, 1, 0])
     report = data_report(examples(train=train, dev=SOUND))
-    assert report.splits["train"].repeated == Rows(3, (3, 4, 5))
-    assert report.splits["train"].contradicting == Rows(1, (4,))
+    assert report.splits["train"].repeated == RowCount(3, (3, 4, 5))
+    assert report.splits["train"].contradicting == RowCount(1, (4,))
     assert warned(report, "earlier row: ") == (
         "3 of 5 rows of train (60.0%; rows 3, 4, 5) have the texts of an earlier row: leave the copies out, or those "
         "texts weigh more"
@@ -88,7 +88,7 @@ def test_few_copies_are_counted_and_no_warning() -> None:
     """One in twenty-one is below a twentieth."""
     train = texts(*map(str, range(20)), "0", label=[0, 1] * 10 + [0])
     report = data_report(examples(train=train, dev=SOUND))
-    assert report.splits["train"].repeated == Rows(1, (21,))
+    assert report.splits["train"].repeated == RowCount(1, (21,))
     assert report.warnings == ()
     assert "       1 (4.8%) with the texts of an earlier one: row 21" in list(lines(report))
 
@@ -99,8 +99,8 @@ def test_rows_of_dev_in_train() -> None:
     dev = {"text_0": ["A", "a", "y", "c"], "text_1": ["Y", "z", "a", " z"], "label": [0, 1, 0, 1]}
     test = {"text_0": ["ax"], "text_1": ["q"], "label": [0]}
     report = data_report(examples(train=train, dev=dev, test=test))
-    assert report.overlaps == (Overlap("dev", Rows(2, (1, 4)), (2, 3)), Overlap("test", Rows(), ()))
-    assert report.splits["train"].repeated == Rows()
+    assert report.overlaps == (Overlap("dev", RowCount(2, (1, 4)), (2, 3)), Overlap("test", RowCount(), ()))
+    assert report.splits["train"].repeated == RowCount()
     again = examples(train=texts("b", "a", "a", label=[0, 1, 1]), dev=texts("a", "b", label=[1, 0]))
     assert data_report(again).overlaps[0].train == (2, 1), "of several the first"
     assert warned(report, "too good") == (
@@ -114,7 +114,7 @@ def test_a_hundredth_of_dev_may_leak(rows: int, says: bool) -> None:
     """One row of a hundred is no warning, one of ninety-nine is."""
     dev = texts(*(f"dev {i}" for i in range(rows - 1)), "a", label=[0, 1] * (rows // 2) + [0] * (rows % 2))
     report = data_report(examples(train=SOUND, dev=dev))
-    assert report.overlaps[0].rows == Rows(1, (rows,))
+    assert report.overlaps[0].rows == RowCount(1, (rows,))
     assert any("too good" in warning for warning in report.warnings) is says
 
 
@@ -123,7 +123,7 @@ def test_empty_texts_and_missing_labels() -> None:
     train = {"text_0": ["a", " ", "", ""], "text_1": ["x", "y", "", ""], "label": [0, 1, 0, -1]}
     report = data_report(examples(train=train, dev=SOUND | {"text_1": ["x"] * 4}))
     split = report.splits["train"]
-    assert (split.empty, split.unlabelled, split.repeated) == (Rows(3, (2, 3, 4)), Rows(1, (4,)), Rows())
+    assert (split.empty, split.unlabelled, split.repeated) == (RowCount(3, (2, 3, 4)), RowCount(1, (4,)), RowCount())
     assert split.labels == {"no": 2, "yes": 1}
     assert warned(report, "no words").startswith("3 of 4 rows of train (75.0%; rows 2, 3, 4) have no words in a text: ")
     assert warned(report, "no label") == (
@@ -167,8 +167,8 @@ def test_lengths() -> None:
         examples(train=texts("a", "a b c", "a b", label=[0, 1, 0]), dev=texts("x", "y", label=[0, 1])), [by_space(4)]
     )
     assert report.lengths == (
-        Lengths("spaces", "train", 4, 4.0, 5, Rows(1, (2,))),
-        Lengths("spaces", "dev", 4, 3.0, 3, Rows()),
+        Lengths("spaces", "train", 4, 4.0, 5, RowCount(1, (2,))),
+        Lengths("spaces", "dev", 4, 3.0, 3, RowCount()),
     )
     assert warned(report, "max_length") == (
         "1 of 3 rows of train (33.3%; row 2) has more than 4 tokens of `spaces`, up to 5: raise `max_length`, as far as "
@@ -184,7 +184,7 @@ def test_lengths_of_pairs_and_of_windows() -> None:
     pair = {"text_0": ["a b"], "text_1": ["c d e"]}
     found = data_report(examples((), train=pair, dev=pair), [by_space(7)], label_type=MASKED)
     assert [x.longest for x in found.lengths] == [8, 8]
-    assert found.lengths[0].longer == Rows(1, (1,))
+    assert found.lengths[0].longer == RowCount(1, (1,))
     assert not any("tokens" in warning for warning in found.warnings)
 
 
@@ -194,7 +194,7 @@ def test_several_labels_for_each_row() -> None:
     report = data_report(examples(train=data, dev=texts("d", label=[[1.0, 1.0]])))
     assert report.label_type == "classes"
     assert report.splits["train"].labels == {"no": 1, "yes": 2}
-    assert report.splits["train"].unlabelled == Rows()
+    assert report.splits["train"].unlabelled == RowCount()
     assert next(lines(report)) == "train  3 rows; yes 2 (66.7%), no 1 (33.3%)"
     assert report.warnings == ()
 
@@ -205,7 +205,7 @@ def test_values() -> None:
     report = data_report(examples((), train=data, dev=texts("e", label=[2.0])))
     assert (report.label_type, report.splits["train"].labels) == ("value", None)
     assert report.splits["train"].numbers == (1.0, 3.0, 5.0)
-    assert report.splits["train"].unlabelled == Rows(1, (3,))
+    assert report.splits["train"].unlabelled == RowCount(1, (3,))
     assert next(lines(report)) == "train  4 rows; labels from 1 to 5, 3 on average"
 
 
@@ -216,9 +216,13 @@ def test_tags() -> None:
     report = data_report(examples(("O", "B", "I"), train=train, dev=dev), [by_space(3)])
     split = report.splits["train"]
     assert (report.label_type, split.labels) == ("tags", {"O": 2, "B": 3, "I": 1})
-    assert (split.unlabelled, split.repeated, split.contradicting) == (Rows(1, (2,)), Rows(1, (3,)), Rows(1, (3,)))
-    assert report.splits["dev"].empty == Rows(1, (2,))
-    assert report.lengths[0].longer == Rows(2, (1, 3))
+    assert (split.unlabelled, split.repeated, split.contradicting) == (
+        RowCount(1, (2,)),
+        RowCount(1, (3,)),
+        RowCount(1, (3,)),
+    )
+    assert report.splits["dev"].empty == RowCount(1, (2,))
+    assert report.lengths[0].longer == RowCount(2, (1, 3))
     assert warned(report, "not one tag").startswith(
         "1 of 3 rows of train (33.3%; row 2) has not one tag for each word: "
     )
@@ -232,8 +236,8 @@ def test_spans() -> None:
     report = data_report(examples((), train=train, dev=train))
     split = report.splits["train"]
     assert (report.label_type, split.labels) == ("spans", None)
-    assert (split.unlabelled, split.repeated, split.contradicting) == (Rows(1, (2,)), Rows(1, (2,)), Rows())
-    assert report.overlaps[0].rows == Rows(3, (1, 2, 3))
+    assert (split.unlabelled, split.repeated, split.contradicting) == (RowCount(1, (2,)), RowCount(1, (2,)), RowCount())
+    assert report.overlaps[0].rows == RowCount(3, (1, 2, 3))
     assert next(warning for warning in report.warnings if "answer" in warning).startswith("1 of 3 rows of train")
 
 
@@ -291,7 +295,7 @@ def test_what_quotes_leave_behind() -> None:
     """Of csv and tsv texts with tabs and line breaks, and texts in quotes, are named; of other data they are text."""
     made = examples(train=texts("a", "b\nc", '"d ""e"" f"', "e\tf", '"f"', label=[0, 1, 0, 1, 0]), dev=SOUND)
     report = data_report(made, delimited=True)
-    assert (report.splits["train"].broken, report.splits["train"].quoted) == (Rows(2, (2, 4)), Rows(1, (3,)))
+    assert (report.splits["train"].broken, report.splits["train"].quoted) == (RowCount(2, (2, 4)), RowCount(1, (3,)))
     assert warned(report, "a tab or a line break").startswith("2 of 5 rows of train (40.0%; rows 2, 4) have")
     assert "`quoting=true`" in warned(report, "in double quotes")
     assert not any("quot" in warning for warning in data_report(made).warnings)

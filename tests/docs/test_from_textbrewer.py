@@ -10,7 +10,7 @@ import pytest
 
 from brewgraph.checking.check import check_names
 from brewgraph.cli.main import COMMANDS
-from brewgraph.convert.config import DistillationConfig, Match, TrainingConfig
+from brewgraph.convert.config import DistillationConfig, MatchEntry, TrainingConfig
 from brewgraph.convert.equations import NAMES
 from brewgraph.diagnostics import Collector
 from brewgraph.ops.projections import PROJECTIONS
@@ -108,7 +108,7 @@ def _first_column() -> str:
 @pytest.mark.parametrize(
     "notion",
     sorted({
-        *DistillationConfig.model_fields, *TrainingConfig.model_fields, *Match.model_fields, *NAMES, *PROJECTIONS,
+        *DistillationConfig.model_fields, *TrainingConfig.model_fields, *MatchEntry.model_fields, *NAMES, *PROJECTIONS,
         "GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer",
         "AbstractDistiller", "CustomMatch", "add_match", "BasicAdaptor", "TrainingConfig", "DistillationConfig",
         "logits", "logits_mask", "losses", "inputs_mask", "labels", "hidden", "attention", "teacher_cache", "ADAPTOR_KEYS",

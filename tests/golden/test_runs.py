@@ -32,7 +32,7 @@ from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import node
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller, parameter_name
 from brewgraph.training.checkpoint import save_student
 from brewgraph.training.loop import train
@@ -144,10 +144,10 @@ def start_projections(distiller: Distiller, recorded: Mapping[str, Tensor]) -> N
 
 def train_again(checked: Checked, folder: Path, place: Path, *, double: bool = False) -> Replay:
     """Train as `brewgraph run` does, with the recording's projections; the student is saved in `place`."""
-    workshop = Workshop(checked)
+    builder = SpecBuilder(checked)
     if (file := folder / "projections_init.safetensors").is_file():
-        start_projections(workshop.distiller(), load_file(file))
-    stages = DataCache(workshop).stages(checked)
+        start_projections(builder.distiller(), load_file(file))
+    stages = DataCache(builder).stages(checked)
     if double:
         stages = tuple(replace(stage, make=lambda make=stage.make: make().double()) for stage in stages)
     with losses_seen() as losses, gradients_seen() as gradients:

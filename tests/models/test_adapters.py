@@ -18,10 +18,10 @@ from transformers import (
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.models.adapters import add_adapter, has_adapter, merged, save_adapter
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import build_model
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.features import Feature
@@ -181,10 +181,10 @@ def test_blueprint_carries_the_adapter(kind, tmp_path):
     """Shapes and counts without weights are those of the built model; the seed decides the adapter's weights."""
     config = tiny_config(kind)
     tiny(kind, AutoModelForSequenceClassification).save_pretrained(tmp_path)
-    plan = Blueprint(
+    plan = ModelDescription(
         "AutoModelForSequenceClassification", config, Tokens(None), str(tmp_path), adapter=Lora(r=2, dropout=0.1)
     )
-    shapes = Shapes.of_blueprint(plan)
+    shapes = Shapes.of_description(plan)
     one, same, other = (build_model(plan, seed=seed) for seed in (1, 1, 2))
     assert count_parameters(shapes.model, trainable=True) == count_parameters(one, trainable=True)
     assert count_parameters(shapes.model) == count_parameters(one)

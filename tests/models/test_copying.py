@@ -20,9 +20,9 @@ from transformers import (
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.loading import build_model
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.settings.sources import Layers
@@ -133,9 +133,9 @@ def test_kinds_of_layers_may_be_given_to_the_model():
     """The other remedy: `layer_types` of the donor's layers."""
     sizes = SETTINGS["llama"] | {"head_dim": 8}
 
-    def gemma(layers: int, init: Layers | None = None, **settings) -> Blueprint:
+    def gemma(layers: int, init: Layers | None = None, **settings) -> ModelDescription:
         config = AutoConfig.for_model("gemma2", **sizes | settings | {"num_hidden_layers": layers})
-        return Blueprint("AutoModel", config, Tokens(None), init=init)
+        return ModelDescription("AutoModel", config, Tokens(None), init=init)
 
     donor, wanted = gemma(6), Layers(model="big", layers=(1, 3))
     with pytest.raises(SourceFault) as fault:
@@ -218,13 +218,13 @@ def test_distilbert_takes_the_language_head_too():
     torch.testing.assert_close(model(**INPUTS).logits[0], donor(**INPUTS).logits[0], rtol=1e-5, atol=1e-5)
 
 
-def plan(kind: str, auto_class: str = CLASSIFIER, init: Layers | None = None, **settings) -> Blueprint:
-    return Blueprint(auto_class, tiny_config(kind, **settings), Tokens(None), init=init)
+def plan(kind: str, auto_class: str = CLASSIFIER, init: Layers | None = None, **settings) -> ModelDescription:
+    return ModelDescription(auto_class, tiny_config(kind, **settings), Tokens(None), init=init)
 
 
 @pytest.mark.parametrize(("kind", "donor"), [("bert", "bert"), ("gpt2", "gpt2"), ("distilbert", "bert")])
 def test_planned_copy_is_what_happens(kind, donor):
-    """From blueprints alone the same as the copy itself, then built so."""
+    """From descriptions alone the same as the copy itself, then built so."""
     layers = {"gpt2": {"n_layer": 6}}.get(donor, {"num_hidden_layers": 6})
     theirs = plan(donor, num_labels=5, **layers)
     ours = plan(kind, init=Layers(model="big", layers=(0, 2, 5)))
@@ -252,7 +252,7 @@ def test_what_cannot_be_copied():
         with pytest.raises(SourceFault, match=message) as fault:
             planned_copy(plan(model, init=Layers(model="x", layers=layers)), plan(donor))
         assert (fault.value.code, fault.value.field) == (code, "init")
-    wide = Blueprint(CLASSIFIER, BertConfig(num_hidden_layers=3), Tokens(None))
+    wide = ModelDescription(CLASSIFIER, BertConfig(num_hidden_layers=3), Tokens(None))
     with pytest.raises(SourceFault, match="differ in shape"):
         planned_copy(plan("bert", init=Layers(model="x", layers=(0, 1, 2))), wide)
     with pytest.raises(SourceFault, match="starts from no other"):

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoMode
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.module_io import Value
+from brewgraph.models.structure.module_io import ModuleValue
 from brewgraph.recipe.features import ROWS, Feature, Shape
 from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 
@@ -65,7 +65,7 @@ def sizes_of(shape: Shape | None, size: tuple[int, int, int]) -> tuple[int, ...]
     return tuple(s if isinstance(s, int) else eval(s, {}, known) for s in shape)
 
 
-def assert_same(value: Value, found: Any, size: tuple[int, int, int], where: str) -> None:
+def assert_same(value: ModuleValue, found: Any, size: tuple[int, int, int], where: str) -> None:
     """An inferred value says what the real one is: its shape, its elements one by one, or that it is None."""
     if isinstance(found, torch.Tensor):
         assert value.kind == "tensor", where

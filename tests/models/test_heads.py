@@ -15,10 +15,10 @@ from transformers import (
 from brewgraph.diagnostics import RunError, SourceFault, UsageError
 from brewgraph.models.bigru import BigruConfig
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.heads import HeadedModel, build_heads, input_names
 from brewgraph.models.loading import build_model
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.task_heads import Head
 from brewgraph.models.tokenization import Tokens
@@ -54,12 +54,14 @@ def config(kind: str):
     return tiny_config(kind)
 
 
-def blueprint(kind: str, heads=None, **more) -> Blueprint:
-    return Blueprint("AutoModel", config(kind), Tokens(None), heads=CASES[kind] if heads is None else heads, **more)
+def describe_model(kind: str, heads=None, **more) -> ModelDescription:
+    return ModelDescription(
+        "AutoModel", config(kind), Tokens(None), heads=CASES[kind] if heads is None else heads, **more
+    )
 
 
 def headed(kind: str, heads=None) -> HeadedModel:
-    model = build_model(blueprint(kind, heads), seed=3)
+    model = build_model(describe_model(kind, heads), seed=3)
     assert isinstance(model, HeadedModel)
     return model.eval()
 
@@ -176,8 +178,8 @@ def test_features_of_trunk_and_heads():
 
 @pytest.mark.parametrize("kind", CASES)
 def test_shapes_without_weights(kind):
-    """A blueprint with heads tells every head's shapes."""
-    shapes = Shapes.of_blueprint(blueprint(kind))
+    """A description with heads tells every head's shapes."""
+    shapes = Shapes.of_description(describe_model(kind))
     width = 16 if kind == "bigru" else 32
     assert shapes.shape(Feature("hidden", -1)) == ("batch", "length", width)
     assert shapes.shape(Feature("logits", head="ner")) == ("batch", "length", 4)
@@ -225,13 +227,15 @@ def test_starting_from_a_checkpoint(tmp_path):
     """The trunk comes from the checkpoint, and so does the head that it holds; a model with heads loads its own."""
     saved = tiny("bert", AutoModelForTokenClassification, num_labels=4)
     saved.save_pretrained(tmp_path / "plain")
-    start = Blueprint("AutoModel", saved.config, Tokens(None), str(tmp_path / "plain"), heads={"ner": NER, "qa": QA})
+    start = ModelDescription(
+        "AutoModel", saved.config, Tokens(None), str(tmp_path / "plain"), heads={"ner": NER, "qa": QA}
+    )
     model = build_model(start, seed=0)
     assert torch.equal(model.heads["ner"].classifier.weight, saved.classifier.weight)
     assert torch.equal(model.trunk.embeddings.word_embeddings.weight, saved.bert.embeddings.word_embeddings.weight)
     model.save(tmp_path / "run")
     again = build_model(
-        Blueprint("AutoModel", saved.config, Tokens(None), str(tmp_path / "run"), heads={"ner": NER, "qa": QA}),
+        ModelDescription("AutoModel", saved.config, Tokens(None), str(tmp_path / "run"), heads={"ner": NER, "qa": QA}),
         seed=7,
         frozen=True,
     )
@@ -308,6 +312,6 @@ def test_plain_tuples_are_heads_too():
 def test_weights_do_not_depend_on_the_order_of_heads():
     """One hash, one student: a spec that writes its heads the other way round begins with the same random weights."""
     turned = dict(reversed(CASES["bert"].items()))
-    one, other = (build_model(blueprint("bert", heads), seed=3).state_dict() for heads in (CASES["bert"], turned))
+    one, other = (build_model(describe_model("bert", heads), seed=3).state_dict() for heads in (CASES["bert"], turned))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

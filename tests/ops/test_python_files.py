@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.ops import OPERATIONS, TRANSFORMS, Operation, Transform
+from brewgraph.ops import OPERATIONS, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.python_files import declared, find_source, load_declared, module_print
 
 LOSSES = '''"""Losses of our own."""
@@ -164,7 +164,7 @@ def test_declarations_are_read_off_the_text() -> None:
     assert list(found) == ["huber", "bend", "soft", "mixed"]
     huber, mixed = found["huber"], found["mixed"]
     assert isinstance(huber, Operation)
-    assert isinstance(mixed, Transform)
+    assert isinstance(mixed, DeclaredTransform)
     assert found["bend"] is huber
     assert (huber.key, huber.summary, huber.text) == ("own_losses:huber", "Huber's loss.", "More of it.")
     assert huber.source == "Huber 1964, eq. 2.3"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.reporter import Reporter
 from tests.small import metrics, save, write_data
 
@@ -53,9 +53,9 @@ class Interrupting(Reporter):
 
 def test_an_average_follows_the_student_through_a_stage_that_does_without_it(spec: Path) -> None:
     """It is one and the same teacher: a stage that has no use for it moves it on all the same."""
-    workshop = Workshop(check(read_spec(spec)))
+    builder = SpecBuilder(check(read_spec(spec)))
     for stage in ("one", "two", "three"):
-        distiller = workshop.distiller(stage=stage)
+        distiller = builder.distiller(stage=stage)
         assert list(distiller.extra_state()) == ["mean"]
         name, weight = next(iter(distiller.student.named_parameters()))
         before = distiller.teachers[0].get_parameter(name).clone()

@@ -19,7 +19,7 @@ from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import SpecError
 from brewgraph.inspect.plan_of import plan_of
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
 from tests.small import metrics, rows, save, write_data, write_rows
@@ -85,9 +85,9 @@ def run(path: Path, **options: Any) -> tuple[Path, list[str]]:
     return bg.run(path, reporter=said, **options).folder, said.caches()
 
 
-def whole(workshop: Workshop) -> Any:
+def whole(builder: SpecBuilder) -> Any:
     """All rows of the data in one batch."""
-    (work,) = DataCache(workshop).stages(workshop.checked)
+    (work,) = DataCache(builder).stages(builder.checked)
     return replace(work.materials[""].feeds["d"], batch=20).batches(0)
 
 
@@ -116,9 +116,9 @@ def test_the_teacher_does_not_run(world: Path) -> None:
     """Not for a batch that is there as a whole; it does for one of which an example is missing, and where not all that
     is asked of it is kept."""
     path = spec(world, *VALUES["logits"], cached=True)
-    workshop = Workshop(check(read_spec(path)))
-    (batch,) = whole(workshop)
-    distiller = workshop.distiller()
+    builder = SpecBuilder(check(read_spec(path)))
+    (batch,) = whole(builder)
+    distiller = builder.distiller()
     calls = []
     distiller.teachers[0].register_forward_hook(lambda *_: calls.append(1))
     part = {k: {m: x[:12] for m, x in v.items()} if isinstance(v, dict) else v[:12] for k, v in batch.items()}
@@ -133,10 +133,10 @@ def test_a_cold_store_gives_the_bits_of_a_warm_one(world: Path, value: str, prec
     """A run that was killed while its store was being filled reads, when it goes on, what it computed before: losses
     and gradients of each batch are equal to the bit, also of examples that several batches hold.
     """
-    workshop = Workshop(check(read_spec(spec(world, *VALUES[value], cached=True))))
-    (batch,) = whole(workshop)
+    builder = SpecBuilder(check(read_spec(spec(world, *VALUES[value], cached=True))))
+    (batch,) = whole(builder)
     batches = [[0, 1, 2, 3], [2, 4, 5, 3], [6, 7, 8, 9, 10, 0, 11], [3, 3, 12], [13, 14, 15, 16, 17, 18, 19, 12]]
-    distiller = workshop.distiller()
+    distiller = builder.distiller()
     for teacher in distiller.teachers:  # rounding that depends on the size of a batch, made large
         teacher.get_input_embeddings().register_forward_hook(lambda _, args, out: out + 1e-3 * len(args[0]))
 
@@ -301,10 +301,12 @@ def test_what_shapes_and_masks_forbid(world: Path, value: str, loss: str, code: 
 def test_a_batch_of_another_length(world: Path) -> None:
     """What is kept has no padding of its own: it is read into batches of any length, attention along both axes."""
     path = spec(world, *VALUES["attention"], cached=True)
-    workshop = Workshop(check(read_spec(path)))
-    (batch,) = whole(workshop)
-    plain = Workshop(check(read_spec(spec(world, *VALUES["attention"], cached=False, name="plain.brew")))).distiller()
-    distiller = workshop.distiller()
+    builder = SpecBuilder(check(read_spec(path)))
+    (batch,) = whole(builder)
+    plain = SpecBuilder(
+        check(read_spec(spec(world, *VALUES["attention"], cached=False, name="plain.brew")))
+    ).distiller()
+    distiller = builder.distiller()
     wanted = plain(batch).loss
     assert torch.isclose(distiller(batch).loss, wanted, rtol=1e-6)
     longer = {

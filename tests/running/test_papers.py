@@ -29,7 +29,7 @@ from brewgraph.display.plan import Plan
 from brewgraph.display.plan import text as plan_text
 from brewgraph.inspect.plan_of import plan_of
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training import loop
 from brewgraph.training.reporter import Reporter
 from tests.small import LABELS, rows, save, tokenizer, write_data, write_rows
@@ -515,18 +515,18 @@ def test_teachers_of_other_tokenizers_meet_the_student_at_words(tmp_path: Path) 
     assert len(lengths) == 3
     check_and_plan("ner-words", **params)
     checked = check(read_spec(recipe("ner-words")), params)
-    workshop = Workshop(checked)
+    builder = SpecBuilder(checked)
     (stage,) = checked.recipe.stages
-    material = DataCache(workshop).material(checked, stage, stage.tasks[0])
+    material = DataCache(builder).material(checked, stage, stage.tasks[0])
     batch = next(iter(material.feeds["ner"].batches(0)))
-    distiller = still(workshop.distiller())
-    train = workshop.examples("ner").splits["train"]
+    distiller = still(builder.distiller())
+    train = builder.examples("ner").splits["train"]
     found: list[Tensor] = []
     with torch.no_grad():
         for i in batch["index"].tolist():
             words = train[i]["words"]
             a, b, small = (
-                first_tokens(named[param], workshop.model(model), words) / 8
+                first_tokens(named[param], builder.model(model), words) / 8
                 for param, model in (("first", "a"), ("second", "b"), ("student", "small"))
             )
             apart = [F.kl_div(small.log_softmax(-1), x.softmax(-1), reduction="none").sum(-1) for x in (a, b)]
@@ -555,11 +555,11 @@ def write_squad(path: Path, count: int, seed: int) -> str:
 def assert_padding_does_not_count(params: Mapping[str, Any]) -> None:
     """The losses of both tasks stay the same when every example gets more padding."""
     checked = check(read_spec(recipe("ner-and-qa")), params)
-    workshop = Workshop(checked)
+    builder = SpecBuilder(checked)
     (stage,) = checked.recipe.stages
-    distiller = still(workshop.distiller())
+    distiller = still(builder.distiller())
     for task, fill in ((stage.tasks[0], -100), (stage.tasks[1], 0)):
-        batch = next(iter(DataCache(workshop).material(checked, stage, task).feeds[f"{task.name}.d"].batches(0)))
+        batch = next(iter(DataCache(builder).material(checked, stage, task).feeds[f"{task.name}.d"].batches(0)))
         longer = {
             name: F.pad(x, (0,) * (2 * x.dim() - 3) + (5,), value=fill if name == "labels" else 0) if x.dim() > 1 else x
             for name, x in batch.items()

@@ -22,7 +22,7 @@ from brewgraph.recipe.settings.sources import Conll, Files
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.running.predict import Student, labelled_rows, load_student, predict, read_logits, score
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.folder import RunFolder
 from tests.small import project, save
 
@@ -259,7 +259,7 @@ def test_marks_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         'data d = files(train="train.jsonl", problem_type=multi_label, batch=4, max_length=16)\n'
         "loss = bce(d.labels -> tiny.logits)\ntrain { steps = 1 }\n"
     )
-    (stage,) = DataCache(Workshop(check(read_spec("spec.brew")))).stages(check(read_spec("spec.brew")))
+    (stage,) = DataCache(SpecBuilder(check(read_spec("spec.brew")))).stages(check(read_spec("spec.brew")))
     batch = next(iter(next(iter(stage.materials[""].feeds.values())).batches(0)))
     distiller = stage.make().eval()
     inputs = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "token_type_ids")}

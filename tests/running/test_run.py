@@ -21,7 +21,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.run import identity_of
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from tests.small import LABELS, classifier, metrics, project, rows, save, tokenizer, write_data, write_rows
@@ -277,10 +277,10 @@ def test_a_loss_of_examples_that_count_by_their_weights(tmp_path: Path, how: str
         'each = ce(d.labels -> tiny.logits, reduce="none")\nloss = batch_mean(d.weights * each)\n'
     )
     checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    (stage,) = DataCache(workshop).stages(checked)
+    builder = SpecBuilder(checked)
+    (stage,) = DataCache(builder).stages(checked)
     batch = next(stage.materials[""].feeds["d"].batches(0))
-    distiller = workshop.distiller()
+    distiller = builder.distiller()
     distiller.student.eval()
     loss = distiller(batch).loss
     labels = batch["labels"]
@@ -319,10 +319,10 @@ def test_without_teacher_the_same_student_learns_from_labels(tmp_path: Path) -> 
     """The initial weights are those of distillation, and the loss is that of the labels with its weight."""
     spec = project(tmp_path, train="steps = 2")
     checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    whole = {name: value.clone() for name, value in workshop.distiller().student.state_dict().items()}
-    workshop.forget_student()
-    alone = workshop.distiller(reduced(checked))
+    builder = SpecBuilder(checked)
+    whole = {name: value.clone() for name, value in builder.distiller().student.state_dict().items()}
+    builder.forget_student()
+    alone = builder.distiller(reduced(checked))
     assert all(torch.equal(value, whole[name]) for name, value in alone.student.state_dict().items())
     assert len(alone.projections) == 0
     assert alone.weights() == {"hard": 0.3}
@@ -456,7 +456,7 @@ def test_models_of_ones_own_in_ones_own_loop(tmp_path: Path) -> None:
 
 
 def student(spec: Path) -> Any:
-    return Workshop(check(read_spec(spec))).distiller().student
+    return SpecBuilder(check(read_spec(spec))).distiller().student
 
 
 def test_layers_are_copied_from_the_teacher(tmp_path: Path) -> None:
@@ -499,18 +499,18 @@ def test_one_tokenizer_makes_one_encoding_and_two_make_two(tmp_path: Path) -> No
     spec = project(tmp_path, loss="soft + 0.3 * hard")
     save(tmp_path / "tiny", width=16, layers=1, max_position_embeddings=8)
     edit(spec, (", max_length=32", ""))
-    workshop = Workshop(check(read_spec(spec)))
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(check(read_spec(spec)))
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels", "index"}
     assert batch["input_ids"].shape == (8, 8)
     save(tmp_path / "tiny", width=16, layers=1, vocab_size=60)
     kept = [line for line in spec.read_text().splitlines() if not line.startswith(("hidden", "gram"))]
     spec.write_text("\n".join(kept) + "\n")
-    workshop = Workshop(check(read_spec(spec)))
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(check(read_spec(spec)))
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(8))))
     assert set(batch) == {"bert", "tiny", "labels", "index"}
     assert batch["bert"]["input_ids"].shape != batch["tiny"]["input_ids"].shape

@@ -233,7 +233,9 @@ def test_every_command_checks_and_plans(command: str, world: Path) -> None:
         projected = student not in ("t6", "t3")
         assert len(plan.projections or ()) == (PAIRS[student] if projected else 0)
     # most are matched with logits alone, which say no more of a head than the teacher does
-    heads = {checked.facts(model).blueprint.auto_class for model in (checked.recipe.student, *checked.recipe.teachers)}
+    heads = {
+        checked.facts(model).description.auto_class for model in (checked.recipe.student, *checked.recipe.teachers)
+    }
     if path.stem != "random-tokens":
         kind = "Question" if spans else "Token" if path.stem.startswith(("conll", "msra")) else "Sequence"
         assert [name.removeprefix("AutoModelFor").startswith(kind) for name in heads] == [True]

@@ -12,7 +12,7 @@ from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.tokenization import tokenizer_fingerprint
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from tests.data.texts import byte_level, spaced_bytes
 from tests.small import save, write_data
 
@@ -60,9 +60,9 @@ def scratch(more: str = "") -> str:
 def test_the_tokenizer_of_another_model(world: Path, models: str) -> None:
     """It is the same to the check and to the run, whichever of the two is declared first."""
     checked = whole(world, f"{models}\n{DATA}loss = kd(u.logits -> s.logits) + nst(u.hidden[1] -> s.hidden[1])")
-    workshop = Workshop(checked)
-    one, other = (tokenizer_fingerprint(workshop.tokenizer(name)) for name in ("u", "s"))
-    assert one == other == tokenizer_fingerprint(workshop.tokenizer("u"))
+    builder = SpecBuilder(checked)
+    one, other = (tokenizer_fingerprint(builder.tokenizer(name)) for name in ("u", "s"))
+    assert one == other == tokenizer_fingerprint(builder.tokenizer("u"))
     assert {checked.facts(checked.recipe.models[name]).tokenizer for name in ("u", "s")} == {one}  # type: ignore[union-attr]
 
 

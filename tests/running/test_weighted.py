@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from brewgraph.checking.check import check, read_spec
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.freezing import Freeze, frozen
 
 CONTEXT = "The tower was built by Ada Stone in 1889."
@@ -34,7 +34,7 @@ train { steps = 1; freeze = [net.tag] }
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
+def builder(tmp_path: Path) -> SpecBuilder:
     """Four sentences of two lengths and four questions, each with a trust of its own."""
     lines = [f"# trust = {n / 2}\nAda\tB-PER\nsaw\tO\n" + "York\tB-LOC\n" * (n % 2) for n in range(4)]
     (tmp_path / "n.conll").write_text("\n".join(lines))
@@ -42,12 +42,12 @@ def workshop(tmp_path: Path) -> Workshop:
     asked = [{"question": f"Who built it {n}?", "answers": [answer], "trust": n / 4} for n in range(4)]
     (tmp_path / "q.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": asked}]}]}))
     (tmp_path / "spec.brew").write_text(SPEC)
-    return Workshop(check(read_spec(tmp_path / "spec.brew")))
+    return SpecBuilder(check(read_spec(tmp_path / "spec.brew")))
 
 
-def test_sentences_and_questions_count_as_much_as_they_are_trusted(workshop: Workshop) -> None:
+def test_sentences_and_questions_count_as_much_as_they_are_trusted(builder: SpecBuilder) -> None:
     """The mean over each sentence's words, and each window's start, times its trust."""
-    (stage,) = DataCache(workshop).stages(workshop.checked)
+    (stage,) = DataCache(builder).stages(builder.checked)
     distiller = stage.make().eval()
     for task in ("ner", "qa"):
         (feed,) = stage.materials[task].feeds.values()
@@ -68,9 +68,9 @@ def test_sentences_and_questions_count_as_much_as_they_are_trusted(workshop: Wor
         torch.testing.assert_close(found, expected.sum() / count)
 
 
-def test_a_frozen_head_stands_still_and_its_trunk_does_not(workshop: Workshop) -> None:
+def test_a_frozen_head_stands_still_and_its_trunk_does_not(builder: SpecBuilder) -> None:
     """What belongs to the head alone, nothing else."""
-    (stage,) = DataCache(workshop).stages(workshop.checked)
+    (stage,) = DataCache(builder).stages(builder.checked)
     assert stage.freeze == (Freeze("module", "net", "tag"),)
     distiller = stage.make()
     with frozen(distiller, stage.freeze, "net"):

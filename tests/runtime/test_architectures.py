@@ -83,21 +83,21 @@ def test_one_spec_for_every_architecture(kind: str, tmp_path: Path, monkeypatch:
 def test_the_saved_student_gives_the_same_logits(tmp_path: Path) -> None:
     """A student in memory and the folder it was saved to are one model."""
     from brewgraph.checking.check import check, read_spec
-    from brewgraph.running.spec_builder import Workshop
+    from brewgraph.running.spec_builder import SpecBuilder
     from brewgraph.training.checkpoint import load_student, save_student
 
     write_data(tmp_path)
     save(tmp_path / "teacher", "gpt2", width=32, seed=1)
     save(tmp_path / "student", "gpt2", width=16, seed=2)
     (tmp_path / "spec.brew").write_text(SPEC)
-    workshop = Workshop(check(read_spec(tmp_path / "spec.brew")))
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(check(read_spec(tmp_path / "spec.brew")))
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     batch = material.collator(list(material.feeds["d"].dataset.select(range(3))))
     distiller(batch).loss.backward()
     torch.optim.SGD(distiller.parameters(), lr=0.1).step()
     distiller.release()
-    save_student(distiller.student, tmp_path / "saved", workshop.tokenizer("tiny"))
+    save_student(distiller.student, tmp_path / "saved", builder.tokenizer("tiny"))
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
     again = load_student(distiller.student, tmp_path / "saved")
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}

@@ -24,7 +24,7 @@ from brewgraph.recipe.label_types import CLASS, TAGS
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, predict, score, unlabelled_rows
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.evaluation import logits_of
 from tests.models.tiny import RECORDED, SETTINGS, tiny
 
@@ -107,13 +107,13 @@ def test_a_batch_is_what_its_texts_are_alone(kind: str, tmp_path: Path) -> None:
     """Loss and gradients of five texts at once, by the spec's data and by batches of one's own padded on either side,
     are those of five batches of one text, in which no padding is.
     """
-    workshop = Workshop(check(read_spec(project(tmp_path, kind, "left"))))
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
-    distiller = workshop.distiller()
+    builder = SpecBuilder(check(read_spec(project(tmp_path, kind, "left"))))
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
+    distiller = builder.distiller()
     rows = list(material.feeds["d"].dataset)
     batches = {"data": material.collator(rows)}
     for side in SIDES:
-        made = workshop.tokenizer("tiny")(TEXTS, padding=True, padding_side=side, return_tensors="pt")
+        made = builder.tokenizer("tiny")(TEXTS, padding=True, padding_side=side, return_tensors="pt")
         batches[side] = {**made, "labels": torch.tensor(LABELS)}
     assert batches["left"]["attention_mask"][0, 0] == 0
     alone = [material.collator([row]) for row in rows]
@@ -170,9 +170,9 @@ def test_an_empty_text_is_one_token(texts: tuple[str, ...], tmp_path: Path) -> N
     rows = [{"text": text, "label": label % 3} for label, text in enumerate((*texts, "w3 w4 w5", "", "w2"))]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    workshop = Workshop(check(read_spec(spec)))
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
-    distiller, given = workshop.distiller(), list(material.feeds["d"].dataset)
+    builder = SpecBuilder(check(read_spec(spec)))
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
+    distiller, given = builder.distiller(), list(material.feeds["d"].dataset)
     whole = material.collator(given)
     expected, gradients = apart(distiller, [material.collator([row]) for row in given], whole)
     loss, found = apart(distiller, [whole], whole)

@@ -24,7 +24,7 @@ from brewgraph.inspect.plan_of import savings_of
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running import teacher_check
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.freezing import unreached_frozen
 from brewgraph.training.optimizer import build_optimizer
@@ -322,7 +322,7 @@ def test_a_teacher_is_whole_where_it_is_scored(folder: Path, teacher: str, data:
     text = "".join(line for line in text.splitlines(keepends=True) if "d.labels" not in line)
     (folder / "scored.brew").write_text(text.replace("text=text, label=label", data))
     for scored, expected in ((True, "0123" if whole else "0"), (False, "0")):
-        model = Workshop(check(read_spec(folder / "scored.brew")), scored=scored).model("bert")
+        model = SpecBuilder(check(read_spec(folder / "scored.brew")), scored=scored).model("bert")
         assert "".join(layers(model)) == expected
         heads = {name.split(".")[0] for name, _ in model.named_parameters()} & {"classifier"}
         assert heads == ({"classifier"} if len(expected) > 1 else set())
@@ -336,7 +336,7 @@ def test_a_teacher_is_tried_where_its_logits_count(
     found: list[str] = []
     monkeypatch.setattr(teacher_check, "_try", lambda data_cache, grader, *rest: found.append(grader.model.name))
     checked = check(read_spec(spec(folder, loss)))
-    teacher_check.check_teachers_agree(DataCache(Workshop(checked)), checked, Reporter())
+    teacher_check.check_teachers_agree(DataCache(SpecBuilder(checked)), checked, Reporter())
     assert found == tried
 
 

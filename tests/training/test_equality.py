@@ -13,7 +13,7 @@ import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.data.batching.order import BatchOrder, derive_seed, loader
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
@@ -68,9 +68,9 @@ class ByHand:
 
 def both(folder: Path) -> tuple[Any, Any, ByHand, list[Any]]:
     """The spec's distiller and material, the loop by hand from the same weights, and the batches of five steps."""
-    workshop = Workshop(check(read_spec(project(folder))))
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(check(read_spec(project(folder))))
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     projections = [distiller.projections[name].linear for name in ("hidden:0", "hidden:1")]
     rows = material.feeds["d"].dataset
     batches = list(loader(rows, BatchOrder(20, 4, seed=derive_seed(0, "order")), material.collator))
@@ -140,6 +140,6 @@ def test_training_equals_a_loop_by_hand(tmp_path: Path) -> None:
 def test_build_gives_what_run_trains(tmp_path: Path) -> None:
     """`load().build()` begins with the same student and projections as a run of the same spec."""
     spec = project(tmp_path)
-    one, other = bg.load(spec).build(), Workshop(check(read_spec(spec))).distiller()
+    one, other = bg.load(spec).build(), SpecBuilder(check(read_spec(spec))).distiller()
     for (name, own), given in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(own, given), name

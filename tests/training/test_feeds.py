@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from brewgraph.data.batching.order import is_idle
-from brewgraph.training.feeds import Rows, micro_batches, order_seed, place
+from brewgraph.training.feeds import RowFeed, micro_batches, order_seed, place
 from tests.training.toy import collate, table
 
 
@@ -32,7 +32,7 @@ def indices(feed: Any, epoch: int, start: int = 0) -> list[list[int]]:
 
 def test_an_epoch_holds_every_row_once_and_can_begin_anywhere() -> None:
     """Another epoch has another order; a later start leaves the first batches out."""
-    feed = place(Rows(table(10), collate, 4), seed=7, rank=0, world=1)
+    feed = place(RowFeed(table(10), collate, 4), seed=7, rank=0, world=1)
     assert (len(feed), feed.rows) == (3, 10)
     whole = indices(feed, 0)
     assert sorted(chain(*whole)) == list(range(10))
@@ -43,7 +43,7 @@ def test_an_epoch_holds_every_row_once_and_can_begin_anywhere() -> None:
 def test_no_stage_task_or_data_set_replays_the_order_of_another() -> None:
     """Nor does an epoch; the first stage's first data set has the order of a spec without stages."""
     places = [(stage, task, data) for stage in range(3) for task in range(2) for data in range(2)]
-    rows = Rows(table(40), collate, 40)
+    rows = RowFeed(table(40), collate, 40)
     orders = [
         tuple(indices(place(rows, order_seed(0, *where), 0, 1), epoch)[0]) for where in places for epoch in range(3)
     ]
@@ -52,7 +52,7 @@ def test_no_stage_task_or_data_set_replays_the_order_of_another() -> None:
 
 def test_ranks_share_batches() -> None:
     """Both kinds of feed: the ranks' pieces, put together, are the batch."""
-    for feed in (Rows(table(10), collate, 4), Ready()):
+    for feed in (RowFeed(table(10), collate, 4), Ready()):
         whole = indices(place(feed, 3, 0, 1), 0)
         parts = [place(feed, 3, rank, 2) for rank in range(2)]
         assert [len(part) for part in parts] == [len(whole)] * 2
@@ -77,7 +77,7 @@ def test_steps_take_micro_batches_and_go_on_where_they_were() -> None:
 
 def test_several_data_sets_give_one_batch_by_name() -> None:
     """The first makes the epochs; the other goes on through its own, also where the first begins again."""
-    feeds = {"few": place(Rows(table(4), collate, 2), 1, 0, 1), "many": Ready()}
+    feeds = {"few": place(RowFeed(table(4), collate, 2), 1, 0, 1), "many": Ready()}
 
     def numbers(done: int, steps: int) -> list[list[tuple[int, int]]]:
         return [
@@ -103,6 +103,6 @@ def test_a_collator_is_told_the_epoch_before_each_batch() -> None:
             return self.epoch
 
     collator = Telling()
-    feeds = [Rows(table(6), collator, 2, seed=seed) for seed in range(2)]
+    feeds = [RowFeed(table(6), collator, 2, seed=seed) for seed in range(2)]
     pairs = zip(feeds[0].batches(4), feeds[1].batches(9), strict=True)
     assert list(pairs) == [(4, 9)] * 3

@@ -20,7 +20,7 @@ from brewgraph.data.batching.order import mark_idle
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import make_accelerator, train
 from brewgraph.training.reporter import Reporter
@@ -38,15 +38,15 @@ def work(distiller: Any, material: Material, settings: Train) -> StageWork:
 def training(spec: Path, out: Path, **options: Any) -> tuple[State, list[dict[str, Any]]]:
     """Train a spec from its beginning, or on with `resume=True`; the weights at the end and the lines of metrics."""
     checked: Checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    distiller = workshop.distiller()
+    builder = SpecBuilder(checked)
+    distiller = builder.distiller()
     folder = RunFolder(out)
     folder.prepare()
     train(
         [
             work(
                 distiller,
-                DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]),
+                DataCache(builder).material(builder.checked, *builder.recipe.tasks[0]),
                 checked.recipe.train,
             )
         ],
@@ -239,10 +239,10 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
             said.append(text)
 
     checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    distiller = workshop.distiller()
+    builder = SpecBuilder(checked)
+    distiller = builder.distiller()
     stage = work(
-        distiller, DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), checked.recipe.train
+        distiller, DataCache(builder).material(builder.checked, *builder.recipe.tasks[0]), checked.recipe.train
     )
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
     assert said == ["resumed at step 3"]
@@ -300,9 +300,9 @@ def test_a_loss_that_is_no_number_is_named(value: float, accumulate: int, tmp_pa
     """The term, the step and the rows of the batch; the last checkpoint stays good."""
     spec = project(tmp_path, batch=2, train=f"steps = 5; save_steps = 1 steps; accumulate = {accumulate}")
     checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(checked)
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     folder = RunFolder(tmp_path / "out")
     folder.prepare()
     seen: list[int] = []
@@ -329,9 +329,9 @@ def test_two_precisions_in_one_process(tmp_path: Path) -> None:
     half = training(spec, tmp_path / "half")
     write_spec(tmp_path, train="steps = 2")
     checked = check(read_spec(spec))
-    workshop = Workshop(checked)
-    distiller = workshop.distiller()
-    material = DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0])
+    builder = SpecBuilder(checked)
+    distiller = builder.distiller()
+    material = DataCache(builder).material(builder.checked, *builder.recipe.tasks[0])
     forward = type(distiller).forward
     settings = checked.recipe.train
     stage = work(distiller, material, settings.model_copy(update={"precision": "bf16"}))
@@ -379,7 +379,7 @@ def test_weight_decay_spares_biases_norms_and_projections_have_their_own_rate(tm
 
     spec = project(tmp_path)
     spec.write_text(spec.read_text().replace("via linear", "via linear(lr=0.1, weight_decay=0.5)"))
-    distiller = Workshop(check(read_spec(spec))).distiller()
+    distiller = SpecBuilder(check(read_spec(spec))).distiller()
     settings = Train()
     optimizer = build_optimizer(distiller, settings, distiller.optimizer_options())
     names = {id(p): name for name, p in distiller.named_parameters()}

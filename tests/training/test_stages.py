@@ -21,7 +21,7 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.spec_builder import Workshop
+from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.draws import Draw
 from brewgraph.training.freezing import Freeze
 from brewgraph.training.loop import train
@@ -158,21 +158,21 @@ def test_each_task_goes_through_its_own_epochs() -> None:
 @pytest.mark.parametrize("order", [("bf16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32", "bf16")])
 def test_each_stage_runs_in_its_own_precision(order: tuple[str, ...], tmp_path: Path) -> None:
     """Seen from inside the student's layers, with the real distiller, in either direction."""
-    workshop = Workshop(check(read_spec(project(tmp_path))))
+    builder = SpecBuilder(check(read_spec(project(tmp_path))))
     seen: dict[int, set[torch.dtype]] = {}
     stage = -1
-    workshop.model("tiny").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
-    workshop.model("bert").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
+    builder.model("tiny").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
+    builder.model("bert").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))
     # evaluation is in full precision whatever training is in
-    unscored = replace(DataCache(workshop).material(workshop.checked, *workshop.recipe.tasks[0]), dev=None)
+    unscored = replace(DataCache(builder).material(builder.checked, *builder.recipe.tasks[0]), dev=None)
 
     def make() -> Any:
         nonlocal stage
         stage += 1
         seen[stage] = set()
-        return workshop.distiller()
+        return builder.distiller()
 
-    plain = workshop.recipe.train.model_copy(update={"steps": 1})
+    plain = builder.recipe.train.model_copy(update={"steps": 1})
     stages = [
         StageWork(f"s{i}", make, {"": unscored}, plain.model_copy(update={"precision": precision}))
         for i, precision in enumerate(order)

@@ -15,7 +15,7 @@ from brewgraph.recipe.settings.train import Adamw, Constant, Train
 from brewgraph.recipe.values import Length
 from brewgraph.runtime.distiller import DistillerOutput
 from brewgraph.training.draws import Draw
-from brewgraph.training.feeds import Rows
+from brewgraph.training.feeds import RowFeed
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import Outcome, train
 from brewgraph.training.reporter import Reporter
@@ -122,7 +122,7 @@ def table(rows: int, seed: int = 0) -> datasets.Dataset:
 def material(rows: int = 12, batch: int = 4, seed: int = 0, dev: int = 0) -> Material:
     """One data set called `d`."""
     held_out = table(dev, seed + 100) if dev else None
-    return Material({"d": Rows(table(rows, seed), collate, batch)}, held_out, collate, batch)
+    return Material({"d": RowFeed(table(rows, seed), collate, batch)}, held_out, collate, batch)
 
 
 def settings(**changes: Any) -> Train:

@@ -23,20 +23,20 @@ from transformers.initialization import no_init_weights
 from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.limits import accepted, positions
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import build_heads, input_names, trunk_of
-from brewgraph.models.resolve import Blueprint
-from brewgraph.models.structure.chart import Call, Chart, Record
-from brewgraph.models.structure.module_io import SIZES, Module, Sizes, Value, show, symbols
+from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable
+from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, show, symbols
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.watching import survey, watched
+from brewgraph.models.structure.watch_forward import read_modules, watched
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
-class Shapes(Chart):
+class Shapes(FeatureTable):
     """Shapes of one model's features; `anatomy` is its anatomy.
 
     `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` takes one that exists (real, meta or
@@ -57,15 +57,15 @@ class Shapes(Chart):
         return cls(build_empty(config, auto_class, dtype))
 
     @classmethod
-    def of_blueprint(cls, blueprint: Blueprint) -> Shapes:
-        """The shapes of the model that a blueprint stands for, with its heads and its adapter.
+    def of_description(cls, description: ModelDescription) -> Shapes:
+        """The shapes of the model that a description stands for, with its heads and its adapter.
 
         Teachers that differ in their weights alone, and a spec that is checked again, share one.
         """
-        if blueprint.heads or blueprint.adapter is not None:
-            return cls(empty_model(blueprint))
-        config = blueprint.config
-        return _shared(_Kind(blueprint.auto_class, type(config), config.to_json_string(False), blueprint))
+        if description.heads or description.adapter is not None:
+            return cls(empty_model(description))
+        config = description.config
+        return _shared(_Kind(description.auto_class, type(config), config.to_json_string(False), description))
 
     def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
         """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
@@ -110,21 +110,21 @@ class Shapes(Chart):
             with watched(self.model) as forward:
                 self._run(sizes)
             forwards.append(forward)
-        return survey(self.model, *forwards)
+        return read_modules(self.model, *forwards)
 
     @cached_property
-    def call(self) -> Call:
+    def call(self) -> CallSignature:
         """How the model can be called, a decoder's tokens among what it needs where it does not run without them."""
         names, rest, needs = accepted(self.model)
         more = {"decoder_input_ids"} if self.needs_decoder else set()
-        return Call(names, rest, needs | more, positions(self.model))
+        return CallSignature(names, rest, needs | more, positions(self.model))
 
-    def record(self) -> Record:
+    def record(self) -> FeatureRecord:
         """All of it at once, named features and every module, to be kept."""
         found = self.infer(self.named())
         shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in found.items())
         anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
-        return Record(anatomy, _kept(lambda: tuple(self.modules.values())), tuple(shapes), self.call)
+        return FeatureRecord(anatomy, _kept(lambda: tuple(self.modules.values())), tuple(shapes), self.call)
 
     @cached_property
     def needs_decoder(self) -> bool:
@@ -187,17 +187,17 @@ def _kept(find: Callable[[], tuple[Module, ...]]) -> tuple[Module, ...] | Refusa
 
 @dataclass(frozen=True)
 class _Kind:
-    """What tells the shapes of one blueprint from those of another."""
+    """What tells the shapes of one description from those of another."""
 
     auto_class: str
     config_class: type
     config: str
-    blueprint: Blueprint = field(compare=False)
+    description: ModelDescription = field(compare=False)
 
 
 @lru_cache(maxsize=16)
 def _shared(kind: _Kind) -> Shapes:
-    return Shapes(empty_model(kind.blueprint))
+    return Shapes(empty_model(kind.description))
 
 
 def build_empty(
@@ -221,18 +221,18 @@ def build_empty(
         raise SourceFault("B306", message, help=help) from error
 
 
-def empty_model(blueprint: Blueprint, mode: FakeTensorMode | None = None) -> nn.Module:
-    """The model of a blueprint in evaluation mode, with its heads and its adapter, of fake tensors."""
-    if blueprint.heads:
+def empty_model(description: ModelDescription, mode: FakeTensorMode | None = None) -> nn.Module:
+    """The model of a description in evaluation mode, with its heads and its adapter, of fake tensors."""
+    if description.heads:
 
         def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
             return cast(PreTrainedModel, build_empty(config, auto_class, mode=mode))
 
-        model: nn.Module = build_heads(blueprint.config, blueprint.heads, make)
+        model: nn.Module = build_heads(description.config, description.heads, make)
     else:
-        model = build_empty(blueprint.config, blueprint.model_class, mode=mode)
-    if blueprint.adapter is not None:
-        add_adapter(model, blueprint.adapter, empty=True)
+        model = build_empty(description.config, description.model_class, mode=mode)
+    if description.adapter is not None:
+        add_adapter(model, description.adapter, empty=True)
         _fake_the_rest(model)
     return model
 
@@ -278,7 +278,7 @@ def _symbols(
     """One shape from the sizes of two forwards."""
     if isinstance(first, SourceFault) or isinstance(second, SourceFault):
         return first if isinstance(first, SourceFault) else second
-    found = Value("tensor", symbols(first, second))
+    found = ModuleValue("tensor", symbols(first, second))
     if not found.is_plain or found.shape is None:
         return SourceFault(
             "B305",

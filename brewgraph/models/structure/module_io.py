@@ -23,7 +23,7 @@ SIZES = (Sizes(2, 5, 3), Sizes(5, 7, 8))
 
 
 @dataclass(frozen=True)
-class Value:
+class ModuleValue:
     """What a module takes or gives: one tensor with its `shape`, `elements` of a tuple, or of a mapping with `names`.
 
     `kind` says in one word what it is: `tensor`, `tuple`, `None`, or a class. A size that follows none of what varies
@@ -32,7 +32,7 @@ class Value:
 
     kind: str
     shape: Shape | None = None
-    elements: tuple[Value, ...] = ()
+    elements: tuple[ModuleValue, ...] = ()
     names: tuple[str, ...] = ()
 
     @property
@@ -53,8 +53,8 @@ class Module:
 
     path: str
     kind: str
-    takes: tuple[Value, ...] = ()
-    gives: tuple[Value, ...] = ()
+    takes: tuple[ModuleValue, ...] = ()
+    gives: tuple[ModuleValue, ...] = ()
     order: tuple[int, ...] = ()
     also: tuple[str, ...] = ()
     can_run: bool = True
@@ -64,7 +64,7 @@ class Module:
         return len(self.gives)
 
 
-def show(value: Value) -> str:
+def show(value: ModuleValue) -> str:
     """A value in a few words: its shape, the elements of a tuple with their places, or what it is instead."""
     if value.kind == "tensor":
         return f"({', '.join(map(str, value.shape))})" if value.shape is not None else "(?)"
@@ -74,7 +74,7 @@ def show(value: Value) -> str:
     return ", ".join(f"{name} {show(element)}" for name, element in zip(names, value.elements, strict=True))
 
 
-def pick(value: Value, item: int | None, what: str) -> Value:
+def pick(value: ModuleValue, item: int | None, what: str) -> ModuleValue:
     """The one tensor of a value that a tap means. SourceFault B305 where there is none, or where several are."""
     tensors = [i for i, element in enumerate(value.elements) if element.kind == "tensor"]
     choice = f"behind the path write {' or '.join(f'[{i}]' for i in tensors)}"

@@ -8,8 +8,8 @@ from typing import Any
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.structure.anatomy import RESULTS
-from brewgraph.models.structure.chart import Chart
-from brewgraph.models.structure.module_io import Value, show
+from brewgraph.models.structure.feature_table import FeatureTable
+from brewgraph.models.structure.module_io import ModuleValue, show
 from brewgraph.recipe.features import ROWS, SINGLES, Feature
 
 
@@ -39,8 +39,8 @@ class ModuleRow:
 
     pattern: str
     kind: str
-    takes: tuple[Value, ...]
-    gives: tuple[Value, ...]
+    takes: tuple[ModuleValue, ...]
+    gives: tuple[ModuleValue, ...]
     also: tuple[str, ...] = ()
     container: bool = False
 
@@ -78,14 +78,14 @@ class Taps:
         }
 
 
-def taps_of(chart: Chart, title: str, *, collapse: bool = True, path: str | None = None) -> Taps:
+def taps_of(feature_table: FeatureTable, title: str, *, collapse: bool = True, path: str | None = None) -> Taps:
     """All that can be tapped of a model. Equal layers become one row, unless `collapse` is false.
 
     With a `path` only the modules that it means, as a tap would, `*` included; else those with these letters in their
     path. SourceFault B301 or B302 where there is none, B306 for a model that does not run.
     """
-    anatomy = chart.anatomy
-    rows = [ModuleRow(x.path, x.kind, x.takes, x.gives, x.also, not x.can_run) for x in chart.modules.values()]
+    anatomy = feature_table.anatomy
+    rows = [ModuleRow(x.path, x.kind, x.takes, x.gives, x.also, not x.can_run) for x in feature_table.modules.values()]
     if path is not None:
         try:
             wanted = set(anatomy.paths(path))
@@ -97,27 +97,29 @@ def taps_of(chart: Chart, title: str, *, collapse: bool = True, path: str | None
         modules = gathered(rows) if collapse else rows
     else:
         modules = collapsed(rows) if collapse else rows
-    return Taps(title, anatomy.name, anatomy.base, tuple(_features(chart)) if path is None else (), tuple(modules))
+    return Taps(
+        title, anatomy.name, anatomy.base, tuple(_features(feature_table)) if path is None else (), tuple(modules)
+    )
 
 
-def _features(chart: Chart) -> Iterator[FeatureRow]:
-    anatomy = chart.anatomy
-    chart.infer(chart.named())
+def _features(feature_table: FeatureTable) -> Iterator[FeatureRow]:
+    anatomy = feature_table.anatomy
+    feature_table.infer(feature_table.named())
     for head in anatomy.heads or (None,):
         for name in RESULTS:
             feature = Feature(name, head=head)
-            found = chart.infer([feature])[feature]
+            found = feature_table.infer([feature])[feature]
             if not isinstance(found, SourceFault):
-                yield FeatureRow(str(feature), None, show(Value("tensor", found)))
+                yield FeatureRow(str(feature), None, show(ModuleValue("tensor", found)))
     for name in (*(name for name in SINGLES if name not in RESULTS), *ROWS):
         count = anatomy.rows(name) if name in ROWS and name not in anatomy.lacking else None
         members = [Feature(name, i) for i in range(count)] if count is not None else [Feature(name)]
-        found_ones = list(dict.fromkeys(chart.infer(members).values()))
+        found_ones = list(dict.fromkeys(feature_table.infer(members).values()))
         faults = [found for found in found_ones if isinstance(found, SourceFault)]
         if name in anatomy.lacking or faults:
             yield FeatureRow(name, lacking=anatomy.lacking.get(name) or str(faults[0]))
         else:
-            texts = [show(Value("tensor", found)) for found in found_ones if not isinstance(found, SourceFault)]
+            texts = [show(ModuleValue("tensor", found)) for found in found_ones if not isinstance(found, SourceFault)]
             yield FeatureRow(name, count, " or ".join(dict.fromkeys(texts)))
 
 
@@ -201,7 +203,7 @@ def _alike(
     return bare(one) == bare(other)
 
 
-def _value(value: Value) -> Any:
+def _value(value: ModuleValue) -> Any:
     """A value for machines: a shape as a list, a tuple as a list of values under its names, else the class's name."""
     if value.kind == "tensor":
         return {"shape": list(value.shape) if value.shape is not None else None}

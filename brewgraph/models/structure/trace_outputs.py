@@ -25,7 +25,7 @@ FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentio
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputOrigin:
     """The output of one call of a module, or its element `item`; the model returns it with its axes in this order,
     or as it is where `axes` is empty.
     """
@@ -42,7 +42,7 @@ class Returned:
     module's output. `layers` are the paths of the layers, none where no list of modules has as many members.
     """
 
-    places: dict[str, tuple[Place, ...]]
+    places: dict[str, tuple[OutputOrigin, ...]]
     layers: tuple[str, ...]
 
 
@@ -99,7 +99,7 @@ class _Notes:
     """
 
     def __init__(self) -> None:
-        self.made: dict[_Key, Place] = {}
+        self.made: dict[_Key, OutputOrigin] = {}
         self.calls: Counter[str] = Counter()
         self._born: dict[_Key, int] = {}
         self._open: list[int] = []
@@ -131,7 +131,7 @@ class _Notes:
                     key = (value.grad_fn, value.output_nr)
                     born = self._born.setdefault(key, self._clock)
                     if not self._open or self._open[-1] < born:
-                        self.made[key] = Place(path, call, item)
+                        self.made[key] = OutputOrigin(path, call, item)
 
         return leave
 
@@ -161,7 +161,7 @@ def _empty(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _traced(tensor: Tensor, seen: dict[_Key, Place]) -> Place | None:
+def _traced(tensor: Tensor, seen: dict[_Key, OutputOrigin]) -> OutputOrigin | None:
     """The place that a tensor comes from with nothing but the order of its axes changed."""
     key: _Key = (tensor.grad_fn, tensor.output_nr)
     axes = tuple(range(tensor.dim()))
@@ -183,7 +183,7 @@ def _traced(tensor: Tensor, seen: dict[_Key, Place]) -> Place | None:
         axes = tuple(dims[axis] for axis in axes)
         key = step.next_functions[0]
     place = seen[key]
-    return place if axes == tuple(range(len(axes))) else Place(place.path, place.call, place.item, axes)
+    return place if axes == tuple(range(len(axes))) else OutputOrigin(place.path, place.call, place.item, axes)
 
 
 def _axis(saved: int, count: int) -> int:

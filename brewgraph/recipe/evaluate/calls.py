@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, Operation, Transform
+from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.alone import ALONE
 from brewgraph.recipe.evaluate.describe import LATER, as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate.expressions import Evaluator
@@ -78,7 +78,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
             found = module.get(function.name)
             if isinstance(found, Operation):
                 return evaluate_operation(e, found, call, side)
-            if isinstance(found, Transform):
+            if isinstance(found, DeclaredTransform):
                 return evaluate_transform(e, found, call, side)
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)

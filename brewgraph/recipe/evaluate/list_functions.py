@@ -228,7 +228,7 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> A
     return apply(value)
 
 
-def _remedy(declared: ops.Transform, x: Any) -> str:
+def _remedy(declared: ops.DeclaredTransform, x: Any) -> str:
     if declared.mean == "batch" and isinstance(x, Value) and x.kind == "loss":
         return 'a loss is a mean already; `reduce="none"` keeps one number per example'
     return declared.summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
-from brewgraph.ops import Operation, Transform, is_row
+from brewgraph.ops import DeclaredTransform, Operation, is_row
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.axes import pair
 from brewgraph.recipe.evaluate.describe import as_value, describe, is_number
@@ -92,7 +92,7 @@ def _is_reduce(x: t.Expression) -> bool:
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _option(e: Evaluator, operation: Operation | Transform, argument: t.Argument, side: str | None) -> Any:
+def _option(e: Evaluator, operation: Operation | DeclaredTransform, argument: t.Argument, side: str | None) -> Any:
     """The value of a keyword argument: a number, a schedule, a word, or a list of them."""
     name, x = argument.name or "", argument.value
     option = next(o for o in operation.options if o.name == name)
@@ -291,7 +291,7 @@ def _feature_of(x: Any) -> str:
 
 
 def _settled(
-    operation: Operation | Transform, options: Mapping[str, Any], place: Span
+    operation: Operation | DeclaredTransform, options: Mapping[str, Any], place: Span
 ) -> tuple[tuple[str, v.Option], ...]:
     """Every option with its value, defaults filled in."""
     settled: list[tuple[str, v.Option]] = []
@@ -311,7 +311,7 @@ def takes(operation: Operation) -> str:
 # ── transforms ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: str | None) -> Any:
+def evaluate_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side: str | None) -> Any:
     """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member.
 
     `mask=none` on one that hides padding makes it treat padding like real tokens.
@@ -363,7 +363,7 @@ def evaluate_transform(e: Evaluator, transform: Transform, call: t.Call, side: s
 
 def _transform(
     e: Evaluator,
-    transform: Transform,
+    transform: DeclaredTransform,
     members: tuple[Any, ...],
     options: Mapping[str, Any],
     masked: str | None,
@@ -392,5 +392,5 @@ def _transform(
     return v.Transform(result, transform.key, members, settled, mask, transform, frozenset(options), span=call.span)
 
 
-def _transforms(transform: Transform) -> str:
+def _transforms(transform: DeclaredTransform) -> str:
     return " or ".join(", ".join(kinds) for kinds in transform.takes)

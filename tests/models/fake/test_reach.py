@@ -10,9 +10,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.reach import Depth, Reach, may_draw
 from brewgraph.models.loading import Without, build_model
-from brewgraph.models.resolve import Blueprint
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
@@ -53,7 +53,7 @@ def test_a_feature_is_the_same_of_less_of_a_model(kind: str, tmp_path: Path) -> 
         feature, run = FEATURES[what]
         assert reach.depth([feature]) == Depth(run, 3), what
         dead = reach.dead_modules([feature])
-        made = Blueprint("AutoModel", model.config, Tokens(None), str(tmp_path))
+        made = ModelDescription("AutoModel", model.config, Tokens(None), str(tmp_path))
         less = build_model(made, seed=0, frozen=True, without=Without(type(model), dead))
         assert type(less) is type(model)
         sizes = [sum(p.numel() for p in x.parameters()) for x in (less, model)]

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.models.description import describe_model
 from brewgraph.models.fake.shapes import Shapes, build_empty, count_parameters
-from brewgraph.models.resolve import blueprint
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.settings.sources import Hf, Lora
 from tests.models.tiny import RECORDED, batch, tiny, tiny_config
@@ -200,7 +200,9 @@ def test_models_that_differ_in_their_weights_alone_are_run_once(monkeypatch, tmp
     """Blueprints of one configuration share their shapes; another number of layers, or an adapter, has its own."""
     tiny_config("bert").save_pretrained(tmp_path)
     made = [
-        blueprint(source, role="teacher", folder=tmp_path, features=[Feature("logits")], classes=(), inherited=None)
+        describe_model(
+            source, role="teacher", folder=tmp_path, features=[Feature("logits")], classes=(), inherited=None
+        )
         for source in (
             Hf(name=str(tmp_path)),
             Hf(name=str(tmp_path)),
@@ -208,7 +210,7 @@ def test_models_that_differ_in_their_weights_alone_are_run_once(monkeypatch, tmp
             Hf(name=str(tmp_path), adapter=Lora(r=2)),
         )
     ]
-    one, same, fewer, adapted = (Shapes.of_blueprint(found) for found in made)
+    one, same, fewer, adapted = (Shapes.of_description(found) for found in made)
     assert one is same
     assert one.anatomy.rows("hidden") == 1 + tiny_config("bert").num_hidden_layers
     assert fewer.anatomy.rows("hidden") == 2

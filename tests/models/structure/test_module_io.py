@@ -8,7 +8,7 @@ from transformers import AutoModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.module_io import SIZES, Value, pick, show, symbols
+from brewgraph.models.structure.module_io import SIZES, ModuleValue, pick, show, symbols
 from brewgraph.models.structure.tap_list import ModuleRow, collapsed, gathered, taps_of
 from tests.models.tiny import tiny_config
 
@@ -42,9 +42,9 @@ def test_shapes_of_other_ranks_have_no_symbols():
     assert symbols([1, 2], [1]) is None
 
 
-TENSOR, NOTHING = Value("tensor", ("batch", 3)), Value("None")
-PAIR = Value("tuple", None, (TENSOR, NOTHING))
-TRIPLE = Value("Output", None, (TENSOR, Value("Cache"), TENSOR), ("a", "cache", "b"))
+TENSOR, NOTHING = ModuleValue("tensor", ("batch", 3)), ModuleValue("None")
+PAIR = ModuleValue("tuple", None, (TENSOR, NOTHING))
+TRIPLE = ModuleValue("Output", None, (TENSOR, ModuleValue("Cache"), TENSOR), ("a", "cache", "b"))
 
 
 def test_values_in_words():
@@ -52,7 +52,7 @@ def test_values_in_words():
     assert show(TENSOR) == "(batch, 3)"
     assert show(PAIR) == "[0] (batch, 3), [1] None"
     assert show(TRIPLE) == "a (batch, 3), cache Cache, b (batch, 3)"
-    assert show(Value("tensor", None)) == "(?)"
+    assert show(ModuleValue("tensor", None)) == "(?)"
 
 
 def test_the_one_tensor_that_is_meant():
@@ -95,7 +95,7 @@ def test_equal_layers_are_one_row():
 
 
 def row(pattern: str, width: int = 3, kind: str = "Linear") -> ModuleRow:
-    value = Value("tensor", ("batch", width))
+    value = ModuleValue("tensor", ("batch", width))
     return ModuleRow(pattern, kind, (value,), (value,))
 
 

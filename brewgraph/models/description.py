@@ -29,7 +29,7 @@ _DECIDED = ("id2label", "label2id", "dtype", "torch_dtype")
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ModelDescription:
     """A model before it is built. `checkpoint` is where its weights are, None for random ones.
 
     With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is what
@@ -65,7 +65,7 @@ class Blueprint:
         size: int | None = getattr(self.config.get_text_config(), "vocab_size", None)
         return size if auto_class in guesses else None
 
-    def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> Blueprint:
+    def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> ModelDescription:
         """The same model from scratch for a vocabulary that is known now."""
         config = type(self.config)(
             **{**self.config.to_dict(), "vocab_size": size, "pad_token_id": tokenizer.pad_token_id}
@@ -73,7 +73,7 @@ class Blueprint:
         return replace(self, config=config)
 
 
-def blueprint(
+def describe_model(
     source: Hf,
     *,
     role: str,
@@ -83,8 +83,8 @@ def blueprint(
     inherited: Tokens | None,
     label_types: Collection[LabelType] = (),
     heads: Mapping[str, Head] | None = None,
-) -> Blueprint:
-    """The blueprint of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
+) -> ModelDescription:
+    """The description of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
 
     `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student that
     has several.
@@ -102,7 +102,7 @@ def _blueprint(
     inherited: Tokens | None,
     label_types: Collection[LabelType],
     headed: bool,
-) -> Blueprint:
+) -> ModelDescription:
     if role == "student" and set(label_types) == {VALUE} and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
@@ -118,7 +118,7 @@ def _blueprint(
         tokens = own_tokens(source, folder, inherited)
         config = _config_from_scratch(source, tokens)
         config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
-        return Blueprint(auto_class, config, tokens, init=source.init)
+        return ModelDescription(auto_class, config, tokens, init=source.init)
     name = local(source.name, folder)
     config = read_config(name, source.revision)
     task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
@@ -140,7 +140,9 @@ def _blueprint(
         with suppress(SourceFault):  # which says itself that there is no tokenizer, once tokens are asked for
             config.pad_token_id = tokens.padding
     config = with_problem(config, role, auto_class, label_types)
-    return Blueprint(auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init)
+    return ModelDescription(
+        auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init
+    )
 
 
 def _fit_kinds(config: PreTrainedConfig, before: int | None, given: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
 
 
 @dataclass(frozen=True)
-class Call:
+class CallSignature:
     """How a model can be called: the `names` that its forward takes, whether it takes any other (`rest`), those that it
     `needs`, and for how many tokens it has `positions` (None where no table of them limits it).
     """
@@ -25,7 +25,7 @@ class Call:
     positions: int | None
 
 
-class Chart(ABC):
+class FeatureTable(ABC):
     """A model's `anatomy`, and what its modules and features are in a forward. Every question raises SourceFault where
     the model has no such thing, and names what it has instead.
     """
@@ -42,7 +42,7 @@ class Chart(ABC):
 
     @property
     @abstractmethod
-    def call(self) -> Call:
+    def call(self) -> CallSignature:
         """How the model can be called."""
 
     @abstractmethod
@@ -132,21 +132,21 @@ class Chart(ABC):
 
 
 @dataclass(frozen=True)
-class Record:
-    """All that a chart knows, as a plain value: it can be written down and read again. What a model refused to tell is
-    there as its refusal.
+class FeatureRecord:
+    """All that a feature table knows, as a plain value that can be written to disk. What a model refused to
+    tell is kept as its refusal.
     """
 
     anatomy: Anatomy
     modules: tuple[Module, ...] | Refusal
     shapes: tuple[tuple[Feature, Shape | Refusal], ...]
-    call: Call
+    call: CallSignature
 
 
-class Recorded(Chart):
-    """The chart that a record holds: the same answers as from the model itself."""
+class Recorded(FeatureTable):
+    """The feature table that a record holds: the same answers as from the model itself."""
 
-    def __init__(self, record: Record):
+    def __init__(self, record: FeatureRecord):
         self.record, self.anatomy = record, record.anatomy
 
     @cached_property
@@ -157,7 +157,7 @@ class Recorded(Chart):
         return {module.path: module for module in found}
 
     @property
-    def call(self) -> Call:
+    def call(self) -> CallSignature:
         return self.record.call
 
     @cached_property

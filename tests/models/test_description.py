@@ -10,10 +10,10 @@ import transformers
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models import resolve as module
+from brewgraph.models import description as module
 from brewgraph.models import tokenization as tokens
+from brewgraph.models.description import ModelDescription, describe_model
 from brewgraph.models.loading import build_model
-from brewgraph.models.resolve import Blueprint, blueprint
 from brewgraph.models.task_heads import Head, task_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, TAGS
@@ -24,7 +24,7 @@ LOGITS = [Feature("logits"), Feature("hidden", 1)]
 
 
 class Words(dict):
-    """A tokenizer of one word, as far as a blueprint asks."""
+    """A tokenizer of one word, as far as a description asks."""
 
     pad_token_id = 0
     all_special_tokens = ()
@@ -39,9 +39,9 @@ TOKENS = Words(word=1)
 
 def made(
     source: Hf, role: str = "student", folder: Path = Path("."), features=LOGITS, classes=(), label_types=(), **more
-) -> Blueprint:
+) -> ModelDescription:
     given = {"role": role, "folder": folder, "features": features, "classes": classes, **more}
-    return blueprint(source, inherited=None, label_types={LABEL_TYPES[name] for name in label_types}, **given)
+    return describe_model(source, inherited=None, label_types={LABEL_TYPES[name] for name in label_types}, **given)
 
 
 @pytest.mark.parametrize(

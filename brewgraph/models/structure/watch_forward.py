@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brewgraph.models.structure.module_io import Module, Value, symbols
+from brewgraph.models.structure.module_io import Module, ModuleValue, symbols
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Forward:
+class WatchedForward:
     """One forward as it was watched: each module's calls by path, what went in and what came out; their order."""
 
     calls: Mapping[str, list[tuple[Raw, Raw]]]
@@ -46,9 +46,9 @@ class Forward:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Forward]:
+def watched(model: nn.Module) -> Iterator[WatchedForward]:
     """Notes what each module below the model takes and gives while the block runs."""
-    found = Forward({path: [] for path, _ in model.named_modules() if path}, [])
+    found = WatchedForward({path: [] for path, _ in model.named_modules() if path}, [])
     hooks = [
         module.register_forward_hook(_noting(module, path, found), with_kwargs=True)
         for path, module in model.named_modules()
@@ -61,7 +61,7 @@ def watched(model: nn.Module) -> Iterator[Forward]:
             hook.remove()
 
 
-def _noting(module: nn.Module, path: str, into: Forward) -> Callable[..., None]:
+def _noting(module: nn.Module, path: str, into: WatchedForward) -> Callable[..., None]:
     first = first_argument(module)
 
     def note(called: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -81,7 +81,7 @@ def _first_argument(function: Any) -> str:
     return next(iter(list(inspect.signature(function).parameters)[1:]), "")
 
 
-def survey(model: nn.Module, one: Forward, other: Forward) -> dict[str, Module]:
+def read_modules(model: nn.Module, one: WatchedForward, other: WatchedForward) -> dict[str, Module]:
     """Every module below the model by its path, in the order of the model, from what two forwards showed."""
     places: dict[str, list[int]] = {}
     for i, path in enumerate(one.order):
@@ -106,8 +106,8 @@ def survey(model: nn.Module, one: Forward, other: Forward) -> dict[str, Module]:
     return found
 
 
-def _merged(one: Raw, other: Raw) -> Value:
+def _merged(one: Raw, other: Raw) -> ModuleValue:
     shape = symbols(one.sizes, other.sizes) if one.sizes is not None and other.sizes is not None else None
     kind = one.kind if one.kind == other.kind and len(one.elements) == len(other.elements) else "varies"
     elements = tuple(_merged(a, b) for a, b in zip(one.elements, other.elements, strict=False))
-    return Value(kind, shape, elements, one.names)
+    return ModuleValue(kind, shape, elements, one.names)
