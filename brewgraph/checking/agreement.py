@@ -15,7 +15,7 @@ from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, LabelType
 from brewgraph.recipe.needs import columns_used, data_used
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
-from brewgraph.recipe.settings.sources import Batches, DataSource, Hf, Hub, Join
+from brewgraph.recipe.settings.sources import Batches, DataSource, Join
 from brewgraph.recipe.without_teachers import without_teacher
 from brewgraph.source import Source, Span
 
@@ -120,8 +120,7 @@ def _gap(known: DataFacts) -> tuple[str, str] | None:
 
 def _meant(source: DataSource | Join, folder: Path) -> str:
     """The folder of data that a name which leads nowhere nearly is; empty where there is none."""
-    named = (x for x in (source.parts if isinstance(source, Join) else (source,)) if isinstance(x, Hub))
-    paths = (locate(x.name, folder) for x in named)
+    paths = (locate(part.hub_name, folder) for part in source.sources if part.hub_name)
     return next((near for path in paths if not path.is_dir() and (near := near_folder(path, HOLDS))), "")
 
 
@@ -157,11 +156,7 @@ def _check_columns(recipe: Recipe, data: str, wanted: tuple[str, ...], known: Da
                 if isinstance(part, v.Column) and (part.data, part.column) == (data, column):
                     place = part.span
         for model in recipe.models.values():
-            if (
-                isinstance(model.source, Hf)
-                and column in model.source.inputs.values()
-                and place == recipe.data[data].span
-            ):
+            if column in model.source.forward_columns.values() and place == recipe.data[data].span:
                 place = model.place("inputs")
         if column in there:
             collector.add("B411", f"`{data}` has two columns `{column}`", place, help="rename one in the header")
@@ -175,7 +170,7 @@ def check_teachers(context: CheckContext) -> None:
     recipe, _, collector = context
     for model in recipe.teachers:
         source = model.source
-        if isinstance(source, Hf) and (source.name is None or not source.pretrained):
+        if source.is_random:
             message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
             help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
             collector.add("W302", message, model.span, help=help)
@@ -185,7 +180,7 @@ def check_trained(context: CheckContext) -> None:
     """A teacher whose logits are taken has a head in its checkpoint: one that begins at random teaches noise."""
     recipe, facts, collector = context
     for model in recipe.teachers:
-        known = facts(model) if isinstance(model.source, Hf) else None
+        known = facts(model) if model.source.has_configuration else None
         if known is None:
             continue
         try:
@@ -199,7 +194,7 @@ def check_starts(context: CheckContext) -> None:
     """Layers that a model starts from must be there, as many as its own, and of their shapes."""
     recipe, facts, collector = context
     for model in recipe.models.values():
-        known = facts(model) if isinstance(model.source, Hf) and model.source.init is not None else None
+        known = facts(model) if model.source.start is not None else None
         init = known.outline.init if known is not None else None
         donor = facts(recipe.models[init.model]) if init is not None else None
         if known is None or donor is None:
@@ -238,7 +233,7 @@ def check_metrics(context: CheckContext) -> None:
 def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collector: Collector) -> None:
     """B126 for a score of ready batches, which give losses alone, and for a loss of several data sets, without rows."""
     is_loss = name.rpartition("/")[2] == LOSS
-    if task.data and isinstance(recipe.data[task.data[0]].source, Batches) and not is_loss:
+    if task.data and recipe.data[task.data[0]].source.holds_tensors and not is_loss:
         message = f"`{task.data[0]}` are ready batches, on which losses are evaluated, and no scores"
         collector.add("B126", message, place, help='write metric_for_best_model = "loss"')
     elif len(task.data) > 1 and is_loss:
@@ -255,9 +250,9 @@ def _missing(task: Task, facts: FactsBook) -> tuple[str, ...]:
     return missing_metrics(known.unanswerable)
 
 
-def _has_dev(source: Any) -> bool:
+def _has_dev(source: DataSource) -> bool:
     """Whether a data set may have a split to evaluate on; whether it does, sometimes only reading it tells."""
-    return any(getattr(part, "dev", "") is not None for part in getattr(source, "parts", (source,)))
+    return any(getattr(part, "dev", "") is not None for part in source.sources)
 
 
 def check_baseline(context: CheckContext) -> None:

@@ -33,7 +33,6 @@ from brewgraph.paths import locate, shown
 from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.recipe import Recipe, Task
-from brewgraph.recipe.settings.sources import Brew, Python
 from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import EncodingError, Source
 from brewgraph.syntax.ignores import check_ignores
@@ -352,7 +351,7 @@ class _OtherSpecs:
 
         other = self._check(model)
         found = other.facts(other.recipe.student)
-        if found is None and isinstance(other.recipe.student.source, Python):
+        if found is None and not other.recipe.student.source.is_known:
             message = f"nothing is known of the student of `{other.recipe.source.name}` before it is loaded"
             raise SourceFault("B321", message, field="path", help="its source has to be hf(…) or brew(…)")
         if found is None:
@@ -375,8 +374,8 @@ class _OtherSpecs:
     def _read(self, model: ModelDeclaration) -> Checked:
         from brewgraph.diagnostics import SourceFault
 
-        assert isinstance(model.source, Brew)
-        path = locate(model.source.path, self.source.folder, "path")
+        assert model.source.spec is not None
+        path = locate(model.source.spec, self.source.folder, "path")
         if path.resolve() in self.parents:
             circle = " -> ".join(p.name for p in (*self.parents, path.resolve()))
             raise SourceFault(
@@ -387,9 +386,9 @@ class _OtherSpecs:
         except UsageError as error:
             help = "paths start at this spec's folder"
             if (path / "student").is_dir():
-                help = f'the student of a run is a model: `hf("{model.source.path}/student")`'
+                help = f'the student of a run is a model: `hf("{model.source.spec}/student")`'
             raise SourceFault("B321", str(error), field="path", help=help) from error
-        key = (other, tuple(sorted(model.source.params.items())), self.parents)
+        key = (other, tuple(sorted(model.source.spec_params.items())), self.parents)
         if key not in self.known:
-            self.known[key] = _check(other, dict(model.source.params), self.parents, self.known)
+            self.known[key] = _check(other, dict(model.source.spec_params), self.parents, self.known)
         return self.known[key]

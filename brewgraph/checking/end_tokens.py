@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from brewgraph.checking.agreement import data_facts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import SPANS
-from brewgraph.recipe.settings.sources import Batches
 
 if TYPE_CHECKING:
     from brewgraph.facts.book import CheckContext
@@ -20,7 +19,7 @@ def check_ends(context: CheckContext) -> None:
     for model in recipe.models.values():
         known = facts(model)
         read = [recipe.data[name].source for name in facts.data.get(model.name, ())]
-        if known is None or all(isinstance(source, Batches) for source in read):
+        if known is None or all(source.holds_tensors for source in read):
             continue
         end = known.outline.reads_end
         if end is None:
@@ -45,7 +44,7 @@ def check_nulls(context: CheckContext) -> None:
     known = facts(student)
     for name in facts.data.get(student.name, ()) if known is not None else ():
         source = recipe.data[name].source
-        if source.label_type != SPANS or isinstance(source, Batches):
+        if source.label_type != SPANS or source.holds_tensors:
             continue
         try:
             lost = data_facts(source, facts.folder, facts.memory).unanswerable.get("train", 0)

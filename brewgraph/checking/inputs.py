@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.label_types import TAGS
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import Batches, Hf
+from brewgraph.recipe.settings.sources import Batches
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
@@ -57,16 +57,18 @@ def check_inputs(context: CheckContext) -> None:
     """
     recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
-        if not isinstance(model.source, Hf):
+        if not model.source.has_configuration:
             continue
         call = known.call
-        unknown = next((name for name in model.source.inputs if name not in call.names and not call.rest), None)
+        unknown = next(
+            (name for name in model.source.forward_columns if name not in call.names and not call.rest), None
+        )
         if unknown is not None:
             message = f"the forward of `{model.name}` takes no `{unknown}`"
             help = suggest(unknown, call.names) or f"it takes {listing(sorted(call.names)[:8])}"
             collector.add("B338", message, model.place("inputs"), help=help)
             continue
-        required, given = call.needs, set(model.source.inputs)
+        required, given = call.needs, set(model.source.forward_columns)
         if isinstance(data.source, Batches):
             from brewgraph.data.sources.tensor_batches import ready_fields
 
@@ -102,7 +104,7 @@ def check_padding(context: CheckContext) -> None:
     """
     recipe, facts, collector = context
     for model, known, data in _meetings(recipe, facts):
-        if known.tokens.name is None or isinstance(data.source, Batches):
+        if known.tokens.name is None or data.source.holds_tensors:
             continue
         try:
             pads = known.token_facts.pads
@@ -135,7 +137,7 @@ def check_own_tokens(context: CheckContext) -> None:
     """Pretrained weights know the ids of their own tokenizer; those of another one mean other words to them."""
     recipe, facts, collector = context
     for model in recipe.models.values():
-        known = facts(model) if isinstance(model.source, Hf) else None
+        known = facts(model) if model.source.has_configuration else None
         if known is not None and not known.reads_its_own_tokens:
             message = f"the weights of `{model.name}` were trained on the tokens of another tokenizer than this"
             help = "leave `tokenizer` out, or let it begin at random: pretrained=false"

@@ -17,7 +17,6 @@ from brewgraph.graph.canonical import execution_order, node
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.base import setting_text
-from brewgraph.recipe.settings.sources import Brew, Ema, Hf
 from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import ModelDeclaration
 
@@ -96,7 +95,7 @@ def make_plan(
 
 def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], idle: str, copied: str | None) -> ModelPlan:
     facts, source = known[model.name], one_line(model.span.text)
-    start = copied or _start(model)
+    start = copied or model.source.weights
     if facts is None:
         nothing = (None,) * 5
         return ModelPlan(model.name, model.role, source, "", "", *nothing, False, "", start, not idle, idle)
@@ -129,36 +128,16 @@ def _idle(
     named = [forward for found in forwards.values() for forward in found]
     used = {forward.model for forward in named if forward.features}
     used |= {x.model for graph in reports for key in graph if isinstance(x := node(graph, key), n.Forward)}
-    used |= {m.source.model for m in recipe.models.values() if isinstance(m.source, Ema) and m.name in used}
+    used |= {m.source.averaged for m in recipe.models.values() if m.source.averaged and m.name in used}
     dropped = {forward.model for forward in named} - used
     why = ("the loss takes nothing from it", "whatever the loss takes from it has a weight of zero")
-    started = {
-        m.source.init.model: m.name for m in recipe.models.values() if isinstance(m.source, Hf) and m.source.init
-    }
+    started = {m.source.start.model: m.name for m in recipe.models.values() if m.source.start}
     return {
         name: f"{why[name in dropped]}, so it "
         + (f"is loaded only to begin {started[name]}" if name in started else "is never loaded")
         for name in recipe.models
         if name not in used
     }
-
-
-def _start(model: ModelDeclaration) -> str:
-    """Where a model's weights come from."""
-    source = model.source
-    if isinstance(source, Brew):
-        given = ", ".join(f"{k}={v}" for k, v in source.params.items())
-        return f"the student of {source.path}{f' with {given}' if given else ''}: its finished run, or trained first"
-    if isinstance(source, Ema):
-        return f"a copy of {source.model}, and follows it: {source.decay:g} of itself stays at each step"
-    if not isinstance(source, Hf):
-        return f"what {source.target} returns"
-    if source.init is not None:
-        layers = ", ".join(map(str, source.init.layers))
-        return f"layers {layers} of {source.init.model}, the rest random"
-    if source.name is not None and source.pretrained:
-        return f"the weights of {source.name}"
-    return "random weights"
 
 
 def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> str:

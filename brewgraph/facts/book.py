@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from brewgraph.paths import locate, near_folder
 from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.needs import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import Brew, Conll, DataSource, Ema, Hf, Join, Python, Squad
+from brewgraph.recipe.settings.sources import DataSource, Hf, ModelSource
 from brewgraph.recipe.values import ModelDeclaration
 
 
@@ -115,10 +116,10 @@ class FactsBook:
     def _meant(self, model: ModelDeclaration, fault: SourceFault) -> str:
         """The folder on disk that a name which leads nowhere nearly is; empty where there is none."""
         source = model.source
-        if not isinstance(source, Hf) or fault.code not in ("B310", "B311", "B314"):
+        if not source.has_configuration or fault.code not in ("B310", "B311", "B314"):
             return ""
-        tokens = source.tokenizer is not None and fault.code == "B314"
-        name = source.tokenizer if tokens else source.name
+        tokens = source.tokenizer_name is not None and fault.code == "B314"
+        name = source.tokenizer_name if tokens else source.checkpoint
         path = locate(name, self.folder) if name else None
         if path is None or path.is_dir():
             return ""
@@ -126,13 +127,17 @@ class FactsBook:
         return str(Path(name or "").with_name(near)) if near else ""
 
     def _find(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
-        source = model.source
-        if isinstance(source, Python):
-            return None
-        if isinstance(source, Brew):
-            return self.other_spec(model)
-        if isinstance(source, Ema):
-            return self(self._averaged(model, source))
+        return self._of(model.source, model)
+
+    @singledispatchmethod
+    def _of(self, source: ModelSource, model: ModelDeclaration) -> UnbuiltModelFacts | None:
+        """The facts of a model by its source; None where nothing is known before it is built."""
+        if source.averaged is not None:
+            return self(self._averaged(model))
+        return self.other_spec(model) if source.spec is not None else None
+
+    @_of.register(Hf)
+    def _of_configuration(self, source: Hf, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         heads = {
             name: Head.of(settings, self.facts.classes_of(model.name, name), self._label_type(model.name, name))
             for name, settings in model.heads.items()
@@ -186,7 +191,7 @@ class FactsBook:
         if source.task is not None or not any(feature.name == "logits" for feature in self.features[model.name]):
             return source, classes, ()
         others = (self.recipe.models[name] for name in self.partners.get(model.name, ()) if name != model.name)
-        for teacher in (other for other in others if other.role == "teacher" and not isinstance(other.source, Ema)):
+        for teacher in (other for other in others if other.role == "teacher" and other.source.averaged is None):
             facts = self(teacher)
             task = _TASK_OF_CLASS.get(facts.auto_class) if facts is not None else None
             if facts is not None and task is not None and not facts.heads:
@@ -194,12 +199,13 @@ class FactsBook:
                 return own, classes or facts.labels, tuple(filter(None, (facts.outline.label_type,)))
         return source, classes, ()
 
-    def _averaged(self, model: ModelDeclaration, source: Ema) -> ModelDeclaration:
+    def _averaged(self, model: ModelDeclaration) -> ModelDeclaration:
         """The student that an average follows."""
-        student = self.recipe.models.get(source.model)
+        name = model.source.averaged or ""
+        student = self.recipe.models.get(name)
         if student is None or student.role != "student":
             help = f"write `ema({self.recipe.student.name})`"
-            raise SourceFault("B331", f"`{source.model}` is no student to average", field="model", help=help)
+            raise SourceFault("B331", f"`{name}` is no student to average", field="model", help=help)
         return student
 
     def _label_type(self, model: str, head: str | None) -> LabelType:
@@ -215,37 +221,35 @@ class FactsBook:
 
     def _lends(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         """The facts of the finished teacher whose trained tokenizer a model takes, whatever data it reads itself."""
-        named = model.source.tokenizer if isinstance(model.source, Hf) else None
-        lender = self.recipe.models.get(named or "") or self._first_lender(model)
-        return self(lender) if lender is not None and isinstance(lender.source, Brew) else None
+        lender = self.recipe.models.get(model.source.tokenizer_name or "") or self._first_lender(model)
+        return self(lender) if lender is not None and lender.source.spec is not None else None
 
     def _first_lender(self, model: ModelDeclaration) -> ModelDeclaration | None:
         """The teacher whose tokenizer a student from scratch takes where the spec names none."""
         source = model.source
-        if model.role != "student" or not isinstance(source, Hf) or source.tokenizer or source.name is not None:
+        from_scratch = source.has_configuration and source.checkpoint is None
+        if model.role != "student" or not from_scratch or source.tokenizer_name:
             return None
         lending = (t for t in self.recipe.teachers if self._lender(t).name != model.name)
-        return next((t for t in lending if not isinstance(t.source, Python)), None)
+        return next((t for t in lending if t.source.is_known), None)
 
     def _lender(self, model: ModelDeclaration) -> ModelDeclaration:
         """Whose tokenizer a model has: its own, or that of another one which is named beside it."""
-        source = model.source
-        named = source.tokenizer if isinstance(source, Hf) else source.model if isinstance(source, Ema) else None
-        lender = self.recipe.models.get(named or "")
+        lender = self.recipe.models.get(model.source.tokenizer_name or "")
         return self._lender(lender) if lender is not None else model
 
     def _tokens_of(self, model: ModelDeclaration) -> Tokens | None:
         """A model's tokenizer, of which its facts need not be known: they may wait for those of whoever asks."""
         source = model.source
-        if isinstance(source, Ema):
-            return self._tokens_of(self._averaged(model, source))
-        if isinstance(source, Python):
+        if source.averaged is not None:
+            return self._tokens_of(self._averaged(model))
+        if not source.is_known:
             help = "name another model, a folder, or a name on the hub"
             raise SourceFault("B319", f"`{model.name}` has no tokenizer", field="tokenizer", help=help)
-        if isinstance(source, Brew):
-            facts = self(model)
-            return facts.tokens if facts is not None else None
-        return own_tokens(source, self.folder, self._inherited(model, source))
+        if isinstance(source, Hf):
+            return own_tokens(source, self.folder, self._inherited(model, source))
+        facts = self(model)
+        return facts.tokens if facts is not None else None
 
 
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
@@ -254,21 +258,18 @@ _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 def is_local(model: ModelDeclaration, folder: Path, field: str | None = "name") -> bool:
     """Whether a model is read from a folder on this machine, or its tokenizer where that is the `field`."""
     source = model.source
-    named = (source.name, source.tokenizer if field == "tokenizer" else None) if isinstance(source, Hf) else ()
+    named = (source.checkpoint, source.tokenizer_name if field == "tokenizer" else None)
     return any(locate(name, folder).is_dir() for name in named if name)
-
-
-_NOT_CONTENT: Any = {"batch": True, "parts": {"__all__": {"batch"}}}
 
 
 _NO_TEXT = frozenset({"batch", "max_length", "stride"})
 """Settings of data that change nothing in its texts."""
 
 
-def _placed(source: Any, folder: Path) -> dict[str, Any]:
+def _placed(source: DataSource, folder: Path) -> dict[str, Any]:
     """What texts a data set holds: files by where they lie, however a spec spells their paths."""
-    if isinstance(source, Join):
-        return {"parts": [_placed(part, folder) for part in source.parts]}
+    if source.sources != (source,):
+        return {"parts": [_placed(part, folder) for part in source.sources]}
     found = {key: value for key, value in source.model_dump().items() if key not in _NO_TEXT}
     for key, value in found.items():
         if key in ("train", "dev", "test", "name", "folder") and isinstance(value, str):
@@ -278,34 +279,17 @@ def _placed(source: Any, folder: Path) -> dict[str, Any]:
     return {"source": type(source).__name__, **found}
 
 
-def _content(source: DataSource | Join) -> dict[str, Any]:
-    """What a data set is, as far as its settings say it; the size of its batches is none of it."""
-    found: dict[str, Any] = source.model_dump(exclude=_NOT_CONTENT)
-    parts = source.parts if isinstance(source, Join) else (source,)
-    for said, part in zip(found.get("parts", (found,)), parts, strict=True):
-        if augment := getattr(part, "augment", ()):
-            said["augment"] = repr(augment)  # which tells masking from deleting: a dump has their fields alone
-        for setting in ("classes", "quoting"):  # what nobody set changes nothing
-            if said.get(setting, ()) is None:
-                del said[setting]
-        if isinstance(part, Conll | Squad) and part.weight is None:  # nor does a weight that came to them later
-            del said["weight"]
-        if isinstance(part, Squad) and not part.null_threshold:
-            del said["null_threshold"]
-    return found
-
-
-def _settled(source: Any, identity: Callable[[str], str], names: Collection[str]) -> Any:
+def _settled(source: ModelSource, identity: Callable[[str], str], names: Collection[str]) -> Any:
     """A model's source in which other models stand by what they are, and keyword arguments in one order."""
     own: dict[str, Any] = {
         key: dict(sorted(value.items()))
         for key in type(source).model_fields
         if isinstance(value := getattr(source, key), dict)
     }
-    if isinstance(source, Hf) and source.init is not None:
-        own["init"] = source.init.model_copy(update={"model": identity(source.init.model)})
-    if isinstance(source, Hf) and source.tokenizer is not None and source.tokenizer in names:
-        own["tokenizer"] = identity(source.tokenizer)
+    if source.start is not None:
+        own["init"] = source.start.model_copy(update={"model": identity(source.start.model)})
+    if source.tokenizer_name is not None and source.tokenizer_name in names:
+        own["tokenizer"] = identity(source.tokenizer_name)
     return source.model_copy(update=own)
 
 
@@ -313,7 +297,7 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
     """What each model and data set is, whatever it is called: for the graph's hashes."""
     # the batch size is no part of what data is: projections begin alike however a batch is split
     found: dict[str, str] = {
-        name: digest("data", type(data.source).__name__, repr(_content(data.source)))
+        name: digest("data", type(data.source).__name__, repr(data.source.content))
         for name, data in recipe.data.items()
     }
     visiting: set[str] = set()
@@ -323,17 +307,17 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
             return found.get(name, "circle")
         visiting.add(name)
         model = recipe.models[name]
-        if isinstance(model.source, Brew):
+        if model.source.spec is not None:
             found[name] = digest(model.role, other_spec(model))
-        elif isinstance(model.source, Ema):
+        elif model.source.averaged is not None:
             source = model.source.model_dump(exclude={"model"})
-            found[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.model))
+            found[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.averaged))
         else:
             text = repr(_settled(model.source, identity, recipe.models))
             text += repr(sorted(model.heads.items())) if model.heads else ""
             found[name] = digest(model.role, text)
             # a factory that is called twice may give two models
-            alike = [x for x in found if x != name and found[x] == found[name] and isinstance(model.source, Python)]
+            alike = [x for x in found if x != name and found[x] == found[name] and not model.source.is_known]
             if alike:
                 found[name] = digest(model.role, text, len(alike))
         return found[name]

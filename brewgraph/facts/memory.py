@@ -25,7 +25,7 @@ from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.digest import digest
 from brewgraph.models.tokenization import describing_files, stamp_of
 from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import Batches, DataSource, Glue, Hub, Join
+from brewgraph.recipe.settings.sources import DataSource, Join
 
 T = TypeVar("T")
 
@@ -164,10 +164,9 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 def print_of_data(source: DataSource | Join, folder: Path) -> str | None:
     """What tells the content of a data set's files from any other; None where only the hub knows."""
-    parts = source.parts if isinstance(source, Join) else (source,)
     found: list[object] = []
-    for part in parts:
-        if isinstance(part, Batches) or (isinstance(part, Hub) and not locate(part.name, folder, "name").is_dir()):
+    for part in source.sources:
+        if part.holds_tensors or (part.hub_name and not locate(part.hub_name, folder, "name").is_dir()):
             return None
         try:
             found.append(stamp(_files(part, folder)))
@@ -178,11 +177,7 @@ def print_of_data(source: DataSource | Join, folder: Path) -> str | None:
 
 def _files(source: DataSource, folder: Path) -> Iterator[Path]:
     """The local files that a data set consists of."""
-    if isinstance(source, Glue):
-        return
-    if isinstance(source, Hub):
-        yield from sorted(path for path in locate(source.name, folder, "name").rglob("*") if path.is_file())
-        return
-    for field in ("train", "dev", "test"):
-        if name := getattr(source, field, None):
-            yield locate(name, folder, field).resolve()
+    if source.hub_name:
+        yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
+    for field, name in source.files.items():
+        yield locate(name, folder, field).resolve()

@@ -27,7 +27,6 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import Shape
 from brewgraph.recipe.recipe import Recipe, Task
-from brewgraph.recipe.settings.sources import Hf, Python
 from brewgraph.source import Span
 
 OUTSIDE: Shape = ()
@@ -165,7 +164,7 @@ class Builder:
 
     def _take(self, x: v.Take) -> str:
         model = self.recipe.models[x.model]
-        columns = tuple(sorted(model.source.inputs.items())) if isinstance(model.source, Hf) else ()
+        columns = tuple(sorted(model.source.forward_columns.items()))
         forward = n.Forward(
             (self.entry(x),), x.model, model.role, self.identities[x.model], x.passing, columns, shape=None, span=x.span
         )
@@ -214,7 +213,7 @@ class Builder:
         with self.masked_by(None):
             key = self.build(x.value, wanted, near)
         shape = self.shape(key)
-        if shape is None and all(isinstance(self.recipe.models[t.model].source, Python) for t in self._unknown(x)):
+        if shape is None and not any(self.recipe.models[t.model].source.is_known for t in self._unknown(x)):
             message = "the shape of this is not known, so its padding could not be told from it"
             help = "leave the `cache` out; a teacher that brewgraph can build from a configuration may have one"
             self.collector.add("B243", message, x.value.span, help=help)

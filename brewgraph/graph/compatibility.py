@@ -14,7 +14,6 @@ from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import ModelFacts, Shape
 from brewgraph.recipe.label_types import CLASS, TAGS, LabelType
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import Hf
 
 LAST_AXIS = {"logits": "classes", "probabilities": "classes", "hidden": "width", "vector": "width"}
 """What the last axis of a value of each kind holds."""
@@ -393,7 +392,7 @@ def _stranger(context: Context, takes: Sequence[v.Take]) -> v.Take | None:
 def _may_share(context: Context, model: str) -> bool:
     """Whether a model may get the tokenizer of another one: pretrained weights only know the tokens of their own."""
     source = context.recipe.models[model].source
-    return isinstance(source, Hf) and (source.name is None or not source.pretrained)
+    return source.has_configuration and source.is_random
 
 
 # ── masks and directions ─────────────────────────────────────────────────────────────────────────────────────────────

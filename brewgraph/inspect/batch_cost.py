@@ -13,7 +13,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
 from brewgraph.models.fake.shapes import empty_model
-from brewgraph.recipe.settings.sources import Batches, Ema
+from brewgraph.recipe.settings.sources import Batches
 from brewgraph.running.spec_builder import data_of, models_of
 from brewgraph.runtime.count_cost import count_step, example_batch
 
@@ -74,7 +74,7 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
 
 def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
-    for name in sorted(names, key=lambda m: isinstance(checked.recipe.models[m].source, Ema)):
+    for name in sorted(names, key=lambda m: checked.recipe.models[m].source.averaged is not None):
         facts = checked.facts(checked.recipe.models[name])
         assert facts is not None
         found[name] = empty_model(facts.description, mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brewgraph.checking.check import Checked
 from brewgraph.data.report import DataReport, data_report
-from brewgraph.recipe.settings.sources import Batches, DataSource, Files, Join
+from brewgraph.recipe.settings.sources import DataSource
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 
@@ -19,7 +19,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
     data_cache = DataCache(builder)
     reports: dict[str, DataReport] = {}
     for name, data in checked.recipe.data.items():
-        if isinstance(data.source, Batches):
+        if data.source.holds_tensors:
             continue  # tensors that were made elsewhere: their layout was checked, and there is no text to look at
         readers = [m for m, used in checked.facts.data.items() if name in used or not any(checked.facts.data.values())]
         known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
@@ -30,7 +30,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
             builder.examples(name),
             encodings,
             label_type=data.source.label_type,
-            delimited=any(map(_is_delimited, data.source.parts if isinstance(data.source, Join) else (data.source,))),
+            delimited=any(map(_is_delimited, data.source.sources)),
             batch=data.source.batch if used else None,  # a part of joined data makes no batches of its own
         )
     return reports
@@ -38,4 +38,5 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
 
 def _is_delimited(source: DataSource) -> bool:
     """Whether a source is a file in which quotes may enclose fields."""
-    return isinstance(source, Files) and source.train.removesuffix(".gz").lower().endswith((".csv", ".tsv"))
+    may_quote = "quoting" in type(source).model_fields
+    return may_quote and source.files["train"].removesuffix(".gz").lower().endswith((".csv", ".tsv"))

@@ -9,7 +9,6 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import node
 from brewgraph.lints.subject import Subject
 from brewgraph.ops import TEMPERATURES
-from brewgraph.recipe.settings.sources import Batches
 
 
 def find_split_batches(subject: Subject) -> Iterator[Diagnostic]:
@@ -39,7 +38,7 @@ def find_small_batches(subject: Subject) -> Iterator[Diagnostic]:
                 continue
             data = subject.recipe.data[found.data]
             count = data.source.batch // subject.ranks
-            if isinstance(data.source, Batches) or count >= found.least:
+            if data.source.holds_tensors or count >= found.least:
                 continue
             message = (
                 f"`{found.operation}` compares at least {found.least} examples, and a batch has {count}: it is always 0"

@@ -8,7 +8,7 @@ from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.lints.subject import MOMENTS, Subject, learning, weighted
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import NONE, SPANS
-from brewgraph.recipe.settings.sources import Hf, Join
+from brewgraph.recipe.settings.sources import Join
 from brewgraph.source import Span
 
 
@@ -146,10 +146,9 @@ def find_untrained_heads(subject: Subject) -> Iterator[Diagnostic]:
             help = f"match it: `ce(data.labels -> {student.name}.{head}.logits)`, or remove it"
             yield Diagnostic("W214", message, student.place(f"head {head}"), help)
     source = student.source
-    if not isinstance(source, Hf) or student.heads or source.task in (None, "features"):
+    if student.heads or getattr(source, "task", None) in (None, "features"):
         return
-    random = source.name is None or not source.pretrained
-    if random and not any(feature.name in ("logits", "start", "end", "tap") for feature in taken):
+    if source.is_random and not any(feature.name in ("logits", "start", "end", "tap") for feature in taken):
         message = f"no loss reaches the head of `{student.name}`: it would be saved untrained"
         help = 'match its logits, or write task="features" for a model without a head'
         yield Diagnostic("W214", message, student.place("task"), help)
@@ -158,7 +157,7 @@ def find_untrained_heads(subject: Subject) -> Iterator[Diagnostic]:
 def find_idle_adapters(subject: Subject) -> Iterator[Diagnostic]:
     """W215: an adapter on a model that never learns, and so stays at the zeros that it begins with."""
     for model in subject.recipe.teachers:
-        if isinstance(model.source, Hf) and model.source.adapter is not None:
+        if model.source.lora is not None:
             place: Span = model.place("adapter")
             message = f"an adapter on the teacher `{model.name}` does nothing: teachers never learn"
             help = "leave it out, or write it on the student"

@@ -9,7 +9,6 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import Ema, Hf
 
 OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
 """Columns that every data set calls so, whatever they are called in its files."""
@@ -26,9 +25,8 @@ def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
     found: dict[str, set[Feature]] = {name: set() for name in recipe.models}
     for take in takes(recipe):
         found[take.model].add(take.feature)
-        source = recipe.models[take.model].source
-        if isinstance(source, Ema):
-            found[source.model].add(take.feature)
+        if student := recipe.models[take.model].source.averaged:
+            found[student].add(take.feature)
     return {name: frozenset(features) for name, features in found.items()}
 
 
@@ -100,10 +98,8 @@ def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
             if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
                 found[part.data].add(part.column)
     for model, data in data_used(recipe).items():
-        source = recipe.models[model].source
-        if isinstance(source, Hf):
-            for name in data:
-                found[name] |= set(source.inputs.values())
+        for name in data:
+            found[name] |= set(recipe.models[model].source.forward_columns.values())
     return {name: tuple(sorted(columns)) for name, columns in found.items()}
 
 

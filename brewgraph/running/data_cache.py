@@ -24,7 +24,6 @@ from brewgraph.models.tokenization import tokenizer_fingerprint
 from brewgraph.recipe.needs import columns_used, words_used
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task
-from brewgraph.recipe.settings.sources import Batches
 from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of, models_of
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.draws import Draw
@@ -203,14 +202,14 @@ class DataCache:
         feeds: dict[str, Feed] = {}
         for name in names:
             source = self.recipe.data[name].source
-            if isinstance(source, Batches):
+            if source.holds_tensors:
                 feeds[name] = Ready(self.builder.ready(name), stage.train.seed)
             else:
                 made = self.encoded(name, self.readers(graphs, name))
                 feeds[name] = RowFeed(made.splits["train"], made.collator, source.batch)
         first = names[0]
         source = self.recipe.data[first].source
-        if isinstance(source, Batches):
+        if source.holds_tensors:
             ready = self.builder.ready(first)
             dev = ready if ready.dev else None
             return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.builder.classes(first))

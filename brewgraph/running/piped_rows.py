@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 
 from brewgraph.diagnostics import UsageError, listing
-from brewgraph.recipe.settings.sources import Conll, Join, Squad
+from brewgraph.recipe.settings.sources import Conll, Squad
 from brewgraph.running.finished import FinishedTask
 from brewgraph.running.predict import text_columns, unlabelled_rows
 from brewgraph.source import EncodingError, decode
@@ -40,7 +40,7 @@ def piped_rows(task: FinishedTask, content: bytes) -> datasets.Dataset:
     filled = [line for line in text.split("\n") if line.strip()]
     if not filled:
         raise UsageError("standard input holds no rows")
-    source, names = _source(task), text_columns(task)
+    source, names = task.data.source.sources[0], text_columns(task)
     suffix = "" if isinstance(source, Conll) else _suffix(text, filled[0], names)
     if isinstance(source, Conll):
         columns = {len(line.split()) for line in filled if not line.startswith("#")}
@@ -51,11 +51,6 @@ def piped_rows(task: FinishedTask, content: bytes) -> datasets.Dataset:
     if len(names) > 1:
         raise UsageError(f"standard input has no {listing(names)}: give JSON lines, or csv with a header")
     return _read(task, *_laid_out(task, names, [[line] for line in filled]), "standard input")
-
-
-def _source(task: FinishedTask) -> object:
-    source = task.data.source
-    return source.parts[0] if isinstance(source, Join) else source
 
 
 def _suffix(text: str, first: str, names: Sequence[str]) -> str:
@@ -70,7 +65,7 @@ def _suffix(text: str, first: str, names: Sequence[str]) -> str:
 
 def _laid_out(task: FinishedTask, names: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, str]:
     """The content and the suffix of a file of these texts."""
-    source = _source(task)
+    source = task.data.source.sources[0]
     if isinstance(source, Conll):
         sign = "\t" if source.separator == "tab" else " "
         before = sign.join(["_"] * max(0, source.words)) + sign * (source.words > 0)

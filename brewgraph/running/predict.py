@@ -25,7 +25,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
-from brewgraph.recipe.settings.sources import Builtin, DataSource, Files, Glue, Hub, Join, Squad
+from brewgraph.recipe.settings.sources import DataSource
 from brewgraph.running.data_cache import token_limit
 from brewgraph.running.finished import SPLITS, FinishedTask
 from brewgraph.running.spec_builder import blaming
@@ -136,14 +136,8 @@ def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
 
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
     """What the texts of an example are called: the columns of the data, `question` and `context`, or `text`."""
-    source = task.data.source
-    if isinstance(source, Join):
-        source = source.parts[0]
-    if isinstance(source, Files | Hub):
-        return source.text
-    if isinstance(source, Squad):
-        return "question", "context"
-    return facts(source, task.folder).columns[:-1] if isinstance(source, Glue | Builtin) else ("text",)
+    source = task.data.source.sources[0]
+    return source.text_columns or facts(source, task.folder).columns[:-1]
 
 
 def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
@@ -153,29 +147,9 @@ def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[
     if not path.is_file():
         near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
-    # weights are for training, and need not be there; nor need labels, where none are asked for
-    given: dict[str, Any] = {"train": str(path), "dev": None, "test": None, "weight": None, "class_weights": None}
-    source = task.data.source
-    if isinstance(source, Join):  # a file is laid out like the first of what was joined
-        source = source.parts[0]
-    # which classes there are, and what a label means, the run knows: a file may hold some of them alone
-    columns = isinstance(getattr(source, "label", None), tuple)
-    given["classes"] = task.classes if labelled and task.classes and not columns else None
-    if not labelled:
-        given |= {"label": None, "tags": None}
-    if isinstance(source, Glue | Builtin):
-        *text, label = facts(source, task.folder).columns
-        kind: dict[str, Any] = {"label": label if labelled else None, "classes": given["classes"]}
-        if labelled and source.label_type == VALUE:
-            kind["problem_type"] = VALUE.problem_type
-        other: DataSource = Files(train=str(path), text=tuple(text), **kind)
-    elif not isinstance(source, Hub):
-        other = source.model_copy(update={k: v for k, v in given.items() if k in type(source).model_fields})
-    else:
-        kind = {"label": None}
-        if labelled:
-            kind = {"label": source.label, "problem_type": source.problem_type, "classes": given["classes"]}
-        other = Files(train=str(path), text=source.text, **kind)
+    source = task.data.source.sources[0]  # a file is laid out like the first of what was joined
+    columns = source.text_columns or facts(source, task.folder).columns
+    other = source.of_file(str(path), columns, task.classes, labelled=labelled)
     try:
         return open_examples(other, Path(), more, marks=task.marks).splits["train"]
     except SourceFault as fault:

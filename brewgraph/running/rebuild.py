@@ -9,7 +9,6 @@ from brewgraph.checking.check import Checked, check
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SpecError, UsageError, listing
 from brewgraph.recipe.needs import columns_used
-from brewgraph.recipe.settings.sources import Batches, Ema
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.dev_losses import losses_on
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
@@ -36,7 +35,7 @@ class Rebuilt:
             teachers = {name: path / "student" for name, path in finished.items()}
             self.builder = SpecBuilder(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
             read = {m for m in self.checked.recipe.models if self.builder.runs(m)}
-            if gone := [m for m in read if isinstance(self.checked.recipe.models[m].source, Ema)]:
+            if gone := [m for m in read if self.checked.recipe.models[m].source.averaged is not None]:
                 raise UsageError(f"{listing(gone)} followed the student in training, and is not kept")
             for model in read:
                 self.builder.model(model)
@@ -65,7 +64,7 @@ class Rebuilt:
 
     def _rows(self, task: FinishedTask, what: str) -> Any:
         name, source = task.data.name, task.data.source
-        if isinstance(source, Batches):
+        if source.holds_tensors:
             ready = self.builder.ready(name)
             if what != "dev" or not ready.dev:
                 raise UsageError(f"`{name}` are ready batches: a loss is evaluated on those of `dev.safetensors`")

@@ -22,7 +22,7 @@ from brewgraph.digest import digest
 from brewgraph.display.lines import html_table, table
 from brewgraph.ops.python_files import module_print
 from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import Brew, Hf, Python
+from brewgraph.recipe.settings.sources import Python
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_folders import runs_folder, teacher_folder
 from brewgraph.running.spec_builder import SpecBuilder
@@ -304,11 +304,12 @@ def _model_prints(checked: Checked) -> dict[str, str]:
     """What the content of a model is that no other spec describes: of a local folder its files, of Python its text."""
     found = {}
     for position, model in enumerate(checked.recipe.models.values()):
-        if isinstance(model.source, Python):
-            found[f"{position}"] = module_print(model.source.target.partition(":")[0], checked.folder)
-        elif isinstance(model.source, Hf):
-            tokenizer = model.source.tokenizer if model.source.tokenizer not in checked.recipe.models else None
-            for name in (model.source.name, tokenizer):
+        source = model.source
+        if isinstance(source, Python):
+            found[f"{position}"] = module_print(source.target.partition(":")[0], checked.folder)
+        elif source.has_configuration:
+            tokenizer = source.tokenizer_name if source.tokenizer_name not in checked.recipe.models else None
+            for name in (source.checkpoint, tokenizer):
                 if name and (place := locate(name, checked.folder)).is_dir():
                     found[f"{position}/{name}"] = _folder_hash(place)
     return found
@@ -369,9 +370,8 @@ def finished_teachers(
         if name not in given:
             folder = _folder_of_teacher(SpecBuilder(other, allow_python=allow_python), runs, (home,))
             if folder.finished is None:
-                assert isinstance(model.source, Brew)
                 spec = shown(Path(other.recipe.source.name))
-                sets = "".join(f" --set {name}={value}" for name, value in model.source.params.items())
+                sets = "".join(f" --set {name}={value}" for name, value in model.source.spec_params.items())
                 raise UsageError(
                     f"`{model.name}` is not trained yet: run `brewgraph run {spec}{sets}` first; "
                     f"no finished run of it is in {shown(folder.path.parent)}; `build(runs=…)` names another folder"

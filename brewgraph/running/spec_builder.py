@@ -28,7 +28,7 @@ from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.needs import columns_used, data_used
-from brewgraph.recipe.settings.sources import Batches, Brew, Ema, Hf, Join, Python
+from brewgraph.recipe.settings.sources import Batches, Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.running.unchanged import check_given
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
@@ -117,34 +117,31 @@ class SpecBuilder:
     def fingerprints(self) -> dict[str, str]:
         """What the content of each data set is, in the order of the spec; names do not count."""
         return {
-            f"data {position}": (
-                self.ready(name) if isinstance(data.source, Batches) else self.examples(name)
-            ).fingerprint
+            f"data {position}": (self.ready(name) if data.source.holds_tensors else self.examples(name)).fingerprint
             for position, (name, data) in enumerate(self.recipe.data.items())
         }
 
     def notes(self) -> list[str]:
         """What reading the data has to say: tags that were converted, and the like."""
-        tables = [name for name, data in self.recipe.data.items() if not isinstance(data.source, Batches)]
+        tables = [name for name, data in self.recipe.data.items() if not data.source.holds_tensors]
         return list(dict.fromkeys(f"{name}: {note}" for name in tables for note in self.examples(name).notes))
 
     def classes(self, name: str) -> tuple[str, ...]:
         """The classes of a data set; of ready tensors those that the check knows."""
-        if isinstance(self.recipe.data[name].source, Batches):
+        if self.recipe.data[name].source.holds_tensors:
             return self.checked.facts.classes.get(name, ())
         return self.examples(name).classes
 
     def null_threshold(self, name: str) -> float | None:
         """By how much no answer must exceed the best one; None for data in which every question has an answer."""
         source = self.recipe.data[name].source
-        if isinstance(source, Batches) or not self.examples(name).has_unanswerable:
+        if source.holds_tensors or not self.examples(name).has_unanswerable:
             return None
-        first = source.parts[0] if isinstance(source, Join) else source
-        return float(getattr(first, "null_threshold", 0.0))
+        return float(getattr(source.sources[0], "null_threshold", 0.0))
 
     def marks(self, name: str) -> bool | None:
         """What the lists of numbers are that a data set has as labels; see `Examples`."""
-        return None if isinstance(self.recipe.data[name].source, Batches) else self.examples(name).marks
+        return None if self.recipe.data[name].source.holds_tensors else self.examples(name).marks
 
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,9 +152,9 @@ class SpecBuilder:
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerBase:
         """The tokenizer of a model: its own, its teacher's, or one trained on the data."""
-        source = self.recipe.models[name].source
-        if isinstance(source, Ema):
-            return self.tokenizer(source.model)
+        averaged = self.recipe.models[name].source.averaged
+        if averaged is not None:
+            return self.tokenizer(averaged)
         if name not in self._tokenizers:
             with blaming(self.recipe.models[name]):
                 self._tokenizers[name] = self._find_tokenizer(name)
@@ -174,14 +171,14 @@ class SpecBuilder:
             return self.tokenizer(others[0])
         if description.tokens.name is not None:
             return description.tokens.load()
-        named = getattr(self.recipe.models[name].source, "tokenizer", None)
+        named = self.recipe.models[name].source.tokenizer_name
         for other in sorted(self.recipe.models.values(), key=lambda other: other.name != named):
             # a model from scratch whose tokens are another model's: that one may be trained by now
             theirs = self.description(other.name)
-            inherits = theirs is not None and theirs.tokens == description.tokens and isinstance(other.source, Brew)
+            inherits = theirs is not None and theirs.tokens == description.tokens and other.source.spec is not None
             if other.name != name and inherits:
                 return self.tokenizer(other.name)
-        read = [d for d in data_used(self.recipe)[name] if not isinstance(self.recipe.data[d].source, Batches)]
+        read = [d for d in data_used(self.recipe)[name] if not self.recipe.data[d].source.holds_tensors]
         if not read:
             help = "name a tokenizer: `tokenizer=…`, or ready tensors with a `vocab_size` that fits them"
             raise SourceFault("B319", f"`{name}` has no tokenizer, and no text to train one on", help=help)
@@ -192,7 +189,7 @@ class SpecBuilder:
     def reads_tensors_only(self, name: str) -> bool:
         """Whether a model only ever sees ready tensors, so that it needs no tokenizer."""
         used = data_used(self.recipe)[name]
-        return bool(used) and all(isinstance(self.recipe.data[d].source, Batches) for d in used)
+        return bool(used) and all(self.recipe.data[d].source.holds_tensors for d in used)
 
     # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,7 +239,7 @@ class SpecBuilder:
         A model that is scored in the closing table is loaded whole; so is one that begins at random, whose weights
         would be others, and one whose layers another model begins with.
         """
-        begun = {x.source.init.model for x in self.recipe.models.values() if isinstance(x.source, Hf) and x.source.init}
+        begun = {x.source.start.model for x in self.recipe.models.values() if x.source.start}
         facts = self.checked.facts(model)
         plain = bool(description.checkpoint) and not description.heads and description.adapter is None
         if truncate_models.__name__ in self.skip or not plain or model.name in begun or facts is None:
@@ -260,7 +257,7 @@ class SpecBuilder:
         """The description with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
         tokenizer = self.tokenizer(model.name)
         if description.checkpoint is None:
-            named = isinstance(model.source, Hf) and model.source.name is not None
+            named = model.source.checkpoint is not None
             sized = named or description.tokens.name is not None
             if not sized or description.config.vocab_size < len(tokenizer):
                 # a configuration may hold more places than there are tokens: another model's rows still fit it
@@ -274,7 +271,7 @@ class SpecBuilder:
         """The next distiller gets a student of its own, as it was at the beginning, and all that follows or fits it."""
         student = self.recipe.student.name
         for model in self.recipe.models.values():
-            if model.name == student or (isinstance(model.source, Ema) and model.source.model == student):
+            if model.name == student or model.source.averaged == student:
                 self.models.pop(model.name, None)
                 self.averages.pop(model.name, None)
         self._projections = None
@@ -303,7 +300,7 @@ class SpecBuilder:
         used |= {model for graph in reports.values() for model in models_of(graph)}
         # an average that any stage needs follows the student through all of them
         anywhere = {model for graph in (*optimized.values(), *of.reports.values()) for model in models_of(graph)}
-        used |= {model for model in anywhere if isinstance(self.recipe.models[model].source, Ema)}
+        used |= {model for model in anywhere if self.recipe.models[model].source.averaged}
         models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
         return Distiller(
             graphs,
@@ -352,7 +349,7 @@ class SpecBuilder:
         for stage, task in self.recipe.tasks:
             source = self.recipe.data[task.data[0]].source
             read = name in models_of(self.checked.graphs[stage.name, task.name])
-            if read and source.label_type and not isinstance(source, Batches):
+            if read and source.label_type and not source.holds_tensors:
                 examples = self.examples(task.data[0])
                 if closing_split(examples.splits) and can_score(module, source.label_type, examples.classes):
                     return True

@@ -29,7 +29,6 @@ from brewgraph.models.heads import HeadedModel
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
-from brewgraph.recipe.settings.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.dev_losses import losses_on
@@ -202,7 +201,7 @@ def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
     hand only where it was made.
     """
     read = {model for graph in builder.optimized().values() for model in models_of(graph)}
-    return teacher.name in read and not isinstance(teacher.source, Ema)
+    return teacher.name in read and teacher.source.averaged is None
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class _Closing:
         """None where there is no such split."""
         data = task.data[0]
         source = data_cache.recipe.data[data].source
-        if isinstance(source, Batches):
+        if source.holds_tensors:
             ready = data_cache.builder.ready(data)
             return cls(data_cache, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
         examples = data_cache.builder.examples(data)

@@ -25,7 +25,6 @@ from brewgraph.models.label_order import (
 )
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task
-from brewgraph.recipe.settings.sources import Batches, Ema
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import logits_of, model_inputs, own_view
@@ -92,7 +91,7 @@ def _graders(data_cache: DataCache, checked: Checked, stage: Stage, task: Task) 
     read = {(x.model, x.feature.head or "") for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
     for model in checked.recipe.teachers:
         heads = sorted(head for name, head in read if name == model.name)
-        if heads and not isinstance(model.source, Ema) and not _is_crossed(checked, stage, task, model):
+        if heads and model.source.averaged is None and not _is_crossed(checked, stage, task, model):
             data = [x.data for x in nodes if isinstance(x, n.Input) and x.model == model.name]
             yield from (_Grader(model, head, name) for head in heads for name in data)
 
@@ -115,7 +114,7 @@ def _try(data_cache: DataCache, grader: _Grader, reporter: Reporter | None) -> N
     if source.label_type not in _TRIED or not can_score(module, source.label_type, classes, grader.head):
         return
     own = cast(Mapping[str, nn.Module], module.heads)[grader.head] if grader.head else module
-    batches = _ready(data_cache, grader) if isinstance(source, Batches) else _chosen(data_cache, grader)
+    batches = _ready(data_cache, grader) if source.holds_tensors else _chosen(data_cache, grader)
     seen: dict[str, list[torch.Tensor]] = {}
 
     def judged(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
@@ -141,7 +140,7 @@ def _try(data_cache: DataCache, grader: _Grader, reporter: Reporter | None) -> N
 def _classes(data_cache: DataCache, grader: _Grader, module: nn.Module) -> tuple[str, ...]:
     """The names of a data set's classes; of ready tensors the numbers, as many as the teacher has."""
     found = data_cache.builder.classes(grader.data)
-    if found or not isinstance(data_cache.recipe.data[grader.data].source, Batches):
+    if found or not data_cache.recipe.data[grader.data].source.holds_tensors:
         return found
     of = getattr(module, "heads", {}).get(grader.head) if grader.head else module
     return tuple(map(str, range(getattr(getattr(of, "config", None), "num_labels", 0))))

@@ -20,7 +20,7 @@ from brewgraph.data.sources.squad import read_squad
 from brewgraph.data.sources.tables import open_table, table_facts
 from brewgraph.data.sources.text_lines import read_plain
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Join, Squad, Text
+from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Files, Glue, Hub, Join, Squad, Text
 
 _COLUMNS = {
     Builtin: ("text", "label"),
@@ -76,13 +76,12 @@ def open_examples(
     """
     if isinstance(source, Join):
         return join_examples([open_examples(part, folder, columns) for part in source.parts])
-    if isinstance(source, Batches):
+    if source.holds_tensors:
         raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
-    if columns and isinstance(source, Builtin | Text):
-        kind, whole = ("text", "blocks run across lines") if isinstance(source, Text) else ("builtin", "it is text")
+    if columns and source.no_columns:
         raise SourceFault(
             "B402",
-            f"`{kind}` has no column `{columns[0]}`: {whole}",
+            f"`{type(source).__name__.lower()}` has no column `{columns[0]}`: {source.no_columns}",
             help="columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`",
         )
     notes: tuple[str, ...] = ()
@@ -107,7 +106,7 @@ def open_examples(
             }
         case Text():
             splits = read_plain(source, folder)
-        case _:
+        case Files() | Glue() | Hub():
             splits, labels = open_table(source, folder, columns, marks)
             classes, notes, marks = labels.classes, labels.notes, labels.marks
     return _examples(splits, classes, notes, marks)
@@ -164,8 +163,10 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
         case Text():
             read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
-        case _:
+        case Files() | Glue() | Hub():
             return table_facts(source, folder)
+        case _:
+            raise TypeError(f"nothing reads {type(source).__name__}")
 
 
 def _facts(source: Conll | Squad, classes: tuple[str, ...], splits: Mapping[str, Split]) -> DataFacts:

@@ -9,7 +9,6 @@ from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe.evaluate.describe import describe
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.label_types import MASKED
-from brewgraph.recipe.settings.sources import Ema
 from brewgraph.recipe.values import (
     FAULT,
     Apply,
@@ -85,7 +84,7 @@ def _changes(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str
         model = models[x.model]
         if model.role == "student":
             return "B240", f"`{x.model}` is trained: what it computes is another thing at each step", help
-        if isinstance(model.source, Ema):
+        if model.source.averaged is not None:
             return "B240", f"`{x.model}` follows the student: what it computes is another thing at each step", help
     if isinstance(x, Project):
         help = "keep the value before it is projected: `cache x = bert.hidden[4] at …`, then `x via linear`"

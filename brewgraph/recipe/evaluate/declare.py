@@ -42,19 +42,19 @@ def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclarati
     if found is FAULT:
         return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
     made, written = found
-    if isinstance(made, Ema) and s.role == "teacher":
-        student = evaluator.models[made.model]
+    if made.averaged is not None and s.role == "teacher":
+        student = evaluator.models[made.averaged]
         if student.role != "student":
             help = "teachers stay as they are: name the student, `ema(tiny)`"
             place = written["model"][1]
-            evaluator.collector.add("B331", f"`{made.model}` is no student to average", place, help=help)
+            evaluator.collector.add("B331", f"`{student.name}` is no student to average", place, help=help)
         heads = heads or student.heads
     if isinstance(made, Hf):
         _check_hf(evaluator, made, s.source, written)
     elif s.block is not None:
         help = "write them on a model from hf(…)"
         evaluator.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
-    if isinstance(made, Ema) and s.role == "student":
+    if made.averaged is not None and s.role == "student":
         evaluator.fault(
             "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
         )

@@ -15,7 +15,6 @@ from brewgraph.recipe.evaluate.describe import LATER, are_layers, describe, wron
 from brewgraph.recipe.evaluate.imports import Library
 from brewgraph.recipe.evaluate.scope import IN_TEXT, Scope
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
-from brewgraph.recipe.settings.sources import Builtin, Join, Python, Text
 from brewgraph.recipe.values import (
     FAULT,
     Axis,
@@ -327,14 +326,12 @@ class Evaluator:
         near = suggest(x.name, ["labels", "weights"])
         if near and x.name != "weights":
             return self.fault("B103", f"data has no `{x.name}`", place, help=near)
-        own = data.source.parts[0] if isinstance(data.source, Join) else data.source
-        if isinstance(own, Text | Builtin):
-            why = "its blocks run across lines" if isinstance(own, Text) else "it is text by package"
+        if why := data.source.no_columns:
             help = "it has `labels`; columns come with the rows of `files(…)`, `hub(…)`, `conll(…)` and `squad(…)`"
             return self.fault("B103", f"`{data.name}` has no column `{x.name}`: {why}", place, help=help)
         if x.name == "weights" and not data.source.weighted:
             help = "name a column: `weight=column`"
-            if "class_weights" in type(own).model_fields:
+            if "class_weights" in type(data.source.sources[0]).model_fields:
                 help += ", or weigh the classes: `class_weights=balanced`"
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         return Column("values", data.name, x.name, span=x.span)
@@ -427,7 +424,7 @@ class Evaluator:
         if not isinstance(value, Take) or value.feature.name != "tap":
             return False
         model = self.models[value.model]
-        return not isinstance(model.source, Python) and self.facts_of(model) is None
+        return bool(model.source.is_known) and self.facts_of(model) is None
 
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None

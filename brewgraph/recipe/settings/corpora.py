@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -13,19 +14,30 @@ from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPA
 from brewgraph.recipe.settings.base import EachOnce, Settings
 
 
-class Data(Settings):
-    """What every data source shares."""
+class DataSource(Settings):
+    """What every data source answers, whatever it reads. What differs by source is an answer here or a handler in
+    `data/sources`; nobody asks a source for its class.
+    """
 
     columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
     """Fields whose bare names are columns of the data, not names of the spec."""
+    holds_tensors: ClassVar[bool] = False
+    """Whether it holds batches of tensors that are ready to use: no texts, no tokenizer, an order of its own."""
+    no_columns: ClassVar[str] = ""
+    """Why it has no columns beside texts and labels; empty where it has them."""
 
-    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
-    max_length: PositiveInt | None = Field(
-        default=None, description="longest encoding in tokens; left out, the model's own limit"
-    )
-    augment: tuple[Settings, ...] = Field(
-        default=(), description="how texts are changed in training: [masking(p=10%), short_disorder(p=10%)]"
-    )
+    if TYPE_CHECKING:
+
+        @property
+        def batch(self) -> int: ...
+
+        @property
+        def max_length(self) -> int | None: ...
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The sources that it joins; a plain source joins itself alone."""
+        return (self,)
 
     @property
     def label_type(self) -> LabelType:
@@ -36,6 +48,57 @@ class Data(Settings):
     def weighted(self) -> bool:
         """Whether examples have weights: a column of them, or one per class."""
         return any(getattr(self, name, None) is not None for name in ("weight", "class_weights"))
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The local files that it reads, by the argument that names each."""
+        named = {field: getattr(self, field, None) for field in ("train", "dev", "test")}
+        return {field: path for field, path in named.items() if path}
+
+    @property
+    def hub_name(self) -> str | None:
+        """Its name on the hub, which may also be a folder; None for a source that is never there."""
+        return None
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The columns of the texts, as a file of the same layout has them; None where only its facts tell them."""
+        return ("text",)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the data are, as far as settings tell it. Settings that are left out and the size of batches are no
+        part of it, so that a setting that comes later changes no hash.
+        """
+        content = self.model_dump(exclude={"batch"})
+        if augment := getattr(self, "augment", ()):
+            content["augment"] = repr(augment)  # tells masking from deleting; a dump has their fields alone
+        return {key: value for key, value in content.items() if key not in ("classes", "quoting") or value is not None}
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        """The source that reads another file of the same layout as its training split.
+
+        `columns` are those of its facts, `classes` those of the run: a file may hold some of them alone. Weights are
+        for training, and are not read.
+        """
+        several = isinstance(getattr(self, "label", None), tuple)
+        update: dict[str, Any] = {"train": path, "dev": None, "test": None, "weight": None, "class_weights": None}
+        update["classes"] = classes if labelled and classes and not several else None
+        if not labelled:
+            update |= {"label": None, "tags": None}
+        return self.model_copy(update={k: v for k, v in update.items() if k in type(self).model_fields})
+
+
+class Data(DataSource):
+    """What sources of examples share."""
+
+    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
+    max_length: PositiveInt | None = Field(
+        default=None, description="longest encoding in tokens; left out, the model's own limit"
+    )
+    augment: tuple[Settings, ...] = Field(
+        default=(), description="how texts are changed in training: [masking(p=10%), short_disorder(p=10%)]"
+    )
 
 
 def _class_weights(value: Any) -> Any:
@@ -99,6 +162,10 @@ class Labelled(Data):
         """What the labels are: `CLASS`, `CLASSES`, `VALUE`, or `NONE` where there are none."""
         return of_problem(self.problem_type) if self.label is not None else NONE
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return self.text
+
 
 class Files(Labelled):
     """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
@@ -116,6 +183,20 @@ class Files(Labelled):
     )
 
 
+def _table_file(
+    path: str,
+    text: Sequence[str],
+    label: str | tuple[str, ...] | None,
+    problem: Literal["single_label", "multi_label", "regression"],
+    classes: tuple[str, ...],
+) -> Files:
+    """A file that is laid out like a table from elsewhere; without a label it needs none."""
+    if label is None:
+        return Files(train=path, text=tuple(text), label=None)
+    named = classes if classes and not isinstance(label, tuple) else None
+    return Files(train=path, text=tuple(text), label=label, problem_type=problem, classes=named)
+
+
 class Glue(Data):
     """`glue("mnli")`: a task of the GLUE benchmark, its columns known; `stsb` has a number from 0 to 5 as its label."""
 
@@ -130,6 +211,14 @@ class Glue(Data):
         """A number for stsb, a class for every other task."""
         return VALUE if self.task == "stsb" else CLASS
 
+    @property
+    def text_columns(self) -> None:
+        return None
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        problem = "regression" if self.label_type == VALUE else "single_label"
+        return _table_file(path, columns[:-1], columns[-1] if labelled else None, problem, classes)  # type: ignore[arg-type]
+
 
 class Hub(Labelled):
     """`hub("name", text=[a, b], label=label)`: a data set from the hub, or a local folder of the same layout."""
@@ -142,6 +231,22 @@ class Hub(Labelled):
     train: str = Field(default="train", description="split to train on")
     dev: str | None = Field(default="validation", description="split to evaluate on")
     test: str | None = Field(default=None, description="split kept for the end")
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def hub_name(self) -> str:
+        return self.name
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        return _table_file(path, self.text, self.label if labelled else None, self.problem_type, classes)
+
+
+def _without(content: dict[str, Any], *settings: str) -> dict[str, Any]:
+    """The content without these settings where they are left out or zero."""
+    return {key: value for key, value in content.items() if key not in settings or value}
 
 
 class Conll(Data):
@@ -186,6 +291,10 @@ class Conll(Data):
     def label_type(self) -> LabelType:
         return TAGS if self.tags is not None else NONE
 
+    @property
+    def content(self) -> dict[str, Any]:
+        return _without(super().content, "weight")
+
 
 class Squad(Data):
     """`squad(train="train.json", dev="dev.json", max_length=384, stride=128)`: answers that are stretches of a text.
@@ -227,6 +336,14 @@ class Squad(Data):
     def label_type(self) -> LabelType:
         return SPANS
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return "question", "context"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return _without(super().content, "weight", "null_threshold")
+
 
 def _share(value: Any) -> Any:
     """`15%` is 0.15. A length's module imports this one, so that it is known by its unit."""
@@ -245,6 +362,7 @@ class Text(Data):
     """
 
     columns: ClassVar[frozenset[str]] = frozenset()
+    no_columns: ClassVar[str] = "blocks run across lines"
 
     train: str = Field(description="file with the text to train on")
     dev: str | None = Field(default=None, description="file to evaluate on")
@@ -266,4 +384,13 @@ class Builtin(Data):
 
     positional: ClassVar[tuple[str, ...]] = ("name",)
 
+    no_columns: ClassVar[str] = "it is text by package"
+
     name: Literal["python-docs"] = Field(description="name of the data set")
+
+    @property
+    def text_columns(self) -> None:
+        return None
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        return _table_file(path, columns[:-1], columns[-1] if labelled else None, "single_label", classes)

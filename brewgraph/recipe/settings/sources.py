@@ -6,15 +6,16 @@ evaluated (numbers, strings, tuples), names of columns and of other models as pl
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
 
 from brewgraph.recipe.label_types import LABEL_TYPES, LabelType, Name, Task
 from brewgraph.recipe.settings.base import EachOnce, Settings
-from brewgraph.recipe.settings.corpora import Builtin, Conll, Files, Glue, Hub, Squad, Text
+from brewgraph.recipe.settings.corpora import Builtin, Conll, DataSource, Files, Glue, Hub, Squad, Text
 
-__all__ = ["Builtin", "Conll", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
+__all__ = ["Builtin", "Conll", "DataSource", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
 """What other modules take from here; what is defined here comes with it."""
 
 
@@ -40,7 +41,68 @@ class Lora(Settings):
     )
 
 
-class Hf(Settings):
+class ModelSource(Settings):
+    """What every model source answers; each answer stands for a source that has no such thing. Nobody asks a source
+    for its class: what differs by source is an answer here, or a handler registered where it is used.
+    """
+
+    has_configuration: ClassVar[bool] = False
+    """Whether the source itself holds a model's configuration: it takes heads, adapters, layers of another model."""
+    is_known: ClassVar[bool] = True
+    """Whether anything is known of the model before it is built."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The folder or hub name of its configuration."""
+        return None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights begin at random."""
+        return False
+
+    @property
+    def start(self) -> Layers | None:
+        """Layers of another model that it starts from."""
+        return None
+
+    @property
+    def lora(self) -> Lora | None:
+        """The adapter that is trained in place of its weights."""
+        return None
+
+    @property
+    def forward_columns(self) -> Mapping[str, str]:
+        """Columns of the data by the argument of its forward that they fill."""
+        return {}
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """Folder, hub name or model whose tokenizer it takes; None where it has one of its own or none."""
+        return None
+
+    @property
+    def averaged(self) -> str | None:
+        """The student whose running average it is."""
+        return None
+
+    @property
+    def spec(self) -> str | None:
+        """The spec whose student it is, relative to its own."""
+        return None
+
+    @property
+    def spec_params(self) -> Mapping[str, Any]:
+        """The params that its spec is called with."""
+        return {}
+
+    @property
+    def weights(self) -> str:
+        """Where its weights come from, in words."""
+        raise NotImplementedError
+
+
+class Hf(ModelSource):
     """`hf("name or folder", **config)`: a transformers model, from a folder or the hub, or from scratch.
 
     `hf(model_type="bert", hidden_size=64, ...)` has no name and starts from random weights.
@@ -81,6 +143,38 @@ class Hf(Settings):
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
+    has_configuration: ClassVar[bool] = True
+
+    @property
+    def checkpoint(self) -> str | None:
+        return self.name
+
+    @property
+    def is_random(self) -> bool:
+        return self.name is None or not self.pretrained
+
+    @property
+    def start(self) -> Layers | None:
+        return self.init
+
+    @property
+    def lora(self) -> Lora | None:
+        return self.adapter
+
+    @property
+    def forward_columns(self) -> Mapping[str, str]:
+        return self.inputs
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        return self.tokenizer
+
+    @property
+    def weights(self) -> str:
+        if self.init is not None:
+            return f"layers {', '.join(map(str, self.init.layers))} of {self.init.model}, the rest random"
+        return "random weights" if self.is_random else f"the weights of {self.name}"
+
 
 class Bigru(Hf):
     """`bigru(hidden_size=256)`: a small bidirectional GRU from scratch, the classic student that is no transformer."""
@@ -107,7 +201,7 @@ class Bigru(Hf):
         return {**said, "config": {**said.get("config", {}), **own}}
 
 
-class Ema(Settings):
+class Ema(ModelSource):
     """`ema(tiny, decay=0.999)`: a teacher that is the running average of the student's own weights (Mean Teacher)."""
 
     positional: ClassVar[tuple[str, ...]] = ("model",)
@@ -118,8 +212,20 @@ class Ema(Settings):
         default=False, description="true: a smaller decay in the first steps, (1 + k) / (10 + k) at step k"
     )
 
+    @property
+    def tokenizer_name(self) -> str:
+        return self.model
 
-class Brew(Settings):
+    @property
+    def averaged(self) -> str:
+        return self.model
+
+    @property
+    def weights(self) -> str:
+        return f"a copy of {self.model}, and follows it: {self.decay:g} of itself stays at each step"
+
+
+class Brew(ModelSource):
     """`brew("teacher.brew", epochs=3)`: the student of another spec, trained first unless a finished run exists."""
 
     positional: ClassVar[tuple[str, ...]] = ("path",)
@@ -128,8 +234,21 @@ class Brew(Settings):
     path: str = Field(description="the other spec, relative to this one")
     params: dict[str, Any] = Field(default_factory=dict, description="its params, by keyword")
 
+    @property
+    def spec(self) -> str:
+        return self.path
 
-class Python(Settings):
+    @property
+    def spec_params(self) -> Mapping[str, Any]:
+        return self.params
+
+    @property
+    def weights(self) -> str:
+        params = ", ".join(f"{k}={v}" for k, v in self.params.items())
+        return f"the student of {self.path}{f' with {params}' if params else ''}: its finished run, or trained first"
+
+
+class Python(ModelSource):
     """`python("pkg.mod:factory", **arguments)`: whatever torch module an installed factory returns."""
 
     positional: ClassVar[tuple[str, ...]] = ("target",)
@@ -138,8 +257,11 @@ class Python(Settings):
     target: str = Field(description="module and callable: pkg.mod:factory", pattern=r"^[\w.]+:[\w.]+$")
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on by keyword")
 
+    is_known: ClassVar[bool] = False
 
-ModelSource = Hf | Brew | Python | Ema
+    @property
+    def weights(self) -> str:
+        return f"what {self.target} returns"
 
 
 class TokenClassifier(Settings):
@@ -177,7 +299,7 @@ class CausalLm(Settings):
     """`causal_lm()`: the next word."""
 
 
-class Batches(Settings):
+class Batches(DataSource):
     """`batches("folder", shuffle=false)`: ready tensors, one entry of `batches.safetensors` per micro-batch.
 
     The entries are taken in order in every epoch; keys are `INDEX.FIELD`, or `INDEX.MODEL.FIELD` where a model of the
@@ -185,6 +307,8 @@ class Batches(Settings):
     """
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
+    columns: ClassVar[frozenset[str]] = frozenset()
+    holds_tensors: ClassVar[bool] = True
 
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
@@ -217,18 +341,15 @@ class Batches(Settings):
     def max_length(self) -> int | None:
         return None
 
-    @property
-    def weighted(self) -> bool:
-        return False
 
-
-DataSource = Files | Glue | Hub | Conll | Squad | Text | Builtin | Batches
-
-
-class Join(Settings):
+class Join(DataSource):
     """`a + b`: data sets one after the other, with labels of one kind; batch size and length are the first one's."""
 
-    parts: tuple[DataSource, ...] = Field(min_length=2, description="what is joined")
+    parts: tuple[SerializeAsAny[DataSource], ...] = Field(min_length=2, description="what is joined")
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        return self.parts
 
     @property
     def batch(self) -> int:
@@ -246,6 +367,22 @@ class Join(Settings):
     def weighted(self) -> bool:
         """Whether examples have weights; where only some of the parts have, the others' count once."""
         return any(part.weighted for part in self.parts)
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """Those of the first: a file is laid out like it."""
+        return self.parts[0].text_columns
+
+    @property
+    def no_columns(self) -> str:  # type: ignore[override]
+        return self.parts[0].no_columns
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return {"parts": tuple(part.content for part in self.parts)}
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        return self.parts[0].of_file(path, columns, classes, labelled=labelled)
 
 
 MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
