@@ -215,24 +215,25 @@ def measure(folder: Path, scenario: Scenario, batch: Mapping[str, Tensor], steps
 
 ENDS = (
     (
-        "A forward ends with the last feature that is taken from it, and of a teacher nothing behind it is built or "
-        "read: BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, XLNet, GPT-2, Llama, Qwen2, ModernBERT, ALBERT and T5 "
-        "(`tests/runtime/test_truncation.py`). ALBERT runs one layer several times: it stops, and has no layer to "
-        "leave out. T5 is tapped by paths, as its rows would be those of two stacks; behind its encoder the decoder "
-        "is left out, whose input it asks for all the same. Whole are"
+        "A forward stops at the last feature taken from it, and a teacher is built and read only up to there: BERT, "
+        "RoBERTa, DistilBERT, ELECTRA, DeBERTa-v2, XLNet, GPT-2, Llama, Qwen2, ModernBERT, ALBERT and T5 "
+        "(`tests/runtime/test_truncation.py`). ALBERT runs one layer several times, so it stops early but no layer is "
+        "left out. T5 is tapped by paths, because it has two stacks; the decoder is left out after an encoder tap, "
+        "though its inputs are still required. These are not truncated:"
     ),
     ("- a model whose logits a loss needs;"),
     (
-        "- a teacher with a head that the closing table scores: it is loaded whole, and stops. It is not scored where "
-        "there are no labels, none in a dev split, or a head for others, and not in `recipe.build()`;"
+        "- a teacher with a head that the closing table scores: it is loaded whole, and its forward stops early. A "
+        "teacher is not scored without labels, without a dev split, with a head for other labels, or in "
+        "`recipe.build()`;"
     ),
     (
-        "- a teacher of random weights, which would be others, one whose layers another model begins with, and one "
-        "with heads or an adapter: they are loaded whole, and stop;"
+        "- a teacher of random weights (they would change), a teacher whose layers another model starts from, and one "
+        "with heads or an adapter: they are loaded whole, and their forward stops early;"
     ),
     (
-        "- a model whose hidden states or attentions are no module's output but computed on the way to what it "
-        "returns (CANINE): `plan` says so, and a tap of its modules stops;"
+        "- a model whose hidden states or attentions are not the output of a module (CANINE): `plan` says so; taps of "
+        "its modules still stop it early;"
     ),
     ("- a student that draws dropout."),
 )
@@ -250,11 +251,11 @@ def page(found: Sequence[Mapping[str, Any]], said: Mapping[str, Any]) -> Iterato
     yield paragraph(
         f"Made by [`bench/passes.py`](../bench/passes.py): {said['machine']}, torch {version('torch')}.",
         f"Teachers are BERTs of random weights with 12 layers of width {said['width']}, the student has",
-        f"six; batches hold {said['rows']} x {said['length']} tokens. A pass is",
-        f"left out on one side, {said['steps']} steps of each side in turn, forward and backward. A ratio is the time",
-        "with the pass over the time without it: below 1 it is a gain. `brewgraph run SPEC --skip-pass NAME` leaves a",
-        "pass out; every weight then ends the same to the last bit, or, where nodes are merged or",
-        "attention is fused, but for rounding (`tests/runtime/test_passes.py`).",
+        f"six; batches hold {said['rows']} x {said['length']} tokens. One side skips a pass; both sides run",
+        f"{said['steps']} steps in turn, forward and backward. A ratio is the time with the pass divided by the time",
+        "without it: below 1 is a gain. `brewgraph run SPEC --skip-pass NAME` skips a pass; all trained weights stay",
+        "equal bit for bit, or, where nodes are merged or attention is fused, up to rounding",
+        "(`tests/runtime/test_passes.py`).",
     )
     yield "\n| loss | pass | ratio | of a step: median, least, most | teacher layers | plan |"
     yield "|---|---|---|---|---|---|"
@@ -265,18 +266,18 @@ def page(found: Sequence[Mapping[str, Any]], said: Mapping[str, Any]) -> Iterato
             f"| {row['layers']['on']}, {row['layers']['off']} | {row['saved']} |"
         )
     first, last = found[0], found[-1]
-    yield "\nThe column of layers counts those of teachers that ran in all steps, with the pass and without it."
+    yield "\n`teacher layers` counts the layers that ran in all steps, with and without the pass."
     yield paragraph(
         f"- The first teacher is loaded with {first['weights']['on']:,} parameters instead of",
-        f"{first['weights']['off']:,}: what lies behind the layer is not read from its file.",
+        f"{first['weights']['off']:,}: later layers are not read from the file.",
     )
     yield paragraph(
-        f"- The values of the last loss take {last['bytes']['on']:,} bytes at most, and {last['bytes']['off']:,} where",
-        "none is let go of; what the backward pass needs torch holds either way.",
+        f"- The values of the last loss take {last['bytes']['on']:,} bytes at most, and {last['bytes']['off']:,} if",
+        "none is released; torch keeps what the backward pass needs in both cases.",
     )
     yield paragraph(
-        "- A student that draws dropout runs to its end, so that it draws what it would have drawn; the teachers' part",
-        "of the saving is left. To freeze saves memory of the optimizer and of ranks, and no time of a step.",
+        "- A student with dropout runs to its end, so that it draws the same random numbers; only the teachers are",
+        "truncated. Freezing saves memory of the optimizer and of ranks, not time.",
     )
     yield "\n## Where a forward ends\n"
     yield from map(paragraph, ENDS)
