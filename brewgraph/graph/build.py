@@ -6,12 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import networkx as nx
-
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import assemble
 from brewgraph.graph.compatibility import (
     BuiltLoss,
     Context,
@@ -22,6 +19,7 @@ from brewgraph.graph.compatibility import (
     common_size,
     kind_of,
 )
+from brewgraph.graph.container import Graph, GraphInfo, assemble
 from brewgraph.graph.seeds import projection_seeds
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
@@ -36,7 +34,7 @@ OUTSIDE: Shape = ()
 
 def build_graph(
     recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str], task: Task | None = None
-) -> nx.DiGraph | None:
+) -> Graph | None:
     """The graph of a task's loss (of the first task where none is named), before any pass; None where it is at fault.
 
     `identities` gives for each model and data set what its content is (never its name), for the hashes.
@@ -50,19 +48,19 @@ def build_graph(
             if member.kind == "loss" and name.rpartition("/")[2] != "loss":
                 terms[f"{name}[{i}]" if isinstance(value, v.Group) else name] = key
     objective = builder.build(task.loss)
-    return None if collector.failed else assemble(builder.nodes, objective, terms, caches=builder.caches)
+    return None if collector.failed else assemble(builder.nodes, GraphInfo(objective, terms, builder.caches))
 
 
 def build_reports(
     recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str], task: Task
-) -> nx.DiGraph | None:
+) -> Graph | None:
     """The graph of what a task reports beside its loss; None where there is nothing."""
     if not task.reports:
         return None
     builder = Builder(recipe, facts, collector, identities)
     terms = {name: builder.build(value) for name, value in task.reports.items()}
     everything = builder.add(n.Combine(tuple(terms.values()), "+", shape=(), span=task.span))
-    return None if collector.failed else assemble(builder.nodes, everything, terms, caches=builder.caches)
+    return None if collector.failed else assemble(builder.nodes, GraphInfo(everything, terms, builder.caches))
 
 
 @dataclass(frozen=True)

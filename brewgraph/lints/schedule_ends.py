@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import networkx as nx
-
 from brewgraph.diagnostics import Diagnostic
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import Graph, node
 from brewgraph.lints.subject import MOMENTS, Subject, at, share
 from brewgraph.ops import TEMPERATURES
 from brewgraph.ops.temperatures import FLOOR
@@ -78,7 +76,7 @@ def find_vanishing_temperatures(subject: Subject) -> Iterator[Diagnostic]:
             yield from _falling_by_classes(graph) if graph is not None else ()
 
 
-def _falling_by_classes(graph: nx.DiGraph) -> Iterator[Diagnostic]:
+def _falling_by_classes(graph: Graph) -> Iterator[Diagnostic]:
     """W209 of temperatures that fall as far as there are classes: only a graph knows how many."""
     for x in (node(graph, key) for key in graph):
         if not isinstance(x, n.Loss):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.lints.subject import Subject
 from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe.settings.sources import Batches

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import networkx as nx
-
+from brewgraph.graph.container import Graph
 from brewgraph.recipe import values as v
 from brewgraph.recipe.numbers import WEIGHTS, factors, scalar_value
 from brewgraph.recipe.recipe import Recipe, Stage
@@ -24,7 +23,7 @@ class Subject:
     """
 
     recipe: Recipe
-    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    graphs: Mapping[tuple[str, str], Graph]
     count: Callable[[str, str], int | None]
     ranks: int = 1
 

@@ -7,7 +7,7 @@ import pytest
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import info, node
 from brewgraph.graph.nodes import DEFAULT_MASKS
 from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
@@ -61,9 +61,9 @@ def test_what_a_graph_is_made_of() -> None:
 def test_terms_are_the_named_scalars() -> None:
     """Every scalar equation that the loss reaches, and each member of a list; the loss itself is no term."""
     found = graph(WHOLE)
-    assert sorted(found.graph["terms"]) == ["hard", "rows[0]", "rows[1]", "soft"]
-    assert all(isinstance(node(found, key), n.Loss) for key in found.graph["terms"].values())
-    assert isinstance(node(found, found.graph["objective"]), n.Combine)
+    assert sorted(info(found).terms) == ["hard", "rows[0]", "rows[1]", "soft"]
+    assert all(isinstance(node(found, key), n.Loss) for key in info(found).terms.values())
+    assert isinstance(node(found, info(found).objective), n.Combine)
 
 
 def test_shapes() -> None:
@@ -98,7 +98,7 @@ def test_shapes() -> None:
 def test_units_and_masks(call: str, unit: str, mask: str | None) -> None:
     """The kind of what a loss gets chooses its mask, and `mask=` replaces it."""
     found = graph(spec(f"x = {call}", f"loss = x + {LOSS[7:]}" if "tiny.logits" not in call else "loss = x\n"))
-    key = found.graph["terms"]["x"]
+    key = info(found).terms["x"]
     loss = node(found, key)
     assert isinstance(loss, n.Loss)
     assert (loss.unit, loss.masked) == (unit, mask is not None)

@@ -10,14 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import (
-    CANONICAL,
-    canonical,
-    execution_order,
-    merge_equal_nodes,
-    prune_to_objective,
-    simplify,
-)
+from brewgraph.graph.canonical import CANONICAL, canonical, prune_to_objective
+from brewgraph.graph.container import execution_order, info
 from brewgraph.graph.scalars import objective_weights, scalar_values
 from tests.graph.graphs import SIZES, graph, kinds, of_kind, raw
 from tests.recipe.specs import FakeFacts, spec
@@ -38,7 +32,7 @@ loss = 0.5 * soft + 0.25 * hard + sum(rows) + ramp(1 -> 0) * gram
 
 def objective(text: str) -> str:
     """The hash of what a spec computes."""
-    found: str = graph(text).graph["objective"]
+    found: str = info(graph(text)).objective
     return found
 
 
@@ -47,13 +41,14 @@ def objective(text: str) -> str:
 
 def test_passes_are_verbs_and_functions() -> None:
     """Named by what they do, listed in one tuple, and applied in its order."""
-    assert [rewrite.__name__ for rewrite in CANONICAL] == ["prune_to_objective", "flatten_sums", "name_by_content"]
+    assert [rewrite.__name__ for rewrite in CANONICAL] == [
+        "prune_to_objective", "flatten_sums", "name_by_content", "merge_equal_nodes"
+    ]  # fmt: skip
     found = raw(SPEC)
     for rewrite in CANONICAL:
         found = rewrite(found)
         assert nx.is_frozen(found)
     assert nx.utils.graphs_equal(found, canonical(raw(SPEC)))
-    assert nx.utils.graphs_equal(merge_equal_nodes(found), simplify(raw(SPEC)))
 
 
 def test_pruning_keeps_what_the_loss_is_computed_from() -> None:
@@ -61,8 +56,8 @@ def test_pruning_keeps_what_the_loss_is_computed_from() -> None:
     body = "x = kd(big.logits -> tiny.logits)\ny = nst(big.hidden[1] -> tiny.hidden[1])\n"
     text = spec(body + "z = ce(d.labels -> tiny.logits)", "loss = z\n")
     before, after = raw(text), prune_to_objective(raw(text))
-    assert set(after) == nx.ancestors(before, before.graph["objective"]) | {before.graph["objective"]}
-    assert list(after.graph["terms"]) == ["z"]
+    assert set(after) == nx.ancestors(before, info(before).objective) | {info(before).objective}
+    assert list(info(after).terms) == ["z"]
     assert [f.model for f in of_kind(after, n.Forward)] == ["tiny"]
     assert {f.model for f in of_kind(before, n.Forward)} == {"tiny", "big"}
 
@@ -79,8 +74,8 @@ def test_equal_expressions_are_computed_once() -> None:
     text = spec("x = nst(big.hidden[1] -> tiny.hidden[1])\ny = nst(big.hidden[1] -> tiny.hidden[1])", "loss = x + y\n")
     found = graph(text)
     assert kinds(found)["loss"] == 1
-    assert found.graph["terms"]["x"] == found.graph["terms"]["y"]
-    assert objective_weights(found, 0.0)[found.graph["terms"]["x"]] == 2.0
+    assert info(found).terms["x"] == info(found).terms["y"]
+    assert objective_weights(found, 0.0)[info(found).terms["x"]] == 2.0
 
 
 def test_two_teachers_of_equal_source_are_one() -> None:
@@ -124,7 +119,7 @@ def test_sums_are_flat_but_for_reported_ones() -> None:
     assert [len(x.inputs) for x in of_kind(flat, n.Combine)] == [3]
     named = graph(spec(f"inner = {b} + {c}", f"loss = {a} + inner\n"))
     assert sorted(len(x.inputs) for x in of_kind(named, n.Combine)) == [2, 2]
-    assert "inner" in named.graph["terms"]
+    assert "inner" in info(named).terms
 
 
 def test_keys_are_hashes_of_content() -> None:
@@ -238,7 +233,7 @@ def test_a_teacher_is_no_student() -> None:
     )
     other = one.replace("teacher a", "student a").replace("student b", "teacher b")
     sizes = {"a": FakeFacts(2, 8), "b": FakeFacts(2, 8)}
-    assert graph(one, sizes).graph["objective"] != graph(other, sizes).graph["objective"]
+    assert info(graph(one, sizes)).objective != info(graph(other, sizes)).objective
 
 
 # ── weights of terms ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,8 +264,8 @@ def test_weights_of_terms(loss: str, progress: float, expected: tuple[float, ...
     """By how much each named term counts in the loss at this moment of the training."""
     found = graph(spec(f"x = {X}\ny = {Y}\nz = {Z}", f"loss = {loss}\n"))
     weights = objective_weights(found, progress)
-    assert [weights[found.graph["terms"][name]] for name in "xyz"] == pytest.approx(expected)
-    assert weights[found.graph["objective"]] == 1.0
+    assert [weights[info(found).terms[name]] for name in "xyz"] == pytest.approx(expected)
+    assert weights[info(found).objective] == 1.0
 
 
 def test_scalars_of_a_graph() -> None:
