@@ -171,7 +171,7 @@ def test_classes_and_heads() -> None:
             "x = mse(big.hidden[0] -> tiny.hidden[0] via linear(300 -> 768))",
             "B204",
             "tiny.hidden[0] via linear(300 -> 768)",
-            "the projection takes width 300, and this has 384",
+            "the projection takes width 300, but this has width 384",
             "write `384 -> …`",
         ),
         (
@@ -179,7 +179,7 @@ def test_classes_and_heads() -> None:
             "B204",
             "tiny.hidden[0] via linear(384 -> 700)",
             "widths differ and nothing projects between them",
-            "let the projection end in 768",
+            "make the projection end in 768",
         ),
         (
             "x = tiny.hidden[0] via linear\ny = nst(big.hidden[0] -> x)",
@@ -213,7 +213,7 @@ def test_classes_and_heads() -> None:
             "x = ce(d.labels -> tiny.logits, mask=none)",
             "B217",
             "ce(d.labels -> tiny.logits, mask=none)",
-            "a label of -100 has no loss, which `mask=none` would count as one of zero",
+            "a label of -100 has no loss, but `mask=none` would count it as a loss of zero",
             "leave `mask` out: every other label counts",
         ),
         (
@@ -240,7 +240,7 @@ def test_one_named_projection_has_one_size() -> None:
     )
     (found,) = (d for d in shape_faults(body) if d.severity == "error")
     assert found.code == "B204"
-    assert found.message == "`W` is one module, and is asked for 384 -> 768 and for 384 -> 384"
+    assert found.message == "`W` is one module, but it is used as 384 -> 768 and as 384 -> 384"
     assert (found.span.position[0], found.labels[0].span.position[0]) == (6, 5)
     assert found.help == "name two projections"
 
