@@ -6,17 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-import networkx as nx
-
 from brewgraph.display.picture import Box, Line, Picture, picture
+from brewgraph.graph.container import Graph
 
 
-def draw(graph: nx.DiGraph, format: str = "text", grain: str = "terms") -> str:
+def draw(graph: Graph, format: str = "text", grain: str = "terms") -> str:
     """The drawing of a graph. `format` is one of `FORMATS`, `grain` one of `GRAINS`."""
     return FORMATS[format](drawing(graph, grain))
 
 
-def drawing(graph: nx.DiGraph, grain: str) -> Picture:
+def drawing(graph: Graph, grain: str) -> Picture:
     """What is drawn in letters: of terms the loss, the terms, and what they are of; features stand on the lines."""
     whole = picture(graph, grain)
     if grain == "nodes":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import Graph, info, node
 from brewgraph.graph.scalars import scalar_keys
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
@@ -37,11 +37,11 @@ class TermPlan:
         return self.equation if self.weight == "1" else f"{self.weight} * {self.equation}"
 
 
-def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
+def spell_out(graph: Graph) -> tuple[TermPlan, ...]:
     """The addends of the loss with their weights multiplied out, in the order of the spec's equations."""
     terms: list[TermPlan] = []
     names: dict[str, list[str]] = {}
-    for name, key in graph.graph["terms"].items():
+    for name, key in info(graph).terms.items():
         names.setdefault(key, []).append(name)
     scalars = scalar_keys(graph)
 
@@ -61,11 +61,11 @@ def spell_out(graph: nx.DiGraph) -> tuple[TermPlan, ...]:
         unit, mask = (current.unit, mask_of(graph, current)) if isinstance(current, n.Loss) else ("", "")
         terms.append(TermPlan(tuple(names.get(key, ())), weight_text, spell(graph, key), unit, mask, key))
 
-    walk(graph.graph["objective"], 1.0, ())
+    walk(info(graph).objective, 1.0, ())
     return tuple(terms)
 
 
-def _weight(graph: nx.DiGraph, key: str) -> tuple[float, tuple[str, ...]]:
+def _weight(graph: Graph, key: str) -> tuple[float, tuple[str, ...]]:
     """A scalar as a constant and the schedules that it is multiplied with."""
     current = node(graph, key)
     if isinstance(current, n.Number):
@@ -76,17 +76,17 @@ def _weight(graph: nx.DiGraph, key: str) -> tuple[float, tuple[str, ...]]:
     return 1.0, (spell(graph, key, inside=True),)
 
 
-def in_order(graph: nx.DiGraph, key: str) -> tuple[int, int, str]:
+def in_order(graph: Graph, key: str) -> tuple[int, int, str]:
     """What to sort by so that people find the order of the spec: the first equation below a value, then its place.
 
     A graph itself keeps the order of hashes, which tells people nothing.
     """
-    places = {k: i for i, k in reversed(list(enumerate(graph.graph["terms"].values())))}
+    places = {k: i for i, k in reversed(list(enumerate(info(graph).terms.values())))}
     below = nx.ancestors(graph, key) | {key}
     return min((places[k] for k in below if k in places), default=len(places)), node(graph, key).span.start, key
 
 
-def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
+def spell(graph: Graph, key: str, *, inside: bool = False) -> str:
     """A value as a spec would write it, names resolved and options left out that the spec leaves out too."""
     current = node(graph, key)
     match current:
@@ -115,7 +115,7 @@ def spell(graph: nx.DiGraph, key: str, *, inside: bool = False) -> str:
     return f"({text})" if inside else text
 
 
-def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
+def _spell_tap(graph: Graph, tap: n.Tap) -> str:
     """A feature, with the input of its forward where the graph has several, and its pass where it is not the first."""
     forward = node(graph, tap.forward)
     entry = node(graph, forward.entry) if isinstance(forward, n.Forward) else None
@@ -127,7 +127,7 @@ def _spell_tap(graph: nx.DiGraph, tap: n.Tap) -> str:
     return tap.model + (f"({', '.join(given)})" if given else "") + tap.label().removeprefix(tap.model)
 
 
-def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
+def _spell_transform(graph: Graph, current: n.Transform) -> str:
     given = [spell(graph, key) for key in current.values]
     declared = BUILT_IN.get(current.name) or TRANSFORMS.get(current.name)
     given += _spell_options(graph, current, declared)
@@ -135,7 +135,7 @@ def _spell_transform(graph: nx.DiGraph, current: n.Transform) -> str:
     return f"{current.name}({', '.join(given)})"
 
 
-def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
+def _spell_loss(graph: Graph, loss: n.Loss) -> str:
     sides = f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}"
     declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
     given = _spell_options(graph, loss, declared)
@@ -149,7 +149,7 @@ def _spell_loss(graph: nx.DiGraph, loss: n.Loss) -> str:
     return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
 
 
-def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: DeclaredFunction | None) -> list[str]:
+def _spell_options(graph: Graph, x: n.Loss | n.Transform, declared: DeclaredFunction | None) -> list[str]:
     """The options that a spec writes: numbers and schedules, then words."""
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
     found = []
@@ -160,7 +160,7 @@ def _spell_options(graph: nx.DiGraph, x: n.Loss | n.Transform, declared: Declare
     return found + [f"{name}={word}" for name, word in x.words if name in x.written or word != defaults.get(name)]
 
 
-def _sees_padding(graph: nx.DiGraph, key: str) -> bool:
+def _sees_padding(graph: Graph, key: str) -> bool:
     """Whether a side is made of positions among which padding counts, so that the loss has said `mask=none`."""
     current = node(graph, key)
     if isinstance(current, n.Tap):
@@ -168,11 +168,11 @@ def _sees_padding(graph: nx.DiGraph, key: str) -> bool:
     return not isinstance(current, n.Loss) and any(_sees_padding(graph, used) for used in current.inputs)
 
 
-def mask_of(graph: nx.DiGraph, loss: n.Loss) -> str:
+def mask_of(graph: Graph, loss: n.Loss) -> str:
     """What a loss counts, as a spec would write it; empty for a loss without a mask."""
     mask = node(graph, loss.mask) if loss.mask is not None else None
     return spell_mask(graph, mask) if isinstance(mask, n.Mask) else ""
 
 
-def spell_mask(graph: nx.DiGraph, mask: n.Mask) -> str:
+def spell_mask(graph: Graph, mask: n.Mask) -> str:
     return mask.which if mask.column is None else node(graph, mask.column).label()

@@ -13,11 +13,11 @@ from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.picture import show_shape, sizes
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import Graph, info, node, used_by
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.syntax import tree as t
 
-CostOf = Callable[[nx.DiGraph, str | None], Cost | str | None]
+CostOf = Callable[[Graph, str | None], Cost | str | None]
 """The cost of a step on a graph; with a key, of its value alone. Words where it is not known, None where not asked."""
 
 
@@ -41,7 +41,7 @@ def explain_name(
     name: str,
     recipe: Recipe,
     statements: Iterable[t.Statement],
-    graphs: Mapping[str, nx.DiGraph],
+    graphs: Mapping[str, Graph],
     cost_of: CostOf = lambda graph, key: None,
 ) -> tuple[Explained, ...]:
     """What a name means in each of the graphs, which are by the names of their tasks.
@@ -63,22 +63,20 @@ def explain_name(
     return tuple(dict.fromkeys(found))
 
 
-def _terms(graphs: Mapping[str, nx.DiGraph]) -> list[str]:
-    return list(dict.fromkeys(name for graph in graphs.values() for name in graph.graph["terms"]))
+def _terms(graphs: Mapping[str, Graph]) -> list[str]:
+    return list(dict.fromkeys(name for graph in graphs.values() for name in info(graph).terms))
 
 
-def _sites(graphs: Mapping[str, nx.DiGraph]) -> list[str]:
+def _sites(graphs: Mapping[str, Graph]) -> list[str]:
     nodes = (node(graph, key) for graph in graphs.values() for key in graph)
     return sorted({x.site for x in nodes if isinstance(x, n.Projection)})
 
 
-def _in_graph(
-    name: str, tapped: str, where: str, graph: nx.DiGraph, cost_of: CostOf, recipe: Recipe
-) -> list[Explained]:
+def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf, recipe: Recipe) -> list[Explained]:
     found: list[Explained] = []
-    terms: Mapping[str, str] = graph.graph["terms"]
+    terms: Mapping[str, str] = info(graph).terms
     if name == "loss":
-        return [_value(name, "loss", where, graph, graph.graph["objective"], cost_of)]
+        return [_value(name, "loss", where, graph, info(graph).objective, cost_of)]
     for term, key in terms.items():
         if term == name or term.partition("[")[0] == name:
             found.append(_value(term, "term", where, graph, key, cost_of))
@@ -101,7 +99,7 @@ def _in_graph(
     return found
 
 
-def _value(name: str, kind: str, where: str, graph: nx.DiGraph, key: str, cost_of: CostOf) -> Explained:
+def _value(name: str, kind: str, where: str, graph: Graph, key: str, cost_of: CostOf) -> Explained:
     current = node(graph, key)
     facts = [("equation", spell(graph, key))] if spell(graph, key) != name else []
     for term in spell_out(graph):
@@ -117,7 +115,7 @@ def _value(name: str, kind: str, where: str, graph: nx.DiGraph, key: str, cost_o
     return Explained(name, kind, where, line, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
 
 
-def _model(name: str, where: str, graph: nx.DiGraph, key: str, cost_of: CostOf) -> Explained:
+def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf) -> Explained:
     forward = node(graph, key)
     assert isinstance(forward, n.Forward)
     facts = [("gradients", "yes" if forward.role == "student" else "no")]
@@ -136,7 +134,7 @@ def _model(name: str, where: str, graph: nx.DiGraph, key: str, cost_of: CostOf) 
     return Explained(name, role, where, 0, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
 
 
-def _data(name: str, where: str, graph: nx.DiGraph, readers: list[str]) -> Explained:
+def _data(name: str, where: str, graph: Graph, readers: list[str]) -> Explained:
     read = [f"for {x.model}" if isinstance(x := node(graph, key), n.Input) else x.label() for key in readers]
     facts = (("read", ", ".join(sorted(set(read)))),)
     return Explained(name, "data", where, 0, facts, (), _downstream(graph, set(readers)))
@@ -151,7 +149,7 @@ def _cost(cost: Cost | str | None, *, alone: bool) -> list[tuple[str, str]]:
     return [("cost alone" if alone else "cost", f"{words}, for {cost.batch} examples of {cost.length} tokens")]
 
 
-def _upstream(graph: nx.DiGraph, key: str) -> tuple[str, ...]:
+def _upstream(graph: Graph, key: str) -> tuple[str, ...]:
     """The features, columns, models and data that a value is computed from, the nearest first."""
     below = nx.ancestors(graph, key)
     taps = [k for k in below if isinstance(node(graph, k), n.Tap | n.Column)]
@@ -165,11 +163,11 @@ def _upstream(graph: nx.DiGraph, key: str) -> tuple[str, ...]:
     )
 
 
-def _downstream(graph: nx.DiGraph, keys: set[str]) -> tuple[str, ...]:
+def _downstream(graph: Graph, keys: set[str]) -> tuple[str, ...]:
     """The terms that values feed, with their weights."""
     found = []
     for term in spell_out(graph):
-        if term.key not in keys and keys & nx.ancestors(graph, term.key):
+        if term.key not in keys and not keys.isdisjoint(used_by(graph, [term.key])):
             name = " = ".join(term.names) or term.equation
             found.append(name if term.weight == "1" else f"{term.weight} * {name}")
-    return tuple(found) or (("loss",) if graph.graph["objective"] not in keys else ())
+    return tuple(found) or (("loss",) if info(graph).objective not in keys else ())

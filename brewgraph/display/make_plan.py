@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-import networkx as nx
-
 from brewgraph.display.cost import Cost
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import execution_order, node
+from brewgraph.graph.container import Graph, execution_order, info, node
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -36,7 +34,7 @@ class PlanFacts(Protocol):
 
 def make_plan(
     recipe: Recipe,
-    graphs: Mapping[tuple[str, str], nx.DiGraph] | None,
+    graphs: Mapping[tuple[str, str], Graph] | None,
     facts: Callable[[ModelDeclaration], PlanFacts | None],
     classes: Mapping[str, tuple[str, ...]] | None = None,
     rows: Mapping[str, int | None] | None = None,
@@ -44,7 +42,7 @@ def make_plan(
     costs: Mapping[tuple[str, str], Cost | str] | None = None,
     trainable: Mapping[str, tuple[int, int] | None] | None = None,
     saved: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] | None = None,
-    reports: Iterable[nx.DiGraph] = (),
+    reports: Iterable[Graph] = (),
     skip: Collection[str] = (),
 ) -> Plan:
     """The plan of a checked recipe. `graphs` are the canonical graphs by stage and task, None where lists are still
@@ -122,7 +120,7 @@ def _model(model: ModelDeclaration, known: Mapping[str, PlanFacts | None], idle:
 
 
 def _idle(
-    recipe: Recipe, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]], reports: Iterable[nx.DiGraph]
+    recipe: Recipe, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]], reports: Iterable[Graph]
 ) -> dict[str, str]:
     """Why models never run, by the names of those that do not."""
     named = [forward for found in forwards.values() for forward in found]
@@ -158,7 +156,7 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def plan_forwards(graph: nx.DiGraph, skip: Collection[str] = ()) -> tuple[ForwardPlan, ...]:
+def plan_forwards(graph: Graph, skip: Collection[str] = ()) -> tuple[ForwardPlan, ...]:
     """The forwards of a canonical graph, those of teachers first. `skip` are passes that are left out, by name."""
     live = graph if drop_dead_terms.__name__ in skip else drop_dead_terms(graph)
     found = []
@@ -174,13 +172,12 @@ def plan_forwards(graph: nx.DiGraph, skip: Collection[str] = ()) -> tuple[Forwar
     return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
 
 
-def plan_caches(graph: nx.DiGraph) -> tuple[tuple[str, str, str], ...]:
+def plan_caches(graph: Graph) -> tuple[tuple[str, str, str], ...]:
     """What is kept on disk: the name of each `cache`, the value, the folder."""
-    kept = graph.graph.get("caches", {}).items()
-    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in kept))
+    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in info(graph).caches.items()))
 
 
-def _projections(graphs: tuple[nx.DiGraph, ...]) -> tuple[ProjectionPlan, ...]:
+def _projections(graphs: tuple[Graph, ...]) -> tuple[ProjectionPlan, ...]:
     uses: dict[str, dict[str, n.Projection]] = {}
     for graph in graphs:
         found_here = [(key, p) for key in graph if isinstance(p := node(graph, key), n.Projection)]

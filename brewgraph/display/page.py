@@ -10,11 +10,10 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-import networkx as nx
-
 from brewgraph.display.cost import Cost
 from brewgraph.display.picture import GRAINS, Box, Picture, picture
 from brewgraph.display.svg import DARK, LIGHT, MONO, RULES, SANS, Face, arrange, colours, faces, write_group
+from brewgraph.graph.container import Graph
 from brewgraph.source import Span
 
 AROUND = 2
@@ -22,7 +21,7 @@ AROUND = 2
 
 
 def write_page(
-    graphs: Mapping[str, nx.DiGraph], title: str, spec_hash: str = "", costs: Mapping[str, Cost | None] | None = None
+    graphs: Mapping[str, Graph], title: str, spec_hash: str = "", costs: Mapping[str, Cost | None] | None = None
 ) -> str:
     """The page: `graphs` by the names of their tasks, one of them without a name where there are none."""
     groups, pictures = [], {}

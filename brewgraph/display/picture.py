@@ -14,7 +14,7 @@ import networkx as nx
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import execution_order, node
+from brewgraph.graph.container import Graph, execution_order, info, node
 from brewgraph.recipe.features import Shape
 from brewgraph.source import Span
 
@@ -65,7 +65,7 @@ class Picture:
     lines: tuple[Line, ...]
 
 
-def picture(graph: nx.DiGraph, grain: str = "terms", cost: Cost | None = None) -> Picture:
+def picture(graph: Graph, grain: str = "terms", cost: Cost | None = None) -> Picture:
     """What is drawn of a graph in one grain."""
     return _terms(graph, cost) if grain == "terms" else _nodes(graph, cost)
 
@@ -73,7 +73,7 @@ def picture(graph: nx.DiGraph, grain: str = "terms", cost: Cost | None = None) -
 # ── terms ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
+def _terms(graph: Graph, cost: Cost | None) -> Picture:
     boxes: dict[str, Box] = {}
     lines: dict[Line, None] = {}
     terms = spell_out(graph)
@@ -111,12 +111,12 @@ def _terms(graph: nx.DiGraph, cost: Cost | None) -> Picture:
             if key in used[term.key] and isinstance(node(graph, key), n.Tap | n.Column):
                 lines[Line(key, own, _side(graph, term.key, key))] = None
         lines[Line(own, "loss", "" if term.weight == "1" else f"{term.weight} ×")] = None
-    span = node(graph, graph.graph["objective"]).span
+    span = node(graph, info(graph).objective).span
     boxes["loss"] = Box("loss", "combine", "loss", "loss", facts=_whole(graph, cost), span=span)
     return Picture("terms", "loss", tuple(boxes.values()), tuple(lines))
 
 
-def _rank(graph: nx.DiGraph, key: str) -> tuple[object, ...]:
+def _rank(graph: Graph, key: str) -> tuple[object, ...]:
     """What to sort by: the order of the spec, teachers first, members of a row as they are counted."""
     current = node(graph, key)
     feature = current.feature if isinstance(current, n.Tap) else None
@@ -126,7 +126,7 @@ def _rank(graph: nx.DiGraph, key: str) -> tuple[object, ...]:
     return *in_order(graph, key)[:2], roles, index, current.label()
 
 
-def _side(graph: nx.DiGraph, term: str, key: str) -> str:
+def _side(graph: Graph, term: str, key: str) -> str:
     """As what a loss takes a feature: `from` or `to`; empty where neither, or both."""
     loss = node(graph, term)
     if not isinstance(loss, n.Loss):
@@ -143,11 +143,11 @@ _ROLES = {
 }  # fmt: skip
 
 
-def _nodes(graph: nx.DiGraph, cost: Cost | None) -> Picture:
+def _nodes(graph: Graph, cost: Cost | None) -> Picture:
     names: dict[str, str] = {}
-    for name, key in graph.graph["terms"].items():
+    for name, key in info(graph).terms.items():
         names[key] = f"{names[key]} = {name}" if key in names else name
-    objective = graph.graph["objective"]
+    objective = info(graph).objective
     names.setdefault(objective, "loss")
     short: dict[str, str] = {}
     lines: list[Line] = []
@@ -174,7 +174,7 @@ def _nodes(graph: nx.DiGraph, cost: Cost | None) -> Picture:
     return Picture("nodes", short[objective], tuple(boxes), tuple(lines))
 
 
-def _inputs(graph: nx.DiGraph, key: str) -> Iterator[tuple[str, str]]:
+def _inputs(graph: Graph, key: str) -> Iterator[tuple[str, str]]:
     """What a node is computed from, and as what."""
     current = node(graph, key)
     if isinstance(current, n.Loss):
@@ -232,7 +232,7 @@ def _forward(key: str, forward: n.Forward, cost: Cost | None, stands_for: str = 
     return Box(key, "forward", role, title, layers, "", role, tuple(facts), forward.span, stands_for)
 
 
-def _tone(graph: nx.DiGraph, key: str) -> str:
+def _tone(graph: Graph, key: str) -> str:
     """Whose colour a value has: its model's, where it comes from one alone, or the data's; a loss has none."""
     if isinstance(node(graph, key), n.Loss | n.Mean):
         return ""
@@ -243,7 +243,7 @@ def _tone(graph: nx.DiGraph, key: str) -> str:
     return next(iter(roles)) if roles else "data" if any(isinstance(x, n.Input | n.Column) for x in below) else ""
 
 
-def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
+def _facts(graph: Graph, key: str) -> tuple[tuple[str, str], ...]:
     current = node(graph, key)
     facts = [("kind", current.kind), ("equation", spell(graph, key))]
     if isinstance(current, n.Loss | n.Mean):
@@ -252,7 +252,7 @@ def _facts(graph: nx.DiGraph, key: str) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _whole(graph: nx.DiGraph, cost: Cost | None) -> tuple[tuple[str, str], ...]:
+def _whole(graph: Graph, cost: Cost | None) -> tuple[tuple[str, str], ...]:
     equation = " + ".join(term.weighted for term in spell_out(graph))
     facts = [("kind", "loss"), ("equation", equation)]
     if cost is not None:

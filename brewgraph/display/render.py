@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import networkx as nx
-
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost
 from brewgraph.display.diagram import FORMATS, draw
 from brewgraph.display.page import write_page
 from brewgraph.display.picture import picture
 from brewgraph.display.svg import write_svg
+from brewgraph.graph.container import Graph
 from brewgraph.paths import write_file
 
 SUFFIXES = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid", ".txt": "text"}
@@ -26,7 +25,7 @@ class Shown:
     `grain` is `terms` (what the loss is made of) or `nodes` (every step of the computation).
     """
 
-    graphs: Mapping[str, nx.DiGraph] = field(repr=False)
+    graphs: Mapping[str, Graph] = field(repr=False)
     title: str
     hash: str
     costs: Mapping[str, Cost | None] = field(repr=False)
@@ -58,12 +57,12 @@ class Shown:
         return self.write("svg")
 
 
-def named(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[str, nx.DiGraph]:
+def named(graphs: Mapping[tuple[str, str], Graph]) -> dict[str, Graph]:
     """Graphs by one name: `stage/task`, either alone, or empty."""
     return {"/".join(filter(None, name)): graph for name, graph in graphs.items()}
 
 
-def find_task(task: str, graphs: Mapping[tuple[str, str], nx.DiGraph]) -> str:
+def find_task(task: str, graphs: Mapping[tuple[str, str], Graph]) -> str:
     """The name of the graph that a task, a stage or `stage/task` means; of a task in several stages the first one's."""
     names = {name: name for name in named(graphs)}
     names |= {own: "/".join(filter(None, (stage, own))) for stage, own in reversed(list(graphs)) if own}

@@ -1,4 +1,4 @@
-"""Where the initial weights of projections come from: from what they map to what, never from names or places."""
+"""Seeds of the initial weights of projections: they follow from what is mapped to what, never from names or places."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from brewgraph.recipe.recipe import Recipe
 
 
 def projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str, str]:
-    """For each projection a digest of what it maps to what, and the how-manieth of its like it is.
+    """For each projection, by its site, a digest of what it maps to what and its ordinal among identical projections.
 
-    So the initial weights do not depend on names, nor on the order in which terms stand: those that map the same to
-    the same are counted by the rest of their terms, and only where that is the same too in the order of the text.
+    So initial weights depend neither on names nor on the order of terms. Projections that map the same to the same are
+    ordered by the rest of their terms, and only where that is equal too by their place in the text.
     """
     uses: dict[str, list[str]] = defaultdict(list)
     rest: dict[str, list[str]] = defaultdict(list)
-    for x in _applications(recipe):
-        sides = ((x.source, x.target), (x.target, x.source))
-        for side, partner in sides:
+    values = list({id(x): x for value in recipe.values() for x in v.walk(value)}.values())  # each once, in text order
+    for x in (x for x in values if isinstance(x, v.Apply)):
+        for side, partner in ((x.source, x.target), (x.target, x.source)):
             for part in v.walk(side):
                 if isinstance(part, v.Project):
                     use = digest(x.operation, _digest(part.value, identities), _digest(partner, identities))
                     uses[part.projector.site].append(use)
                     rest[part.projector.site].append(_rest(x, part.projector, identities))
-    for part in (p for value in recipe.values() for p in v.walk(value) if isinstance(p, v.Project)):
-        # and those that no operation compares
+    for part in (x for x in values if isinstance(x, v.Project)):
+        # those that no operation compares
         uses.setdefault(part.projector.site, [digest("alone", _digest(part.value, identities))])
     seen: dict[str, int] = defaultdict(int)
     seeds: dict[str, str] = {}
@@ -39,23 +39,15 @@ def projection_seeds(recipe: Recipe, identities: Mapping[str, str]) -> dict[str,
     return seeds
 
 
-def _applications(recipe: Recipe) -> list[v.Apply]:
-    """Every application of an operation, each once, in the order of the text."""
-    found: dict[int, v.Apply] = {}
-    for value in recipe.values():
-        found.update({id(x): x for x in v.walk(value) if isinstance(x, v.Apply)})
-    return list(found.values())
-
-
 def _rest(x: v.Apply, projector: v.Projector, identities: Mapping[str, str]) -> str:
-    """What else tells a term with a projection from another one."""
+    """The rest of a term with a projection."""
     mask = _digest(x.mask, identities) if isinstance(x.mask, v.Column) else x.mask
     options = [(name, repr(value)) for name, value in x.options]
     return digest(projector.activation, projector.out, projector.options, options, mask, x.reduced)
 
 
 def _digest(x: v.Value, identities: Mapping[str, str]) -> str:
-    """What a value is computed from, whatever things are called."""
+    """What a value is computed from, without names."""
     match x:
         case v.Take():
             return digest("take", identities[x.model], identities[x.data], repr(x.feature), x.passing)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Self
 
-import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,7 +23,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from brewgraph.display.cost import Cost, ForwardCost
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import assemble, node, nodes_of
+from brewgraph.graph.container import Graph, info, node, nodes_of, rewritten
 from brewgraph.models.fake.reach import Reach, layers_of
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import input_names, trunk_of
@@ -33,7 +33,7 @@ from brewgraph.runtime.distiller import Distiller
 
 
 def count_step(
-    graph: nx.DiGraph,
+    graph: Graph,
     models: Mapping[str, nn.Module],
     student: str,
     batch: Mapping[str, Any],
@@ -49,7 +49,7 @@ def count_step(
     """
     shape = first_shape(batch)
     # nothing of this may reach a cache on disk
-    graph = assemble(nodes_of(graph), graph.graph["objective"], graph.graph["terms"])
+    graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))
     with mode:
         distiller = Distiller(graph, models, student, reach=reach, skip=skip)
         try:
@@ -231,7 +231,7 @@ def first_shape(batch: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def example_batch(
-    graph: nx.DiGraph,
+    graph: Graph,
     models: Mapping[str, nn.Module],
     label_types: Mapping[str, LabelType],
     classes: Mapping[str, int],

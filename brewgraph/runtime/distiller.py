@@ -17,8 +17,8 @@ from brewgraph.data.batching.order import derive_seed
 from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
-from brewgraph.graph.optimize import LOSS_ONLY, Reached, drop_dead_terms, optimize, reached, skip_scheduled_zeros
+from brewgraph.graph.container import Graph, Reached, info, of_kind
+from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.reach import Reach
@@ -80,22 +80,22 @@ class Distiller(nn.Module):
 
     def __init__(
         self,
-        graphs: nx.DiGraph | Mapping[str, nx.DiGraph],
+        graphs: Graph | Mapping[str, Graph],
         models: Mapping[str, nn.Module],
         student: str,
         *,
         seed: int = 0,
         projections: nn.ModuleDict | None = None,
-        reports: Mapping[str, nx.DiGraph] | None = None,
+        reports: Mapping[str, Graph] | None = None,
         averages: Mapping[str, EmaTeacher] | None = None,
         anatomies: Mapping[str, Anatomy] | None = None,
         reach: Reach | None = None,
         skip: Collection[str] = (),
-        optimized: Mapping[str, nx.DiGraph] | None = None,
+        optimized: Mapping[str, Graph] | None = None,
         folder: Path = Path(),
     ):
         super().__init__()
-        self.graphs: dict[str, nx.DiGraph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
+        self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
         reported = dict(reports or {})
         self.student = models[student]
         found = projection_nodes((*self.graphs.values(), *reported.values()))
@@ -114,7 +114,7 @@ class Distiller(nn.Module):
         modules = {site: self.projections[parameter_name(site)] for site in found}
         self._reach = reach or Reach(self.student)
         optimized = optimized or optimize_all(self.graphs, self._reach, skip)
-        self.frozen = any(graph.graph.get("frozen") for graph in optimized.values())
+        self.frozen = any(info(graph).frozen for graph in optimized.values())
         self.programs = {
             task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies, folder=folder)
             for task, graph in optimized.items()
@@ -129,7 +129,7 @@ class Distiller(nn.Module):
         self._built = True
 
     @property
-    def graph(self) -> nx.DiGraph:
+    def graph(self) -> Graph:
         """The graph of the first task: the only one where there are no tasks."""
         return next(iter(self.graphs.values()))
 
@@ -145,7 +145,7 @@ class Distiller(nn.Module):
     @property
     def identity(self) -> str:
         """A hash of what is computed: the same for equal losses, however they are written."""
-        return digest(*(graph.graph["objective"] for graph in self.graphs.values()))
+        return digest(*(info(graph).objective for graph in self.graphs.values()))
 
     def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
         """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do.
@@ -201,7 +201,7 @@ class Distiller(nn.Module):
             return []
         live: set[int] = set()
         for program in self.programs.values():
-            live |= {id(p) for p in self.parameters_of(program.graph.graph["reached"]).values()}
+            live |= {id(p) for p in self.parameters_of(all_reached(program.graph)).values()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
     def _task(self, task: str | None) -> str:
@@ -232,13 +232,13 @@ class Distiller(nn.Module):
 
     def terms(self, task: str | None = None) -> tuple[str, ...]:
         """The names of a task's terms."""
-        return tuple(self.graphs[self._task(task)].graph["terms"])
+        return tuple(info(self.graphs[self._task(task)]).terms)
 
     def weights(self, task: str | None = None) -> dict[str, float]:
         """By how much each named term counts in the loss now."""
         graph = self.graphs[self._task(task)]
         found = objective_weights(graph, self.progress, self.horizon)
-        return {name: found[key] for name, key in graph.graph["terms"].items()}
+        return {name: found[key] for name, key in info(graph).terms.items()}
 
     def cached(self) -> dict[str, tuple[int, int]]:
         """For each `cache` how many examples were computed and written, and how many read instead, in this process."""
@@ -289,27 +289,18 @@ class Distiller(nn.Module):
 _ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
 
 
-def optimize_all(
-    graphs: Mapping[Name, nx.DiGraph], student: Reach, skip: Collection[str] = ()
-) -> dict[Name, nx.DiGraph]:
-    """The graphs after all passes but those that are named.
+def optimize_all(graphs: Mapping[Name, Graph], student: Reach, skip: Collection[str] = ()) -> dict[Name, Graph]:
+    """The graphs after all passes except those that `skip` names.
 
-    Nothing is left out where a run on fake tensors does not tell what that would leave without a gradient.
+    No term is left out where a run on fake tensors cannot tell which parameters that would leave without a gradient.
     """
-    found = {task: optimize(graph, skip) for task, graph in graphs.items()}
-    features = [r.features for graph in found.values() if (r := _left_out(graph)) is not None]
-    if features and student.parameters(frozenset[Feature]().union(*features)) is None:
+    optimized = {task: optimize(graph, skip) for task, graph in graphs.items()}
+    partial = [graph for graph in optimized.values() if info(graph).kept is not None or info(graph).guards]
+    features = frozenset[Feature]().union(*(all_reached(graph).features for graph in partial))
+    if partial and student.parameters(features) is None:
         unsafe = {*skip, drop_dead_terms.__name__, skip_scheduled_zeros.__name__}
         return {task: optimize(graph, unsafe) for task, graph in graphs.items()}
-    return found
-
-
-def _left_out(graph: nx.DiGraph) -> Reached | None:
-    """What the gradients of the whole loss reach, where terms may be left out."""
-    if graph.graph.get("kept") is None and not graph.graph.get("guards"):
-        return None
-    found: Reached = graph.graph.get("reached") or reached(graph)
-    return found
+    return optimized
 
 
 def parameter_name(site: str) -> str:
@@ -317,12 +308,11 @@ def parameter_name(site: str) -> str:
     return site.replace(".", ":")
 
 
-def projection_nodes(graphs: Iterable[nx.DiGraph]) -> dict[str, n.Projection]:
+def projection_nodes(graphs: Iterable[Graph]) -> dict[str, n.Projection]:
     """The projections of some graphs by their sites, in their order."""
-    found = {p.site: p for graph in graphs for key in graph if isinstance(p := node(graph, key), n.Projection)}
-    return {site: found[site] for site in sorted(found)}
+    return dict(sorted({p.site: p for graph in graphs for _, p in of_kind(graph, n.Projection)}.items()))
 
 
-def make_projections(found: Mapping[str, n.Projection], seed: int) -> nn.ModuleDict:
-    """A module for each projection, its weights from the seed and from what it maps to what."""
-    return nn.ModuleDict({parameter_name(site): Projected(p, seed) for site, p in found.items()})
+def make_projections(nodes: Mapping[str, n.Projection], seed: int) -> nn.ModuleDict:
+    """A module for each projection; its weights follow from the seed and from what it maps to what."""
+    return nn.ModuleDict({parameter_name(site): Projected(p, seed) for site, p in nodes.items()})

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import execution_order, node, structure_hashes
+from brewgraph.graph.canonical import structure_hashes
+from brewgraph.graph.container import Graph, execution_order, info, node
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
@@ -39,7 +40,7 @@ class CachedValue:
     the weights that these were made of; all values share both.
     """
 
-    graph: nx.DiGraph
+    graph: Graph
     key: str
     name: str
     folder: Path
@@ -142,19 +143,18 @@ class CachedValue:
 
 
 def cached_values(
-    graph: nx.DiGraph, folder: Path, slots: Mapping[str, int], models: Mapping[str, nn.Module]
+    graph: Graph, folder: Path, slots: Mapping[str, int], models: Mapping[str, nn.Module]
 ) -> tuple[CachedValue, ...]:
     """The values of a graph that its spec keeps; relative folders lie in `folder`."""
-    caches: Mapping[str, tuple[str, str]] = graph.graph.get("caches", {})
     weights, stamps = dict[str, str](), dict[str, object]()
     return tuple(
         CachedValue(graph, key, name, locate(path, folder), slots, models, weights, stamps)
-        for key, (name, path) in sorted(caches.items())
+        for key, (name, path) in sorted(info(graph).caches.items())
         if key in slots
     )
 
 
-def _data_of(graph: nx.DiGraph, forward: n.Forward) -> str:
+def _data_of(graph: Graph, forward: n.Forward) -> str:
     entry = node(graph, forward.entry)
     return entry.data if isinstance(entry, n.Input) else ""
 

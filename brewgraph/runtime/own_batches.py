@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import Graph, node
 from brewgraph.models.fake.limits import accepted, positions
 from brewgraph.models.heads import trunk_of
 from brewgraph.runtime.forwards import base_of
@@ -27,7 +26,7 @@ _TOKENS = (_IDS, "inputs_embeds", _MASK, "token_type_ids", "position_ids")
 class BatchCheck:
     """What the batches of a graph must be, given its models."""
 
-    def __init__(self, graph: nx.DiGraph, models: Mapping[str, nn.Module]):
+    def __init__(self, graph: Graph, models: Mapping[str, nn.Module]):
         self.models = models
         nodes = {key: node(graph, key) for key in graph}
         masked = {used for x in nodes.values() if isinstance(x, n.Mask) and x.which != "labels" for used in x.inputs}

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import Tensor, nn
 
 from brewgraph.data.batching.order import is_idle
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node, used_by
-from brewgraph.graph.optimize import Reached, needed, reached, releases, running_order
+from brewgraph.graph.container import Graph, Reached, info, node, used_by
+from brewgraph.graph.optimize import all_reached, needed, reached, releases, running_order
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.fake.reach import may_draw
@@ -59,7 +58,7 @@ class Program:
 
     def __init__(
         self,
-        graph: nx.DiGraph,
+        graph: Graph,
         models: Mapping[str, nn.Module],
         projections: Mapping[str, nn.Module],
         *,
@@ -67,7 +66,7 @@ class Program:
         anatomies: Mapping[str, Anatomy] | None = None,
         folder: Path = Path(),
     ):
-        self.graph, self.models, self.projections = graph, models, projections
+        self.graph, self.models, self.projections, self.info = graph, models, projections, info(graph)
         self.order = running_order(graph)
         self.slot = {key: i for i, key in enumerate(self.order)}
         self.counted: list[tuple[str, str | None, str]] = []
@@ -95,9 +94,9 @@ class Program:
                 self.scalars.append(instruction)
             else:
                 self.instructions[key] = instruction
-        guards: Mapping[str, tuple[str, ...]] = graph.graph.get("guards", {})
-        self.guards = [(key, [self.slot[weight] for weight in weights]) for key, weights in guards.items()]
-        self.objective = self.slot[graph.graph["objective"]]
+        guards = (self.info.guards or {}).items()
+        self.guards = [(key, [self.slot[weight] for weight in weights]) for key, weights in guards]
+        self.objective = self.slot[self.info.objective]
         self.caches = cached_values(graph, folder, self.slot, models)
         self._listings: dict[tuple[tuple[str, ...], tuple[str, ...]], Listing] = {}
         self._alive: dict[tuple[str, ...], frozenset[str]] = {}
@@ -183,7 +182,7 @@ class Program:
         # a student that draws random numbers goes on drawing them
         drawing = [tap for forward, taps in self._taps.items() if self._draws(forward) for tap in taps]
         running |= used_by(graph, drawing)
-        released = releases(graph, running) if graph.graph.get("released") else {}
+        released = releases(graph, running) if self.info.released else {}
         steps: list[tuple[Instruction, tuple[int, ...]]] = []
         for key in self.order:
             instruction = self.instructions.get(key)
@@ -193,7 +192,7 @@ class Program:
                 instruction = self._forward(key, current, {tap for tap in self._taps[key] if tap in running})
             steps.append((instruction, tuple(self.slot[used] for used in released.get(key, ()))))
             steps += [(cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running]
-        terms = {name: self.slot[key] for name, key in graph.graph["terms"].items() if key in live}
+        terms = {name: self.slot[key] for name, key in self.info.terms.items() if key in live}
         listing = self._listings[dead, held] = Listing(tuple(steps), terms, self._zeros(dead))
         return listing
 
@@ -203,9 +202,9 @@ class Program:
 
     def _zeros(self, dead: tuple[str, ...]) -> tuple[nn.Parameter, ...]:
         """The parameters that gradients would reach if everything ran, and do not reach now."""
-        if self._parameters_of is None or ("kept" not in self.graph.graph and not dead):
+        if self._parameters_of is None or (self.info.kept is None and not dead):
             return ()
-        whole = self._parameters_of(self.graph.graph.get("reached") or reached(self.graph))
+        whole = self._parameters_of(all_reached(self.graph))
         now = self._parameters_of(reached(self.graph, dead))
         return tuple(parameter for name, parameter in whole.items() if name not in now)
 

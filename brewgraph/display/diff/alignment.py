@@ -16,7 +16,8 @@ import networkx as nx
 
 from brewgraph.display.equation import in_order, mask_of, spell, spell_mask
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import assemble, node, structure_hashes
+from brewgraph.graph.canonical import structure_hashes
+from brewgraph.graph.container import Graph, node, rewritten
 
 NAMED = (n.Input, n.Column, n.Forward, n.Tap, n.Loss, n.Mean)
 
@@ -30,7 +31,7 @@ class Difference:
     after: str
 
 
-def rename(graph: nx.DiGraph, models: Mapping[str, str], data: Mapping[str, str]) -> nx.DiGraph:
+def rename(graph: Graph, models: Mapping[str, str], data: Mapping[str, str]) -> Graph:
     """The graph with other names of models and data; names that are not given stay."""
     found = {}
     for key in graph:
@@ -43,10 +44,10 @@ def rename(graph: nx.DiGraph, models: Mapping[str, str], data: Mapping[str, str]
                 own["data"] = data.get(current.data, current.data)
             current = replace(current, **own)
         found[key] = current
-    return assemble(found, graph.graph["objective"], graph.graph["terms"])
+    return rewritten(graph, found)
 
 
-def signatures(graph: nx.DiGraph) -> dict[str, str]:
+def signatures(graph: Graph) -> dict[str, str]:
     """For each node a hash of what it computes from models and data as they are named, however those are made."""
     return structure_hashes(graph, _content)
 
@@ -68,7 +69,7 @@ def _content(current: n.Node) -> tuple[Any, ...]:
     return current.content()
 
 
-def traits(graph: nx.DiGraph, key: str) -> Counter[tuple[Any, ...]]:
+def traits(graph: Graph, key: str) -> Counter[tuple[Any, ...]]:
     """What a value is made of: the more two values share of it, the more alike they are."""
     below = (node(graph, k) for k in (*nx.ancestors(graph, key), key))
     left_out = n.Input | n.Forward | n.Mask | n.Number
@@ -84,8 +85,8 @@ def traits(graph: nx.DiGraph, key: str) -> Counter[tuple[Any, ...]]:
 class Aligner:
     """Finds where values of two graphs part. `sites` collects which projections stand at the same place."""
 
-    one: nx.DiGraph
-    other: nx.DiGraph
+    one: Graph
+    other: Graph
 
     def __post_init__(self) -> None:
         self.sites: list[tuple[str, str]] = []
@@ -220,7 +221,7 @@ class Aligner:
 
 
 def _apart(
-    graph: nx.DiGraph, signs: Mapping[str, str], inputs: tuple[str, ...], shared: Counter[str]
+    graph: Graph, signs: Mapping[str, str], inputs: tuple[str, ...], shared: Counter[str]
 ) -> tuple[list[str], list[str]]:
     """Operands whose like the other side has too, by what they are, and the others in the order of the spec."""
     left = Counter(shared)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
-
 from brewgraph.display.diff.alignment import Aligner, Difference, rename, traits
 from brewgraph.display.diff.pairing import Pairs, pair, pair_declarations, source_differences, value_differences
 from brewgraph.display.equation import TermPlan, spell_out
+from brewgraph.graph.container import Graph, info
 from brewgraph.graph.identity import QUIET
 from brewgraph.recipe.recipe import Recipe, Stage, Task
 from brewgraph.recipe.settings.base import setting_text
@@ -25,7 +24,7 @@ class Side:
     """A checked spec: what is compared. `identities` say what models and data are; `classes` those of each data set."""
 
     recipe: Recipe
-    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    graphs: Mapping[tuple[str, str], Graph]
     identities: Mapping[str, str]
     classes: Mapping[str, tuple[str, ...]]
     hash: str
@@ -81,7 +80,7 @@ def compare(one: Side, other: Side) -> Comparison:
     return Comparison(hashes, tuple(found), notes)
 
 
-def _addends(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> list[str]:
+def _addends(graphs: Mapping[tuple[str, str], Graph]) -> list[str]:
     return [f"{t.weight} * {t.equation}" for graph in graphs.values() for t in spell_out(graph)]
 
 
@@ -178,7 +177,7 @@ def _stage_text(stage: Stage) -> str:
 
 def _likeness(one: Side, other: Side, at: tuple[Stage, Task], there: tuple[Stage, Task]) -> float:
     a, b = one.graphs[at[0].name, at[1].name], other.graphs[there[0].name, there[1].name]
-    return _shared(traits(a, a.graph["objective"]), traits(b, b.graph["objective"]))
+    return _shared(traits(a, info(a).objective), traits(b, info(b).objective))
 
 
 def _tasks(one: Side, other: Side, a: Stage, b: Stage, names: Mapping[str, str]) -> Iterator[Change]:
@@ -203,11 +202,11 @@ def _tasks(one: Side, other: Side, a: Stage, b: Stage, names: Mapping[str, str])
     yield from _settings(a, b, called, names, {theirs: mine for mine, theirs in sites})
 
 
-def _terms(one: nx.DiGraph, other: nx.DiGraph, sites: list[tuple[str, str]]) -> Iterator[Change]:
+def _terms(one: Graph, other: Graph, sites: list[tuple[str, str]]) -> Iterator[Change]:
     aligner = Aligner(one, other)
     known: dict[tuple[int, str], Counter[Any]] = {}
 
-    def made(graph: nx.DiGraph, term: TermPlan) -> Counter[Any]:
+    def made(graph: Graph, term: TermPlan) -> Counter[Any]:
         place = id(graph), term.key
         if place not in known:
             known[place] = traits(graph, term.key)
