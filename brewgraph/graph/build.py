@@ -262,7 +262,17 @@ class Builder:
         inputs = (*inputs, *(self.build(value) for value in options.values()))
         names, spelled = tuple(options), tuple(words.items())
         return self.add(
-            n.Transform(inputs, x.name, masked, names, spelled, shape=shape, span=x.span, written=x.written)
+            n.Transform(
+                inputs,
+                x.name,
+                masked,
+                names,
+                spelled,
+                shape=shape,
+                span=x.span,
+                written=x.written,
+                mixes=declared.needs_layout,
+            )
         )
 
     def _token_mean(self, x: v.Transform, inner: str, take: v.Take | None) -> str:
@@ -274,7 +284,7 @@ class Builder:
             mask = self._mask_of(inner, take, x.span)
         inputs = (inner, mask) if mask is not None else (inner,)
         reduced = tuple(s for s in shape if s not in ("length", "words")) if shape is not None else None
-        key = self.add(n.Transform(inputs, x.name, mask is not None, (), shape=reduced, span=x.span))
+        key = self.add(n.Transform(inputs, x.name, mask is not None, (), shape=reduced, span=x.span, mixes=True))
         if units is not None:
             self.units[key] = Units("example", None, units.data)
         return key

@@ -107,7 +107,8 @@ class Forward(Node):
 
     `columns` are arguments of the forward that come from columns of the data. A forward that `stops` ends after the
     last module that gives a feature; a `narrow` one runs attention eagerly only in layers whose attention is taken.
-    Both say how it runs, not what it gives, and are no part of its content.
+    A `packed` one runs the layers on real tokens alone. This is how it runs, not what it gives, and is no part of its
+    content.
     """
 
     CONTENT = ("role", "identity", "passing", "columns")
@@ -119,6 +120,7 @@ class Forward(Node):
     columns: tuple[tuple[str, str], ...] = ()
     stops: bool = False
     narrow: bool = False
+    packed: bool = False
 
     @property
     def entry(self) -> str:
@@ -194,6 +196,8 @@ class Transform(Node):
     words: tuple[tuple[str, str], ...] = ()
     written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
     """The options that the spec writes, to be shown; no part of the hash."""
+    mixes: bool = field(default=False, kw_only=True, compare=False, repr=False)
+    """Whether the value of one token depends on others, so that a mask has a say; follows from `name`."""
 
     @property
     def values(self) -> tuple[str, ...]:

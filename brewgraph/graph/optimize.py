@@ -151,6 +151,46 @@ def narrow_attention(graph: Graph) -> Graph:
     return rewritten(graph, {**nodes_of(graph), **{k: replace(x, narrow=True) for k, x in of_kind(graph, n.Forward)}})
 
 
+def pack_tokens(graph: Graph) -> Graph:
+    """Run the layers of a model on real tokens alone, where nothing looks at what stands at padding."""
+    padded = {forward for key in graph if _reads_padding(graph, key) for forward in nx.ancestors(graph, key)}
+    forwards = {k: x for k, x in of_kind(graph, n.Forward) if k not in padded}
+    packed = {
+        key: replace(x, packed=True)
+        for key, x in forwards.items()
+        if all(_is_per_token(tap) for _, tap in of_kind(graph, n.Tap, graph.successors(key)))
+    }
+    return rewritten(graph, {**nodes_of(graph), **packed})
+
+
+def _reads_padding(graph: Graph, key: str) -> bool:
+    """Whether a value depends on what stands at padding: a loss, mean or transform over tokens that has no mask.
+
+    Scores over positions are hidden at padding before anything reads them.
+    """
+    x = node(graph, key)
+    if isinstance(x, n.Tap):
+        return x.padding
+    if not isinstance(x, n.Loss | n.Mean | n.Transform) or (isinstance(x, n.Transform) and not x.mixes):
+        return False
+    if x.mask is not None:
+        mask = node(graph, x.mask)
+        return isinstance(mask, n.Mask) and mask.which == "none"
+    values = (x.source, x.target) if isinstance(x, n.Loss) else (x.value,) if isinstance(x, n.Mean) else x.values
+    shapes = (node(graph, used).shape for used in values)
+    over_tokens = any(shape is None or any("length" in str(size) for size in shape) for shape in shapes)
+    taps = [tap.feature.name for _, tap in of_kind(graph, n.Tap, nx.ancestors(graph, key))]
+    return over_tokens and not set(taps) <= {"start", "end"}
+
+
+def _is_per_token(tap: n.Tap) -> bool:
+    """Whether a tapped value can be unpacked: one row for each token, or none."""
+    if tap.feature.name != "tap":
+        return True
+    shape = tap.shape or ()
+    return bool(shape) and (shape[:2] == ("batch", "length") or not any("length" in str(size) for size in shape))
+
+
 def features_of(graph: Graph, forward: str) -> frozenset[Feature]:
     """What is taken from a forward."""
     return frozenset(tap.feature for _, tap in of_kind(graph, n.Tap, graph.successors(forward)))
@@ -200,6 +240,7 @@ PASSES: tuple[Pass, ...] = (
     skip_scheduled_zeros,
     truncate_models,
     narrow_attention,
+    pack_tokens,
     freeze_unreached,
     release_values,
 )

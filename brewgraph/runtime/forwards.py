@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture.attention import Tokens
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.capture.packing import Packing
 from brewgraph.models.fake.limits import accepted
 from brewgraph.models.fake.reach import can_end_early, may_draw
 from brewgraph.models.heads import HeadedModel, trunk_of
@@ -54,6 +57,7 @@ def forward_instruction(
     data: str,
     padding: Collection[int] = (),
     shapes: Mapping[int, Shape | None] | None = None,
+    packing: Packing | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
@@ -92,9 +96,15 @@ def forward_instruction(
             given = moved_inputs(given, shift_B)
         output: Any = None
         until = wanted if stops and can_end_early(model) else ()
-        with capture.armed(until), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
+        learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())
+        with packed(packing, given) as tokens, capture.armed(until), learning:
             output = model(**given, **extra)
         values = capture.collect(output, wanted)
+        if tokens is not None and packing is not None:
+            inside = {
+                x for x in values if packing.is_inside(capture.anatomy.site(x).path) and tokens.is_packed(values[x])
+            }
+            values |= {feature: tokens.unpack(values[feature]) for feature in inside}
         for slot, feature in tapped.items():
             value = values[feature]
             if shift_B is not None:
@@ -103,6 +113,17 @@ def forward_instruction(
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
+
+
+@contextmanager
+def packed(packing: Packing | None, inputs: Mapping[str, Tensor]) -> Iterator[Tokens | None]:
+    """Run the forward inside the block on packed tokens, where the model can and the batch has a mask (B, L)."""
+    mask_BL = inputs.get("attention_mask")
+    if packing is None or mask_BL is None or mask_BL.dim() != 2:
+        yield None
+        return
+    with packing.packed(mask_BL) as tokens:
+        yield tokens
 
 
 def _token_axes(model: str, feature: Feature, shape: Shape | None) -> list[int]:

@@ -17,6 +17,7 @@ from brewgraph.graph.container import Graph, Reached, info, node, used_by
 from brewgraph.graph.optimize import all_reached, needed, reached, releases, running_order
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture.capture import Capture
+from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.fake.reach import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
@@ -72,6 +73,7 @@ class Program:
         self.counted: list[tuple[str, str | None, str]] = []
         self._data_of_counted: list[set[str]] = []
         self.captures: dict[str, Capture] = {}
+        self.packings: dict[str, Packing] = {}
         self._parameters_of, self._anatomies = parameters_of, anatomies or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
         for key in self.order:
@@ -217,7 +219,9 @@ class Program:
                 features = tuple(tap.feature for tap in self._taps[key].values())
                 anatomy = self._anatomies.get(current.model)
                 model, all_eager = self.models[current.model], not current.narrow
-                self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
+                capture = self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
+                if current.packed and isinstance(packing := packing_of(model, capture.anatomy), Packing):
+                    self.packings[key] = packing
                 return self._forward(key, current, set(self._taps[key]))
             case n.Tap() | n.Temperature():
                 return None  # a forward puts its features into their slots, a loss computes its temperature
@@ -247,7 +251,8 @@ class Program:
         padding = {self.slot[tap] for tap, x in own.items() if x.padding}
         shapes = {self.slot[tap]: x.shape for tap, x in own.items()}
         model, source = self.models[forward.model], self.slot[forward.entry]
-        return forward_instruction(forward, model, self.captures[key], source, tapped, data, padding, shapes)
+        capture, packing = self.captures[key], self.packings.get(key)
+        return forward_instruction(forward, model, capture, source, tapped, data, padding, shapes, packing)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """Where the count of these units stands among all counts."""
@@ -271,6 +276,8 @@ class Program:
         """Take every hook away from the models."""
         for capture in self.captures.values():
             capture.remove()
+        while self.packings:
+            self.packings.popitem()[1].release()
 
 
 class _WithZeros(torch.autograd.Function):

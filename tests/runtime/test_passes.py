@@ -121,15 +121,17 @@ def steps(distiller: Distiller, count: int = 5) -> Iterator[Step]:
         optimizer.zero_grad(set_to_none=True)
 
 
-EXACT = frozenset(NAMES) - {"merge_equal_nodes", "narrow_attention"}
+EXACT = frozenset(NAMES) - {"merge_equal_nodes", "narrow_attention", "pack_tokens"}
 """Passes that leave every single operation as it is, and with it every bit (eager and fused attention round apart)."""
 
 
 def assert_equal(folder: Path, name: str, student: str, skips: Iterable[tuple[str, ...]]) -> None:
     """Losses, terms and gradients of five steps with all passes are those without some of them."""
-    everything = list(steps(build(folder, LOSSES[name], student)))
+    padded = ("pack_tokens",) if student == "drops" else ()  # packed tokens draw other random numbers
+    everything = list(steps(build(folder, LOSSES[name], student, padded)))
     for skip in skips:
-        compare = {"rtol": 0.0, "atol": 0.0} if EXACT.issuperset(skip) else {"rtol": 1e-6, "atol": 1e-9}
+        skip = (*skip, *padded)
+        compare = {"rtol": 0.0, "atol": 0.0} if EXACT.issuperset({*skip} - {*padded}) else {"rtol": 1e-6, "atol": 1e-9}
         said = lambda text, skip=skip: f"{name} without {skip}: {text}"  # noqa: E731
         for one, other in zip(everything, steps(build(folder, LOSSES[name], student, skip)), strict=True):
             torch.testing.assert_close(one[0], other[0], **compare, msg=said)

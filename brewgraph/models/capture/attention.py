@@ -7,7 +7,8 @@ Modules that somebody watches for `attention` run their own eager attention, all
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -36,6 +37,65 @@ class _Borrowed:
     config: PretrainedConfig
     former: str
     holders: int = 0
+
+
+class Tokens:
+    """Where the real tokens of a batch stand: B examples of L places, N real tokens, packed one after the other."""
+
+    def __init__(self, mask_BL: Tensor):
+        self.mask_BL = mask_BL.bool()
+        self.lengths: list[int] = self.mask_BL.sum(1).tolist()
+        self._places_N = self.mask_BL.flatten().nonzero().squeeze(1)
+        self._kinds: dict[int, tuple[Tensor, str]] = {}
+
+    def is_padded(self, x: Tensor) -> bool:
+        """Whether a tensor has a row for each place: (B, L, …) or (1, L, …)."""
+        return x.dim() > 1 and x.shape[0] in (1, len(self.mask_BL)) and x.shape[1] == self.mask_BL.shape[1]
+
+    def is_packed(self, x: Tensor) -> bool:
+        """Whether a tensor has a row for each real token: (1, N, …)."""
+        return x.dim() > 1 and x.shape[:2] == (1, len(self._places_N))
+
+    def pack(self, x_BL: Tensor) -> Tensor:
+        """(B, L, …) to (1, N, …)."""
+        return x_BL.expand(*self.mask_BL.shape, *x_BL.shape[2:]).flatten(0, 1).index_select(0, self._places_N)[None]
+
+    def unpack(self, x_N: Tensor) -> Tensor:
+        """(1, N, …) to (B, L, …), zeros at padding."""
+        x_M = x_N.new_zeros(self.mask_BL.numel(), *x_N.shape[2:]).index_copy(0, self._places_N, x_N[0])
+        return x_M.view(*self.mask_BL.shape, *x_N.shape[2:])
+
+    def kind(self, mask: Tensor | None, *, causal: bool) -> str:
+        """What a mask (B, 1, L, L), zero where attention is allowed, means among real tokens: `full`, `causal`, or
+        `other`. Without one the module says whether it is causal.
+        """
+        if mask is None:
+            return "causal" if causal else "full"
+        known = self._kinds.get(id(mask))
+        if known is None or known[0] is not mask:
+            allowed_BLL = mask[:, 0] == 0 if mask.is_floating_point() else mask[:, 0]
+            free_BLL = allowed_BLL | ~(self.mask_BL[:, :, None] & self.mask_BL[:, None, :])
+            past_LL = torch.ones_like(free_BLL[0]).tril()
+            if bool(free_BLL.all()):
+                kind = "full"
+            else:
+                kind = "causal" if bool((free_BLL | ~past_LL).all() & ~(allowed_BLL & ~past_LL).any()) else "other"
+            known = self._kinds[id(mask)] = mask, kind
+        return known[1]
+
+
+_packed: Tokens | None = None
+
+
+@contextmanager
+def on(tokens: Tokens) -> Iterator[None]:
+    """Attention inside the block is that of packed tokens."""
+    global _packed
+    _packed = tokens
+    try:
+        yield
+    finally:
+        _packed = None
 
 
 _probes: WeakKeyDictionary[nn.Module, list[Probe]] = WeakKeyDictionary()
@@ -98,6 +158,59 @@ def attention_forward(
     module runs eagerly. What runs depends on who watches, never on whether a capture is armed, so that activation
     checkpointing recomputes the same graph.
     """
+    tokens = _packed
+    if tokens is not None and tokens.is_packed(query.transpose(1, 2)):
+        if _probes.get(module) or _former(module) == "eager":
+            q, k, v = (tokens.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
+            output_BL, weights = _attend(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
+            return tokens.pack(output_BL), weights
+        return _attend_packed(module, tokens, query, key, value, attention_mask, dropout, scaling), None
+    return _attend(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+
+
+def _attend_packed(
+    module: nn.Module,
+    tokens: Tokens,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """Attention on each example by itself: (1, heads, N, size) to (1, N, heads, size)."""
+    key, value = _spread(key, query), _spread(value, query)
+    kind = tokens.kind(mask, causal=bool(getattr(module, "is_causal", True)))
+    rate = dropout if module.training else 0.0
+    outputs = []
+    examples = zip(*(x.split(tokens.lengths, 2) for x in (query, key, value)), strict=True)
+    for example, (q, k, v) in enumerate(examples):
+        if not q.shape[2]:
+            continue
+        own = None
+        if kind == "other" and mask is not None:
+            real = tokens.mask_BL[example]
+            own = mask[example, :, real][:, :, real][None]
+        causal = kind == "causal" and q.shape[2] > 1
+        outputs.append(
+            nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=own, dropout_p=rate, is_causal=causal, scale=scaling
+            )
+        )
+    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention on padded tensors, as `attention_forward` describes it."""
     probes = _probes.get(module, ())
     wanted = frozenset[str]().union(*(probe.wants for probe in probes))
     values = {"query": query, "key": key, "value": value}

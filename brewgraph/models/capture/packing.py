@@ -1,0 +1,206 @@
+"""Packed tokens: the layers of a model run on the real tokens of a batch alone, attention on each example by itself.
+
+The model's own modules stay as they are. Hooks pack the states before the first layer and unpack them after the last;
+the registered attention function (`attention`) knows where each example begins. Everything outside the layers
+(embeddings, pooler, heads) sees padded tensors, with zeros at padding where the layers gave states.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from brewgraph.diagnostics import SourceFault
+from brewgraph.models.capture import attention
+from brewgraph.models.capture.attention import Tokens
+from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.heads import trunk_of
+from brewgraph.models.padding import padding_side
+from brewgraph.models.structure.anatomy import Anatomy
+
+WORTHWHILE = 0.95
+"""The share of real tokens in a batch up to which packing pays."""
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
+
+
+class Packing:
+    """A model whose layers can run on packed tokens. Several users share one; the last to `release` it removes it.
+
+    Shapes: B examples of L places, N real tokens among them; states are (B, L, H) outside the layers, (1, N, H) inside.
+    """
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy):
+        modules = dict(model.named_modules())
+        self.paths = tuple(path for path in anatomy.layer_paths if path in modules)
+        self.layers = [modules[path] for path in self.paths]
+        self.users = 0
+        self._tokens: Tokens | None = None
+        self._undo: list[Callable[[], None]] = []
+        first, last = self.layers[0], self.layers[-1]
+        try:
+            self._undo.append(attention.borrow(cast(PreTrainedModel, trunk_of(model)), attention.NAME))
+            for layer in dict.fromkeys(self.layers):
+                hook = self._packing(layer, is_first=layer is first)
+                self._undo.append(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            self._undo.append(last.register_forward_hook(self._unpacking(last)).remove)
+        except BaseException:
+            self.remove()
+            raise
+
+    @contextmanager
+    def packed(self, mask_BL: Tensor) -> Iterator[Tokens | None]:
+        """Pack the forwards inside the block; None, and they run padded, where the batch has next to no padding."""
+        real = int(mask_BL.sum())
+        if not real or real > WORTHWHILE * mask_BL.numel():
+            yield None
+            return
+        self._tokens = Tokens(mask_BL)
+        try:
+            with attention.on(self._tokens):
+                yield self._tokens
+        finally:
+            self._tokens = None
+
+    def is_inside(self, path: str) -> bool:
+        """Whether a module runs on packed tokens."""
+        return any(path == layer or path.startswith(f"{layer}.") for layer in self.paths)
+
+    def release(self) -> None:
+        """Give the packing back; the last user removes it."""
+        self.users -= 1
+        if self.users <= 0:
+            self.remove()
+
+    @property
+    def is_removed(self) -> bool:
+        return not self._undo
+
+    def remove(self) -> None:
+        """Take the hooks away. Harmless when repeated."""
+        while self._undo:
+            self._undo.pop()()
+
+    # Hooks are closures that know their module: in a deep copy of the model they stay silent.
+
+    def _packing(self, layer: nn.Module, *, is_first: bool) -> Callable[..., Any]:
+        names = list(inspect.signature(layer.forward).parameters)
+        states = names[0]
+
+        def pack(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            tokens = self._tokens
+            if tokens is None or called is not layer:
+                return None
+
+            def of(name: str, value: Any) -> Any:
+                if name == states:
+                    return tokens.pack(value) if is_first and tokens.is_padded(value) else value
+                return value if "mask" in name else _mapped(value, tokens)
+
+            return tuple(map(of, names, args)), {name: of(name, value) for name, value in kwargs.items()}
+
+        return pack
+
+    def _unpacking(self, layer: nn.Module) -> Callable[..., Any]:
+        def unpack(called: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            tokens = self._tokens
+            if tokens is None or called is not layer:
+                return None
+            if isinstance(output, Tensor):
+                return tokens.unpack(output)
+            return (tokens.unpack(output[0]), *output[1:])
+
+        return unpack
+
+
+def _mapped(value: Any, tokens: Tokens) -> Any:
+    """What comes with the states of every layer, as rotary embeddings do: a row for each token, alike for all examples
+    or for each its own.
+    """
+    if isinstance(value, Tensor):
+        return tokens.pack(value) if tokens.is_padded(value) else value
+    if isinstance(value, tuple | list):
+        return type(value)(_mapped(x, tokens) for x in value)
+    return {k: _mapped(x, tokens) for k, x in value.items()} if isinstance(value, dict) else value
+
+
+_packings: WeakKeyDictionary[nn.Module, Packing | str] = WeakKeyDictionary()
+
+
+def packing_of(model: nn.Module, anatomy: Anatomy) -> Packing | str:
+    """The packing of a model, installed and checked once, or why it has none. Each user ends with `release`."""
+    known = _packings.get(model)
+    if known is None or (isinstance(known, Packing) and known.is_removed):
+        known = _packings[model] = _install(model, anatomy)
+    if isinstance(known, Packing):
+        known.users += 1
+    return known
+
+
+def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
+    if refusal := why_padded(anatomy):
+        return refusal
+    parameter = next(model.parameters(), None)
+    if parameter is None or parameter.device.type == "meta" or not _is_plain(parameter):
+        return "its weights are not loaded"
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return "gradient checkpointing runs its layers again"
+    try:
+        packing = Packing(model, anatomy)
+    except SourceFault as fault:
+        return fault.message
+    try:
+        difference = _difference(model, packing)
+    except Exception as error:  # whatever a layer of an unknown architecture raises
+        packing.remove()
+        return f"its layers do not take packed tokens ({type(error).__name__})"
+    if difference is not None:
+        packing.remove()
+        return f"its layers give other values on packed tokens (off by {difference:.1g})"
+    return packing
+
+
+def why_padded(anatomy: Anatomy) -> str:
+    """Why a model of this anatomy cannot run on packed tokens; empty where it is worth a trial."""
+    if anatomy.stacks:
+        return f"it has {len(anatomy.stacks)} stacks of layers"
+    if not anatomy.layer_paths:
+        return "its class does not record its layers"
+    return "" if anatomy.backend else "its attention does not go through transformers' attention interface"
+
+
+def _is_plain(parameter: Tensor) -> bool:
+    return type(parameter.data) is Tensor
+
+
+def _difference(model: nn.Module, packing: Packing) -> float | None:
+    """The largest relative difference between two small examples, packed and padded; None where they agree."""
+    words = cast(nn.Embedding, cast(PreTrainedModel, trunk_of(model)).get_input_embeddings()).weight
+    generator = torch.Generator().manual_seed(0)
+    ids_BL = torch.randint(min(8, len(words) - 1), len(words), (2, 6), generator=generator).to(words.device)
+    mask_BL = torch.ones_like(ids_BL)
+    mask_BL[1, slice(0, 3) if padding_side(model) == "left" else slice(3, 6)] = 0
+    ids_BL[mask_BL == 0] = getattr(getattr(trunk_of(model), "config", None), "pad_token_id", None) or 0
+    with evaluating(model), torch.no_grad():
+        padded = _real(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+        with packing.packed(mask_BL):
+            packed = _real(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+    worst = 0.0
+    for one, other in zip(padded, packed, strict=True):
+        worst = max(worst, float((one - other).abs().max() / one.abs().max().clamp_min(1e-12)))
+    return None if worst <= _TOLERANCE.get(words.dtype, 5e-2) else worst
+
+
+def _real(output: Any, mask_BL: Tensor) -> list[Tensor]:
+    """The tensors of an output without what stands at padding."""
+    output = getattr(output, "heads", None) or output
+    values = list(output.values() if isinstance(output, Mapping) else output)
+    flat = [y for x in values for y in (x.values() if isinstance(x, Mapping) else (x,))]
+    tensors = [x.float() for x in flat if isinstance(x, Tensor) and x.is_floating_point()]
+    return [x[mask_BL.bool()] if x.shape[:2] == mask_BL.shape else x for x in tensors]
