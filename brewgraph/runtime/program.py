@@ -28,6 +28,7 @@ from brewgraph.runtime.instructions import (
     simple_instruction,
 )
 from brewgraph.runtime.kept_values import cached_values
+from brewgraph.runtime.kernels import fast_linear
 from brewgraph.runtime.layouts import Padded
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
@@ -128,10 +129,11 @@ class Program:
         listing = self._listings.get((dead, held)) or self._list(dead, held)
         for key in dead:
             slots[self.slot[key]] = 0.0
-        for instruction, released in listing.steps:
-            instruction(step)
-            for i in released:
-                slots[i] = None
+        with fast_linear():
+            for instruction, released in listing.steps:
+                instruction(step)
+                for i in released:
+                    slots[i] = None
         loss = slots[self.objective]
         zeros = [p for p in listing.zeros if p.requires_grad]
         if not isinstance(loss, Tensor):  # every term is switched off
