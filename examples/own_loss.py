@@ -21,7 +21,7 @@ from own_loop import classifier  # isort: skip  # the example beside this one
 @operation(
     takes={"hidden -> hidden": "token"},
     same=("width",),
-    source="Huber 1964, Annals of Mathematical Statistics 35(1), eq. 2.3",
+    source="Huber 1964, doi:10.1214/aoms/1177703732",
     beta=("number", "where the square turns into a straight line"),
 )
 def huber(source: Any, target: Any, *, beta: Any = 1.0) -> Any:
