@@ -1,4 +1,4 @@
-"""Forwards of models inside a program: what of a batch each one gets, and what is taken from it."""
+"""Forwards of models in a program: which tensors of a batch each one gets, and which features are taken from it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
-"""What a batch carries beside a model's inputs."""
+"""What a batch holds beside a model's inputs."""
 
 
 @dataclass
 class Step:
-    """What the calls of one forward share: the batch, the values so far, progress, and what losses are divided by."""
+    """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses."""
 
     batch: Batch
     slots: list[Any]
@@ -40,7 +40,7 @@ Instruction = Callable[[Step], None]
 
 
 def base_of(batch: Batch, data: str) -> Batch:
-    """A data set's part of a batch: under its name where there are several, else the batch itself."""
+    """The part of a batch that belongs to a data set: under its name if there are several, else the whole batch."""
     own = batch.get(data)
     return own if isinstance(own, Mapping) else batch
 
@@ -57,9 +57,9 @@ def forward_instruction(
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
-    `tapped` are its features by the slots where they go, `shapes` their shapes; in the slots of `padding` scores of
-    padding stay as they are. Padding is moved to the side where the model expects it, and features are moved back.
-    A forward that stops ends with the last of them, unless it would have drawn random numbers afterwards.
+    `tapped` are its features by their slots, `shapes` their shapes; in the slots of `padding` scores of padding stay.
+    Padding is moved to the side that the model expects, and features are moved back. A forward that stops ends with its
+    last feature, unless it would have drawn random numbers afterwards.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
@@ -72,7 +72,7 @@ def forward_instruction(
 
     def run_forward(step: Step) -> None:
         encoding = step.slots[source]
-        given = {
+        inputs: dict[str, Tensor] = {
             key: value
             for key, value in encoding.items()
             if (key in names or rest) and key not in NOT_INPUTS and isinstance(value, Tensor)
@@ -80,20 +80,18 @@ def forward_instruction(
         for argument, column in columns:
             base = base_of(step.batch, data)
             if column not in base:
-                raise RunError(f"`{name}` gets `{argument}` from `{column}`, and the batch has {listing(base)}")
-            given[argument] = base[column]
-        missing = required - given.keys() - ({main} if "inputs_embeds" in given else set())
+                raise RunError(f"`{name}` gets `{argument}` from `{column}`, but the batch has {listing(base)}")
+            inputs[argument] = base[column]
+        missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
         if missing:
-            raise RunError(
-                f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
-            )
-        shift_B = padding_shift(given, side)
+            raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+        shift_B = padding_shift(inputs, side)
         if shift_B is not None:
-            given = moved_inputs(given, shift_B)
-        output: Any = None
+            inputs = moved_inputs(inputs, shift_B)
+        output = None  # stays so where the forward ends early
         until = wanted if stops and can_end_early(model) else ()
         with capture.armed(until), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
-            output = model(**given, **extra)
+            output = model(**inputs, **extra)
         values = capture.collect(output, wanted)
         for slot, feature in tapped.items():
             value = values[feature]
@@ -106,11 +104,11 @@ def forward_instruction(
 
 
 def _token_axes(model: str, feature: Feature, shape: Shape | None) -> list[int]:
-    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they cannot be told."""
-    named = [i for i, size in enumerate(shape or ()) if "length" in str(size) and "decoder_length" not in str(size)]
-    if shape is None or any(shape[i] != "length" for i in named):
+    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they are not known."""
+    axes = [i for i, size in enumerate(shape or ()) if "length" in str(size) and "decoder_length" not in str(size)]
+    if shape is None or any(shape[i] != "length" for i in axes):
         raise RunError(
-            f"the batch has padding on the left, and `{model}` needs it on the right; `{feature}` cannot be moved "
+            f"the batch is padded on the left, but `{model}` needs padding on the right; `{feature}` cannot be moved "
             'back, as its axes of tokens are not known: pad the batch on the right (`tokenizer.padding_side = "right"`)'
         )
-    return named
+    return axes
