@@ -287,7 +287,7 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "loss", "code", "message"),
     [
-        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "`mask=none` lets it count"),
+        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "but `mask=none` counts it"),
         ("probabilities(bert.start)", "kl({} -> probabilities(tiny.start))", "B241", "ends at the longest example"),
     ],
 )
