@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from brewgraph.models.fake.limits import accepted
 from brewgraph.models.fake.reach import can_end_early, may_draw
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
@@ -50,24 +49,21 @@ def forward_instruction(
     model: nn.Module,
     capture: Capture,
     source: int,
-    tapped: Mapping[int, Feature],
+    taps: Mapping[int, n.Tap],
     data: str,
-    padding: Collection[int] = (),
-    shapes: Mapping[int, Shape | None] | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
-    `tapped` are its features by their slots, `shapes` their shapes; in the slots of `padding` scores of padding stay.
-    Padding is moved to the side that the model expects, and features are moved back. A forward that stops ends with its
-    last feature, unless it would have drawn random numbers afterwards.
+    `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
+    back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
     trainable = forward.role == "student"
     name, columns, side = forward.model, forward.columns, padding_side(model)
-    heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
+    wanted = frozenset(tap.feature for tap in taps.values())
+    heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
-    wanted = frozenset(tapped.values())
     stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
 
     def run_forward(step: Step) -> None:
@@ -93,22 +89,24 @@ def forward_instruction(
         with capture.armed(until), torch.set_grad_enabled(trainable and torch.is_grad_enabled()):
             output = model(**inputs, **extra)
         values = capture.collect(output, wanted)
-        for slot, feature in tapped.items():
-            value = values[feature]
+        for slot, tap in taps.items():
+            value = values[tap.feature]
             if shift_B is not None:
-                value = moved(value, -shift_B, _token_axes(name, feature, (shapes or {}).get(slot)))
-            hidden = feature.name in ("start", "end") and slot not in padding
+                value = moved(value, -shift_B, _token_axes(tap))
+            hidden = tap.feature.name in ("start", "end") and not tap.padding
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
 
 
-def _token_axes(model: str, feature: Feature, shape: Shape | None) -> list[int]:
+def _token_axes(tap: n.Tap) -> list[int]:
     """The axes of a feature that hold the tokens of each example. Raises `RunError` where they are not known."""
-    axes = [i for i, size in enumerate(shape or ()) if "length" in str(size) and "decoder_length" not in str(size)]
-    if shape is None or any(shape[i] != "length" for i in axes):
+    sizes = tap.shape or ()
+    axes = [i for i, size in enumerate(sizes) if "length" in str(size) and "decoder_length" not in str(size)]
+    if tap.shape is None or any(sizes[i] != "length" for i in axes):
         raise RunError(
-            f"the batch is padded on the left, but `{model}` needs padding on the right; `{feature}` cannot be moved "
-            'back, as its axes of tokens are not known: pad the batch on the right (`tokenizer.padding_side = "right"`)'
+            f"the batch is padded on the left, but `{tap.model}` needs padding on the right; `{tap.feature}` cannot be "
+            "moved back, as its axes of tokens are not known: pad the batch on the right "
+            '(`tokenizer.padding_side = "right"`)'
         )
     return axes

@@ -32,10 +32,12 @@ _EVERYTHING = Padded(None)
 def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | None:
     """The call of a node that needs only its inputs; None for other nodes."""
     call = _computation(current, [at(key) for key in current.inputs], at)
-    return None if call is None else _put(call, out)
+    return None if call is None else put(call, out)
 
 
-def _put(call: Callable[[Step], Any], out: int) -> Instruction:
+def put(call: Callable[[Step], Any], out: int) -> Instruction:
+    """The instruction that puts the result of a call into a slot."""
+
     def run(step: Step) -> None:
         step.slots[out] = call(step)
 
@@ -162,7 +164,7 @@ def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, ou
         assert step.counts is not None
         return layout.sum(values, unit) / step.counts[place]
 
-    return _put(lose, out)
+    return put(lose, out)
 
 
 def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
@@ -173,7 +175,7 @@ def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruct
         assert step.counts is not None
         return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
 
-    return _put(average, out)
+    return put(average, out)
 
 
 def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[[Step, Side, Side, Padded], Tensor]:

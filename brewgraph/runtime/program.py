@@ -24,6 +24,7 @@ from brewgraph.runtime.instructions import (
     first_tensor,
     loss_instruction,
     mean_instruction,
+    put,
     simple_instruction,
 )
 from brewgraph.runtime.kept_values import cached_values
@@ -216,11 +217,7 @@ class Program:
                 return mean_instruction(current, at, out, self._place(current.unit, current.mask, current.data))
             case n.Projection():
                 projection, source = self.projections[current.site], at(current.value)
-
-                def project(step: Step) -> None:
-                    step.slots[out] = projection(step.slots[source])
-
-                return project
+                return put(lambda step: projection(step.slots[source]), out)
             case n.Loss():
                 options = {name: node(self.graph, used) for name, used in current.arguments.items()}
                 place = self._place(current.unit, current.mask, current.data)
@@ -231,14 +228,11 @@ class Program:
 
     def _forward(self, key: str, forward: n.Forward, taps: set[str]) -> Instruction:
         """The call of a forward for some of its taps."""
-        own = {tap: x for tap, x in self._taps[key].items() if tap in taps}
-        tapped = {self.slot[tap]: x.feature for tap, x in own.items()}
         entry = node(self.graph, forward.entry)
-        data = entry.data if isinstance(entry, n.Input) else ""
-        padding = {self.slot[tap] for tap, x in own.items() if x.padding}
-        shapes = {self.slot[tap]: x.shape for tap, x in own.items()}
+        assert isinstance(entry, n.Input)
+        slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
-        return forward_instruction(forward, model, self.captures[key], source, tapped, data, padding, shapes)
+        return forward_instruction(forward, model, self.captures[key], source, slots, entry.data)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """The place of the count of these units among all counts."""
