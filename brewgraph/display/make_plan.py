@@ -138,8 +138,8 @@ def _start(model: ModelDeclaration) -> str:
     """Where a model's weights come from."""
     source = model.source
     if isinstance(source, Brew):
-        params = ", ".join(f"{k}={v}" for k, v in source.params.items())
-        return f"the student of {source.path}{f' with {params}' if params else ''}: its finished run, or trained first"
+        given = ", ".join(f"{k}={v}" for k, v in source.params.items())
+        return f"the student of {source.path}{f' with {given}' if given else ''}: its finished run, or trained first"
     if isinstance(source, Ema):
         return f"a copy of {source.model}, and follows it: {source.decay:g} of itself stays at each step"
     if not isinstance(source, Hf):

@@ -142,7 +142,7 @@ class Plan:
     """The whole plan. `parts` and `projections` are None where a model cannot be reached, so that they stay open."""
 
     spec: str
-    params: tuple[tuple[str, Any], ...]
+    params: tuple[tuple[str, object], ...]
     models: tuple[ModelPlan, ...]
     data: tuple[DataPlan, ...]
     parts: tuple[PartPlan, ...] | None

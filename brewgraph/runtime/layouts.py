@@ -1,7 +1,7 @@
 """The layout of tokens in the tensors of a batch, and what depends on it: Gram matrices, masks, counts, masked sums.
 
-Today every batch is padded. Only this file knows, so that another layout (packed, without padding) is another class with
-the same methods.
+Today every batch is padded. Only this file knows, so that another layout (packed, without padding) is another class
+with the same methods.
 """
 
 from __future__ import annotations
