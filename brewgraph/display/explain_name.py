@@ -11,7 +11,7 @@ from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
-from brewgraph.display.picture import show_shape, sizes
+from brewgraph.display.picture import sizes
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, info, node, of_kind, used_by
 from brewgraph.recipe.recipe import Recipe
@@ -117,7 +117,7 @@ def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf, recip
     facts = [("gradients", "yes" if forward.role == "student" else "no")]
     facts += [("pass", str(forward.passing))] if forward.passing > 1 else []
     taps = sorted(graph.successors(key), key=lambda k: (in_order(graph, k)[:2], node(graph, k).label()))
-    facts += [("gives", f"{node(graph, tap).label()} {show_shape(node(graph, tap).shape)}") for tap in taps]
+    facts += [("gives", f"{node(graph, tap).label()} {n.show_shape(node(graph, tap).shape)}") for tap in taps]
     cost = cost_of(graph, None)
     if isinstance(cost, Cost):
         for x in [x for x in cost.forwards if x.model == name][:1]:

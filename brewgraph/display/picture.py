@@ -15,7 +15,6 @@ from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, execution_order, info, node, of_kind, used_by
-from brewgraph.recipe.features import Shape
 from brewgraph.source import Span
 
 GRAINS = ("terms", "nodes")
@@ -97,7 +96,7 @@ def _terms(graph: Graph, cost: Cost | None) -> Picture:
             owner, title = current.forward, str(current.feature)
         elif isinstance(current, n.Column):
             owner, title = f"d:{current.data}", current.column
-        shape = show_shape(current.shape) if current.shape is not None else ""
+        shape = n.show_shape(current.shape) if current.shape is not None else ""
         tone, facts, span = _tone(graph, key), _facts(graph, key), current.span
         boxes[key] = Box(key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=span, node=key)
         lines[Line(owner, key)] = None
@@ -197,19 +196,14 @@ def _detail(current: n.Node) -> str:
     if isinstance(current, n.Loss | n.Mean):
         return f"mean per {current.unit}" if getattr(current, "reduced", True) else f"one per {current.unit}"
     plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward | n.Temperature | n.Bundle)
-    return "" if plain else show_shape(current.shape)
-
-
-def show_shape(shape: Shape | None) -> str:
-    """`(batch, length, 768)`; `(?)` where it is not known yet."""
-    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+    return "" if plain else n.show_shape(current.shape)
 
 
 def sizes(current: n.Node) -> list[tuple[str, str]]:
     """The size of a node's value, as names and words: its shape, and of a projection its module."""
     facts = []
     if current.shape is not None:
-        facts.append(("shape", show_shape(current.shape) if current.shape else "one number"))
+        facts.append(("shape", n.show_shape(current.shape) if current.shape else "one number"))
     if isinstance(current, n.Projection):
         facts.append(("module", current.site))
         if current.into and current.out:
