@@ -229,7 +229,7 @@ def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
     recipe = bg.load(spec)
     for options, words in (
         ({"stage": "x"}, "the spec has no stage `x`: it has no stages: leave `stage` out"),
-        ({"skip": "truncate_models"}, "`skip` is a list of passes, got a text: skip=['truncate_models']"),
+        ({"skip": "truncate_models"}, "`skip` is a list of names, got one text: write skip=['truncate_models']"),
         ({"tiny": 1}, "`tiny=1` is given as the model `tiny`, and is no `torch.nn.Module`"),
         ({"tiny": None}, "`tiny=None` is given"),
         ({"tiny": "tiny"}, 'name the folder in the spec: tiny = hf("tiny")'),

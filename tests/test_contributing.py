@@ -13,7 +13,7 @@ import torch
 import brewgraph as bg
 from brewgraph.checking.check import check_names
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.lints import Subject
 from brewgraph.source import Source
 from tests.conftest import REPOSITORY

@@ -272,9 +272,9 @@ def _graphs(
         built = build_graph(recipe, facts, collector, known, task)
         report = build_reports(recipe, facts, collector, known, task)
         if built is not None:
-            graphs[stage.name, task.name] = canonical(tell_apart(built, own or {}))
+            graphs[stage.name, task.name] = canonical(tell_apart(built, own or {}), merged=False)
         if report is not None:
-            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}))
+            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}), merged=False)
     return graphs, reports
 
 

@@ -16,7 +16,7 @@ from brewgraph.convert.scripts import CONFIGS, distillers_called, read_from_file
 from brewgraph.convert.spec_text import TAKEN, Configuration, Script, is_empty, write_spec
 from brewgraph.diagnostics import Collector, UsageError, listing, suggest
 from brewgraph.lints.subject import Subject
-from brewgraph.lints.term_weights import find_unscaled_targets
+from brewgraph.lints.weights import find_unscaled_targets
 from brewgraph.source import Source
 from brewgraph.syntax.parser import KEYWORDS
 

@@ -1,4 +1,4 @@
-"""A spec's graphs to look at: in a notebook, as a file, as a page."""
+"""The graphs of a spec in a notebook, in a file, on a page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import networkx as nx
-
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost
 from brewgraph.display.diagram import FORMATS, draw
 from brewgraph.display.page import write_page
 from brewgraph.display.picture import picture
 from brewgraph.display.svg import write_svg
+from brewgraph.graph.container import Graph
 from brewgraph.paths import write_file
 
 SUFFIXES = {".svg": "svg", ".html": "html", ".dot": "dot", ".mmd": "mermaid", ".txt": "text"}
@@ -26,7 +25,7 @@ class Shown:
     `grain` is `terms` (what the loss is made of) or `nodes` (every step of the computation).
     """
 
-    graphs: Mapping[str, nx.DiGraph] = field(repr=False)
+    graphs: Mapping[str, Graph] = field(repr=False)
     title: str
     hash: str
     costs: Mapping[str, Cost | None] = field(repr=False)
@@ -44,13 +43,13 @@ class Shown:
         return write_svg(picture(graph, self.grain, self.costs.get(name)), f"the loss of {self.title}")
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file, in the format that its suffix says: .svg, .html, .dot, .mmd or .txt.
+        """Write it to a file, in the format of its suffix: .svg, .html, .dot, .mmd or .txt.
 
-        Folders that are missing are made; `UsageError` where it cannot be written.
+        Makes missing folders; raises `UsageError` where the file cannot be written.
         """
         path = Path(path)
         if path.suffix not in SUFFIXES:
-            raise UsageError(f"`{path.name}` says no format by its suffix: {listing(SUFFIXES)}")
+            raise UsageError(f"`{path.name}` has no suffix of a format: {listing(SUFFIXES)}")
         write_file(path, self.write(SUFFIXES[path.suffix]))
         return path
 
@@ -58,15 +57,15 @@ class Shown:
         return self.write("svg")
 
 
-def named(graphs: Mapping[tuple[str, str], nx.DiGraph]) -> dict[str, nx.DiGraph]:
+def named(graphs: Mapping[tuple[str, str], Graph]) -> dict[str, Graph]:
     """Graphs by one name: `stage/task`, either alone, or empty."""
     return {"/".join(filter(None, name)): graph for name, graph in graphs.items()}
 
 
-def find_task(task: str, graphs: Mapping[tuple[str, str], nx.DiGraph]) -> str:
-    """The name of the graph that a task, a stage or `stage/task` means; of a task in several stages the first one's."""
+def find_task(task: str, graphs: Mapping[tuple[str, str], Graph]) -> str:
+    """The name of the graph of a task, a stage or `stage/task`; of a task in several stages that of the first."""
     names = {name: name for name in named(graphs)}
-    names |= {own: "/".join(filter(None, (stage, own))) for stage, own in reversed(list(graphs)) if own}
+    names |= {name: "/".join(filter(None, (stage, name))) for stage, name in reversed(list(graphs)) if name}
     if task not in names:
         there = f"it has {listing(n for n in names if n)}" if any(names) else "the spec has neither tasks nor stages"
         raise UsageError(f"there is no task `{task}`: {suggest(task, names) or there}")

@@ -1,34 +1,38 @@
-"""What each pass saves, counted before a weight is loaded."""
+"""What each pass saves, counted before weights are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import networkx as nx
+from typing import Protocol
 
 from brewgraph.diagnostics import listing
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import execution_order, node
+from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import (
-    PASSES,
-    Reached,
+    SKIPPABLE,
+    all_reached,
     check_names,
     features_of,
-    reached,
-    releases,
     running_order,
+    skip_scheduled_zeros,
 )
 from brewgraph.recipe.features import Feature
 
 
-class ModelReach(Protocol):
-    """What is asked of a model.
+class Depth(Protocol):
+    """How many layers a forward runs, and how many there are."""
 
-    Whether its forward `draws` random numbers in training; `depth` has `run` and `present` layers, None where no stack
-    of layers is known; `late` are those of some features that it gives when all layers have run; `parameters` gives the
-    names of those that features reach, None where that is not known.
+    @property
+    def run(self) -> int: ...
+    @property
+    def present(self) -> int: ...
+
+
+class ModelReach(Protocol):
+    """What is asked of a model: whether its forward `draws` random numbers in training; its `depth` for some features,
+    None where no stack of layers is known; those features that come `late`, when all layers have run; the names of the
+    `parameters` that features reach, None where that is not known.
     """
 
     @property
@@ -37,7 +41,7 @@ class ModelReach(Protocol):
     def attention_layers(self) -> int: ...
     @property
     def names(self) -> frozenset[str]: ...
-    def depth(self, features: Collection[Feature]) -> Any: ...
+    def depth(self, features: Collection[Feature]) -> Depth | None: ...
     def late(self, features: Collection[Feature]) -> Collection[Feature]: ...
     def parameters(self, features: Collection[Feature]) -> frozenset[str] | None: ...
 
@@ -47,7 +51,7 @@ ReachOf = Callable[[str], ModelReach | None]
 
 @dataclass(frozen=True)
 class CountChange:
-    """How many there are of something without a pass and with it."""
+    """A count without a pass and with it."""
 
     what: str
     before: int
@@ -59,8 +63,7 @@ class CountChange:
 
 @dataclass(frozen=True)
 class PassSavings:
-    """What a pass changed in the loss of a task, as it stands behind the passes before it; `skipped` says it is left
-    out. `notes` are what else there is to know of it."""
+    """What a pass changes in the loss of a task, after the passes before it; `skipped` says that it is left out."""
 
     name: str
     changes: tuple[CountChange, ...]
@@ -87,100 +90,91 @@ WORDS = {
 """What is counted, in words."""
 
 
-def savings(written: nx.DiGraph, reach: ReachOf, skip: Collection[str] = ()) -> tuple[PassSavings, ...]:
-    """What each pass saves on a canonical graph, in their order."""
+def savings(unmerged: Graph, reach: ReachOf, skip: Collection[str] = ()) -> tuple[PassSavings, ...]:
+    """What each pass saves on a canonical graph whose equal nodes are not merged yet, in the order of the passes."""
     check_names(skip)
-    found, graph, before = [], written, count(written, reach)
-    for rewrite in PASSES:
+    saved, graph, before = [], unmerged, count(unmerged, reach)
+    for rewrite in SKIPPABLE:
         name = rewrite.__name__
         if name in skip:
-            found.append(PassSavings(name, (), skipped=True))
+            saved.append(PassSavings(name, (), skipped=True))
             continue
         graph = rewrite(graph)
         after = count(graph, reach)
-        changes = [
-            CountChange(words, before[key], after[key]) for key, words in WORDS.items() if before[key] != after[key]
-        ]
-        notes = _whole(graph, reach) if name == "truncate_models" else ()
-        found.append(PassSavings(name, tuple(changes), notes=notes))
+        changes = [CountChange(words, before[k], after[k]) for k, words in WORDS.items() if before[k] != after[k]]
+        notes = _uncut(graph, reach) if name == "truncate_models" else ()
+        saved.append(PassSavings(name, tuple(changes), notes=notes))
         before = after
-    return tuple(found)
+    return tuple(saved)
 
 
-def count(graph: nx.DiGraph, reach: ReachOf) -> Mapping[str, int]:
-    """How many there are of each of `WORDS`; what is not known of a model counts as nothing."""
-    forwards = {key: x for key in graph if isinstance(x := node(graph, key), n.Forward)}
+def count(graph: Graph, reach: ReachOf) -> Mapping[str, int]:
+    """The count of each of `WORDS`; what is not known of a model counts as nothing."""
+    known, forwards = info(graph), dict(of_kind(graph, n.Forward))
     return {
-        "values": len(graph) - sum(isinstance(node(graph, key), n.Number) for key in graph),
-        "terms": len(graph.graph["terms"]),
+        "values": len(graph) - len(list(of_kind(graph, n.Number))),
+        "terms": len(known.terms),
         "models": len({x.model for x in forwards.values()}),
         "forwards": len(forwards),
-        "layers": sum(_layers(graph, key, x, reach) for key, x in forwards.items()),
-        "eager": sum(_eager(graph, key, x, reach) for key, x in forwards.items()),
-        "calls": sum(isinstance(node(graph, key), n.Loss) for key in graph),
+        "layers": sum(_layers(graph, key, x, reach(x.model)) for key, x in forwards.items()),
+        "eager": sum(_eager(graph, key, x, reach(x.model)) for key, x in forwards.items()),
+        "calls": len(list(of_kind(graph, n.Loss))),
         "held": _held(graph),
         "trained": _trained(graph, reach),
-        "pausing": 0 if "guards" in graph.graph else _pausing(graph),
+        "pausing": len(info(skip_scheduled_zeros(graph)).guards or ()) if known.guards is None else 0,
     }
 
 
-def _layers(graph: nx.DiGraph, key: str, forward: n.Forward, reach: ReachOf) -> int:
-    own = reach(forward.model)
-    found = own.depth(features_of(graph, key)) if own is not None else None
-    if found is None:
+def _layers(graph: Graph, key: str, forward: n.Forward, model: ModelReach | None) -> int:
+    depth = model.depth(features_of(graph, key)) if model is not None else None
+    if model is None or depth is None:
         return 0
-    whole = forward.role == "student" and own is not None and own.draws
-    layers: int = found.run if forward.stops and not whole else found.present
-    return layers
+    stops = forward.stops and not (forward.role == "student" and model.draws)
+    return depth.run if stops else depth.present
 
 
-def _whole(graph: nx.DiGraph, reach: ReachOf) -> tuple[str, ...]:
-    """The models that cannot be cut short behind a feature in their middle, and why."""
-    said = {}
-    for key in execution_order(graph):
-        if isinstance(x := node(graph, key), n.Forward):
-            features, own = features_of(graph, key), reach(x.model)
-            if own is not None and (late := own.late(features)):
-                rows = listing(sorted({feature.name for feature in late}))
-                said[x.model] = f"no module of {x.model} gives its {rows} as it returns them: all of its layers run"
-            elif own is None or own.depth(features) is None:
-                said[x.model] = f"how many layers of {x.model} run is not known"
-    return tuple(said[name] for name in sorted(said))
+def _uncut(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
+    """The models that cannot end after a feature in their middle, and why."""
+    reasons = {}
+    for key, x in of_kind(graph, n.Forward, execution_order(graph)):
+        features, model = features_of(graph, key), reach(x.model)
+        if model is not None and (late := model.late(features)):
+            rows = listing(sorted({feature.name for feature in late}))
+            reasons[x.model] = (
+                f"all layers of {x.model} run: no module of it gives its {rows} as the model returns them"
+            )
+        elif model is None or model.depth(features) is None:
+            reasons[x.model] = f"how many layers of {x.model} run is not known"
+    return tuple(reasons[name] for name in sorted(reasons))
 
 
-def _eager(graph: nx.DiGraph, key: str, forward: n.Forward, reach: ReachOf) -> int:
-    own = reach(forward.model)
+def _eager(graph: Graph, key: str, forward: n.Forward, model: ModelReach | None) -> int:
     used = {x.index for x in features_of(graph, key) if x.name == "attention"}
-    if not used or own is None:
+    if not used or model is None:
         return 0
-    return len(used) if forward.narrow else own.attention_layers
+    return len(used) if forward.narrow else model.attention_layers
 
 
-def _held(graph: nx.DiGraph) -> int:
+def _held(graph: Graph) -> int:
     """The most values that are held at once."""
-    gone = releases(graph, graph) if "released" in graph.graph else {}
-    now = most = 0
+    released = info(graph).released or {}
+    held = most = 0
     for key in running_order(graph):
-        now += not isinstance(node(graph, key), n.Forward | n.Temperature)
-        most = max(most, now)
-        now -= len([x for x in gone.get(key, ()) if not isinstance(node(graph, x), n.Forward | n.Temperature)])
+        held += _is_value(graph, key)
+        most = max(most, held)
+        held -= sum(_is_value(graph, x) for x in released.get(key, ()))
     return most
 
 
-def _trained(graph: nx.DiGraph, reach: ReachOf) -> int:
-    """Tensors of the student's that the optimizer holds."""
-    student = next(
-        (x.model for key in graph if isinstance(x := node(graph, key), n.Forward) and x.role == "student"), ""
-    )
-    own = reach(student) if student else None
-    if own is None:
+def _is_value(graph: Graph, key: str) -> bool:
+    return not isinstance(node(graph, key), n.Forward | n.Temperature)
+
+
+def _trained(graph: Graph, reach: ReachOf) -> int:
+    """The student's tensors that the optimizer holds."""
+    student = next((x.model for _, x in of_kind(graph, n.Forward) if x.role == "student"), "")
+    model = reach(student) if student else None
+    if model is None:
         return 0
-    found: Reached = graph.graph.get("reached") or reached(graph)
-    names = own.parameters(found.features) if graph.graph.get("frozen") else None
-    return len(own.names if names is None else names)
-
-
-def _pausing(graph: nx.DiGraph) -> int:
-    from brewgraph.graph.optimize import skip_scheduled_zeros
-
-    return len(skip_scheduled_zeros(graph).graph["guards"])
+    names = model.parameters(all_reached(graph).features) if info(graph).frozen else None
+    return len(model.names if names is None else names)

@@ -1,4 +1,4 @@
-"""Checks of values that meet: in a loss, in arithmetic, in a transform. They read what was built, and build nothing."""
+"""Checks of values that meet: in a loss, in arithmetic, in a transform, in a cache. They build nothing themselves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
-from brewgraph.graph.nodes import MASKS
+from brewgraph.graph.nodes import MASKS, show_shape
 from brewgraph.ops import OPERATIONS, TEMPERATURES
 from brewgraph.ops.registry import is_own
 from brewgraph.recipe import values as v
@@ -14,14 +14,17 @@ from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import ModelFacts, Shape
 from brewgraph.recipe.label_types import CLASS, TAGS, LabelType
 from brewgraph.recipe.recipe import Recipe
+from brewgraph.source import Span
 
 LAST_AXIS = {"logits": "classes", "probabilities": "classes", "hidden": "width", "vector": "width"}
 """What the last axis of a value of each kind holds."""
+Sizes = tuple[int | None, int | None]
+"""The widths that a projection maps from and to; None where not known."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What checks read, a recipe and the facts about its models, and where they report."""
+    """What checks read, a recipe and the facts about its models, and the collector that they report to."""
 
     recipe: Recipe
     facts: FactsOf
@@ -34,12 +37,21 @@ class Context:
 
 @dataclass(frozen=True)
 class LossSide:
-    """One side of a loss: its value, the kind and the shape of what was built; the same of each member of a tuple."""
+    """One side of a built loss: its value, kind and shape, and the same of each member of a tuple."""
 
     value: v.Value
     kind: str
     shape: Shape | None
     members: tuple[LossSide, ...] = ()
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a number of an unreduced value stands for: its unit, the mask that chose it, the data set it comes from."""
+
+    unit: str = "example"
+    mask: str | None = None
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,10 +81,10 @@ def check_match(context: Context, match: BuiltLoss) -> None:
 
 
 def common_size(context: Context, x: v.Value) -> int | None:
-    """As many entries as every vocabulary has whose logits a value compares or joins; None where nothing is cut.
+    """How many entries all vocabularies have whose logits a value compares or joins; None where nothing is cut.
 
-    A vocabulary may hold more places than its tokenizer has tokens, and be compared with one that holds fewer (W305).
-    Those of different tokenizers have nothing to do with each other: 0, and B223.
+    A vocabulary may hold more entries than its tokenizer has tokens: then the larger one is cut, with W305. Those of
+    different tokenizers have nothing in common: 0, and B223.
     """
     takes = {(t.model, t.feature.head): t for t in v.takes_in(x) if t.feature.name == "logits"}
     sizes: dict[str, int] = {}
@@ -88,7 +100,7 @@ def common_size(context: Context, x: v.Value) -> int | None:
     places = {t.model: t.span for t in takes.values()}
     stranger = next((name for name in tokens if tokens[name] != tokens[one]), None)
     if stranger is not None:
-        message = f"`{one}` and `{stranger}` have tokenizers of their own: one number stands for two tokens"
+        message = f"`{one}` and `{stranger}` have different tokenizers: one token id stands for two tokens"
         labels = (Label(places[one], f"{sizes[one]:,} entries"),)
         help = "match hidden states, `words(…)` on both sides"
         if fresh := next((name for name in (one, stranger) if _may_share(context, name)), None):
@@ -100,25 +112,72 @@ def common_size(context: Context, x: v.Value) -> int | None:
     if sizes[one] == sizes[other]:
         return None
     message = f"the vocabularies of `{one}` and `{other}` have {sizes[one]:,} and {sizes[other]:,} entries"
-    help = f"one tokenizer fills both: the first {sizes[one]:,} are compared, the others stand for no token"
+    help = f"both have one tokenizer: the first {sizes[one]:,} entries are compared, the others stand for no token"
     context.collector.add("W305", message, places[other], help=help)
     return sizes[one]
 
 
-def check_joined(context: Context, x: v.Combine) -> None:
-    """B214 where values along tokens are joined whose models cut the text into different tokens."""
+# ── outside of a loss ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def joined_units(context: Context, x: v.Combine, units: Sequence[Units]) -> Units | None:
+    """The units of unreduced values joined: None, with B219 or B220, where they differ in unit or data."""
+    kinds = {"example" if u.unit == "label" and u.mask is None else u.unit for u in units}
+    if len(kinds - {"label"}) > 1 or (len(kinds) > 1 and "token" in kinds):
+        message = f"{' and '.join(f'per-{unit}' for unit in sorted(kinds))} values cannot be combined"
+        context.collector.add("B219", message, x.span, help="`token_mean(…)` gives one number per example")
+        return None
+    data = list(dict.fromkeys(u.data for u in units if u.data))
+    if len(data) > 1:
+        message = f"values of `{data[0]}` and of `{data[1]}` cannot be combined"
+        context.collector.add("B220", message, x.span, help="take both from the same data: `model(data).…`")
+        return None
+    return next((u for u in units if u.mask is not None), units[0] if units else Units())
+
+
+def check_joined(context: Context, x: v.Combine, shapes: Sequence[Shape], *, comparable: bool) -> bool:
+    """Whether joined values have one shape, else B204. B214 where they lie along the tokens of different tokenizers."""
+    same = all(shape == shapes[0] for shape in shapes)
+    if not same:
+        other = next(shape for shape in shapes if shape != shapes[0])
+        message = f"shapes differ: {show_shape(shapes[0])} and {show_shape(other)}"
+        context.collector.add("B204", message, x.span, help="only values of one shape can be joined")
     takes = v.takes_in(x)
-    other = _stranger(context, takes) if takes else None
-    if other is None:
-        return
-    lengths = [f"(batch, length@{take.model}, …)" for take in (takes[0], other)]
-    message = f"`{takes[0].model}` and `{other.model}` cut the text into different tokens"
-    labels = (Label(takes[0].span, lengths[0]),) if takes[0].span != other.span else ()
-    joined = dict.fromkeys(f"`words({take.span.text})`" for take in (takes[0], other))
+    along_tokens = x.kind != "values" and comparable and any("length" in shape for shape in shapes)
+    if not along_tokens or not takes or (other_take := _stranger(context, takes)) is None:
+        return same
+    first = takes[0]
+    notes = [f"(batch, length@{take.model}, …)" for take in (first, other_take)]
+    message = f"`{first.model}` and `{other_take.model}` cut the text into different tokens"
+    labels = (Label(first.span, notes[0]),) if first.span != other_take.span else ()
+    joined = dict.fromkeys(f"`words({take.span.text})`" for take in (first, other_take))
     help = f"join words: {', '.join(joined)}"
-    if any(_may_share(context, take.model) for take in (takes[0], other)):
+    if any(_may_share(context, take.model) for take in (first, other_take)):
         help += "; or give both one tokenizer"
-    context.collector.add("B214", message, other.span, note=lengths[1], labels=labels, help=help)
+    context.collector.add("B214", message, other_take.span, note=notes[1], labels=labels, help=help)
+    return same
+
+
+def check_cached(context: Context, x: v.Cached, shape: Shape | None, *, padding: bool, made: bool) -> None:
+    """B241 and B243 where a value cannot be kept example by example without padding.
+
+    `padding` says that padding counts here, `made` that the value is computed from features.
+    """
+    faults, features = context.collector, {take.feature.name for take in v.takes_in(x)}
+    unknown = [take for take in v.takes_in(x) if context.known(take.model) is None]
+    if padding and "length" in (shape or ()):
+        help = "leave `mask=none` out, or compare the value itself: `bert.hidden[4]`"
+        faults.add("B241", "a cache stores no padding, but `mask=none` counts it", x.span, help=help)
+    if shape is None and all(not context.recipe.models[take.model].source.is_known for take in unknown):
+        message = "the shape of this value is unknown, so its padding cannot be removed"
+        help = "remove the `cache`, or use a teacher that brewgraph can build from a configuration"
+        faults.add("B243", message, x.value.span, help=help)
+    elif shape is not None and (shape[0] != "batch" or shape.count("batch") > 1):
+        help = "keep what it is computed from: a value for each example"
+        faults.add("B241", f"this has no axis of examples: {show_shape(shape)}", x.value.span, help=help)
+    elif made and features & {"start", "end"}:
+        message = "a value computed from scores over positions ends at the longest example of its batch"
+        faults.add("B241", message, x.value.span, help="keep `big.start` itself, and compute from it")
 
 
 def check_transform(context: Context, x: v.Transform, shape: Shape | None) -> None:
@@ -129,8 +188,45 @@ def check_transform(context: Context, x: v.Transform, shape: Shape | None) -> No
         context.collector.add("B228", _too_few_words(x.declared.name, x.declared.least, *few), x.span, help=help)
 
 
+def check_token_mean(context: Context, x: v.Transform, unit: str, shape: Shape | None) -> None:
+    """B219 where the mean over tokens is taken of something else; labels may lie along the tokens."""
+    if unit not in ("token", "word") and not (unit == "label" and "length" in (shape or ())):
+        message = f"this is one number per {unit} already"
+        context.collector.add("B219", message, x.span, help=f"leave `{x.name}` out")
+
+
+def check_projection(
+    context: Context, x: v.Project, width: int | None, sizes: Sizes, first: tuple[*Sizes, Span], *, outside: bool
+) -> None:
+    """B204 where a projection gets another width than it takes, or than where it was `first` used by the same name;
+    B215 where it has no width to end in, `outside` of an arrow."""
+    p = x.projector
+    if p.into and width and p.into != width:
+        message = f"the projection takes width {p.into}, but this has width {width}"
+        labels = (Label(p.span, "the projection"),)
+        help = f"write `{width} -> …`, or leave the sizes out"
+        context.collector.add("B204", message, x.span, labels=labels, help=help)
+    if outside and p.out is None:
+        help = f"write `linear({width or '…'} -> …)`"
+        context.collector.add("B215", "outside an arrow a projection needs its sizes", x.span, help=help)
+    if any(a and b and a != b for a, b in zip(sizes, first[:2], strict=True)):
+        asked = [f"{into} -> {out}" for into, out in (first[:2], sizes)]
+        message = f"`{p.name}` is one module, but it is used as {asked[0]} and as {asked[1]}"
+        labels = (Label(first[2], "first here"),)
+        context.collector.add("B204", message, x.span, labels=labels, help="name two projections")
+
+
+def has_width(context: Context, x: v.Apply) -> bool:
+    """Whether a side of a loss fixes the width of the other's projection, else B215."""
+    if any(not isinstance(side, v.Project) or side.projector.out is not None for side in (x.source, x.target)):
+        return True
+    help = "give one of them its sizes: `linear(312 -> 768)`"
+    context.collector.add("B215", "both sides are projected, and neither projection has a width", x.span, help=help)
+    return False
+
+
 def too_few(kind: str, shape: Shape | None, least: Mapping[str, int]) -> tuple[str, int] | None:
-    """The axis, and its size, of a value with fewer entries than are needed; None where there are enough."""
+    """The last axis of a value, and its size, where it has too few entries; None where it has enough."""
     axis = LAST_AXIS.get(kind, "")
     size = shape[-1] if shape else None
     return (axis, size) if isinstance(size, int) and size < least.get(axis, 1) else None
@@ -154,7 +250,7 @@ def kind_of(kind: str, shape: Shape | None) -> str:
 
 
 def check_axes(context: Context, match: BuiltLoss) -> None:
-    """B221 where a tap gives what lies along no examples, or not along tokens or heads: no loss can count it."""
+    """B221 where a tap has no axis of examples, or none of tokens or heads behind it: no loss can count its units."""
     for side in (match.source, match.target):
         _check_axes(context, side)
 
@@ -169,15 +265,14 @@ def _check_axes(context: Context, side: LossSide) -> None:
     reason = "its second axis is neither tokens nor heads"
     help = "tap another module: `brewgraph taps` lists what every one of them gives"
     if "decoder_length" in shape:
-        reason = "it lies along the tokens of a decoder, of which no mask knows"
+        reason = "it lies along the tokens of a decoder, for which there is no mask"
         help = "tap the encoder instead; `brewgraph taps` lists what its modules give"
     elif shape[:1] != ("batch",):
         reason = "its first axis is not the batch"
         known = context.known(take.model) if take is not None else None
         if known is not None and take is not None and _has_hidden(known):
             help = f"the named features have it first: `{take.model}.hidden[1]`"
-    shown = f"({', '.join(map(str, shape))})"
-    message = f"no loss compares what has the shape {shown}: {reason}"
+    message = f"no loss compares values of the shape {show_shape(shape)}: {reason}"
     context.collector.add("B221", message, side.value.span, help=help)
 
 
@@ -203,7 +298,7 @@ _CLASSES = ("logits", "probabilities")
 
 
 def check_extent(context: Context, match: BuiltLoss) -> None:
-    """B224 where one side has a label or logits for each example and the other for each token, or for each position."""
+    """B224 where one side has a label or logits per example, and the other per token or per position."""
     x, kinds = match.loss, match.kinds
     one, other = match.shapes
     goal = next(iter(v.takes_in(x.target)), None)
@@ -211,7 +306,7 @@ def check_extent(context: Context, match: BuiltLoss) -> None:
         return
     column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
     if kinds[1] == "positions" and column is not None and column.column == "labels":
-        message = f"the labels of `{column.data}` are classes, and `{goal.span.text}` scores the positions of a text"
+        message = f"the labels of `{column.data}` are classes, but `{goal.span.text}` scores positions of a text"
         help = f"match them with logits: `{goal.model}.logits`; data with answers have a start and an end"
         context.collector.add("B224", message, x.target.span, help=help)
     if kinds[1] not in _CLASSES or _is_along_text(one) == _is_along_text(other):
@@ -219,12 +314,12 @@ def check_extent(context: Context, match: BuiltLoss) -> None:
     extents = ["each token" if _is_along_text(shape) else "a whole example" for shape in (one, other)]
     if column is not None and kinds[0] == "labels":
         label_type = context.recipe.data[column.data].source.label_type
-        message = f"a label of `{column.data}` belongs to {extents[0]}, and `{goal.model}` has logits for {extents[1]}"
+        message = f"`{column.data}` has a label for {extents[0]}, but `{goal.model}` has logits for {extents[1]}"
         help = _other_head(goal, label_type)
     else:
         source = next((t.model for t in v.takes_in(x.source)), "")
-        given = f"`{source}` has" if source else "these are"
-        message = f"{given} logits for {extents[0]}, and `{goal.model}` for {extents[1]}"
+        subject = f"`{source}` has" if source else "these are"
+        message = f"{subject} logits for {extents[0]}, but `{goal.model}` has them for {extents[1]}"
         help = _other_head(goal, TAGS if _is_along_text(one) else CLASS)
     context.collector.add("B224", message, x.target.span, help=help)
 
@@ -234,10 +329,10 @@ def _is_along_text(shape: Shape | None) -> bool:
 
 
 def _other_head(take: v.Take, label_type: LabelType) -> str:
-    """Another head for the model whose logits these are."""
+    """The remedy: another head for the model whose logits these are."""
     if take.feature.head:
-        return f"let the head `{take.feature.head}` be a `{label_type.head}(…)`, or match with another one"
-    return f'give `{take.model}` the head for that: task="{label_type.task}"'
+        return f"make the head `{take.feature.head}` a `{label_type.head}(…)`, or match another head"
+    return f'give `{take.model}` the matching head: task="{label_type.task}"'
 
 
 # ── sizes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,11 +347,11 @@ def check_sizes(context: Context, match: BuiltLoss) -> None:
 def _has_enough(context: Context, match: BuiltLoss) -> bool:
     """Whether a loss, and a temperature in it, get as many classes and as large a width as they need; else B228.
 
-    Of two sides that must be alike the first decides: that the second differs is another fault.
+    Of two sides of one kind the source decides: a target of another size is another fault.
     """
     x, kinds = match.loss, match.kinds
     if any(isinstance(side, v.Transform) and side.declared and side.declared.least for side in (x.source, x.target)):
-        return True  # looked at already, where the transform was built
+        return True  # checked already, where the transform was built
     for name, least in _needs(x):
         for side in (match.source,) if kinds[0] == kinds[1] else (match.source, match.target):
             if (few := too_few(side.kind, side.shape, least)) is None:
@@ -266,41 +361,39 @@ def _has_enough(context: Context, match: BuiltLoss) -> bool:
             if column is not None and axis == "classes" and name == x.declared.name:
                 _report_one_class(context, column)
                 return False
-            own = (o for o in OPERATIONS.values() if is_own(o.module))
-            other = next((o.name for o in own if o.unit(*kinds) and axis not in o.least), None)
+            operations = (o for o in OPERATIONS.values() if is_own(o.module))
+            other = next((o.name for o in operations if o.unit(*kinds) and axis not in o.least), None)
             help = "give the model more classes, or the projection a larger width"
             if name != x.declared.name:
-                help = "a number or a schedule serves here: `T=4`"
+                help = "use a number or a schedule here: `T=4`"
             elif other is not None:
-                written = f"{other}({x.source.span.text} -> {x.target.span.text})"
-                help = f"`{other}` compares the numbers themselves: `{written}`"
+                call = f"{other}({x.source.span.text} -> {x.target.span.text})"
+                help = f"`{other}` compares the numbers themselves: `{call}`"
             context.collector.add("B228", _too_few_words(name, least, axis, count), side.value.span, help=help)
             return False
     return True
 
 
 def _report_one_class(context: Context, labels: v.Column) -> None:
-    """B228 where data has one class, from which the model has its own: the data is at fault, and W404 says no more."""
+    """B228, in place of W404, where a model has one class because its data has: the data is at fault."""
     data = context.recipe.data[labels.data]
     column = data.source.label_type.column
-    message = f"the labels of `{data.name}` have one class: a loss on them would never change"
-    help = (
-        f"add rows with other labels, name another column: `{column}=…`, or all classes that are meant: `classes=[…]`"
-    )
+    message = f"the labels of `{data.name}` have only one class: a loss on them never changes"
+    help = f"add rows with other labels, name another column: `{column}=…`, or list all classes: `classes=[…]`"
     if any(data.span.start <= fault.span.start < data.span.end for fault in context.collector.errors):
-        return  # what is not known of its labels
+        return  # its labels could not be read
     context.collector.withdraw("W404", data.place(column))
     context.collector.add("B228", message, labels.span, help=help)
 
 
 def _needs(x: v.Apply) -> list[tuple[str, Mapping[str, int]]]:
-    own = [option for _, option in x.options if isinstance(option, v.Temperature)]
-    return [(x.declared.name, x.declared.least), *((t.name, TEMPERATURES[t.name].least) for t in own)]
+    temperatures = (option for _, option in x.options if isinstance(option, v.Temperature))
+    return [(x.declared.name, x.declared.least), *((t.name, TEMPERATURES[t.name].least) for t in temperatures)]
 
 
 def _too_few_words(name: str, least: Mapping[str, int], axis: str, count: int) -> str:
     wanted = f"at least {least[axis]} classes" if axis == "classes" else f"a {axis} of at least {least[axis]}"
-    return f"`{name}` needs {wanted}, and this has {count}: its result would never change"
+    return f"`{name}` needs {wanted}, but this has {count}: its result would never change"
 
 
 def _check_same_sizes(context: Context, match: BuiltLoss) -> None:
@@ -317,9 +410,9 @@ def _check_same_sizes(context: Context, match: BuiltLoss) -> None:
             "heads": "give the student as many heads: `num_attention_heads=…`",
         }[axis]
         if axis == "classes" and one[at] == 1:
-            help = 'a student whose labels are numbers has one output; without such labels name one: labels=["score"]'
+            help = 'a student with numeric labels has one output; without such labels name one: labels=["score"]'
         if isinstance(x.target, v.Project):
-            help = f"let the projection end in {one[at]}: `linear(… -> {one[at]})`, or leave its sizes out"
+            help = f"make the projection end in {one[at]}: `linear(… -> {one[at]})`, or leave its sizes out"
         if axis == "classes" and 1 in (one[at], other[at]):
             axis = "outputs"
         message = (
@@ -332,15 +425,16 @@ def _check_same_sizes(context: Context, match: BuiltLoss) -> None:
 
 
 def check_tokens(context: Context, match: BuiltLoss) -> None:
-    """B220 where the sides are computed on different examples, B214 where they meet token by token of other tokens."""
+    """B220 where the sides are computed on different examples, B214 where they are compared token by token and their
+    tokens differ."""
     x, unit, shapes = match.loss, match.unit, match.shapes
-    if _meet_others(context, x):
+    if _reads_two_data_sets(context, x):
         return
     on_words = ["words" in (shape or ()) for shape in shapes]
     if unit in ("token", "pair", "word") and None not in shapes and on_words[0] != on_words[1]:
         labels = (Label(x.source.span, "one per word" if on_words[0] else "one per token"),)
         note = "one per word" if on_words[1] else "one per token"
-        message = "words are compared with words, and tokens with tokens"
+        message = "words can only be compared with words, and tokens with tokens"
         context.collector.add(
             "B214", message, x.target.span, note=note, labels=labels, help="write `words(…)` on both sides"
         )
@@ -361,10 +455,8 @@ def check_tokens(context: Context, match: BuiltLoss) -> None:
     context.collector.add("B214", message, x.target.span, labels=labels, help=help)
 
 
-def _meet_others(context: Context, x: v.Apply) -> bool:
-    """B220 where a loss reads two data sets: their rows are others, and those of one file in another order, so that
-    nothing that is compared, joined or told apart within a batch belongs together.
-    """
+def _reads_two_data_sets(context: Context, x: v.Apply) -> bool:
+    """Whether a loss reads two data sets, with B220: their rows are different examples, or in a different order."""
     left, right = ([y for y in v.walk(side) if isinstance(y, v.Take | v.Column)] for side in (x.source, x.target))
     first = (*left, *right)[0] if left or right else None
     other = next((y for y in (*left, *right) if first is not None and y.data != first.data), None)
@@ -373,16 +465,16 @@ def _meet_others(context: Context, x: v.Apply) -> bool:
     sides = [list(dict.fromkeys(y.data for y in side)) for side in (left, right)]
     if [len(side) for side in sides] == [1, 1]:
         message = f"the left side is computed on `{first.data}`, the right one on `{other.data}`"
-        place, label = x.target.span, Label(x.source.span, "other examples")
+        place, label = x.target.span, Label(x.source.span, "different examples")
     else:
-        message = f"values of `{first.data}` and of `{other.data}` are joined, and are of other examples"
+        message = f"this joins values of `{first.data}` and of `{other.data}`, which are different examples"
         place, label = other.span, Label(first.span, f"examples of `{first.data}`")
     context.collector.add("B220", message, place, labels=(label,), help="name one input for all: `model(data).…`")
     return True
 
 
 def _stranger(context: Context, takes: Sequence[v.Take]) -> v.Take | None:
-    """The first feature whose model cuts texts into other tokens than that of the first one; None while unknown."""
+    """The first feature whose model has another tokenizer than the model of the first one; None while unknown."""
     known = {take.model: context.known(take.model) for take in takes}
     tokens = {model: facts.tokenizer for model, facts in known.items() if facts is not None and facts.tokenizer}
     first = next(iter(tokens.values()), "")
@@ -390,7 +482,7 @@ def _stranger(context: Context, takes: Sequence[v.Take]) -> v.Take | None:
 
 
 def _may_share(context: Context, model: str) -> bool:
-    """Whether a model may get the tokenizer of another one: pretrained weights only know the tokens of their own."""
+    """Whether a model can get another tokenizer: pretrained weights only know the tokens of their own."""
     source = context.recipe.models[model].source
     return source.has_configuration and source.is_random
 
@@ -404,14 +496,14 @@ def check_mask(context: Context, match: BuiltLoss) -> None:
     fits = MASKS.get(unit, ())
     takes = [t.data for t in v.takes_in(x.target, x.source)]
     if isinstance(x.mask, v.Column) and takes and x.mask.data not in takes:
-        message = f"the mask is a column of `{x.mask.data}`, and this is computed on `{takes[0]}`"
+        message = f"the mask is a column of `{x.mask.data}`, but this is computed on `{takes[0]}`"
         context.collector.add("B220", message, x.mask.span, help=f"name a column of it: `mask={takes[0]}.…`")
     data = context.recipe.data[takes[0]] if takes else None
     if x.mask == "labels" and unit == "token" and data and not data.source.label_type.per_token:
-        message = f"the labels of `{data.name}` do not lie along the tokens, and cannot choose among them"
+        message = f"the labels of `{data.name}` are not per token, so they cannot choose among tokens"
         context.collector.add("B217", message, x.span, help="write `mask=tokens`, or leave it out")
     if x.mask == "none" and unit == "label" and x.target.kind != "positions":
-        message = "a label of -100 has no loss, which `mask=none` would count as one of zero"
+        message = "a label of -100 has no loss, but `mask=none` would count it as a loss of zero"
         context.collector.add("B217", message, x.span, help="leave `mask` out: every other label counts")
         return
     if x.mask is None or isinstance(x.mask, v.Column) or x.mask == "none" or x.mask in fits:
@@ -422,9 +514,8 @@ def check_mask(context: Context, match: BuiltLoss) -> None:
 
 
 def check_direction(context: Context, match: BuiltLoss) -> None:
-    """An arrow leads to what is trained; one that leads from it is legal (a divergence turned round), and rare: W202.
-
-    Where both sides learn, each pulls the other: legal too, and worth a word, W204.
+    """W202 where an arrow leads from the student to a teacher: legal, as a reversed divergence, but rare. W204 where
+    both sides learn, so that each pulls the other: legal, too.
     """
     x = match.loss
     roles = [_roles(context, side, stopped=True) for side in (x.source, x.target)]
@@ -434,18 +525,25 @@ def check_direction(context: Context, match: BuiltLoss) -> None:
         context.collector.add("W202", message, x.source.span.to(x.target.span), help=help)
     learning = [_roles(context, side, stopped=False) for side in (x.source, x.target)]
     if all("student" in side for side in learning):
-        message = "both sides of this match learn, and each is drawn to the other"
-        help = f"if that is not meant, stop one: `stop({x.source.span.text}) -> {x.target.span.text}`"
+        message = "both sides of this match learn, so each is pulled to the other"
+        help = f"if this is not intended, stop one: `stop({x.source.span.text}) -> {x.target.span.text}`"
         context.collector.add("W204", message, x.source.span.to(x.target.span), help=help)
 
 
 def _roles(context: Context, x: v.Value, *, stopped: bool) -> set[str]:
-    """The roles of the models that a value comes from, those behind a `stop` only where asked for."""
+    """The roles of the models that a value comes from; those behind a `stop` only if `stopped`."""
     if isinstance(x, v.Take):
         return {context.recipe.models[x.model].role}
     if isinstance(x, v.Transform) and x.declared.stops and not stopped:
         return set()
     return {role for part in v.parts(x) for role in _roles(context, part, stopped=stopped)}
+
+
+def check_reduction(context: Context, match: BuiltLoss) -> None:
+    """B219 where `reduce="none"` gives numbers that nothing can use."""
+    if not match.loss.reduced and match.unit in ("pair", "batch"):
+        message = f"`{match.loss.operation}` gives one number per {match.unit} here, which nothing can use unreduced"
+        context.collector.add("B219", message, match.loss.span, help='leave `reduce="none"` out')
 
 
 CHECKS: tuple[Callable[[Context, BuiltLoss], None], ...] = (
@@ -456,7 +554,8 @@ CHECKS: tuple[Callable[[Context, BuiltLoss], None], ...] = (
     check_tokens,
     check_mask,
     check_direction,
+    check_reduction,
 )
 """Every check of a loss, in the order in which they report."""
 COMPARING = (check_extent, check_sizes, check_tokens)
-"""Those that say nothing where the sides are over different vocabularies."""
+"""The checks that are skipped where the vocabularies of the sides have nothing in common."""

@@ -1,32 +1,42 @@
 """The nodes of a graph: what each one is, what it is computed from, and what makes two of them the same.
 
-Keys of `inputs` name other nodes. `content()` is what a node's hash stands on: never a name that the user chose freely,
-never a place in the text, so that renaming and reordering leave it alone.
+Keys of `inputs` name other nodes. A node's hash is made of its `content()`: never a name that the user chose, never a
+place in the text, so that renaming and reordering change no hash.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar, TypeAlias
 
 from brewgraph.ops.alone import BUILT_IN
+from brewgraph.ops.schedules import spell_arguments
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.values import Length
 from brewgraph.source import Span
 
+Content: TypeAlias = tuple[object, ...]
 MASKS = {"token": ("tokens", "labels"), "pair": ("pairs",), "label": ("labels",), "word": ("words",)}
 """The masks that can choose among the units of a loss; `none` always can."""
 DEFAULT_MASKS = {unit: masks[0] for unit, masks in MASKS.items()}
 """The mask of a loss that names none."""
 
 
+def show_shape(shape: Shape | None) -> str:
+    """`(batch, length, 768)`; `(?)` where it is not known yet."""
+    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+
+
 @dataclass(frozen=True)
 class Node:
-    """Base of every node. `shape` is None where it is not known before the model is there.
+    """Base of every node. `shape` is None where only the built model tells it.
 
-    `inputs` are all its operands in one order; who asks for one of them asks by its name (`loss.source`).
+    `inputs` are all its operands in a fixed order; ask for one of them by its name (`loss.source`).
     """
+
+    CONTENT: ClassVar[tuple[str, ...]] = ()
+    """The fields that `content()` holds."""
 
     inputs: tuple[str, ...]
     shape: Shape | None = field(kw_only=True)
@@ -36,11 +46,12 @@ class Node:
     def kind(self) -> str:
         return type(self).__name__.lower()
 
-    def content(self) -> tuple[Any, ...]:
-        raise NotImplementedError
+    def content(self) -> Content:
+        """What the node is, without its inputs."""
+        return tuple(getattr(self, name) for name in self.CONTENT)
 
     def label(self) -> str:
-        """The node in a few words, for people."""
+        """The node in a few words."""
         raise NotImplementedError
 
 
@@ -48,12 +59,11 @@ class Node:
 class Input(Node):
     """A data set, encoded for a model."""
 
+    CONTENT = ("identity",)
+
     data: str
     model: str
     identity: str
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.identity,)
 
     def label(self) -> str:
         return f"{self.data} for {self.model}"
@@ -61,17 +71,16 @@ class Input(Node):
 
 @dataclass(frozen=True)
 class Column(Node):
-    """What a data set says of its examples: its labels, weights, or another column.
+    """A column of a data set: labels, weights, or another one.
 
-    Labels that lie along the tokens have the `Input` of a model as their one input, whose tokens they are aligned to.
+    Labels of tokens have one input: the `Input` of the model whose tokens they are aligned to.
     """
+
+    CONTENT = ("column", "identity")
 
     data: str
     column: str
     identity: str
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.column, self.identity)
 
     def label(self) -> str:
         return f"{self.data}.{self.column}"
@@ -81,8 +90,10 @@ class Column(Node):
 class Mask(Node):
     """Which units of its input count: `tokens`, `pairs`, `labels`, `words`, `column`, or `none` for all of them.
 
-    `words` counts those that every input has kept; `column` those of the first input that the second one marks.
+    `words` counts the words that every input kept; `column` those units of the first input that the second one marks.
     """
+
+    CONTENT = ("which",)
 
     which: str
 
@@ -90,9 +101,6 @@ class Mask(Node):
     def column(self) -> str | None:
         """The column that marks what counts."""
         return self.inputs[-1] if self.which == "column" else None
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.which,)
 
     def label(self) -> str:
         return f"mask: {self.which}"
@@ -102,10 +110,12 @@ class Mask(Node):
 class Forward(Node):
     """One forward of a model; a teacher's runs without gradients. `passing` tells forwards on one input apart.
 
-    `columns` are arguments of the forward that come from columns of the data. One that `stops` ends behind the last
-    module that a feature is taken from; in a `narrow` one attention runs eagerly only in layers whose attention is
-    taken. Both say how it runs, not what it gives, and are no part of its content.
+    `columns` are arguments of the forward that come from columns of the data. A forward that `stops` ends after the
+    last module that gives a feature; a `narrow` one runs attention eagerly only in layers whose attention is taken.
+    Both say how it runs, not what it gives, and are no part of its content.
     """
+
+    CONTENT = ("role", "identity", "passing", "columns")
 
     model: str
     role: str
@@ -120,16 +130,13 @@ class Forward(Node):
         """The `Input` that it runs on."""
         return self.inputs[0]
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.role, self.identity, self.passing, self.columns)
-
     def label(self) -> str:
         return f"{self.role} {self.model}" + (f" (pass {self.passing})" if self.passing > 1 else "")
 
 
 @dataclass(frozen=True)
 class Tap(Node):
-    """A feature of a forward. Of scores over positions those of padding are very low, unless `padding` is to count."""
+    """A feature of a forward. Scores over positions are very low at padding, unless `padding` counts."""
 
     model: str
     feature: Feature
@@ -140,8 +147,8 @@ class Tap(Node):
         """The `Forward` that gives it."""
         return self.inputs[0]
 
-    def content(self) -> tuple[Any, ...]:
-        return (repr(self.feature), self.padding) if self.padding else (repr(self.feature),)
+    def content(self) -> Content:
+        return (repr(self.feature), *((self.padding,) if self.padding else ()))
 
     def label(self) -> str:
         return f"{self.model}.{self.feature}" if self.feature.name != "tap" else f"{self.model} {self.feature}"
@@ -149,7 +156,9 @@ class Tap(Node):
 
 @dataclass(frozen=True)
 class Projection(Node):
-    """A learned projection. `site` names its parameters; `seed` tells them apart, by what they project to what."""
+    """A learned projection. `site` names its parameters; their `seed` follows from what they project to what."""
+
+    CONTENT = ("activation", "into", "out", "options", "seed")
 
     site: str
     activation: str
@@ -163,9 +172,6 @@ class Projection(Node):
         """What is projected."""
         return self.inputs[0]
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.activation, self.into, self.out, self.options, self.seed)
-
     def label(self) -> str:
         return f"{self.activation or 'linear'} {self.into or '?'} -> {self.out or '?'}"
 
@@ -174,19 +180,18 @@ class Projection(Node):
 class Bundle(Node):
     """Several values as one argument of an operation."""
 
-    def content(self) -> tuple[Any, ...]:
-        return ()
-
     def label(self) -> str:
         return "tuple"
 
 
 @dataclass(frozen=True)
 class Transform(Node):
-    """A value made from others: inputs are the values, then the mask where there is one, then the options' values.
+    """A value made from others: inputs are the values, then the mask if any, then the options' values.
 
-    `words` are the options that are words. What is on words has the `Input` that knows them as its last input.
+    `words` are the options that are words. A transform to words has the `Input` that knows them as its last input.
     """
+
+    CONTENT = ("name", "masked", "options", "words")
 
     name: str
     masked: bool
@@ -197,7 +202,7 @@ class Transform(Node):
 
     @property
     def values(self) -> tuple[str, ...]:
-        """What it is made from."""
+        """The values that it is made from."""
         return self.inputs[: len(self.inputs) - len(self.options) - self.masked - self._on_words]
 
     @property
@@ -212,7 +217,7 @@ class Transform(Node):
 
     @property
     def stops(self) -> bool:
-        """Whether no gradient comes through."""
+        """Whether no gradient passes through it."""
         return self.name in BUILT_IN and BUILT_IN[self.name].stops
 
     @property
@@ -224,21 +229,19 @@ class Transform(Node):
         """The options' values, by name."""
         return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.name, self.masked, self.options, self.words)
-
     def label(self) -> str:
         return self.name
 
 
 @dataclass(frozen=True)
 class Loss(Node):
-    """An operation on two values: inputs are from, to, then the mask where there is one, then the options' values.
+    """An operation on two values: inputs are from, to, then the mask if any, then the options' values.
 
-    It gives one scalar: the sum over its units, divided by how many of them the global batch holds. Where it is not
-    `reduced` it gives one number per unit. `data` is the data set whose units they are. `least` is how
-    many examples of a batch it compares at least.
+    It gives one scalar: the sum over its units, divided by the number of them in the global batch; one number per unit
+    where it is not `reduced`. `data` is the data set of these units, `least` the fewest examples that it can compare.
     """
+
+    CONTENT = ("operation", "unit", "masked", "options", "words", "reduced", "kinds")
 
     operation: str
     unit: str
@@ -254,12 +257,12 @@ class Loss(Node):
 
     @property
     def source(self) -> str:
-        """The side that is compared with: a teacher's value, or labels."""
+        """The left side: a teacher's value, or labels."""
         return self.inputs[0]
 
     @property
     def target(self) -> str:
-        """The side that learns."""
+        """The right side, which learns."""
         return self.inputs[1]
 
     @property
@@ -272,16 +275,15 @@ class Loss(Node):
         """The options' values, by name: `T`, the temperature, and the like."""
         return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.operation, self.unit, self.masked, self.options, self.words, self.reduced, self.kinds)
-
     def label(self) -> str:
         return self.operation
 
 
 @dataclass(frozen=True)
 class Mean(Node):
-    """The mean over a batch of one number per unit: inputs are the numbers, then the mask where there is one."""
+    """The mean over a batch of one number per unit: inputs are the numbers, then the mask if any."""
+
+    CONTENT = ("unit", "masked")
 
     unit: str
     masked: bool
@@ -289,7 +291,7 @@ class Mean(Node):
 
     @property
     def value(self) -> str:
-        """The numbers that it is the mean of."""
+        """The numbers to average."""
         return self.inputs[0]
 
     @property
@@ -297,23 +299,19 @@ class Mean(Node):
         """The `Mask` of the units that count."""
         return self.inputs[1] if self.masked else None
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.unit, self.masked)
-
     def label(self) -> str:
         return "batch_mean"
 
 
 @dataclass(frozen=True)
 class Temperature(Node):
-    """A temperature of each example's own, computed from the logits of the loss that it belongs to."""
+    """A temperature per example, computed from the logits of the loss that it belongs to."""
+
+    CONTENT = ("name", "base", "options")
 
     name: str
     base: float
     options: tuple[tuple[str, float], ...]
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.name, self.base, self.options)
 
     def label(self) -> str:
         options = "".join(f", {name}={value:g}" for name, value in self.options)
@@ -322,10 +320,11 @@ class Temperature(Node):
 
 @dataclass(frozen=True)
 class Number(Node):
-    value: float
+    """A number that never changes."""
 
-    def content(self) -> tuple[Any, ...]:
-        return (self.value,)
+    CONTENT = ("value",)
+
+    value: float
 
     def label(self) -> str:
         return f"{self.value:g}"
@@ -338,31 +337,27 @@ class Schedule(Node):
     name: str
     arguments: tuple[float | Length, ...]
 
-    def content(self) -> tuple[Any, ...]:
+    def content(self) -> Content:
         return (self.name, tuple(repr(a) for a in self.arguments))
 
     def label(self) -> str:
-        said = [str(a) if isinstance(a, Length) else f"{a:g}" for a in self.arguments]
-        if self.name == "piecewise":
-            points = [f"{at}: {value}" for at, value in zip(said[::2], said[1::2], strict=True)]
-            return f"piecewise({', '.join(points)})"
-        return f"{self.name}({' -> '.join(said)})"
+        arguments = [str(a) if isinstance(a, Length) else f"{a:g}" for a in self.arguments]
+        return f"{self.name}({spell_arguments(self.name, arguments)})"
 
 
 @dataclass(frozen=True)
 class Combine(Node):
     """Arithmetic over its inputs: `+ - * / ** mean max`, or the share at `position` of a `softmax`."""
 
+    CONTENT = ("operator", "position")
+
     operator: str
     position: int | None = None
 
     @property
     def commutes(self) -> bool:
-        """Whether its inputs count in no order."""
+        """Whether the order of its inputs does not matter."""
         return self.operator in COMMUTES
-
-    def content(self) -> tuple[Any, ...]:
-        return (self.operator, self.position)
 
     def label(self) -> str:
         return self.operator if self.position is None else f"{self.operator}[{self.position}]"

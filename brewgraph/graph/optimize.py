@@ -1,100 +1,102 @@
-"""Passes that save work and change no number: each can be left out by its name, and what is trained stays the same.
+"""Passes that save work and change no number: each can be left out by its name, with the same training result.
 
-They work on canonical graphs, whose hashes are taken before. Beside nodes they leave in `graph.graph`, each for what
-runs the graph:
-
-- `guards`: products of the loss with numbers that change, by key, with the keys of these numbers. While one of them is
-  zero, what the product alone needs is not computed.
-- `reached`: what gradients reach, where terms were dropped: their parameters still get gradients of zero.
-- `kept`: features of the student that no term needs any more, but whose forward goes on drawing its dropout.
-- `frozen`: parameters that no term can reach are frozen.
-- `released`: the keys whose values can go behind each node, by that node's key.
+They run on canonical graphs, whose hashes are taken before. What a pass tells the program that runs a graph stands in
+the fields of its `GraphInfo`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import networkx as nx
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import Pass, execution_order, merge_equal_nodes, node, nodes_of, rewritten, used_by
+from brewgraph.graph.canonical import Pass, merge_equal_nodes
+from brewgraph.graph.container import (
+    Graph,
+    Reached,
+    execution_order,
+    info,
+    node,
+    nodes_of,
+    of_kind,
+    rewritten,
+    used_by,
+)
 from brewgraph.graph.scalars import linear_inputs, scalar_keys, scalar_values
 from brewgraph.recipe.features import Feature
 
-
-@dataclass(frozen=True)
-class Reached:
-    """What gradients of a loss reach: features of the student, and projections by their sites."""
-
-    features: frozenset[Feature] = frozenset()
-    sites: frozenset[str] = frozenset()
+# ── terms of weight zero ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── what a zero weight kills ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def drop_dead_terms(graph: nx.DiGraph) -> nx.DiGraph:
+def drop_dead_terms(graph: Graph) -> Graph:
     """Leave out what a weight of zero multiplies, forwards of teachers included.
 
-    What only such terms reach is trained as before: by gradients of zero.
+    Parameters that only such terms reach are trained as before: by gradients of zero.
     """
     constants = scalar_values(graph)
     dead = [key for key, weights in _products(graph).items() if any(constants.get(w) == 0 for w in weights)]
     if not dead:
         return graph
-    nodes = nodes_of(graph)
+    known, nodes = info(graph), nodes_of(graph)
     for key in execution_order(graph):
-        found = nodes[key]
-        zeros = {x for x in found.inputs if isinstance(y := nodes[x], n.Number) and y.value == 0}
-        if key in dead:
-            nodes[key] = n.Number((), 0.0, shape=(), span=found.span)
-        elif isinstance(found, n.Combine) and found.operator == "+" and zeros and found.shape == ():
-            rest = tuple(x for x in found.inputs if x not in zeros)
-            nodes[key] = replace(found, inputs=rest) if rest else n.Number((), 0.0, shape=(), span=found.span)
-    terms = {name: key for name, key in graph.graph["terms"].items() if not isinstance(nodes[key], n.Number)}
-    smaller = rewritten(graph, nodes, terms=terms, reached=reached(graph))
-    live = used_by(smaller, [graph.graph["objective"]])
-    kept = tuple(key for key in _student_taps(graph) if key not in live)
+        x = nodes[key]
+        zeros = {used for used in x.inputs if isinstance(y := nodes[used], n.Number) and y.value == 0}
+        is_sum = isinstance(x, n.Combine) and x.operator == "+" and x.shape == ()
+        rest = tuple(used for used in x.inputs if used not in zeros)
+        if key in dead or (is_sum and not rest):
+            nodes[key] = n.Number((), 0.0, shape=(), span=x.span)
+        elif is_sum and zeros:
+            nodes[key] = replace(x, inputs=rest)
+    smaller = rewritten(graph, nodes)
+    live = used_by(smaller, [known.objective])
+    students = (key for key, tap in of_kind(graph, n.Tap) if _role(graph, tap) == "student")
+    kept = tuple(key for key in students if key not in live)
     live |= used_by(smaller, kept)
-    terms = {name: key for name, key in terms.items() if key in live}
-    return rewritten(smaller, {key: x for key, x in nodes.items() if key in live}, terms=terms, kept=kept)
+    terms = {name: key for name, key in known.terms.items() if key in live and not isinstance(nodes[key], n.Number)}
+    nodes = {key: x for key, x in nodes.items() if key in live}
+    return rewritten(graph, nodes, replace(known, terms=terms, reached=reached(graph), kept=kept))
 
 
-def skip_scheduled_zeros(graph: nx.DiGraph) -> nx.DiGraph:
-    """Note which products are worth nothing while a schedule is at zero: what they alone need is then not computed."""
+def skip_scheduled_zeros(graph: Graph) -> Graph:
+    """Note the products that are zero while a schedule is: what only they need is not computed then."""
     changing = scalar_keys(graph) - scalar_values(graph).keys()
     guards = {key: tuple(w for w in weights if w in changing) for key, weights in _products(graph).items()}
-    return rewritten(graph, nodes_of(graph), guards={key: weights for key, weights in guards.items() if weights})
+    guards = {key: weights for key, weights in guards.items() if weights}
+    return rewritten(graph, nodes_of(graph), replace(info(graph), guards=guards))
 
 
-def needed(graph: nx.DiGraph, known: Collection[str] = ()) -> set[str]:
-    """The keys that the loss needs while these are known: products that are zero, values that were read from disk.
+def needed(graph: Graph, known: Collection[str] = ()) -> set[str]:
+    """The keys that the loss needs while `known` ones have values: products that are zero, values read from disk.
 
-    They are among them; what they are computed from is not.
+    The known ones are among them; what they are computed from is not.
     """
     return _walk(graph, lambda key: () if key in known else node(graph, key).inputs)
 
 
-def reached(graph: nx.DiGraph, dead: Collection[str] = ()) -> Reached:
+def reached(graph: Graph, dead: Collection[str] = ()) -> Reached:
     """What gradients reach while these products are zero."""
     keys = _walk(graph, lambda key: () if key in dead else _differentiable(node(graph, key)))
-    found = [node(graph, key) for key in keys]
-    taps = (x for x in found if isinstance(x, n.Tap) and _forward(graph, x).role == "student")
-    return Reached(frozenset(x.feature for x in taps), frozenset(x.site for x in found if isinstance(x, n.Projection)))
+    taps = (tap for _, tap in of_kind(graph, n.Tap, keys) if _role(graph, tap) == "student")
+    return Reached(frozenset(x.feature for x in taps), frozenset(p.site for _, p in of_kind(graph, n.Projection, keys)))
 
 
-def _walk(graph: nx.DiGraph, below: Callable[[str], Iterable[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting: list[str] = [graph.graph["objective"]]
+def all_reached(graph: Graph) -> Reached:
+    """What gradients of the whole loss reach, terms that were dropped included."""
+    return info(graph).reached or reached(graph)
+
+
+def _walk(graph: Graph, below: Callable[[str], Iterable[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = [info(graph).objective]
     while waiting:
         key = waiting.pop()
-        if key not in found:
-            found.add(key)
+        if key not in seen:
+            seen.add(key)
             waiting += below(key)
-    return found
+    return seen
 
 
 def _differentiable(x: n.Node) -> Iterable[str]:
@@ -111,79 +113,65 @@ def _differentiable(x: n.Node) -> Iterable[str]:
     return ()
 
 
-def _forward(graph: nx.DiGraph, tap: n.Tap) -> n.Forward:
-    found = node(graph, tap.forward)
-    assert isinstance(found, n.Forward)
-    return found
+def _role(graph: Graph, tap: n.Tap) -> str:
+    """Whether a feature is the teacher's or the student's."""
+    forward = node(graph, tap.forward)
+    assert isinstance(forward, n.Forward)
+    return forward.role
 
 
-def _student_taps(graph: nx.DiGraph) -> list[str]:
-    return [k for k in graph if isinstance(x := node(graph, k), n.Tap) and _forward(graph, x).role == "student"]
-
-
-def _products(graph: nx.DiGraph) -> dict[str, list[str]]:
+def _products(graph: Graph) -> dict[str, list[str]]:
     """The weighted terms of a loss: products of scalar losses with numbers, by key, with the keys of these numbers.
 
-    Only sums, differences, products and means lie between them and the loss: a product that is zero is then worth as
-    much as the number zero.
+    Only sums, differences, products and means lie between them and the loss, so that a product that is zero can be
+    replaced by the number zero.
     """
     scalars = dict.fromkeys(scalar_keys(graph), 1.0)
-    linear = {graph.graph["objective"]}
-    found: dict[str, list[str]] = {}
+    linear = {info(graph).objective}
+    products: dict[str, list[str]] = {}
     for key in reversed(execution_order(graph)):
         x = node(graph, key)
-        if not all(
-            user in linear and key in linear_inputs(node(graph, user), scalars) for user in graph.successors(key)
-        ):
-            continue
-        linear.add(key)
-        if isinstance(x, n.Combine) and x.operator == "*" and x.shape == () and key not in scalars:
-            weights = [used for used in x.inputs if used in scalars]
-            if weights:
-                found[key] = weights
-    return found
+        if all(user in linear and key in linear_inputs(node(graph, user), scalars) for user in graph.successors(key)):
+            linear.add(key)
+            if isinstance(x, n.Combine) and x.operator == "*" and x.shape == () and key not in scalars:
+                products[key] = [used for used in x.inputs if used in scalars]
+    return {key: weights for key, weights in products.items() if weights}
 
 
 # ── forwards ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def truncate_models(graph: nx.DiGraph) -> nx.DiGraph:
-    """End a forward behind the last module that a feature is taken from, where none of them is the model's result."""
-    return rewritten(
-        graph, {k: replace(x, stops=True) if isinstance(x, n.Forward) else x for k, x in nodes_of(graph).items()}
-    )
+def truncate_models(graph: Graph) -> Graph:
+    """End a forward after the last module that gives a feature, where none of them is the model's result."""
+    return rewritten(graph, {**nodes_of(graph), **{k: replace(x, stops=True) for k, x in of_kind(graph, n.Forward)}})
 
 
-def narrow_attention(graph: nx.DiGraph) -> nx.DiGraph:
+def narrow_attention(graph: Graph) -> Graph:
     """Compute attention probabilities only in layers whose attention is used; the others run as they always do."""
-    return rewritten(
-        graph, {k: replace(x, narrow=True) if isinstance(x, n.Forward) else x for k, x in nodes_of(graph).items()}
-    )
+    return rewritten(graph, {**nodes_of(graph), **{k: replace(x, narrow=True) for k, x in of_kind(graph, n.Forward)}})
 
 
-def features_of(graph: nx.DiGraph, forward: str) -> frozenset[Feature]:
+def features_of(graph: Graph, forward: str) -> frozenset[Feature]:
     """What is taken from a forward."""
-    taps = (node(graph, key) for key in graph.successors(forward))
-    return frozenset(x.feature for x in taps if isinstance(x, n.Tap))
+    return frozenset(tap.feature for _, tap in of_kind(graph, n.Tap, graph.successors(forward)))
 
 
 # ── values and parameters ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def freeze_unreached(graph: nx.DiGraph) -> nx.DiGraph:
+def freeze_unreached(graph: Graph) -> Graph:
     """Freeze the student's parameters that no term can reach, for as long as this loss is trained."""
-    found = graph.graph.get("reached") or reached(graph)
-    return rewritten(graph, nodes_of(graph), reached=found, frozen=True)
+    return rewritten(graph, nodes_of(graph), replace(info(graph), reached=all_reached(graph), frozen=True))
 
 
-def release_values(graph: nx.DiGraph) -> nx.DiGraph:
-    """Let go of each value behind its last use; those of terms and of the loss stay."""
-    return rewritten(graph, nodes_of(graph), released=releases(graph, graph))
+def release_values(graph: Graph) -> Graph:
+    """Release each value after its last use; those of terms and of the loss stay."""
+    return rewritten(graph, nodes_of(graph), replace(info(graph), released=releases(graph, graph)))
 
 
-def running_order(graph: nx.DiGraph) -> list[str]:
+def running_order(graph: Graph) -> list[str]:
     """The order in which a program runs: whatever can be computed, then a forward of the student, then one of a
-    teacher; ties by key. So what one teacher gave can be let go of before the next one runs.
+    teacher; ties by key. So the values of one teacher can be released before the next one runs.
     """
 
     def place(key: str) -> tuple[int, str]:
@@ -193,22 +181,21 @@ def running_order(graph: nx.DiGraph) -> list[str]:
     return list(nx.lexicographical_topological_sort(graph, place))
 
 
-def releases(graph: nx.DiGraph, running: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """The keys whose values can go behind each node, where only `running` are computed."""
-    stay = {graph.graph["objective"], *graph.graph["terms"].values()}
+def releases(graph: Graph, running: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The keys whose values can be released after each node, where only `running` are computed."""
+    stay = {info(graph).objective, *info(graph).terms.values()}
     last: dict[str, str] = {}
     for key in running_order(graph):
         if key in running:
             last |= dict.fromkeys(node(graph, key).inputs, key)
-    found: dict[str, tuple[str, ...]] = {}
+    released: dict[str, tuple[str, ...]] = {}
     for used, user in last.items():
         if used not in stay:
-            found[user] = (*found.get(user, ()), used)
-    return found
+            released[user] = (*released.get(user, ()), used)
+    return released
 
 
 PASSES: tuple[Pass, ...] = (
-    merge_equal_nodes,
     drop_dead_terms,
     skip_scheduled_zeros,
     truncate_models,
@@ -216,13 +203,15 @@ PASSES: tuple[Pass, ...] = (
     freeze_unreached,
     release_values,
 )
-NAMES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in PASSES)
+SKIPPABLE: tuple[Pass, ...] = (merge_equal_nodes, *PASSES)
+"""The passes that can be left out by name, in their order: of the canonical ones the last, which changes no hash."""
+NAMES: tuple[str, ...] = tuple(rewrite.__name__ for rewrite in SKIPPABLE)
 LOSS_ONLY = frozenset({"drop_dead_terms", "skip_scheduled_zeros", "freeze_unreached"})
-"""What makes no sense where values are asked for as they are, not for the gradient of their sum: in reports."""
+"""Passes that only serve the gradient of the loss; reports, which show values themselves, go without them."""
 
 
-def optimize(graph: nx.DiGraph, skip: Collection[str] = ()) -> nx.DiGraph:
-    """All passes, in order, on a canonical graph, but those that are named in `skip`."""
+def optimize(graph: Graph, skip: Collection[str] = ()) -> Graph:
+    """All passes, in order, on a canonical graph, except those that `skip` names."""
     check_names(skip)
     for rewrite in PASSES:
         if rewrite.__name__ not in skip:
@@ -231,9 +220,9 @@ def optimize(graph: nx.DiGraph, skip: Collection[str] = ()) -> nx.DiGraph:
 
 
 def check_names(skip: Iterable[str]) -> None:
-    """Raises `UsageError`, which lists the passes, where one of these is none."""
+    """Raises `UsageError`, which lists the passes, where a name is that of no pass."""
     if isinstance(skip, str):
-        raise UsageError(f"`skip` is a list of passes, got a text: skip=[{skip!r}]")
+        raise UsageError(f"`skip` is a list of names, got one text: write skip=[{skip!r}]")
     for name in skip:
         if name not in NAMES:
             near = suggest(name, NAMES)

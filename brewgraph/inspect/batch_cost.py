@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
+from brewgraph.graph.container import info
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.recipe.settings.sources import Batches
 from brewgraph.running.spec_builder import data_of, models_of
@@ -34,7 +35,7 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
         sources = [checked.recipe.data[d].source for d in data_of(graph)]
         # a loss is the same whatever its batches and precision are, and its cost is not
         key = (
-            graph.graph["objective"],
+            info(graph).objective,
             precisions[name[0]],
             *((source.batch, source.max_length) for source in sources),
         )

@@ -11,7 +11,8 @@ from brewgraph.diagnostics import Collector
 from brewgraph.display.cost import Cost
 from brewgraph.display.explain_name import Explained, explain_name
 from brewgraph.display.render import Shown, named
-from brewgraph.graph.canonical import assemble, node, prune_to_objective
+from brewgraph.graph.canonical import prune_to_objective
+from brewgraph.graph.container import GraphInfo, assemble, info, node
 from brewgraph.syntax.parser import parse
 
 
@@ -35,10 +36,10 @@ def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
     known: dict[str, Cost | str] = {}
 
     def cost_of(graph: nx.DiGraph, key: str | None) -> Cost | str:
-        objective = graph.graph["objective"] if key is None else key
+        objective = info(graph).objective if key is None else key
         if objective not in known:
             nodes = {k: node(graph, k) for k in graph}
-            known[objective] = cost(checked, prune_to_objective(assemble(nodes, objective, {})), precision)
+            known[objective] = cost(checked, prune_to_objective(assemble(nodes, GraphInfo(objective, {}))), precision)
         return known[objective]
 
     statements = parse(checked.recipe.source, Collector()).statements

@@ -12,7 +12,7 @@ from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
 from brewgraph.display.savings import PassSavings, savings
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.inspect.batch_cost import costs
 from brewgraph.recipe.recipe import Stage
 from brewgraph.training.freezing import parameters_at

@@ -1,16 +1,13 @@
-"""What is legal in a spec and most likely not meant: each lint is a function from a checked recipe to warnings."""
+"""Warnings about specs that are legal but probably not intended; a lint is a function from a checked recipe to some."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from brewgraph.diagnostics import Diagnostic
-from brewgraph.lints.idle_caches import find_idle_caches
-from brewgraph.lints.layers import find_shifted_maps
-from brewgraph.lints.schedule_ends import find_late_schedules, find_still_schedules, find_vanishing_temperatures
+from brewgraph.lints.layers import find_idle_caches, find_shifted_maps
 from brewgraph.lints.splitting import find_small_batches, find_split_batches
 from brewgraph.lints.subject import Subject
-from brewgraph.lints.term_weights import find_uneven_means, find_unscaled_targets
 from brewgraph.lints.terms import (
     find_dead_losses,
     find_idle_adapters,
@@ -18,6 +15,13 @@ from brewgraph.lints.terms import (
     find_unread_weights,
     find_untrained_heads,
     find_untrained_projections,
+)
+from brewgraph.lints.weights import (
+    find_late_schedules,
+    find_still_schedules,
+    find_uneven_means,
+    find_unscaled_targets,
+    find_vanishing_temperatures,
 )
 
 __all__ = ["LINTS", "Lint", "Subject", "lint"]

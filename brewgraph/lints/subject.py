@@ -1,4 +1,4 @@
-"""What a lint looks at, and the ways through a loss that several of them take."""
+"""What a lint reads, and walks through a loss that several lints share."""
 
 from __future__ import annotations
 
@@ -6,46 +6,45 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import networkx as nx
-
+from brewgraph.graph.container import Graph
 from brewgraph.recipe import values as v
 from brewgraph.recipe.numbers import WEIGHTS, factors, scalar_value
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.values import Length, Value
 
 MOMENTS = tuple(step / 64 for step in range(65))
-"""The shares of training at which a schedule is looked at; at the last one it is what it comes close to."""
+"""The shares of training at which a schedule is evaluated; at the last one it has the value that it comes close to."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A checked recipe. `graphs` are the graphs by stage and task, equal values merged; `count` tells how many members
-    a model's row of features has (None: not known), `ranks` how many processes train.
+    """A checked recipe and its canonical `graphs` by stage and task. `count` tells how many members a model's row of
+    features has (None: not known), `ranks` how many processes train.
     """
 
     recipe: Recipe
-    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    graphs: Mapping[tuple[str, str], Graph]
     count: Callable[[str, str], int | None]
     ranks: int = 1
 
     @property
     def is_open(self) -> bool:
-        """Whether lists wait for a model that cannot be reached: then nobody knows all that a loss is made from."""
+        """Whether a list has no length yet, because its model cannot be reached: then losses are not fully known."""
         return bool(self.recipe.open)
 
     @property
     def losses(self) -> tuple[Value, ...]:
-        """Those of every task of every stage."""
+        """The losses of every task of every stage."""
         return tuple(task.loss for _, task in self.recipe.tasks)
 
     @cached_property
     def trained(self) -> tuple[Value, ...]:
-        """Everything that some loss sends a gradient through: not what stands behind `stop` or a weight of zero."""
+        """Everything that a loss sends a gradient through: not what is behind `stop` or a weight of zero."""
         return tuple(part for loss in self.losses for part in learning(loss))
 
 
 def learning(value: Value) -> Iterator[Value]:
-    """A value and what it is made from, as far as a gradient comes."""
+    """A value and what it is made from, as far as its gradient reaches."""
     yield value
     if isinstance(value, v.Transform) and value.declared.stops:
         return
@@ -56,7 +55,7 @@ def learning(value: Value) -> Iterator[Value]:
 
 
 def is_zero(value: Value) -> bool:
-    """Whether this is a weight, and zero from the first step to the last."""
+    """Whether a value is a weight that is zero from the first step to the last."""
     return value.kind in WEIGHTS and all(at(value, moment) == 0 for moment in MOMENTS)
 
 
@@ -69,7 +68,7 @@ def at(value: Value, progress: float, stage: Stage | None = None) -> float | Non
 
 
 def share(length: Length, stage: Stage | None) -> float | None:
-    """A length as a share of a stage, above one where it ends later; None where that depends on the data."""
+    """A length as a share of a stage, above one if it ends later; None where that depends on the data."""
     if length.unit == "share":
         return length.value
     if stage is None:
@@ -79,7 +78,7 @@ def share(length: Length, stage: Stage | None) -> float | None:
 
 
 def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.Apply, float]]:
-    """The matches in a loss with what each counts in it, as far as numbers and schedules tell."""
+    """The matches in a loss with their weights, as far as numbers and schedules tell."""
     if isinstance(value, v.Apply):
         yield value, weight
     elif isinstance(value, v.Transform) and value.declared.mean == "batch":

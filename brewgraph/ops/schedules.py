@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+Form = Literal["ends", "points", "start"]
 SCHEDULES: dict[str, Callable[..., float]] = {}
+FORMS: dict[str, Form] = {}
+"""How a spec writes the arguments of each schedule: its `ends` (`1 -> 0`), its `points` (`0%: 1, 30%: 0.2`), or the
+`start` from which it is one (`30%`)."""
 
 
-def schedule(function: Callable[..., float]) -> Callable[..., float]:
+def schedule(form: Form) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Declare a schedule; its first argument is progress, in [0, 1)."""
-    SCHEDULES[function.__name__] = function
-    return function
+
+    def declare(function: Callable[..., float]) -> Callable[..., float]:
+        SCHEDULES[function.__name__] = function
+        FORMS[function.__name__] = form
+        return function
+
+    return declare
 
 
-@schedule
+def spell_arguments(name: str, arguments: Sequence[str]) -> str:
+    """The arguments of a schedule as a spec writes them."""
+    if FORMS[name] == "points":
+        return ", ".join(f"{at}: {value}" for at, value in zip(arguments[::2], arguments[1::2], strict=True))
+    return " -> ".join(arguments)
+
+
+@schedule("ends")
 def ramp(progress: float, first: float, last: float) -> float:
     """`ramp(1 -> 0)`: a straight line from the first value, at the first step, towards the last, at the end."""
     return first + (last - first) * progress
 
 
-@schedule
+@schedule("ends")
 def cosine(progress: float, first: float, last: float) -> float:
     """`cosine(1 -> 0)`: half a cosine from the first value, at the first step, towards the last, flat at both ends."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-@schedule
+@schedule("points")
 def piecewise(progress: float, *points: float) -> float:
     """`piecewise(0%: 1, 30%: 0.2)`: straight lines through points; before the first and after the last as these.
 
@@ -44,7 +61,7 @@ def piecewise(progress: float, *points: float) -> float:
     return values[after - 1] + share * (values[after] - values[after - 1])
 
 
-@schedule
+@schedule("start")
 def after(progress: float, start: float) -> float:
     """`after(30%)`: zero before this point of training, one from there on."""
     return 1.0 if progress >= start else 0.0

@@ -17,7 +17,7 @@ from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import info, node
 from brewgraph.models.fake.limits import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
@@ -185,7 +185,7 @@ class DataCache:
             return self.builder.distiller(checked, stage.name)
 
         materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
-        graphs = [checked.graphs[stage.name, task.name].graph["objective"] for task in stage.tasks]
+        graphs = [info(checked.graphs[stage.name, task.name]).objective for task in stage.tasks]
         freeze = tuple(Freeze(x.kind, x.name, x.path) for x in stage.freeze)  # type: ignore[arg-type]
         draw = None
         if stage.sample is not None and len(materials) > 1:

@@ -20,6 +20,7 @@ from brewgraph.checking.check import Checked, reduced
 from brewgraph.diagnostics import UsageError
 from brewgraph.digest import digest
 from brewgraph.display.lines import html_table, table
+from brewgraph.graph.container import info
 from brewgraph.ops.python_files import module_print
 from brewgraph.paths import locate
 from brewgraph.recipe.settings.sources import Python
@@ -344,7 +345,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
         {
             "hash": identity.hash,
             "spec": checked.spec_hash,
-            "graphs": {"/".join(filter(None, name)): g.graph["objective"] for name, g in checked.graphs.items()},
+            "graphs": {"/".join(filter(None, name)): info(g).objective for name, g in checked.graphs.items()},
             "folder": str(checked.folder.resolve()),
             "params": dict(recipe.params),
             "stages": {stage.name: stage.train.model_dump(mode="json") for stage in recipe.stages},

@@ -17,7 +17,8 @@ from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import merge_equal_nodes, node
+from brewgraph.graph.canonical import merge_equal_nodes
+from brewgraph.graph.container import node
 from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher

@@ -14,7 +14,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import BatchOrder, derive_seed, loader
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.models.fake.modes import evaluating
 from brewgraph.models.label_order import (
     LabelOrder,

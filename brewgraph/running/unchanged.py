@@ -14,7 +14,7 @@ from brewgraph.diagnostics import SourceFault, UsageError
 from brewgraph.facts.book import is_local
 from brewgraph.facts.model import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.models.fake.shapes import Shapes
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.paths import shown

@@ -159,7 +159,7 @@ def test_vocabularies_of_other_tokenizers_are_a_fault(tmp_path: Path) -> None:
     language_model(tmp_path / "small", 120, words=60)
     found = fault(tmp_path, language_spec(tmp_path))
     assert (found.code, found.span.text, found.labels[0].span.text) == ("B223", "small.logits", "big.logits")
-    assert "have tokenizers of their own: one number stands for two tokens" in found.message
+    assert "have different tokenizers: one token id stands for two tokens" in found.message
 
 
 def test_the_remedy_for_two_orders_is_the_students(folder: Path) -> None:

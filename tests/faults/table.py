@@ -137,7 +137,7 @@ SHAPES = [
          "B204", (4, 26), "tiny.hidden[0]", "widths differ and nothing projects", "`tiny.hidden[0] via linear`"),
     Pair("width of a projection", "x = mse(big.pooled -> tiny.pooled via linear(9 -> 16))",
          "x = mse(big.pooled -> tiny.pooled via linear(8 -> 16))",
-         "B204", (4, 23), "tiny.pooled via linear(9 -> 16)", "takes width 9, and this has 8", "leave the sizes out"),
+         "B204", (4, 23), "tiny.pooled via linear(9 -> 16)", "takes width 9, but this has width 8", "leave the sizes out"),
     Pair("projection outside an arrow", "x = tiny.pooled via linear", "x = tiny.pooled via linear(8 -> 4)",
          "B215", (4, 5), "tiny.pooled via linear", "a projection needs its sizes", "`linear(8 -> …)`"),
     Pair("heads",

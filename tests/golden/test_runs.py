@@ -30,7 +30,7 @@ from transformers import AutoConfig, PreTrainedModel
 import brewgraph as bg
 from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import info, node
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller, parameter_name
@@ -121,7 +121,7 @@ def losses_seen() -> Iterator[list[Losses]]:
 
 def matches_of(graph: nx.DiGraph) -> list[str]:
     """The terms that are intermediate matches, in the order of the spec."""
-    return [name for name in graph.graph["terms"] if name.rpartition("/")[2] not in LABELS.values()]
+    return [name for name in info(graph).terms if name.rpartition("/")[2] not in LABELS.values()]
 
 
 def start_projections(distiller: Distiller, recorded: Mapping[str, Tensor]) -> None:
@@ -129,7 +129,7 @@ def start_projections(distiller: Distiller, recorded: Mapping[str, Tensor]) -> N
     graph = distiller.graph
     places: dict[str, str] = {}
     for i, term in enumerate(matches_of(graph)):
-        below = nx.ancestors(graph, graph.graph["terms"][term])
+        below = nx.ancestors(graph, info(graph).terms[term])
         for site in {x.site for key in below if isinstance(x := node(graph, key), n.Projection)}:
             places[parameter_name(site)] = f"{i}."
     given = {}

@@ -11,7 +11,8 @@ from brewgraph.diagnostics import Collector
 from brewgraph.facts.book import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.canonical import node, simplify
+from brewgraph.graph.canonical import canonical
+from brewgraph.graph.container import node
 from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.source import Source
@@ -45,7 +46,7 @@ def raw(text: str, sizes: Mapping[str, FakeFacts] = SIZES) -> nx.DiGraph:
 
 def graph(text: str, sizes: Mapping[str, FakeFacts] = SIZES) -> nx.DiGraph:
     """The graph after all passes."""
-    return simplify(raw(text, sizes))
+    return canonical(raw(text, sizes))
 
 
 def of_kind(graph: nx.DiGraph, kind: type[N]) -> list[N]:

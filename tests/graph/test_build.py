@@ -7,7 +7,7 @@ import pytest
 
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import info, node
 from brewgraph.graph.nodes import DEFAULT_MASKS
 from tests.graph.graphs import SIZES, below, graph, kinds, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
@@ -61,9 +61,9 @@ def test_what_a_graph_is_made_of() -> None:
 def test_terms_are_the_named_scalars() -> None:
     """Every scalar equation that the loss reaches, and each member of a list; the loss itself is no term."""
     found = graph(WHOLE)
-    assert sorted(found.graph["terms"]) == ["hard", "rows[0]", "rows[1]", "soft"]
-    assert all(isinstance(node(found, key), n.Loss) for key in found.graph["terms"].values())
-    assert isinstance(node(found, found.graph["objective"]), n.Combine)
+    assert sorted(info(found).terms) == ["hard", "rows[0]", "rows[1]", "soft"]
+    assert all(isinstance(node(found, key), n.Loss) for key in info(found).terms.values())
+    assert isinstance(node(found, info(found).objective), n.Combine)
 
 
 def test_shapes() -> None:
@@ -98,7 +98,7 @@ def test_shapes() -> None:
 def test_units_and_masks(call: str, unit: str, mask: str | None) -> None:
     """The kind of what a loss gets chooses its mask, and `mask=` replaces it."""
     found = graph(spec(f"x = {call}", f"loss = x + {LOSS[7:]}" if "tiny.logits" not in call else "loss = x\n"))
-    key = found.graph["terms"]["x"]
+    key = info(found).terms["x"]
     loss = node(found, key)
     assert isinstance(loss, n.Loss)
     assert (loss.unit, loss.masked) == (unit, mask is not None)
@@ -171,7 +171,7 @@ def test_classes_and_heads() -> None:
             "x = mse(big.hidden[0] -> tiny.hidden[0] via linear(300 -> 768))",
             "B204",
             "tiny.hidden[0] via linear(300 -> 768)",
-            "the projection takes width 300, and this has 384",
+            "the projection takes width 300, but this has width 384",
             "write `384 -> …`",
         ),
         (
@@ -179,7 +179,7 @@ def test_classes_and_heads() -> None:
             "B204",
             "tiny.hidden[0] via linear(384 -> 700)",
             "widths differ and nothing projects between them",
-            "let the projection end in 768",
+            "make the projection end in 768",
         ),
         (
             "x = tiny.hidden[0] via linear\ny = nst(big.hidden[0] -> x)",
@@ -213,7 +213,7 @@ def test_classes_and_heads() -> None:
             "x = ce(d.labels -> tiny.logits, mask=none)",
             "B217",
             "ce(d.labels -> tiny.logits, mask=none)",
-            "a label of -100 has no loss, which `mask=none` would count as one of zero",
+            "a label of -100 has no loss, but `mask=none` would count it as a loss of zero",
             "leave `mask` out: every other label counts",
         ),
         (
@@ -240,7 +240,7 @@ def test_one_named_projection_has_one_size() -> None:
     )
     (found,) = (d for d in shape_faults(body) if d.severity == "error")
     assert found.code == "B204"
-    assert found.message == "`W` is one module, and is asked for 384 -> 768 and for 384 -> 384"
+    assert found.message == "`W` is one module, but it is used as 384 -> 768 and as 384 -> 384"
     assert (found.span.position[0], found.labels[0].span.position[0]) == (6, 5)
     assert found.help == "name two projections"
 

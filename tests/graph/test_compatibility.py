@@ -60,10 +60,10 @@ def said(
 @pytest.mark.parametrize(
     ("data", "wanted", "remedy"),
     [
-        ("class", "a whole example", 'give `tiny` the head for that: task="sequence-classification"'),
-        ("tags", "each token", 'give `tiny` the head for that: task="token-classification"'),
-        ("next", "each token", 'give `tiny` the head for that: task="causal-lm"'),
-        ("masked", "each token", 'give `tiny` the head for that: task="masked-lm"'),
+        ("class", "a whole example", 'give `tiny` the matching head: task="sequence-classification"'),
+        ("tags", "each token", 'give `tiny` the matching head: task="token-classification"'),
+        ("next", "each token", 'give `tiny` the matching head: task="causal-lm"'),
+        ("masked", "each token", 'give `tiny` the matching head: task="masked-lm"'),
     ],
 )
 def test_labels_meet_logits_of_their_extent(data: str, wanted: str, remedy: str) -> None:
@@ -74,7 +74,7 @@ def test_labels_meet_logits_of_their_extent(data: str, wanted: str, remedy: str)
             assert found == []
             continue
         assert [(x.code, x.span.text, x.help) for x in found] == [("B224", "tiny.logits", remedy)]
-        assert found[0].message == f"a label of `d` belongs to {wanted}, and `tiny` has logits for {given}"
+        assert found[0].message == f"`d` has a label for {wanted}, but `tiny` has logits for {given}"
 
 
 @pytest.mark.parametrize("operation", ["kd", "ce", "kl", "mse", "bce"])
@@ -87,8 +87,8 @@ def test_logits_meet_logits_of_their_extent(operation: str) -> None:
                 assert found == []
                 continue
             task = "token-classification" if one == "each token" else "sequence-classification"
-            assert [(x.code, x.help) for x in found] == [("B224", f'give `tiny` the head for that: task="{task}"')]
-            assert found[0].message == f"`big` has logits for {one}, and `tiny` for {other}"
+            assert [(x.code, x.help) for x in found] == [("B224", f'give `tiny` the matching head: task="{task}"')]
+            assert found[0].message == f"`big` has logits for {one}, but `tiny` has them for {other}"
 
 
 def test_logits_per_word_lie_along_the_text_as_well() -> None:
@@ -97,7 +97,7 @@ def test_logits_per_word_lie_along_the_text_as_well() -> None:
     assert said(both, big=TAGGER, tiny=TAGGER) == []
     found = said("kd(words(big.logits) -> tiny.logits)", big=TAGGER)
     assert [(x.code, x.message) for x in found] == [
-        ("B224", "`big` has logits for each token, and `tiny` for a whole example")
+        ("B224", "`big` has logits for each token, but `tiny` has them for a whole example")
     ]
 
 
@@ -116,20 +116,20 @@ def test_the_head_of_a_student_with_several_is_named(data: str, column: str, fac
     heads = " { head ner = token_classifier(labels=3) }"
     (found,) = said(f"ce(d.{column} -> tiny.ner.logits)", data, tiny=facts, heads=heads)
     assert (found.code, found.span.text) == ("B224", "tiny.ner.logits")
-    assert found.help == f"let the head `ner` be a `{head}(…)`, or match with another one"
+    assert found.help == f"make the head `ner` a `{head}(…)`, or match another head"
 
 
 def test_answers_want_a_head_for_answers() -> None:
     """A start is one position of a text, which neither a class of the text nor one of a token is."""
     (found,) = said("ce(d.start -> tiny.logits)", "spans", tiny=TAGGER)
-    assert (found.code, found.help) == ("B224", 'give `tiny` the head for that: task="question-answering"')
+    assert (found.code, found.help) == ("B224", 'give `tiny` the matching head: task="question-answering"')
 
 
 def test_classes_are_no_positions() -> None:
     """Scores over positions want a start or an end of an answer."""
     (found,) = said("ce(d.labels -> tiny.start)", tiny=TAGGER)
     assert (found.code, found.span.text) == ("B224", "tiny.start")
-    assert found.message == "the labels of `d` are classes, and `tiny.start` scores the positions of a text"
+    assert found.message == "the labels of `d` are classes, but `tiny.start` scores positions of a text"
     assert said("ce(d.start -> tiny.start) + ce(d.end -> tiny.end)", "spans", tiny=TAGGER) == []
 
 
@@ -148,16 +148,19 @@ def test_other_features_are_none_of_its_business(loss: str) -> None:
     assert said(loss, big=TAGGER) == []
 
 
+PAIRS: Shape = ("batch", 2, "length", "length")
+UNREDUCED = 'batch_mean(mse(big.attention[0] -> tiny.attention[0], reduce="none"))'
 HIDDEN = "mse(big.hidden[0] -> tiny.hidden[0])"
 TOKENS, WORDS = ("batch", "length", 8), ("batch", "words", 8)
 ALONE: list[tuple[str, str, tuple[str, Shape], tuple[str, Shape], str]] = [
     ("check_axes", HIDDEN, ("tensor", (8, "batch")), ("hidden", TOKENS), "B221"),
-    ("check_kinds", HIDDEN, ("hidden", TOKENS), ("attention", ("batch", 2, "length", "length")), "B210"),
+    ("check_kinds", HIDDEN, ("hidden", TOKENS), ("attention", PAIRS), "B210"),
     ("check_extent", "kd(big.logits -> tiny.logits)", ("logits", TOKENS), ("logits", ("batch", 8)), "B224"),
     ("check_sizes", HIDDEN, ("hidden", ("batch", "length", 4)), ("hidden", TOKENS), "B204"),
     ("check_tokens", HIDDEN, ("hidden", WORDS), ("hidden", TOKENS), "B214"),
     ("check_mask", "mse(big.hidden[0] -> tiny.hidden[0], mask=pairs)", ("hidden", TOKENS), ("hidden", TOKENS), "B217"),
     ("check_direction", "mse(tiny.hidden[0] -> big.hidden[0])", ("hidden", TOKENS), ("hidden", TOKENS), "W202"),
+    ("check_reduction", UNREDUCED, ("attention", PAIRS), ("attention", PAIRS), "B219"),
 ]  # fmt: skip
 """A check, a loss, kind and shape of its sides as if they were built, and the one fault of it that this check reports."""
 
@@ -165,13 +168,18 @@ ALONE: list[tuple[str, str, tuple[str, Shape], tuple[str, Shape], str]] = [
 def built(
     loss: str, one: tuple[str, Shape], other: tuple[str, Shape], comparable: bool = True
 ) -> tuple[Context, BuiltLoss]:
-    """A loss whose sides were made by hand, one number per token."""
+    """A loss whose sides were made by hand, one number per token; of attention one per pair."""
     sizes = {"big": CLASSIFIER, "tiny": CLASSIFIER}
     recipe, _ = recipe_of(f"{HEAD}\ndata d = {DATA['class']}\nloss = {loss}\n", sizes)
-    apply = recipe.stages[0].tasks[0].loss
-    assert isinstance(apply, v.Apply)
-    sides = LossSide(apply.source, *one), LossSide(apply.target, *other)
-    return Context(recipe, lambda model: sizes[model.name], Collector()), BuiltLoss(apply, *sides, "token", comparable)
+    apply = next(x for x in v.walk(recipe.stages[0].tasks[0].loss) if isinstance(x, v.Apply))
+    match = BuiltLoss(
+        apply,
+        LossSide(apply.source, *one),
+        LossSide(apply.target, *other),
+        "pair" if one[0] == "attention" else "token",
+        comparable,
+    )
+    return Context(recipe, lambda model: sizes[model.name], Collector()), match
 
 
 @pytest.mark.parametrize(("name", "loss", "one", "other", "code"), ALONE, ids=[case[0] for case in ALONE])

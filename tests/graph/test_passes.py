@@ -10,16 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import (
-    CANONICAL,
-    canonical,
-    execution_order,
-    merge_equal_nodes,
-    prune_to_objective,
-    simplify,
-)
+from brewgraph.graph.canonical import CANONICAL, canonical
+from brewgraph.graph.container import execution_order, info
 from brewgraph.graph.scalars import objective_weights, scalar_values
-from tests.graph.graphs import SIZES, graph, kinds, of_kind, raw
+from tests.graph.graphs import SIZES, graph, of_kind, raw
 from tests.recipe.specs import FakeFacts, spec
 
 SPEC = """\
@@ -38,7 +32,7 @@ loss = 0.5 * soft + 0.25 * hard + sum(rows) + ramp(1 -> 0) * gram
 
 def objective(text: str) -> str:
     """The hash of what a spec computes."""
-    found: str = graph(text).graph["objective"]
+    found: str = info(graph(text)).objective
     return found
 
 
@@ -47,63 +41,30 @@ def objective(text: str) -> str:
 
 def test_passes_are_verbs_and_functions() -> None:
     """Named by what they do, listed in one tuple, and applied in its order."""
-    assert [rewrite.__name__ for rewrite in CANONICAL] == ["prune_to_objective", "flatten_sums", "name_by_content"]
+    assert [rewrite.__name__ for rewrite in CANONICAL] == [
+        "prune_to_objective", "flatten_sums", "name_by_content", "merge_equal_nodes"
+    ]  # fmt: skip
     found = raw(SPEC)
     for rewrite in CANONICAL:
         found = rewrite(found)
         assert nx.is_frozen(found)
     assert nx.utils.graphs_equal(found, canonical(raw(SPEC)))
-    assert nx.utils.graphs_equal(merge_equal_nodes(found), simplify(raw(SPEC)))
 
 
-def test_pruning_keeps_what_the_loss_is_computed_from() -> None:
-    """A term that the loss leaves out is gone, with its teacher."""
-    body = "x = kd(big.logits -> tiny.logits)\ny = nst(big.hidden[1] -> tiny.hidden[1])\n"
-    text = spec(body + "z = ce(d.labels -> tiny.logits)", "loss = z\n")
-    before, after = raw(text), prune_to_objective(raw(text))
-    assert set(after) == nx.ancestors(before, before.graph["objective"]) | {before.graph["objective"]}
-    assert list(after.graph["terms"]) == ["z"]
-    assert [f.model for f in of_kind(after, n.Forward)] == ["tiny"]
-    assert {f.model for f in of_kind(before, n.Forward)} == {"tiny", "big"}
-
-
-def test_one_forward_per_model_and_data() -> None:
-    """Before merging each feature has a forward of its own, afterwards they share one."""
-    assert kinds(raw(SPEC))["forward"] == 9
-    assert sorted(f.model for f in of_kind(graph(SPEC), n.Forward)) == ["big", "tiny"]
-    assert kinds(graph(SPEC))["input"] == 2
-
-
-def test_equal_expressions_are_computed_once() -> None:
-    """Written twice, or under two names, a loss is one node; its terms both point to it."""
+def test_equal_terms_add_their_weights() -> None:
+    """Written twice under two names, a loss is one value that counts twice."""
     text = spec("x = nst(big.hidden[1] -> tiny.hidden[1])\ny = nst(big.hidden[1] -> tiny.hidden[1])", "loss = x + y\n")
     found = graph(text)
-    assert kinds(found)["loss"] == 1
-    assert found.graph["terms"]["x"] == found.graph["terms"]["y"]
-    assert objective_weights(found, 0.0)[found.graph["terms"]["x"]] == 2.0
+    assert objective_weights(found, 0.0)[info(found).terms["x"]] == 2.0
 
 
-def test_two_teachers_of_equal_source_are_one() -> None:
-    """Names do not tell models apart, sources do."""
-    both = 'teacher two = hf("big")\nx = nst(big.hidden[1] -> tiny.hidden[1]) + nst(two.hidden[1] -> tiny.hidden[1])'
-    assert kinds(graph(spec(both, "loss = x\n")))["forward"] == 2
-    other = both.replace('two = hf("big")', 'two = hf("other")')
-    assert kinds(graph(spec(other, "loss = x\n")))["forward"] == 3
-
-
-def test_inline_projections_are_never_merged() -> None:
-    """Equal terms with `via linear` have a module each; with a named `proj` they are one term."""
+def test_equal_inline_projections_begin_with_other_weights() -> None:
+    """Equal terms with `via linear` have a module each, and a seed each."""
     inline = spec(
         "x = mse(big.hidden[0] -> tiny.hidden[0] via linear)\ny = mse(big.hidden[0] -> tiny.hidden[0] via linear)",
         "loss = x + y\n",
     )
-    found = graph(inline)
-    assert kinds(found)["projection"] == 2
-    assert kinds(found)["loss"] == 2
-    assert len({p.seed for p in of_kind(found, n.Projection)}) == 2
-    named = "proj W = linear\n" + inline.replace("via linear", "via W")
-    assert kinds(graph(named))["projection"] == 1
-    assert kinds(graph(named))["loss"] == 1
+    assert len({p.seed for p in of_kind(graph(inline), n.Projection)}) == 2
 
 
 def test_a_named_projection_of_two_values_is_one_module() -> None:
@@ -115,16 +76,6 @@ def test_a_named_projection_of_two_values_is_one_module() -> None:
     found = of_kind(graph(text), n.Projection)
     assert len(found) == 2
     assert {(p.site, p.seed) for p in found} == {("W", found[0].seed)}
-
-
-def test_sums_are_flat_but_for_reported_ones() -> None:
-    """`a + (b + c)` is one sum; a sum with a name stays, since it is reported."""
-    a, b, c = (f"nst(big.hidden[{i}] -> tiny.hidden[{i}])" for i in (0, 1, 2))
-    flat = graph(spec("", f"loss = {a} + ({b} + {c})\n"))
-    assert [len(x.inputs) for x in of_kind(flat, n.Combine)] == [3]
-    named = graph(spec(f"inner = {b} + {c}", f"loss = {a} + inner\n"))
-    assert sorted(len(x.inputs) for x in of_kind(named, n.Combine)) == [2, 2]
-    assert "inner" in named.graph["terms"]
 
 
 def test_keys_are_hashes_of_content() -> None:
@@ -238,7 +189,7 @@ def test_a_teacher_is_no_student() -> None:
     )
     other = one.replace("teacher a", "student a").replace("student b", "teacher b")
     sizes = {"a": FakeFacts(2, 8), "b": FakeFacts(2, 8)}
-    assert graph(one, sizes).graph["objective"] != graph(other, sizes).graph["objective"]
+    assert info(graph(one, sizes)).objective != info(graph(other, sizes)).objective
 
 
 # ── weights of terms ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -269,8 +220,8 @@ def test_weights_of_terms(loss: str, progress: float, expected: tuple[float, ...
     """By how much each named term counts in the loss at this moment of the training."""
     found = graph(spec(f"x = {X}\ny = {Y}\nz = {Z}", f"loss = {loss}\n"))
     weights = objective_weights(found, progress)
-    assert [weights[found.graph["terms"][name]] for name in "xyz"] == pytest.approx(expected)
-    assert weights[found.graph["objective"]] == 1.0
+    assert [weights[info(found).terms[name]] for name in "xyz"] == pytest.approx(expected)
+    assert weights[info(found).objective] == 1.0
 
 
 def test_scalars_of_a_graph() -> None:

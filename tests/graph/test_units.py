@@ -9,7 +9,8 @@ from brewgraph.display.equation import spell
 from brewgraph.facts.book import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.canonical import node, simplify
+from brewgraph.graph.canonical import canonical
+from brewgraph.graph.container import info, node
 from brewgraph.ops import OPERATIONS
 from tests.graph.graphs import SIZES, graph, of_kind, raw, recipe_of
 from tests.recipe.specs import LOSS, FakeFacts, spec
@@ -78,17 +79,17 @@ def test_masks_of_transforms(value: str, mask: str | None) -> None:
         masks = [x.which for key in transform.inputs if isinstance(x := node(found, key), n.Mask)]
         assert masks == ([mask] if mask else [])
         assert transform.masked is (mask is not None)
-    assert spell(found, found.graph["objective"]) == loss
+    assert spell(found, info(found).objective) == loss
 
 
 def test_a_mask_of_a_transform_is_part_of_what_it_computes() -> None:
     """Two hashes, and two values where both stand in one spec."""
     hidden = "mse(token_mean(big.hidden[0]{0}) -> token_mean(tiny.hidden[0]{0}))"
     one, other = (graph(spec("", f"loss = {hidden.format(x)}\n"), EVEN) for x in ("", ", mask=none"))
-    assert one.graph["objective"] != other.graph["objective"]
+    assert info(one).objective != info(other).objective
     both = graph(spec("", f"loss = {hidden.format('')} + {hidden.format(', mask=none')}\n"), EVEN)
     assert len([x for x in of_kind(both, n.Transform) if x.name == "token_mean"]) == 4
-    assert spell(other, other.graph["objective"]) == hidden.format(", mask=none")
+    assert spell(other, info(other).objective) == hidden.format(", mask=none")
 
 
 @pytest.mark.parametrize(
@@ -211,9 +212,9 @@ def test_lists_of_other_tokens_are_one_mistake(operation: str, told: list[str]) 
 def test_inputs_and_passes_are_spelled() -> None:
     """A pass beyond the first is named, and the data where there are several."""
     one = graph(spec("", "loss = kl(stop(tiny.logits) -> tiny(pass=2).logits)\n"))
-    assert spell(one, one.graph["objective"]) == "kl(stop(tiny.logits) -> tiny(d, pass=2).logits)"
+    assert spell(one, info(one).objective) == "kl(stop(tiny.logits) -> tiny(d, pass=2).logits)"
     two = graph(spec(TWO, "loss = kd(big(d).logits -> tiny(d).logits) + ce(e.labels -> tiny(e).logits)\n"))
-    assert spell(two, two.graph["objective"]) == "kd(big(d).logits -> tiny(d).logits) + ce(e.labels -> tiny(e).logits)"
+    assert spell(two, info(two).objective) == "kd(big(d).logits -> tiny(d).logits) + ce(e.labels -> tiny(e).logits)"
 
 
 def test_each_task_has_a_graph() -> None:
@@ -227,6 +228,6 @@ def test_each_task_has_a_graph() -> None:
     for _, one in recipe.tasks:
         built = build_graph(recipe, lambda model: SIZES[model.role], Collector(), known, one)
         assert built is not None
-        found.append({x.data for x in of_kind(simplify(built), n.Input)})
+        found.append({x.data for x in of_kind(canonical(built), n.Input)})
     assert not collector.failed
     assert found == [{"a.ad"}, {"b.bd"}]

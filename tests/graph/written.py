@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from brewgraph.display.diff.specs import Side
 from brewgraph.facts.book import identities
 from brewgraph.graph.build import build_graph
-from brewgraph.graph.canonical import simplify
+from brewgraph.graph.canonical import canonical
 from brewgraph.graph.identity import hash_spec
 from tests.graph.graphs import SIZES, recipe_of
 
@@ -110,7 +110,7 @@ def side(written: str) -> Side:
         built = build_graph(recipe, facts, collector, known, task)
         collector.raise_errors()
         assert built is not None
-        graphs[stage.name, task.name] = simplify(built)
+        graphs[stage.name, task.name] = canonical(built)
     return Side(recipe, graphs, known, {}, hash_spec(recipe, graphs, known, {}))
 
 

@@ -17,6 +17,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import SpecError
+from brewgraph.graph.container import info
 from brewgraph.inspect.plan_of import plan_of
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
@@ -279,14 +280,14 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
     plain = check(read_spec(spec(world, *VALUES["logits"], cached=False, name="plain.brew")))
     cached = check(read_spec(spec(world, *VALUES["logits"], cached=True)))
     assert cached.spec_hash == plain.spec_hash
-    assert list(bg.load(world / "spec.brew").graph.graph["caches"].values()) == [("kept", "store")]
+    assert list(info(bg.load(world / "spec.brew").graph).caches.values()) == [("kept", "store")]
     assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", "store"),)
 
 
 @pytest.mark.parametrize(
     ("value", "loss", "code", "message"),
     [
-        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "`mask=none` lets it count"),
+        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "but `mask=none` counts it"),
         ("probabilities(bert.start)", "kl({} -> probabilities(tiny.start))", "B241", "ends at the longest example"),
     ],
 )

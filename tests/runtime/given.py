@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from brewgraph.cli.ops import example
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.registry import is_own
 from brewgraph.recipe.evaluate.list_functions import ALONE

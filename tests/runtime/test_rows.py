@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.canonical import node
+from brewgraph.graph.container import node
 from brewgraph.graph.optimize import reached
 from tests.runtime.given import Case, batch_of, cases, draw, lay_out, operation_cases, said
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import brewgraph as bg
 from brewgraph.display.equation import spell
+from brewgraph.graph.container import info
 
 SIZES = "num_attention_heads=2, intermediate_size=12, vocab_size=30, max_position_embeddings=16"
 SPEC = f"""brew 1
@@ -98,7 +99,7 @@ def test_what_padding_has_a_part_in(expression: str, expected: Callable, tmp_pat
         model.set_attn_implementation("eager")
     outputs = [model(**inputs, output_attentions=True) for model in models]
     torch.testing.assert_close(loss, expected(outputs[0], outputs[-1]), rtol=1e-5, atol=1e-6)
-    assert sorted(spell(recipe.graph, recipe.graph.graph["objective"]).split(" + ")) == sorted(expression.split(" + "))
+    assert sorted(spell(recipe.graph, info(recipe.graph).objective).split(" + ")) == sorted(expression.split(" + "))
 
 
 def test_labels_that_are_none_have_no_part(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.diagnostics import Collector
+from brewgraph.graph.container import info
 from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.values import members
 from brewgraph.source import Source
@@ -33,7 +34,7 @@ def test_a_call_equals_its_expansion(one: str, other: str, layer: int, second: i
     )
     called = graph(spec(definition, f"loss = {call}\n"))
     written = graph(spec("", f"loss = {hand}\n"))
-    assert called.graph["objective"] == written.graph["objective"]
+    assert info(called).objective == info(written).objective
 
 
 def test_defaults_see_other_parameters() -> None:
