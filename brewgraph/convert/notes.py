@@ -1,4 +1,4 @@
-"""What a spec cannot say of a TextBrewer configuration, says otherwise, or assumes: one line each, with the key."""
+"""Notes on what a spec cannot carry over from a TextBrewer configuration, changes, or assumes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from brewgraph.convert.equations import Adaptors, can_cache
 from brewgraph.recipe.label_types import TAGS
 
 CACHES = ("BasicDistiller", "MultiTeacherDistiller")
-"""The distillers that keep a teacher's logits; the others forget the setting in silence."""
+"""The distillers that can keep a teacher's logits; the others silently ignore the setting."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """`key` is the setting or argument it is about."""
+    """A note on the setting or argument `key`."""
 
     key: str
     text: str
@@ -25,7 +25,7 @@ class Note:
 
 
 def of_python(distiller: str) -> Iterator[Note]:
-    """What every script of TextBrewer says in Python, where no configuration has it."""
+    """Notes on what every TextBrewer script defines in Python."""
     yield Note(
         "train(...)",
         "optimizer, learning rate, its schedule, epochs or steps, max_grad_norm and the data with its batch size are "
@@ -41,13 +41,14 @@ def of_python(distiller: str) -> Iterator[Note]:
 def of_distillation(
     config: DistillationConfig, distiller: str, matches: list[tuple[str, MatchEntry]], adaptors: Adaptors
 ) -> Iterator[Note]:
-    """What there is to say of a `DistillationConfig`."""
-    own = config.temperature_scheduler
-    if own is not None:
+    """Notes on a `DistillationConfig`."""
+    scheduler = config.temperature_scheduler
+    if scheduler is not None:
         text = "no temperature falls below 0.1 here; TextBrewer's may turn negative, which inverts the targets"
         yield Note("temperature_scheduler", text)
-        if own.name == "flsw" and own.eps != 1e-4:
-            text = f"the cosine's eps is 0.0001 here, not {own.eps:g}: of no effect on logits that are not nearly zero"
+        if scheduler.name == "flsw" and scheduler.eps != 1e-4:
+            eps = f"the cosine's eps is 0.0001 here, not {scheduler.eps:g}"
+            text = f"{eps}: of no effect on logits that are not nearly zero"
             yield Note("temperature_scheduler", text)
     for name, static, schedule in (
         ("kd_loss_weight", config.kd_loss_weight, config.kd_loss_weight_scheduler),
@@ -100,7 +101,7 @@ def _of_matches(matches: list[MatchEntry], adaptors: Adaptors) -> Iterator[Note]
 
 
 def of_adaptors(adaptors: Adaptors, has_matches: bool, has_labels: bool) -> Iterator[Note]:
-    """What was assumed of the adaptors, where it makes a difference."""
+    """Notes on assumptions about the adaptors that matter."""
     if has_labels:
         text = "the one loss of the student's own model on the labels; others of your adaptor are equations to be added"
         yield Note("losses", text)
@@ -116,17 +117,17 @@ def _masked(what: str, masked: bool, option: str) -> str:
     return f"padding counts in {what}, as in TextBrewer without it"
 
 
-def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]:
-    """What there is to say of the settings of a `TrainingConfig` that were given."""
+def of_training(config: TrainingConfig, names: frozenset[str]) -> Iterator[Note]:
+    """Notes on the settings that a `TrainingConfig` sets (`names`)."""
     if config.ckpt_steps is None and config.ckpt_frequency > 1 and config.ckpt_epoch_frequency > 1:
         text = f"checkpoints are written in every epoch, not in one of {config.ckpt_epoch_frequency} alone"
         yield Note("ckpt_epoch_frequency", text)
-    if config.ckpt_steps is not None and {"ckpt_frequency", "ckpt_epoch_frequency"} & given:
+    if config.ckpt_steps is not None and {"ckpt_frequency", "ckpt_epoch_frequency"} & names:
         yield Note("ckpt_frequency", "left out: with ckpt_steps TextBrewer ignores it")
-    if {"ckpt_frequency", "ckpt_epoch_frequency", "ckpt_steps"} & given:
+    if {"ckpt_frequency", "ckpt_epoch_frequency", "ckpt_steps"} & names:
         text = "a checkpoint is for going on, and the last two are kept (save_total_limit); TextBrewer keeps all"
         yield Note("ckpt_*", text)
-    if "gradient_accumulation_steps" in given and config.gradient_accumulation_steps > 1:
+    if "gradient_accumulation_steps" in names and config.gradient_accumulation_steps > 1:
         text = (
             "normalise = micro is the mean of the micro-batches' means, as in TextBrewer; left out, all examples of a "
             "step count alike. `batch` counts the examples of one micro-batch; the last ones of an epoch make a step "
@@ -135,9 +136,9 @@ def of_training(config: TrainingConfig, given: frozenset[str]) -> Iterator[Note]
         yield Note("gradient_accumulation_steps", text)
     if config.log_dir is not None:
         yield Note("log_dir", "left out: a run's folder has metrics.jsonl and tensorboard/ in it")
-    if "output_dir" in given:
+    if "output_dir" in names:
         yield Note("output_dir", f"left out: `brewgraph run … --out {config.output_dir}` names the folder")
-    if "device" in given:
+    if "device" in names:
         yield Note("device", "left out: accelerate takes what the machine has; CUDA_VISIBLE_DEVICES= for the CPU")
     if config.fp16 and config.fp16_opt_level != "O1":
         used = "O0 is full precision, which is left as it is"
