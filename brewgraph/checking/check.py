@@ -29,8 +29,7 @@ from brewgraph.checking.inputs import (
     check_lengths,
     check_nulls,
     check_own_tokens,
-    check_padding,
-    check_words,
+    check_tokenizers,
 )
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError, UsageError, suggest
 from brewgraph.paths import locate, shown
@@ -59,9 +58,8 @@ CHECKS: tuple[Check, ...] = (
     check_lengths,
     check_starts,
     check_inputs,
-    check_padding,
+    check_tokenizers,
     check_own_tokens,
-    check_words,
     check_ends,
     check_nulls,
     check_combined,

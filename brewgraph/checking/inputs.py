@@ -20,7 +20,7 @@ def check_built(context: CheckContext) -> None:
             _ = facts.call if context.facts.data.get(model.name) else None
         except SourceFault as fault:
             context.facts.report(model, fault)
-            context.facts.known[model.name] = None  # for the checks that follow
+            context.facts.models[model.name] = None  # for the checks that follow
 
 
 def check_lengths(context: CheckContext) -> None:
@@ -73,32 +73,25 @@ def check_inputs(context: CheckContext) -> None:
 _FROM_EVERY_TOKENIZER = frozenset({"input_ids", "attention_mask"})
 
 
-def check_padding(context: CheckContext) -> None:
-    """B314, B339: every model that reads text has a tokenizer, and that has a token to pad batches with."""
+def check_tokenizers(context: CheckContext) -> None:
+    """B314, B339, W307: every model that reads text has a tokenizer, with a token to pad batches with, that keeps words
+    apart: it must not read `the cat` as `thecat`.
+    """
     for model, facts, data in context.readers():
-        if facts.tokens.name is None or isinstance(data.source, Batches):
+        of_text, of_words = not isinstance(data.source, Batches), data.source.label_type == TAGS
+        if facts.tokens.name is None or not (of_text or of_words):
             continue
         try:
-            pads = facts.token_facts.pads
+            tokenizer = facts.token_facts
         except SourceFault as fault:
-            context.facts.report(model, fault)
+            if of_text:
+                context.facts.report(model, fault)
             continue
-        if not pads:
+        if of_text and not tokenizer.pads:
             message = f"the tokenizer of `{model.name}` has no padding token, which the batches of `{data.name}` need"
             help = "set its `pad_token` and save it with `save_pretrained`, or name another tokenizer: tokenizer=…"
             context.collector.add("B339", message, model.place("tokenizer"), help=help)
-
-
-def check_words(context: CheckContext) -> None:
-    """W307: a tokenizer keeps words apart; it must not read `the cat` as `thecat`."""
-    for model, facts, data in context.readers():
-        if facts.tokens.name is None or data.source.label_type != TAGS:
-            continue
-        try:
-            joins = facts.token_facts.joins
-        except SourceFault:
-            continue  # reported by `check_padding`
-        if joins:
+        if of_words and tokenizer.joins:
             message = f"the tokenizer of `{model.name}` puts no space between the words of `{data.name}`"
             help = "load it with `add_prefix_space=True`, save it, and name that folder: tokenizer=…"
             context.collector.add("W307", message, model.place("tokenizer"), help=help)

@@ -88,11 +88,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a check asks of a model description.
-
-    `labels` are the model's own classes. `vocabularies` gives, by head ("" without one), the size of logits over a
-    vocabulary. `limit` is the maximum number of tokens in the configuration. `reads_end` is the id of the token at
-    which the head classifies a text, if it does that. `label_type` is what the configuration of a text classifier says.
+    """What a check asks of a model description. `labels` are its own classes; `vocabularies` gives, by head ("" without
+    one), the size of logits over a vocabulary; `limit` is the maximum number of tokens; `reads_end` is the id of the
+    token at which the head classifies a text, if it does; `label_type` is that of a text classifier's configuration.
     """
 
     auto_class: str
@@ -127,11 +125,9 @@ class Outline:
 
 @dataclass(frozen=True)
 class TokenFacts:
-    """What a check asks of a tokenizer.
-
-    `inputs` are the model arguments that it gives. `pads` tells whether it can pad a batch. `behind` are the ids that
-    it appends to every text. `null` tells whether it adds a token that can stand for "no answer". `joins` tells whether
-    it loses the spaces between words.
+    """What a check asks of a tokenizer: the model arguments that it gives (`inputs`), whether it can pad batches, the
+    ids that it appends to every text (`behind`), whether it adds a token that can mean "no answer" (`null`), whether it
+    loses the spaces between words (`joins`).
     """
 
     fingerprint: str
@@ -152,12 +148,11 @@ class TokenFacts:
 
 @dataclass(frozen=True)
 class UnbuiltModelFacts:
-    """Facts of a transformers model that is not built yet (a `ModelFacts`).
+    """Facts of a transformers model that is not built yet (a `ModelFacts`), from `memory` if possible, which needs no
+    configuration; otherwise from `description` and `shapes`, on first use.
 
-    Facts that a check needs come from `memory` if it has them, and then no configuration is read. Everything else is
-    computed from `description` and `shapes` on first use. `data` identifies the data that a tokenizer would be trained
-    on. `taken` are the features that the spec takes: their shapes are inferred together. `order` holds the indices of
-    the model's own classes in their new order; empty if they keep theirs.
+    `data` identifies the data that a tokenizer would be trained on. `taken` are the features that the spec takes: their
+    shapes are inferred together. `order` holds the indices of the model's classes in a new order; empty for their own.
     """
 
     request: Request
@@ -328,19 +323,18 @@ class UnbuiltModelFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a check knows of a spec's models, by name; None if nothing is known before loading.
-
-    `data_facts` are those of each data set, None for one at fault. `data` are the data sets that each model reads.
-    `lessons` are what each head of a model is matched with.
+    """What a check knows of a spec's models and data, by name: None for a model of which nothing is known before
+    loading, and for data at fault. `data` are the data sets that each model reads, `lessons` what its heads are matched
+    with.
     """
 
-    known: Mapping[str, UnbuiltModelFacts | None]
+    models: Mapping[str, UnbuiltModelFacts | None]
     data_facts: Mapping[str, DataFacts | None]
     data: Mapping[str, tuple[str, ...]]
     lessons: Mapping[tuple[str, str | None], tuple[Lesson, ...]]
 
     def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
-        return self.known[model.name]
+        return self.models[model.name]
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -375,28 +369,28 @@ class FactsBook:
     collector: Collector
     other_spec: Callable[[ModelDeclaration], UnbuiltModelFacts]
     memory: Memory
-    known: dict[str, UnbuiltModelFacts | None] = field(default_factory=dict)
+    models: dict[str, UnbuiltModelFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.features = features_used(self.recipe)
         self.data = data_used(self.recipe)
         self.partners = partners(self.recipe)
-        self.facts = Facts(self.known, self.data_facts, self.data, lessons(self.recipe))
+        self.facts = Facts(self.models, self.data_facts, self.data, lessons(self.recipe))
 
     def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
-        if model.name not in self.known:
-            self.known[model.name] = None
+        if model.name not in self.models:
+            self.models[model.name] = None
             try:
-                self.known[model.name] = self._find(model)
+                self.models[model.name] = self._find(model)
             except SourceFault as fault:
                 if fault.code == "B314":  # the fault of the model whose tokenizer this one takes
                     model = self._tokenizer_owner(self._first_lender(model) or model)
                 self.report(model, fault)
-        return self.known[model.name]
+        return self.models[model.name]
 
     def settled(self) -> Facts:
         """What is known at the end of a check, as an immutable value."""
-        return replace(self.facts, known=dict(self.known))
+        return replace(self.facts, models=dict(self.models))
 
     def report(self, model: ModelDeclaration, fault: SourceFault) -> None:
         """Report a fault at the model's source; as a warning if only the network is at fault."""
@@ -482,10 +476,8 @@ class FactsBook:
     def _as_its_teacher(
         self, model: ModelDeclaration, source: Hf, classes: tuple[str, ...]
     ) -> tuple[Hf, tuple[str, ...], tuple[LabelType, ...]]:
-        """The source with its teacher's kind of head, classes and type of labels.
-
-        A student that is matched with no labels has no other hint: its checkpoint was mostly made to predict masked
-        tokens.
+        """The source with its teacher's kind of head, classes and type of labels: a student that is matched with no
+        labels has no other hint, because its checkpoint was mostly made to predict masked tokens.
         """
         if source.task is not None or not any(feature.name == "logits" for feature in self.features[model.name]):
             return source, classes, ()

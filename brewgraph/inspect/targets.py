@@ -46,13 +46,13 @@ def named_folders(target: str) -> tuple[str, ...]:
     return tuple(map(str, heads))
 
 
-def named_model(name: str, revision: str | None = None) -> nn.Module:
+def named_model(name: str) -> nn.Module:
     """The model of a configuration, on fake tensors. Raises `UsageError` if there is none."""
     from brewgraph.models.description import read_config
     from brewgraph.models.fake.parameter_tree import configured_model
 
     try:
-        return configured_model(read_config(name, revision))
+        return configured_model(read_config(name))
     except SourceFault as fault:
         raise UsageError(str(fault)) from fault
 
@@ -103,7 +103,7 @@ def model_of_call(call: str) -> tuple[str, UnbuiltModelFacts]:
 # ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def model_parameters(target: str, revision: str | None = None) -> tuple[ParameterNode, ...]:
+def model_parameters(target: str) -> tuple[ParameterNode, ...]:
     """The parameter tree of a model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; for
     a run's student one tree per head.
 
@@ -113,7 +113,7 @@ def model_parameters(target: str, revision: str | None = None) -> tuple[Paramete
     if is_call(target):
         title, facts = model_of_call(target)
         return (_tree(facts.shapes.model, title),)
-    return tuple(_tree_of_name(name, revision if name == target else None) for name in named_folders(target))
+    return tuple(_tree_of_name(name) for name in named_folders(target))
 
 
 def spec_parameters(checked: Checked, name: str | None = None) -> tuple[ParameterNode, ...]:
@@ -121,13 +121,13 @@ def spec_parameters(checked: Checked, name: str | None = None) -> tuple[Paramete
     return tuple(_tree(facts.shapes.model, title) for title, facts in spec_models(checked, name).items())
 
 
-def _tree_of_name(name: str, revision: str | None) -> ParameterNode:
+def _tree_of_name(name: str) -> ParameterNode:
     from brewgraph.models.fake.parameter_tree import saved_tree
 
     weights = Path(name) / "model.safetensors"
     if weights.is_file() and not (weights.parent / "config.json").is_file():
         return saved_tree(weights, name)
-    return _tree(named_model(name, revision), name)
+    return _tree(named_model(name), name)
 
 
 def _tree(model: nn.Module, title: str) -> ParameterNode:

@@ -70,7 +70,7 @@ def evaluate(
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     if head:
         model = cast(Mapping[str, nn.Module], model.heads)[head]
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
     with evaluating(model):
         for batch in batches:
             view = own_view(name, batch)

@@ -62,16 +62,14 @@ def _parameters(distiller: Distiller, one: Freeze, student: str) -> list[nn.Para
     if one.kind == "projection":
         key = parameter_name(one.name)
         if key not in distiller.projections:
-            raise RunError(
-                f"freeze: no projection `{one.name}` is used here; {_known(one.name, distiller.projections)}"
-            )
+            raise RunError(f"freeze: no projection `{one.name}` is used here; {_hint(one.name, distiller.projections)}")
         return list(distiller.projections[key].parameters())
     if one.name != student:
         raise RunError(f"freeze: `{one.name}` is never trained; the student is `{student}`")
     if chosen := parameters_at(distiller.student, one.path if one.kind == "module" else ""):
         return chosen
     modules = [name for name, module in distiller.student.named_modules() if name and list(module.parameters())]
-    raise RunError(f"freeze: `{one.name}` has no parameters at `{one.path}`; {_known(one.path, modules)}")
+    raise RunError(f"freeze: `{one.name}` has no parameters at `{one.path}`; {_hint(one.path, modules)}")
 
 
 def parameters_at(student: nn.Module, path: str) -> list[nn.Parameter]:
@@ -88,6 +86,6 @@ def parameters_at(student: nn.Module, path: str) -> list[nn.Parameter]:
     return []
 
 
-def _known(name: str, there: Sequence[str] | nn.ModuleDict) -> str:
+def _hint(name: str, there: Sequence[str] | nn.ModuleDict) -> str:
     names = list(there)
     return suggest(name, names) or (f"there is `{names[0]}`, for example" if names else "there are none")

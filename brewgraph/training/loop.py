@@ -21,7 +21,7 @@ from brewgraph.training.folder import RunFolder
 from brewgraph.training.freezing import frozen, unreached_frozen
 from brewgraph.training.optimizer import build_optimizer, build_schedule
 from brewgraph.training.processes import make_accelerator, this_process
-from brewgraph.training.records import Board, Record
+from brewgraph.training.records import Board
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.stage import StageRun, Whole
 from brewgraph.training.work import Placed, StageWork, place_stage
@@ -110,10 +110,10 @@ class _Training:
             where = f" of stage {placed.work.name}" if placed.work.name else ""
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
-        record = self._record(state.step, accelerator)
+        board = self._open_board(state.step, accelerator)
         wrapped = accelerator.prepare_model(Whole(distiller))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(placed, state, wrapped, self.student, self.folder, record, self.reporter, accelerator)
+        run = StageRun(placed, state, wrapped, self.student, self.folder, board, self.reporter, accelerator)
         if fresh and placed.index and self.folder is not None:
             run.save()  # so that earlier stages are not repeated
         if fresh and accelerator.is_main_process:
@@ -144,15 +144,15 @@ class _Training:
         state.carried = self.carried
         return state
 
-    def _record(self, step: int, accelerator: Accelerator) -> Record:
-        """The record to write lines to; the first stage drops what an earlier run wrote after this step."""
+    def _open_board(self, step: int, accelerator: Accelerator) -> Board:
+        """The board of the run; the first stage drops what an earlier run wrote after this step."""
         main = accelerator.is_main_process
         if self.board is None:
             accelerator.wait_for_everyone()
             if self.folder is not None and main:
                 self.folder.truncate_log(step)
             self.board = Board(self.folder.board if self.folder is not None and main else None, step)
-        return Record(self.folder, self.board)
+        return self.board
 
 
 def _projections(distiller: Distiller) -> dict[str, Tensor]:

@@ -12,9 +12,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from brewgraph.training.folder import RunFolder
-from brewgraph.training.work import Placed
-
 
 def full_name(task: str, name: str) -> str:
     """A task's name for something, qualified by the task: `ner/soft`; unchanged if the task has no name."""
@@ -92,27 +89,6 @@ class Sums:
             for task, own in self.values.items()
         }
         return Sums(values, dict(self.steps), {task: dict(own) for task, own in self.seen.items()})
-
-
-@dataclass(frozen=True)
-class Record:
-    """Writes lines to a run's folder and TensorBoard; only the first process of a run with a folder does."""
-
-    folder: RunFolder | None
-    board: Board
-
-    def write(self, placed: Placed, step: int, stage_step: int, task: str, content: Mapping[str, Any]) -> None:
-        """Write a line: `step` counts the whole run, `stage_step` and `epoch` the stage."""
-        if self.folder is None:
-            return
-        line: dict[str, Any] = {"step": step}
-        if placed.work.name:
-            line |= {"stage": placed.work.name, "stage_step": stage_step}
-        line["epoch"] = stage_step / placed.length.per_epoch
-        if task:
-            line["task"] = task
-        self.folder.log({**line, **content})
-        self.board.log(step, content, task)
 
 
 def task_line(

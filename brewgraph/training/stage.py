@@ -25,7 +25,7 @@ from brewgraph.training.checkpoint import Keeper, State, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.feeds import micro_batches
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.records import Record, Sums, full_name, task_line
+from brewgraph.training.records import Board, Sums, full_name, task_line
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Placed
 
@@ -56,12 +56,12 @@ class StageRun:
         wrapped: Any,
         student: str,
         folder: RunFolder | None,
-        record: Record,
+        board: Board,
         reporter: Reporter,
         accelerator: Accelerator,
     ):
         self.placed, self.state, self.wrapped, self.student = placed, state, wrapped, student
-        self.folder, self.record, self.reporter, self.accelerator = folder, record, reporter, accelerator
+        self.folder, self.board, self.reporter, self.accelerator = folder, board, reporter, accelerator
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
         self.main, self.world = accelerator.is_main_process, accelerator.num_processes
@@ -231,8 +231,20 @@ class StageRun:
         return {full_name(task, name): float(value / count) for name, value in sums.items()}
 
     def _write(self, task: str, content: Mapping[str, Any]) -> None:
-        if self.main:
-            self.record.write(self.placed, self.state.step, self.state.stage_step, task, content)
+        """Record a line; only the first process of a run with a folder does. `step` counts the whole run, `stage_step`
+        and `epoch` the stage.
+        """
+        if self.folder is None or not self.main:
+            return
+        state = self.state
+        line: dict[str, Any] = {"step": state.step}
+        if self.work.name:
+            line |= {"stage": self.work.name, "stage_step": state.stage_step}
+        line["epoch"] = state.stage_step / self.length.per_epoch
+        if task:
+            line["task"] = task
+        self.folder.log({**line, **content})
+        self.board.log(state.step, content, task)
 
     # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
 

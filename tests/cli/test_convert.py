@@ -70,7 +70,8 @@ brew 1
 # From c.json, a configuration of TextBrewer, as its GeneralDistiller computes it.
 #
 # What could not be carried over, is written differently, or was assumed:
-# - inputs_mask: padding is left out of matches, as if the adaptor returned it; --no-inputs-mask if yours does not
+# - inputs_mask: padding does not count in matches, assuming that the adaptor returns it; add --no-inputs-mask if
+#   yours does not
 # - train(...): optimizer, learning rate, its schedule, epochs or steps, max_grad_norm and the data with its batch
 #   size are arguments in TextBrewer: the values here are those of its examples, and max_grad_norm = none is its
 #   default

@@ -146,6 +146,6 @@ def test_what_is_noted_is_what_is_written() -> None:
     found = convert([Source('{"fp16": true, "fp16_opt_level": "O0", "hard_label_weight": 1}', "c.json")], Script())
     notes = {note.key: note.text for note in found.notes}
     assert "precision" not in found.text.partition("train {")[2]
-    assert notes["fp16_opt_level"] == "O0 is full precision, which is left as it is"
+    assert notes["fp16_opt_level"] == "O0 is full precision, which is the default"
     assert "losses" in notes
     assert "losses" not in {note.key for note in convert([Source('{"temperature": 8}', "c.json")], Script()).notes}
