@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import DataSource, Join, ModelSource, Settings
+from brewgraph.recipe.settings.sources import DataSource, ModelSource, Settings
 from brewgraph.source import Span
 
 
@@ -64,7 +64,7 @@ class ModelDeclaration(Declaration):
 class DataDeclaration(Declaration):
     """A data set; `a + b` is one whose `source` is a `Join`. One that is not `known` stands for a source at fault."""
 
-    source: DataSource | Join
+    source: DataSource
     known: bool = True
 
 

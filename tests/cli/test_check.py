@@ -102,7 +102,10 @@ def test_wrong_usage_ends_with_2(arguments: list[str]):
 def test_a_set_without_a_sign_ends_with_2(tmp_path: Path):
     """The line on stderr shows the form."""
     result = command("check", str(write_tiny(tmp_path)), "--set", "T")
-    assert (result.exit_code, result.stderr) == (2, "error: `--set T` is no `name=value`: write `--set T=VALUE`\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: `--set T` is not of the form `name=value`: write `--set T=VALUE`\n",
+    )
 
 
 def test_an_unknown_file_names_its_neighbours(tmp_path: Path):
@@ -120,7 +123,7 @@ def test_an_unknown_file_names_its_neighbours(tmp_path: Path):
 def test_a_folder_is_no_spec(tmp_path: Path):
     """A folder is refused in one line."""
     result = command("check", str(tmp_path))
-    assert (result.exit_code, result.stderr) == (2, f"error: `{tmp_path}` is a folder; name a spec in it\n")
+    assert (result.exit_code, result.stderr) == (2, f"error: `{tmp_path}` is a folder; name a file in it\n")
 
 
 def test_data_is_looked_at_where_that_is_asked_for(tmp_path: Path):

@@ -38,8 +38,8 @@ def test_a_code_without_a_page_has_its_family() -> None:
     [
         ("W299", "there is no code W299: did you mean `W209`?"),
         ("B000", "there is no code B000: "),
-        ("W20", "`W20` is no code: did you mean `W"),
-        ("everything", "`everything` is no code: write `brewgraph explain W205`"),
+        ("W20", "`W20` is not a code: did you mean `W"),
+        ("everything", "`everything` is not a code: write `brewgraph explain W205`"),
     ],
 )
 def test_what_is_no_code_ends_with_2(what: str, said: str) -> None:

@@ -95,7 +95,7 @@ def test_a_temperature_says_what_it_does(name: str):
     temperature, page = TEMPERATURES[name], page_of(name)
     assert page.startswith(f"{name}(base, beta=1")
     assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in temperature.options)
-    assert "depends on the others of its batch" in page
+    assert "depends on the other examples of its batch" in page
     assert f"  soft = ce(big.logits -> small.logits, T={name}(4))\n" in page
     assert page.endswith(f"source: {temperature.source}\n")
 
@@ -181,8 +181,8 @@ def test_a_name_with_two_meanings_has_two_pages():
     ("name", "said"),
     [
         ("kdd", "there is no `kdd`: did you mean `kd`?"),
-        ("zzzz", "there is no `zzzz`: `brewgraph ops` lists what there is"),
-        ("generate", "`generate` is a word of the language that this release does not support yet"),
+        ("zzzz", "there is no `zzzz`: `brewgraph ops` lists all names"),
+        ("generate", "`generate` belongs to the language, but is not supported in this version"),
     ],
 )
 def test_an_unknown_name_ends_with_2(name: str, said: str):

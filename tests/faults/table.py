@@ -176,7 +176,7 @@ SHAPES = [
     Pair("missing folder", 'teacher b = hf("./nowhere")', 'teacher b = brew("teacher.brew")',
          "B310", (4, 16), '"./nowhere"', "there is no folder `./nowhere`", "spec's folder"),
     Pair("missing spec", 'teacher b = brew("teachr.brew")', 'teacher b = brew("teacher.brew")',
-         "B321", (4, 18), '"teachr.brew"', "there is no file", "paths start at this spec's folder"),
+         "B321", (4, 18), '"teachr.brew"', "there is no file", "paths are relative to this spec's folder"),
     Pair("spec that builds on itself", 'teacher b = brew("spec.brew")', 'teacher b = brew("teacher.brew")',
          "B322", (4, 18), '"spec.brew"', "specs build on each other in a circle: spec.brew -> spec.brew", "break the"),
 ]  # fmt: skip
@@ -232,7 +232,7 @@ HEADS = [
     Change("batch of none", "batch=4", "batch=0", "batch=1",
            "B122", "0", "`batch`: it must be greater than 0", "examples per batch"),
     Change("text longer than positions", "max_length=16", "max_length=64", "max_length=32",
-           "B320", "64", "`tiny` has 32 positions, fewer than the 64 tokens of an example", "max_length=32"),
+           "B320", "64", "`tiny` has 32 positions, but examples have up to 64 tokens", "max_length=32"),
     Change("classes", "hidden_size=8,", 'labels=["n"], hidden_size=8,', 'labels=["n", "y"], hidden_size=8,',
            "B323", "ce(d.labels -> tiny.logits)", "the data has 2 classes, `tiny` only 1", "labels=[…]"),
     Change("order of classes", "hidden_size=8,", 'labels=["y", "n"], hidden_size=8,',

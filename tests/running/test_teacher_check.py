@@ -183,7 +183,7 @@ def test_swapped_starts_and_ends_stop_and_the_remedy_works(tmp_path: Path) -> No
     fault, _ = stopped(write_spec(tmp_path, teacher, "spans"))
     assert fault.code == "B341"
     assert fault.message.endswith("with its starts and ends swapped")
-    assert fault.help == "match them crosswise: `big.end` with the student's `start`, and `big.start` with its `end`"
+    assert fault.help == "swap them: match `big.end` with the student's `start`, and `big.start` with its `end`"
     loss = MATCHES["spans"].replace("big.start -> tiny.start", "big.end -> tiny.start")
     loss = loss.replace("big.end -> tiny.end", "big.start -> tiny.end")
     assert loss.count("big.end -> tiny.start") == loss.count("big.start -> tiny.end") == 1

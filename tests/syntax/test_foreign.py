@@ -7,12 +7,11 @@ import re
 import pytest
 
 from brewgraph.checking.check import check_names
-from brewgraph.cli.main import COMMANDS
-from brewgraph.cli.unknown import about_command, about_option
+from brewgraph.cli.main import COMMANDS, about_command, about_option
 from brewgraph.convert.convert import convert
 from brewgraph.convert.spec_text import Script
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, suggest
-from brewgraph.inspect.written import written_model
+from brewgraph.inspect.targets import model_of_call
 from brewgraph.ops import OPERATIONS
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.settings.metric_names import validate_metric
@@ -165,7 +164,7 @@ def test_a_keyword_of_a_model(word: str) -> None:
     """The help names the keyword here, and following it makes a model."""
     entry = TABLE["configuration"][word]
     with pytest.raises(SpecError) as caught:
-        _ = written_model(MODEL.format(f"{word}=1"))
+        _ = model_of_call(MODEL.format(f"{word}=1"))
     assert [d.help for d in caught.value.diagnostics] == [entry.help]
 
 
@@ -175,7 +174,7 @@ def test_the_keyword_that_is_named_is_one(write: str) -> None:
     key = write.partition("=")[0]
     if key in ("name", "adapter"):  # not of a model from scratch
         return
-    _ = written_model(re.sub(rf"{key}=[^,]*, ", "", MODEL).format(write))
+    _ = model_of_call(re.sub(rf"{key}=[^,]*, ", "", MODEL).format(write))
 
 
 @pytest.mark.parametrize("word", TABLE["metric"])

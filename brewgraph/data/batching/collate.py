@@ -52,7 +52,7 @@ class Collator:
         self,
         encodings: Sequence[Encoding],
         *,
-        source: DataSource | Join | None = None,
+        source: DataSource | None = None,
         words: bool = False,
         columns: Sequence[str] = (),
         seed: int = 0,

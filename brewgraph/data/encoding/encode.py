@@ -38,7 +38,7 @@ def encode(
     split: datasets.Dataset,
     encodings: Sequence[Encoding],
     *,
-    source: DataSource | Join | None = None,
+    source: DataSource | None = None,
     words: bool = False,
     whole: bool = False,
 ) -> datasets.Dataset:

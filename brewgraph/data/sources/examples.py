@@ -64,9 +64,7 @@ class Examples:
         return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
 
 
-def open_examples(
-    source: DataSource | Join, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
-) -> Examples:
+def open_examples(source: DataSource, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Examples:
     """Read and check everything that `source` names; relative paths start at `folder`.
 
     `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. `marks` is that of `Examples` like
@@ -124,7 +122,7 @@ def join_examples(parts: Sequence[Examples]) -> Examples:
     return _examples(splits, classes, notes, parts[0].marks)
 
 
-def facts(source: DataSource | Join, folder: Path) -> DataFacts:
+def facts(source: DataSource, folder: Path) -> DataFacts:
     """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
 
     Built-in data and GLUE are known beforehand; a data set of the hub tells them without its rows where it can; files

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import brewgraph as bg
-from brewgraph.cli.predictions import lines, shaped
+from brewgraph.cli.predict import lines, shaped
 from brewgraph.data.sources.examples import open_examples
 from brewgraph.recipe.settings.sources import Builtin, Conll, Files, Glue, Hub, Squad
 from brewgraph.running.finished import FinishedTask
-from brewgraph.running.piped_rows import piped_rows, typed_rows
+from brewgraph.running.predict import piped_rows, typed_rows
 from brewgraph.training.folder import write_text
 
 
@@ -48,10 +48,10 @@ def test_pairs() -> None:
     rows = typed_rows(task(PAIR), ["a", "b", "c", "d"])
     assert (rows["text_0"][:], rows["text_1"][:]) == (["a", "c"], ["b", "d"])
     assert piped_rows(task(PAIR), b"hypothesis,premise\nb,a\n")["text_0"][:] == ["a"]
-    with pytest.raises(bg.UsageError, match="an example of this run is `premise` and `hypothesis`: give `--text` once"):
+    with pytest.raises(bg.UsageError, match="an example of this run has `premise` and `hypothesis`: repeat `--text`"):
         typed_rows(task(PAIR), ["a"])
     with pytest.raises(
-        bg.UsageError, match="standard input has no `premise` and `hypothesis`: give JSON lines, or csv"
+        bg.UsageError, match="standard input has no `premise` and `hypothesis`: pipe JSON lines, or csv"
     ):
         piped_rows(task(PAIR), b"a\nb\n")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from brewgraph.cli.formats import as_github, as_sarif
+from brewgraph.cli.check import as_github, as_sarif
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.source import Source, Span
 from tests.cli.tiny import STUDENT, command, write_tiny

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from brewgraph.cli.naming import print_name
+from brewgraph.cli.explain import print_name
 from brewgraph.diagnostics import UsageError
 from tests.cli.tiny import command, write_tiny
 
