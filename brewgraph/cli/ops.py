@@ -72,7 +72,7 @@ def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page, from the models that check them."""
     from brewgraph.recipe.settings.train import OPTIMIZERS, Train
     from brewgraph.recipe.settings.train import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import TABLE
+    from brewgraph.syntax.foreign import foreign_words
 
     yield "# The settings of `train { }`"
     yield ""
@@ -97,7 +97,7 @@ def settings_page() -> Iterator[str]:
     yield ""
     yield "| elsewhere | here |"
     yield "|---|---|"
-    yield from (f"| `{word}` | {entry.help} |" for word, entry in TABLE["setting"].items())
+    yield from (f"| `{word}` | {entry.help} |" for word, entry in foreign_words()["setting"].items())
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
@@ -111,13 +111,13 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 def _unknown(name: str) -> str:
     from brewgraph.recipe.evaluate.describe import LATER
-    from brewgraph.syntax.foreign import TABLE, instead
+    from brewgraph.syntax.foreign import foreign_words, instead
 
     if name in LATER:
         return f"`{name}` is a word of the language that this release does not support yet"
     known = [known for known, _ in _pages()]
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
-    place = next((place for place in places if name in TABLE[place]), "call")
+    place = next((place for place in places if name in foreign_words()[place]), "call")
     hint = instead(place, name, known) or "`brewgraph ops` lists what there is"
     return f"there is no `{name}`: {hint}"
 

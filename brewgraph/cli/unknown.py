@@ -9,14 +9,14 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from brewgraph.diagnostics import suggest
-from brewgraph.syntax.foreign import TABLE, from_outside, instead
+from brewgraph.syntax.foreign import foreign_words, from_outside, instead
 
 
 def about_option(option: str, known: Sequence[str]) -> str:
     """The remedy for an option that a command does not have; empty where none is known."""
     name = option.lstrip("-").replace("-", "_")
     word = name.lower().replace("_", "-")
-    if word in TABLE["command option"] and (said := instead("command option", word, known)):
+    if word in foreign_words()["command option"] and (said := instead("command option", word, known)):
         return said
     return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
 

@@ -15,7 +15,7 @@ from lark.exceptions import UnexpectedToken
 
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
-from brewgraph.syntax.foreign import TABLE, instead
+from brewgraph.syntax.foreign import foreign_words, instead
 from brewgraph.syntax.logical_lines import lexemes
 from brewgraph.syntax.place import Place, ends
 
@@ -149,7 +149,7 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
         return None
     first, here, alone = place.first, place.here, "an expression alone does nothing; name its value: `loss = …`"
-    if first in TABLE["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
+    if first in foreign_words()["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
         return f"`{first}` is no statement", instead("statement", first)
     if len(place.before) > 1:
         if place.opened:
@@ -325,8 +325,8 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     """An operand or a word right behind an operand."""
     here, last = place.here, place.before[-1]
     level = {x.text for x in place.level}
-    foreign = here if here in TABLE["word"] else last.text
-    if foreign in TABLE["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
+    foreign = here if here in foreign_words()["word"] else last.text
+    if foreign in foreign_words()["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
         return f"`{foreign}` has no meaning here", instead("word", foreign)
     if here == "for":
         return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; {instead('word', 'for')}"

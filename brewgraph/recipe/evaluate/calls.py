@@ -27,7 +27,7 @@ from brewgraph.recipe.values import (
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import TABLE, instead
+from brewgraph.syntax.foreign import foreign_words, instead
 
 
 def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
@@ -83,7 +83,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
     root = function.span.text.partition(".")[0]
-    if root not in e.current.known_names() and function.name in TABLE["call"] and not wrong_place(root):
+    if root not in e.current.known_names() and function.name in foreign_words()["call"] and not wrong_place(root):
         help = instead("call", function.name)
         return e.fault("B101", f"there is no operation `{function.span.text}`", function.span, help=help)
     value = e.evaluate(owner, side)

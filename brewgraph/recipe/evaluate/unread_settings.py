@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from brewgraph.diagnostics import Collector
 from brewgraph.recipe.evaluate.scope import IN_TEXT, Scope
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import TABLE
+from brewgraph.syntax.foreign import foreign_words
 
 
 def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
@@ -24,7 +24,7 @@ def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) 
             if name in (*read, "loss") or not isinstance(statement, t.Equation | t.Let):
                 continue
             if isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration):
-                is_own, entry = name in TABLE["own setting"], TABLE["setting"].get(name)
+                is_own, entry = name in foreign_words()["own setting"], foreign_words()["setting"].get(name)
                 if not is_own and entry is None:
                     continue
                 write = f"write `train {{ {name} = {statement.value.span.text} }}`"
