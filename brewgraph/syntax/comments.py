@@ -1,11 +1,18 @@
-"""Comments as other languages write them: said once for lines that follow each other, and taken out of the text."""
+"""Comments: those of other languages, which are taken out of the text, and those that silence warnings.
+
+`# brew: ignore[W205]` silences a warning for a line or a statement, `ignore-file[…]` for a spec. At the end of a line
+it applies to that line; on a line of its own to the statement below, to its last line.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
-from brewgraph.diagnostics import Collector
+from brewgraph.diagnostics import Collector, Ignore, suggest
+from brewgraph.explanations import CODES
 from brewgraph.source import Source, Span
+from brewgraph.syntax.logical_lines import Lexeme
 
 _ENDS = {"/*": "*/", "<!--": "-->", '"""': '"""', "'''": "'''"}
 _BEGINS = re.compile(r"""^[ \t]*(--(?=[\s-]|$)|//|%|REM(?= +\w)|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
@@ -26,3 +33,73 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
         text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
         at = said = end
     return source if said < 0 else Source(text, source.name)
+
+
+# ── ignores ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+WARNINGS = tuple(code for code in CODES if code.startswith("W"))
+_MEANT = re.compile(r"#\s*brew\s*:")
+_FORM = re.compile(r"#\s*brew\s*:\s*(ignore|ignore-file)\s*\[([^\]]*)\]")
+
+
+def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector) -> None:
+    """Hand the ignores of a text to the collector, and a warning for each comment that looks like one and is none."""
+    for i, comment in enumerate(pieces):
+        if comment.kind != "comment" or not _MEANT.match(comment.text):
+            continue
+        place = Span(source, comment.start, comment.end)
+        form = _FORM.match(comment.text)
+        if form is None:
+            help = "write `# brew: ignore[W205]`, several codes with commas, and the reason behind the bracket"
+            collector.add("W110", "this comment silences nothing: it has another form", place, help=help)
+            continue
+        codes = tuple(_codes(source, comment, form))
+        if not codes:
+            collector.add("W110", "this comment names no code", place, help="write `# brew: ignore[W205]`")
+        line = source.position(comment.start)[0]
+        if form.group(1) == "ignore-file":
+            if any(not x.is_blank for x in pieces[:i]):
+                help = "move it above the first statement, or write `ignore` for one statement"
+                collector.add("W110", "`ignore-file` stands at the top of a spec", place, help=help)
+                continue
+            ignore = Ignore(codes, source, 1, source.position(len(source.text))[0])
+        elif source.line(line)[: source.position(comment.start)[1] - 1].strip():
+            ignore = Ignore(codes, source, line, line)
+        else:
+            ignore = Ignore(codes, source, line, source.position(_statement_end(pieces, i))[0])
+        if ignore not in collector.ignores:
+            collector.ignores.append(ignore)
+
+
+def _codes(source: Source, comment: Lexeme, form: re.Match[str]) -> Iterator[tuple[str, Span]]:
+    start = comment.start + form.start(2)
+    for word in re.finditer(r"[^\s,]+", form.group(2)):
+        yield word.group(), Span(source, start + word.start(), start + word.end())
+
+
+def _statement_end(pieces: Sequence[Lexeme], comment: int) -> int:
+    """Where the statement below a comment ends, with the whole of its braces."""
+    depth, end, begun = 0, pieces[comment].end, False
+    for x in pieces[comment + 1 :]:
+        if x.kind == "close" and depth == 0:
+            break  # the end of the body that the comment stands in
+        if begun and depth == 0 and (x.breaks or x.text == ";"):
+            break
+        if not x.is_blank:
+            begun, end = True, x.end
+            depth += {"open": 1, "close": -1}.get(x.kind, 0)
+    return end
+
+
+def check_ignores(collector: Collector, source: Source, unsettled: frozenset[str] = frozenset()) -> None:
+    """A warning for every code in a comment of this text that no warning has, and that is not `unsettled` either."""
+    for ignore in [ignore for ignore in collector.ignores if ignore.source == source]:
+        for code, place in ignore.codes:
+            if code in CODES and code not in WARNINGS:
+                help = "correct what it is about: only warnings can be ignored"
+                collector.add("W110", f"`{code}` is an error, which no comment silences", place, help=help)
+            elif code not in WARNINGS:
+                help = suggest(code, WARNINGS) or "`brewgraph explain` lists the codes"
+                collector.add("W110", f"there is no warning `{code}`", place, help=help)
+            elif code not in unsettled and not any(ignore.covers(code, d) for d in collector.diagnostics):
+                collector.add("W110", f"there is no {code} here to ignore", place, help="remove it")

@@ -43,6 +43,11 @@ class Lexeme:
     def end(self) -> int:
         return self.start + len(self.text)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the grammar does not see it: white space, a comment, a line break."""
+        return self.kind in ("space", "comment", "newline")
+
 
 @dataclass(frozen=True)
 class BracketFault:
@@ -85,7 +90,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
             goes_on = before is not None and before.text in _CONTINUES_BEFORE
             lexeme = Lexeme("newline", "\n", lexeme.start, breaks=not (inside or after or goes_on))
         result.append(lexeme)
-        if lexeme.kind not in ("space", "comment", "newline"):
+        if not lexeme.is_blank:
             previous = lexeme
     faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
     return result, faults
@@ -97,7 +102,7 @@ def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
     following: Lexeme | None = None
     for lexeme in reversed(raw):
         result.append(following)
-        if lexeme.kind not in ("space", "comment", "newline"):
+        if not lexeme.is_blank:
             following = lexeme
     return result[::-1]
 
@@ -118,7 +123,7 @@ def split(pieces: list[Lexeme]) -> Iterator[tuple[int, int]]:
             if start is not None:
                 yield start, end
             start = None
-        elif x.kind not in ("space", "comment", "newline"):
+        elif not x.is_blank:
             start, end = (x.start if start is None else start), x.end
     if start is not None:
         yield start, end

@@ -8,7 +8,8 @@ wants an operator. Each answers with a message and a remedy.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lark import Lark
 from lark.exceptions import UnexpectedToken
@@ -16,8 +17,7 @@ from lark.exceptions import UnexpectedToken
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
 from brewgraph.syntax.foreign import foreign_words, instead
-from brewgraph.syntax.logical_lines import lexemes
-from brewgraph.syntax.place import Place, ends
+from brewgraph.syntax.logical_lines import Lexeme, lexemes
 
 FORMS = {
     "brew": "brew 1",
@@ -39,6 +39,81 @@ FORMS = {
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the line behind it."""
+
+    before: tuple[Lexeme, ...]
+    here: str
+    kind: str
+    behind: str
+
+    @property
+    def first(self) -> str:
+        return self.before[0].text if self.before else ""
+
+    @property
+    def last(self) -> str:
+        return self.before[-1].text if self.before else ""
+
+    @property
+    def shown(self) -> str:
+        return f"before `{self.here}`" if self.here else f"after `{self.last}`"
+
+    @property
+    def opened(self) -> list[int]:
+        """Indices in `before` of the brackets that are open here."""
+        stack: list[int] = []
+        for i, piece in enumerate(self.before):
+            if piece.kind == "open":
+                stack.append(i)
+            elif piece.kind == "close" and stack:
+                stack.pop()
+        return stack
+
+    @property
+    def bracket(self) -> str:
+        return self.before[self.opened[-1]].text if self.opened else ""
+
+    @property
+    def level(self) -> tuple[Lexeme, ...]:
+        """What stands before, in the same brackets, since the last comma."""
+        found: list[Lexeme] = []
+        depth = 0
+        for piece in reversed(self.before):
+            depth += piece.kind == "close"
+            if depth == 0 and (piece.kind == "open" or piece.text == ","):
+                break
+            found += [piece] if depth == 0 else []
+            depth -= piece.kind == "open"
+        return tuple(found)
+
+    @property
+    def indexes(self) -> bool:
+        """Whether the innermost bracket picks from something, rather than being a list."""
+        at = self.opened[-1] if self.bracket == "[" else 0
+        return at > 0 and ends(self.before[at - 1]) and not (at == 1 and self.first == "sample")
+
+    @property
+    def maps(self) -> bool:
+        """Whether the innermost bracket is the brace of a mapping, not of a block."""
+        return self.bracket == "{" and opens_mapping(self.before[: self.opened[-1]])
+
+
+def ends(piece: Lexeme) -> bool:
+    """Whether a piece can end a value."""
+    return piece.kind in ("word", "number", "string", "close")
+
+
+def opens_mapping(before: Sequence[Lexeme]) -> bool:
+    """Whether a brace behind these pieces opens a mapping: a block stands behind a name, a value or a keyword."""
+    if not before:
+        return False
+    if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":
+        return True
+    return not ends(before[-1])
+
+
 Rule = Callable[[Place], tuple[str, str] | None]
 
 
@@ -48,7 +123,7 @@ def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, s
     pieces, _ = lexemes(source.text, start, span.end if ended else span.start)
     line_end = source.text.find("\n", span.end)
     place = Place(
-        tuple(x for x in pieces if x.kind not in ("space", "comment", "newline")),
+        tuple(x for x in pieces if not x.is_blank),
         "" if ended else span.text.strip() or "the line break",
         error.token.type,
         "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],

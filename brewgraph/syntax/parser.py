@@ -13,12 +13,10 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.comments import without_foreign_comments
+from brewgraph.syntax.comments import find_ignores, without_foreign_comments
 from brewgraph.syntax.grammar import grammar
-from brewgraph.syntax.ignores import find_ignores
 from brewgraph.syntax.logical_lines import BracketFault, Lexeme, blank, lexemes, resplit, split
-from brewgraph.syntax.mistakes import FORMS, explain
-from brewgraph.syntax.place import opens_mapping
+from brewgraph.syntax.mistakes import FORMS, explain, opens_mapping
 
 KEYWORDS = frozenset(FORMS)
 
@@ -84,7 +82,7 @@ def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
         inside += (piece.text in "([") - (piece.text in ")]") if piece.kind in ("open", "close") else 0
         if piece.text == "{" and depth == 0 and not inside:
             mapping = opens_mapping(before)
-        if piece.kind not in ("space", "comment", "newline"):
+        if not piece.is_blank:
             before.append(piece)
         if mapping:
             mapping = piece.text != "}"
@@ -207,8 +205,18 @@ def _statements(source: Source, tree: Tree, offset: int) -> tuple[t.Statement, .
     return tuple(builder.node(child) for child in tree.children if child is not None)
 
 
+_DIRECT: dict[str, type[t.Node]] = {
+    "param": t.Param, "let": t.Let, "head": t.Head, "data": t.Data, "tap": t.Tap, "proj": t.Proj, "task": t.Task,
+    "stage": t.Stage, "train": t.Train, "equation": t.Equation, "parameter": t.Parameter, "arrow": t.Arrow,
+    "via": t.Via, "binary": t.Binary, "attribute": t.Attribute, "pairing": t.Pairing,
+}  # fmt: skip
+"""Rules whose parts are the fields of their node, in order."""
+_SEVERAL = {"list": t.List, "tuple": t.Tuple, "mapping": t.Mapping, "block": t.Block}
+"""Rules whose parts are the members of the one field of their node."""
+
+
 class _Builder:
-    """Turns lark's trees into nodes; one method per rule or alias of the grammar that stays in its trees."""
+    """Turns lark's trees into nodes, by `_DIRECT`, `_SEVERAL`, or a method for the rule or alias of the grammar."""
 
     def __init__(self, source: Source, offset: int):
         self.source, self.offset = source, offset
@@ -216,7 +224,16 @@ class _Builder:
     def node(self, tree: Any) -> Any:
         if tree is None:
             return None
-        return getattr(self, "on_" + tree.data)(tree.children, self.span(tree.meta))
+        span, children = self.span(tree.meta), tree.children
+        if tree.data in _SEVERAL:
+            return _SEVERAL[tree.data](self.nodes(children), span=span)
+        if tree.data not in _DIRECT:
+            return getattr(self, "on_" + tree.data)(children, span)
+        kind = _DIRECT[tree.data]
+        parts = [str(x) if isinstance(x, Token) else self.node(x) for x in children]
+        if issubclass(kind, t.Named):
+            return kind(*parts, name_span=self.token(children[0]), span=span)
+        return kind(*parts, span=span)
 
     def nodes(self, trees: list[Any]) -> tuple[Any, ...]:
         return tuple(self.node(x) for x in trees if x is not None)
@@ -252,12 +269,6 @@ class _Builder:
         place = self.token(target) if is_spec else self.span(target.meta)
         return t.Import(name=implied, name_span=place, target=words, is_spec=is_spec, span=span)
 
-    def on_param(self, c: list[Any], span: Span) -> t.Param:
-        return t.Param(**self.named(c[0]), type=c[1] and str(c[1]), default=self.node(c[2]), span=span)
-
-    def on_let(self, c: list[Any], span: Span) -> t.Let:
-        return t.Let(**self.named(c[0]), value=self.node(c[1]), span=span)
-
     def _model(self, role: str, c: list[Any], span: Span) -> t.Model:
         return t.Model(**self.named(c[0]), role=role, source=self.node(c[1]), block=self.node(c[2]), span=span)
 
@@ -267,60 +278,18 @@ class _Builder:
     def on_student(self, c: list[Any], span: Span) -> t.Model:
         return self._model("student", c, span)
 
-    def on_head(self, c: list[Any], span: Span) -> t.Head:
-        return t.Head(**self.named(c[0]), source=self.node(c[1]), span=span)
-
-    def on_data(self, c: list[Any], span: Span) -> t.Data:
-        return t.Data(**self.named(c[0]), source=self.node(c[1]), span=span)
-
-    def on_tap(self, c: list[Any], span: Span) -> t.Tap:
-        return t.Tap(**self.named(c[0]), value=self.node(c[1]), span=span)
-
-    def on_proj(self, c: list[Any], span: Span) -> t.Proj:
-        return t.Proj(**self.named(c[0]), value=self.node(c[1]), span=span)
-
     def on_cache(self, c: list[Any], span: Span) -> t.Cache:
         return t.Cache(**self.named(c[0]), value=self.node(c[1]), path=self.text(c[2]), span=span)
 
     def on_sample(self, c: list[Any], span: Span) -> t.Sample:
         return t.Sample(self.node(c[0]), self.node(c[1]), self.nodes(c[2:]), span=span)
 
-    def on_task(self, c: list[Any], span: Span) -> t.Task:
-        return t.Task(**self.named(c[0]), block=self.node(c[1]), span=span)
-
-    def on_stage(self, c: list[Any], span: Span) -> t.Stage:
-        return t.Stage(**self.named(c[0]), length=self.node(c[1]), block=self.node(c[2]), span=span)
-
-    def on_train(self, c: list[Any], span: Span) -> t.Train:
-        return t.Train(self.node(c[0]), span=span)
-
-    def on_equation(self, c: list[Any], span: Span) -> t.Equation:
-        return t.Equation(**self.named(c[0]), value=self.node(c[1]), span=span)
-
     def on_function(self, c: list[Any], span: Span) -> t.Function:
         return t.Function(**self.named(c[0]), parameters=self.nodes(c[1:-1]), value=self.node(c[-1]), span=span)
 
-    def on_parameter(self, c: list[Any], span: Span) -> t.Parameter:
-        return t.Parameter(**self.named(c[0]), default=self.node(c[1]), span=span)
-
-    def on_block(self, c: list[Any], span: Span) -> t.Block:
-        return t.Block(self.nodes(c), span=span)
-
     # expressions
-    def on_arrow(self, c: list[Any], span: Span) -> t.Arrow:
-        return t.Arrow(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_via(self, c: list[Any], span: Span) -> t.Via:
-        return t.Via(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_binary(self, c: list[Any], span: Span) -> t.Binary:
-        return t.Binary(self.node(c[0]), str(c[1]), self.node(c[2]), span=span)
-
     def on_negative(self, c: list[Any], span: Span) -> t.Negative:
         return t.Negative(self.node(c[-1]), span=span)
-
-    def on_attribute(self, c: list[Any], span: Span) -> t.Attribute:
-        return t.Attribute(self.node(c[0]), str(c[1]), span=span)
 
     def on_call(self, c: list[Any], span: Span) -> t.Call:
         arguments = [self._argument(x) for x in c[1:] if x is not None]
@@ -367,15 +336,3 @@ class _Builder:
 
     def on_string(self, c: list[Any], span: Span) -> t.String:
         return self.text(c[0])
-
-    def on_list(self, c: list[Any], span: Span) -> t.List:
-        return t.List(self.nodes(c), span=span)
-
-    def on_mapping(self, c: list[Any], span: Span) -> t.Mapping:
-        return t.Mapping(self.nodes(c), span=span)
-
-    def on_pairing(self, c: list[Any], span: Span) -> t.Pairing:
-        return t.Pairing(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_tuple(self, c: list[Any], span: Span) -> t.Tuple:
-        return t.Tuple(self.nodes(c), span=span)

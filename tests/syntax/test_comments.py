@@ -7,7 +7,7 @@ import pytest
 import brewgraph as bg
 from brewgraph.diagnostics import Collector, Diagnostic
 from brewgraph.source import Source, Span
-from brewgraph.syntax.ignores import check_ignores
+from brewgraph.syntax.comments import check_ignores
 from brewgraph.syntax.parser import parse
 
 TEXT = """\
