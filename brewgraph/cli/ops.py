@@ -110,7 +110,7 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.evaluate.describe import LATER
+    from brewgraph.recipe.evaluate.scope import LATER
     from brewgraph.syntax.foreign import foreign_words, instead
 
     if name in LATER:
@@ -298,7 +298,7 @@ def example(side: str, model: str) -> str:
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.evaluate.list_functions import ACROSS
+    from brewgraph.recipe.evaluate.scope import ACROSS
 
     yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
     yield ""

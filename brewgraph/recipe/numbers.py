@@ -12,23 +12,23 @@ from operator import add, mul, sub, truediv
 from typing import Any
 
 from brewgraph.ops import SCHEDULES
-from brewgraph.recipe.values import Combine, Length, Number, Scheduled, Symbol
+from brewgraph.recipe.values import Combine, Evaluated, Length, Number, Scheduled, Symbol
 
 WEIGHTS = ("number", "schedule")
 """Kinds of values that are plain numbers."""
 COMMUTES = frozenset({"+", "*", "mean", "max"})
 """Operators whose operands may stand in any order."""
-OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+OPERATORS: Mapping[str, Callable[[float, float], float]] = {
     "+": add, "-": sub, "*": mul, "/": truediv, "**": pow, "max": max,
 }  # fmt: skip
 
 
-def plain(operator: str, a: Any, b: Any) -> Any:
+def plain(operator: str, a: float, b: float) -> float:
     """`a operator b`, however large it grows, as in training."""
     return OPERATORS[operator](a, b)
 
 
-def checked(operator: str, a: Any, b: Any) -> Any:
+def checked(operator: str, a: float, b: float) -> float:
     """`a operator b` for two plain numbers. Raises `ArithmeticError`, in plain words, where the result is no number."""
     if (operator == "/" and b == 0) or (operator == "**" and a == 0 and b < 0):
         raise ArithmeticError("division by zero")
@@ -103,7 +103,7 @@ def schedule_value(
 
 
 def scalar_value(
-    x: Any,
+    x: Evaluated,
     progress: float = 0.0,
     share: Callable[[Length], float | None] = share,
     symbols: Mapping[str, float] | None = None,
@@ -130,14 +130,14 @@ def scalar_value(
     return unknown if value is None else value
 
 
-def at_progress(x: Any, progress: float, symbols: Mapping[str, float] | None = None) -> float:
+def at_progress(x: Evaluated, progress: float, symbols: Mapping[str, float] | None = None) -> float:
     """The same as far as a spec alone tells: what else it takes is worth 1. Raises `ArithmeticError`."""
     value = scalar_value(x, progress, symbols=symbols, unknown=1.0)
     assert value is not None
     return value
 
 
-def is_positive(x: Any) -> bool:
+def is_positive(x: Evaluated) -> bool:
     """Whether a number is above zero; of a schedule, whether it is at every moment that is tried."""
     try:
         return all(at_progress(x, step / 64) > 0 for step in range(64))

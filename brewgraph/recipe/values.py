@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import Enum
+from typing import Final, TypeGuard
 
+from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import DataSource, Join, ModelSource, Settings
+from brewgraph.recipe.settings.sources import DataSource, Join, Layers, ModelSource, Settings
 from brewgraph.source import Span
 
 
@@ -163,9 +165,9 @@ class Transform(Value):
     values: tuple[Value, ...]
     options: tuple[tuple[str, Option], ...] = ()
     mask: str | None = None
-    declared: Any = field(default=None, compare=False, repr=False)
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """The options that the spec writes; the others have their default."""
+    declared: DeclaredTransform = field(compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,10 @@ class Apply(Value):
     options: tuple[tuple[str, Option], ...]
     mask: str | Column | None
     reduced: bool = True
-    declared: Any = field(default=None, compare=False, repr=False)
-    """The operation as it was declared; of an imported module that was only read, its function is not there yet."""
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
     """The options that the spec writes; the others have their default."""
+    declared: Operation = field(compare=False, repr=False, kw_only=True)
+    """The operation as declared; its function is None where an imported module was only read."""
 
 
 @dataclass(frozen=True)
@@ -261,21 +263,28 @@ class Axis:
 class Group:
     """A list of values. `items` is None where its length is not known yet (a slice, before configurations are read)."""
 
-    items: tuple[Any, ...] | None
+    items: tuple[Evaluated, ...] | None
     span: Span = field(compare=False, repr=False, kw_only=True)
     kind: str = "tensor"
     """Kind of the members where they are not known yet."""
     axis: Axis = field(default=Axis("", "list", ""), compare=False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Evaluated]:
         return iter(self.items or ())
 
-    def map(self, function: Callable[[Any], Any]) -> Group | Fault:
+    def map(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
         """The same list with the function applied to each member; a fault where one of the results is."""
         if self.items is None:
             return self
         items = tuple(function(x) for x in self.items)
         return FAULT if FAULT in items else replace(self, items=items)
+
+    def map_values(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
+        """The same for a function of values, which also tells the kind of members that are not known yet."""
+        if self.items is not None or self.kind == "tensor":
+            return self.map(function)
+        like = function(Value(self.kind, span=self.span))
+        return replace(self, kind=like.kind) if isinstance(like, Value) else FAULT
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -288,20 +297,47 @@ class Group:
 class Match:
     """Two sides joined by an arrow, not yet in an operation."""
 
-    source: Any
-    target: Any
+    source: Evaluated
+    target: Evaluated
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A value that could not be made; its diagnostic has been given. It spreads silently."""
+class Namespace:
+    """A body of statements as a value, `ner` in `ner.kd`. `kind` is `task`, `stage`, or another for an import."""
+
+    kind: str
 
 
-FAULT = Fault()
+class Fault(Enum):
+    """A value that could not be made; its diagnostic was reported. It spreads silently."""
+
+    FAULT = "fault"
 
 
-def leaves(value: Any) -> Iterator[Any]:
+FAULT: Final = Fault.FAULT
+
+Plain = int | float | str | bool | None
+Evaluated = (
+    Plain
+    | tuple[Plain, ...]
+    | Length
+    | Value
+    | Row
+    | Group
+    | Match
+    | LayerMap
+    | Layers
+    | Projector
+    | ModelDeclaration
+    | DataDeclaration
+    | Forwarded
+    | Namespace
+    | Fault
+)
+"""Whatever an expression evaluates to."""
+
+
+def leaves(value: Evaluated) -> Iterator[Evaluated]:
     """Whatever stands in a list of any depth: values, and plain numbers and strings too."""
     for item in value if isinstance(value, Group | tuple) else (value,):
         if isinstance(item, Group | tuple):
@@ -310,7 +346,7 @@ def leaves(value: Any) -> Iterator[Any]:
             yield item
 
 
-def members(value: Any) -> Iterator[Value]:
+def members(value: Evaluated) -> Iterator[Value]:
     """The single values in a value or a list of any depth."""
     if isinstance(value, Group):
         for item in value:
@@ -347,3 +383,77 @@ def parts(value: Value) -> tuple[Value, ...]:
         case Transform():
             return (*value.values, *(option for _, option in value.options if isinstance(option, Value)))
     return ()
+
+
+# ── values in messages, and small questions about them ───────────────────────────────────────────────────────────────
+
+
+_KINDS = {
+    "loss": "a loss",
+    "labels": "labels",
+    "logits": "logits",
+    "hidden": "hidden states",
+    "attention": "attention probabilities",
+    "scores": "attention scores",
+    "states": "queries, keys or values",
+    "positions": "scores over tokens",
+    "targets": "labels that are numbers",
+    "values": "one number per example or token",
+    "probabilities": "probabilities of classes",
+    "places": "probabilities of tokens",
+}
+
+
+def describe(x: object) -> str:
+    """What a value is, in the words of a message."""
+    if isinstance(x, Scheduled):
+        return "a schedule"
+    if isinstance(x, Bundle):
+        return "a tuple" if x.kind.startswith("(") else "a row of features"
+    if isinstance(x, Forwarded) and x.head is not None:
+        return "a head of a model"
+    if isinstance(x, Namespace):
+        return f"a {x.kind}" if x.kind in ("task", "stage") else "an imported spec"
+    if isinstance(x, Value):
+        return _KINDS.get(x.kind, f"a {x.kind}")
+    named: dict[type, str] = {
+        Group: "a list", Row: "a row of features", LayerMap: "a layer map", Match: "a match", Length: "a length",
+        ModelDeclaration: "a model", Forwarded: "a model on an input", DataDeclaration: "a data set",
+        tuple: "a list", str: "a string",
+        bool: "a truth value", int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
+        Projector: "a projection",
+    }  # fmt: skip
+    return next((words for kind, words in named.items() if isinstance(x, kind)), type(x).__name__)
+
+
+def as_value(x: Evaluated, place: Span) -> Value | None:
+    """A plain number as a value; None for what training cannot compute with."""
+    if is_number(x):
+        return Number("number", float(x), span=place)
+    return x if isinstance(x, Value) else None
+
+
+def is_number(x: object) -> TypeGuard[int | float]:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def is_whole(x: object) -> TypeGuard[int]:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def is_constant(x: object) -> TypeGuard[Plain | tuple[Plain, ...]]:
+    """Whether a value is a number, a string, true, false, none, or a list of such."""
+    return all(map(is_constant, x)) if isinstance(x, tuple) else x is None or isinstance(x, int | float | str)
+
+
+def are_numbers(items: tuple[Evaluated, ...]) -> TypeGuard[tuple[int | float, ...]]:
+    return all(map(is_number, items))
+
+
+def are_plain(items: tuple[Evaluated, ...]) -> TypeGuard[tuple[int | float | str, ...]]:
+    """Whether all members of a list are numbers, strings, or truth values."""
+    return all(isinstance(x, int | float | str) for x in items)
+
+
+def are_layers(x: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(x, tuple) and bool(x) and all(map(is_whole, x))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from brewgraph.diagnostics import Collector, Diagnostic
-from brewgraph.recipe.evaluate.configure import settle, written_arguments
+from brewgraph.recipe.evaluate.declare import configure
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.settings.sources import Batches
 from brewgraph.source import Source
@@ -23,8 +23,8 @@ def read(arguments: str) -> tuple[Batches | None, tuple[Diagnostic, ...]]:
     assert isinstance(data.source, t.Call)
     evaluator = Evaluator(source, collector)
     evaluate = lambda _, value: evaluator.evaluate(value)  # noqa: E731
-    written = written_arguments(data.source, Batches, evaluate, collector, "batches")
-    made = None if written is None else settle(Batches, written, data.source.span, collector, "batches")
+    configured = configure(data.source, Batches, evaluate, collector, "batches")
+    made = configured[0] if configured is not None else None
     return made, tuple(collector.sorted())
 
 

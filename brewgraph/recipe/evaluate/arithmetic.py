@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from brewgraph.recipe.evaluate.axes import FaultOf, pair
-from brewgraph.recipe.evaluate.describe import as_value, describe, is_number
 from brewgraph.recipe.numbers import WEIGHTS, at_progress, checked
-from brewgraph.recipe.values import FAULT, Combine, Group, Length, ModelDeclaration, Number, Row, Value
+from brewgraph.recipe.values import (
+    FAULT,
+    Combine,
+    Evaluated,
+    Group,
+    Length,
+    ModelDeclaration,
+    Number,
+    Row,
+    Value,
+    are_numbers,
+    as_value,
+    describe,
+    is_number,
+)
 from brewgraph.source import Span
 
 
-def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -> Any:
+def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault: FaultOf) -> Evaluated:
     """`left operator right`, member by member where lists are."""
     if left is FAULT or right is FAULT:
         return FAULT
@@ -20,7 +31,7 @@ def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -
     left, right = (Group(side, span=place) if isinstance(side, tuple) and side else side for side in (left, right))
     if isinstance(left, Group) or isinstance(right, Group):
         result = pair(left, right, place, fault, lambda a, b: combine(operator, a, b, place, fault))
-        if isinstance(result, Group) and result.items and all(map(is_number, result.items)):
+        if isinstance(result, Group) and result.items and are_numbers(result.items):
             return result.items
         return result
     a, b = as_value(left, place), as_value(right, place)
@@ -37,14 +48,14 @@ def combine(operator: str, left: Any, right: Any, place: Span, fault: FaultOf) -
     return _combine_values(operator, a, b, place, fault)
 
 
-def _fold(operator: str, a: Any, b: Any, place: Span, fault: FaultOf) -> Any:
+def _fold(operator: str, a: float, b: float, place: Span, fault: FaultOf) -> Evaluated:
     try:
         return checked(operator, a, b)
     except ArithmeticError as error:
         return fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 
 
-def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Any:
+def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:
     if "labels" in (a.kind, b.kind):
         help = "compare them: `ce(data.labels -> model.logits)`"
         return fault("B202", "labels are no numbers to compute with", place, help=help)
@@ -68,7 +79,7 @@ def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: Fault
     return Combine(kind, operator, (a, b), span=place)
 
 
-def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Any:
+def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:
     joined = Combine("schedule", operator, (a, b), span=place)
     try:
         at_progress(joined, 0.0)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from brewgraph.ops import TEMPERATURES
-from brewgraph.recipe.evaluate.describe import describe
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.settings.sources import Ema
@@ -16,6 +14,7 @@ from brewgraph.recipe.values import (
     Cached,
     Column,
     DataDeclaration,
+    Evaluated,
     Group,
     ModelDeclaration,
     Project,
@@ -25,6 +24,7 @@ from brewgraph.recipe.values import (
     Temperature,
     Transform,
     Value,
+    describe,
     walk,
 )
 from brewgraph.syntax import tree as t
@@ -39,9 +39,9 @@ def evaluate_cache(
     name: str,
     models: Mapping[str, ModelDeclaration],
     data: Mapping[str, DataDeclaration],
-) -> Any:
+) -> Evaluated:
     """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
-    value, path = e.evaluate(s.value), e.evaluate(s.path)
+    value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
         return FAULT
     if isinstance(value, Row):
@@ -49,16 +49,15 @@ def evaluate_cache(
         help = f"say which of them: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
         return e.fault("B202", "a row is kept layer by layer, and no layer is named", s.value.span, help=help)
 
-    def keep(x: Any) -> Any:
+    def keep(x: Evaluated) -> Evaluated:
         if isinstance(x, Group):
             return x.map(keep)
         if not isinstance(x, Value):
             help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
             return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
-        found = next((fault for ask in _QUESTIONS for part in walk(x) if (fault := ask(part, models, data))), None)
-        found = found or _as_a_whole(x)
-        if found is not None:
-            code, message, help = found
+        refusals = (refusal for ask in _QUESTIONS for part in walk(x) if (refusal := ask(part, models, data)))
+        if refusal := next(refusals, None) or _as_a_whole(x):
+            code, message, help = refusal
             return e.fault(code, message, s.value.span, help=help)
         return Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
 

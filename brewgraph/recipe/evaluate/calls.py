@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.alone import ALONE
-from brewgraph.recipe.evaluate.describe import LATER, as_value, describe, is_number, wrong_place
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.evaluate.list_functions import ACROSS, evaluate_across, evaluate_alone
+from brewgraph.recipe.evaluate.list_functions import evaluate_across, evaluate_alone
 from brewgraph.recipe.evaluate.operations import evaluate_operation, evaluate_transform
-from brewgraph.recipe.evaluate.scope import Scope
+from brewgraph.recipe.evaluate.scope import ACROSS, LATER, Scope, wrong_place
 from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.values import (
     FAULT,
     DataDeclaration,
+    Evaluated,
     Forwarded,
     Group,
     Length,
@@ -24,15 +22,21 @@ from brewgraph.recipe.values import (
     Number,
     Scheduled,
     Temperature,
+    as_value,
+    describe,
+    is_number,
+    is_whole,
 )
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import foreign_words, instead
 
 
-def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
+def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Evaluated:
     """The value of a call."""
     function = call.function
+    if e.repeats(call.arguments):
+        return FAULT
     if isinstance(function, t.Attribute):
         return _of_namespace(e, call, function, side)
     if not isinstance(function, t.Name):
@@ -65,7 +69,7 @@ def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
     return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 
 
-def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str | None) -> Any:
+def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str | None) -> Evaluated:
     """`lib.f(…)` of an imported spec, `my.huber(…)` of an imported module, `ner.bert(docs)` of a task."""
     owner = function.value
     word = owner.id if isinstance(owner, t.Name) else ""
@@ -75,11 +79,11 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
             module = scope.modules[word]
             if module is None:
                 return FAULT
-            found = module.get(function.name)
-            if isinstance(found, Operation):
-                return evaluate_operation(e, found, call, side)
-            if isinstance(found, DeclaredTransform):
-                return evaluate_transform(e, found, call, side)
+            declared = module.get(function.name)
+            if isinstance(declared, Operation):
+                return evaluate_operation(e, declared, call, side)
+            if isinstance(declared, DeclaredTransform):
+                return evaluate_transform(e, declared, call, side)
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
     root = function.span.text.partition(".")[0]
@@ -99,14 +103,14 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
 # ── functions of one's own ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Any:
+def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Evaluated:
     """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
     if any(scope.function is function for scope in e.current.data_outward()):
         help = "recursion is not supported; write the equation out"
         return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}
-    given: dict[str, Any] = {}
-    written: dict[str, tuple[t.Expression, Scope]] = {}
+    values: dict[str, Evaluated] = {}
+    expressions: dict[str, tuple[t.Expression, Scope]] = {}
     free = list(parameters)
     for argument in call.arguments:
         place = argument.name_span or argument.span
@@ -117,28 +121,28 @@ def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call,
         if name not in parameters:
             help = suggest(name, parameters) or f"it takes {listing(parameters)}"
             return e.fault("B120", f"`{function.name}` has no parameter `{name}`", place, help=help)
-        if name in given:
+        if name in values:
             return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
         free.remove(name)
-        given[name] = e.evaluate(argument.value, side)
-        written[name] = (argument.value, e.current)
+        values[name] = e.evaluate(argument.value, side)
+        expressions[name] = (argument.value, e.current)
     missing = [name for name in free if parameters[name].default is None]
     if missing:
         message = f"`{function.name}` needs {listing(missing)}"
         return e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
-    if FAULT in given.values():
+    if FAULT in values.values():
         return FAULT
-    inner = Scope("call", home.path, home, home.source, e.current, function, values=given, arguments=written)
+    inner = Scope("call", home.path, home, home.source, e.current, function, values=values, arguments=expressions)
     with e.inside(inner, call.span):
-        return _body(e, function, given, free)
+        return _body(e, function, values, free)
 
 
-def _body(e: Evaluator, function: t.Function, given: dict[str, Any], free: list[str]) -> Any:
+def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free: list[str]) -> Evaluated:
     """The value of a function's expression inside its scope; parameters that are `free` take their defaults."""
     e.evaluated.add(id(function))
     for parameter in function.parameters:
         if parameter.name in free:
-            given[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
+            values[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
     value = e.evaluate(function.value)
     if isinstance(value, Match):
         help = "put it into an operation: `mse(a -> b)`"
@@ -150,19 +154,19 @@ def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
     """Look for faults in a function that nobody calls: of its parameters and of its input nothing is known."""
     if id(function) in e.evaluated:
         return
-    given = {parameter.name: FAULT for parameter in function.parameters}
-    inner = Scope("call", home.path, home, home.source, None, function, values=given)
+    values: dict[str, Evaluated] = {parameter.name: FAULT for parameter in function.parameters}
+    inner = Scope("call", home.path, home, home.source, None, function, values=values)
     free = [parameter.name for parameter in function.parameters if parameter.default is not None]
     opened, e.open, e.needs_input = e.open, {}, False
     with e.inside(inner, function.value.span):
-        _body(e, function, given, free)
+        _body(e, function, values, free)
     e.open, e.needs_input = opened, True
 
 
 # ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
+def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
     """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set, by a forward of its own where a pass is named."""
     if model is FAULT:
         return FAULT
@@ -176,17 +180,13 @@ def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
         return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
     data: DataDeclaration | None = None
     passing = 1
-    if twice := _twice(call):
-        return e.fault(
-            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
-        )
     for argument in call.arguments:
         value = e.evaluate(argument.value)
         if value is FAULT:
             return FAULT
         if argument.name is None and argument.key is None and data is None and isinstance(value, DataDeclaration):
             data = value
-        elif argument.name == "pass" and is_number(value) and isinstance(value, int) and value > 0:
+        elif argument.name == "pass" and is_whole(value) and value > 0:
             passing = value
         else:
             help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
@@ -197,16 +197,10 @@ def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
     return FAULT if data is None else Forwarded(model, data.name, passing)
 
 
-def _twice(call: t.Call) -> t.Argument | None:
-    """The first argument whose name another one has had."""
-    names = [a.name for a in call.arguments]
-    return next((a for i, a in enumerate(call.arguments) if a.name is not None and a.name in names[:i]), None)
-
-
 # ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
+def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     """`ramp(1 -> 0)`, `cosine(1 -> 0)`, `piecewise(0%: 1, 30%: 0.2)`, `after(30%)`."""
     if name == "piecewise":
         return _piecewise(e, call)
@@ -230,7 +224,7 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
     return e.fault("B209", message, call.span, help=help)
 
 
-def _piecewise(e: Evaluator, call: t.Call) -> Any:
+def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
     points: list[float | Length] = []
     before: Length | None = None
     help = "write `piecewise(0%: 1, 30%: 0.2)`, in the order of training"
@@ -253,13 +247,9 @@ def _piecewise(e: Evaluator, call: t.Call) -> Any:
     return Scheduled("schedule", "piecewise", tuple(points), span=call.span)
 
 
-def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
+def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     """`flsw(4, beta=1, gamma=2)`."""
     declared = TEMPERATURES[name]
-    if twice := _twice(call):
-        return e.fault(
-            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
-        )
     options = {o.name: o.default for o in declared.options}
     base: float | None = None
     for argument in call.arguments:

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
-from brewgraph.recipe.evaluate.declare import declare_data, declare_model, evaluate_param
-from brewgraph.recipe.evaluate.describe import as_value, describe
-from brewgraph.recipe.evaluate.enter import enter, warn_of_hidden
+from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
-from brewgraph.recipe.evaluate.imports import Library
 from brewgraph.recipe.evaluate.indexing import evaluate_index
-from brewgraph.recipe.evaluate.scope import Scope
-from brewgraph.recipe.evaluate.stages import make_stages
-from brewgraph.recipe.evaluate.train_block import Written, settle_train
-from brewgraph.recipe.evaluate.unread_settings import warn_of_strays
+from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
+from brewgraph.recipe.evaluate.stages import make_stages, settle_train
 from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import (
     FAULT,
     Axis,
     Declaration,
+    Evaluated,
     Group,
     Match,
     ModelDeclaration,
-    Projector,
     Row,
     Value,
+    as_value,
+    describe,
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
@@ -43,7 +40,7 @@ D = TypeVar("D", bound=Declaration)
 def elaborate(
     spec: t.Spec,
     source: Source,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     collector: Collector,
     facts: FactsOf | None = None,
     library: Library | None = None,
@@ -57,14 +54,10 @@ def elaborate(
 
 def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> ModelDeclaration | None:
     """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
-    alone = _Elaboration(source, collector)
-    enter(alone.root, spec.statements, collector, alone.library)
-    with alone.inside(alone.root):
-        for name, statement in alone.root.statements.items():
-            if isinstance(statement, t.Model):
-                found: ModelDeclaration = alone.value_of(name, statement.name_span)
-                return found
-    return None
+    e = _Elaboration(source, collector)
+    enter(e.root, spec.statements, collector, e.library)
+    model = next((s for s in e.root.statements.values() if isinstance(s, t.Model)), None)
+    return declare_model(e, model, model.name) if model is not None else None
 
 
 class _Elaboration(Evaluator):
@@ -151,7 +144,7 @@ class _Elaboration(Evaluator):
 
     # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+    def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         full = scope.full(s.name)
         match s:
             case t.Param():
@@ -186,7 +179,7 @@ class _Elaboration(Evaluator):
                 return self._named_value(scope, s)
         raise AssertionError(type(s).__name__)
 
-    def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Any:
+    def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Evaluated:
         value = self.evaluate(s.value)
         if isinstance(value, Match):
             help = "an operation compares them: `mse(a -> b)`"
@@ -201,39 +194,11 @@ class _Elaboration(Evaluator):
 
     # ── calls, indices and projections in equations ──────────────────────────────────────────────────────────────────
 
-    def call(self, call: t.Call, side: str | None) -> Any:
+    def call(self, call: t.Call, side: str | None) -> Evaluated:
         return evaluate_call(self, call, side)
 
-    def index(self, x: t.Index, side: str | None) -> Any:
+    def index(self, x: t.Index, side: str | None) -> Evaluated:
         return evaluate_index(self, x, side)
 
-    def via(self, x: t.Via, side: str | None) -> Any:
-        word = x.projection.id if isinstance(x.projection, t.Name) else ""
-        root = x.projection
-        while isinstance(root, t.Attribute):
-            root = root.value
-        named = word not in PROJECTIONS and isinstance(root, t.Name) and root.id in self.current.known_names()
-
-        def find() -> Projector | None:
-            if not named:
-                site = self._site(x)
-                return make_projector(self, x.projection, None, site, x.projection.span)
-            value = self.evaluate(x.projection)
-            if value is not FAULT and not isinstance(value, Projector):
-                message = f"`via` needs a projection, got {describe(value)}"
-                help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
-                self.fault("B212", message, x.projection.span, help=help)
-            return value if isinstance(value, Projector) else None
-
-        return evaluate_via(self, x, side, find, inline=not named)
-
-    def _site(self, x: t.Via) -> str:
-        """Where an inline projection stands: the statement, and the how-manieth place in it, calls spelled out."""
-        scope, name = self.path[-1] if self.path else (self.current, "")
-        statement = scope.full(name)
-        place = (*((f.source.name, f.start) for f in self.frames), x.span.source.name, x.span.start)
-        seen = self.sites.setdefault(statement, [])
-        if place not in seen:
-            seen.append(place)
-        position = seen.index(place)
-        return statement if position == 0 else f"{statement}-{position}"
+    def via(self, x: t.Via, side: str | None) -> Evaluated:
+        return evaluate_via(self, x, side)

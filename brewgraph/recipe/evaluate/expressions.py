@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.recipe.evaluate.arithmetic import combine
-from brewgraph.recipe.evaluate.describe import LATER, are_layers, describe, wrong_place
-from brewgraph.recipe.evaluate.imports import Library
-from brewgraph.recipe.evaluate.scope import IN_TEXT, Scope
+from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.settings.sources import Builtin, Join, Python, Text
 from brewgraph.recipe.values import (
@@ -22,6 +19,8 @@ from brewgraph.recipe.values import (
     Bundle,
     Column,
     DataDeclaration,
+    Evaluated,
+    Fault,
     Forwarded,
     Group,
     LayerMap,
@@ -32,6 +31,10 @@ from brewgraph.recipe.values import (
     Row,
     Take,
     Value,
+    are_layers,
+    are_plain,
+    describe,
+    is_number,
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
@@ -65,7 +68,7 @@ class Evaluator:
         self,
         source: Source,
         collector: Collector,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         facts: FactsOf | None = None,
         library: Library | None = None,
     ):
@@ -82,7 +85,7 @@ class Evaluator:
         """The names whose values are being evaluated, each inside the one before it."""
         self.frames: list[Span] = []
         """The calls of functions that led from the last of them to here."""
-        self.sites: dict[str, list[Any]] = {}
+        self.sites: dict[str, list[tuple[tuple[str, int], ...]]] = {}
         """Of each statement where its inline projections stand, in the order in which they were met."""
         self.needs_input = True
         """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module, and a function
@@ -94,25 +97,35 @@ class Evaluator:
 
     # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
 
-    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+    def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         raise NotImplementedError
 
-    def call(self, call: t.Call, side: str | None) -> Any:
+    def call(self, call: t.Call, side: str | None) -> Evaluated:
         raise NotImplementedError
 
-    def index(self, x: t.Index, side: str | None) -> Any:
+    def index(self, x: t.Index, side: str | None) -> Evaluated:
         raise NotImplementedError
 
-    def via(self, x: t.Via, side: str | None) -> Any:
+    def via(self, x: t.Via, side: str | None) -> Evaluated:
         raise NotImplementedError
 
     # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fault(self, code: str, message: str, place: Span, **more: Any) -> Any:
-        self.collector.add(code, message, place, **more)
+    def fault(self, code: str, message: str, place: Span, *, help: str = "") -> Fault:
+        self.collector.add(code, message, place, help=help)
         return FAULT
 
-    def evaluate(self, x: t.Expression, side: str | None = None) -> Any:
+    def repeats(self, arguments: Sequence[t.Argument]) -> bool:
+        """Whether a name is given twice among these; a diagnostic where it is."""
+        names = [argument.name for argument in arguments]
+        for i, argument in enumerate(arguments):
+            if argument.name is not None and argument.name in names[:i]:
+                place = argument.name_span or argument.span
+                self.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
+                return True
+        return False
+
+    def evaluate(self, x: t.Expression, side: str | None = None) -> Evaluated:
         """The value of an expression; `side` is `from` or `to` inside an arrow, and picks a layer map's column."""
         match x:
             case t.Constant():
@@ -151,12 +164,12 @@ class Evaluator:
                 return self.via(x, side)
         raise AssertionError(f"no meaning for {type(x).__name__}")
 
-    def _several(self, x: t.List | t.Tuple, side: str | None) -> Any:
+    def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
         """A list, or a tuple, which is one argument."""
         items = tuple(self.evaluate(item, side) for item in x.items)
         if FAULT in items:
             return FAULT
-        if all(isinstance(i, int | float | str | bool) for i in items):
+        if are_plain(items):
             return items
         if isinstance(x, t.List):
             return Group(items, span=x.span, axis=Axis("", "list", f"list {x.span.start}"))
@@ -165,7 +178,8 @@ class Evaluator:
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
                 message = f"a tuple is one argument and goes over no list, got {describe(item)}"
                 return self.fault("B202", message, part.span, help=help)
-        return Bundle(f"({', '.join(i.kind for i in items)})", items, span=x.span)
+        values = tuple(item for item in items if isinstance(item, Value))
+        return Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +196,7 @@ class Evaluator:
             if frame is not None:
                 self.frames.pop()
 
-    def value_of(self, name: str, place: Span) -> Any:
+    def value_of(self, name: str, place: Span) -> Evaluated:
         """The value of a name, evaluated when it is first asked for."""
         for scope in self.current.outward():
             if name in scope.values or name in scope.statements:
@@ -207,10 +221,10 @@ class Evaluator:
             help = "comments begin with `#`"
         return self.fault("B101", f"there is no `{name}`", place, help=help)
 
-    def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:
+    def _no_value(self, name: str, what: str, help: str, place: Span) -> Fault:
         return self.fault("B102", f"`{name}` is {what}, and no value", place, help=help)
 
-    def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
+    def value_inside(self, scope: Scope, name: str, place: Span) -> Evaluated:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
         if name in scope.values:
             return scope.values[name]
@@ -258,24 +272,24 @@ class Evaluator:
 
     # ── strings, arrows ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def interpolate(self, x: t.String) -> Any:
+    def interpolate(self, x: t.String) -> str | Fault:
         """The string with `{name}` replaced by the value of that name."""
 
         def fill(match: re.Match[str]) -> str:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
-            if (not isinstance(value, int | float | str) or isinstance(value, bool)) and value is not FAULT:
+            if not (is_number(value) or isinstance(value, str) or value is FAULT):
                 message = f"only numbers and strings can stand in a string, got {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
-            faulty.append(value is FAULT)
+            pieces.append(value)
             return str(value)
 
-        faulty: list[bool] = []
+        pieces: list[Evaluated] = []
         text = re.sub(IN_TEXT, fill, x.value)
-        return FAULT if any(faulty) else text
+        return FAULT if FAULT in pieces else text
 
-    def _arrow(self, x: t.Arrow) -> Any:
+    def _arrow(self, x: t.Arrow) -> Evaluated:
         source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
         if source is FAULT or target is FAULT:
             return FAULT
@@ -288,7 +302,7 @@ class Evaluator:
 
     # ── features ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _attribute(self, x: t.Attribute, value: Any) -> Any:
+    def _attribute(self, x: t.Attribute, value: Evaluated) -> Evaluated:
         place = Span(x.span.source, x.span.end - len(x.name), x.span.end)
         if value is FAULT:
             return FAULT
@@ -309,7 +323,7 @@ class Evaluator:
         help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
         return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
-    def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Any:
+    def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Evaluated:
         """Labels, or any other column of a data set."""
         if not data.known:
             return FAULT
@@ -339,7 +353,7 @@ class Evaluator:
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         return Column("values", data.name, x.name, span=x.span)
 
-    def _of_model(self, x: t.Attribute, model: ModelDeclaration | Forwarded, place: Span) -> Any:
+    def _of_model(self, x: t.Attribute, model: ModelDeclaration | Forwarded, place: Span) -> Evaluated:
         owner = model.model if isinstance(model, Forwarded) else model
         head = model.head if isinstance(model, Forwarded) else None
         if x.name == "layers":
@@ -380,7 +394,7 @@ class Evaluator:
         data = self.data_in_scope(place)
         return Forwarded(model, data.name) if data is not None else None
 
-    def tap(self, x: t.At, item: int | None) -> Any:
+    def tap(self, x: t.At, item: int | None) -> Evaluated:
         """The value of a module's output, or of its input."""
         model = self.evaluate(x.model)
         path = self.interpolate(x.path)
@@ -390,7 +404,7 @@ class Evaluator:
             return model.map(lambda each: self._tap_of(each, x, path, item))
         return self._tap_of(model, x, path, item)
 
-    def _tap_of(self, model: Any, x: t.At, path: str, item: int | None) -> Any:
+    def _tap_of(self, model: Evaluated, x: t.At, path: str, item: int | None) -> Evaluated:
         if not isinstance(model, ModelDeclaration | Forwarded):
             help = 'write `model @ "path.of.a.module"`'
             return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
@@ -432,7 +446,7 @@ class Evaluator:
     def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None
 
-    def source_fault(self, fault: SourceFault, model: ModelDeclaration, place: Span) -> Any:
+    def source_fault(self, fault: SourceFault, model: ModelDeclaration, place: Span) -> Fault:
         """What a model's facts object to; a model that cannot be built at all is at fault where it is declared."""
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")

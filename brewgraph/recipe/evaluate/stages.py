@@ -1,29 +1,42 @@
-"""Which losses are trained when: the stages of a spec, their tasks, and how the task of a step is drawn."""
+"""Which losses are trained when, and how: stages, their tasks, how a step draws its task, and `train { }`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Container, Sequence
+from typing import Literal, get_args, get_origin
 
-from brewgraph.diagnostics import Label, listing, suggest
-from brewgraph.recipe.evaluate.describe import as_value, describe, is_number
+from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe.evaluate.declare import Written, configure, report_unknown, settle
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.evaluate.scope import Scope
-from brewgraph.recipe.evaluate.train_block import Written, own_settings, settle_train, stage_length
+from brewgraph.recipe.evaluate.scope import Scope, word_of, wrong_place
 from brewgraph.recipe.numbers import is_positive
-from brewgraph.recipe.recipe import Sample, Stage, Task, data_of
+from brewgraph.recipe.recipe import Frozen, Sample, Stage, Task, data_of, frozen_of
+from brewgraph.recipe.settings.sources import Layers
+from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import (
     FAULT,
     Bundle,
     Combine,
+    Evaluated,
+    Fault,
+    Forwarded,
     Group,
+    Length,
+    ModelDeclaration,
     Number,
     Symbol,
     Take,
     Value,
+    as_value,
+    describe,
+    is_constant,
+    is_number,
+    leaves,
     walk,
 )
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import instead
 
 
 def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
@@ -33,7 +46,7 @@ def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
     """
     root = e.root
     with e.inside(root):
-        outer.update(own_settings(root.trains, e, root.known_names()))
+        outer.update(own_settings(e, root.trains, root.known_names()))
     scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
     made = [_stage(e, scope, outer) for scope in scopes or [root]]
     if scopes:
@@ -48,8 +61,8 @@ def _stage(e: Evaluator, scope: Scope, outer: Written) -> Stage | None:
     statement = scope.statement
     if isinstance(statement, t.Stage):
         with e.inside(scope):
-            own = own_settings(scope.trains, e, scope.known_names())
-            length = stage_length(statement, own, e)
+            own = own_settings(e, scope.trains, scope.known_names())
+            length = stage_length(e, statement, own)
         if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         if "baseline" in own:
@@ -80,9 +93,8 @@ def _check_outside(e: Evaluator, root: Scope, stages: list[Scope]) -> None:
             message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
             e.collector.add("W102", message, task.name_span, help=help)
     for sample in root.samples:
-        place = Span(sample.span.source, sample.span.start, sample.span.start + len("sample"))
         help = "move it into the stage whose tasks it is about"
-        e.collector.add("B116", "no stage draws its tasks by this", place, help=help)
+        e.collector.add("B116", "no stage draws its tasks by this", word_of(sample, "sample"), help=help)
 
 
 def _check_reports(e: Evaluator, scopes: list[Scope], tasks: list[Task]) -> None:
@@ -90,7 +102,7 @@ def _check_reports(e: Evaluator, scopes: list[Scope], tasks: list[Task]) -> None
     reported = {name for task in tasks for name in task.reports}
     for scope in scopes:
         with e.inside(scope):
-            written = own_settings(scope.trains, e, scope.known_names())
+            written = own_settings(e, scope.trains, scope.known_names())
         asked: dict[str, Value] = written["report"][0] if "report" in written else {}
         for name, value in asked.items():
             if name not in reported:
@@ -142,7 +154,7 @@ def _task(e: Evaluator, scope: Scope, name: str, reports: dict[str, Value]) -> T
     return Task(name, loss, data, mine, place)
 
 
-def _loss(e: Evaluator, value: Any, place: Span) -> Value | None:
+def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
     collector = e.collector
     students = {m.name for m in e.models.values() if m.role == "student"}
     if value is FAULT:
@@ -179,28 +191,28 @@ def _end(source: Source) -> Span:
 
 def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
     """How tasks are drawn: as `sample` says, else in proportion to their sizes; None where it is at fault."""
-    found = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
+    sample = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
     if tasks == [""]:
-        if found is not None and found in scope.samples:
-            place = Span(found.span.source, found.span.start, found.span.start + len("sample"))
+        if sample is not None and sample in scope.samples:
+            place = word_of(sample, "sample")
             e.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
         return None
-    if found is None:
+    if sample is None:
         return Sample(Symbol("number", "size", span=Span(scope.source, 0, 0)))
-    listed = _task_names(e, found.tasks, tasks)
+    listed = _task_names(e, sample.tasks, tasks)
     if listed is None:
         return None
     if twice := next((task for i, task in enumerate(listed) if task in listed[:i]), None):
         help = f"to draw it more often write a law, `~ size ** 0.5`, or an order: `order=[{', '.join(listed)}]`"
-        e.fault("B116", f"the task `{twice}` is given twice", found.tasks.span, help=help)
+        e.fault("B116", f"the task `{twice}` is given twice", sample.tasks.span, help=help)
         return None
     missing = [task for task in tasks if task not in listed]
     if missing:
         message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
-        e.fault("B116", message, found.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
+        e.fault("B116", message, sample.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
         return None
-    order, floor = _options(e, found, tasks)
-    law = _law(e, scope, found)
+    order, floor = _options(e, sample, tasks)
+    law = _law(e, scope, sample)
     if law is None or order is None or floor is None:
         return None
     return Sample(law, order, floor)
@@ -236,11 +248,9 @@ def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, .
 def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:
     order: tuple[str, ...] | None = ()
     floor: float | None = 0.0
-    for i, option in enumerate(sample.options):
-        if option.name in [o.name for o in sample.options[:i]]:
-            place = option.name_span or option.span
-            e.fault("B125", f"`{option.name}` is given twice", place, help="remove one of them")
-            return None, None
+    if e.repeats(sample.options):
+        return None, None
+    for option in sample.options:
         if option.name == "order":
             order = _task_names(e, option.value, tasks)
         elif option.name == "floor":
@@ -289,3 +299,162 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
         e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
         return None
     return law
+
+
+# ── `train { }` ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VALUES = ("freeze", "report")
+"""Settings that are no constants: what does not learn, and what is reported beside the loss."""
+
+
+def own_settings(e: Evaluator, trains: Sequence[t.Train], names: Container[str]) -> Written:
+    """What the first of these `train` says, each setting with its place; those at fault are left out."""
+    collector = e.collector
+    written: Written = {}
+    for statement in trains[0].block.statements if trains else ():
+        if not isinstance(statement, t.Equation):
+            collector.add("B110", "`train` holds settings only", statement.span, help="write `name = value`")
+            continue
+        name, place = statement.name, statement.name_span
+        if name in written:
+            collector.add("B125", f"`{name}` is given twice", place, help="remove one of them")
+        elif name in VALUES:
+            parts = _freeze(e, statement.value) if name == "freeze" else _report(e, statement.value)
+            if parts is not FAULT:
+                written[name] = (parts, statement.value.span)
+        elif name not in Train.model_fields:
+            report_unknown(name, place, Train.model_fields, collector, "`train`", "setting")
+        elif (value := _setting(e, name, statement.value, names)) is not FAULT:
+            written[name] = (value, statement.value.span)
+    if "epochs" in written and "steps" in written:
+        second = max((written["epochs"][1], written["steps"][1]), key=lambda span: span.start)
+        collector.add("B122", "give epochs or steps, not both", second, help="remove one of them")
+        del written["steps"]
+    return written
+
+
+def settle_train(written: Written, place: Span, collector: Collector) -> Train | None:
+    """The settings, defaults filled in; None where one of them is at fault."""
+    constants = {key: value for key, value in written.items() if key not in VALUES}
+    for key in VALUES:
+        if key in written and key in Train.model_fields:
+            value, span = written[key]
+            said = value if isinstance(value, dict) else [x.span.text for x in value]
+            constants[key] = (tuple(said), span)
+    return settle(Train, constants, place, collector, "train")
+
+
+def stage_length(e: Evaluator, stage: t.Stage, own: Written) -> Written:
+    """`for 3 epochs` as a setting; empty where it is left out, or at fault."""
+    if stage.length is None:
+        return {}
+    value = e.evaluate(stage.length)
+    help = "write `for 3 epochs` or `for 1000 steps`"
+    if value is FAULT:
+        return {}
+    if not isinstance(value, Length) or value.unit == "share" or value.value <= 0:
+        e.fault("B122", "a stage lasts a number of epochs or steps", stage.length.span, help=help)
+        return {}
+    for key in ("epochs", "steps"):
+        if key in own:
+            message = f"`for` and `{key}` both say how long the stage lasts"
+            e.fault("B122", message, own[key][1], help="remove one of them")
+            return {}
+    if value.unit == "step" and value.value != int(value.value):
+        e.fault("B122", "a number of steps is whole", stage.length.span, help=help)
+        return {}
+    key, number = ("epochs", value.value) if value.unit == "epoch" else ("steps", int(value.value))
+    return {key: (number, stage.length.span)}
+
+
+def _freeze(e: Evaluator, x: t.Expression) -> tuple[Frozen, ...] | Fault:
+    """`[tiny @ "embeddings", W]`: modules of a student, named projections, whole models."""
+    parts: list[Frozen] = []
+    for part in x.items if isinstance(x, t.List | t.Tuple) else (x,):
+        e.needs_input = False
+        value = e.evaluate(part)
+        e.needs_input = True
+        for item in leaves(value) if isinstance(value, Group | tuple) else [value]:
+            if item is FAULT:
+                return FAULT
+            if isinstance(item, ModelDeclaration) and item.role == "teacher":
+                help = "leave it out: teachers never learn"
+                return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
+            frozen = frozen_of(item, part.span)
+            if frozen is None:
+                message = f"`freeze` names what learns, got {describe(item)}"
+                return e.fault("B202", message, part.span, help=_freeze_help(item))
+            if frozen.kind == "module" and e.models[frozen.name].role == "teacher":
+                help = "leave it out: teachers never learn"
+                return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
+            parts.append(frozen)
+    return tuple(parts)
+
+
+def _freeze_help(item: Evaluated) -> str:
+    """What to write for something that cannot be frozen."""
+    if isinstance(item, Take | Layers):
+        path = item.feature.path if isinstance(item, Take) and item.feature.path else "encoder.layer.0"
+        return f'name the module by its path: `{item.model} @ "{path}"`; `brewgraph params SPEC` shows them all'
+    if isinstance(item, Forwarded):
+        return f"a model is frozen on any input: write `{item.model.name}`"
+    if isinstance(item, str):
+        return f'say whose module it is: `tiny @ "{item}"`'
+    return 'write `freeze = [tiny @ "embeddings", tiny.ner, W]`: modules and heads of the student, or projections'
+
+
+def _report(e: Evaluator, x: t.Expression) -> dict[str, Value] | Fault:
+    """`[x, y]`: values to report, by the text that names them."""
+    reports: dict[str, Value] = {}
+    for item in x.items if isinstance(x, t.List) else (x,):
+        value = e.evaluate(item)
+        if value is FAULT:
+            return FAULT
+        listed = list(leaves(value)) if isinstance(value, Group) else [value]
+        for i, single in enumerate(listed):
+            if not isinstance(single, Value) or single.kind != "loss":
+                help = "an equation of one number: a loss, or `batch_mean(…)`"
+                return e.fault("B202", f"`report` needs scalars, got {describe(single)}", item.span, help=help)
+            name = item.span.text.replace(".", "/") if isinstance(item, t.Attribute) else item.span.text
+            reports[f"{name}[{i}]" if isinstance(value, Group) else name] = single
+    return reports
+
+
+def _setting(e: Evaluator, name: str, x: t.Expression, names: Container[str]) -> object:
+    registry = Train.calls.get(name)
+    if registry is None:
+        if isinstance(x, t.Name) and x.id not in names and _takes_word(name):
+            return x.id  # a bare word: precision = bf16
+        if name == "metric_for_best_model" and isinstance(x, t.Attribute | t.Binary):
+            return x.span.text.replace(".", "/").replace(" ", "")
+        return _constant(e, name, x)
+    call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
+    word = call.function.id if isinstance(call.function, t.Name) else ""
+    if word not in registry:
+        called = call.function.name if isinstance(call.function, t.Attribute) else call.function.span.text
+        if elsewhere := wrong_place(word):
+            return e.fault("B102", f"`{word}` is no {name}", call.function.span, help=elsewhere)
+        help = instead(name, called, registry) or f"there are {listing(registry)}"
+        return e.fault("B101", f"there is no {name} `{call.function.span.text}`", call.function.span, help=help)
+    made = configure(call, registry[word], lambda key, value: _constant(e, key, value), e.collector, word)
+    return FAULT if made is None else made[0]
+
+
+def _takes_word(name: str) -> bool:
+    """Whether a setting is a word, which may stand bare."""
+    annotation = Train.model_fields[name].annotation
+    return get_origin(annotation) is Literal or annotation is str or str in get_args(annotation)
+
+
+def _constant(e: Evaluator, name: str, x: t.Expression) -> Evaluated:
+    value = e.evaluate(x)
+    if value is FAULT or is_constant(value) or isinstance(value, Length):
+        return value
+    message = f"`{name}` is a setting and needs a constant, got {describe(value)}"
+    help = "write a number, a word, or a length such as 10%"
+    if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
+        help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
+    elif isinstance(x, t.Name) and isinstance(value, Number):
+        message = f"`{name}` is a setting and needs a constant, got an equation"
+        help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
+    return e.fault("B202", message, x.span, help=help)

@@ -6,6 +6,7 @@ evaluated (numbers, strings, tuples), names of columns and of other models as pl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -248,7 +249,7 @@ class Join(Settings):
         return any(part.weighted for part in self.parts)
 
 
-MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
+MODELS: Mapping[str, type[ModelSource]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
 ADAPTERS: dict[str, type[Settings]] = {"lora": Lora}
 HEADS: dict[str, type[Settings]] = {
     "token_classifier": TokenClassifier,
@@ -258,7 +259,7 @@ HEADS: dict[str, type[Settings]] = {
     "causal_lm": CausalLm,
 }
 """What may stand behind `head NAME =` in a student's block."""
-DATA: dict[str, type[Settings]] = {
+DATA: Mapping[str, type[DataSource]] = {
     "files": Files,
     "glue": Glue,
     "hub": Hub,
