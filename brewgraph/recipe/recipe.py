@@ -6,18 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from brewgraph.recipe import values as v
 from brewgraph.recipe.settings.train import Train
-from brewgraph.recipe.values import (
-    Column,
-    DataDeclaration,
-    Forwarded,
-    ModelDeclaration,
-    Projector,
-    Take,
-    Value,
-    members,
-    walk,
-)
+from brewgraph.recipe.values import Value
 from brewgraph.source import Source, Span
 
 
@@ -82,26 +73,26 @@ class Recipe:
 
     source: Source = field(compare=False, repr=False)
     params: Mapping[str, Any]
-    models: Mapping[str, ModelDeclaration]
-    data: Mapping[str, DataDeclaration]
+    models: Mapping[str, v.ModelDeclaration]
+    data: Mapping[str, v.DataDeclaration]
     equations: Mapping[str, Any]
     stages: tuple[Stage, ...]
     train: Train
     train_span: Span = field(compare=False, repr=False)
     modules: tuple[str, ...] = ()
-    open: tuple[Take, ...] = ()
+    open: tuple[v.Take, ...] = ()
     """Rows of which members are picked whose number is not known yet."""
-    projections: Mapping[str, Projector] = field(default_factory=dict)
+    projections: Mapping[str, v.Projector] = field(default_factory=dict)
     """Those that have a name, by it."""
     places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
     """Where the name of each equation stands."""
 
     @property
-    def student(self) -> ModelDeclaration:
+    def student(self) -> v.ModelDeclaration:
         return next(m for m in self.models.values() if m.role == "student")
 
     @property
-    def teachers(self) -> tuple[ModelDeclaration, ...]:
+    def teachers(self) -> tuple[v.ModelDeclaration, ...]:
         return tuple(m for m in self.models.values() if m.role == "teacher")
 
     @property
@@ -122,7 +113,7 @@ class Recipe:
     def values(self) -> Iterator[Value]:
         """Every value that the spec computes: of its equations, its losses, its reports."""
         for equation in self.equations.values():
-            yield from members(equation)
+            yield from v.members(equation)
         for _, task in self.tasks:
             yield task.loss
             yield from task.reports.values()
@@ -130,20 +121,20 @@ class Recipe:
 
 def data_of(value: Value) -> tuple[str, ...]:
     """The data sets that a value reads, labels first: they are what an epoch goes over."""
-    parts = list(walk(value))
-    labels = [x.data for x in parts if isinstance(x, Column)]
-    return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, Take))]))
+    parts = list(v.walk(value))
+    labels = [x.data for x in parts if isinstance(x, v.Column)]
+    return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, v.Take))]))
 
 
 def frozen_of(value: Any, span: Span) -> Frozen | None:
     """What an entry of `freeze` means; None where it names nothing that learns. A head is a module of its name."""
     match value:
-        case Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
+        case v.Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
             return Frozen("module", value.model, feature.path, span=span)
-        case Forwarded(model=ModelDeclaration(role="student") as model, head=str(head)):
+        case v.Forwarded(model=v.ModelDeclaration(role="student") as model, head=str(head)):
             return Frozen("module", model.name, head, span=span)
-        case Projector(name=str(name)):
+        case v.Projector(name=str(name)):
             return Frozen("projection", name, span=span)
-        case ModelDeclaration(role="student"):
+        case v.ModelDeclaration(role="student"):
             return Frozen("model", value.name, span=span)
     return None

@@ -35,7 +35,7 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
     return source if said < 0 else Source(text, source.name)
 
 
-# ── ignores ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── ignores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WARNINGS = tuple(code for code in CODES if code.startswith("W"))
 _MEANT = re.compile(r"#\s*brew\s*:")

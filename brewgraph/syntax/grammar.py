@@ -37,7 +37,7 @@ def grammar() -> Lark:
     held = held_table()
     if held["digest"] != digest():
         return build()
-    parser: Lark = Lark._load_from_dict(*held["table"])
+    parser: Lark = Lark._load_from_dict(*held["table"])  # type: ignore[no-untyped-call]
     return parser
 
 

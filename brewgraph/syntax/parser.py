@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from lark import Token, Tree
+from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
@@ -29,7 +30,7 @@ def parse(source: Source, collector: Collector) -> t.Spec:
     whole = Span(source, 0, len(source.text))
     if not faults:
         try:
-            return t.Spec(_statements(source, grammar().parse(blank(pieces)), 0), span=whole)
+            return t.Spec(_Builder(source, 0).nodes(grammar().parse(blank(pieces)).children), span=whole)
         except (UnexpectedInput, RecursionError, _TooLong):
             pass  # once more, statement by statement, to find every fault
     statements: list[t.Statement] = []
@@ -55,7 +56,7 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
             _report_bracket(source, fault, collector)
         return []
     try:
-        return list(_statements(source, grammar().parse(blank(pieces)), start))
+        return list(_Builder(source, start).nodes(grammar().parse(blank(pieces)).children))
     except _TooLong as error:
         collector.add("B013", "this number is too long", error.span, help="a whole number has at most 18 digits")
         return []
@@ -152,12 +153,8 @@ def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
         unit = number[1]
         fits = unit in ("step", "steps", "epoch", "epochs")
         help = f"put a blank before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
-        return (
-            at,
-            number.end(),
-            f"`{number[0]}` is no number",
-            help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`",
-        )
+        help = help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`"
+        return at, number.end(), f"`{number[0]}` is no number", help
     character = text[at]
     if character == ">" and text[at - 1 : at] == "-":
         return at - 1, at + 1, "an expression is expected before `->`", "an arrow joins two sides: `teacher -> student`"
@@ -198,11 +195,6 @@ class _TooLong(Exception):
 
     def __init__(self, span: Span):
         self.span = span
-
-
-def _statements(source: Source, tree: Tree, offset: int) -> tuple[t.Statement, ...]:
-    builder = _Builder(source, offset)
-    return tuple(builder.node(child) for child in tree.children if child is not None)
 
 
 _DIRECT: dict[str, type[t.Node]] = {
@@ -272,11 +264,8 @@ class _Builder:
     def _model(self, role: str, c: list[Any], span: Span) -> t.Model:
         return t.Model(**self.named(c[0]), role=role, source=self.node(c[1]), block=self.node(c[2]), span=span)
 
-    def on_teacher(self, c: list[Any], span: Span) -> t.Model:
-        return self._model("teacher", c, span)
-
-    def on_student(self, c: list[Any], span: Span) -> t.Model:
-        return self._model("student", c, span)
+    on_teacher = partialmethod(_model, "teacher")
+    on_student = partialmethod(_model, "student")
 
     def on_cache(self, c: list[Any], span: Span) -> t.Cache:
         return t.Cache(**self.named(c[0]), value=self.node(c[1]), path=self.text(c[2]), span=span)
@@ -292,19 +281,15 @@ class _Builder:
         return t.Negative(self.node(c[-1]), span=span)
 
     def on_call(self, c: list[Any], span: Span) -> t.Call:
-        arguments = [self._argument(x) for x in c[1:] if x is not None]
-        return t.Call(self.node(c[0]), tuple(arguments), span=span)
-
-    def _argument(self, tree: Tree) -> t.Argument:
-        span = self.span(tree.meta)
-        if tree.data == "named":
-            return self.on_named(tree.children, span)
-        if tree.data == "pair":
-            return t.Argument(self.node(tree.children[1]), key=self.node(tree.children[0]), span=span)
-        return t.Argument(self.node(tree), span=span)
+        arguments = [self.node(x) for x in c[1:] if x is not None]
+        wrapped = (x if isinstance(x, t.Argument) else t.Argument(x, span=x.span) for x in arguments)
+        return t.Call(self.node(c[0]), tuple(wrapped), span=span)
 
     def on_named(self, c: list[Any], span: Span) -> t.Argument:
         return t.Argument(self.node(c[1]), name=str(c[0]), name_span=self.token(c[0]), span=span)
+
+    def on_pair(self, c: list[Any], span: Span) -> t.Argument:
+        return t.Argument(self.node(c[1]), key=self.node(c[0]), span=span)
 
     def on_index(self, c: list[Any], span: Span) -> t.Index:
         return t.Index(self.node(c[0]), self.nodes(c[1:]), span=span)

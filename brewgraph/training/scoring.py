@@ -14,7 +14,7 @@ from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.models.fake.modes import evaluating
-from brewgraph.recipe.settings.metric_names import LOSS
+from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.evaluation import evaluate, scores
 from brewgraph.training.feeds import at_epoch

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from brewgraph.data.batching.order import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
-from brewgraph.recipe.settings.metric_names import LOSS
+from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.board import named
 from brewgraph.training.checkpoint import Keeper, State, save_checkpoint

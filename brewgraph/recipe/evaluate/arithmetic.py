@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.axes import FaultOf, pair
 from brewgraph.recipe.numbers import WEIGHTS, at_progress, checked
-from brewgraph.recipe.values import (
-    FAULT,
-    Combine,
-    Evaluated,
-    Group,
-    Length,
-    ModelDeclaration,
-    Number,
-    Row,
-    Value,
-    are_numbers,
-    as_value,
-    describe,
-    is_number,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Span
 
 
@@ -26,23 +13,23 @@ def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault
     """`left operator right`, member by member where lists are."""
     if left is FAULT or right is FAULT:
         return FAULT
-    if is_number(left) and is_number(right):
+    if v.is_number(left) and v.is_number(right):
         return _fold(operator, left, right, place, fault)
     left, right = (Group(side, span=place) if isinstance(side, tuple) and side else side for side in (left, right))
     if isinstance(left, Group) or isinstance(right, Group):
         result = pair(left, right, place, fault, lambda a, b: combine(operator, a, b, place, fault))
-        if isinstance(result, Group) and result.items and are_numbers(result.items):
+        if isinstance(result, Group) and result.items and v.are_numbers(result.items):
             return result.items
         return result
-    a, b = as_value(left, place), as_value(right, place)
+    a, b = v.as_value(left, place), v.as_value(right, place)
     if a is None or b is None:
         wrong = left if a is None else right
         message = f"`{operator}` joins numbers, schedules and features, got {describe(wrong)}"
-        help = "pick layers first: `[0]`, or all of them: `[:]`" if isinstance(wrong, Row) else ""
-        if isinstance(wrong, Length):
+        help = "pick layers first: `[0]`, or all of them: `[:]`" if isinstance(wrong, v.Row) else ""
+        if isinstance(wrong, v.Length):
             help = f"a share is written as a number: `{wrong.value:g}`" if wrong.unit == "share" else ""
             help = help or "lengths stand in schedules: `after(1000 steps) * term`"
-        if isinstance(wrong, ModelDeclaration):
+        if isinstance(wrong, v.ModelDeclaration):
             help = f"pick a feature of it: `{wrong.name}.logits`"
         return fault("B202", message, place, help=help or "losses are weighted and added: `0.5 * soft + hard`")
     return _combine_values(operator, a, b, place, fault)
@@ -72,15 +59,15 @@ def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: Fault
         message, help = wrong
         return fault("B208", message, place, help=help)
     if operator == "/" and b.kind in WEIGHTS and _starts_at_zero(b):
-        message = "this divides by zero" if isinstance(b, Number) else "this divides by zero at the first step"
+        message = "this divides by zero" if isinstance(b, v.Number) else "this divides by zero at the first step"
         return fault("B207", message, b.span, help="divide by a number that is not zero")
     kinds = [x.kind for x in (a, b) if x.kind not in WEIGHTS]
     kind = next((k for k in kinds if k != "values"), "values") if "loss" not in kinds else "loss"
-    return Combine(kind, operator, (a, b), span=place)
+    return v.Combine(kind, operator, (a, b), span=place)
 
 
 def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:
-    joined = Combine("schedule", operator, (a, b), span=place)
+    joined = v.Combine("schedule", operator, (a, b), span=place)
     try:
         at_progress(joined, 0.0)
     except ArithmeticError as error:

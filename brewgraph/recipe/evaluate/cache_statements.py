@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from brewgraph.ops import TEMPERATURES
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.settings.sources import Ema
-from brewgraph.recipe.values import (
-    FAULT,
-    Apply,
-    Cached,
-    Column,
-    DataDeclaration,
-    Evaluated,
-    Group,
-    ModelDeclaration,
-    Project,
-    Row,
-    Scheduled,
-    Take,
-    Temperature,
-    Transform,
-    Value,
-    describe,
-    walk,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.syntax import tree as t
 
 Refusal = tuple[str, str, str]
@@ -37,14 +20,14 @@ def evaluate_cache(
     e: Evaluator,
     s: t.Cache,
     name: str,
-    models: Mapping[str, ModelDeclaration],
-    data: Mapping[str, DataDeclaration],
+    models: Mapping[str, v.ModelDeclaration],
+    data: Mapping[str, v.DataDeclaration],
 ) -> Evaluated:
     """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
     value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
         return FAULT
-    if isinstance(value, Row):
+    if isinstance(value, v.Row):
         row = f"{value.take.model}.{value.take.feature.name}"
         help = f"say which of them: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
         return e.fault("B202", "a row is kept layer by layer, and no layer is named", s.value.span, help=help)
@@ -55,18 +38,18 @@ def evaluate_cache(
         if not isinstance(x, Value):
             help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
             return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
-        refusals = (refusal for ask in _QUESTIONS for part in walk(x) if (refusal := ask(part, models, data)))
+        refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(part, models, data)))
         if refusal := next(refusals, None) or _as_a_whole(x):
             code, message, help = refusal
             return e.fault(code, message, s.value.span, help=help)
-        return Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
+        return v.Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
 
     return keep(value)
 
 
 def _as_a_whole(x: Value) -> Refusal | None:
     """What a value as a whole must be: made by a model, and one for each example."""
-    if not any(isinstance(part, Take) for part in walk(x)):
+    if not any(isinstance(part, v.Take) for part in v.walk(x)):
         return "B240", f"no model computes this: it is {describe(x)}", "leave the `cache` out: there is nothing to save"
     if x.kind in ("loss", "number", "schedule"):
         return (
@@ -77,39 +60,43 @@ def _as_a_whole(x: Value) -> Refusal | None:
     return None
 
 
-def _changes(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+def _changes(
+    x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]
+) -> Refusal | None:
     """Parts that training changes."""
     help = "keep what a teacher alone computes: its features, and what is made of them"
-    if isinstance(x, Take):
+    if isinstance(x, v.Take):
         model = models[x.model]
         if model.role == "student":
             return "B240", f"`{x.model}` is trained: what it computes is another thing at each step", help
         if isinstance(model.source, Ema):
             return "B240", f"`{x.model}` follows the student: what it computes is another thing at each step", help
-    if isinstance(x, Project):
+    if isinstance(x, v.Project):
         help = "keep the value before it is projected: `cache x = bert.hidden[4] at …`, then `x via linear`"
         return "B240", "a projection is trained: what it gives is another thing at each step", help
-    if isinstance(x, Scheduled):
+    if isinstance(x, v.Scheduled):
         return "B240", "a schedule changes with training", "multiply by it after the cache"
     return None
 
 
-def _couples(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+def _couples(
+    x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]
+) -> Refusal | None:
     """Parts in which the value of an example depends on the others of its batch, or on padding."""
     message = "what one example gets here depends on the others of its batch"
     help = "keep what it is computed from, as `bert.logits`"
-    if isinstance(x, Temperature) and TEMPERATURES[x.name].couples_batch:
+    if isinstance(x, v.Temperature) and TEMPERATURES[x.name].couples_batch:
         return "B241", f"{message}: `{x.name}` looks at all of them", help
-    if (isinstance(x, Transform) and x.declared.mean == "batch") or (isinstance(x, Apply) and x.reduced):
+    if (isinstance(x, v.Transform) and x.declared.mean == "batch") or (isinstance(x, v.Apply) and x.reduced):
         return "B241", message, help
-    if isinstance(x, Transform | Apply) and x.mask == "none":
+    if isinstance(x, v.Transform | v.Apply) and x.mask == "none":
         return "B241", "with `mask=none` padding counts, which changes from batch to batch", "leave `mask=none` out"
     return None
 
 
-def _drawn(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+def _drawn(x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]) -> Refusal | None:
     """Data that are another in every epoch, so that nothing kept would be read again."""
-    if not isinstance(x, Take | Column):
+    if not isinstance(x, v.Take | v.Column):
         return None
     source = data[x.data].source
     help = "leave the `cache` out, or the change of the data"
@@ -120,5 +107,5 @@ def _drawn(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, 
     return None
 
 
-Question = Callable[[Value, Mapping[str, ModelDeclaration], Mapping[str, DataDeclaration]], Refusal | None]
+Question = Callable[[Value, Mapping[str, v.ModelDeclaration], Mapping[str, v.DataDeclaration]], Refusal | None]
 _QUESTIONS: tuple[Question, ...] = (_changes, _couples, _drawn)

@@ -5,28 +5,13 @@ from __future__ import annotations
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.alone import ALONE
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.list_functions import evaluate_across, evaluate_alone
 from brewgraph.recipe.evaluate.operations import evaluate_operation, evaluate_transform
 from brewgraph.recipe.evaluate.scope import ACROSS, LATER, Scope, wrong_place
 from brewgraph.recipe.numbers import is_positive
-from brewgraph.recipe.values import (
-    FAULT,
-    DataDeclaration,
-    Evaluated,
-    Forwarded,
-    Group,
-    Length,
-    Match,
-    ModelDeclaration,
-    Number,
-    Scheduled,
-    Temperature,
-    as_value,
-    describe,
-    is_number,
-    is_whole,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import foreign_words, instead
@@ -144,7 +129,7 @@ def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free
         if parameter.name in free:
             values[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
     value = e.evaluate(function.value)
-    if isinstance(value, Match):
+    if isinstance(value, v.Match):
         help = "put it into an operation: `mse(a -> b)`"
         return e.fault("B209", "an arrow is a value only between layers", function.value.span, help=help)
     return value
@@ -172,29 +157,29 @@ def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
         return FAULT
     if isinstance(model, Group):
         return model.map(lambda each: _model_on_input(e, each, call))
-    if isinstance(model, Forwarded) and model.head is not None:
+    if isinstance(model, v.Forwarded) and model.head is not None:
         help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
         return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
-    if not isinstance(model, ModelDeclaration):
+    if not isinstance(model, v.ModelDeclaration):
         message = f"only functions and models are called, got {describe(model)}"
         return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
-    data: DataDeclaration | None = None
+    data: v.DataDeclaration | None = None
     passing = 1
     for argument in call.arguments:
         value = e.evaluate(argument.value)
         if value is FAULT:
             return FAULT
-        if argument.name is None and argument.key is None and data is None and isinstance(value, DataDeclaration):
+        if argument.name is None and argument.key is None and data is None and isinstance(value, v.DataDeclaration):
             data = value
-        elif argument.name == "pass" and is_whole(value) and value > 0:
+        elif argument.name == "pass" and v.is_whole(value) and value > 0:
             passing = value
         else:
             help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
             return e.fault("B209", "a model is called on a data set", argument.span, help=help)
     if data is None and not e.needs_input:
-        return Forwarded(model, "", passing)
+        return v.Forwarded(model, "", passing)
     data = data or e.data_in_scope(call.span)
-    return FAULT if data is None else Forwarded(model, data.name, passing)
+    return FAULT if data is None else v.Forwarded(model, data.name, passing)
 
 
 # ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
@@ -209,32 +194,32 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
         return FAULT
     first = values[0] if len(values) == 1 and all(a.name is None and a.key is None for a in call.arguments) else None
     if name == "after":
-        if isinstance(first, Length) and first.unit == "share" and first.value > 1:
+        if isinstance(first, v.Length) and first.unit == "share" and first.value > 1:
             return e.fault("B209", "this never comes: training ends at 100%", call.span, help="write `after(30%)`")
-        if isinstance(first, Length):
-            return Scheduled("schedule", name, (first,), span=call.span)
+        if isinstance(first, v.Length):
+            return v.Scheduled("schedule", name, (first,), span=call.span)
         help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
         return e.fault("B209", "`after` takes a length of training", call.span, help=help)
-    if isinstance(first, Match):
-        ends = (as_value(first.source, call.span), as_value(first.target, call.span))
-        if isinstance(ends[0], Number) and isinstance(ends[1], Number):
-            return Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
+    if isinstance(first, v.Match):
+        ends = (v.as_value(first.source, call.span), v.as_value(first.target, call.span))
+        if isinstance(ends[0], v.Number) and isinstance(ends[1], v.Number):
+            return v.Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
     message = f"`{name}` goes from one number to another"
     help = f"write `{name}(1 -> 0)`" + ("; the loss is `cos(a -> b)`" if name == "cosine" else "")
     return e.fault("B209", message, call.span, help=help)
 
 
 def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
-    points: list[float | Length] = []
-    before: Length | None = None
+    points: list[float | v.Length] = []
+    before: v.Length | None = None
     help = "write `piecewise(0%: 1, 30%: 0.2)`, in the order of training"
     for argument in call.arguments:
         at = e.evaluate(argument.key) if argument.key is not None else None
         value = e.evaluate(argument.value)
         if FAULT in (at, value):
             return FAULT
-        at = Length(0.0, "share") if is_number(at) and at == 0 else at
-        if not isinstance(at, Length) or not is_number(value):
+        at = v.Length(0.0, "share") if v.is_number(at) and at == 0 else at
+        if not isinstance(at, v.Length) or not v.is_number(value):
             return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
         if at.unit == "share" and at.value > 1:
             return e.fault("B209", "this point never comes: training ends at 100%", argument.span, help=help)
@@ -244,7 +229,7 @@ def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
         points += [at, float(value)]
     if not points:
         return e.fault("B209", "`piecewise` needs points", call.span, help=help)
-    return Scheduled("schedule", "piecewise", tuple(points), span=call.span)
+    return v.Scheduled("schedule", "piecewise", tuple(points), span=call.span)
 
 
 def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
@@ -257,7 +242,7 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
         if value is FAULT:
             return FAULT
         known = argument.name in options or (argument.name is None and argument.key is None and base is None)
-        if not known or not is_number(value):
+        if not known or not v.is_number(value):
             named = "".join(f", {o}=1" for o in options)
             return e.fault("B120", f"`{name}` does not take this", argument.span, help=f"write `{name}(4{named})`")
         if argument.name is None:
@@ -266,4 +251,4 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
             options[argument.name] = float(value)
     if base is None or not is_positive(base):
         return e.fault("B207", f"`{name}` starts from a temperature above zero", call.span, help=f"write `{name}(4)`")
-    return Temperature("temperature", name, base, tuple(options.items()), span=call.span)
+    return v.Temperature("temperature", name, base, tuple(options.items()), span=call.span)

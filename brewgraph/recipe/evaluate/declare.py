@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.evaluate.scope import wrong_place
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
@@ -29,19 +30,7 @@ from brewgraph.recipe.settings.sources import (
     SequenceClassifier,
     Settings,
 )
-from brewgraph.recipe.values import (
-    FAULT,
-    DataDeclaration,
-    Evaluated,
-    Fault,
-    Length,
-    ModelDeclaration,
-    Number,
-    Plain,
-    describe,
-    is_constant,
-    is_whole,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -54,7 +43,7 @@ CALLS: dict[str, Mapping[str, type[Settings]]] = {"adapter": ADAPTERS, "augment"
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
-# ── calls to settings ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── calls to settings ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def configure(
@@ -217,12 +206,12 @@ def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tupl
 # ── models and data ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def declare_model(e: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
+def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
     """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
     source = _source(e, s.source, MODELS, "model source")
     heads, head_places = _heads(e, s)
     if source is None:
-        return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
+        return v.ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
     made, written = source
     if isinstance(made, Ema) and s.role == "teacher":
         student = e.models[made.model]
@@ -239,7 +228,7 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
     if isinstance(made, Ema) and s.role == "student":
         e.fault("B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)")
     where = {**_places(written), **head_places}
-    return ModelDeclaration(
+    return v.ModelDeclaration(
         name, s.role, made, heads, span=s.source.span, places=where, params=_params(e, s.source, written)
     )
 
@@ -273,9 +262,9 @@ def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[st
     return heads, {f"head {name}": head.name_span for name, head in first.items()}
 
 
-def declare_data(e: Evaluator, s: t.Data, name: str) -> DataDeclaration:
+def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
     """A data set, or two joined by `+`."""
-    anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
+    anything = v.DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
     parts = _addends(s.source)
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
@@ -288,11 +277,11 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> DataDeclaration:
             return anything
         made, written = source
         params = _params(e, s.source, written)
-        return DataDeclaration(name, made, span=s.source.span, places=_places(written), params=params)
+        return v.DataDeclaration(name, made, span=s.source.span, places=_places(written), params=params)
     joined: list[DataSource] = []
     if len(parts) == 1:
         value = e.evaluate(parts[0])
-        if isinstance(value, DataDeclaration):
+        if isinstance(value, v.DataDeclaration):
             return replace(value, name=name, span=s.source.span)
         if value is not FAULT:
             help = "write `data NAME = files(…)`, or the name of another data set"
@@ -306,7 +295,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> DataDeclaration:
             joined.append(source[0])
             continue
         value = e.evaluate(part)
-        if not isinstance(value, DataDeclaration):
+        if not isinstance(value, v.DataDeclaration):
             if value is not FAULT:
                 help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
                 e.fault("B202", f"data are joined, got {describe(value)}", part.span, help=help)
@@ -319,7 +308,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> DataDeclaration:
         message = f"cannot join {' with '.join(said)}"
         e.fault("B118", message, s.source.span, help=help)
         return anything
-    return DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
+    return v.DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
 
 
 def _addends(x: t.Expression) -> list[t.Expression]:
@@ -388,17 +377,17 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
     value = e.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
         return e.fault("B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`")
-    if isinstance(value, ModelDeclaration):
+    if isinstance(value, v.ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
         return e.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-    a_length = isinstance(value, Length) and key in settings.model_fields and key != settings.extras
-    constant = is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
+    a_length = isinstance(value, v.Length) and key in settings.model_fields and key != settings.extras
+    constant = v.is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
     if value is not FAULT and not constant:
         message = f"`{key}` is a setting and needs a constant, got {describe(value)}"
         help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
-        if isinstance(value, Number) and isinstance(x, t.Name):
+        if isinstance(value, v.Number) and isinstance(x, t.Name):
             message = f"`{key}` is a setting and needs a constant, got an equation"
             help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
         return e.fault("B202", message, x.span, help=help)
@@ -455,7 +444,7 @@ def _mapping(e: Evaluator, key: str, x: t.Mapping) -> dict[str, str] | Fault:
     return columns
 
 
-def _columns(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> Plain | tuple[str, ...] | Fault:
+def _columns(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> v.Plain | tuple[str, ...] | Fault:
     """One column or several, by bare names or strings."""
     names = x.items if isinstance(x, t.List) else (x,)
     several = key == "text" or (key == "label" and "problem_type" in settings.model_fields)
@@ -494,12 +483,12 @@ def evaluate_param(e: Evaluator, s: t.Param, given: Mapping[str, object]) -> Eva
     if s.type is not None and s.type not in TYPES:
         help = suggest(s.type, TYPES) or f"there are {listing(TYPES)}"
         return e.fault("B109", f"there is no type `{s.type}`", s.span, help=help)
-    if not is_constant(value):
+    if not v.is_constant(value):
         message = f"the param `{s.name}` is a constant, got {describe(value)}"
         place = s.default.span if s.default is not None else s.name_span
         return e.fault("B109", message, place, help="a `let` names any value")
     wanted = TYPES[s.type] if s.type else type(default) if isinstance(default, int | float | str) else None
-    if wanted is float and is_whole(value):
+    if wanted is float and v.is_whole(value):
         return float(value)
     if wanted is int and s.type is None and isinstance(value, float):
         return value

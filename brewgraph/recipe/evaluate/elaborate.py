@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
 from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
@@ -17,24 +18,12 @@ from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidde
 from brewgraph.recipe.evaluate.stages import make_stages, settle_train
 from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.values import (
-    FAULT,
-    Axis,
-    Declaration,
-    Evaluated,
-    Group,
-    Match,
-    ModelDeclaration,
-    Row,
-    Value,
-    as_value,
-    describe,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import from_outside
 
-D = TypeVar("D", bound=Declaration)
+D = TypeVar("D", bound=v.Declaration)
 
 
 def elaborate(
@@ -52,7 +41,7 @@ def elaborate(
     return _Elaboration(source, collector, params, facts, library).run(spec)
 
 
-def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> ModelDeclaration | None:
+def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.ModelDeclaration | None:
     """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
     e = _Elaboration(source, collector)
     enter(e.root, spec.statements, collector, e.library)
@@ -168,7 +157,7 @@ class _Elaboration(Evaluator):
                 return projector
             case t.Tap():
                 value = self.evaluate(s.value)
-                if value is not FAULT and not isinstance(value, Value | Group | Row):
+                if value is not FAULT and not isinstance(value, Value | Group | v.Row):
                     message = f"a tap is a model's feature, got {describe(value)}"
                     help = f'write `tap {s.name} = model @ "path.of.a.module"`'
                     return self.fault("B202", message, s.value.span, help=help)
@@ -181,15 +170,15 @@ class _Elaboration(Evaluator):
 
     def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Evaluated:
         value = self.evaluate(s.value)
-        if isinstance(value, Match):
+        if isinstance(value, v.Match):
             help = "an operation compares them: `mse(a -> b)`"
             message = "an arrow is a value only between layers"
             return self.fault("B209", message, s.value.span, help=help)
         if isinstance(s, t.Equation):
-            return as_value(value, s.value.span) if isinstance(value, int | float) else value
+            return v.as_value(value, s.value.span) if isinstance(value, int | float) else value
         if isinstance(value, Group) and value.axis.kind == "list" and not value.axis.name:
-            kind = "models" if all(isinstance(x, ModelDeclaration) for x in value) else "list"
-            return Group(value.items, span=value.span, axis=Axis(s.name, kind, f"let {scope.full(s.name)}"))
+            kind = "models" if all(isinstance(x, v.ModelDeclaration) for x in value) else "list"
+            return Group(value.items, span=value.span, axis=v.Axis(s.name, kind, f"let {scope.full(s.name)}"))
         return value
 
     # ── calls, indices and projections in equations ──────────────────────────────────────────────────────────────────

@@ -9,33 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.arithmetic import combine
 from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.settings.sources import Builtin, Join, Python, Text
-from brewgraph.recipe.values import (
-    FAULT,
-    Axis,
-    Bundle,
-    Column,
-    DataDeclaration,
-    Evaluated,
-    Fault,
-    Forwarded,
-    Group,
-    LayerMap,
-    Length,
-    Match,
-    ModelDeclaration,
-    Projector,
-    Row,
-    Take,
-    Value,
-    are_layers,
-    are_plain,
-    describe,
-    is_number,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -53,7 +32,7 @@ FEATURE_KINDS = {
     "key": "states",
     "value": "states",
 }
-FactsOf = Callable[[ModelDeclaration], ModelFacts | None]
+FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
 """What is known of a model before its weights are loaded, or None where nothing can be."""
 
 
@@ -78,9 +57,9 @@ class Evaluator:
         self.root = Scope("spec", (), None, source)
         self.current = self.root
         self.scopes: list[Scope] = [self.root]
-        self.models: dict[str, ModelDeclaration] = {}
-        self.data: dict[str, DataDeclaration] = {}
-        self.projections: dict[str, Projector] = {}
+        self.models: dict[str, v.ModelDeclaration] = {}
+        self.data: dict[str, v.DataDeclaration] = {}
+        self.projections: dict[str, v.Projector] = {}
         self.path: list[tuple[Scope, str]] = []
         """The names whose values are being evaluated, each inside the one before it."""
         self.frames: list[Span] = []
@@ -92,7 +71,7 @@ class Evaluator:
         that nobody calls has no data yet."""
         self.evaluated: set[int] = set()
         """Functions, by their `id`, whose expressions were evaluated: some call of them was sound that far."""
-        self.open: dict[Take, None] = {}
+        self.open: dict[v.Take, None] = {}
         """Rows of which members were picked while nobody knows how many there are."""
 
     # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
@@ -135,9 +114,9 @@ class Evaluator:
             case t.String():
                 return self.interpolate(x)
             case t.Percent():
-                return Length(x.value / 100, "share")
+                return v.Length(x.value / 100, "share")
             case t.Duration():
-                return Length(x.value, x.unit)
+                return v.Length(x.value, x.unit)
             case t.Name():
                 return self.value_of(x.id, x.span)
             case t.Attribute():
@@ -169,17 +148,17 @@ class Evaluator:
         items = tuple(self.evaluate(item, side) for item in x.items)
         if FAULT in items:
             return FAULT
-        if are_plain(items):
+        if v.are_plain(items):
             return items
         if isinstance(x, t.List):
-            return Group(items, span=x.span, axis=Axis("", "list", f"list {x.span.start}"))
+            return Group(items, span=x.span, axis=v.Axis("", "list", f"list {x.span.start}"))
         for item, part in zip(items, x.items, strict=True):
             if not isinstance(item, Value):
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
                 message = f"a tuple is one argument and goes over no list, got {describe(item)}"
                 return self.fault("B202", message, part.span, help=help)
         values = tuple(item for item in items if isinstance(item, Value))
-        return Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
+        return v.Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,7 +230,7 @@ class Evaluator:
         scope.values[name] = value
         return value
 
-    def data_in_scope(self, place: Span) -> DataDeclaration | None:
+    def data_in_scope(self, place: Span) -> v.DataDeclaration | None:
         """The one data set of the innermost body that declares any; a diagnostic where there are several, or none."""
         for scope in self.current.data_outward():
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
@@ -262,7 +241,7 @@ class Evaluator:
                 return None
             if names:
                 value = self.value_inside(scope, names[0], place)
-                return value if isinstance(value, DataDeclaration) else None
+                return value if isinstance(value, v.DataDeclaration) else None
         if any(isinstance(s, t.Data) for scope in self.scopes for s in scope.statements.values()):
             help = (
                 "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
@@ -279,7 +258,7 @@ class Evaluator:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
-            if not (is_number(value) or isinstance(value, str) or value is FAULT):
+            if not (v.is_number(value) or isinstance(value, str) or value is FAULT):
                 message = f"only numbers and strings can stand in a string, got {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             pieces.append(value)
@@ -293,12 +272,12 @@ class Evaluator:
         source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
         if source is FAULT or target is FAULT:
             return FAULT
-        if are_layers(source) and are_layers(target):
+        if v.are_layers(source) and v.are_layers(target):
             if len(source) != len(target):
                 message = f"a layer map needs as many layers on both sides: {len(source)} and {len(target)}"
                 return self.fault("B201", message, x.span, help="pair each layer with one other")
-            return LayerMap(source, target)
-        return Match(source, target, span=x.span)
+            return v.LayerMap(source, target)
+        return v.Match(source, target, span=x.span)
 
     # ── features ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -312,24 +291,24 @@ class Evaluator:
             return value.map(lambda item: self._attribute(x, item))
         if isinstance(value, tuple) and value and isinstance(value[0], str):
             return self.fault("B202", "a list of strings has no features", x.span, help="list models: `[big, small]`")
-        if isinstance(value, LayerMap):
+        if isinstance(value, v.LayerMap):
             if x.name in ("from", "to"):
                 return value.left if x.name == "from" else value.right
             return self.fault("B103", f"a layer map has no `{x.name}`", place, help="it has `from` and `to`")
-        if isinstance(value, ModelDeclaration | Forwarded):
+        if isinstance(value, v.ModelDeclaration | v.Forwarded):
             return self._of_model(x, value, place)
-        if isinstance(value, DataDeclaration):
+        if isinstance(value, v.DataDeclaration):
             return self._of_data(x, value, place)
         help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
         return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
-    def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Evaluated:
+    def _of_data(self, x: t.Attribute, data: v.DataDeclaration, place: Span) -> Evaluated:
         """Labels, or any other column of a data set."""
         if not data.known:
             return FAULT
         label_type = data.source.label_type
         if x.name in label_type.fields:
-            return Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
+            return v.Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
         if x.name == "labels" and label_type:
             help = f"`{data.name}.start` and `{data.name}.end`: `ce({data.name}.start -> tiny.start)`"
             return self.fault("B103", "the answers of this data are spans, with a start and an end", place, help=help)
@@ -351,11 +330,11 @@ class Evaluator:
             if "class_weights" in type(own).model_fields:
                 help += ", or weigh the classes: `class_weights=balanced`"
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
-        return Column("values", data.name, x.name, span=x.span)
+        return v.Column("values", data.name, x.name, span=x.span)
 
-    def _of_model(self, x: t.Attribute, model: ModelDeclaration | Forwarded, place: Span) -> Evaluated:
-        owner = model.model if isinstance(model, Forwarded) else model
-        head = model.head if isinstance(model, Forwarded) else None
+    def _of_model(self, x: t.Attribute, model: v.ModelDeclaration | v.Forwarded, place: Span) -> Evaluated:
+        owner = model.model if isinstance(model, v.Forwarded) else model
+        head = model.head if isinstance(model, v.Forwarded) else None
         if x.name == "layers":
             help = f"`init={owner.name}.layers[0, 4, 8]` on another model starts it from these layers"
             return self.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
@@ -382,17 +361,17 @@ class Evaluator:
         if found is None:
             return FAULT
         feature = Feature(x.name, head=head)
-        take = Take(FEATURE_KINDS[x.name], owner.name, found.data, feature, found.passing, span=x.span)
-        return Row(take) if x.name in ROWS else take
+        take = v.Take(FEATURE_KINDS[x.name], owner.name, found.data, feature, found.passing, span=x.span)
+        return v.Row(take) if x.name in ROWS else take
 
-    def _forwarded(self, model: ModelDeclaration | Forwarded, place: Span) -> Forwarded | None:
+    def _forwarded(self, model: v.ModelDeclaration | v.Forwarded, place: Span) -> v.Forwarded | None:
         """A model on its input: the one that was named, or the one data set in scope."""
-        if isinstance(model, Forwarded):
+        if isinstance(model, v.Forwarded):
             return model
         if not self.needs_input:
-            return Forwarded(model, "")
+            return v.Forwarded(model, "")
         data = self.data_in_scope(place)
-        return Forwarded(model, data.name) if data is not None else None
+        return v.Forwarded(model, data.name) if data is not None else None
 
     def tap(self, x: t.At, item: int | None) -> Evaluated:
         """The value of a module's output, or of its input."""
@@ -405,7 +384,7 @@ class Evaluator:
         return self._tap_of(model, x, path, item)
 
     def _tap_of(self, model: Evaluated, x: t.At, path: str, item: int | None) -> Evaluated:
-        if not isinstance(model, ModelDeclaration | Forwarded):
+        if not isinstance(model, v.ModelDeclaration | v.Forwarded):
             help = 'write `model @ "path.of.a.module"`'
             return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
         found = self._forwarded(model, x.span)
@@ -413,11 +392,11 @@ class Evaluator:
             return FAULT
         owner = found.model
         known = self.facts_of(owner)
-        axis = Axis("", "row", f"tap {path}")
+        axis = v.Axis("", "row", f"tap {path}")
 
-        def take(at: str, call: int = 0) -> Take:
+        def take(at: str, call: int = 0) -> v.Take:
             feature = Feature("tap", path=at, input=x.input, item=item, call=call)
-            return Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
+            return v.Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
 
         if known is None:
             return self.open_row(take(path), axis) if "*" in path else take(path)
@@ -431,22 +410,22 @@ class Evaluator:
             return Group(tuple(take(*call) for call in calls), span=x.span, axis=axis)
         return take(*calls[0])
 
-    def open_row(self, take: Take, axis: Axis) -> Group:
+    def open_row(self, take: v.Take, axis: v.Axis) -> Group:
         """Members of a row whose length only the model tells."""
         self.open[take] = None
         return Group(None, span=take.span, kind=take.kind, axis=axis)
 
     def may_be_row(self, value: Value) -> bool:
         """Whether a value is a tap of which only the model, still unknown, tells if its module runs several times."""
-        if not isinstance(value, Take) or value.feature.name != "tap":
+        if not isinstance(value, v.Take) or value.feature.name != "tap":
             return False
         model = self.models[value.model]
         return not isinstance(model.source, Python) and self.facts_of(model) is None
 
-    def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
+    def facts_of(self, model: v.ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None
 
-    def source_fault(self, fault: SourceFault, model: ModelDeclaration, place: Span) -> Fault:
+    def source_fault(self, fault: SourceFault, model: v.ModelDeclaration, place: Span) -> Fault:
         """What a model's facts object to; a model that cannot be built at all is at fault where it is declared."""
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")

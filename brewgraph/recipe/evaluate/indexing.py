@@ -5,23 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from brewgraph.diagnostics import SourceFault
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.settings.sources import Layers
-from brewgraph.recipe.values import (
-    FAULT,
-    Axis,
-    Bundle,
-    Combine,
-    Evaluated,
-    Fault,
-    Group,
-    LayerMap,
-    ModelDeclaration,
-    Row,
-    Take,
-    describe,
-    is_whole,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -35,14 +22,14 @@ def evaluate_index(e: Evaluator, x: t.Index, side: str | None) -> Evaluated:
         item = e.evaluate(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else None
         if item is FAULT:
             return FAULT
-        if not is_whole(item):
+        if not v.is_whole(item):
             place = x.items[0].span.to(x.items[-1].span)
             help = f"write one whole number: `{x.value.span.text}[0]`"
             return e.fault("B203", "an element of a tuple is picked by one number", place, help=help)
         return e.tap(x.value, item)
     if isinstance(x.value, t.Attribute) and x.value.name == "layers":
         owner = e.evaluate(x.value.value, side)
-        if isinstance(owner, ModelDeclaration):
+        if isinstance(owner, v.ModelDeclaration):
             return _layers(e, owner, x)
         if owner is FAULT:
             return FAULT
@@ -53,18 +40,18 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
     """Pick from a row, a list, or each model's row in a list of models."""
     if value is FAULT:
         return FAULT
-    if isinstance(value, Group) and value.items and all(isinstance(i, Row | Group) for i in value):
-        has_rows = any(isinstance(i, Row) for i in value)
+    if isinstance(value, Group) and value.items and all(isinstance(i, v.Row | Group) for i in value):
+        has_rows = any(isinstance(i, v.Row) for i in value)
         if has_rows or value.axis.kind == "models":
             return value.map(lambda item: pick(e, item, x, side))
-    if isinstance(value, Row):
+    if isinstance(value, v.Row):
         return _from_row(e, value, x, side)
-    if isinstance(value, Take) and e.may_be_row(value):
-        value = e.open_row(value, Axis("", "row", f"tap {value.feature.path}"))
+    if isinstance(value, v.Take) and e.may_be_row(value):
+        value = e.open_row(value, v.Axis("", "row", f"tap {value.feature.path}"))
     if isinstance(value, Group) and value.items is None:
         first = x.items[0] if len(x.items) == 1 else None
         is_single = isinstance(first, t.Expression) and isinstance(e.evaluate(first, side), int)
-        return Combine(value.kind, "+", (), span=x.span) if is_single else value
+        return v.Combine(value.kind, "+", (), span=x.span) if is_single else value
     items: tuple[Evaluated, ...] | None = None
     if isinstance(value, Group):
         items = value.items
@@ -72,11 +59,11 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
         items = value
     if items is None:
         help = "rows (`bert.hidden[3]`) and lists are indexed"
-        if isinstance(value, ModelDeclaration):
+        if isinstance(value, v.ModelDeclaration):
             help = f"pick a feature first: `{value.name}.hidden[3]`"
-        elif isinstance(value, Take) and value.feature.name == "tap":
+        elif isinstance(value, v.Take) and value.feature.name == "tap":
             help = 'an element of a module\'s tuple is picked beside its path: `(model @ "path")[0]`'
-        elif isinstance(value, Bundle):
+        elif isinstance(value, v.Bundle):
             help = "a tuple is one argument: name its members before, `let a = bert.hidden[0]`, and use their names"
         return e.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
     picks = _picks(e, x, len(items), side, "")
@@ -93,7 +80,7 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
     return replace(value, items=tuple(items[i] for i in chosen), axis=axis, span=x.span)
 
 
-def _from_row(e: Evaluator, row: Row, x: t.Index, side: str | None) -> Evaluated:
+def _from_row(e: Evaluator, row: v.Row, x: t.Index, side: str | None) -> Evaluated:
     count = _count(e, row.take)
     if count is FAULT:
         return FAULT
@@ -108,14 +95,14 @@ def _from_row(e: Evaluator, row: Row, x: t.Index, side: str | None) -> Evaluated
     return Group(tuple(_member(row, i, x.span) for i in picks), span=x.span, axis=axis)
 
 
-def _member(row: Row, index: int, span: Span) -> Take:
+def _member(row: v.Row, index: int, span: Span) -> v.Take:
     return replace(row.take, feature=replace(row.take.feature, index=index), span=span)
 
 
-def whole_row(e: Evaluator, row: Row) -> Group | Fault:
+def whole_row(e: Evaluator, row: v.Row) -> Group | Fault:
     """Every member of a row, for operations that take all of it: `emd(bert.hidden -> tiny.hidden)`."""
     count = _count(e, row.take)
-    axis = Axis("", "row", "row [:]")
+    axis = v.Axis("", "row", "row [:]")
     if count is FAULT:
         return FAULT
     if count is None:
@@ -123,14 +110,14 @@ def whole_row(e: Evaluator, row: Row) -> Group | Fault:
     return Group(tuple(_member(row, i, row.take.span) for i in range(count)), span=row.take.span, axis=axis)
 
 
-def _axis(e: Evaluator, x: t.Index, picks: Picks) -> Axis:
+def _axis(e: Evaluator, x: t.Index, picks: Picks) -> v.Axis:
     """The axis of what is picked from a row: the same for both columns of a map, and for equal picks."""
     first = x.items[0] if len(x.items) == 1 else None
     name, key = e.current.axis_of(first) if isinstance(first, t.Expression) else ("", "")
-    return Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
+    return v.Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
 
 
-def _layers(e: Evaluator, model: ModelDeclaration, x: t.Index) -> Layers | Fault:
+def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers | Fault:
     picks = _picks(e, x, None, None, "the layers")
     if isinstance(picks, tuple):
         return Layers(model=model.name, layers=picks)
@@ -140,7 +127,7 @@ def _layers(e: Evaluator, model: ModelDeclaration, x: t.Index) -> Layers | Fault
     return e.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
 
 
-def _count(e: Evaluator, take: Take) -> int | Fault | None:
+def _count(e: Evaluator, take: v.Take) -> int | Fault | None:
     model = e.models[take.model]
     facts = e.facts_of(model)
     try:
@@ -160,7 +147,7 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
         if isinstance(part, t.Slice):
             return e.fault("B203", "a slice stands alone in its brackets", part.span, help="or list each number")
         value = e.evaluate(part, side)
-        if isinstance(value, LayerMap):
+        if isinstance(value, v.LayerMap):
             if side is None:
                 help = f"pick a column: `{part.span.text}.from` or `{part.span.text}.to`"
                 message = "a layer map picks its column from the side of an arrow, and here is none"
@@ -169,7 +156,7 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
         if value is FAULT:
             return FAULT
         for index in value if isinstance(value, tuple) else (value,):
-            if not is_whole(index):
+            if not v.is_whole(index):
                 message = f"an index is a whole number, got {describe(index)}"
                 return e.fault("B203", message, part.span, help="members count from 0; -1 is the last")
             if count is not None and not -count <= index < count:
@@ -187,10 +174,10 @@ def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks | Fa
         value = None if part is None else e.evaluate(part)
         if value is FAULT:
             return FAULT
-        if part is not None and not is_whole(value):
+        if part is not None and not v.is_whole(value):
             help = "write `[::4]`, `[1:]` or `[:]`"
             return e.fault("B203", "a slice is made of whole numbers", x.span, help=help)
-        bounds.append(value if is_whole(value) else None)
+        bounds.append(value if v.is_whole(value) else None)
     if bounds[2] == 0:
         return e.fault("B203", "a slice cannot step by zero", x.span, help="`[::1]` takes every member")
     if count is None:

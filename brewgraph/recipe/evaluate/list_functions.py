@@ -8,25 +8,12 @@ from dataclasses import replace
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import DeclaredTransform
 from brewgraph.ops.alone import ALONE
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.axes import axis_named
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.operations import token_mask
 from brewgraph.recipe.numbers import compute, shares
-from brewgraph.recipe.values import (
-    FAULT,
-    Bundle,
-    Combine,
-    Evaluated,
-    Group,
-    Row,
-    Transform,
-    Value,
-    are_numbers,
-    as_value,
-    describe,
-    leaves,
-    walk,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -61,10 +48,10 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     if value == () or (isinstance(value, Group) and value.items == ()):
         return e.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
     if isinstance(value, tuple):
-        if are_numbers(value) and (over is None or name != "softmax"):
+        if v.are_numbers(value) and (over is None or name != "softmax"):
             return _fold(e, name, value, call.span)
         value = Group(value, span=lists[0].span)
-    if isinstance(value, Value) and any(e.may_be_row(part) for part in walk(value)):
+    if isinstance(value, Value) and any(e.may_be_row(part) for part in v.walk(value)):
         return value  # the model will tell
     if not isinstance(value, Group):
         message = f"`{name}` goes across a list, got {describe(value)}"
@@ -84,11 +71,11 @@ def _operator(name: str) -> str:
 
 
 def _help(name: str, value: Evaluated) -> str:
-    if isinstance(value, Row):
+    if isinstance(value, v.Row):
         return f"pick layers: `{value.take.span.text}[:]`"
     if not isinstance(value, Value):
         return f"write `{name}([a, b])`"
-    if isinstance(value, Bundle):
+    if isinstance(value, v.Bundle):
         return f"a list is written with square brackets: `{name}([a, b])`"
     if value.kind == "loss":
         return "leave it out: an operation already gives one number"
@@ -112,16 +99,16 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
     if name == "softmax":
         return _softmax(e, group, place)
     if (kind := _open_kind(group)) is not None:
-        return Combine(kind, _operator(name), (), span=place)
-    members = tuple(leaves(group))
+        return v.Combine(kind, _operator(name), (), span=place)
+    members = tuple(v.leaves(group))
     if not members:
         return e.fault("B211", f"`{name}` of an empty list", place, help="name its members")
-    if are_numbers(members):
+    if v.are_numbers(members):
         return _fold(e, name, members, place)
     values = _alike(e, name, members, place)
     if not values:
         return FAULT
-    return values[0] if len(values) == 1 else Combine(_summable(values[0]), _operator(name), values, span=place)
+    return values[0] if len(values) == 1 else v.Combine(_summable(values[0]), _operator(name), values, span=place)
 
 
 def _open_kind(group: Group) -> str | None:
@@ -151,7 +138,7 @@ def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
 
 def _alike(e: Evaluator, name: str, members: Sequence[Evaluated], place: Span) -> tuple[Value, ...]:
     """The members of a list as values of one kind that can be joined; empty, with a diagnostic, where they are not."""
-    found = [as_value(item, place) or item for item in members]
+    found = [v.as_value(item, place) or item for item in members]
     values = tuple(item for item in found if isinstance(item, Value))
     if len(values) < len(found) or len({_summable(x) for x in values}) > 1:
         listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
@@ -176,7 +163,7 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Evaluated:
     if not values:
         return FAULT
     kind = _summable(values[0])
-    items = tuple(Combine(kind, "softmax", values, position, span=place) for position in range(len(values)))
+    items = tuple(v.Combine(kind, "softmax", values, position, span=place) for position in range(len(values)))
     return replace(group, items=items, span=place)
 
 
@@ -215,10 +202,10 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> E
             return FAULT
         if isinstance(x, Group):
             return x.map_values(apply)
-        if isinstance(x, Row):
+        if isinstance(x, v.Row):
             help = f"pick layers: `{x.take.span.text}[0]`"
             return e.fault("B202", f"`{x.take.feature.name}` is one value per layer", x.take.span, help=help)
-        if isinstance(x, Bundle):
+        if isinstance(x, v.Bundle):
             items = tuple(apply(i) for i in x.items)
             whole = tuple(i for i in items if isinstance(i, Value))
             return replace(x, items=whole) if len(whole) == len(items) else FAULT
@@ -230,7 +217,7 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> E
             help = "what they are a mean over was chosen by the loss: give it `mask=none`"
             return e.fault("B122", "these numbers have a mask already", call.arguments[1].span, help=help)
         padded = "none" if mask == "none" else None
-        return Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
+        return v.Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
 
     return apply(e.evaluate(call.arguments[0].value, side))
 

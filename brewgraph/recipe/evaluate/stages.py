@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from typing import Literal, get_args, get_origin
 
 from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.declare import Written, configure, report_unknown, settle
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.scope import Scope, word_of, wrong_place
@@ -13,27 +14,7 @@ from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.recipe import Frozen, Sample, Stage, Task, data_of, frozen_of
 from brewgraph.recipe.settings.sources import Layers
 from brewgraph.recipe.settings.train import Train
-from brewgraph.recipe.values import (
-    FAULT,
-    Bundle,
-    Combine,
-    Evaluated,
-    Fault,
-    Forwarded,
-    Group,
-    Length,
-    ModelDeclaration,
-    Number,
-    Symbol,
-    Take,
-    Value,
-    as_value,
-    describe,
-    is_constant,
-    is_number,
-    leaves,
-    walk,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -168,7 +149,7 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
             help = "`batch_mean(…)` makes one number of it"
         message = f"the loss is {describe(value)}, and training lowers a sum of losses"
         collector.add("B213", message, place, help=help)
-    elif students and not any((isinstance(x, Take) and x.model in students) or _is_open(x) for x in walk(value)):
+    elif students and not any((isinstance(x, v.Take) and x.model in students) or _is_open(x) for x in v.walk(value)):
         help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
         collector.add("B213", "nothing in the loss depends on the student", place, help=help)
     else:
@@ -178,7 +159,7 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
 
 def _is_open(x: Value) -> bool:
     """Whether this is made of a list whose members are not known yet."""
-    return (isinstance(x, Combine) and not x.operands) or (isinstance(x, Bundle) and not x.items)
+    return (isinstance(x, v.Combine) and not x.operands) or (isinstance(x, v.Bundle) and not x.items)
 
 
 def _end(source: Source) -> Span:
@@ -198,7 +179,7 @@ def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
             e.collector.add("B116", "there are no tasks to draw", place, help="write them: `task ner { … }`")
         return None
     if sample is None:
-        return Sample(Symbol("number", "size", span=Span(scope.source, 0, 0)))
+        return Sample(v.Symbol("number", "size", span=Span(scope.source, 0, 0)))
     listed = _task_names(e, sample.tasks, tasks)
     if listed is None:
         return None
@@ -255,7 +236,7 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
             order = _task_names(e, option.value, tasks)
         elif option.name == "floor":
             value = e.evaluate(option.value)
-            if not is_number(value) or not 0 <= value <= 1 / len(tasks):
+            if not v.is_number(value) or not 0 <= value <= 1 / len(tasks):
                 help = f"with {len(tasks)} tasks a share from 0 to {1 / len(tasks):g}"
                 e.fault("B116", "`floor` is the smallest share of a task", option.value.span, help=help)
                 floor = None
@@ -284,24 +265,24 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
     """The weight of a task as an expression of `size` (its training examples) and `batches`."""
     place = sample.law.span if sample.law is not None else sample.span
     if sample.law is None:
-        return Number("number", 1.0, span=place)
-    known = {word: Symbol("number", word, span=place) for word in ("size", "batches")}
+        return v.Number("number", 1.0, span=place)
+    known = {word: v.Symbol("number", word, span=place) for word in ("size", "batches")}
     with e.inside(Scope("call", scope.path, scope, scope.source, values=dict(known))):
         value = e.evaluate(sample.law)
     if value is FAULT:
         return None
-    law = as_value(value, place)
-    if law is None or not all(isinstance(x, Number | Symbol | Combine) for x in walk(law)):
+    law = v.as_value(value, place)
+    if law is None or not all(isinstance(x, v.Number | v.Symbol | v.Combine) for x in v.walk(law)):
         help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
         e.fault("B116", f"tasks are drawn by a number each, got {describe(value)}", place, help=help)
         return None
-    if not any(isinstance(x, Combine) and x.operator == "-" for x in walk(law)) and not is_positive(law):
+    if not any(isinstance(x, v.Combine) and x.operator == "-" for x in v.walk(law)) and not is_positive(law):
         e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
         return None
     return law
 
 
-# ── `train { }` ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── `train { }` ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 VALUES = ("freeze", "report")
 """Settings that are no constants: what does not learn, and what is reported beside the loss."""
@@ -352,7 +333,7 @@ def stage_length(e: Evaluator, stage: t.Stage, own: Written) -> Written:
     help = "write `for 3 epochs` or `for 1000 steps`"
     if value is FAULT:
         return {}
-    if not isinstance(value, Length) or value.unit == "share" or value.value <= 0:
+    if not isinstance(value, v.Length) or value.unit == "share" or value.value <= 0:
         e.fault("B122", "a stage lasts a number of epochs or steps", stage.length.span, help=help)
         return {}
     for key in ("epochs", "steps"):
@@ -374,10 +355,10 @@ def _freeze(e: Evaluator, x: t.Expression) -> tuple[Frozen, ...] | Fault:
         e.needs_input = False
         value = e.evaluate(part)
         e.needs_input = True
-        for item in leaves(value) if isinstance(value, Group | tuple) else [value]:
+        for item in v.leaves(value) if isinstance(value, Group | tuple) else [value]:
             if item is FAULT:
                 return FAULT
-            if isinstance(item, ModelDeclaration) and item.role == "teacher":
+            if isinstance(item, v.ModelDeclaration) and item.role == "teacher":
                 help = "leave it out: teachers never learn"
                 return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
             frozen = frozen_of(item, part.span)
@@ -393,10 +374,10 @@ def _freeze(e: Evaluator, x: t.Expression) -> tuple[Frozen, ...] | Fault:
 
 def _freeze_help(item: Evaluated) -> str:
     """What to write for something that cannot be frozen."""
-    if isinstance(item, Take | Layers):
-        path = item.feature.path if isinstance(item, Take) and item.feature.path else "encoder.layer.0"
+    if isinstance(item, v.Take | Layers):
+        path = item.feature.path if isinstance(item, v.Take) and item.feature.path else "encoder.layer.0"
         return f'name the module by its path: `{item.model} @ "{path}"`; `brewgraph params SPEC` shows them all'
-    if isinstance(item, Forwarded):
+    if isinstance(item, v.Forwarded):
         return f"a model is frozen on any input: write `{item.model.name}`"
     if isinstance(item, str):
         return f'say whose module it is: `tiny @ "{item}"`'
@@ -410,7 +391,7 @@ def _report(e: Evaluator, x: t.Expression) -> dict[str, Value] | Fault:
         value = e.evaluate(item)
         if value is FAULT:
             return FAULT
-        listed = list(leaves(value)) if isinstance(value, Group) else [value]
+        listed = list(v.leaves(value)) if isinstance(value, Group) else [value]
         for i, single in enumerate(listed):
             if not isinstance(single, Value) or single.kind != "loss":
                 help = "an equation of one number: a loss, or `batch_mean(…)`"
@@ -448,13 +429,13 @@ def _takes_word(name: str) -> bool:
 
 def _constant(e: Evaluator, name: str, x: t.Expression) -> Evaluated:
     value = e.evaluate(x)
-    if value is FAULT or is_constant(value) or isinstance(value, Length):
+    if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
         return value
     message = f"`{name}` is a setting and needs a constant, got {describe(value)}"
     help = "write a number, a word, or a length such as 10%"
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
-    elif isinstance(x, t.Name) and isinstance(value, Number):
+    elif isinstance(x, t.Name) and isinstance(value, v.Number):
         message = f"`{name}` is a setting and needs a constant, got an equation"
         help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
     return e.fault("B202", message, x.span, help=help)

@@ -7,20 +7,9 @@ from dataclasses import replace
 
 from brewgraph.diagnostics import listing
 from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.values import (
-    FAULT,
-    Bundle,
-    Evaluated,
-    Group,
-    Match,
-    Project,
-    Projector,
-    Value,
-    describe,
-    is_number,
-    is_whole,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -31,7 +20,7 @@ _SETTINGS: Mapping[str, Callable[[float], bool]] = {"lr": lambda x: x > 0, "weig
 """The settings of a projection, each with the numbers that it takes."""
 
 
-def make_projector(e: Evaluator, x: t.Expression, label: str | None, site: str, place: Span) -> Projector | None:
+def make_projector(e: Evaluator, x: t.Expression, label: str | None, site: str, place: Span) -> v.Projector | None:
     """A projection from `linear`, `linear(312 -> 768, lr=1e-3)`; None and a diagnostic for anything else."""
     called = x.function if isinstance(x, t.Call) else x
     arguments = x.arguments if isinstance(x, t.Call) else ()
@@ -50,19 +39,19 @@ def make_projector(e: Evaluator, x: t.Expression, label: str | None, site: str, 
         value = e.evaluate(argument.value)
         if value is FAULT:
             return None
-        sizes = (value.source, value.target) if isinstance(value, Match) and argument.name is None else None
+        sizes = (value.source, value.target) if isinstance(value, v.Match) and argument.name is None else None
         if sizes is not None and into is not None:
             e.fault("B125", "the sizes are given twice", argument.span, help="remove one of them")
             return None
-        if sizes is not None and is_whole(sizes[0]) and is_whole(sizes[1]) and min(sizes[0], sizes[1]) > 0:
+        if sizes is not None and v.is_whole(sizes[0]) and v.is_whole(sizes[1]) and min(sizes[0], sizes[1]) > 0:
             into, out = sizes[0], sizes[1]
-        elif (name := argument.name or "") in _SETTINGS and is_number(value) and _SETTINGS[name](value):
+        elif (name := argument.name or "") in _SETTINGS and v.is_number(value) and _SETTINGS[name](value):
             options.append((name, float(value)))
         else:
             help = f"write `{word}(312 -> 768, lr=1e-3)`; sizes and settings may be left out"
             e.fault("B120", f"`{word}` does not take this", argument.span, help=help)
             return None
-    return Projector(label, PROJECTIONS[word].activation, into, out, tuple(options), site, span=place)
+    return v.Projector(label, PROJECTIONS[word].activation, into, out, tuple(options), site, span=place)
 
 
 def evaluate_via(e: Evaluator, x: t.Via, side: str | None) -> Evaluated:
@@ -80,7 +69,7 @@ def evaluate_via(e: Evaluator, x: t.Via, side: str | None) -> Evaluated:
     def project(item: Evaluated, path: str) -> Evaluated:
         if isinstance(item, Group) and item.items is None:
             return item
-        if isinstance(item, Group | Bundle):
+        if isinstance(item, Group | v.Bundle):
             projected = tuple(project(member, f"{path}.{i}") for i, member in enumerate(item.items or ()))
             if isinstance(item, Group):
                 return FAULT if FAULT in projected else replace(item, items=projected, span=x.span)
@@ -91,14 +80,14 @@ def evaluate_via(e: Evaluator, x: t.Via, side: str | None) -> Evaluated:
             message = f"a projection maps features, got {describe(item)}"
             help = "hidden states and vectors can be projected: `tiny.hidden[0] via linear`"
             return e.fault("B212", message, where, help=help)
-        return Project(item.kind, item, projector if is_named else replace(projector, site=path), span=x.span)
+        return v.Project(item.kind, item, projector if is_named else replace(projector, site=path), span=x.span)
 
     return project(value, projector.site)
 
 
-def _named(e: Evaluator, x: t.Via) -> Projector | None:
+def _named(e: Evaluator, x: t.Via) -> v.Projector | None:
     projector = e.evaluate(x.projection)
-    if isinstance(projector, Projector):
+    if isinstance(projector, v.Projector):
         return projector
     if projector is not FAULT:
         message = f"`via` needs a projection, got {describe(projector)}"

@@ -21,7 +21,7 @@ words.
 """
 
 _LONG, _SURE, _CLEAR = 4, 0.8, 0.8
-"""A misspelled foreign word needs this many letters and this nearness; a known word nearer than `_CLEAR` comes first."""
+"""A misspelled foreign word needs `_LONG` letters and a nearness of `_SURE`; a known word nearer than `_CLEAR` wins."""
 
 _LAST = re.compile(r"(\w+)( ?= ?)([^\s=,()]+(?: \w+)?)(\)*)$")
 """The last setting of a piece of a spec: its name, `=`, its value, closing brackets."""
