@@ -31,6 +31,12 @@ class Source:
         """The folder that relative paths inside the spec start from."""
         return Path(self.name).parent if self.name != "<string>" else Path(".")
 
+    @property
+    def end(self) -> Span:
+        """The last character that is not blank."""
+        end = len(self.text.rstrip())
+        return Span(self, max(0, end - 1), end)
+
     @cached_property
     def _starts(self) -> list[int]:
         return [0] + [i + 1 for i, c in enumerate(self.text) if c == "\n"]

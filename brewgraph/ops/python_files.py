@@ -1,4 +1,4 @@
-"""What a Python module declares, read off its text: nothing is imported, nothing runs. `load_declared` does import it.
+"""Python modules that a spec names: what their text declares, read without running it, and which may be imported.
 
 A check has to know the kinds, units and options of a module's operations, and may not execute the module. So whatever
 a declaration says has to stand there as literals.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from brewgraph.diagnostics import SourceFault
-from brewgraph.ops.importing import import_allowed
+from brewgraph.diagnostics import BrewError, RunError, SourceFault
 from brewgraph.ops.registry import (
     OPERATIONS,
     TRANSFORMS,
@@ -77,10 +78,10 @@ def module_print(module: str, folder: Path) -> str:
     while waiting:
         name = waiting.pop()
         path = find_source(name, folder) if name not in texts else None
-        if path is None or (_is_installed(name, path) and name != module):
+        if path is None or (_has_version(name, path) and name != module):
             continue
         texts[name] = path.read_bytes()
-        if not _is_installed(name, path):
+        if not _has_version(name, path):
             waiting += _imported(texts[name], name if path.name == "__init__.py" else name.rpartition(".")[0])
     total = hashlib.sha256()
     for name, text in sorted(texts.items()):
@@ -88,7 +89,7 @@ def module_print(module: str, folder: Path) -> str:
     return total.hexdigest()
 
 
-def _is_installed(name: str, path: Path) -> bool:
+def _has_version(name: str, path: Path) -> bool:
     """Whether a file is part of an installed package, which has versions, or of Python; this package is always so."""
     third = {"site-packages", "dist-packages"} & set(path.parts)
     own = name.partition(".")[0] == "brewgraph"
@@ -144,19 +145,6 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
             names = declaration.also if isinstance(declaration, Operation) else ()
             found |= dict.fromkeys((declaration.name, *names), declaration)
     return found
-
-
-def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
-    """Import a module and give what it has declared, under its plain names.
-
-    A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
-    imported.
-    """
-    import_allowed(module, folder, allow=allow)
-    registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
-    own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
-    also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
-    return own | also
 
 
 def _declaration(
@@ -259,3 +247,57 @@ def _decorator(decorator: ast.expr, names: Mapping[str, str]) -> str | None:
     whole = _dotted(decorator.func if isinstance(decorator, ast.Call) else decorator, names)
     package, _, name = whole.rpartition(".")
     return name if name in DECORATORS and package.partition(".")[0] == "brewgraph" else None
+
+
+# ── importing it ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
+    """Import a module and give what it has declared, under its plain names.
+
+    A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
+    imported.
+    """
+    import_allowed(module, folder, allow=allow)
+    registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
+    own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
+    also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
+    return own | also
+
+
+def import_allowed(module: str, folder: Path, *, allow: bool, shown: str = "", field: str | None = None) -> ModuleType:
+    """Import a module by its dotted name: of an installed package, or, where `allow` says so, from a spec's folder.
+
+    `shown` is how the spec names it, `field` the argument that does. A `RunError` where it may not be imported, a
+    `SourceFault` where it cannot be.
+    """
+    if not allow and not is_installed(module.partition(".")[0]):
+        raise RunError(
+            f"`{shown or module}` is in no installed package; "
+            "run with --allow-python to import it from the spec's folder"
+        )
+    place = str(folder.resolve())
+    if allow and place not in sys.path:
+        # behind everything else, as `find_source` looks: a file beside a spec takes the place of no package
+        sys.path.append(place)
+        importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module)
+    except BrewError:
+        raise
+    except ImportError as error:
+        raise SourceFault("B317", f"`{module}` cannot be imported: {error}", field=field, help="install it") from error
+    except Exception as error:  # a module runs what it likes when it is imported
+        message = f"`{module}` cannot be imported: {type(error).__name__}: {error}"
+        raise SourceFault("B317", message, field=field, help=f"`python -c 'import {module}'` shows where") from error
+
+
+def is_installed(top: str) -> bool:
+    """Whether a package of this name is installed; one installed in place lists no modules, its own name has to do."""
+    if top in importlib.metadata.packages_distributions():
+        return True
+    try:
+        importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

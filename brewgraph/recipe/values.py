@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final, TypeGuard
+from typing import Final, TypeGuard, dataclass_transform
 
 from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
@@ -88,15 +88,18 @@ class LayerMap:
     right: tuple[int, ...]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 @dataclass(frozen=True)
 class Value:
-    """A value that training computes. `kind` is one of `brewgraph.ops.KINDS`."""
+    """A value that training computes; each subclass is a frozen dataclass. `kind` is one of `brewgraph.ops.KINDS`."""
 
     kind: str
     span: Span = field(compare=False, repr=False, kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
-@dataclass(frozen=True)
+
 class Take(Value):
     """A feature of a model's forward on a data set; `passing` tells several forwards on one input apart."""
 
@@ -113,7 +116,6 @@ class Row:
     take: Take
 
 
-@dataclass(frozen=True)
 class Column(Value):
     """What a data set says of its examples: `labels`, `start`, `end`, `weights`, or a column by its name."""
 
@@ -138,13 +140,11 @@ class Projector:
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Project(Value):
     value: Value
     projector: Projector
 
 
-@dataclass(frozen=True)
 class Bundle(Value):
     """Several values as one argument: a tuple, of a kind such as `(hidden, hidden)`, or a whole row: `hidden...`.
 
@@ -154,7 +154,6 @@ class Bundle(Value):
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True)
 class Transform(Value):
     """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`.
 
@@ -170,7 +169,6 @@ class Transform(Value):
     declared: DeclaredTransform = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Cached(Value):
     """A value that is kept on disk in the folder `path`, computed once for each example: `cache NAME = … at "path"`.
 
@@ -183,7 +181,6 @@ class Cached(Value):
     place: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Apply(Value):
     """A loss between two values. `mask` is None where the kind chooses it, or a column of the data.
 
@@ -202,7 +199,6 @@ class Apply(Value):
     """The operation as declared; its function is None where an imported module was only read."""
 
 
-@dataclass(frozen=True)
 class Temperature(Value):
     """A temperature of each example's own, from the logits that it stands beside: `flsw(4, beta=1, gamma=2)`."""
 
@@ -211,12 +207,10 @@ class Temperature(Value):
     options: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True)
 class Number(Value):
     value: float
 
 
-@dataclass(frozen=True)
 class Scheduled(Value):
     """A schedule by its name in the registry, its numbers, and the lengths that only a run turns into shares."""
 
@@ -224,14 +218,12 @@ class Scheduled(Value):
     arguments: tuple[float | Length, ...]
 
 
-@dataclass(frozen=True)
 class Symbol(Value):
     """`size` or `batches` of a task, in the law by which tasks are drawn."""
 
     name: str
 
 
-@dataclass(frozen=True)
 class Combine(Value):
     """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`, over one or more operands.
 

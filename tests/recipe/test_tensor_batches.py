@@ -22,8 +22,8 @@ def read(arguments: str) -> tuple[Batches | None, tuple[Diagnostic, ...]]:
     (data,) = [s for s in parse(source, collector).statements if isinstance(s, t.Data)]
     assert isinstance(data.source, t.Call)
     evaluator = Evaluator(source, collector)
-    evaluate = lambda _, value: evaluator.evaluate(value)  # noqa: E731
-    configured = configure(data.source, Batches, evaluate, collector, "batches")
+    evaluate = lambda settings, key, value: evaluator.evaluate(value)  # noqa: E731
+    configured = configure(evaluator, data.source, {"batches": Batches}, "data source", evaluate)
     made = configured[0] if configured is not None else None
     return made, tuple(collector.sorted())
 

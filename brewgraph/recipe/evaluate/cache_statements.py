@@ -1,8 +1,8 @@
-"""`cache NAME = … at "folder"`: which values may be kept on disk. Only what each epoch would compute again, alike."""
+"""`cache NAME = … at "folder"`: which values may be kept on disk: those that every epoch would compute alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe import values as v
@@ -16,13 +16,7 @@ Refusal = tuple[str, str, str]
 """A code, what is wrong, and the remedy."""
 
 
-def evaluate_cache(
-    e: Evaluator,
-    s: t.Cache,
-    name: str,
-    models: Mapping[str, v.ModelDeclaration],
-    data: Mapping[str, v.DataDeclaration],
-) -> Evaluated:
+def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
     """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
     value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
@@ -38,7 +32,7 @@ def evaluate_cache(
         if not isinstance(x, Value):
             help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
             return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
-        refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(part, models, data)))
+        refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(e, part)))
         if refusal := next(refusals, None) or _as_a_whole(x):
             code, message, help = refusal
             return e.fault(code, message, s.value.span, help=help)
@@ -52,21 +46,16 @@ def _as_a_whole(x: Value) -> Refusal | None:
     if not any(isinstance(part, v.Take) for part in v.walk(x)):
         return "B240", f"no model computes this: it is {describe(x)}", "leave the `cache` out: there is nothing to save"
     if x.kind in ("loss", "number", "schedule"):
-        return (
-            "B241",
-            "this is one number per batch, and batches change from epoch to epoch",
-            "keep what it is computed from, as `bert.logits`: one value for each example",
-        )
+        help = "keep what it is computed from, as `bert.logits`: one value for each example"
+        return "B241", "this is one number per batch, and batches change from epoch to epoch", help
     return None
 
 
-def _changes(
-    x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]
-) -> Refusal | None:
+def _changes(e: Evaluator, x: Value) -> Refusal | None:
     """Parts that training changes."""
     help = "keep what a teacher alone computes: its features, and what is made of them"
     if isinstance(x, v.Take):
-        model = models[x.model]
+        model = e.models[x.model]
         if model.role == "student":
             return "B240", f"`{x.model}` is trained: what it computes is another thing at each step", help
         if isinstance(model.source, Ema):
@@ -79,9 +68,7 @@ def _changes(
     return None
 
 
-def _couples(
-    x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]
-) -> Refusal | None:
+def _couples(e: Evaluator, x: Value) -> Refusal | None:
     """Parts in which the value of an example depends on the others of its batch, or on padding."""
     message = "what one example gets here depends on the others of its batch"
     help = "keep what it is computed from, as `bert.logits`"
@@ -94,11 +81,11 @@ def _couples(
     return None
 
 
-def _drawn(x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str, v.DataDeclaration]) -> Refusal | None:
+def _drawn(e: Evaluator, x: Value) -> Refusal | None:
     """Data that are another in every epoch, so that nothing kept would be read again."""
     if not isinstance(x, v.Take | v.Column):
         return None
-    source = data[x.data].source
+    source = e.data[x.data].source
     help = "leave the `cache` out, or the change of the data"
     if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
         return "B242", f"`augment` changes the texts of `{x.data}` from epoch to epoch", help
@@ -107,5 +94,5 @@ def _drawn(x: Value, models: Mapping[str, v.ModelDeclaration], data: Mapping[str
     return None
 
 
-Question = Callable[[Value, Mapping[str, v.ModelDeclaration], Mapping[str, v.DataDeclaration]], Refusal | None]
+Question = Callable[[Evaluator, Value], Refusal | None]
 _QUESTIONS: tuple[Question, ...] = (_changes, _couples, _drawn)

@@ -47,53 +47,73 @@ TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
 def configure(
-    call: t.Call, settings: type[S], evaluate: Callable[[str, t.Expression], object], collector: Collector, name: str
+    e: Evaluator,
+    x: t.Expression,
+    registry: Mapping[str, type[S]],
+    what: str,
+    evaluate: Callable[[type[S], str, t.Expression], object],
 ) -> tuple[S, Written] | None:
-    """The settings that a call makes, with its arguments by field name; None where one of them is at fault."""
-    written = _arguments(call, settings, evaluate, collector, name)
-    made = settle(settings, written, call.span, collector, name) if written is not None else None
-    return (made, written) if made is not None and written is not None else None
+    """The settings that a call of `registry` makes, with its arguments; None and a diagnostic for anything else.
+
+    `evaluate` gives the value of an argument, by the settings, its name and its expression.
+    """
+    function = x.function if isinstance(x, t.Call) else x
+    name = function.id if isinstance(function, t.Name) else ""
+    if isinstance(x, t.Call) and name in registry:
+        settings = registry[name]
+        written = _arguments(e, x, settings, name, lambda key, value: evaluate(settings, key, value))
+        made = settle(settings, written, x.span, e.collector, name) if written is not None else None
+        return (made, written) if made is not None and written is not None else None
+    place = function.span
+    word = name or (function.name if isinstance(function, t.Attribute) else place.text)
+    if name in registry:
+        e.fault("B101", f"`{name}` needs its brackets", place, help=f"write `{name}(…)`")
+    elif elsewhere := wrong_place(word):
+        e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
+    else:
+        help = instead(what, word, registry) or f"there are {listing(registry)}"
+        if isinstance(x, t.String):
+            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
+            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
+            help = f"write `{call.replace('…', x.value)}`" if call else help
+        e.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
+    return None
 
 
 def _arguments(
+    e: Evaluator,
     call: t.Call,
     settings: type[Settings],
-    evaluate: Callable[[str, t.Expression], object],
-    collector: Collector,
     name: str,
+    evaluate: Callable[[str, t.Expression], object],
 ) -> Written | None:
+    """The arguments of a call by field name; None and diagnostics where some are at fault."""
     written: Written = {}
     sound = True
     free = list(settings.positional)
     for argument in call.arguments:
+        place = argument.name_span or argument.span
         if argument.key is not None:
-            collector.add("B121", f"`{name}` takes no `key: value` arguments", argument.span, help="write `name=value`")
-            sound = False
-            continue
-        if argument.name is None:
-            if not free:
-                takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
-                needed = [key for key in _fields(settings) if settings.model_fields[key].is_required()]
-                first = f"write `{needed[0]}={argument.span.text}`; or " if needed else ""
-                help = f"{first}name it: {listing(_fields(settings))}"
-                collector.add("B121", f"`{name}` takes {takes} without a name", argument.span, help=help)
-                sound = False
-                continue
-            key, place = free.pop(0), argument.span
+            e.fault("B121", f"`{name}` takes no `key: value` arguments", place, help="write `name=value`")
+        elif argument.name is None and not free:
+            takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
+            needed = [key for key in _fields(settings) if settings.model_fields[key].is_required()]
+            first = f"write `{needed[0]}={argument.span.text}`; or " if needed else ""
+            help = f"{first}name it: {listing(_fields(settings))}"
+            e.fault("B121", f"`{name}` takes {takes} without a name", place, help=help)
         else:
-            key, place = argument.name, argument.name_span or argument.span
+            key = argument.name or free[0]
             if key in free:
                 free.remove(key)
-        if settings.extras is None and key not in settings.model_fields:
-            report_unknown(key, place, _fields(settings), collector, f"`{name}`")
-            sound = False
-        elif key in written:
-            collector.add("B125", f"`{key}` is given twice", place, help="remove one of them")
-            sound = False
-        else:
-            value = evaluate(key, argument.value)
-            sound = sound and value is not FAULT
-            written[key] = (value, argument.value.span)
+            if settings.extras is None and key not in settings.model_fields:
+                report_unknown(e, key, place, _fields(settings), f"`{name}`")
+            elif key in written:
+                e.fault("B125", f"`{key}` is given twice", place, help="remove one of them")
+            else:
+                written[key] = (evaluate(key, argument.value), argument.value.span)
+                sound = sound and written[key][0] is not FAULT
+                continue
+        sound = False
     return written if sound else None
 
 
@@ -102,16 +122,22 @@ def _fields(settings: type[Settings]) -> list[str]:
 
 
 def report_unknown(
-    key: str,
-    place: Span,
-    fields: Iterable[str],
-    collector: Collector,
-    owner: str,
-    kind: str = "argument",
+    e: Evaluator, key: str, place: Span, fields: Iterable[str], owner: str, kind: str = "argument"
 ) -> None:
+    """B120 for a setting that its owner does not have."""
     names = list(fields)
     help = instead(kind, key, names) or f"it knows {listing(names)}"
-    collector.add("B120", f"{owner} has no setting `{key}`", place, help=help)
+    e.fault("B120", f"{owner} has no setting `{key}`", place, help=help)
+
+
+def constant(e: Evaluator, key: str, x: t.Expression, value: Evaluated, help: str) -> Evaluated:
+    """The value of a setting that takes constants alone; `help` is the remedy for anything else."""
+    if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
+        return value
+    got = describe(value)
+    if isinstance(value, v.Number) and isinstance(x, t.Name):
+        got, help = "an equation", f"define it by `let {x.id} = …` or `param {x.id} = …`"
+    return e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
 
 
 def settle(settings: type[S], written: Written, place: Span, collector: Collector, name: str) -> S | None:
@@ -318,24 +344,7 @@ def _addends(x: t.Expression) -> list[t.Expression]:
 
 
 def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what: str) -> tuple[S, Written] | None:
-    """The settings that a call of `registry` makes, with its arguments; None and a diagnostic for anything else."""
-    name = x.function.id if isinstance(x, t.Call) and isinstance(x.function, t.Name) else None
-    if isinstance(x, t.Call) and name is not None and name in registry:
-        settings = registry[name]
-        return configure(x, settings, lambda key, value: _setting(e, settings, key, value), e.collector, name)
-    place = x.function.span if isinstance(x, t.Call) else x.span
-    if place.text in registry:
-        e.fault("B101", f"`{place.text}` needs its brackets", place, help=f"write `{place.text}(…)`")
-    elif elsewhere := wrong_place(name or place.text):
-        e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
-    else:
-        help = instead(what, name or place.text, registry) or f"there are {listing(registry)}"
-        if isinstance(x, t.String):
-            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
-            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
-            help = f"write `{call.replace('…', x.value)}`" if call else help
-        e.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
-    return None
+    return configure(e, x, registry, what, lambda settings, key, value: _setting(e, settings, key, value))
 
 
 def _check_hf(e: Evaluator, made: Hf, x: t.Expression, written: Written) -> None:
@@ -382,16 +391,12 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
         return e.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-    a_length = isinstance(value, v.Length) and key in settings.model_fields and key != settings.extras
-    constant = v.is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
-    if value is not FAULT and not constant:
-        message = f"`{key}` is a setting and needs a constant, got {describe(value)}"
-        help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
-        if isinstance(value, v.Number) and isinstance(x, t.Name):
-            message = f"`{key}` is a setting and needs a constant, got an equation"
-            help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
-        return e.fault("B202", message, x.span, help=help)
-    return value
+    if isinstance(value, Layers) and key == "init":
+        return value
+    help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
+    if isinstance(value, v.Length) and (key not in settings.model_fields or key == settings.extras):
+        return e.fault("B202", f"`{key}` is a setting and needs a constant, got {describe(value)}", x.span, help=help)
+    return constant(e, key, x, value, help)
 
 
 def _unquoted(e: Evaluator, x: t.Expression) -> list[str]:

@@ -11,11 +11,11 @@ from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
-from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
+from brewgraph.recipe.evaluate.declare import declare_data, declare_model, evaluate_param
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
 from brewgraph.recipe.evaluate.indexing import evaluate_index
 from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
-from brewgraph.recipe.evaluate.stages import make_stages, settle_train
+from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
@@ -66,7 +66,7 @@ class _Elaboration(Evaluator):
                     self.value_of(name, statement.name_span)
         warn_of_strays(self.scopes, spec, self.collector)
         self._check_roles()
-        outer: Written = {}
+        outer = own_settings(self, self.root)
         stages = make_stages(self, outer)
         for scope in self.scopes:
             for function in scope.functions.values():
@@ -96,14 +96,14 @@ class _Elaboration(Evaluator):
 
     def _equations(self) -> dict[str, tuple[Scope, t.Equation]]:
         """Those of scalars and lists by full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
-        found = {}
+        equations = {}
         imported = [scope for scope in self.library.scopes if scope.source != self.source]
         for scope in (*self.scopes, *imported):
             for name, statement in scope.statements.items():
                 value = scope.values.get(name)
                 if isinstance(statement, t.Equation) and isinstance(value, Value | Group):
-                    found[scope.full(name, "/")] = (scope, statement)
-        return found
+                    equations[scope.full(name, "/")] = (scope, statement)
+        return equations
 
     def _check_given(self) -> None:
         """Params given from outside (`--set`, `load(..., T=8)`) must exist."""
@@ -117,19 +117,17 @@ class _Elaboration(Evaluator):
 
     def _check_roles(self) -> None:
         """There is one student, and something to train it on."""
-        end = Span(self.source, max(0, len(self.source.text.rstrip()) - 1), len(self.source.text.rstrip()))
         every = [s for scope in self.scopes for s in scope.statements.values()]
         students = [s for s in every if isinstance(s, t.Model) and s.role == "student"]
         if not students:
-            self.collector.add(
-                "B107", "nothing is trained: there is no student", end, help="add `student NAME = hf(…)`"
-            )
+            help = "add `student NAME = hf(…)`"
+            self.fault("B107", "nothing is trained: there is no student", self.source.end, help=help)
         for extra in students[1:]:
             help = "one student learns at a time: heads on a shared trunk do several tasks, `brew(…)` makes a chain"
             self.collector.add("B111", "there is a student already", extra.name_span, help=help)
         if not any(isinstance(s, t.Data) for s in every):
             help = "add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`"
-            self.collector.add("B107", "there is no data to train on", end, help=help)
+            self.fault("B107", "there is no data to train on", self.source.end, help=help)
 
     # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,7 +161,7 @@ class _Elaboration(Evaluator):
                     return self.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Cache():
-                return evaluate_cache(self, s, full, self.models, self.data)
+                return evaluate_cache(self, s, full)
             case t.Let() | t.Equation():
                 return self._named_value(scope, s)
         raise AssertionError(type(s).__name__)

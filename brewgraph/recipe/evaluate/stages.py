@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
 from typing import Literal, get_args, get_origin
 
 from brewgraph.diagnostics import Collector, Label, listing, suggest
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.declare import Written, configure, report_unknown, settle
+from brewgraph.recipe.evaluate.declare import Written, configure, constant, report_unknown, settle
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.evaluate.scope import Scope, word_of, wrong_place
+from brewgraph.recipe.evaluate.scope import Scope, word_of
 from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.recipe import Frozen, Sample, Stage, Task, data_of, frozen_of
 from brewgraph.recipe.settings.sources import Layers
 from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
-from brewgraph.source import Source, Span
+from brewgraph.source import Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import instead
 
 
 def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
-    """The stages in their order, one without a name where the spec has none; None where something is at fault.
+    """The stages in order, one without a name if the spec has none; None if something is at fault.
 
-    `outer` receives what the outer `train` says, which each stage overrides key by key.
+    `outer` is what the outer `train` says, which each stage overrides key by key.
     """
-    root = e.root
-    with e.inside(root):
-        outer.update(own_settings(e, root.trains, root.known_names()))
-    scopes = [scope for scope in root.inner.values() if scope.kind == "stage"]
-    made = [_stage(e, scope, outer) for scope in scopes or [root]]
+    scopes = [scope for scope in e.root.inner.values() if scope.kind == "stage"]
+    blocks = [own_settings(e, scope) for scope in scopes] or [{}]
+    made = [_stage(e, scope, outer, own) for scope, own in zip(scopes or [e.root], blocks, strict=True)]
     if scopes:
-        _check_outside(e, root, scopes)
-    if all(made):
-        _check_reports(e, [root, *scopes], [task for stage in made if stage is not None for task in stage.tasks])
-    return tuple(stage for stage in made if stage is not None) if all(made) else None
+        _check_outside(e, scopes)
+    stages = tuple(stage for stage in made if stage is not None)
+    if len(stages) < len(made):
+        return None
+    _check_reports(e, [outer, *blocks], stages)
+    return stages
 
 
-def _stage(e: Evaluator, scope: Scope, outer: Written) -> Stage | None:
+def _stage(e: Evaluator, scope: Scope, outer: Written, own: Written) -> Stage | None:
     written = dict(outer)
     statement = scope.statement
     if isinstance(statement, t.Stage):
         with e.inside(scope):
-            own = own_settings(e, scope.trains, scope.known_names())
             length = stage_length(e, statement, own)
         if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         if "baseline" in own:
             help = "move it into the outer `train`: the whole run has a baseline, or none"
-            e.collector.add("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
+            e.fault("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
         written |= {**own, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
     train = settle_train(written, place, e.collector)
     freeze = written["freeze"][0] if "freeze" in written else ()
-    reports = written["report"][0] if "report" in written else {}
-    tasks = _tasks(e, scope, reports)
+    tasks = _tasks(e, scope, _reports_of(written))
     sample = _sample(e, scope, [task.name for task in tasks]) if tasks else None
     if train is None or not tasks or (sample is None and len(tasks) > 1):
         return None
@@ -63,32 +59,34 @@ def _stage(e: Evaluator, scope: Scope, outer: Written) -> Stage | None:
     return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
 
 
-def _check_outside(e: Evaluator, root: Scope, stages: list[Scope]) -> None:
+def _reports_of(written: Written) -> dict[str, Value]:
+    reports: dict[str, Value] = written["report"][0] if "report" in written else {}
+    return reports
+
+
+def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
     """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
     own = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
     if len(own) < len(stages):
         return
-    for task in (inner.statement for inner in root.inner.values() if inner.kind == "task"):
+    for task in (inner.statement for inner in e.root.inner.values() if inner.kind == "task"):
         if task is not None:
             help = "move it into a stage, or leave out the loss of a stage that is to train it"
             message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
             e.collector.add("W102", message, task.name_span, help=help)
-    for sample in root.samples:
+    for sample in e.root.samples:
         help = "move it into the stage whose tasks it is about"
         e.collector.add("B116", "no stage draws its tasks by this", word_of(sample, "sample"), help=help)
 
 
-def _check_reports(e: Evaluator, scopes: list[Scope], tasks: list[Task]) -> None:
+def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...]) -> None:
     """What is to be reported must be computed on the data of some task."""
-    reported = {name for task in tasks for name in task.reports}
-    for scope in scopes:
-        with e.inside(scope):
-            written = own_settings(e, scope.trains, scope.known_names())
-        asked: dict[str, Value] = written["report"][0] if "report" in written else {}
-        for name, value in asked.items():
+    reported = {name for stage in stages for task in stage.tasks for name in task.reports}
+    for block in blocks:
+        for name, value in _reports_of(block).items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
-                e.collector.add("B220", message, value.span, help="report it where a task has this data")
+                e.fault("B220", message, value.span, help="report it where a task has this data")
 
 
 # ── tasks and their losses ───────────────────────────────────────────────────────────────────────────────────────────
@@ -122,7 +120,7 @@ def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
 def _task(e: Evaluator, scope: Scope, name: str, reports: dict[str, Value]) -> Task | None:
     home = next((s for s in scope.outward() if "loss" in s.statements), None)
     if home is None:
-        where = scope.statement.name_span if scope.statement is not None else _end(e.source)
+        where = scope.statement.name_span if scope.statement is not None else e.source.end
         message = f"nothing is trained{f' in `{name}`' if name else ''}: there is no `loss`"
         e.collector.add("B107", message, where, help="add `loss = …`, the sum of the terms")
         return None
@@ -160,11 +158,6 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
 def _is_open(x: Value) -> bool:
     """Whether this is made of a list whose members are not known yet."""
     return (isinstance(x, v.Combine) and not x.operands) or (isinstance(x, v.Bundle) and not x.items)
-
-
-def _end(source: Source) -> Span:
-    end = len(source.text.rstrip())
-    return Span(source, max(0, end - 1), end)
 
 
 # ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,28 +281,28 @@ VALUES = ("freeze", "report")
 """Settings that are no constants: what does not learn, and what is reported beside the loss."""
 
 
-def own_settings(e: Evaluator, trains: Sequence[t.Train], names: Container[str]) -> Written:
-    """What the first of these `train` says, each setting with its place; those at fault are left out."""
-    collector = e.collector
+def own_settings(e: Evaluator, scope: Scope) -> Written:
+    """What the first `train` of a body says, each setting with its place; those at fault are left out."""
     written: Written = {}
-    for statement in trains[0].block.statements if trains else ():
-        if not isinstance(statement, t.Equation):
-            collector.add("B110", "`train` holds settings only", statement.span, help="write `name = value`")
-            continue
-        name, place = statement.name, statement.name_span
-        if name in written:
-            collector.add("B125", f"`{name}` is given twice", place, help="remove one of them")
-        elif name in VALUES:
-            parts = _freeze(e, statement.value) if name == "freeze" else _report(e, statement.value)
-            if parts is not FAULT:
-                written[name] = (parts, statement.value.span)
-        elif name not in Train.model_fields:
-            report_unknown(name, place, Train.model_fields, collector, "`train`", "setting")
-        elif (value := _setting(e, name, statement.value, names)) is not FAULT:
-            written[name] = (value, statement.value.span)
+    with e.inside(scope):
+        for statement in scope.trains[0].block.statements if scope.trains else ():
+            if not isinstance(statement, t.Equation):
+                e.fault("B110", "`train` holds settings only", statement.span, help="write `name = value`")
+                continue
+            name, place = statement.name, statement.name_span
+            if name in written:
+                e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
+            elif name in VALUES:
+                parts = _freeze(e, statement.value) if name == "freeze" else _report(e, statement.value)
+                if parts is not FAULT:
+                    written[name] = (parts, statement.value.span)
+            elif name not in Train.model_fields:
+                report_unknown(e, name, place, Train.model_fields, "`train`", "setting")
+            elif (value := _setting(e, name, statement.value)) is not FAULT:
+                written[name] = (value, statement.value.span)
     if "epochs" in written and "steps" in written:
         second = max((written["epochs"][1], written["steps"][1]), key=lambda span: span.start)
-        collector.add("B122", "give epochs or steps, not both", second, help="remove one of them")
+        e.fault("B122", "give epochs or steps, not both", second, help="remove one of them")
         del written["steps"]
     return written
 
@@ -401,23 +394,16 @@ def _report(e: Evaluator, x: t.Expression) -> dict[str, Value] | Fault:
     return reports
 
 
-def _setting(e: Evaluator, name: str, x: t.Expression, names: Container[str]) -> object:
+def _setting(e: Evaluator, name: str, x: t.Expression) -> object:
     registry = Train.calls.get(name)
     if registry is None:
-        if isinstance(x, t.Name) and x.id not in names and _takes_word(name):
+        if isinstance(x, t.Name) and x.id not in e.current.known_names() and _takes_word(name):
             return x.id  # a bare word: precision = bf16
         if name == "metric_for_best_model" and isinstance(x, t.Attribute | t.Binary):
             return x.span.text.replace(".", "/").replace(" ", "")
         return _constant(e, name, x)
     call = x if isinstance(x, t.Call) else t.Call(x, (), span=x.span)
-    word = call.function.id if isinstance(call.function, t.Name) else ""
-    if word not in registry:
-        called = call.function.name if isinstance(call.function, t.Attribute) else call.function.span.text
-        if elsewhere := wrong_place(word):
-            return e.fault("B102", f"`{word}` is no {name}", call.function.span, help=elsewhere)
-        help = instead(name, called, registry) or f"there are {listing(registry)}"
-        return e.fault("B101", f"there is no {name} `{call.function.span.text}`", call.function.span, help=help)
-    made = configure(call, registry[word], lambda key, value: _constant(e, key, value), e.collector, word)
+    made = configure(e, call, registry, name, lambda _, key, value: _constant(e, key, value))
     return FAULT if made is None else made[0]
 
 
@@ -428,14 +414,7 @@ def _takes_word(name: str) -> bool:
 
 
 def _constant(e: Evaluator, name: str, x: t.Expression) -> Evaluated:
-    value = e.evaluate(x)
-    if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
-        return value
-    message = f"`{name}` is a setting and needs a constant, got {describe(value)}"
     help = "write a number, a word, or a length such as 10%"
     if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
         help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
-    elif isinstance(x, t.Name) and isinstance(value, v.Number):
-        message = f"`{name}` is a setting and needs a constant, got an equation"
-        help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
-    return e.fault("B202", message, x.span, help=help)
+    return constant(e, name, x, e.evaluate(x), help)
