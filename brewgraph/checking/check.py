@@ -281,7 +281,7 @@ def _graphs(
 
 def reduced(checked: Checked) -> Checked:
     """The same check for the same student without its teachers."""
-    from brewgraph.recipe.without_teachers import without_teacher
+    from brewgraph.recipe.recipe import without_teacher
 
     return _rebuilt(checked, without_teacher(checked.recipe), {})
 

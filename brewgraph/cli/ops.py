@@ -372,8 +372,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.base import setting_text
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.sources import Settings, setting_text
 
     # a call with its own defaults has a page of its own
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)

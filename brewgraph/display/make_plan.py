@@ -16,8 +16,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import execution_order, node
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
-from brewgraph.recipe.settings.base import setting_text
-from brewgraph.recipe.settings.sources import Brew, Ema, Hf
+from brewgraph.recipe.settings.sources import Brew, Ema, Hf, setting_text
 from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import ModelDeclaration
 

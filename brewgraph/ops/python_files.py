@@ -132,7 +132,8 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
         ) from error
     known = _local_names(tree)
     found: dict[str, Operation | DeclaredTransform] = {}
-    for function in _functions(tree.body):
+    functions = (s for s in _statements(tree.body) if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef))
+    for function in functions:
         for call in function.decorator_list:
             kind = _decorator(call, known)
             if kind is None:
@@ -199,14 +200,8 @@ def _fault(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, messag
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions that importing a module defines, those behind `if` and `try` too."""
-    for statement in _statements(body):
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield statement
-
-
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that importing a module runs, those behind `if` and `try` too."""
     for statement in body:
         yield statement
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

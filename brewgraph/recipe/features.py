@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-ROWS = ("hidden", "attention", "scores", "query", "key", "value")
-"""Features that come once per layer and are indexed."""
-
-SINGLES = ("logits", "start", "end", "embeddings", "pooled")
-"""Features that a model has once."""
+ROWS = {
+    "hidden": "hidden", "attention": "attention", "scores": "scores",
+    "query": "states", "key": "states", "value": "states",
+}  # fmt: skip
+"""Features that come once per layer and are indexed, with their kinds."""
+SINGLES = {"logits": "logits", "start": "positions", "end": "positions", "embeddings": "hidden", "pooled": "vector"}
+"""Features that a model has once, with their kinds."""
 
 Shape = tuple[int | str, ...]
 """Sizes, with the symbols `batch` and `length` where they vary: `("batch", "length", 768)`."""

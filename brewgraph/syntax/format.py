@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from brewgraph.diagnostics import Collector
 from brewgraph.source import Source
@@ -292,15 +292,7 @@ def _spaced(tokens: list[Token]) -> str:
 
 def _groups(rows: list[FormatRow], column: Callable[[FormatRow], int | None]) -> Iterator[list[FormatRow]]:
     """Runs of neighbouring rows that share an input column; rows without one stand between runs."""
-    run: list[FormatRow] = []
-    for row in rows:
-        if run and column(row) != column(run[-1]):
-            yield run
-            run = []
-        if column(row) is not None:
-            run.append(row)
-    if run:
-        yield run
+    return (list(run) for place, run in groupby(rows, column) if place is not None)
 
 
 def _align_equals(rows: list[FormatRow]) -> None:

@@ -77,6 +77,10 @@ class Attribute(Expression):
     value: Expression
     name: str
 
+    @property
+    def name_span(self) -> Span:
+        return Span(self.span.source, self.span.end - len(self.name), self.span.end)
+
 
 class Argument(Node):
     """What stands between the brackets of a call: `x`, `name=x`, or `key: x`."""

@@ -8,8 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from brewgraph.display.diff.alignment import Difference
 from brewgraph.display.lines import one_line
-from brewgraph.recipe.settings.base import setting_text
-from brewgraph.recipe.settings.sources import Join, Settings
+from brewgraph.recipe.settings.sources import Join, Settings, setting_text
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from brewgraph.display.diff.pairing import Pairs, pair, pair_declarations, sourc
 from brewgraph.display.equation import TermPlan, spell_out
 from brewgraph.graph.identity import QUIET
 from brewgraph.recipe.recipe import Recipe, Stage, Task
-from brewgraph.recipe.settings.base import setting_text
+from brewgraph.recipe.settings.sources import setting_text
 
 ALIKE = 0.4
 """Two terms that share less of what they are made of are not one term that was changed."""

@@ -12,7 +12,6 @@ from brewgraph.recipe.evaluate.operations import evaluate_operation, evaluate_tr
 from brewgraph.recipe.evaluate.scope import ACROSS, LATER, Scope, wrong_place
 from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.values import FAULT, Evaluated, Group, describe
-from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import foreign_words, instead
 
@@ -58,7 +57,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
     """`lib.f(…)` of an imported spec, `my.huber(…)` of an imported module, `ner.bert(docs)` of a task."""
     owner = function.value
     word = owner.id if isinstance(owner, t.Name) else ""
-    place = Span(function.span.source, function.span.end - len(function.name), function.span.end)
+    place = function.name_span
     for scope in e.current.outward():
         if word in scope.modules:
             module = scope.modules[word]

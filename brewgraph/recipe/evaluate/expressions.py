@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.arithmetic import combine
+from brewgraph.recipe.evaluate.joining import combine
 from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
 from brewgraph.recipe.settings.sources import Builtin, Join, Python, Text
@@ -19,19 +19,7 @@ from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
 
-FEATURE_KINDS = {
-    "logits": "logits",
-    "start": "positions",
-    "end": "positions",
-    "embeddings": "hidden",
-    "pooled": "vector",
-    "hidden": "hidden",
-    "attention": "attention",
-    "scores": "scores",
-    "query": "states",
-    "key": "states",
-    "value": "states",
-}
+FEATURE_KINDS = {**SINGLES, **ROWS}
 FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
 """What is known of a model before its weights are loaded, or None where nothing can be."""
 
@@ -282,7 +270,7 @@ class Evaluator:
     # ── features ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _attribute(self, x: t.Attribute, value: Evaluated) -> Evaluated:
-        place = Span(x.span.source, x.span.end - len(x.name), x.span.end)
+        place = x.name_span
         if value is FAULT:
             return FAULT
         if isinstance(value, Scope):
@@ -345,9 +333,9 @@ class Evaluator:
             help = f"write `{owner.name}.{x.name}`: heads lie side by side on the trunk"
             return self.fault("B103", f"a head has no head `{x.name}`", place, help=help)
         if x.name not in FEATURE_KINDS:
-            known = [*owner.heads, *SINGLES, *ROWS]
+            known = [*owner.heads, *FEATURE_KINDS]
             tapped = f'any module\'s output: `{owner.name} @ "path"`'
-            help = instead("feature", x.name, known) or f"models have {listing([*SINGLES, *ROWS])}; {tapped}"
+            help = instead("feature", x.name, known) or f"models have {listing(FEATURE_KINDS)}; {tapped}"
             return self.fault("B103", f"models have no feature `{x.name}`", place, help=help)
         of_head = x.name in ("logits", "start", "end")
         if of_head and owner.heads and head is None:
@@ -357,11 +345,11 @@ class Evaluator:
         if head is not None and not of_head:
             help = f"hidden states belong to the trunk: `{owner.name}.{x.name}`"
             return self.fault("B103", f"a head has no `{x.name}`", place, help=help)
-        found = self._forwarded(model, x.span)
-        if found is None:
+        forwarded = self._forwarded(model, x.span)
+        if forwarded is None:
             return FAULT
         feature = Feature(x.name, head=head)
-        take = v.Take(FEATURE_KINDS[x.name], owner.name, found.data, feature, found.passing, span=x.span)
+        take = v.Take(FEATURE_KINDS[x.name], owner.name, forwarded.data, feature, forwarded.passing, span=x.span)
         return v.Row(take) if x.name in ROWS else take
 
     def _forwarded(self, model: v.ModelDeclaration | v.Forwarded, place: Span) -> v.Forwarded | None:
@@ -387,23 +375,23 @@ class Evaluator:
         if not isinstance(model, v.ModelDeclaration | v.Forwarded):
             help = 'write `model @ "path.of.a.module"`'
             return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
-        found = self._forwarded(model, x.span)
-        if found is None:
+        forwarded = self._forwarded(model, x.span)
+        if forwarded is None:
             return FAULT
-        owner = found.model
-        known = self.facts_of(owner)
+        owner = forwarded.model
+        facts = self.facts_of(owner)
         axis = v.Axis("", "row", f"tap {path}")
 
         def take(at: str, call: int = 0) -> v.Take:
             feature = Feature("tap", path=at, input=x.input, item=item, call=call)
-            return v.Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
+            return v.Take("tensor", owner.name, forwarded.data, feature, forwarded.passing, span=x.span)
 
-        if known is None:
+        if facts is None:
             return self.open_row(take(path), axis) if "*" in path else take(path)
         try:
-            paths = known.paths(path)
+            paths = facts.paths(path)
             # what freezes or names a module means the module, not its calls
-            calls = known.calls(paths) if self.needs_input else tuple((found, 0) for found in paths)
+            calls = facts.calls(paths) if self.needs_input else tuple((module, 0) for module in paths)
         except SourceFault as fault:
             return self.source_fault(fault, owner, x.path.span)
         if "*" in path or len(calls) > 1:

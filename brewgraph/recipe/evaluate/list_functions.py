@@ -9,8 +9,8 @@ from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import DeclaredTransform
 from brewgraph.ops.alone import ALONE
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.axes import axis_named
 from brewgraph.recipe.evaluate.expressions import Evaluator
+from brewgraph.recipe.evaluate.joining import axis_named
 from brewgraph.recipe.evaluate.operations import token_mask
 from brewgraph.recipe.numbers import compute, shares
 from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import DeclaredTransform, Operation, is_row
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.axes import pair
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.indexing import whole_row
+from brewgraph.recipe.evaluate.joining import pair
 from brewgraph.recipe.numbers import WEIGHTS, is_positive
 from brewgraph.recipe.values import FAULT, Bundle, Evaluated, Fault, Group, Match, Row, Value, as_value, describe
 from brewgraph.source import Span

@@ -6,24 +6,13 @@ Chances are numbers from 0 to 1, or percentages.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from brewgraph.recipe.settings.sources import Settings
-from brewgraph.recipe.values import Length
+from brewgraph.recipe.settings.sources import Settings, Share
 
-
-def _share(value: Any) -> Any:
-    """`10%` is 0.1."""
-    if isinstance(value, Length):
-        if value.unit != "share":
-            raise ValueError("a number is wanted, or a percentage: 0.1 or 10%")
-        return value.value
-    return value
-
-
-Chance = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Chance = Annotated[float, Share, Field(ge=0, le=1)]
 
 
 class Masking(Settings):
@@ -89,7 +78,7 @@ class LongDisorder(Settings):
     positional: ClassVar[tuple[str, ...]] = ("p",)
 
     p: Chance = Field(default=0.1, description="chance of each word to begin such a span")
-    length: Annotated[PositiveFloat, BeforeValidator(_share)] = Field(
+    length: Annotated[PositiveFloat, Share] = Field(
         default=20.0, description="words in a span, or up to 1 its share of the text"
     )
 

@@ -1,7 +1,8 @@
 """Where models and data come from, as a spec may say it: one frozen pydantic model per source.
 
 The field names are the keyword arguments of the call in the spec, the docstrings its documentation. Values arrive
-evaluated (numbers, strings, tuples), names of columns and of other models as plain strings.
+evaluated (numbers, strings, tuples), names of columns and of other models as plain strings. `label_type` says what the
+labels of data are, so that heads, losses and metrics can be chosen before anything is read.
 """
 
 from __future__ import annotations
@@ -9,14 +10,84 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from brewgraph.recipe.label_types import LABEL_TYPES, LabelType, Name, Task
-from brewgraph.recipe.settings.base import EachOnce, Settings
-from brewgraph.recipe.settings.corpora import Builtin, Conll, Files, Glue, Hub, Squad, Text
+from brewgraph.recipe.label_types import (
+    CLASS,
+    CLASSES,
+    LABEL_TYPES,
+    MASKED,
+    NEXT,
+    NONE,
+    SPANS,
+    TAGS,
+    VALUE,
+    LabelType,
+    Name,
+    Task,
+    of_problem,
+)
 
-__all__ = ["Builtin", "Conll", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
-"""What other modules take from here; what is defined here comes with it."""
+
+class Settings(BaseModel):
+    """The base of whatever a call in a spec becomes: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[str | None] = None
+    """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
+    bare: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are words and may stand bare: `problem_type=regression`."""
+
+
+def setting_text(value: Any) -> str:
+    """A setting as a spec writes it."""
+    if isinstance(value, Settings):
+        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        return f"{type(value).__name__.lower()}({inner})"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _each_once(value: Any) -> Any:
+    """A list of names: at least one, none twice."""
+    if isinstance(value, tuple | list):
+        twice = next((x for n, x in enumerate(value) if x in value[:n]), None)
+        if twice is not None or not value:
+            raise ValueError("the list is empty" if twice is None else f"`{twice}` is named twice")
+    return value
+
+
+EachOnce = BeforeValidator(_each_once)
+"""For an argument that may be a list of names."""
+
+
+def _share(value: Any) -> Any:
+    """`15%` is 0.15. A length's module imports this one, so that it is known by its unit."""
+    unit = getattr(value, "unit", None)
+    if unit is not None and unit != "share":
+        raise ValueError("expected a number or a percentage: 0.1 or 10%")
+    return value if unit is None else value.value
+
+
+Share = BeforeValidator(_share)
+"""For an argument that may be a percentage."""
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Layers(Settings):
@@ -153,14 +224,9 @@ class TokenClassifier(Settings):
     )
 
 
-class SequenceClassifier(Settings):
+class SequenceClassifier(TokenClassifier):
     """`sequence_classifier(labels=2)`: one class, several, or a number per example."""
 
-    positional: ClassVar[tuple[str, ...]] = ("labels",)
-
-    labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="how many classes, or their names in order; left out, those of the data"
-    )
     problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(
         default=None, description="what is right of an example: one class, several, or a number; left out, as the data"
     )
@@ -178,6 +244,257 @@ class CausalLm(Settings):
     """`causal_lm()`: the next word."""
 
 
+# ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Data(Settings):
+    """What every data source shares."""
+
+    columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    """Fields whose bare names are columns of the data, not names of the spec."""
+
+    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
+    max_length: PositiveInt | None = Field(
+        default=None, description="longest encoding in tokens; left out, the model's own limit"
+    )
+    augment: tuple[Settings, ...] = Field(
+        default=(), description="how texts are changed in training: [masking(p=10%), short_disorder(p=10%)]"
+    )
+
+    @property
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, or `NONE` where there are none."""
+        return CLASS
+
+    @property
+    def weighted(self) -> bool:
+        """Whether examples have weights: a column of them, or one per class."""
+        return any(getattr(self, name, None) is not None for name in ("weight", "class_weights"))
+
+
+def _class_weights(value: Any) -> Any:
+    """`balanced`, or one number above zero per class."""
+    if value is None or value == "balanced":
+        return value
+    numbers = isinstance(value, tuple | list) and all(isinstance(x, int | float) and x > 0 for x in value)
+    if not numbers or not value:
+        raise ValueError("it is `balanced`, or a list of numbers above zero, one per class")
+    return tuple(float(x) for x in value)
+
+
+ClassNames = Annotated[tuple[str, ...] | None, EachOnce]
+ClassWeights = Annotated[Literal["balanced"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_class_weights)]
+
+
+class Labelled(Data):
+    """What sources share whose columns a spec names."""
+
+    columns: ClassVar[frozenset[str]] = frozenset({"text", "label", "weight"})
+    bare: ClassVar[frozenset[str]] = frozenset({"problem_type", "class_weights"})
+
+    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | tuple[str, ...] | None = Field(
+        default="label",
+        description="the label's column, or one column of 0 and 1 per class: [joy, anger]; none where there is none",
+    )
+    problem_type: Literal["single_label", "multi_label", "regression"] = Field(
+        default="single_label", description="what is right of an example: one class, several (a list), or a number"
+    )
+    classes: ClassNames = Field(
+        default=None,
+        description="the classes in the order of the logits, as a teacher has them: labels as they are written, or "
+        "names for the numbers 0, 1, …; left out, names by the alphabet",
+    )
+    weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
+    class_weights: ClassWeights = Field(
+        default=None,
+        description="how much the examples of each class count: balanced (the rarer, the more), or a list in the order "
+        "of the classes",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Labelled:
+        if isinstance(self.label, tuple) and self.problem_type == "regression":
+            raise ValueError("problem_type=regression predicts one number: name one column of numbers")
+        if isinstance(self.label, tuple) and self.problem_type != "multi_label":
+            raise ValueError("several label columns need problem_type=multi_label")
+        if self.label is None and self.problem_type != "single_label":
+            raise ValueError(f"problem_type={self.problem_type} needs a label")
+        if self.classes is not None and isinstance(self.label, tuple):
+            raise ValueError("several label columns name the classes themselves: leave `classes` out")
+        if self.classes is not None and self.label_type not in (CLASS, CLASSES):
+            raise ValueError("classes need examples that have one class each, or a list of them")
+        if self.class_weights is not None and self.label_type != CLASS:
+            raise ValueError("class_weights need examples that have one class each")
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, `CLASSES`, `VALUE`, or `NONE` where there are none."""
+        return of_problem(self.problem_type) if self.label is not None else NONE
+
+
+class Files(Labelled):
+    """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
+
+    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec. In csv a field may stand in double
+    quotes and hold commas and line breaks then; in tsv a quote is a character like any other. Labels of both are
+    numbers where the whole column is written as numbers, all whole or all with a point: `01` beside `1` is text.
+    """
+
+    train: str = Field(description="file with the training examples")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    quoting: bool | None = Field(
+        default=None, description="whether double quotes enclose fields; left out, true for csv and false for tsv"
+    )
+
+
+class Glue(Data):
+    """`glue("mnli")`: a task of the GLUE benchmark, its columns known; `stsb` has a number from 0 to 5 as its label."""
+
+    positional: ClassVar[tuple[str, ...]] = ("task",)
+
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"] = Field(
+        description="name of the task"
+    )
+
+    @property
+    def label_type(self) -> LabelType:
+        """A number for stsb, a class for every other task."""
+        return VALUE if self.task == "stsb" else CLASS
+
+
+class Hub(Labelled):
+    """`hub("name", text=[a, b], label=label)`: a data set from the hub, or a local folder of the same layout."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name", "subset")
+
+    name: str = Field(description="name on the hub, or a folder")
+    subset: str | None = Field(default=None, description="the data set's configuration")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    train: str = Field(default="train", description="split to train on")
+    dev: str | None = Field(default="validation", description="split to evaluate on")
+    test: str | None = Field(default=None, description="split kept for the end")
+
+
+class Conll(Data):
+    """`conll(train="a.conll", dev="b.conll", words=0, tags=-1)`: a tag for each word, one word per line.
+
+    Columns at white space, an empty line between two sentences; plain or gzipped. A line with `-DOCSTART-` ends a
+    sentence, too. Before a sentence a line that begins with `#` is a comment, unless it has as many columns as others
+    and a tag of theirs: `# O` is a word. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES, BILOU or BMES,
+    also as `B_PER` or `PER-B`; IOB1 becomes IOB2. Other tags, as those for parts of speech, are taken as they are. A
+    sentence longer than `max_length` is cut off in training, and evaluated in windows. A comment `# trust = 0.8` before
+    a sentence is its value in the column `trust`.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
+    bare: ClassVar[frozenset[str]] = frozenset({"separator"})
+
+    train: str = Field(description="file with the training sentences")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    words: int = Field(default=0, description="column of the words, from 0; -1 is the last")
+    tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
+    classes: ClassNames = Field(
+        default=None,
+        description="tags in the order of their numbers, as a teacher has them; left out, O and then type by type",
+    )
+    weight: str | None = Field(
+        default=None, description="how much each sentence counts: `trust` where `# trust = 0.8` stands before it"
+    )
+    separator: Literal["whitespace", "tab", "space"] = Field(
+        default="whitespace", description="what stands between two columns: whitespace (any), tab or space"
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> Conll:
+        if self.words == self.tags:
+            raise ValueError(f"words and tags cannot both be in column {self.words}")
+        if self.classes is not None and self.tags is None:
+            raise ValueError("classes need tags")
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        return TAGS if self.tags is not None else NONE
+
+
+class Squad(Data):
+    """`squad(train="train.json", dev="dev.json", max_length=384, stride=128)`: answers that are stretches of a text.
+
+    json in the form of SQuAD 1.1 or 2.0, plain or gzipped. A text that is too long becomes several windows, which share
+    `stride` tokens with the one before. A window that does not hold the whole answer is not learnt from. Where some
+    questions have no answer (`is_impossible`, or empty `answers`), such questions and such windows have their answer at
+    the CLS token, and the student may answer nothing: where the logits of that token exceed those of the best answer by
+    more than `null_threshold`. What else stands beside `question` and `answers` is a column.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    train: str = Field(description="file with the training questions")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    max_length: PositiveInt | None = Field(default=384, description="tokens of question and window together, at most")
+    stride: NonNegativeInt = Field(default=128, description="tokens that a window shares with the one before")
+    max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
+    weight: str | None = Field(
+        default=None, description="key of a number beside each question: how much it counts, in each of its windows"
+    )
+    null_threshold: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="no answer is given where its score exceeds that of the best answer by more than this",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Squad:
+        if self.max_length is not None and self.stride >= self.max_length:
+            said = f"windows of {self.max_length} tokens cannot share {self.stride}"
+            raise ValueError(
+                f"{said}: set a smaller `stride`, {self.max_length // 3} for one, or a larger `max_length`"
+            )
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        return SPANS
+
+
+class Text(Data):
+    """`text(train="a.txt", dev="b.txt", mask=15%)`: plain text for language models, plain or gzipped.
+
+    Without `mask` the labels are the next words. With it that share of the words is to be guessed: 80% of them stand as
+    the mask, 10% as another token, 10% as they are (Devlin et al. 2019), drawn anew in every epoch. The text is cut
+    into blocks without regard to its lines.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset()
+
+    train: str = Field(description="file with the text to train on")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    mask: Annotated[float, Share, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of the tokens to guess, as 15%; left out or 0, the next word is guessed"
+    )
+    block: PositiveInt | None = Field(
+        default=None, description="tokens per block, special ones among them; left out, as many as max_length"
+    )
+
+    @property
+    def label_type(self) -> LabelType:
+        return MASKED if self.mask else NEXT
+
+
+class Builtin(Data):
+    """`builtin("python-docs")`: real text that is on every machine: the standard library's docstrings by package."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: Literal["python-docs"] = Field(description="name of the data set")
+
+
 class Batches(Settings):
     """`batches("folder", shuffle=false)`: ready tensors, one entry of `batches.safetensors` per micro-batch.
 
@@ -186,6 +503,10 @@ class Batches(Settings):
     """
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
+    batch: ClassVar[int] = 1
+    """One entry is one batch, however many examples it holds."""
+    max_length: ClassVar[int | None] = None
+    weighted: ClassVar[bool] = False
 
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
@@ -208,19 +529,6 @@ class Batches(Settings):
     def label_type(self) -> LabelType:
         """Which kind of labels a batch holds; `NONE` where it has none."""
         return LABEL_TYPES[self.labels or ""]
-
-    @property
-    def batch(self) -> int:
-        """One entry is one batch, however many examples it holds."""
-        return 1
-
-    @property
-    def max_length(self) -> int | None:
-        return None
-
-    @property
-    def weighted(self) -> bool:
-        return False
 
 
 DataSource = Files | Glue | Hub | Conll | Squad | Text | Builtin | Batches

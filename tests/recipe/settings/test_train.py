@@ -215,7 +215,7 @@ def test_faulty_model_sources(source: str, code: str, place: tuple[int, int], me
         ('conll(train="a", separator=tb)', "B122", 37, "`separator` cannot be `tb`", "did you mean `tab`?"),
         ('conll(train="a", tags=0)', "B122", 10, "words and tags cannot both be in column 0", "correct one of them"),
         ('squad(train="a", stride=384)', "B122", 10, "windows of 384 tokens cannot share 384", "correct one of them"),
-        ('text(train="a", mask=3 epochs)', "B122", 31, "`mask`: a share of the tokens is wanted: 15%", "as 15%"),
+        ('text(train="a", mask=3 epochs)', "B122", 31, "`mask`: expected a number or a percentage: 0.1 or 10%", "as 15%"),
         ('text(train="a", mask=120%)', "B122", 31, "`mask`: it must be less than 1", "as 15%"),
         ('glue("mnlii")', "B122", 15, "`task` cannot be `mnlii`", "did you mean `mnli`?"),
         ('builtin("python")', "B122", 18, "`name` cannot be `python`", "did you mean `python-docs`?"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brewgraph.recipe.evaluate.axes import pair
+from brewgraph.recipe.evaluate.joining import pair
 from brewgraph.recipe.values import FAULT, Apply, Axis, Bundle, Group, members
 from brewgraph.source import Source, Span
 from tests.recipe.specs import fault, faults, known, names, spec
