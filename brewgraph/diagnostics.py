@@ -301,7 +301,7 @@ def listing(words: Iterable[str]) -> str:
 def render(diagnostic: Diagnostic, paint: Any = None, width: int | None = None) -> str:
     """The diagnostic as text: head, place, the lines with carets, help.
 
-    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); left out, plain. Where
+    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); default: plain. Where
     there is a `width`, words go on in the next line, and of longer lines of source the part with the marks is shown.
     """
     paint = paint or (lambda text, role: text)

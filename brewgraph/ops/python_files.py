@@ -128,7 +128,7 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise SourceFault(
-            "B330", f"`{module}` is no Python: {error}", help="it has to be a module that Python can import"
+            "B330", f"`{module}` is not valid Python: {error}", help="it must be a module that Python can import"
         ) from error
     known = _local_names(tree)
     found: dict[str, Operation | DeclaredTransform] = {}
@@ -188,7 +188,7 @@ def _literal(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, valu
     try:
         return ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        help = f"write it out: `{ast.unparse(value)}` is known only when the module runs, and a check runs nothing"
+        help = f"write it out: `{ast.unparse(value)}` is known only when the module runs, and a check runs no code"
         raise _fault(module, function, f"{what} is no literal", help) from error
 
 

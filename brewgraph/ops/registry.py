@@ -35,7 +35,7 @@ KINDS = {
     "probabilities": "distributions over classes: (batch, classes) or (batch, length, classes)",
     "places": "distributions over the tokens of an example: (batch, length)",
     "labels": "class indices: (batch) or (batch, length)",
-    "targets": "what to come close to, as numbers: (batch), or (batch, classes) with zeros and ones",
+    "targets": "regression targets: (batch), or (batch, classes) with zeros and ones",
     "hidden": "hidden states: (batch, length, width)",
     "attention": "attention probabilities: (batch, heads, length, length)",
     "scores": "attention scores before mask and softmax: (batch, heads, length, length)",
@@ -285,7 +285,7 @@ def describe_operation(
     for pair, unit in takes.items():
         sides = [_side(side) for side in pair.split(" -> ")]
         if len(sides) != 2:
-            raise _fault(name, f"`{pair}` has no two sides", "write `hidden -> hidden`")
+            raise _fault(name, f"`{pair}` needs two sides", "write `hidden -> hidden`")
         _check_kinds(name, pair, [kind for side in sides for kind in side_kinds(side)])
         if unit not in UNITS:
             raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
@@ -338,7 +338,7 @@ def _describe(
             raise _fault(name, f"`{key}` has no default", f"write `{key}=…` in the signature")
     summary, _, rest = signature.doc.partition("\n")
     if not summary:
-        raise _fault(name, "a docstring is needed", "its first line says what is computed")
+        raise _fault(name, "it has no docstring", "its first line says what is computed")
     return {
         "name": name,
         "module": signature.module,

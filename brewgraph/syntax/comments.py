@@ -28,8 +28,8 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
         line_end = text.find("\n", closed if closed >= 0 else begin)
         end = len(text) if line_end < 0 else line_end
         if text[said:begin].strip() or said < 0:
-            help = "comments begin with `#`" + (", on each line" if mark in _ENDS else "")
-            collector.add("B010", f"`{mark}` begins no comment", Span(source, begin, found.end()), help=help)
+            help = "comments start with `#`" + (", on each line" if mark in _ENDS else "")
+            collector.add("B010", f"`{mark}` does not start a comment", Span(source, begin, found.end()), help=help)
         text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
         at = said = end
     return source if said < 0 else Source(text, source.name)
@@ -50,8 +50,8 @@ def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector)
         place = Span(source, comment.start, comment.end)
         form = _FORM.match(comment.text)
         if form is None:
-            help = "write `# brew: ignore[W205]`, several codes with commas, and the reason behind the bracket"
-            collector.add("W110", "this comment silences nothing: it has another form", place, help=help)
+            help = "write `# brew: ignore[W205]`, with commas between codes and the reason after the bracket"
+            collector.add("W110", "malformed `brew:` comment: it silences nothing", place, help=help)
             continue
         codes = tuple(_codes(source, comment, form))
         if not codes:
@@ -60,7 +60,7 @@ def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector)
         if form.group(1) == "ignore-file":
             if any(not x.is_blank for x in pieces[:i]):
                 help = "move it above the first statement, or write `ignore` for one statement"
-                collector.add("W110", "`ignore-file` stands at the top of a spec", place, help=help)
+                collector.add("W110", "`ignore-file` must precede the first statement", place, help=help)
                 continue
             ignore = Ignore(codes, source, 1, source.position(len(source.text))[0])
         elif source.line(line)[: source.position(comment.start)[1] - 1].strip():
@@ -96,10 +96,10 @@ def check_ignores(collector: Collector, source: Source, unsettled: frozenset[str
     for ignore in [ignore for ignore in collector.ignores if ignore.source == source]:
         for code, place in ignore.codes:
             if code in CODES and code not in WARNINGS:
-                help = "correct what it is about: only warnings can be ignored"
-                collector.add("W110", f"`{code}` is an error, which no comment silences", place, help=help)
+                help = "fix the error: only warnings can be ignored"
+                collector.add("W110", f"`{code}` is an error, and errors cannot be silenced", place, help=help)
             elif code not in WARNINGS:
                 help = suggest(code, WARNINGS) or "`brewgraph explain` lists the codes"
                 collector.add("W110", f"there is no warning `{code}`", place, help=help)
             elif code not in unsettled and not any(ignore.covers(code, d) for d in collector.diagnostics):
-                collector.add("W110", f"there is no {code} here to ignore", place, help="remove it")
+                collector.add("W110", f"no {code} is reported here", place, help="remove it")

@@ -39,7 +39,7 @@ def parse(source: Source, collector: Collector) -> t.Spec:
             statements += _parse_chunk(source, start, end, collector)
         except RecursionError:
             collector.add(
-                "B012", "this nests too deeply", Span(source, start, end), help="divide it into several equations"
+                "B012", "nested too deeply", Span(source, start, end), help="split it into several equations"
             )
     return t.Spec(tuple(statements), span=whole)
 
@@ -115,9 +115,9 @@ def _offset(error: UnexpectedInput) -> int:
 def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -> None:
     span = Span(source, fault.start, fault.end)
     if fault.kind == "unclosed":
-        collector.add("B001", f"this `{span.text}` is never closed", span, help="add the closing bracket")
+        collector.add("B001", f"unclosed `{span.text}`", span, help="add the closing bracket")
     elif fault.kind == "stray":
-        collector.add("B002", f"this `{span.text}` closes nothing", span, help="remove it, or open it before")
+        collector.add("B002", f"unmatched `{span.text}`", span, help="remove it, or add the opening bracket")
     elif fault.kind == "mismatch":
         opened = Span(source, fault.opened or 0, (fault.opened or 0) + 1)
         collector.add(
@@ -128,7 +128,7 @@ def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -
             help="close the inner bracket first",
         )
     else:
-        collector.add("B003", "this string does not end", span, help='end it with `"` on the same line')
+        collector.add("B003", "unclosed string", span, help='end it with `"` on the same line')
 
 
 def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int, collector: Collector) -> None:
@@ -152,28 +152,28 @@ def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
     if number := re.compile(r"[0-9][0-9.]*(\w*)%?").match(text, at):
         unit = number[1]
         fits = unit in ("step", "steps", "epoch", "epochs")
-        help = f"put a blank before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
+        help = f"put a space before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
         help = help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`"
-        return at, number.end(), f"`{number[0]}` is no number", help
+        return at, number.end(), f"`{number[0]}` is not a number", help
     character = text[at]
     if character == ">" and text[at - 1 : at] == "-":
-        return at - 1, at + 1, "an expression is expected before `->`", "an arrow joins two sides: `teacher -> student`"
+        return at - 1, at + 1, "expected an expression before `->`", "an arrow joins two sides: `teacher -> student`"
     shown = f"`{character}`" if character.isprintable() else f"the character U+{ord(character):04X}"
-    return at, at + 1, f"{shown} has no meaning here", _hint(character)
+    return at, at + 1, f"{shown} is not valid here", _hint(character)
 
 
 def _hint(character: str) -> str:
     groups = {
-        "'`‘’“”„«»": 'strings stand in double quotes: "text"',
-        "%": "a share is written with its number: 30%; comments begin with `#`",
+        "'`‘’“”„«»": 'strings need double quotes: "text"',
+        "%": "write a percentage with its number: 30%; comments start with `#`",
         "<": "a match is written from teacher to student: `teacher -> student`",
         ">→⟶⇒": "the arrow is written `->`",
         "^²": "powers are written `**`",
-        "!": "there are no comparisons; comments begin with `#`",
-        "&|": "terms are added with `+`; there are no conditions",
-        "?": "there are no conditions",
+        "!": "comparisons are not supported; comments start with `#`",
+        "&|": "terms are added with `+`; conditions are not supported",
+        "?": "conditions are not supported",
         "$": "a param is named without a sign; inside a string it is written `{name}`",
-        "\\": "a line runs on inside brackets, after an operator, or before a line that begins with one",
+        "\\": "a line continues inside brackets, after an operator, or before a line that starts with one",
         "−–—": "minus is written `-`",
         "×·∗": "a product is written `*`",
         "÷": "a quotient is written `/`",
@@ -183,8 +183,8 @@ def _hint(character: str) -> str:
         if character in characters:
             return help
     if unicodedata.category(character)[0] in "ZC":
-        return "replace it with an ordinary blank"
-    return "outside strings and comments a spec holds ASCII only; names are letters, digits and `_`"
+        return "replace it with a plain space"
+    return "only ASCII is allowed outside strings and comments; names are letters, digits and `_`"
 
 
 # ── lark's tree to ours ──────────────────────────────────────────────────────────────────────────────────────────────

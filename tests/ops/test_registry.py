@@ -154,7 +154,7 @@ def nonsense(source: Any, target: Any, *, T: float = 1.0) -> Any:
         ({"logits -> logits": "example"}, {}, "options and signature differ", "has `T`, the decorator none"),
         ({"logit -> logits": "example"}, {"T": ("number", "t")}, "unknown kind in logit -> logits", "`logits`, "),
         ({"logits -> logits": "words"}, {"T": ("number", "t")}, "unknown unit words", "`word`, "),
-        ({"logits": "example"}, {"T": ("number", "t")}, "`logits` has no two sides", "hidden -> hidden"),
+        ({"logits": "example"}, {"T": ("number", "t")}, "`logits` needs two sides", "hidden -> hidden"),
         ({"logits -> logits": "example"}, {"T": ("numbr", "t")}, "`T` needs a kind and words", "number"),
         ({"logits -> logits": "example"}, {"T": ("number", "")}, "`T` needs a kind and words", "number"),
     ],
@@ -180,7 +180,7 @@ def test_words_and_defaults_are_needed() -> None:
     def bare(source: Any, target: Any, *, T: float) -> Any:
         """Nothing."""
 
-    with pytest.raises(SourceFault, match="a docstring is needed"):
+    with pytest.raises(SourceFault, match="it has no docstring"):
         operation(takes={"logits -> logits": "example"}, source="none")(silent)
     with pytest.raises(SourceFault, match="`T` has no default"):
         operation(takes={"logits -> logits": "example"}, source="none", T=("number", "t"))(bare)

@@ -13,11 +13,11 @@ DATA = 'data d = files(train="train.csv", dev="dev.csv")\n'
 LOSS = "loss = kd(big.logits -> tiny.logits)\n"
 HEAD, WHOLE = MODELS + DATA, MODELS + DATA + LOSS
 SPECS = [
-    (HEAD + "-- the soft targets\n" + LOSS, "comments begin with `#`"),
-    (HEAD + "% the soft targets\n" + LOSS, "comments begin with `#`"),
-    (HEAD + LOSS + "train { epochs = 3 } -- three\n", "comments begin with `#`"),
-    ('"""\nMy spec.\n"""\n' + WHOLE, "comments begin with `#`, on each line"),
-    (WHOLE + "[train]\nepochs = 3\n", "settings stand in braces: `train { epochs = 3 }`"),
+    (HEAD + "-- the soft targets\n" + LOSS, "comments start with `#`"),
+    (HEAD + "% the soft targets\n" + LOSS, "comments start with `#`"),
+    (HEAD + LOSS + "train { epochs = 3 } -- three\n", "comments start with `#`"),
+    ('"""\nMy spec.\n"""\n' + WHOLE, "comments start with `#`, on each line"),
+    (WHOLE + "[train]\nepochs = 3\n", "settings belong in braces: `train { epochs = 3 }`"),
     (WHOLE + "train:\n  epochs: 3\n", "write `train { epochs = 3 }`"),
     (WHOLE + "train(epochs=3, lr=1e-4)\n", "write `train { epochs = 3 }`"),
     (WHOLE + "trainer = Trainer(max_epochs=3, devices=2)\n", "settings stand in `train { epochs = 3 }`"),

@@ -129,8 +129,8 @@ def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free
             values[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
     value = e.evaluate(function.value)
     if isinstance(value, v.Match):
-        help = "put it into an operation: `mse(a -> b)`"
-        return e.fault("B209", "an arrow is a value only between layers", function.value.span, help=help)
+        help = "use it in an operation: `mse(a -> b)`"
+        return e.fault("B209", "an arrow alone is a value only between layers", function.value.span, help=help)
     return value
 
 
@@ -157,11 +157,11 @@ def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
     if isinstance(model, Group):
         return model.map(lambda each: _model_on_input(e, each, call))
     if isinstance(model, v.Forwarded) and model.head is not None:
-        help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
+        help = f"apply the trunk to the input: `{model.model.name}(mnli).{model.head}`"
         return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
     if not isinstance(model, v.ModelDeclaration):
-        message = f"only functions and models are called, got {describe(model)}"
-        return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
+        message = f"only functions and models can be called, got {describe(model)}"
+        return e.fault("B202", message, call.function.span, help="name the input of a model: `bert(mnli).logits`")
     data: v.DataDeclaration | None = None
     passing = 1
     for argument in call.arguments:
@@ -173,8 +173,8 @@ def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
         elif argument.name == "pass" and v.is_whole(value) and value > 0:
             passing = value
         else:
-            help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
-            return e.fault("B209", "a model is called on a data set", argument.span, help=help)
+            help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a separate forward"
+            return e.fault("B209", "a model takes a data set", argument.span, help=help)
     if data is None and not e.needs_input:
         return v.Forwarded(model, "", passing)
     data = data or e.data_in_scope(call.span)
@@ -194,7 +194,7 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     first = values[0] if len(values) == 1 and all(a.name is None and a.key is None for a in call.arguments) else None
     if name == "after":
         if isinstance(first, v.Length) and first.unit == "share" and first.value > 1:
-            return e.fault("B209", "this never comes: training ends at 100%", call.span, help="write `after(30%)`")
+            return e.fault("B209", "never reached: training ends at 100%", call.span, help="write `after(30%)`")
         if isinstance(first, v.Length):
             return v.Scheduled("schedule", name, (first,), span=call.span)
         help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
@@ -203,7 +203,7 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
         ends = (v.as_value(first.source, call.span), v.as_value(first.target, call.span))
         if isinstance(ends[0], v.Number) and isinstance(ends[1], v.Number):
             return v.Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
-    message = f"`{name}` goes from one number to another"
+    message = f"`{name}` needs two numbers"
     help = f"write `{name}(1 -> 0)`" + ("; the loss is `cos(a -> b)`" if name == "cosine" else "")
     return e.fault("B209", message, call.span, help=help)
 
@@ -221,9 +221,9 @@ def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
         if not isinstance(at, v.Length) or not v.is_number(value):
             return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
         if at.unit == "share" and at.value > 1:
-            return e.fault("B209", "this point never comes: training ends at 100%", argument.span, help=help)
+            return e.fault("B209", "never reached: training ends at 100%", argument.span, help=help)
         if before is not None and (at.value == 0 or (before.unit == at.unit and at.value <= before.value)):
-            return e.fault("B209", "the points of `piecewise` stand in order", argument.span, help=help)
+            return e.fault("B209", "the points of `piecewise` must be in order", argument.span, help=help)
         before = at
         points += [at, float(value)]
     if not points:
@@ -249,5 +249,5 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
         else:
             options[argument.name] = float(value)
     if base is None or not is_positive(base):
-        return e.fault("B207", f"`{name}` starts from a temperature above zero", call.span, help=f"write `{name}(4)`")
+        return e.fault("B207", f"`{name}` needs a positive temperature", call.span, help=f"write `{name}(4)`")
     return v.Temperature("temperature", name, base, tuple(options.items()), span=call.span)

@@ -67,7 +67,7 @@ def configure(
     place = function.span
     word = name or (function.name if isinstance(function, t.Attribute) else place.text)
     if name in registry:
-        e.fault("B101", f"`{name}` needs its brackets", place, help=f"write `{name}(…)`")
+        e.fault("B101", f"`{name}` needs parentheses", place, help=f"write `{name}(…)`")
     elif elsewhere := wrong_place(word):
         e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
     else:
@@ -126,16 +126,18 @@ def report_unknown(
 ) -> None:
     """B120 for a setting that its owner does not have."""
     names = list(fields)
-    help = instead(kind, key, names) or f"it knows {listing(names)}"
+    help = instead(kind, key, names) or f"it has {listing(names)}"
     e.fault("B120", f"{owner} has no setting `{key}`", place, help=help)
 
 
-def constant(e: Evaluator, key: str, x: t.Expression, value: Evaluated, help: str) -> Evaluated:
+def constant(
+    e: Evaluator, key: str, x: t.Expression, value: Evaluated, help: str, *, is_word: bool = False
+) -> Evaluated:
     """The value of a setting that takes constants alone; `help` is the remedy for anything else."""
     if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
         return value
     got = describe(value)
-    if isinstance(value, v.Number) and isinstance(x, t.Name):
+    if isinstance(value, v.Number) and isinstance(x, t.Name) and not is_word:
         got, help = "an equation", f"define it by `let {x.id} = …` or `param {x.id} = …`"
     return e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
 
@@ -150,7 +152,7 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
     faulty: set[str] = set()
     for key, value in values.items():  # pydantic would take true for 1
         if isinstance(value, bool) and not _takes_truth(settings, key):
-            message = f"`{key}` is neither true nor false"
+            message = f"`{key}` is not a boolean"
             collector.add("B122", message, written[key][1], help=_description(settings, key))
             faulty.add(key)
     try:
@@ -191,17 +193,17 @@ def _places(written: Written) -> Mapping[str, Span]:
 
 
 _PLAIN = {
-    "tuple_type": "a list is wanted",
-    "string_type": "a string is wanted",
-    "bool_parsing": "true or false is wanted",
-    "bool_type": "true or false is wanted",
-    "int_type": "a whole number is wanted",
-    "int_parsing": "a whole number is wanted",
-    "int_from_float": "a whole number is wanted",
-    "float_type": "a number is wanted",
-    "float_parsing": "a number is wanted",
-    "dataclass_type": "a list of layers is wanted",
-    "model_type": "layers of a model are wanted",
+    "tuple_type": "expected a list",
+    "string_type": "expected a string",
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "dataclass_type": "expected a list of layers",
+    "model_type": "expected layers of a model",
 }
 """What pydantic finds, in the words of a spec."""
 
@@ -219,7 +221,7 @@ def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tupl
         return f"`{field}` cannot be `{value}`", suggest(str(value), words) or f"it is one of {expected}"
     text = str(fault["msg"]).removeprefix("Value error, ").removesuffix(" after validation")
     if kind in ("missing", "too_long", "too_short"):
-        text = "another number of members is wanted"
+        text = "wrong number of members"
     elif kind == "string_pattern_mismatch":
         text = "it is written module:name"
     text = _PLAIN.get(kind, text[0].lower() + text[1:]).replace("input should be", "it must be")
@@ -242,17 +244,17 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
     if isinstance(made, Ema) and s.role == "teacher":
         student = e.models[made.model]
         if student.role != "student":
-            help = "teachers stay as they are: name the student, `ema(tiny)`"
+            help = "teachers do not change: name the student, `ema(tiny)`"
             place = written["model"][1]
             e.collector.add("B331", f"`{made.model}` is no student to average", place, help=help)
         heads = heads or student.heads
     if isinstance(made, Hf):
         _check_hf(e, made, s.source, written)
     elif s.block is not None:
-        help = "write them on a model from hf(…)"
+        help = "declare them on a model from hf(…)"
         e.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
     if isinstance(made, Ema) and s.role == "student":
-        e.fault("B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)")
+        e.fault("B117", "`ema(…)` declares a teacher, not a student", s.source.span, help=f"teacher {s.name} = ema(…)")
     where = {**_places(written), **head_places}
     return v.ModelDeclaration(
         name, s.role, made, heads, span=s.source.span, places=where, params=_params(e, s.source, written)
@@ -272,13 +274,13 @@ def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[st
     for head in s.block.statements if s.block is not None else ():
         if not isinstance(head, t.Head):
             help = "write `head ner = token_classifier(labels=9)`"
-            e.collector.add("B110", "a model's braces hold heads only", head.span, help=help)
+            e.collector.add("B110", "a model's braces may hold only heads", head.span, help=help)
         elif head.name in first:
             labels = (Label(first[head.name].name_span, "first here"),)
             message = f"the head `{head.name}` is given twice"
             e.collector.add("B105", message, head.name_span, labels=labels, help="rename one of them")
         elif head.name in FEATURE_KINDS or head.name == "layers":
-            message = f"`{head.name}` is a feature of every model, and no name for a head"
+            message = f"`{head.name}` is a feature of every model and cannot name a head"
             e.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
         else:
             first[head.name] = head
@@ -295,7 +297,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
         help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-        e.fault("B202", "data are joined by `+` alone", wrong.span, help=help)
+        e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=help)
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         source = _source(e, s.source, DATA, "data source")
@@ -311,7 +313,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
             return replace(value, name=name, span=s.source.span)
         if value is not FAULT:
             help = "write `data NAME = files(…)`, or the name of another data set"
-            e.fault("B202", f"data come from a source, got {describe(value)}", s.source.span, help=help)
+            e.fault("B202", f"expected a data source, got {describe(value)}", s.source.span, help=help)
         return anything
     for part in parts:
         if isinstance(part, t.Call):
@@ -324,7 +326,7 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
         if not isinstance(value, v.DataDeclaration):
             if value is not FAULT:
                 help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-                e.fault("B202", f"data are joined, got {describe(value)}", part.span, help=help)
+                e.fault("B202", f"only data sets can be joined, got {describe(value)}", part.span, help=help)
             return anything
         joined += value.source.parts if isinstance(value.source, Join) else (value.source,)
     kinds = {part.label_type for part in joined}
@@ -350,10 +352,10 @@ def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what
 def _check_hf(e: Evaluator, made: Hf, x: t.Expression, written: Written) -> None:
     if (made.name is None) == (made.model_type is None):
         help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
-        e.collector.add("B123", "a model needs a name or a model_type, and not both", x.span, help=help)
+        e.collector.add("B123", "a model needs either a name or a model_type", x.span, help=help)
     elif "revision" in written and made.name is None:
         place = written["revision"][1]
-        e.collector.add("B123", "a model from scratch has no revision", place, help="leave `revision` out")
+        e.collector.add("B123", "a model from scratch has no revision", place, help="remove `revision`")
 
 
 # ── arguments of sources ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -370,7 +372,7 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
         return _calls(e, key, calls, x)
     if calls and not isinstance(x, t.Constant):
         help = f"write `{key}={next(iter(calls))}(…)`"
-        return e.fault("B122", f"`{key}` is written as a call", x.span, help=help)
+        return e.fault("B122", f"`{key}` needs a call", x.span, help=help)
     if key == "inputs" and issubclass(settings, Hf):
         help = "write `inputs={token_type_ids: column}`"
         return e.fault("B122", "`inputs` maps names to columns", x.span, help=help)
@@ -381,11 +383,11 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
         near = suggest(words[0], known) if x.span.text == words[0] else ""
         if key not in settings.model_fields and not near and known:  # a number just as well
             near = f"the spec has {listing(known)};"
-        help = f"{near} a text stands in quotes: {_quoted(x)}".strip()
+        help = f"{near} strings need quotes: {_quoted(x)}".strip()
         return e.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
     value = e.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
-        return e.fault("B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`")
+        return e.fault("B122", "`ema` takes a model of this spec", x.span, help="write its name: `ema(tiny)`")
     if isinstance(value, v.ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
@@ -477,7 +479,7 @@ def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
 def evaluate_param(e: Evaluator, s: t.Param, given: Mapping[str, object]) -> Evaluated:
     """The value of a param: the one that was passed from outside, else its default, of the type that it declares."""
     if s.name not in given and s.default is None:
-        help = f"give it: `--set {s.name}=…`, or a default in the spec"
+        help = f"set it: `--set {s.name}=…`, or a default in the spec"
         return e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
     asks_default = s.name not in given or s.type is None
     default = e.evaluate(s.default) if s.default is not None and asks_default else None
@@ -489,15 +491,15 @@ def evaluate_param(e: Evaluator, s: t.Param, given: Mapping[str, object]) -> Eva
         help = suggest(s.type, TYPES) or f"there are {listing(TYPES)}"
         return e.fault("B109", f"there is no type `{s.type}`", s.span, help=help)
     if not v.is_constant(value):
-        message = f"the param `{s.name}` is a constant, got {describe(value)}"
+        message = f"the param `{s.name}` must be a constant, got {describe(value)}"
         place = s.default.span if s.default is not None else s.name_span
-        return e.fault("B109", message, place, help="a `let` names any value")
+        return e.fault("B109", message, place, help="use `let` for other values")
     wanted = TYPES[s.type] if s.type else type(default) if isinstance(default, int | float | str) else None
     if wanted is float and v.is_whole(value):
         return float(value)
     if wanted is int and s.type is None and isinstance(value, float):
         return value
     if wanted is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-        message = f"the param `{s.name}` is {wanted.__name__}, and {value!r} is not"
+        message = f"the param `{s.name}` must be {wanted.__name__}, got {value!r}"
         return e.fault("B109", message, s.name_span, help="correct the value, or the param's type")
     return value

@@ -123,8 +123,8 @@ class _Elaboration(Evaluator):
             help = "add `student NAME = hf(…)`"
             self.fault("B107", "nothing is trained: there is no student", self.source.end, help=help)
         for extra in students[1:]:
-            help = "one student learns at a time: heads on a shared trunk do several tasks, `brew(…)` makes a chain"
-            self.collector.add("B111", "there is a student already", extra.name_span, help=help)
+            help = "use heads on a shared trunk for several tasks, `brew(…)` for a chain of students"
+            self.collector.add("B111", "a spec has only one student", extra.name_span, help=help)
         if not any(isinstance(s, t.Data) for s in every):
             help = "add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`"
             self.fault("B107", "there is no data to train on", self.source.end, help=help)
@@ -146,7 +146,7 @@ class _Elaboration(Evaluator):
                 return data
             case t.Proj():
                 if s.name in PROJECTIONS:
-                    message = f"`{s.name}` is the name of a projection already"
+                    message = f"`{s.name}` is already the name of a projection"
                     return self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
                 projector = make_projector(self, s.value, full, full, s.name_span)
                 if projector is None:
@@ -170,7 +170,7 @@ class _Elaboration(Evaluator):
         value = self.evaluate(s.value)
         if isinstance(value, v.Match):
             help = "an operation compares them: `mse(a -> b)`"
-            message = "an arrow is a value only between layers"
+            message = "an arrow alone is a value only between layers"
             return self.fault("B209", message, s.value.span, help=help)
         if isinstance(s, t.Equation):
             return v.as_value(value, s.value.span) if isinstance(value, int | float) else value

@@ -143,7 +143,7 @@ class Evaluator:
         for item, part in zip(items, x.items, strict=True):
             if not isinstance(item, Value):
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
-                message = f"a tuple is one argument and goes over no list, got {describe(item)}"
+                message = f"a tuple holds single values, got {describe(item)}"
                 return self.fault("B202", message, part.span, help=help)
         values = tuple(item for item in items if isinstance(item, Value))
         return v.Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
@@ -177,7 +177,7 @@ class Evaluator:
         if any(name in scope.functions for scope in self.current.outward()):
             return self._no_value(name, "a function", f"call it: `{name}(…)`", place)
         if help := wrong_place(name):
-            return self.fault("B102", f"`{name}` is no value", place, help=help)
+            return self.fault("B102", f"`{name}` is not a value", place, help=help)
         known = self.current.known_names()
         there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
         roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
@@ -185,11 +185,11 @@ class Evaluator:
             there = f"the {name} here is called {listing(roles)}"
         help = instead("name", name, known) or there
         if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
-            help = "comments begin with `#`"
+            help = "comments start with `#`"
         return self.fault("B101", f"there is no `{name}`", place, help=help)
 
     def _no_value(self, name: str, what: str, help: str, place: Span) -> Fault:
-        return self.fault("B102", f"`{name}` is {what}, and no value", place, help=help)
+        return self.fault("B102", f"`{name}` is {what}, not a value", place, help=help)
 
     def value_inside(self, scope: Scope, name: str, place: Span) -> Evaluated:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
@@ -247,7 +247,7 @@ class Evaluator:
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
             if not (v.is_number(value) or isinstance(value, str) or value is FAULT):
-                message = f"only numbers and strings can stand in a string, got {describe(value)}"
+                message = f"only numbers and strings can be interpolated, got {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             pieces.append(value)
             return str(value)
@@ -262,8 +262,8 @@ class Evaluator:
             return FAULT
         if v.are_layers(source) and v.are_layers(target):
             if len(source) != len(target):
-                message = f"a layer map needs as many layers on both sides: {len(source)} and {len(target)}"
-                return self.fault("B201", message, x.span, help="pair each layer with one other")
+                message = f"a layer map needs equally many layers on both sides, got {len(source)} and {len(target)}"
+                return self.fault("B201", message, x.span, help="pair each layer with exactly one other")
             return v.LayerMap(source, target)
         return v.Match(source, target, span=x.span)
 
@@ -287,7 +287,7 @@ class Evaluator:
             return self._of_model(x, value, place)
         if isinstance(value, v.DataDeclaration):
             return self._of_data(x, value, place)
-        help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
+        help = "only models have features: `bert.logits`, `bert.hidden[3]`"
         return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
     def _of_data(self, x: t.Attribute, data: v.DataDeclaration, place: Span) -> Evaluated:
@@ -325,7 +325,7 @@ class Evaluator:
         head = model.head if isinstance(model, v.Forwarded) else None
         if x.name == "layers":
             help = f"`init={owner.name}.layers[0, 4, 8]` on another model starts it from these layers"
-            return self.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
+            return self.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
         if head is None and x.name in owner.heads:
             forwarded = self._forwarded(model, x.span)
             return FAULT if forwarded is None else replace(forwarded, head=x.name)

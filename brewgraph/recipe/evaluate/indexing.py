@@ -24,8 +24,8 @@ def evaluate_index(e: Evaluator, x: t.Index, side: str | None) -> Evaluated:
             return FAULT
         if not v.is_whole(item):
             place = x.items[0].span.to(x.items[-1].span)
-            help = f"write one whole number: `{x.value.span.text}[0]`"
-            return e.fault("B203", "an element of a tuple is picked by one number", place, help=help)
+            help = f"write one integer: `{x.value.span.text}[0]`"
+            return e.fault("B203", "an element of a tuple needs a single index", place, help=help)
         return e.tap(x.value, item)
     if isinstance(x.value, t.Attribute) and x.value.name == "layers":
         owner = e.evaluate(x.value.value, side)
@@ -62,7 +62,7 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
         if isinstance(value, v.ModelDeclaration):
             help = f"pick a feature first: `{value.name}.hidden[3]`"
         elif isinstance(value, v.Take) and value.feature.name == "tap":
-            help = 'an element of a module\'s tuple is picked beside its path: `(model @ "path")[0]`'
+            help = 'an index after the path selects an element of a module\'s tuple: `(model @ "path")[0]`'
         elif isinstance(value, v.Bundle):
             help = "a tuple is one argument: name its members before, `let a = bert.hidden[0]`, and use their names"
         return e.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
@@ -124,7 +124,7 @@ def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers | Fau
     if picks is FAULT:
         return FAULT
     help = f"write `{model.name}.layers[0, 4, 8]`"
-    return e.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
+    return e.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
 
 
 def _count(e: Evaluator, take: v.Take) -> int | Fault | None:
@@ -145,20 +145,20 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
     is_single = len(x.items) == 1
     for part in x.items:
         if isinstance(part, t.Slice):
-            return e.fault("B203", "a slice stands alone in its brackets", part.span, help="or list each number")
+            return e.fault("B203", "a slice must be the only index", part.span, help="or list each number")
         value = e.evaluate(part, side)
         if isinstance(value, v.LayerMap):
             if side is None:
                 help = f"pick a column: `{part.span.text}.from` or `{part.span.text}.to`"
-                message = "a layer map picks its column from the side of an arrow, and here is none"
+                message = "a layer map as an index needs an arrow to choose its column"
                 return e.fault("B205", message, part.span, help=help)
             value = value.left if side == "from" else value.right
         if value is FAULT:
             return FAULT
         for index in value if isinstance(value, tuple) else (value,):
             if not v.is_whole(index):
-                message = f"an index is a whole number, got {describe(index)}"
-                return e.fault("B203", message, part.span, help="members count from 0; -1 is the last")
+                message = f"an index must be an integer, got {describe(index)}"
+                return e.fault("B203", message, part.span, help="indices count from 0; -1 is the last")
             if count is not None and not -count <= index < count:
                 return e.fault("B206", f"{index} is out of range", part.span, help=_members(what, count))
             picks.append(index % count if count is not None else index)
@@ -176,7 +176,7 @@ def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks | Fa
             return FAULT
         if part is not None and not v.is_whole(value):
             help = "write `[::4]`, `[1:]` or `[:]`"
-            return e.fault("B203", "a slice is made of whole numbers", x.span, help=help)
+            return e.fault("B203", "a slice needs integers", x.span, help=help)
         bounds.append(value if v.is_whole(value) else None)
     if bounds[2] == 0:
         return e.fault("B203", "a slice cannot step by zero", x.span, help="`[::1]` takes every member")
@@ -186,8 +186,8 @@ def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks | Fa
 
 
 def _nothing(e: Evaluator, place: Span, what: str, count: int | None) -> Fault:
-    help = "name the members to pick" if count is None else _members(what, count)
-    return e.fault("B203", "this picks nothing", place, help=help)
+    help = "list the members to select" if count is None else _members(what, count)
+    return e.fault("B203", "this selects nothing", place, help=help)
 
 
 def _members(what: str, count: int) -> str:

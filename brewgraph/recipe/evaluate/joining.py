@@ -54,7 +54,7 @@ def pair(
         for table, literal in ((left, right), (right, left)):
             if _fits_twice(table, literal):
                 message = f"{_said(literal)} fits {_axes(table)}: which of them?"
-                return fault("B201", message, place, help="go across one of them first: `sum(…, over=NAME)`")
+                return fault("B201", message, place, help="reduce one of them first: `sum(…, over=NAME)`")
         if _holds(right, left):
             return each_right()
         if _holds(left, right):
@@ -65,8 +65,8 @@ def pair(
         return each_left()
     if other.kind == "models":
         return each_right()
-    message = f"{_said(left)} and {_said(right)} run over different things"
-    help = PAIR if arrow else "go across each list first, `sum(a) + sum(b)`, or index both by one layer map"
+    message = f"{_said(left)} and {_said(right)} have different axes"
+    help = PAIR if arrow else "reduce each list first, `sum(a) + sum(b)`, or index both by one layer map"
     return fault("B201", message, place, help=help)
 
 
@@ -168,7 +168,7 @@ def _fold(operator: str, a: float, b: float, place: Span, fault: FaultOf) -> Eva
 def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:
     if "labels" in (a.kind, b.kind):
         help = "compare them: `ce(data.labels -> model.logits)`"
-        return fault("B202", "labels are no numbers to compute with", place, help=help)
+        return fault("B202", "labels do not support arithmetic", place, help=help)
     if a.kind in WEIGHTS and b.kind in WEIGHTS:
         return _combine_weights(operator, a, b, place, fault)
     for x in (a, b):

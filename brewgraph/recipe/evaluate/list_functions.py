@@ -54,7 +54,7 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     if isinstance(value, Value) and any(e.may_be_row(part) for part in v.walk(value)):
         return value  # the model will tell
     if not isinstance(value, Group):
-        message = f"`{name}` goes across a list, got {describe(value)}"
+        message = f"`{name}` reduces a list, got {describe(value)}"
         return e.fault("B211", message, call.span, help=_help(name, value))
     if over is None:
         return _gather(e, name, value, call.span)
@@ -62,7 +62,7 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     if depth is None:
         names = [axis.name for axis in value.axes if axis.name]
         help = suggest(over, names) or (f"it runs over {listing(names)}" if names else "name the list by a `let`")
-        return e.fault("B211", f"this list does not run over `{over}`", call.span, help=help)
+        return e.fault("B211", f"this list has no axis `{over}`", call.span, help=help)
     return _along(value, depth, lambda group: _outermost(e, name, group, call.span))
 
 
@@ -78,7 +78,7 @@ def _help(name: str, value: Evaluated) -> str:
     if isinstance(value, v.Bundle):
         return f"a list is written with square brackets: `{name}([a, b])`"
     if value.kind == "loss":
-        return "leave it out: an operation already gives one number"
+        return "remove it: an operation already gives one number"
     if value.kind == "values":
         return "over the examples of a batch: `batch_mean(…)`"
     if name == "softmax":
@@ -142,12 +142,12 @@ def _alike(e: Evaluator, name: str, members: Sequence[Evaluated], place: Span) -
     values = tuple(item for item in found if isinstance(item, Value))
     if len(values) < len(found) or len({_summable(x) for x in values}) > 1:
         listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
-        message = f"`{name}` needs a list of values of one kind, and this holds {listed}"
-        e.fault("B202", message, place, help="add up losses with losses, features with features")
+        message = f"`{name}` needs values of one kind, but the list holds {listed}"
+        e.fault("B202", message, place, help="add losses to losses, features to features")
         return ()
     if any(x.kind in ("labels", "temperature") for x in values):
         help = "compare them: `ce(data.labels -> model.logits)`"
-        e.fault("B202", "labels are no numbers to compute with", place, help=help)
+        e.fault("B202", "labels do not support arithmetic", place, help=help)
         return ()
     return values
 
@@ -158,7 +158,7 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Evaluated:
         return group
     if any(isinstance(item, Group | tuple) for item in group):
         help = "name the axis: `softmax(x, over=teachers)`"
-        return e.fault("B211", "a softmax goes across one axis, and this list has several", place, help=help)
+        return e.fault("B211", "a softmax needs a single axis, and this list has several", place, help=help)
     values = _alike(e, "softmax", group.items, place)
     if not values:
         return FAULT
@@ -214,8 +214,8 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> E
             message = f"`{name}` does not take {describe(x)}"
             return e.fault("B202", message, call.span, help=_remedy(declared, x))
         if mask == "none" and x.kind == "values":
-            help = "what they are a mean over was chosen by the loss: give it `mask=none`"
-            return e.fault("B122", "these numbers have a mask already", call.arguments[1].span, help=help)
+            help = "the loss chooses their mask: set `mask=none` there"
+            return e.fault("B122", "these values are already masked", call.arguments[1].span, help=help)
         padded = "none" if mask == "none" else None
         return v.Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
 

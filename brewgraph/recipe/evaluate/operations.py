@@ -55,7 +55,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
                 return FAULT
         elif name == "reduce":
             if not _is_reduce(argument.value):
-                help = '`reduce="none"` gives one number per example or token; left out, their mean'
+                help = '`reduce="none"` gives one number per example or token; default: their mean'
                 return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
             reduced = False
         elif name in known:
@@ -73,7 +73,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
     if not isinstance(match, Match) or FAULT in options.values():
         return FAULT
     if not reduced and set(operation.takes.values()) == {"batch"}:
-        help = "leave `reduce` out: what it gives is one number already"
+        help = "remove `reduce`: the result is already one number"
         return e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
     return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
 
@@ -92,7 +92,7 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
     if isinstance(option.default, str):  # a word, bare or as a string
         if isinstance(x, t.String | t.Name):
             return x.value if isinstance(x, t.String) else x.id
-        help = f"{option.text}; left out, {option.default}"
+        help = f"{option.text}; default: {option.default}"
         return e.fault("B202", f"`{name}` is a word", x.span, help=help)
     value, place = e.evaluate(x, side), x.span
     if value is FAULT:
@@ -108,7 +108,7 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
             message = f"`{name}` is a number or a schedule, got {describe(single)}"
             return e.fault("B202", message, place, help=help)
         if name == "T" and not is_temperature and not is_positive(single):
-            return e.fault("B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are")
+            return e.fault("B207", "a temperature must be positive", place, help="T=1 leaves the logits unchanged")
     return value
 
 
@@ -263,16 +263,16 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
     if not any("tensor" in kind for kind in kinds) and operation.unit(*kinds) is None:
         help = f"it takes {takes(operation)}"
         if operation.unit(*reversed(kinds)):
-            help = "turn the arrow round: labels and teachers stand on the left"
+            help = "reverse the arrow: labels and teachers belong on the left"
         if source.kind == "targets" and operation.name == "ce":
-            help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
+            help = "use `bce` for multi-label classes, `mse` for numbers"
         elif source.kind == "labels" and operation.name == "bce":
-            help = 'labels of one class are compared by `ce`; of several at once: data with problem_type="multi_label"'
+            help = 'use `ce` for single-label classes; multi-label data needs problem_type="multi_label"'
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
         return e.fault("B210", message, place, help=help)
     temperature = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
     if temperature is not None and any(kind not in ("logits", "positions", "tensor") for kind in kinds):
-        message = f"`{temperature.name}` weighs two models' logits, got {describe(source)} and {describe(target)}"
+        message = f"`{temperature.name}` needs the logits of two models, got {describe(source)} and {describe(target)}"
         return e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
     return v.Apply(
         "loss" if call.reduced else "values",
@@ -326,7 +326,7 @@ def evaluate_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call,
             place = argument.name_span or argument.span
             help = instead("option", argument.name or "", known) or f"it takes {_transforms(transform)}"
             if argument.name == "mask":
-                help = f"`{transform.name}` treats padding like any token; a loss chooses: `mse(a -> b, mask=none)`"
+                help = f"`{transform.name}` includes padding; choose the mask in a loss: `mse(a -> b, mask=none)`"
             return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
     if FAULT in arguments or FAULT in options.values():
         return FAULT
@@ -370,7 +370,7 @@ def _transform(
             help = f"write `{name}=4`, and the call once for each of them"
             return e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
         if isinstance(value, v.Temperature):
-            message = f"`{value.name}` is a temperature between two models, and here is one value"
+            message = f"`{value.name}` is a temperature for two models, and here is one value"
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
     return v.Transform(
         result or next(iter(transform.takes.values())),

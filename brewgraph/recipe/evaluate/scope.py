@@ -244,16 +244,16 @@ class Library:
         """The operations that a Python module declares, by name; None, with a diagnostic, where none can be read."""
         path = find_source(s.target, scope.source.folder)
         if path is None:
-            help = "install it, or put it beside the spec"
+            help = "install it, or put it next to the spec"
             collector.add("B114", f"there is no Python module `{s.target}`", s.span, help=help)
             return None
         try:
             operations = declared(path.read_text(encoding="utf-8"), s.target)
         except SourceFault as fault:
-            collector.add(fault.code, fault.message, s.span, help=fault.help or "correct the module")
+            collector.add(fault.code, fault.message, s.span, help=fault.help or "fix the module")
             return None
         except (OSError, UnicodeDecodeError, SyntaxError) as error:
-            collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="correct the module")
+            collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="fix the module")
             return None
         if not operations:
             help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
@@ -285,8 +285,8 @@ def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector,
             continue
         if isinstance(s, t.Version):
             if s.number != 1:
-                help = "this brewgraph reads `brew 1`; a newer one may read more"
-                collector.add("B104", f"version {s.number} of the language is not known", s.span, help=help)
+                help = "this version of brewgraph supports `brew 1`; a newer one may support more"
+                collector.add("B104", f"version {s.number} of the language is unknown", s.span, help=help)
         elif isinstance(s, t.Train):
             _check_once(s, scope.trains, "train", collector)
             scope.trains.append(s)
@@ -300,7 +300,7 @@ def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector,
 def _check_once(s: t.Statement, earlier: Sequence[t.Statement], keyword: str, collector: Collector) -> None:
     if earlier:
         labels = (Label(word_of(earlier[0], keyword), "the first"),)
-        collector.add("B105", f"`{keyword}` stands twice", word_of(s, keyword), labels=labels, help="join the two")
+        collector.add("B105", f"`{keyword}` appears twice", word_of(s, keyword), labels=labels, help="merge the two")
 
 
 def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Library) -> None:
@@ -337,7 +337,7 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
     help = f"move it to {' or into '.join(dict.fromkeys(SAID[home] for home in homes))}"
     if isinstance(s, t.Head):
         help = "write it into the braces of a model: `student NAME = hf(…) { head ner = token_classifier() }`"
-    message = f"`{keyword}` does not stand in {SAID[scope.kind]}"
+    message = f"`{keyword}` is not allowed in {SAID[scope.kind]}"
     collector.add("B110", message, word_of(s, keyword), help=help)
     return False
 
@@ -361,8 +361,8 @@ def warn_of_hidden(scope: Scope, collector: Collector) -> None:
     """A name that hides one outside is legal, and worth a word; so is a function that hides one of the language."""
     for name, function in scope.functions.items():
         if name in LANGUAGE:
-            message = f"`{name}` hides the function of the language"
-            collector.add("W101", message, function.name_span, help="rename it, if both are meant")
+            message = f"`{name}` hides a built-in function"
+            collector.add("W101", message, function.name_span, help="rename it if you need both")
     for outer in scope.outward():
         for parameter in (p for function in scope.functions.values() for p in function.parameters):
             if parameter.name in outer.places:
@@ -378,9 +378,9 @@ def warn_of_hidden(scope: Scope, collector: Collector) -> None:
 
 
 def _warn(name: str, place: Span, outside: Span, collector: Collector) -> None:
-    labels = (Label(outside, "the one outside"),)
-    message = f"`{name}` hides the one outside"
-    collector.add("W101", message, place, labels=labels, help="rename one of them, if both are meant")
+    labels = (Label(outside, "an outer definition"),)
+    message = f"`{name}` hides an outer definition"
+    collector.add("W101", message, place, labels=labels, help="rename one of them if you need both")
 
 
 def word_of(s: t.Statement, keyword: str) -> Span:

@@ -44,8 +44,8 @@ def _stage(e: Evaluator, scope: Scope, outer: Written, own: Written) -> Stage | 
         if length or "epochs" in own or "steps" in own:
             written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
         if "baseline" in own:
-            help = "move it into the outer `train`: the whole run has a baseline, or none"
-            e.fault("B122", "`baseline` is no setting of one stage", own["baseline"][1], help=help)
+            help = "move it into the outer `train`: it applies to the whole run"
+            e.fault("B122", "`baseline` cannot be set per stage", own["baseline"][1], help=help)
         written |= {**own, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
     train = settle_train(written, place, e.collector)
@@ -75,8 +75,8 @@ def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
             message = f"the task `{task.name}` is never trained: every stage has a loss or tasks of its own"
             e.collector.add("W102", message, task.name_span, help=help)
     for sample in e.root.samples:
-        help = "move it into the stage whose tasks it is about"
-        e.collector.add("B116", "no stage draws its tasks by this", word_of(sample, "sample"), help=help)
+        help = "move it into the stage that has these tasks"
+        e.collector.add("B116", "no stage uses this `sample`", word_of(sample, "sample"), help=help)
 
 
 def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...]) -> None:
@@ -100,7 +100,7 @@ def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         first = own[0].statement
         labels = (Label(first.name_span, "a task"),) if first is not None else ()
         help = "move the loss into the tasks"
-        message = "both a loss and tasks are given: which is trained?"
+        message = "both a loss and tasks are defined"
         e.collector.add("B115", message, loss.name_span, labels=labels, help=help)
         return ()
     if own:
@@ -145,7 +145,7 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
         help = "a loss is made by an operation: `mse(teacher.… -> student.…)`"
         if isinstance(value, Value) and value.kind == "values":
             help = "`batch_mean(…)` makes one number of it"
-        message = f"the loss is {describe(value)}, and training lowers a sum of losses"
+        message = f"the loss is {describe(value)}; it must be a sum of losses"
         collector.add("B213", message, place, help=help)
     elif students and not any((isinstance(x, v.Take) and x.model in students) or _is_open(x) for x in v.walk(value)):
         help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
@@ -241,15 +241,15 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
             order = None
     if order and sample.law is not None:
         help = "leave one of them out"
-        e.fault("B116", "an order leaves nothing to draw", sample.law.span, help=help)
+        e.fault("B116", "an order excludes a random draw", sample.law.span, help=help)
         return None, floor
     if order and floor:
         place = next(option.span for option in sample.options if option.name == "floor")
-        e.fault("B116", "an order leaves nothing to draw", place, help="leave `floor` or `order` out")
+        e.fault("B116", "an order excludes a random draw", place, help="leave `floor` or `order` out")
         return None, floor
     if order and set(order) != set(tasks):
         lost = [task for task in tasks if task not in order]
-        e.fault("B116", f"{listing(lost)} never comes up in this order", sample.span, help="name every task")
+        e.fault("B116", f"{listing(lost)} is missing from this order", sample.span, help="name every task")
         return None, floor
     return order, floor
 
@@ -266,11 +266,11 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
         return None
     law = v.as_value(value, place)
     if law is None or not all(isinstance(x, v.Number | v.Symbol | v.Combine) for x in v.walk(law)):
-        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks are drawn alike"
-        e.fault("B116", f"tasks are drawn by a number each, got {describe(value)}", place, help=help)
+        help = "write `~ size ** 0.5` or `~ batches ** 0.5`; without `~` all tasks have the same weight"
+        e.fault("B116", f"the weight of a task must be a number, got {describe(value)}", place, help=help)
         return None
     if not any(isinstance(x, v.Combine) and x.operator == "-" for x in v.walk(law)) and not is_positive(law):
-        e.fault("B116", "no task is drawn with this weight", place, help="a weight is above zero")
+        e.fault("B116", "the weight of a task is not positive", place, help="a weight must be positive")
         return None
     return law
 
@@ -302,7 +302,7 @@ def own_settings(e: Evaluator, scope: Scope) -> Written:
                 written[name] = (value, statement.value.span)
     if "epochs" in written and "steps" in written:
         second = max((written["epochs"][1], written["steps"][1]), key=lambda span: span.start)
-        e.fault("B122", "give epochs or steps, not both", second, help="remove one of them")
+        e.fault("B122", "set epochs or steps, not both", second, help="remove one of them")
         del written["steps"]
     return written
 
@@ -327,15 +327,15 @@ def stage_length(e: Evaluator, stage: t.Stage, own: Written) -> Written:
     if value is FAULT:
         return {}
     if not isinstance(value, v.Length) or value.unit == "share" or value.value <= 0:
-        e.fault("B122", "a stage lasts a number of epochs or steps", stage.length.span, help=help)
+        e.fault("B122", "the length of a stage is a number of epochs or steps", stage.length.span, help=help)
         return {}
     for key in ("epochs", "steps"):
         if key in own:
-            message = f"`for` and `{key}` both say how long the stage lasts"
+            message = f"`for` and `{key}` both set the length of the stage"
             e.fault("B122", message, own[key][1], help="remove one of them")
             return {}
     if value.unit == "step" and value.value != int(value.value):
-        e.fault("B122", "a number of steps is whole", stage.length.span, help=help)
+        e.fault("B122", "the number of steps must be an integer", stage.length.span, help=help)
         return {}
     key, number = ("epochs", value.value) if value.unit == "epoch" else ("steps", int(value.value))
     return {key: (number, stage.length.span)}
@@ -352,15 +352,15 @@ def _freeze(e: Evaluator, x: t.Expression) -> tuple[Frozen, ...] | Fault:
             if item is FAULT:
                 return FAULT
             if isinstance(item, v.ModelDeclaration) and item.role == "teacher":
-                help = "leave it out: teachers never learn"
-                return e.fault("B202", f"`{item.name}` is a teacher, which learns nothing", part.span, help=help)
+                help = "remove it: teachers are never trained"
+                return e.fault("B202", f"`{item.name}` is a teacher and never trained", part.span, help=help)
             frozen = frozen_of(item, part.span)
             if frozen is None:
-                message = f"`freeze` names what learns, got {describe(item)}"
+                message = f"`freeze` lists trainable parts, got {describe(item)}"
                 return e.fault("B202", message, part.span, help=_freeze_help(item))
             if frozen.kind == "module" and e.models[frozen.name].role == "teacher":
-                help = "leave it out: teachers never learn"
-                return e.fault("B202", f"`{frozen.name}` is a teacher, which learns nothing", part.span, help=help)
+                help = "remove it: teachers are never trained"
+                return e.fault("B202", f"`{frozen.name}` is a teacher and never trained", part.span, help=help)
             parts.append(frozen)
     return tuple(parts)
 
@@ -415,6 +415,7 @@ def _takes_word(name: str) -> bool:
 
 def _constant(e: Evaluator, name: str, x: t.Expression) -> Evaluated:
     help = "write a number, a word, or a length such as 10%"
-    if isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name):
-        help = f'`{x.id}` is a name of the spec: in quotes it is a word, `{name} = "{x.id}"`'
-    return constant(e, name, x, e.evaluate(x), help)
+    is_word = isinstance(x, t.Name) and name in Train.model_fields and _takes_word(name)
+    if is_word:
+        help = f'`{x.span.text}` is a name of the spec: in quotes it is a word, `{name} = "{x.span.text}"`'
+    return constant(e, name, x, e.evaluate(x), help, is_word=is_word)

@@ -39,7 +39,7 @@ class NgramSampling(Settings):
     p: Chance = Field(default=0.25, description="chance of each text to be cut down")
     n: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), description="how many words may be left", min_length=1)
     weights: tuple[NonNegativeFloat, ...] | None = Field(
-        default=None, description="how often each of `n` is taken, in any unit; left out, all equally often"
+        default=None, description="how often each of `n` is taken, in any unit; default: all equally often"
     )
 
     @model_validator(mode="after")

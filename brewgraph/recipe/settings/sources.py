@@ -108,7 +108,7 @@ class Lora(Settings):
     target: Annotated[tuple[str, ...] | None, EachOnce] = Field(
         default=None,
         min_length=1,
-        description="ends of the paths of the linear maps that get them; left out, the architecture's usual ones",
+        description="ends of the paths of the linear maps that get them; default: the architecture's usual ones",
     )
 
 
@@ -126,7 +126,7 @@ class Hf(Settings):
         default=None, description="architecture of a model from scratch, as transformers names it"
     )
     task: Task | None = Field(
-        default=None, description="which head; left out, it follows from what the model is matched with"
+        default=None, description="which head; default: it follows from what the model is matched with"
     )
     labels: Annotated[tuple[str, ...] | None, EachOnce] = Field(
         default=None, description="names of the classes, in the order of the logits"
@@ -141,7 +141,7 @@ class Hf(Settings):
     )
     tokenizer: str | None = Field(
         default=None,
-        description="folder, hub name, or another model's name; left out, the model's own, for a model from scratch "
+        description="folder, hub name, or another model's name; default: the model's own, for a model from scratch "
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
     vocab_size: PositiveInt | None = Field(
@@ -220,7 +220,7 @@ class TokenClassifier(Settings):
     positional: ClassVar[tuple[str, ...]] = ("labels",)
 
     labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="how many classes, or their names in order; left out, those of the data"
+        default=None, description="how many classes, or their names in order; default: those of the data"
     )
 
 
@@ -228,7 +228,7 @@ class SequenceClassifier(TokenClassifier):
     """`sequence_classifier(labels=2)`: one class, several, or a number per example."""
 
     problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(
-        default=None, description="what is right of an example: one class, several, or a number; left out, as the data"
+        default=None, description="the target of an example: one class, several, or a number; default: as the data"
     )
 
 
@@ -255,7 +255,7 @@ class Data(Settings):
 
     batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
     max_length: PositiveInt | None = Field(
-        default=None, description="longest encoding in tokens; left out, the model's own limit"
+        default=None, description="longest encoding in tokens; default: the model's own limit"
     )
     augment: tuple[Settings, ...] = Field(
         default=(), description="how texts are changed in training: [masking(p=10%), short_disorder(p=10%)]"
@@ -298,17 +298,17 @@ class Labelled(Data):
         description="the label's column, or one column of 0 and 1 per class: [joy, anger]; none where there is none",
     )
     problem_type: Literal["single_label", "multi_label", "regression"] = Field(
-        default="single_label", description="what is right of an example: one class, several (a list), or a number"
+        default="single_label", description="the target of an example: one class, several (a list), or a number"
     )
     classes: ClassNames = Field(
         default=None,
         description="the classes in the order of the logits, as a teacher has them: labels as they are written, or "
-        "names for the numbers 0, 1, …; left out, names by the alphabet",
+        "names for the numbers 0, 1, …; default: names by the alphabet",
     )
     weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
     class_weights: ClassWeights = Field(
         default=None,
-        description="how much the examples of each class count: balanced (the rarer, the more), or a list in the order "
+        description="weights of the classes: balanced (rare classes weigh more), or a list in the order "
         "of the classes",
     )
 
@@ -321,7 +321,7 @@ class Labelled(Data):
         if self.label is None and self.problem_type != "single_label":
             raise ValueError(f"problem_type={self.problem_type} needs a label")
         if self.classes is not None and isinstance(self.label, tuple):
-            raise ValueError("several label columns name the classes themselves: leave `classes` out")
+            raise ValueError("several label columns name the classes themselves: remove `classes`")
         if self.classes is not None and self.label_type not in (CLASS, CLASSES):
             raise ValueError("classes need examples that have one class each, or a list of them")
         if self.class_weights is not None and self.label_type != CLASS:
@@ -346,7 +346,7 @@ class Files(Labelled):
     dev: str | None = Field(default=None, description="file to evaluate on")
     test: str | None = Field(default=None, description="file kept for the end")
     quoting: bool | None = Field(
-        default=None, description="whether double quotes enclose fields; left out, true for csv and false for tsv"
+        default=None, description="whether double quotes enclose fields; default: true for csv and false for tsv"
     )
 
 
@@ -399,7 +399,7 @@ class Conll(Data):
     tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
     classes: ClassNames = Field(
         default=None,
-        description="tags in the order of their numbers, as a teacher has them; left out, O and then type by type",
+        description="tags in the order of their numbers, as a teacher has them; default: O and then type by type",
     )
     weight: str | None = Field(
         default=None, description="how much each sentence counts: `trust` where `# trust = 0.8` stands before it"
@@ -479,7 +479,7 @@ class Text(Data):
         default=0.0, description="share of the tokens to guess, as 15%; left out or 0, the next word is guessed"
     )
     block: PositiveInt | None = Field(
-        default=None, description="tokens per block, special ones among them; left out, as many as max_length"
+        default=None, description="tokens per block, special ones among them; default: as many as max_length"
     )
 
     @property
@@ -516,7 +516,7 @@ class Batches(Settings):
     )
     first: NonNegativeInt = Field(default=0, description="the first batch to train on, counted from 0")
     last: NonNegativeInt | None = Field(
-        default=None, description="the last batch to train on, itself among them; left out, the last there is"
+        default=None, description="the last batch to train on, itself among them; default: the last there is"
     )
 
     @model_validator(mode="after")

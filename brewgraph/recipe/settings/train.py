@@ -51,7 +51,7 @@ class Sgd(Settings):
 def _length(value: Any) -> Length:
     """A stretch of training. A bare number is refused, since it could mean steps as well as epochs."""
     if not isinstance(value, Length):
-        raise ValueError("a length has a unit: 10%, 500 steps or 1 epochs")
+        raise ValueError("a length needs a unit: 10%, 500 steps or 1 epochs")
     if value.unit == "share" and value.value > 1:
         raise ValueError("more than 100% of the training is too long")
     return value
@@ -59,7 +59,7 @@ def _length(value: Any) -> Length:
 
 def _period(value: Any) -> Length:
     if _length(value).value <= 0:
-        raise ValueError("the time between two of them is above zero")
+        raise ValueError("the interval must be positive")
     return _length(value)
 
 
@@ -126,14 +126,14 @@ class Train(Settings):
     )
     normalise: Literal["global", "micro"] = Field(
         default="global",
-        description="what a mean is over: all batches of an optimizer step, or each batch, and then the mean of these",
+        description="what a loss averages over: the whole optimizer step, or each micro-batch and then their mean",
     )
     freeze: tuple[str, ...] = Field(
         default=(), description="parts of the student and projections that are not trained in this stage"
     )
-    seed: NonNegativeInt = Field(default=0, description="everything random follows from it")
+    seed: NonNegativeInt = Field(default=0, description="the seed of everything random")
     group_by_length: bool = Field(
-        default=False, description="batches of examples of like length, so that little is padding"
+        default=False, description="group examples of similar length, which saves padding"
     )
     eval_steps: Annotated[Length, BeforeValidator(_period)] = Field(
         default=Length(1.0, "epoch"), description="how often to evaluate"
@@ -151,7 +151,7 @@ class Train(Settings):
         description='score on the dev split by which students are compared: "accuracy", "ner/f1"; "loss" is always one',
     )
     greater_is_better: bool = Field(
-        default=True, description="whether a higher score is a better one; left out, it follows from the metric's name"
+        default=True, description="whether a higher score is a better one; default: it follows from the metric's name"
     )
     load_best_model_at_end: bool = Field(
         default=False, description="keep the best student, not the last; true where metric_for_best_model is given"
@@ -194,5 +194,5 @@ class Train(Settings):
     @model_validator(mode="after")
     def _one_length(self) -> Train:
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("give epochs or steps, not both")
+            raise ValueError("set epochs or steps, not both")
         return self
