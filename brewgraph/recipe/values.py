@@ -309,23 +309,12 @@ class Fault(Enum):
 FAULT: Final = Fault.FAULT
 
 Plain = int | float | str | bool | None
+# fmt: off
 Evaluated = (
-    Plain
-    | tuple[Plain, ...]
-    | Length
-    | Value
-    | Row
-    | Group
-    | Match
-    | LayerMap
-    | Layers
-    | Projector
-    | ModelDeclaration
-    | DataDeclaration
-    | Forwarded
-    | Namespace
-    | Fault
+    Plain | tuple[Plain, ...] | Length | Value | Row | Group | Match | LayerMap | Layers | Projector | ModelDeclaration
+    | DataDeclaration | Forwarded | Namespace | Fault
 )
+# fmt: on
 """Whatever an expression evaluates to."""
 
 

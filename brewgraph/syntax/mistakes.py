@@ -314,12 +314,9 @@ def _operand(place: Place) -> tuple[str, str] | None:
     if here in _OPERATORS and last in _OPERATORS:
         return f"`{here}` directly follows `{last}`", "put an expression between the operators, or remove one"
     if here in _OPERATORS:
-        return (
-            f"expected an expression before `{here}`",
-            'a path needs quotes: `"/…"`'
-            if here == "/" and re.match(r"[\w.]", place.behind)
-            else "an operand is missing; only `-` can precede a value",
-        )
+        is_path = here == "/" and re.match(r"[\w.]", place.behind)
+        help = 'a path needs quotes: `"/…"`' if is_path else "an operand is missing; only `-` can precede a value"
+        return f"expected an expression before `{here}`", help
     if here == ")" and last == "(":
         return "the brackets are empty", "write a value in them, or `none`"
     if here == "]" and last == "[":
@@ -405,10 +402,8 @@ def _side_by_side(place: Place) -> tuple[str, str]:
         return f"`{foreign}` is not valid here", instead("word", foreign)
     if here == "for":
         return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; {instead('word', 'for')}"
-    if here == "at":
-        return "`at` belongs to `cache`", f"write `{FORMS['cache']}`"
-    if here == "as":
-        return "`as` belongs to `import`", f"write `{FORMS['import']}`"
+    if owner := {"at": "cache", "as": "import"}.get(here):
+        return f"`{here}` belongs to `{owner}`", f"write `{FORMS[owner]}`"
     if place.first == "cache" and place.kind == "STRING" and not place.bracket:
         return "expected `at` before the path", f"write `{FORMS['cache']}`"
     if place.first == "sample" and not place.bracket and "~" not in level:

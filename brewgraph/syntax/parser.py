@@ -38,9 +38,7 @@ def parse(source: Source, collector: Collector) -> t.Spec:
         try:
             statements += _parse_chunk(source, start, end, collector)
         except RecursionError:
-            collector.add(
-                "B012", "nested too deeply", Span(source, start, end), help="split it into several equations"
-            )
+            collector.add("B012", "nested too deeply", Span(source, start, end), help="split it into several equations")
     return t.Spec(tuple(statements), span=whole)
 
 
@@ -120,13 +118,8 @@ def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -
         collector.add("B002", f"unmatched `{span.text}`", span, help="remove it, or add the opening bracket")
     elif fault.kind == "mismatch":
         opened = Span(source, fault.opened or 0, (fault.opened or 0) + 1)
-        collector.add(
-            "B002",
-            f"`{span.text}` cannot close `{opened.text}`",
-            span,
-            labels=(Label(opened, "opened here"),),
-            help="close the inner bracket first",
-        )
+        message, labels = f"`{span.text}` cannot close `{opened.text}`", (Label(opened, "opened here"),)
+        collector.add("B002", message, span, labels=labels, help="close the inner bracket first")
     else:
         collector.add("B003", "unclosed string", span, help='end it with `"` on the same line')
 

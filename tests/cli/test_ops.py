@@ -95,7 +95,7 @@ def test_a_temperature_says_what_it_does(name: str):
     temperature, page = TEMPERATURES[name], page_of(name)
     assert page.startswith(f"{name}(base, beta=1")
     assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in temperature.options)
-    assert "depends on the rest of its batch" in page
+    assert "depends on the others of its batch" in page
     assert f"  soft = ce(big.logits -> small.logits, T={name}(4))\n" in page
     assert page.endswith(f"source: {temperature.source}\n")
 

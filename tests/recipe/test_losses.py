@@ -228,7 +228,7 @@ def test_a_sum_of_numbers_and_schedules_is_a_weight() -> None:
         ("sum()", "B209", "`sum` takes one list", "write `sum([a, b])`"),
         ("mean(1, 2)", "B209", "`mean` takes one list", "write `mean([a, b])`"),
         (f"sum([{M}, 1])", "B202", "`sum` needs values of one kind, but the list holds a loss and", "add"),
-        (f"sum([{M}, big.logits])", "B202", "`sum` needs values of one kind", "losses with losses"),
+        (f"sum([{M}, big.logits])", "B202", "`sum` needs values of one kind", "losses to losses"),
         ("sum([big, tiny])", "B202", "`sum` needs values of one kind, but the list holds a model", "add"),
         ("sum([true, false])", "B202", "`sum` needs values of one kind, but the list holds a truth", "add"),
     ],

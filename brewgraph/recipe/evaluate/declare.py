@@ -291,13 +291,13 @@ def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[st
 
 
 def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
-    """A data set, or two joined by `+`."""
+    """A data set, or several joined by `+`. A faulty source still leaves a data set behind."""
     anything = v.DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
     parts = _addends(s.source)
+    forms = "write `data both = a + b`, or sources: `files(…) + files(…)`"
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
-        help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-        e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=help)
+        e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=forms)
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
         source = _source(e, s.source, DATA, "data source")
@@ -307,14 +307,6 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
         params = _params(e, s.source, written)
         return v.DataDeclaration(name, made, span=s.source.span, places=_places(written), params=params)
     joined: list[DataSource] = []
-    if len(parts) == 1:
-        value = e.evaluate(parts[0])
-        if isinstance(value, v.DataDeclaration):
-            return replace(value, name=name, span=s.source.span)
-        if value is not FAULT:
-            help = "write `data NAME = files(…)`, or the name of another data set"
-            e.fault("B202", f"expected a data source, got {describe(value)}", s.source.span, help=help)
-        return anything
     for part in parts:
         if isinstance(part, t.Call):
             source = _source(e, part, DATA, "data source")
@@ -323,18 +315,21 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
             joined.append(source[0])
             continue
         value = e.evaluate(part)
+        if isinstance(value, v.DataDeclaration) and len(parts) == 1:
+            return replace(value, name=name, span=s.source.span)
         if not isinstance(value, v.DataDeclaration):
-            if value is not FAULT:
-                help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-                e.fault("B202", f"only data sets can be joined, got {describe(value)}", part.span, help=help)
+            if value is not FAULT and len(parts) == 1:
+                help = "write `data NAME = files(…)`, or the name of another data set"
+                e.fault("B202", f"expected a data source, got {describe(value)}", part.span, help=help)
+            elif value is not FAULT:
+                e.fault("B202", f"only data sets can be joined, got {describe(value)}", part.span, help=forms)
             return anything
         joined += value.source.parts if isinstance(value.source, Join) else (value.source,)
     kinds = {part.label_type for part in joined}
     if len(kinds) > 1:
-        help = "both need the same kind of labels; for several, write tasks"
         said = [f"data labelled `{kind}`" if kind else "unlabelled data" for kind in sorted(kinds, reverse=True)]
-        message = f"cannot join {' with '.join(said)}"
-        e.fault("B118", message, s.source.span, help=help)
+        help = "both need the same kind of labels; for several, write tasks"
+        e.fault("B118", f"cannot join {' with '.join(said)}", s.source.span, help=help)
         return anything
     return v.DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
 

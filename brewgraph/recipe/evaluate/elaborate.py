@@ -179,13 +179,6 @@ class _Elaboration(Evaluator):
             return Group(value.items, span=value.span, axis=v.Axis(s.name, kind, f"let {scope.full(s.name)}"))
         return value
 
-    # ── calls, indices and projections in equations ──────────────────────────────────────────────────────────────────
-
-    def call(self, call: t.Call, side: str | None) -> Evaluated:
-        return evaluate_call(self, call, side)
-
-    def index(self, x: t.Index, side: str | None) -> Evaluated:
-        return evaluate_index(self, x, side)
-
-    def via(self, x: t.Via, side: str | None) -> Evaluated:
-        return evaluate_via(self, x, side)
+    call = evaluate_call
+    index = evaluate_index
+    via = evaluate_via

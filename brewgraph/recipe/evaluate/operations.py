@@ -115,13 +115,30 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
 def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
     """`mask=none` or `mask=tokens` of a function from values to a value; None, with a diagnostic, for anything else."""
     x = argument.value
+    choices = f"it is one of {listing(TOKEN_MASKS)}"
+    if _mask_word(x) in MASKS or isinstance(x, t.Attribute):
+        choices += " here; the loss around it takes the others"
+    return _named_mask(e, x, TOKEN_MASKS, choices)
+
+
+def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
+    x = argument.value
+    value = e.evaluate(x) if isinstance(x, t.Attribute) else None
+    if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
+        e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
+        return None
+    if isinstance(value, v.Column) or value is FAULT:
+        return value if isinstance(value, v.Column) else None
+    return _named_mask(e, x, MASKS, f"it is one of {listing(MASKS)}, or a column of the data")
+
+
+def _named_mask(e: Evaluator, x: t.Expression, masks: tuple[str, ...], choices: str) -> str | None:
+    """A mask by its name; None, with a diagnostic, for anything else. `choices` says what the masks are."""
     word = _mask_word(x)
-    if word in TOKEN_MASKS:
+    if word in masks:
         return word
-    help = suggest(word, TOKEN_MASKS) or f"it is one of {listing(TOKEN_MASKS)}"
-    if word in MASKS or isinstance(x, t.Attribute):
-        help = f"it is one of {listing(TOKEN_MASKS)} here; the loss around it takes the others"
-    if isinstance(x, t.String) and x.value in TOKEN_MASKS:
+    help = (suggest(word, masks) if word not in MASKS else "") or choices
+    if isinstance(x, t.String) and x.value in masks:
         help = f"write it without quotes: `mask={x.value}`"
     e.fault("B122", "unknown mask", x.span, help=help)
     return None
@@ -132,25 +149,6 @@ def _mask_word(x: t.Expression) -> str:
     if isinstance(x, t.Constant) and x.value is None:
         return "none"
     return x.id if isinstance(x, t.Name) else ""
-
-
-def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
-    x = argument.value
-    word = _mask_word(x)
-    if word in MASKS:
-        return word
-    help = suggest(word, MASKS) or f"it is one of {listing(MASKS)}, or a column of the data"
-    if isinstance(x, t.String) and x.value in MASKS:
-        help = f"write it without quotes: `mask={x.value}`"
-    elif isinstance(x, t.Attribute):
-        value = e.evaluate(x)
-        if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
-            e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
-            return None
-        if isinstance(value, v.Column) or value is FAULT:
-            return value if isinstance(value, v.Column) else None
-    e.fault("B122", "unknown mask", x.span, help=help)
-    return None
 
 
 def _settled(

@@ -39,7 +39,7 @@ class NgramSampling(Settings):
     p: Chance = Field(default=0.25, description="chance of each text to be cut down")
     n: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), description="how many words may be left", min_length=1)
     weights: tuple[NonNegativeFloat, ...] | None = Field(
-        default=None, description="how often each of `n` is taken, in any unit; default: all equally often"
+        default=None, description="relative frequency of each of `n`; default: all equal"
     )
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class LongDisorder(Settings):
 
     p: Chance = Field(default=0.1, description="chance of each word to begin such a span")
     length: Annotated[PositiveFloat, Share] = Field(
-        default=20.0, description="words in a span, or up to 1 its share of the text"
+        default=20.0, description="words in a span; up to 1, its share of the text"
     )
 
 

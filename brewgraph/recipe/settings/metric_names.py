@@ -10,20 +10,7 @@ from brewgraph.recipe.tag_schemes import find_scheme
 from brewgraph.syntax.foreign import instead
 
 _LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
-_WORDS = {
-    "f1": "F1",
-    "has_answer_exact": "HasAns exact",
-    "has_answer_f1": "HasAns F1",
-    "no_answer_exact": "NoAns exact",
-    "no_answer_f1": "NoAns F1",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "strict_f1": "strict F1",
-    "matthews": "Matthews",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "mse": "MSE",
-}
+_WORDS = {"f1": "F1", "mse": "MSE", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
 
 
 def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
@@ -52,7 +39,8 @@ def greater_is_better(name: str) -> bool:
 def metric_words(name: str) -> str:
     """A metric as people read it: `macro F1`, `exact match`, `ner/F1`."""
     task, slash, metric = name.rpartition("/")
-    return f"{task}{slash}{_WORDS.get(metric, metric.replace('_', ' '))}"
+    words = metric.replace("has_answer", "HasAns").replace("no_answer", "NoAns").split("_")
+    return f"{task}{slash}{' '.join(_WORDS.get(word, word) for word in words)}"
 
 
 def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:

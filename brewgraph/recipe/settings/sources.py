@@ -106,9 +106,7 @@ class Lora(Settings):
     alpha: PositiveInt = Field(default=16, description="their product is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of their input that is dropped in training")
     target: Annotated[tuple[str, ...] | None, EachOnce] = Field(
-        default=None,
-        min_length=1,
-        description="ends of the paths of the linear maps that get them; default: the architecture's usual ones",
+        default=None, min_length=1, description="path endings of the adapted linear maps; default: the usual ones"
     )
 
 
@@ -123,33 +121,26 @@ class Hf(Settings):
 
     name: str | None = Field(default=None, min_length=1, description="folder, or name on the hub")
     model_type: str | None = Field(
-        default=None, description="architecture of a model from scratch, as transformers names it"
+        default=None, description="architecture of a model from scratch, by its transformers name"
     )
     task: Task | None = Field(
-        default=None, description="which head; default: it follows from what the model is matched with"
+        default=None, description="the head; default: it follows from what the model is matched with"
     )
     labels: Annotated[tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="names of the classes, in the order of the logits"
+        default=None, description="class names in the order of the logits"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     pretrained: bool = Field(default=True, description="false: the configuration alone, weights random")
-    init: Layers | None = Field(
-        default=None, description="start from these layers of another model: bert.layers[0, 4, 8]"
-    )
-    adapter: Lora | None = Field(
-        default=None, description="train small matrices beside the frozen weights: lora(r=8, alpha=16)"
-    )
+    init: Layers | None = Field(default=None, description="start from layers of another model: bert.layers[0, 4, 8]")
+    adapter: Lora | None = Field(default=None, description="train only small added matrices: lora(r=8, alpha=16)")
     tokenizer: str | None = Field(
         default=None,
         description="folder, hub name, or another model's name; default: the model's own, for a model from scratch "
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
-    vocab_size: PositiveInt | None = Field(
-        default=None, description="size of the vocabulary that is trained on the data"
-    )
+    vocab_size: PositiveInt | None = Field(default=None, description="size of a vocabulary that is trained on the data")
     inputs: dict[str, str] = Field(
-        default_factory=dict,
-        description="arguments of its forward that columns of the data fill: {token_type_ids: column}",
+        default_factory=dict, description="data columns for arguments of its forward: {token_type_ids: column}"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
@@ -164,7 +155,7 @@ class Bigru(Hf):
     num_hidden_layers: PositiveInt = Field(default=1, description="bidirectional layers, one upon the other")
     embedding_size: PositiveInt = Field(default=256, description="width of the word embeddings")
     dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="share dropped behind embeddings, between layers, before the head"
+        default=0.1, ge=0, lt=1, description="dropout after embeddings, between layers, before the head"
     )
 
     @model_validator(mode="before")
@@ -186,9 +177,7 @@ class Ema(Settings):
 
     model: str = Field(description="the student whose weights are averaged")
     decay: float = Field(default=0.999, ge=0, lt=1, description="how much of the average stays at each step")
-    warmup: bool = Field(
-        default=False, description="true: a smaller decay in the first steps, (1 + k) / (10 + k) at step k"
-    )
+    warmup: bool = Field(default=False, description="true: a smaller decay at first, (1 + k) / (10 + k) at step k")
 
 
 class Brew(Settings):
@@ -220,7 +209,7 @@ class TokenClassifier(Settings):
     positional: ClassVar[tuple[str, ...]] = ("labels",)
 
     labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="how many classes, or their names in order; default: those of the data"
+        default=None, description="number of classes, or their names in order; default: those of the data"
     )
 
 
@@ -255,10 +244,10 @@ class Data(Settings):
 
     batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
     max_length: PositiveInt | None = Field(
-        default=None, description="longest encoding in tokens; default: the model's own limit"
+        default=None, description="longest encoding in tokens; default: the model's limit"
     )
     augment: tuple[Settings, ...] = Field(
-        default=(), description="how texts are changed in training: [masking(p=10%), short_disorder(p=10%)]"
+        default=(), description="augmentation of training texts: [masking(p=10%), short_disorder(p=10%)]"
     )
 
     @property
@@ -294,22 +283,19 @@ class Labelled(Data):
 
     text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
     label: str | tuple[str, ...] | None = Field(
-        default="label",
-        description="the label's column, or one column of 0 and 1 per class: [joy, anger]; none where there is none",
+        default="label", description="label column, or one 0/1 column per class: [joy, anger]; none without labels"
     )
     problem_type: Literal["single_label", "multi_label", "regression"] = Field(
         default="single_label", description="the target of an example: one class, several (a list), or a number"
     )
     classes: ClassNames = Field(
         default=None,
-        description="the classes in the order of the logits, as a teacher has them: labels as they are written, or "
-        "names for the numbers 0, 1, …; default: names by the alphabet",
+        description="the classes in the order of the logits, as in a teacher: labels as in the data, or names for the "
+        "numbers 0, 1, …; default: names in alphabetical order",
     )
     weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
     class_weights: ClassWeights = Field(
-        default=None,
-        description="weights of the classes: balanced (rare classes weigh more), or a list in the order "
-        "of the classes",
+        default=None, description="class weights: balanced (rare classes weigh more), or a list in class order"
     )
 
     @model_validator(mode="after")
@@ -345,9 +331,7 @@ class Files(Labelled):
     train: str = Field(description="file with the training examples")
     dev: str | None = Field(default=None, description="file to evaluate on")
     test: str | None = Field(default=None, description="file kept for the end")
-    quoting: bool | None = Field(
-        default=None, description="whether double quotes enclose fields; default: true for csv and false for tsv"
-    )
+    quoting: bool | None = Field(default=None, description="whether double quotes enclose fields; default: only in csv")
 
 
 class Glue(Data):
@@ -398,14 +382,13 @@ class Conll(Data):
     words: int = Field(default=0, description="column of the words, from 0; -1 is the last")
     tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
     classes: ClassNames = Field(
-        default=None,
-        description="tags in the order of their numbers, as a teacher has them; default: O and then type by type",
+        default=None, description="tags in the order of their numbers, as in a teacher; default: O, then type by type"
     )
     weight: str | None = Field(
-        default=None, description="how much each sentence counts: `trust` where `# trust = 0.8` stands before it"
+        default=None, description="weight of each sentence: `trust` reads a comment `# trust = 0.8` before it"
     )
     separator: Literal["whitespace", "tab", "space"] = Field(
-        default="whitespace", description="what stands between two columns: whitespace (any), tab or space"
+        default="whitespace", description="column separator: whitespace (any), tab or space"
     )
 
     @model_validator(mode="after")
@@ -440,12 +423,10 @@ class Squad(Data):
     stride: NonNegativeInt = Field(default=128, description="tokens that a window shares with the one before")
     max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
     weight: str | None = Field(
-        default=None, description="key of a number beside each question: how much it counts, in each of its windows"
+        default=None, description="key of each question's weight, which applies to all its windows"
     )
     null_threshold: float = Field(
-        default=0.0,
-        allow_inf_nan=False,
-        description="no answer is given where its score exceeds that of the best answer by more than this",
+        default=0.0, allow_inf_nan=False, description="no answer is predicted if its score exceeds the best by more"
     )
 
     @model_validator(mode="after")
@@ -476,10 +457,10 @@ class Text(Data):
     dev: str | None = Field(default=None, description="file to evaluate on")
     test: str | None = Field(default=None, description="file kept for the end")
     mask: Annotated[float, Share, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the tokens to guess, as 15%; left out or 0, the next word is guessed"
+        default=0.0, description="share of the tokens to predict, as 15%; 0: predict the next word"
     )
     block: PositiveInt | None = Field(
-        default=None, description="tokens per block, special ones among them; default: as many as max_length"
+        default=None, description="tokens per block, with special tokens; default: max_length"
     )
 
     @property
@@ -511,12 +492,11 @@ class Batches(Settings):
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
     labels: Name | None = Field(
-        default="class",
-        description="what the labels are: class, classes, value, tags, spans, next, masked, or none",
+        default="class", description="label type: class, classes, value, tags, spans, next, masked, or none"
     )
     first: NonNegativeInt = Field(default=0, description="the first batch to train on, counted from 0")
     last: NonNegativeInt | None = Field(
-        default=None, description="the last batch to train on, itself among them; default: the last there is"
+        default=None, description="the last batch to train on, inclusive; default: the last one"
     )
 
     @model_validator(mode="after")
