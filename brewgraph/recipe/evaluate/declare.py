@@ -366,8 +366,7 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
     if calls and (isinstance(x, t.Call | t.List) or (isinstance(x, t.Name) and x.id in calls)):
         return _calls(e, key, calls, x)
     if calls and not isinstance(x, t.Constant):
-        help = f"write `{key}={next(iter(calls))}(…)`"
-        return e.fault("B122", f"`{key}` needs a call", x.span, help=help)
+        return e.fault("B122", f"`{key}` needs a call", x.span, help=f"write `{key}={next(iter(calls))}(…)`")
     if key == "inputs" and issubclass(settings, Hf):
         help = "write `inputs={token_type_ids: column}`"
         return e.fault("B122", "`inputs` maps names to columns", x.span, help=help)

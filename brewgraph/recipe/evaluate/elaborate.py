@@ -170,8 +170,7 @@ class _Elaboration(Evaluator):
         value = self.evaluate(s.value)
         if isinstance(value, v.Match):
             help = "an operation compares them: `mse(a -> b)`"
-            message = "an arrow alone is a value only between layers"
-            return self.fault("B209", message, s.value.span, help=help)
+            return self.fault("B209", "an arrow alone is a value only between layers", s.value.span, help=help)
         if isinstance(s, t.Equation):
             return v.as_value(value, s.value.span) if isinstance(value, int | float) else value
         if isinstance(value, Group) and value.axis.kind == "list" and not value.axis.name:

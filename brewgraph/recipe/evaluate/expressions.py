@@ -224,8 +224,7 @@ class Evaluator:
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
-                message = f"there are several data sets here: {listing(names)}"
-                self.collector.add("B112", message, place, help=which)
+                self.collector.add("B112", f"there are several data sets here: {listing(names)}", place, help=which)
                 return None
             if names:
                 value = self.value_inside(scope, names[0], place)

@@ -123,8 +123,7 @@ def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers | Fau
         return Layers(model=model.name, layers=picks)
     if picks is FAULT:
         return FAULT
-    help = f"write `{model.name}.layers[0, 4, 8]`"
-    return e.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
+    return e.fault("B203", "`layers` needs a list of numbers", x.span, help=f"write `{model.name}.layers[0, 4, 8]`")
 
 
 def _count(e: Evaluator, take: v.Take) -> int | Fault | None:
@@ -175,8 +174,7 @@ def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks | Fa
         if value is FAULT:
             return FAULT
         if part is not None and not v.is_whole(value):
-            help = "write `[::4]`, `[1:]` or `[:]`"
-            return e.fault("B203", "a slice needs integers", x.span, help=help)
+            return e.fault("B203", "a slice needs integers", x.span, help="write `[::4]`, `[1:]` or `[:]`")
         bounds.append(value if v.is_whole(value) else None)
     if bounds[2] == 0:
         return e.fault("B203", "a slice cannot step by zero", x.span, help="`[::1]` takes every member")

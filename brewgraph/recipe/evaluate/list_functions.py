@@ -211,8 +211,7 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> E
             return replace(x, items=whole) if len(whole) == len(items) else FAULT
         result = declared.result(x.kind) if isinstance(x, Value) else None
         if result is None or not isinstance(x, Value):
-            message = f"`{name}` does not take {describe(x)}"
-            return e.fault("B202", message, call.span, help=_remedy(declared, x))
+            return e.fault("B202", f"`{name}` does not take {describe(x)}", call.span, help=_remedy(declared, x))
         if mask == "none" and x.kind == "values":
             help = "the loss chooses their mask: set `mask=none` there"
             return e.fault("B122", "these values are already masked", call.arguments[1].span, help=help)

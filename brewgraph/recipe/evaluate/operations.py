@@ -92,8 +92,7 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
     if isinstance(option.default, str):  # a word, bare or as a string
         if isinstance(x, t.String | t.Name):
             return x.value if isinstance(x, t.String) else x.id
-        help = f"{option.text}; default: {option.default}"
-        return e.fault("B202", f"`{name}` is a word", x.span, help=help)
+        return e.fault("B202", f"`{name}` is a word", x.span, help=f"{option.text}; default: {option.default}")
     value, place = e.evaluate(x, side), x.span
     if value is FAULT:
         return FAULT
@@ -105,8 +104,7 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
         is_temperature = isinstance(single, v.Temperature) and name == "T"
         if not (is_temperature or v.is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
             help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
-            message = f"`{name}` is a number or a schedule, got {describe(single)}"
-            return e.fault("B202", message, place, help=help)
+            return e.fault("B202", f"`{name}` is a number or a schedule, got {describe(single)}", place, help=help)
         if name == "T" and not is_temperature and not is_positive(single):
             return e.fault("B207", "a temperature must be positive", place, help="T=1 leaves the logits unchanged")
     return value
@@ -193,8 +191,7 @@ def _over_options(e: Evaluator, call: _Call, match: Match) -> Evaluated:
     pairs = matches.items if isinstance(matches, Group) and len(matches.axes) == 1 else None
     if pairs is not None and values.axis.kind == "list" and len(values.items) != len(pairs):
         message = f"`{name}` has {len(values.items)} values, and the match {len(pairs)} pairs"
-        help = f"give one `{name}` for each pair, or a single one"
-        return e.fault("B201", message, values.span, help=help)
+        return e.fault("B201", message, values.span, help=f"give one `{name}` for each pair, or a single one")
     return pair(matches, values, call.span, e.fault, with_option, "loss")
 
 
@@ -249,8 +246,7 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
     for side in (source, target):
         if isinstance(side, Row):
             help = f"pick layers: `{side.take.span.text}[0]`, or all of them: `{side.take.span.text}[:]`"
-            message = f"`{side.take.feature.name}` is one value per layer"
-            return e.fault("B202", message, side.take.span, help=help)
+            return e.fault("B202", f"`{side.take.feature.name}` is one value per layer", side.take.span, help=help)
         if not isinstance(side, Value) or side.kind in NOT_COMPARED:
             where = side.span if isinstance(side, Value) else place
             message = f"`{operation.name}` compares features, got {describe(side)}"

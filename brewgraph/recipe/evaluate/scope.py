@@ -337,8 +337,7 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
     help = f"move it to {' or into '.join(dict.fromkeys(SAID[home] for home in homes))}"
     if isinstance(s, t.Head):
         help = "write it into the braces of a model: `student NAME = hf(…) { head ner = token_classifier() }`"
-    message = f"`{keyword}` is not allowed in {SAID[scope.kind]}"
-    collector.add("B110", message, word_of(s, keyword), help=help)
+    collector.add("B110", f"`{keyword}` is not allowed in {SAID[scope.kind]}", word_of(s, keyword), help=help)
     return False
 
 

@@ -100,8 +100,7 @@ def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         first = own[0].statement
         labels = (Label(first.name_span, "a task"),) if first is not None else ()
         help = "move the loss into the tasks"
-        message = "both a loss and tasks are defined"
-        e.collector.add("B115", message, loss.name_span, labels=labels, help=help)
+        e.collector.add("B115", "both a loss and tasks are defined", loss.name_span, labels=labels, help=help)
         return ()
     if own:
         made = [_task(e, inner, inner.path[-1], reports) for inner in own]
@@ -240,8 +239,7 @@ def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[st
             e.fault("B120", f"`sample` has no option `{option.name}`", option.name_span or option.span, help=help)
             order = None
     if order and sample.law is not None:
-        help = "leave one of them out"
-        e.fault("B116", "an order excludes a random draw", sample.law.span, help=help)
+        e.fault("B116", "an order excludes a random draw", sample.law.span, help="leave one of them out")
         return None, floor
     if order and floor:
         place = next(option.span for option in sample.options if option.name == "floor")
