@@ -7,7 +7,7 @@ it applies to that line; on a line of its own to the statement below, to its las
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from brewgraph.diagnostics import Collector, Ignore, suggest
 from brewgraph.explanations import CODES
@@ -53,7 +53,9 @@ def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector)
             help = "write `# brew: ignore[W205]`, with commas between codes and the reason after the bracket"
             collector.add("W110", "malformed `brew:` comment: it silences nothing", place, help=help)
             continue
-        codes = tuple(_codes(source, comment, form))
+        start = comment.start + form.start(2)
+        words = re.finditer(r"[^\s,]+", form.group(2))
+        codes = tuple((word.group(), Span(source, start + word.start(), start + word.end())) for word in words)
         if not codes:
             collector.add("W110", "this comment names no code", place, help="write `# brew: ignore[W205]`")
         line = source.position(comment.start)[0]
@@ -69,12 +71,6 @@ def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector)
             ignore = Ignore(codes, source, line, source.position(_statement_end(pieces, i))[0])
         if ignore not in collector.ignores:
             collector.ignores.append(ignore)
-
-
-def _codes(source: Source, comment: Lexeme, form: re.Match[str]) -> Iterator[tuple[str, Span]]:
-    start = comment.start + form.start(2)
-    for word in re.finditer(r"[^\s,]+", form.group(2)):
-        yield word.group(), Span(source, start + word.start(), start + word.end())
 
 
 def _statement_end(pieces: Sequence[Lexeme], comment: int) -> int:

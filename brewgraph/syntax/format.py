@@ -146,12 +146,8 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
             rows.append(FormatRow())
             waiting = None
         elif token.role == "comment":
-            if (
-                row.empty
-                and len(rows) > 1
-                and _opens_wide(rows[-2], wide)
-                and "\n" not in text[_end(rows[-2]) : lexeme.start]
-            ):
+            above = rows[-2].tokens[-1].lexeme if row.empty and len(rows) > 1 and rows[-2].tokens else None
+            if above and above.text == "{" and above.start in wide and "\n" not in text[above.end : lexeme.start]:
                 rows.pop()
                 row = rows[-1]
             row.comment, row.comment_column = lexeme.text.rstrip(), column(lexeme.start)
@@ -187,14 +183,6 @@ def _wide_braces(tokens: list[Token]) -> set[int]:
             if breaks > earlier:
                 wide |= {start, token.lexeme.start}
     return wide
-
-
-def _opens_wide(row: FormatRow, wide: set[int]) -> bool:
-    return bool(row.tokens) and row.tokens[-1].text == "{" and row.tokens[-1].lexeme.start in wide
-
-
-def _end(row: FormatRow) -> int:
-    return row.tokens[-1].lexeme.end
 
 
 def _drop_blank_rows(rows: list[FormatRow]) -> list[FormatRow]:
@@ -247,14 +235,11 @@ def _indent(rows: list[FormatRow]) -> None:
     below: FormatRow | None = None
     for row in reversed(rows):
         if row.tokens:
-            row.alone = row.tokens[0].begins and not (below and below.goes_on) and _is_one_statement(row.tokens)
+            is_whole = row.tokens[-1].text != "{" and all(token.role != "semicolon" for token in _own(row.tokens))
+            row.alone = row.tokens[0].begins and not (below and below.goes_on) and is_whole
             below = row
         elif row.comment:
             row.indent = below.inside if below else 0
-
-
-def _is_one_statement(tokens: list[Token]) -> bool:
-    return tokens[-1].text != "{" and not any(token.role == "semicolon" for token in _own(tokens))
 
 
 def _own(tokens: list[Token]) -> Iterator[Token]:

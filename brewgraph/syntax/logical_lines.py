@@ -143,4 +143,4 @@ def resplit(text: str, start: int, end: int, keywords: frozenset[str]) -> list[t
     )
     cuts = [m.start() for m in begins.finditer(text, start + 1, end)]
     edges = [start, *cuts, end]
-    return [(a, b) for a, b in pairwise(edges) if text[a:b].strip()]
+    return [(b - len(text[a:b].lstrip()), a + len(text[a:b].rstrip())) for a, b in pairwise(edges) if text[a:b].strip()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from lark import Lark
 from lark.exceptions import UnexpectedToken
@@ -221,7 +222,8 @@ def _in_an_import(place: Place, form: str) -> tuple[str, str]:
 
 def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     """An equation or a function before its `=`."""
-    if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
+    depths = accumulate((x.kind == "open") - (x.kind == "close") for x in place.before)
+    if place.first in FORMS or any(x.text == "=" and depth <= 0 for x, depth in zip(place.before, depths, strict=True)):
         return None
     first, here, alone = place.first, place.here, "an expression has no effect by itself; name its value: `loss = …`"
     if first in foreign_words()["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
@@ -245,11 +247,6 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     if here in _OPERATORS and place.behind.startswith("="):
         return message, f"an equation defines its name once; there is no `{here}=`"
     return message, alone if not here or here in _OPERATORS else "write `name = …`"
-
-
-def _inside(place: Place, at: int) -> bool:
-    before = place.before[:at]
-    return sum(x.kind == "open" for x in before) > sum(x.kind == "close" for x in before)
 
 
 # ── a mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────

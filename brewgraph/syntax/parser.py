@@ -47,7 +47,7 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
     if any(fault.kind == "unclosed" for fault in faults):
         parts = resplit(source.text, start, end, KEYWORDS)
         if len(parts) > 1:
-            return [s for a, b in parts for s in _parse_chunk(source, *_trim(source.text, a, b), collector)]
+            return [s for a, b in parts for s in _parse_chunk(source, a, b, collector)]
     if faults:
         quotes = [fault for fault in faults if fault.kind == "quote"]
         for fault in quotes or faults:  # a string without its end swallows the brackets behind it
@@ -96,11 +96,6 @@ def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
             if depth == 0:
                 return opening, piece.start
     return -1, -1
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    body = text[start:end]
-    return start + len(body) - len(body.lstrip()), start + len(body.rstrip())
 
 
 def _offset(error: UnexpectedInput) -> int:

@@ -151,7 +151,9 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
         values[settings.extras] = extra
     faulty: set[str] = set()
     for key, value in values.items():  # pydantic would take true for 1
-        if isinstance(value, bool) and not _takes_truth(settings, key):
+        info = settings.model_fields.get(key)
+        takes_truth = key == settings.extras or info is None or info.annotation in (bool, bool | None)
+        if isinstance(value, bool) and not takes_truth:
             message = f"`{key}` is not a boolean"
             collector.add("B122", message, written[key][1], help=_description(settings, key))
             faulty.add(key)
@@ -168,11 +170,6 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
             message, help = _words(fault, field, name, _description(settings, field))
             collector.add("B122", message, where, help=help)
         return None
-
-
-def _takes_truth(settings: type[Settings], key: str) -> bool:
-    field = settings.model_fields.get(key)
-    return key == settings.extras or field is None or field.annotation in (bool, bool | None)
 
 
 def _takes_text(settings: type[Settings], key: str) -> bool:

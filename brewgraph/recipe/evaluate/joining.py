@@ -53,7 +53,8 @@ def pair(
     if one.key != other.key:
         for table, literal in ((left, right), (right, left)):
             if _fits_twice(table, literal):
-                message = f"{_said(literal)} fits {_axes(table)}: which of them?"
+                axes = " and ".join(f"`{axis.name}`" if axis.name else "a row" for axis in table.axes)
+                message = f"{_said(literal)} fits {axes}: which of them?"
                 return fault("B201", message, place, help="reduce one of them first: `sum(…, over=NAME)`")
         if _holds(right, left):
             return each_right()
@@ -108,10 +109,6 @@ def _fits_twice(table: Group, literal: Group) -> bool:
     """Whether a list that is written out is as long as several axes of a table of lists."""
     differs = literal.axis.kind == "list" and all(axis.kind != "list" for axis in table.axes)
     return differs and len(literal.axes) == 1 and _lengths(table).count(len(literal.items or ())) > 1
-
-
-def _axes(group: Group) -> str:
-    return " and ".join(f"`{axis.name}`" if axis.name else "a row" for axis in group.axes)
 
 
 def _lengths(group: Group) -> list[int]:

@@ -54,7 +54,7 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
             if mask is None:
                 return FAULT
         elif name == "reduce":
-            if not _is_reduce(argument.value):
+            if argument.value.span.text not in ("none", '"none"'):
                 help = '`reduce="none"` gives one number per example or token; default: their mean'
                 return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
             reduced = False
@@ -76,10 +76,6 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
         help = "remove `reduce`: the result is already one number"
         return e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
     return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
-
-
-def _is_reduce(x: t.Expression) -> bool:
-    return (isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────

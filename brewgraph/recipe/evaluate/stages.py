@@ -146,7 +146,7 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
             help = "`batch_mean(…)` makes one number of it"
         message = f"the loss is {describe(value)}; it must be a sum of losses"
         collector.add("B213", message, place, help=help)
-    elif students and not any((isinstance(x, v.Take) and x.model in students) or _is_open(x) for x in v.walk(value)):
+    elif students and not any(_may_learn(x, students) for x in v.walk(value)):
         help = f"match something with {listing(sorted(students))}: `mse(teacher.… -> {min(students)}.…)`"
         collector.add("B213", "nothing in the loss depends on the student", place, help=help)
     else:
@@ -154,9 +154,10 @@ def _loss(e: Evaluator, value: Evaluated, place: Span) -> Value | None:
     return None
 
 
-def _is_open(x: Value) -> bool:
-    """Whether this is made of a list whose members are not known yet."""
-    return (isinstance(x, v.Combine) and not x.operands) or (isinstance(x, v.Bundle) and not x.items)
+def _may_learn(x: Value, students: set[str]) -> bool:
+    """Whether this is taken from a student, or made of a list whose members are not known yet."""
+    is_open = (isinstance(x, v.Combine) and not x.operands) or (isinstance(x, v.Bundle) and not x.items)
+    return is_open or (isinstance(x, v.Take) and x.model in students)
 
 
 # ── how tasks are drawn ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.label_types import CLASS, LOSS, SPANS, TAGS, LabelType
@@ -21,14 +21,9 @@ def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[st
     names = label_type.metrics
     if label_type == CLASS and classes and len(classes) != 2:
         return tuple(name for name in names if name != "f1")
-    if label_type == TAGS and classes and not marks_entities(classes):
+    if label_type == TAGS and classes and find_scheme(classes) is None:
         return ("token_accuracy",)
     return names
-
-
-def marks_entities(classes: Iterable[str]) -> bool:
-    """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
-    return find_scheme(classes) is not None
 
 
 def greater_is_better(name: str) -> bool:
@@ -84,7 +79,8 @@ def validate_metric(
         return fits[0]
     field = "metric_for_best_model"
     if fits:
-        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
+        help = f"choose {' or '.join(f'`{full}`' for full in fits)}"
+        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=help, field=field)
     near = instead("metric", name, known)
     raise SourceFault(
         "B126",
@@ -92,7 +88,3 @@ def validate_metric(
         help=f"{near}{'; ' if near.startswith('write') else ' '}the metrics here are {listing(known)}".strip(),
         field=field,
     )
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names)
