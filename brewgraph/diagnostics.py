@@ -204,9 +204,9 @@ class Collector:
     ) -> None:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"
-        found = Diagnostic(code, message, span, help, note, labels)
-        if found not in self.diagnostics:
-            self.diagnostics.append(found)
+        diagnostic = Diagnostic(code, message, span, help, note, labels)
+        if diagnostic not in self.diagnostics:
+            self.diagnostics.append(diagnostic)
 
     def withdraw(self, code: str, span: Span) -> None:
         """Take back what an error says that was found later."""
@@ -279,7 +279,7 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
         return ratio if slip else 0.0
 
     near = [(other, share) for other in known if other != word and (share := nearness(other))]
-    return max(near, key=lambda found: (found[1], found[0]), default=None)
+    return max(near, key=lambda pair: (pair[1], pair[0]), default=None)
 
 
 def _joined(word: str) -> str:
@@ -288,8 +288,8 @@ def _joined(word: str) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """`did you mean `x`?` where a known word is close, else an empty string."""
-    found = closest(word, known)
-    return f"did you mean `{found[0]}`?" if found else ""
+    near = closest(word, known)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def listing(words: Iterable[str]) -> str:

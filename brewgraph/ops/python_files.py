@@ -47,11 +47,11 @@ def find_source(module: str, folder: Path) -> Path | None:
     if not all(part.isidentifier() for part in (top, *rest)):
         return None
     importlib.invalidate_caches()
-    found = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
-    if found is None:
+    spec = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
+    if spec is None:
         return None
-    file = Path(found.origin) if found.has_location and found.origin else None
-    places = [Path(place) for place in found.submodule_search_locations or ()]
+    file = Path(spec.origin) if spec.has_location and spec.origin else None
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
     for part in rest:
         file, places = _below(places, part)
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
@@ -92,8 +92,8 @@ def module_print(module: str, folder: Path) -> str:
 def _has_version(name: str, path: Path) -> bool:
     """Whether a file is part of an installed package, which has versions, or of Python; this package is always so."""
     third = {"site-packages", "dist-packages"} & set(path.parts)
-    own = name.partition(".")[0] == "brewgraph"
-    return own or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
+    is_brewgraph = name.partition(".")[0] == "brewgraph"
+    return is_brewgraph or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _imported(text: bytes, package: str) -> Iterator[str]:
@@ -131,7 +131,7 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
             "B330", f"`{module}` is not valid Python: {error}", help="it must be a module that Python can import"
         ) from error
     known = _local_names(tree)
-    found: dict[str, Operation | DeclaredTransform] = {}
+    declarations: dict[str, Operation | DeclaredTransform] = {}
     functions = (s for s in _statements(tree.body) if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef))
     for function in functions:
         for call in function.decorator_list:
@@ -144,8 +144,8 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
                 )
             declaration = _declaration(module, function, call, kind)
             names = declaration.also if isinstance(declaration, Operation) else ()
-            found |= dict.fromkeys((declaration.name, *names), declaration)
-    return found
+            declarations |= dict.fromkeys((declaration.name, *names), declaration)
+    return declarations
 
 
 def _declaration(
@@ -255,9 +255,9 @@ def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation
     """
     import_allowed(module, folder, allow=allow)
     registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
-    own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
-    also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
-    return own | also
+    declarations = {x.name: x for registry in registries for x in registry.values() if x.module == module}
+    also = {name: x for x in declarations.values() if isinstance(x, Operation) for name in x.also}
+    return declarations | also
 
 
 def import_allowed(module: str, folder: Path, *, allow: bool, shown: str = "", field: str | None = None) -> ModuleType:

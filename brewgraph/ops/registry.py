@@ -195,10 +195,10 @@ def operation(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = Signature.of(function)
-        found = describe_operation(own, function, takes, same, source, also, options, least or {}, unscaled)
-        for name in (found.name, *also):
-            _register(OPERATIONS, name, found)
+        signature = Signature.of(function)
+        declared = describe_operation(signature, function, takes, same, source, also, options, least or {}, unscaled)
+        for name in (declared.name, *also):
+            _register(OPERATIONS, name, declared)
         return function
 
     return declare
@@ -220,8 +220,8 @@ def transform(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
-        _register(TRANSFORMS, found.name, found)
+        declared = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
+        _register(TRANSFORMS, declared.name, declared)
         return function
 
     return declare
@@ -365,14 +365,14 @@ def _fault(name: str, message: str, help: str) -> SourceFault:
     return SourceFault("B330", f"the declaration of `{name}` does not hold: {message}", help=help)
 
 
-def _register(registry: dict[str, Any], name: str, found: Any) -> None:
+def _register(registry: dict[str, Any], name: str, declared: Any) -> None:
     """Under its name, and for what lies outside this package under `module:name`, with the plain name if it is free."""
     names = (OPERATIONS, TRANSFORMS, TEMPERATURES, SCHEDULES)
     known: Any = next((x[name] for x in names if name in x), None)
-    free = known is None or getattr(known, "key", "") == found.key
-    if is_own(found.module):
+    free = known is None or getattr(known, "key", "") == declared.key
+    if is_own(declared.module):
         assert free, f"{name} is declared twice"
     else:
-        registry[f"{found.module}:{name}"] = found
+        registry[f"{declared.module}:{name}"] = declared
     if free:
-        registry[name] = found
+        registry[name] = declared

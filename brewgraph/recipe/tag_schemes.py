@@ -41,10 +41,10 @@ class Scheme:
 
     def split(self, tag: str) -> tuple[str, str] | None:
         """What a tag means (B, I, E or S) and its type, `_` where it has none; None for what marks no entity."""
-        found = _FORMS[self.form].fullmatch(tag)
-        if found is None or found["separator"] != self.separator or found["mark"] not in self.marks:
+        match = _FORMS[self.form].fullmatch(tag)
+        if match is None or match["separator"] != self.separator or match["mark"] not in self.marks:
             return None
-        return _MEANINGS[found["mark"]], found["kind"] or "_"
+        return _MEANINGS[match["mark"]], match["kind"] or "_"
 
     def tag(self, mark: str, kind: str) -> str:
         """The tag of a mark and a type."""
@@ -61,14 +61,14 @@ def find_scheme(tags: Iterable[str]) -> Scheme | None:
     One tag such as `B-PER` is enough. Other forms (`B_PER`, `PER-B`, plain `B`) are taken for marks only where all tags
     beside `O` have the same one, and all marks belong to one scheme.
     """
-    own = set(tags) - {OUTSIDE}
-    common = {tag for tag in own if _COMMON.fullmatch(tag)}
+    inside = set(tags) - {OUTSIDE}
+    common = {tag for tag in inside if _COMMON.fullmatch(tag)}
     for form, pattern in enumerate(_FORMS):
-        found = [
-            match for tag in own if (match := pattern.fullmatch(tag)) and (not common or match["separator"] == "-")
+        matches = [
+            match for tag in inside if (match := pattern.fullmatch(tag)) and (not common or match["separator"] == "-")
         ]
-        separators, marks = {match["separator"] for match in found}, {match["mark"] for match in found}
-        if not common and (len(found) < len(own) or len(separators) != 1 or (form == 2 and "B" not in marks)):
+        separators, marks = {match["separator"] for match in matches}, {match["mark"] for match in matches}
+        if not common and (len(matches) < len(inside) or len(separators) != 1 or (form == 2 and "B" not in marks)):
             continue
         name = next((name for name, letters in _SCHEMES.items() if marks <= set(letters)), "IOBES" if common else None)
         if name is not None:

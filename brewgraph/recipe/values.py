@@ -49,8 +49,8 @@ class Declaration:
 
     def remedy(self, help: str, argument: str | None) -> str:
         """What to do about an argument, and from the command line where its value comes from a param."""
-        given = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
-        return "; ".join(x for x in (help, *given) if x)
+        settings = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
+        return "; ".join(x for x in (help, *settings) if x)
 
 
 @dataclass(frozen=True)

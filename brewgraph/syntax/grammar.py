@@ -45,13 +45,13 @@ def build() -> Lark:
     """The parser, its table worked out."""
     # Where interegular is installed, lark looks for terminals that collide whenever it builds a parser: three times
     # the time of all the rest. A test does that once, under `strict`; here it is switched off.
-    found, lexer.has_interegular = lexer.has_interegular, False
+    before, lexer.has_interegular = lexer.has_interegular, False
     try:
         return Lark(
             grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True
         )
     finally:
-        lexer.has_interegular = found
+        lexer.has_interegular = before
 
 
 def digest() -> str:

@@ -79,15 +79,15 @@ class Place:
     @property
     def level(self) -> tuple[Lexeme, ...]:
         """What stands before, in the same brackets, since the last comma."""
-        found: list[Lexeme] = []
+        pieces: list[Lexeme] = []
         depth = 0
         for piece in reversed(self.before):
             depth += piece.kind == "close"
             if depth == 0 and (piece.kind == "open" or piece.text == ","):
                 break
-            found += [piece] if depth == 0 else []
+            pieces += [piece] if depth == 0 else []
             depth -= piece.kind == "open"
-        return tuple(found)
+        return tuple(pieces)
 
     @property
     def indexes(self) -> bool:
@@ -129,8 +129,8 @@ def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, s
         error.token.type,
         "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],
     )
-    written = source.line(span.position[0])[: span.position[1] + 2]
-    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", written)):
+    line = source.line(span.position[0])[: span.position[1] + 2]
+    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", line)):
         return "`--` does not start a comment", "comments start with `#`"
     for rule in _RULES:
         if answer := rule(place):
@@ -257,13 +257,13 @@ def _in_a_mapping(place: Place) -> tuple[str, str] | None:
         return None
     if place.here == "}" and place.before[-1].kind == "word" and place.before[-2].text == "{":
         return "a name needs no braces", f"write `{place.last}`; a list is written `[{place.last}]`"
-    written = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
+    forms = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
     if place.first == "stage" and place.before[place.opened[-1] - 1].text == "for":
         return "expected a length after `for`", f"write `{FORMS['stage']}`"
     if place.here in (";", "the line break"):
-        return "a mapping must be on one line", f"close the brace before the line ends; {written}"
+        return "a mapping must be on one line", f"close the brace before the line ends; {forms}"
     if place.here == "=" or (ends(place.before[-1]) and ":" not in [x.text for x in place.level]):
-        return f"expected `:` {place.shown}", written
+        return f"expected `:` {place.shown}", forms
     return None
 
 

@@ -65,10 +65,10 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
             return []
         # the fault is inside the braces: each statement in them on its own
         inside = [x for x in pieces if opening < x.start < closing]
-        found = len(collector.diagnostics)
+        count = len(collector.diagnostics)
         for a, b in split(inside):
             _parse_chunk(source, a, b, collector)
-        if len(collector.diagnostics) == found:
+        if len(collector.diagnostics) == count:
             _report_syntax(source, error, start, end, collector)
         return []
 

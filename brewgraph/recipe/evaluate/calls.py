@@ -47,8 +47,8 @@ def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Evaluated:
         return _model_on_input(e, e.value_of(name, place), call)
     if help := wrong_place(name):
         return e.fault("B102", f"`{name}` cannot be used in an equation", place, help=help)
-    own = [f for scope in e.current.outward() for f in scope.functions]
-    known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
+    functions = [f for scope in e.current.outward() for f in scope.functions]
+    known = [*functions, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
     help = instead("call", name, known) or f"there are {listing(x for x in known if ':' not in x)}"
     return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 

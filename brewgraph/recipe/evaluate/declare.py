@@ -61,9 +61,9 @@ def configure(
     name = function.id if isinstance(function, t.Name) else ""
     if isinstance(x, t.Call) and name in registry:
         settings = registry[name]
-        written = _arguments(e, x, settings, name, lambda key, value: evaluate(settings, key, value))
-        made = settle(settings, written, x.span, e.collector, name) if written is not None else None
-        return (made, written) if made is not None and written is not None else None
+        arguments = _arguments(e, x, settings, name, lambda key, value: evaluate(settings, key, value))
+        made = settle(settings, arguments, x.span, e.collector, name) if arguments is not None else None
+        return (made, arguments) if made is not None and arguments is not None else None
     place = function.span
     word = name or (function.name if isinstance(function, t.Attribute) else place.text)
     if name in registry:
@@ -88,7 +88,7 @@ def _arguments(
     evaluate: Callable[[str, t.Expression], object],
 ) -> Written | None:
     """The arguments of a call by field name; None and diagnostics where some are at fault."""
-    written: Written = {}
+    arguments: Written = {}
     sound = True
     free = list(settings.positional)
     for argument in call.arguments:
@@ -107,14 +107,14 @@ def _arguments(
                 free.remove(key)
             if settings.extras is None and key not in settings.model_fields:
                 report_unknown(e, key, place, _fields(settings), f"`{name}`")
-            elif key in written:
+            elif key in arguments:
                 e.fault("B125", f"`{key}` is given twice", place, help="remove one of them")
             else:
-                written[key] = (evaluate(key, argument.value), argument.value.span)
-                sound = sound and written[key][0] is not FAULT
+                arguments[key] = (evaluate(key, argument.value), argument.value.span)
+                sound = sound and arguments[key][0] is not FAULT
                 continue
         sound = False
-    return written if sound else None
+    return arguments if sound else None
 
 
 def _fields(settings: type[Settings]) -> list[str]:
@@ -142,12 +142,12 @@ def constant(
     return e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
 
 
-def settle(settings: type[S], written: Written, place: Span, collector: Collector, name: str) -> S | None:
+def settle(settings: type[S], arguments: Written, place: Span, collector: Collector, name: str) -> S | None:
     """Validate what was written; None and diagnostics where pydantic objects."""
-    values = {key: value for key, (value, _) in written.items()}
+    values = {key: value for key, (value, _) in arguments.items()}
     if settings.extras is not None:
-        own = settings.model_fields.keys() - {settings.extras}
-        extra = {key: values.pop(key) for key in list(values) if key not in own}
+        known = settings.model_fields.keys() - {settings.extras}
+        extra = {key: values.pop(key) for key in list(values) if key not in known}
         values[settings.extras] = extra
     faulty: set[str] = set()
     for key, value in values.items():  # pydantic would take true for 1
@@ -155,7 +155,7 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
         takes_truth = key == settings.extras or info is None or info.annotation in (bool, bool | None)
         if isinstance(value, bool) and not takes_truth:
             message = f"`{key}` is not a boolean"
-            collector.add("B122", message, written[key][1], help=_description(settings, key))
+            collector.add("B122", message, arguments[key][1], help=_description(settings, key))
             faulty.add(key)
     try:
         made = settings.model_validate(values)
@@ -166,7 +166,7 @@ def settle(settings: type[S], written: Written, place: Span, collector: Collecto
             if field in faulty:
                 continue
             faulty.add(field)
-            where = written[field][1] if field in written else place
+            where = arguments[field][1] if field in arguments else place
             message, help = _words(fault, field, name, _description(settings, field))
             collector.add("B122", message, where, help=help)
         return None
@@ -185,8 +185,8 @@ def _description(settings: type[Settings], key: str) -> str:
     return f"`{key}`: {field.description}" if field is not None and field.description else ""
 
 
-def _places(written: Written) -> Mapping[str, Span]:
-    return MappingProxyType({key: span for key, (_, span) in written.items()})
+def _places(arguments: Written) -> Mapping[str, Span]:
+    return MappingProxyType({key: span for key, (_, span) in arguments.items()})
 
 
 _PLAIN = {
@@ -237,31 +237,31 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
     heads, head_places = _heads(e, s)
     if source is None:
         return v.ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
-    made, written = source
+    made, arguments = source
     if isinstance(made, Ema) and s.role == "teacher":
         student = e.models[made.model]
         if student.role != "student":
             help = "teachers do not change: name the student, `ema(tiny)`"
-            place = written["model"][1]
+            place = arguments["model"][1]
             e.collector.add("B331", f"`{made.model}` is no student to average", place, help=help)
         heads = heads or student.heads
     if isinstance(made, Hf):
-        _check_hf(e, made, s.source, written)
+        _check_hf(e, made, s.source, arguments)
     elif s.block is not None:
         help = "declare them on a model from hf(…)"
         e.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
     if isinstance(made, Ema) and s.role == "student":
         e.fault("B117", "`ema(…)` declares a teacher, not a student", s.source.span, help=f"teacher {s.name} = ema(…)")
-    where = {**_places(written), **head_places}
+    where = {**_places(arguments), **head_places}
     return v.ModelDeclaration(
-        name, s.role, made, heads, span=s.source.span, places=where, params=_params(e, s.source, written)
+        name, s.role, made, heads, span=s.source.span, places=where, params=_params(e, s.source, arguments)
     )
 
 
-def _params(e: Evaluator, x: t.Expression, written: Written) -> Mapping[str, frozenset[str]]:
+def _params(e: Evaluator, x: t.Expression, arguments: Written) -> Mapping[str, frozenset[str]]:
     """Of each argument of a call the params that it is made of."""
     spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
-    return {key: e.current.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
+    return {key: e.current.params_in(spans[span]) for key, (_, span) in arguments.items() if span in spans}
 
 
 def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
@@ -300,9 +300,9 @@ def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
         source = _source(e, s.source, DATA, "data source")
         if source is None:
             return anything
-        made, written = source
-        params = _params(e, s.source, written)
-        return v.DataDeclaration(name, made, span=s.source.span, places=_places(written), params=params)
+        made, arguments = source
+        params = _params(e, s.source, arguments)
+        return v.DataDeclaration(name, made, span=s.source.span, places=_places(arguments), params=params)
     joined: list[DataSource] = []
     for part in parts:
         if isinstance(part, t.Call):
@@ -341,12 +341,12 @@ def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what
     return configure(e, x, registry, what, lambda settings, key, value: _setting(e, settings, key, value))
 
 
-def _check_hf(e: Evaluator, made: Hf, x: t.Expression, written: Written) -> None:
+def _check_hf(e: Evaluator, made: Hf, x: t.Expression, arguments: Written) -> None:
     if (made.name is None) == (made.model_type is None):
         help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
         e.collector.add("B123", "a model needs either a name or a model_type", x.span, help=help)
-    elif "revision" in written and made.name is None:
-        place = written["revision"][1]
+    elif "revision" in arguments and made.name is None:
+        place = arguments["revision"][1]
         e.collector.add("B123", "a model from scratch has no revision", place, help="remove `revision`")
 
 
@@ -467,14 +467,14 @@ def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
 # ── params ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def evaluate_param(e: Evaluator, s: t.Param, given: Mapping[str, object]) -> Evaluated:
+def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Evaluated:
     """The value of a param: the one that was passed from outside, else its default, of the type that it declares."""
-    if s.name not in given and s.default is None:
+    if s.name not in params and s.default is None:
         help = f"set it: `--set {s.name}=…`, or a default in the spec"
         return e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
-    asks_default = s.name not in given or s.type is None
+    asks_default = s.name not in params or s.type is None
     default = e.evaluate(s.default) if s.default is not None and asks_default else None
-    value: object = given.get(s.name, default)
+    value: object = params.get(s.name, default)
     value = tuple(value) if isinstance(value, list) else value
     if value is FAULT:
         return FAULT

@@ -307,14 +307,14 @@ class Evaluator:
         near = suggest(x.name, ["labels", "weights"])
         if near and x.name != "weights":
             return self.fault("B103", f"data has no `{x.name}`", place, help=near)
-        own = data.source.parts[0] if isinstance(data.source, Join) else data.source
-        if isinstance(own, Text | Builtin):
-            why = "its blocks run across lines" if isinstance(own, Text) else "it is text by package"
+        source = data.source.parts[0] if isinstance(data.source, Join) else data.source
+        if isinstance(source, Text | Builtin):
+            why = "its blocks run across lines" if isinstance(source, Text) else "it is text by package"
             help = "it has `labels`; columns come with the rows of `files(…)`, `hub(…)`, `conll(…)` and `squad(…)`"
             return self.fault("B103", f"`{data.name}` has no column `{x.name}`: {why}", place, help=help)
         if x.name == "weights" and not data.source.weighted:
             help = "name a column: `weight=column`"
-            if "class_weights" in type(own).model_fields:
+            if "class_weights" in type(source).model_fields:
                 help += ", or weigh the classes: `class_weights=balanced`"
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         return v.Column("values", data.name, x.name, span=x.span)

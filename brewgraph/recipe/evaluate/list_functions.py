@@ -138,10 +138,10 @@ def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
 
 def _alike(e: Evaluator, name: str, members: Sequence[Evaluated], place: Span) -> tuple[Value, ...]:
     """The members of a list as values of one kind that can be joined; empty, with a diagnostic, where they are not."""
-    found = [v.as_value(item, place) or item for item in members]
-    values = tuple(item for item in found if isinstance(item, Value))
-    if len(values) < len(found) or len({_summable(x) for x in values}) > 1:
-        listed = listing(dict.fromkeys(describe(item) for item in found)).replace("`", "")
+    items = [v.as_value(item, place) or item for item in members]
+    values = tuple(item for item in items if isinstance(item, Value))
+    if len(values) < len(items) or len({_summable(x) for x in values}) > 1:
+        listed = listing(dict.fromkeys(describe(item) for item in items)).replace("`", "")
         message = f"`{name}` needs values of one kind, but the list holds {listed}"
         e.fault("B202", message, place, help="add losses to losses, features to features")
         return ()

@@ -117,17 +117,17 @@ class Scope(Namespace):
 
     def params_in(self, x: t.Expression) -> frozenset[str]:
         """The params of the whole spec that an expression is made of, by itself, by other names, or in its texts."""
-        found: set[str] = set()
+        params: set[str] = set()
         for node in x.walk():
             texts = re.findall(IN_TEXT, node.value) if isinstance(node, t.String) else ()
             for name in (node.id,) if isinstance(node, t.Name) else texts:
                 home = next((s for s in self.outward() if name in s.places), None)
                 statement = home.statements.get(name) if home is not None else None
                 if isinstance(statement, t.Param) and home is not None and home.kind == "spec":
-                    found.add(name)
+                    params.add(name)
                 elif isinstance(statement, t.Let | t.Equation) and home is not None and statement.value is not x:
-                    found |= home.params_in(statement.value)
-        return frozenset(found)
+                    params |= home.params_in(statement.value)
+        return frozenset(params)
 
     def descend(self) -> Iterator[Scope]:
         """This scope and its tasks and stages, in the order of the text; imported specs are left out."""

@@ -25,7 +25,7 @@ def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
     """
     scopes = [scope for scope in e.root.inner.values() if scope.kind == "stage"]
     blocks = [own_settings(e, scope) for scope in scopes] or [{}]
-    made = [_stage(e, scope, outer, own) for scope, own in zip(scopes or [e.root], blocks, strict=True)]
+    made = [_stage(e, scope, outer, block) for scope, block in zip(scopes or [e.root], blocks, strict=True)]
     if scopes:
         _check_outside(e, scopes)
     stages = tuple(stage for stage in made if stage is not None)
@@ -35,39 +35,39 @@ def make_stages(e: Evaluator, outer: Written) -> tuple[Stage, ...] | None:
     return stages
 
 
-def _stage(e: Evaluator, scope: Scope, outer: Written, own: Written) -> Stage | None:
-    written = dict(outer)
+def _stage(e: Evaluator, scope: Scope, outer: Written, block: Written) -> Stage | None:
+    settings = dict(outer)
     statement = scope.statement
     if isinstance(statement, t.Stage):
         with e.inside(scope):
-            length = stage_length(e, statement, own)
-        if length or "epochs" in own or "steps" in own:
-            written = {k: x for k, x in written.items() if k not in ("epochs", "steps")}
-        if "baseline" in own:
+            length = stage_length(e, statement, block)
+        if length or "epochs" in block or "steps" in block:
+            settings = {k: x for k, x in settings.items() if k not in ("epochs", "steps")}
+        if "baseline" in block:
             help = "move it into the outer `train`: it applies to the whole run"
-            e.fault("B122", "`baseline` cannot be set per stage", own["baseline"][1], help=help)
-        written |= {**own, **length}
+            e.fault("B122", "`baseline` cannot be set per stage", block["baseline"][1], help=help)
+        settings |= {**block, **length}
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
-    train = settle_train(written, place, e.collector)
-    freeze = written["freeze"][0] if "freeze" in written else ()
-    tasks = _tasks(e, scope, _reports_of(written))
+    train = settle_train(settings, place, e.collector)
+    freeze = settings["freeze"][0] if "freeze" in settings else ()
+    tasks = _tasks(e, scope, _reports_of(settings))
     sample = _sample(e, scope, [task.name for task in tasks]) if tasks else None
     if train is None or not tasks or (sample is None and len(tasks) > 1):
         return None
     name = scope.path[-1] if scope.kind == "stage" else ""
-    spans = {key: where for key, (_, where) in written.items()}
+    spans = {key: where for key, (_, where) in settings.items()}
     return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
 
 
-def _reports_of(written: Written) -> dict[str, Value]:
-    reports: dict[str, Value] = written["report"][0] if "report" in written else {}
+def _reports_of(settings: Written) -> dict[str, Value]:
+    reports: dict[str, Value] = settings["report"][0] if "report" in settings else {}
     return reports
 
 
 def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
     """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
-    own = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
-    if len(own) < len(stages):
+    complete = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
+    if len(complete) < len(stages):
         return
     for task in (inner.statement for inner in e.root.inner.values() if inner.kind == "task"):
         if task is not None:
@@ -94,16 +94,16 @@ def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...
 
 def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
     """A body's tasks; without any, its loss; a stage with neither takes what stands outside. Empty where at fault."""
-    own = [inner for inner in scope.inner.values() if inner.kind == "task"]
-    if own and "loss" in scope.statements:
+    bodies = [inner for inner in scope.inner.values() if inner.kind == "task"]
+    if bodies and "loss" in scope.statements:
         loss = scope.statements["loss"]
-        first = own[0].statement
+        first = bodies[0].statement
         labels = (Label(first.name_span, "a task"),) if first is not None else ()
         help = "move the loss into the tasks"
         e.collector.add("B115", "both a loss and tasks are defined", loss.name_span, labels=labels, help=help)
         return ()
-    if own:
-        made = [_task(e, inner, inner.path[-1], reports) for inner in own]
+    if bodies:
+        made = [_task(e, inner, inner.path[-1], reports) for inner in bodies]
         return tuple(task for task in made if task is not None) if all(made) else ()
     if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
         outside = any(inner.kind == "task" for inner in scope.parent.inner.values())
@@ -194,8 +194,8 @@ def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
 
 def _home(scope: Scope) -> Scope:
     """The body whose tasks a stage runs: its own, or those outside."""
-    own = any(inner.kind == "task" for inner in scope.inner.values())
-    return scope if own or scope.parent is None else scope.parent
+    has_tasks = any(inner.kind == "task" for inner in scope.inner.values())
+    return scope if has_tasks or scope.parent is None else scope.parent
 
 
 def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
@@ -282,42 +282,42 @@ VALUES = ("freeze", "report")
 
 def own_settings(e: Evaluator, scope: Scope) -> Written:
     """What the first `train` of a body says, each setting with its place; those at fault are left out."""
-    written: Written = {}
+    settings: Written = {}
     with e.inside(scope):
         for statement in scope.trains[0].block.statements if scope.trains else ():
             if not isinstance(statement, t.Equation):
                 e.fault("B110", "`train` holds settings only", statement.span, help="write `name = value`")
                 continue
             name, place = statement.name, statement.name_span
-            if name in written:
+            if name in settings:
                 e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
             elif name in VALUES:
                 parts = _freeze(e, statement.value) if name == "freeze" else _report(e, statement.value)
                 if parts is not FAULT:
-                    written[name] = (parts, statement.value.span)
+                    settings[name] = (parts, statement.value.span)
             elif name not in Train.model_fields:
                 report_unknown(e, name, place, Train.model_fields, "`train`", "setting")
             elif (value := _setting(e, name, statement.value)) is not FAULT:
-                written[name] = (value, statement.value.span)
-    if "epochs" in written and "steps" in written:
-        second = max((written["epochs"][1], written["steps"][1]), key=lambda span: span.start)
+                settings[name] = (value, statement.value.span)
+    if "epochs" in settings and "steps" in settings:
+        second = max((settings["epochs"][1], settings["steps"][1]), key=lambda span: span.start)
         e.fault("B122", "set epochs or steps, not both", second, help="remove one of them")
-        del written["steps"]
-    return written
+        del settings["steps"]
+    return settings
 
 
-def settle_train(written: Written, place: Span, collector: Collector) -> Train | None:
+def settle_train(settings: Written, place: Span, collector: Collector) -> Train | None:
     """The settings, defaults filled in; None where one of them is at fault."""
-    constants = {key: value for key, value in written.items() if key not in VALUES}
+    constants = {key: value for key, value in settings.items() if key not in VALUES}
     for key in VALUES:
-        if key in written and key in Train.model_fields:
-            value, span = written[key]
+        if key in settings and key in Train.model_fields:
+            value, span = settings[key]
             said = value if isinstance(value, dict) else [x.span.text for x in value]
             constants[key] = (tuple(said), span)
     return settle(Train, constants, place, collector, "train")
 
 
-def stage_length(e: Evaluator, stage: t.Stage, own: Written) -> Written:
+def stage_length(e: Evaluator, stage: t.Stage, block: Written) -> Written:
     """`for 3 epochs` as a setting; empty where it is left out, or at fault."""
     if stage.length is None:
         return {}
@@ -329,9 +329,9 @@ def stage_length(e: Evaluator, stage: t.Stage, own: Written) -> Written:
         e.fault("B122", "the length of a stage is a number of epochs or steps", stage.length.span, help=help)
         return {}
     for key in ("epochs", "steps"):
-        if key in own:
+        if key in block:
             message = f"`for` and `{key}` both set the length of the stage"
-            e.fault("B122", message, own[key][1], help="remove one of them")
+            e.fault("B122", message, block[key][1], help="remove one of them")
             return {}
     if value.unit == "step" and value.value != int(value.value):
         e.fault("B122", "the number of steps must be an integer", stage.length.span, help=help)

@@ -164,10 +164,10 @@ class Bigru(Hf):
         """What is written here and belongs to the model's configuration goes there too."""
         if not isinstance(said, dict):
             return said
-        own = {
+        sizes = {
             key: said[key] for key in ("hidden_size", "num_hidden_layers", "embedding_size", "dropout") if key in said
         }
-        return {**said, "config": {**said.get("config", {}), **own}}
+        return {**said, "config": {**said.get("config", {}), **sizes}}
 
 
 class Ema(Settings):

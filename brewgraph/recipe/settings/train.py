@@ -161,18 +161,18 @@ class Train(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_length(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("epochs") is None and given.get("steps") is None:
-            return {**given, "epochs": EPOCHS}
-        return given
+    def _default_length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("steps") is None:
+            return {**values, "epochs": EPOCHS}
+        return values
 
     @model_validator(mode="before")
     @classmethod
-    def _follow_the_metric(cls, given: Any) -> Any:
-        metric = given.get("metric_for_best_model") if isinstance(given, dict) else None
+    def _follow_the_metric(cls, values: Any) -> Any:
+        metric = values.get("metric_for_best_model") if isinstance(values, dict) else None
         if not isinstance(metric, str):
-            return given
-        return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **given}
+            return values
+        return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **values}
 
     @model_validator(mode="after")
     def _a_metric(self) -> Train:
