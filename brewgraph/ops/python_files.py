@@ -1,7 +1,7 @@
 """Python modules that a spec names: what their text declares, read without running it, and which may be imported.
 
-A check has to know the kinds, units and options of a module's operations, and may not execute the module. So whatever
-a declaration says has to stand there as literals.
+A check needs the kinds, units and options of a module's operations but must not execute it, so every declaration must
+consist of literals.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from brewgraph.ops.registry import (
 
 DECORATORS = ("operation", "transform")
 _FREE = ("layout", "kinds")
-"""Arguments that the program gives; their defaults are nobody's business."""
+"""Arguments that the program passes; their defaults are ignored."""
 
 
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def find_source(module: str, folder: Path) -> Path | None:
-    """The file of a module by its dotted name, among what is installed and then in a folder; None where there is none.
+    """The file of a module by its dotted name: installed, else in a folder; None if there is none.
 
-    Of a package its `__init__.py`. Nothing is imported: the top is looked up, the rest are folders and files below it.
+    For a package, its `__init__.py`. Nothing is imported: only the top-level name is resolved, the rest are paths.
     """
     top, *rest = module.split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
@@ -58,7 +58,7 @@ def find_source(module: str, folder: Path) -> Path | None:
 
 
 def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
-    """The file of a module in a package that lies in some folders, and the folders in which its own modules lie."""
+    """The file of a module in a package with these folders, and the folders of its own submodules."""
     for place in places:
         package, single = place / name / "__init__.py", place / f"{name}.py"
         if package.is_file():
@@ -69,9 +69,9 @@ def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
 
 
 def module_print(module: str, folder: Path) -> str:
-    """A sha256 in hex of a module's text, and of the texts of all that it imports, nothing of which runs.
+    """The sha256 in hex of a module's text and of all that it imports; nothing runs.
 
-    Installed packages count by the module's own text alone, as does one that cannot be found or parsed.
+    Of installed packages, and of modules that cannot be found or parsed, only the module's own text counts.
     """
     texts: dict[str, bytes] = {}
     waiting = [module]
@@ -90,14 +90,14 @@ def module_print(module: str, folder: Path) -> str:
 
 
 def _has_version(name: str, path: Path) -> bool:
-    """Whether a file is part of an installed package, which has versions, or of Python; this package is always so."""
+    """Whether a file belongs to an installed package, to Python or to this package."""
     third = {"site-packages", "dist-packages"} & set(path.parts)
     is_brewgraph = name.partition(".")[0] == "brewgraph"
     return is_brewgraph or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _imported(text: bytes, package: str) -> Iterator[str]:
-    """The modules that a text of this package imports, at any place, and the packages that they lie in."""
+    """The modules that a source text imports anywhere, and their parent packages."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -121,8 +121,8 @@ def _imported(text: bytes, package: str) -> Iterator[str]:
 def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]:
     """What the text of a module declares with `@operation(…)` and `@transform(…)`, under all its names.
 
-    The decorators may be spelled in any way that an import allows (`@bg.operation(…)`). `function`, and the `shape` of
-    a transform, are None until the module is really imported. A `SourceFault` where a keyword is no literal.
+    Decorators may be spelled as any import allows (`@bg.operation(…)`). `function`, and the `shape` of a transform, are
+    None until the module is imported. Raises `SourceFault` if a keyword is not a literal.
     """
     try:
         tree = ast.parse(text)
@@ -213,7 +213,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _local_names(tree: ast.Module) -> dict[str, str]:
-    """What the names of a module stand for, where imports and plain assignments say so: `bg` for `brewgraph`."""
+    """What a module's names stand for by imports and plain assignments: `bg` for `brewgraph`."""
     names: dict[str, str] = {}
     for statement in _statements(tree.body):
         if isinstance(statement, ast.Import):
@@ -230,7 +230,7 @@ def _local_names(tree: ast.Module) -> dict[str, str]:
 
 
 def _dotted(value: ast.expr, names: Mapping[str, str]) -> str:
-    """`brewgraph.operation` for `bg.operation`; empty for what is no dotted name of an import."""
+    """`brewgraph.operation` for `bg.operation`; empty if it is not a dotted name of an import."""
     if isinstance(value, ast.Attribute):
         inner = _dotted(value.value, names)
         return f"{inner}.{value.attr}" if inner else ""
@@ -238,7 +238,7 @@ def _dotted(value: ast.expr, names: Mapping[str, str]) -> str:
 
 
 def _decorator(decorator: ast.expr, names: Mapping[str, str]) -> str | None:
-    """`operation` or `transform` where a decorator is this package's, else None."""
+    """`operation` or `transform` if the decorator is brewgraph's, else None."""
     whole = _dotted(decorator.func if isinstance(decorator, ast.Call) else decorator, names)
     package, _, name = whole.rpartition(".")
     return name if name in DECORATORS and package.partition(".")[0] == "brewgraph" else None
@@ -248,11 +248,7 @@ def _decorator(decorator: ast.expr, names: Mapping[str, str]) -> str | None:
 
 
 def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
-    """Import a module and give what it has declared, under its plain names.
-
-    A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
-    imported.
-    """
+    """Import a module and return its declarations by plain name. Raises as `import_allowed`."""
     import_allowed(module, folder, allow=allow)
     registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
     declarations = {x.name: x for registry in registries for x in registry.values() if x.module == module}
@@ -261,10 +257,10 @@ def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation
 
 
 def import_allowed(module: str, folder: Path, *, allow: bool, shown: str = "", field: str | None = None) -> ModuleType:
-    """Import a module by its dotted name: of an installed package, or, where `allow` says so, from a spec's folder.
+    """Import a module of an installed package or, with `allow`, from the spec's folder.
 
-    `shown` is how the spec names it, `field` the argument that does. A `RunError` where it may not be imported, a
-    `SourceFault` where it cannot be.
+    `shown` is the spec's name for it, `field` the argument that names it. Raises `RunError` if the import is not
+    allowed, `SourceFault` if it fails.
     """
     if not allow and not is_installed(module.partition(".")[0]):
         raise RunError(
@@ -288,7 +284,7 @@ def import_allowed(module: str, folder: Path, *, allow: bool, shown: str = "", f
 
 
 def is_installed(top: str) -> bool:
-    """Whether a package of this name is installed; one installed in place lists no modules, its own name has to do."""
+    """Whether a package of this name is installed; an editable install lists no modules, so its name is tried, too."""
     if top in importlib.metadata.packages_distributions():
         return True
     try:

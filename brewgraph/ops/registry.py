@@ -1,7 +1,7 @@
-"""How an operation is declared: one decorated function says all there is to know about it.
+"""Declares operations: one decorated function holds everything about an operation.
 
-The check reads its kinds, the docs its words, the runtime its maths. Nothing here, and nothing at the top of a module
-in this folder, imports torch: the maths does when it is called.
+The check reads its kinds, the docs its text, the runtime its maths. No module in this folder imports torch at the top;
+the maths does when called.
 
 Shape suffixes of tensor names: B examples, L tokens, H width, C classes, N heads, D head size; X any leading axes.
 """
@@ -67,7 +67,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredFunction:
-    """What every declared function has. `function` is None where only its text was read, see `reading`."""
+    """The common fields. `function` is None if only the source text was read (`python_files`)."""
 
     name: str
     module: str
@@ -80,7 +80,7 @@ class DeclaredFunction:
 
     @property
     def key(self) -> str:
-        """The name under which it can always be found: `module:name` for what lies outside this package."""
+        """Its unambiguous name: `module:name` outside this package."""
         return self.name if is_own(self.module) else f"{self.module}:{self.name}"
 
 
@@ -101,11 +101,11 @@ class Operation(DeclaredFunction):
     unscaled: str = ""
 
     def unit(self, source: str, target: str) -> str | None:
-        """The unit for these sides, or None where the operation does not take them."""
+        """The unit for these sides, or None if the operation does not take them."""
         return self.takes.get((source, target))
 
     def maths(self, source: str, target: str) -> Callable[..., Any]:
-        """The function for these sides: one whose maths depends on kinds that look alike is told which they are."""
+        """The function for these sides; it gets their kinds if its maths depends on them."""
         function: Callable[..., Any] = self.function
         return partial(function, kinds=(source, target)) if self.needs_kinds else function
 
@@ -127,7 +127,7 @@ class DeclaredTransform(DeclaredFunction):
     mean: str = ""
 
     def result(self, *kinds: str) -> str | None:
-        """The kind of the result, or None where the transform does not take these."""
+        """The kind of the result, or None if the transform does not take these kinds."""
         return self.takes.get(kinds)
 
 
@@ -251,7 +251,7 @@ def temperature(
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function says about itself: read off it, or off its text."""
+    """What a function declares by its signature, read from the function or its text."""
 
     name: str
     module: str
@@ -261,7 +261,7 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Signature:
-        """Of a function that is there."""
+        """From the function itself."""
         arguments = inspect.signature(function).parameters.values()
         defaults = {p.name: p.default for p in arguments if p.kind is p.KEYWORD_ONLY}
         doc = inspect.cleandoc(function.__doc__ or "")
@@ -279,7 +279,7 @@ def describe_operation(
     least: Mapping[str, int] = MappingProxyType({}),
     unscaled: str = "",
 ) -> Operation:
-    """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
+    """The operation of a declaration; raises `SourceFault` if it contradicts itself."""
     name = signature.name
     pairs: dict[tuple[str, str], str] = {}
     for pair, unit in takes.items():
@@ -311,7 +311,7 @@ def describe_transform(
     options: Mapping[str, tuple[str, str]],
     least: Mapping[str, int] = MappingProxyType({}),
 ) -> DeclaredTransform:
-    """The transform that a declaration makes; a `SourceFault` where it contradicts itself."""
+    """The transform of a declaration; raises `SourceFault` if it contradicts itself."""
     kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
     for arguments, result in kinds.items():
         _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
@@ -352,7 +352,7 @@ def _describe(
 
 
 def _side(text: str) -> str:
-    """A side in its one spelling."""
+    """The canonical spelling of a side."""
     return f"({', '.join(side_kinds(text.strip()))})" if is_tuple(text.strip()) else text.strip()
 
 
@@ -366,7 +366,7 @@ def _fault(name: str, message: str, help: str) -> SourceFault:
 
 
 def _register(registry: dict[str, Any], name: str, declared: Any) -> None:
-    """Under its name, and for what lies outside this package under `module:name`, with the plain name if it is free."""
+    """Register under the plain name; outside this package under `module:name`, and the plain name if it is free."""
     names = (OPERATIONS, TRANSFORMS, TEMPERATURES, SCHEDULES)
     known: Any = next((x[name] for x in names if name in x), None)
     free = known is None or getattr(known, "key", "") == declared.key

@@ -12,17 +12,17 @@ from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.settings.sources import Ema, Hf
 
 OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
-"""Columns that every data set calls so, whatever they are called in its files."""
+"""Column names with a fixed meaning in every data set."""
 
 
 def takes(recipe: Recipe) -> Iterator[v.Take]:
-    """Every feature that any equation takes, whole rows where it is not known yet how long they are."""
+    """Every feature that the equations use; whole rows while their length is unknown."""
     yield from recipe.open
     yield from v.takes_in(*recipe.values())
 
 
 def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
-    """For each model the features that any equation takes from it; a student has those of its average too."""
+    """The features that the equations use, per model; a student's include those of its average."""
     features_of: dict[str, set[Feature]] = {name: set() for name in recipe.models}
     for take in takes(recipe):
         features_of[take.model].add(take.feature)
@@ -33,7 +33,7 @@ def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
 
 
 def data_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each model the data sets that it runs on, in the order of the spec."""
+    """The data sets that each model runs on, in the order of the spec."""
     data_of: dict[str, set[str]] = {name: set() for name in recipe.models}
     for take in takes(recipe):
         data_of[take.model].add(take.data)
@@ -49,9 +49,9 @@ class Lesson:
 
 
 def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...]]:
-    """For each head of each model what it is matched with: labels, or else what a model that it is matched with learns.
+    """What each head learns: the labels it is matched with, else what a model that it is matched with learns.
 
-    Keys are a model and one of its heads, None for a model that has the one head that it needs.
+    Keys are a model and its head, None for a model with a single head.
     """
     lessons_of: dict[tuple[str, str | None], dict[Lesson, None]] = {}
     pairs: list[tuple[tuple[str, str | None], tuple[str, str | None]]] = []
@@ -76,7 +76,7 @@ def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...
 
 
 def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each model those whose logits its own are compared with, in the order of the equations."""
+    """For each model the models whose logits are compared with its own, in the order of the equations."""
     partners_of: dict[str, dict[str, None]] = {}
     for value in recipe.values():
         for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
@@ -93,7 +93,7 @@ def _heads(x: v.Value) -> list[tuple[str, str | None]]:
 
 
 def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each data set the columns that its examples must keep: those that equations name, and inputs of models."""
+    """The columns that each data set must keep: those in equations and those for inputs of models."""
     columns_of: dict[str, set[str]] = {name: set() for name in recipe.data}
     for value in recipe.values():
         for part in v.walk(value):
@@ -108,7 +108,7 @@ def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
 
 
 def words_used(recipe: Recipe) -> frozenset[str]:
-    """The data sets whose words are asked for."""
+    """The data sets whose words are used."""
     data: set[str] = set()
     for value in recipe.values():
         for part in v.walk(value):

@@ -16,10 +16,10 @@ from brewgraph.source import Source, Span
 
 @dataclass(frozen=True)
 class Task:
-    """One loss and the data that it is computed on. `name` is empty where a stage has no tasks.
+    """One loss and its data. `name` is empty if the stage has no tasks.
 
-    `data` names the data sets that the loss reads: the first gives the length of an epoch, others go round beside it.
-    `reports` are the values that `train { report = […] }` adds at logging and evaluation.
+    `data` names the data sets that the loss reads: the first sets the length of an epoch, others cycle. `reports` are
+    the values of `train { report = […] }`.
     """
 
     name: str
@@ -31,9 +31,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """How the task of a step is drawn: by a weight per task (`law`, over `size` and `batches`), or in a given `order`.
-
-    No task is drawn with a smaller share than `floor`.
+    """How the task of a step is drawn: by a weight per task (`law`, over `size` and `batches`) with a minimum share
+    `floor`, or in a fixed `order`.
     """
 
     law: Value
@@ -43,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What does not learn in a stage: a module of a student by its path, a projection by its site, or a whole model."""
+    """What a stage does not train: a module of the student by path, a projection by site, or a whole model."""
 
     kind: str
     name: str
@@ -53,9 +52,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training. `name` is empty where the spec has no stages; then there is one. `places` tells where each of
-    its settings is written, its own or the outer ones.
-    """
+    """A part of training. `name` is empty if the spec has no stages. `places` maps each setting to its place."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -68,9 +65,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole spec. `equations` holds scalars and lists of them under their full names: `soft`, `ner/soft`.
-
-    `modules` are the Python modules with operations that it imports.
+    """A whole spec. `equations` holds scalars and lists of them by full name: `soft`, `ner/soft`. `modules` are the
+    imported Python modules.
     """
 
     source: Source = field(compare=False, repr=False)
@@ -83,11 +79,11 @@ class Recipe:
     train_span: Span = field(compare=False, repr=False)
     modules: tuple[str, ...] = ()
     open: tuple[v.Take, ...] = ()
-    """Rows of which members are picked whose number is not known yet."""
+    """Indexed rows of unknown length."""
     projections: Mapping[str, v.Projector] = field(default_factory=dict)
-    """Those that have a name, by it."""
+    """Named projections."""
     places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
-    """Where the name of each equation stands."""
+    """The place of each equation's name."""
 
     @property
     def student(self) -> v.ModelDeclaration:
@@ -99,7 +95,7 @@ class Recipe:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether the student is to be trained a second time, without its teachers."""
+        """Whether the student is also trained without its teachers."""
         return self.train.baseline and bool(self.teachers)
 
     @property
@@ -122,14 +118,14 @@ class Recipe:
 
 
 def data_of(value: Value) -> tuple[str, ...]:
-    """The data sets that a value reads, labels first: they are what an epoch goes over."""
+    """The data sets that a value reads, those of labels first: they define an epoch."""
     parts = list(v.walk(value))
     labels = [x.data for x in parts if isinstance(x, v.Column)]
     return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, v.Take))]))
 
 
 def frozen_of(value: Any, span: Span) -> Frozen | None:
-    """What an entry of `freeze` means; None where it names nothing that learns. A head is a module of its name."""
+    """The meaning of an entry of `freeze`; None if it is not trainable. A head is a module of its name."""
     match value:
         case v.Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
             return Frozen("module", value.model, feature.path, span=span)
@@ -146,9 +142,9 @@ def frozen_of(value: Any, span: Span) -> Frozen | None:
 
 
 def without_teacher(recipe: Recipe) -> Recipe:
-    """The recipe whose losses are made of those addends only that no teacher has a part in.
+    """The recipe without the terms that use a teacher, nor the tasks and stages that this leaves empty.
 
-    Tasks and stages of which nothing is left fall away. Raises `UsageError` where all of them do.
+    Raises `UsageError` if nothing is left.
     """
     teachers = frozenset(m.name for m in recipe.teachers)
     stages = tuple(kept for stage in recipe.stages if (kept := _keep_stage(stage, teachers)) is not None)

@@ -32,10 +32,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A model or a data set of the spec. `places` maps each argument that was written to where it stands, and `head
-    NAME` to the name of a model's own head; `params` maps arguments to the params that they come from.
-
-    `name` says it in full: what a task declares is called `ner.docs`.
+    """A model or a data set. `name` is the full name: `ner.docs` in a task. `places` maps each argument, and `head
+    NAME`, to its place; `params` maps arguments to the params that they use.
     """
 
     name: str
@@ -44,18 +42,18 @@ class Declaration:
     params: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
 
     def place(self, argument: str | None) -> Span:
-        """Where an argument stands; the whole source where it was not written."""
+        """The place of an argument; the whole source if it is not written."""
         return self.places.get(argument or "", self.span)
 
     def remedy(self, help: str, argument: str | None) -> str:
-        """What to do about an argument, and from the command line where its value comes from a param."""
+        """The remedy for an argument, including `--set` if its value comes from a param."""
         settings = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
         return "; ".join(x for x in (help, *settings) if x)
 
 
 @dataclass(frozen=True)
 class ModelDeclaration(Declaration):
-    """`heads` maps the names of a model's own heads to what they are; without any, the model has the one it needs."""
+    """`heads` maps names to heads; without any, the model has the one it needs."""
 
     role: str
     source: ModelSource
@@ -64,7 +62,7 @@ class ModelDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class DataDeclaration(Declaration):
-    """A data set; `a + b` is one whose `source` is a `Join`. One that is not `known` stands for a source at fault."""
+    """A data set; the `source` of `a + b` is a `Join`. If not `known`, it replaces a faulty source."""
 
     source: DataSource | Join
     known: bool = True
@@ -72,7 +70,7 @@ class DataDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class Forwarded:
-    """`bert(mnli, pass=2)`: a model on an input, from which features are taken; `head` where one was named."""
+    """`bert(mnli, pass=2)`: a model on an input, and the head if one is named."""
 
     model: ModelDeclaration
     data: str
@@ -82,7 +80,7 @@ class Forwarded:
 
 @dataclass(frozen=True)
 class LayerMap:
-    """`[0, 4] -> [0, 1]`: which layers of the one side belong to which of the other."""
+    """`[0, 4] -> [0, 1]`: pairs of layers."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]
@@ -101,7 +99,7 @@ class Value:
 
 
 class Take(Value):
-    """A feature of a model's forward on a data set; `passing` tells several forwards on one input apart."""
+    """A feature of a model's forward on a data set; `passing` distinguishes forwards on the same input."""
 
     model: str
     data: str
@@ -117,7 +115,7 @@ class Row:
 
 
 class Column(Value):
-    """What a data set says of its examples: `labels`, `start`, `end`, `weights`, or a column by its name."""
+    """A column of a data set: `labels`, `start`, `end`, `weights`, or one by its name."""
 
     data: str
     column: str
@@ -125,9 +123,8 @@ class Column(Value):
 
 @dataclass(frozen=True)
 class Projector:
-    """A projection module. `name` is that of the `proj` statement, or None where it stands inline (`via linear`).
-
-    `into` and `out` are widths, None where an arrow fixes them. `options` are its optimizer settings (`lr`, …).
+    """A projection module. `name` is that of the `proj` statement, None if inline (`via linear`). `into` and `out` are
+    widths, None if an arrow fixes them. `options` are optimizer settings (`lr`, …).
     """
 
     name: str | None
@@ -136,7 +133,7 @@ class Projector:
     out: int | None
     options: tuple[tuple[str, float], ...]
     site: str
-    """Where it stands in the spec, spelled so that two places never share a module: the key of its parameters."""
+    """Its place in the spec as a unique key of its parameters."""
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
@@ -146,18 +143,16 @@ class Project(Value):
 
 
 class Bundle(Value):
-    """Several values as one argument: a tuple, of a kind such as `(hidden, hidden)`, or a whole row: `hidden...`.
-
-    A row whose length is not known yet has no `items`.
+    """Several values as one argument: a tuple of kind `(hidden, hidden)`, or a whole row of kind `hidden...`, without
+    `items` while its length is unknown.
     """
 
     items: tuple[Value, ...]
 
 
 class Transform(Value):
-    """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`.
-
-    `mask` is `none` where padding is to be treated like real tokens, else None.
+    """A value made from others by one of `ops.TRANSFORMS` or `ALONE`. `mask` is `none` if padding counts like real
+    tokens, else None.
     """
 
     name: str
@@ -165,14 +160,13 @@ class Transform(Value):
     options: tuple[tuple[str, Option], ...] = ()
     mask: str | None = None
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """The options that the spec writes; the others have their default."""
+    """The options that the spec sets."""
     declared: DeclaredTransform = field(compare=False, repr=False, kw_only=True)
 
 
 class Cached(Value):
-    """A value that is kept on disk in the folder `path`, computed once for each example: `cache NAME = … at "path"`.
-
-    `name` is that of its statement, `place` where the folder stands in it.
+    """A value cached in the folder `path`, computed once per example. `name` is that of its statement, `place` that of
+    the path.
     """
 
     value: Value
@@ -182,9 +176,8 @@ class Cached(Value):
 
 
 class Apply(Value):
-    """A loss between two values. `mask` is None where the kind chooses it, or a column of the data.
-
-    `reduced` is false under `reduce="none"`: then it is one number per unit, of the kind `values`.
+    """A loss between two values. `mask` is a name, a column of the data, or None if the kind chooses it. Under
+    `reduce="none"` it is not `reduced`: one number per unit, of kind `values`.
     """
 
     operation: str
@@ -194,13 +187,13 @@ class Apply(Value):
     mask: str | Column | None
     reduced: bool = True
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """The options that the spec writes; the others have their default."""
+    """The options that the spec sets."""
     declared: Operation = field(compare=False, repr=False, kw_only=True)
     """The operation as declared; its function is None where an imported module was only read."""
 
 
 class Temperature(Value):
-    """A temperature of each example's own, from the logits that it stands beside: `flsw(4, beta=1, gamma=2)`."""
+    """A temperature per example, computed from the logits of the loss: `flsw(4, beta=1, gamma=2)`."""
 
     name: str
     base: float
@@ -212,23 +205,20 @@ class Number(Value):
 
 
 class Scheduled(Value):
-    """A schedule by its name in the registry, its numbers, and the lengths that only a run turns into shares."""
+    """A schedule: its name in the registry, its numbers, and its lengths."""
 
     name: str
     arguments: tuple[float | Length, ...]
 
 
 class Symbol(Value):
-    """`size` or `batches` of a task, in the law by which tasks are drawn."""
+    """`size` or `batches` of a task, in the law of `sample`."""
 
     name: str
 
 
 class Combine(Value):
-    """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`, over one or more operands.
-
-    `position` says which share of a softmax this is.
-    """
+    """Arithmetic on operands: `operator` is one of `+ - * / ** mean max softmax`; `position` is the share of a softmax."""
 
     operator: str
     operands: tuple[Value, ...]
@@ -236,14 +226,13 @@ class Combine(Value):
 
 
 Option = Number | Scheduled | Combine | Temperature | str
-"""What a keyword argument of an operation may be."""
+"""The value of a keyword argument of an operation."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What a list runs over. `key` tells axes apart; `name` is that of its `let`, empty without one.
-
-    `kind`: `models`, a list of models; `row`, layers or modules that were picked; `list`, members written out.
+    """What a list runs over. `key` identifies it; `name` is that of its `let`, or empty. `kind`: `models`; `row`,
+    layers or modules; `list`, a literal list.
     """
 
     name: str
@@ -253,26 +242,26 @@ class Axis:
 
 @dataclass(frozen=True)
 class Group:
-    """A list of values. `items` is None where its length is not known yet (a slice, before configurations are read)."""
+    """A list of values. `items` is None while its length is unknown (a slice, before configurations are read)."""
 
     items: tuple[Evaluated, ...] | None
     span: Span = field(compare=False, repr=False, kw_only=True)
     kind: str = "tensor"
-    """Kind of the members where they are not known yet."""
+    """Kind of the members while they are unknown."""
     axis: Axis = field(default=Axis("", "list", ""), compare=False)
 
     def __iter__(self) -> Iterator[Evaluated]:
         return iter(self.items or ())
 
     def map(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
-        """The same list with the function applied to each member; a fault where one of the results is."""
+        """The function applied to each member; a fault if any result is one."""
         if self.items is None:
             return self
         items = tuple(function(x) for x in self.items)
         return FAULT if FAULT in items else replace(self, items=items)
 
     def map_values(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
-        """The same for a function of values, which also tells the kind of members that are not known yet."""
+        """`map` for a function of values, which also gives the kind of unknown members."""
         if self.items is not None or self.kind == "tensor":
             return self.map(function)
         like = function(Value(self.kind, span=self.span))
@@ -287,7 +276,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Match:
-    """Two sides joined by an arrow, not yet in an operation."""
+    """Two sides of an arrow, outside an operation."""
 
     source: Evaluated
     target: Evaluated
@@ -319,7 +308,7 @@ Evaluated = (
 
 
 def leaves(value: Evaluated) -> Iterator[Evaluated]:
-    """Whatever stands in a list of any depth: values, and plain numbers and strings too."""
+    """The members of a list of any depth: values, numbers and strings."""
     for item in value if isinstance(value, Group | tuple) else (value,):
         if isinstance(item, Group | tuple):
             yield from leaves(item)
@@ -328,7 +317,7 @@ def leaves(value: Evaluated) -> Iterator[Evaluated]:
 
 
 def members(value: Evaluated) -> Iterator[Value]:
-    """The single values in a value or a list of any depth."""
+    """The values in a value or a list of any depth."""
     if isinstance(value, Group):
         for item in value:
             yield from members(item)
@@ -408,7 +397,7 @@ def describe(x: object) -> str:
 
 
 def as_value(x: Evaluated, place: Span) -> Value | None:
-    """A plain number as a value; None for what training cannot compute with."""
+    """A number or value as a value; None for anything else."""
     if is_number(x):
         return Number("number", float(x), span=place)
     return x if isinstance(x, Value) else None

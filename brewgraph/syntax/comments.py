@@ -16,11 +16,11 @@ from brewgraph.syntax.logical_lines import Lexeme
 
 _ENDS = {"/*": "*/", "<!--": "-->", '"""': '"""', "'''": "'''"}
 _BEGINS = re.compile(r"""^[ \t]*(--(?=[\s-]|$)|//|%|REM(?= +\w)|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
-"""What begins a line and no statement; `--x` is a number turned round twice."""
+"""Starts of comment lines in other languages; `--x` is a number negated twice."""
 
 
 def without_foreign_comments(source: Source, collector: Collector) -> Source:
-    """The spec with blanks in place of such comments, so that the rest is read; each is a fault, B010."""
+    """The spec with spaces in place of such comments, so that the rest is parsed; each is a fault, B010."""
     text, at, said = source.text, 0, -1
     while found := _BEGINS.search(text, at):
         begin, mark = found.start(1), found[1]
@@ -43,7 +43,7 @@ _FORM = re.compile(r"#\s*brew\s*:\s*(ignore|ignore-file)\s*\[([^\]]*)\]")
 
 
 def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector) -> None:
-    """Hand the ignores of a text to the collector, and a warning for each comment that looks like one and is none."""
+    """Collect the `ignore` comments of a text, and a warning for each malformed one."""
     for i, comment in enumerate(pieces):
         if comment.kind != "comment" or not _MEANT.match(comment.text):
             continue
@@ -74,7 +74,7 @@ def find_ignores(source: Source, pieces: Sequence[Lexeme], collector: Collector)
 
 
 def _statement_end(pieces: Sequence[Lexeme], comment: int) -> int:
-    """Where the statement below a comment ends, with the whole of its braces."""
+    """The end of the statement below a comment, including its braces."""
     depth, end, begun = 0, pieces[comment].end, False
     for x in pieces[comment + 1 :]:
         if x.kind == "close" and depth == 0:
@@ -88,7 +88,7 @@ def _statement_end(pieces: Sequence[Lexeme], comment: int) -> int:
 
 
 def check_ignores(collector: Collector, source: Source, unsettled: frozenset[str] = frozenset()) -> None:
-    """A warning for every code in a comment of this text that no warning has, and that is not `unsettled` either."""
+    """A warning for every ignored code that no diagnostic has, except for `unsettled` ones."""
     for ignore in [ignore for ignore in collector.ignores if ignore.source == source]:
         for code, place in ignore.codes:
             if code in CODES and code not in WARNINGS:

@@ -1,6 +1,7 @@
 """Where logical lines end, and whether brackets and quotes close: everything about a spec that is not grammar.
 
-A line runs on inside ( ) and [ ], after an operator, `=`, `,` or `->`, and before a line that begins with `+ - * / ->`.
+A line continues inside ( ) and [ ], after an operator, `=`, `,` or `->`, and before a line that starts with
+`+ - * / ->`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class BracketFault:
 
 
 def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lexeme], list[BracketFault]]:
-    """Cut a stretch of text into lexemes, with the line breaks that end statements marked, and the bracket faults."""
+    """Cut text into lexemes, marking the line breaks that end statements; also the bracket faults."""
     raw = [
         Lexeme(match.lastgroup or "other", match.group(), match.start())
         for match in _LEXEME.finditer(text, start, len(text) if end is None else end)
@@ -97,7 +98,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
 
 
 def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
-    """For each lexeme the next one that is no blank, comment or line break."""
+    """For each lexeme the next one that is not blank."""
     result: list[Lexeme | None] = []
     following: Lexeme | None = None
     for lexeme in reversed(raw):
@@ -108,13 +109,13 @@ def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
 
 
 def blank(pieces: list[Lexeme]) -> str:
-    """The same text, as long as before, with comments and the line breaks that end nothing turned into spaces."""
+    """The text at the same length, with comments and non-ending line breaks replaced by spaces."""
     keep = [x.text if x.kind != "comment" and (x.kind != "newline" or x.breaks) else " " * len(x.text) for x in pieces]
     return "".join(keep)
 
 
 def split(pieces: list[Lexeme]) -> Iterator[tuple[int, int]]:
-    """Offsets of the statements at the outermost level, each with the whole of its braces."""
+    """Offsets of the top-level statements, including their braces."""
     depth, start, end = 0, None, 0
     for x in pieces:
         if x.kind in ("open", "close"):

@@ -1,8 +1,7 @@
-"""What to say about the usual mistakes of syntax.
+"""Messages for common syntax mistakes.
 
-A fault is described by what stands before it in its statement, what stands there, and what follows. Rules read that
-description from the special to the general: the head of a statement, a place that wants an operand, a place that
-wants an operator. Each answers with a message and a remedy.
+A `Place` describes a fault by what precedes it in its statement, the token itself and what follows. Rules match it from
+specific to general (head of a statement, missing operand, missing operator) and answer with message and remedy.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the line behind it."""
+    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the rest of the line."""
 
     before: tuple[Lexeme, ...]
     here: str
@@ -78,7 +77,7 @@ class Place:
 
     @property
     def level(self) -> tuple[Lexeme, ...]:
-        """What stands before, in the same brackets, since the last comma."""
+        """The lexemes before, in the same brackets, since the last comma."""
         pieces: list[Lexeme] = []
         depth = 0
         for piece in reversed(self.before):
@@ -91,7 +90,7 @@ class Place:
 
     @property
     def indexes(self) -> bool:
-        """Whether the innermost bracket picks from something, rather than being a list."""
+        """Whether the innermost bracket is an index, not a list."""
         at = self.opened[-1] if self.bracket == "[" else 0
         return at > 0 and ends(self.before[at - 1]) and not (at == 1 and self.first == "sample")
 
@@ -107,7 +106,7 @@ def ends(piece: Lexeme) -> bool:
 
 
 def opens_mapping(before: Sequence[Lexeme]) -> bool:
-    """Whether a brace behind these pieces opens a mapping: a block stands behind a name, a value or a keyword."""
+    """Whether a brace after these lexemes opens a mapping: a block follows a name, a value or a keyword."""
     if not before:
         return False
     if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":

@@ -1,4 +1,4 @@
-"""Text to tree. Each statement is parsed on its own, so that ten faults give ten diagnostics."""
+"""Text to tree. Statements are parsed one by one, so that ten faults give ten diagnostics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYWORDS = frozenset(FORMS)
 
 
 def parse(source: Source, collector: Collector) -> t.Spec:
-    """Parse a whole spec. Every fault goes to `collector`; the statements that are sound are in the tree."""
+    """Parse a whole spec. Faults go to `collector`; the tree holds the valid statements."""
     source = without_foreign_comments(source, collector)
     pieces, faults = lexemes(source.text)
     find_ignores(source, pieces, collector)
@@ -74,7 +74,7 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
 
 
 def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
-    """Offsets of a block's braces, opening and closing, both -1 where there is none; a mapping's are no block."""
+    """Offsets of a block's opening and closing braces, -1 without a block; mappings do not count."""
     depth, opening, inside, mapping = 0, -1, 0, False
     before: list[Lexeme] = []
     for piece in pieces:
@@ -136,7 +136,7 @@ def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int,
 
 
 def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
-    """Start, end, message and help for a character that begins no word of the language."""
+    """Start, end, message and help for an invalid character."""
     if number := re.compile(r"[0-9][0-9.]*(\w*)%?").match(text, at):
         unit = number[1]
         fits = unit in ("step", "steps", "epoch", "epochs")
@@ -179,7 +179,7 @@ def _hint(character: str) -> str:
 
 
 class _TooLong(Exception):
-    """A whole number with more digits than anything here can mean."""
+    """An integer with too many digits."""
 
     def __init__(self, span: Span):
         self.span = span

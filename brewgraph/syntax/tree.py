@@ -1,6 +1,6 @@
 """The syntax tree: one frozen node per construct of `brew 1`, each with its span.
 
-Two nodes are equal when they say the same; where they stand does not count.
+Equality ignores spans.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Attribute(Expression):
 
 
 class Argument(Node):
-    """What stands between the brackets of a call: `x`, `name=x`, or `key: x`."""
+    """An argument of a call: `x`, `name=x`, or `key: x`."""
 
     value: Expression
     name: str | None = None

@@ -1,4 +1,4 @@
-"""`cache NAME = … at "folder"`: which values may be kept on disk: those that every epoch would compute alike."""
+"""`cache NAME = … at "folder"`: only values that are the same in every epoch can be cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Refusal = tuple[str, str, str]
 
 
 def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
-    """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
+    """The value of a `cache` statement: its expression, or each of its members, with the folder."""
     value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
         return FAULT
@@ -42,7 +42,7 @@ def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
 
 
 def _as_a_whole(x: Value) -> Refusal | None:
-    """What a value as a whole must be: made by a model, and one for each example."""
+    """The whole value must be computed by a model, per example."""
     if not any(isinstance(part, v.Take) for part in v.walk(x)):
         return "B240", f"no model computes this: it is {describe(x)}", "remove the `cache`: there is nothing to save"
     if x.kind in ("loss", "number", "schedule"):
@@ -69,7 +69,7 @@ def _changes(e: Evaluator, x: Value) -> Refusal | None:
 
 
 def _couples(e: Evaluator, x: Value) -> Refusal | None:
-    """Parts in which the value of an example depends on the others of its batch, or on padding."""
+    """Parts in which an example depends on the rest of its batch, or on padding."""
     message = "the value of an example depends on the rest of its batch here"
     help = "cache its inputs, such as `bert.logits`"
     if isinstance(x, v.Temperature) and TEMPERATURES[x.name].couples_batch:
@@ -82,7 +82,7 @@ def _couples(e: Evaluator, x: Value) -> Refusal | None:
 
 
 def _drawn(e: Evaluator, x: Value) -> Refusal | None:
-    """Data that are another in every epoch, so that nothing kept would be read again."""
+    """Data that change every epoch, so no cached value would be read again."""
     if not isinstance(x, v.Take | v.Column):
         return None
     source = e.data[x.data].source

@@ -1,4 +1,4 @@
-"""Calls in equations, by the name that is called: operations, functions of one's own, schedules, models on an input."""
+"""Calls in equations, by name: operations, functions of the spec, schedules, models on an input."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
 
 
 def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Evaluated:
-    """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
+    """The function's expression with its arguments. Names resolve where it is defined, data where it is called."""
     if any(scope.function is function for scope in e.current.data_outward()):
         help = "recursion is not supported; write the equation out"
         return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
@@ -122,7 +122,7 @@ def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call,
 
 
 def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free: list[str]) -> Evaluated:
-    """The value of a function's expression inside its scope; parameters that are `free` take their defaults."""
+    """The value of a function's expression in its scope; parameters in `free` take their defaults."""
     e.evaluated.add(id(function))
     for parameter in function.parameters:
         if parameter.name in free:
@@ -135,7 +135,7 @@ def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free
 
 
 def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
-    """Look for faults in a function that nobody calls: of its parameters and of its input nothing is known."""
+    """Check a function that is never called, with unknown parameters and input."""
     if id(function) in e.evaluated:
         return
     values: dict[str, Evaluated] = {parameter.name: FAULT for parameter in function.parameters}
@@ -151,7 +151,7 @@ def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
 
 
 def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
-    """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set, by a forward of its own where a pass is named."""
+    """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set; another pass is a separate forward."""
     if model is FAULT:
         return FAULT
     if isinstance(model, Group):

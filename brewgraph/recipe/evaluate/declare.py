@@ -1,4 +1,4 @@
-"""Statements that declare models, data and params, and the calls that configure them, to their pydantic models."""
+"""Statements that declare models, data and params, and the calls that configure them."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def constant(
 
 
 def settle(settings: type[S], arguments: Written, place: Span, collector: Collector, name: str) -> S | None:
-    """Validate what was written; None and diagnostics where pydantic objects."""
+    """Validate the arguments; None and diagnostics if pydantic rejects them."""
     values = {key: value for key, (value, _) in arguments.items()}
     if settings.extras is not None:
         known = settings.model_fields.keys() - {settings.extras}
@@ -202,11 +202,11 @@ _PLAIN = {
     "dataclass_type": "expected a list of layers",
     "model_type": "expected layers of a model",
 }
-"""What pydantic finds, in the words of a spec."""
+"""pydantic's errors in the terms of a spec."""
 
 
 def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tuple[str, str]:
-    """Message and remedy for one pydantic error, in the words of a spec."""
+    """Message and remedy for one pydantic error."""
     kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
     if kind == "missing" and len(fault["loc"]) == 1:
         return f"`{name}` needs `{field}`", f"add {field}=…"
@@ -232,7 +232,7 @@ def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tupl
 
 
 def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
-    """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
+    """A teacher or a student. A faulty source still declares a model, so that one check finds more faults."""
     source = _source(e, s.source, MODELS, "model source")
     heads, head_places = _heads(e, s)
     if source is None:
@@ -259,13 +259,13 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
 
 
 def _params(e: Evaluator, x: t.Expression, arguments: Written) -> Mapping[str, frozenset[str]]:
-    """Of each argument of a call the params that it is made of."""
+    """The params that each argument of a call uses."""
     spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
     return {key: e.current.params_in(spans[span]) for key, (_, span) in arguments.items() if span in spans}
 
 
 def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
-    """The heads in a model's braces, and where each has its name, under `head NAME`."""
+    """The heads in a model's braces, and the places of their names under `head NAME`."""
     heads: dict[str, Settings] = {}
     first: dict[str, t.Head] = {}
     for head in s.block.statements if s.block is not None else ():
@@ -393,8 +393,9 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
 
 
 def _unquoted(e: Evaluator, x: t.Expression) -> list[str]:
-    """The words in a setting that look like texts without their quotes: `train.jsonl`, `[joy, anger]`; none if any is
-    known. Of each the first name."""
+    """The words of a setting that look like unquoted strings (`train.jsonl`, `[joy, anger]`), up to the first dot; none
+    if any is a known name.
+    """
     items = [item for item in (x.items if isinstance(x, t.List) else (x,)) if not isinstance(item, t.String)]
     if not all(re.fullmatch(r"[A-Za-z_][\w./-]*", item.span.text) for item in items):
         return []
@@ -403,7 +404,7 @@ def _unquoted(e: Evaluator, x: t.Expression) -> list[str]:
 
 
 def _quoted(x: t.Expression) -> str:
-    """What was meant by words without quotes."""
+    """The same words with quotes."""
     items = [item.span.text.strip('"') for item in (x.items if isinstance(x, t.List) else (x,))]
     text = ", ".join(f'"{item}"' for item in items)
     return f"`[{text}]`" if isinstance(x, t.List) else f"`{text}`"
@@ -468,7 +469,7 @@ def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
 
 
 def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Evaluated:
-    """The value of a param: the one that was passed from outside, else its default, of the type that it declares."""
+    """The value of a param: from outside, else its default, checked against its type."""
     if s.name not in params and s.default is None:
         help = f"set it: `--set {s.name}=…`, or a default in the spec"
         return e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)

@@ -34,15 +34,12 @@ def elaborate(
     facts: FactsOf | None = None,
     library: Library | None = None,
 ) -> Recipe | None:
-    """The recipe of a spec, or None where it is at fault (then the collector holds why).
-
-    Without `facts` everything that needs no model is checked; lists whose length only a model tells stay open.
-    """
+    """The recipe of a spec, or None and diagnostics. Without `facts`, lists whose length depends on a model stay open."""
     return _Elaboration(source, collector, params, facts, library).run(spec)
 
 
 def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.ModelDeclaration | None:
-    """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
+    """The first model that a spec declares, or None; the rest of the spec is ignored."""
     e = _Elaboration(source, collector)
     enter(e.root, spec.statements, collector, e.library)
     model = next((s for s in e.root.statements.values() if isinstance(s, t.Model)), None)
@@ -95,7 +92,7 @@ class _Elaboration(Evaluator):
         return self.root.trains[0].span if self.root.trains else Span(self.source, 0, 0)
 
     def _equations(self) -> dict[str, tuple[Scope, t.Equation]]:
-        """Those of scalars and lists by full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
+        """Equations of scalars and lists by full name: `ner/kd` of a task, `lib/kd` of an imported spec."""
         equations = {}
         imported = [scope for scope in self.library.scopes if scope.source != self.source]
         for scope in (*self.scopes, *imported):

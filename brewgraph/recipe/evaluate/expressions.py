@@ -21,14 +21,14 @@ from brewgraph.syntax.foreign import instead
 
 FEATURE_KINDS = {**SINGLES, **ROWS}
 FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
-"""What is known of a model before its weights are loaded, or None where nothing can be."""
+"""What is known of a model before its weights are loaded, or None."""
 
 
 class Evaluator:
-    """One reading of a spec: the values of its names and expressions, each evaluated when it is first asked for.
+    """Evaluates the names and expressions of a spec, lazily.
 
-    Faults go to the collector once; the value is then `FAULT`, which spreads silently. What statements, calls, indices
-    and projections mean is said in files of their own, which know the evaluator; `elaborate` joins them to it.
+    A fault goes to the collector once; its value is `FAULT`, which spreads silently. Statements, calls, indices and
+    projections are evaluated in other files that take the evaluator; `elaborate` joins them.
     """
 
     def __init__(
@@ -49,18 +49,17 @@ class Evaluator:
         self.data: dict[str, v.DataDeclaration] = {}
         self.projections: dict[str, v.Projector] = {}
         self.path: list[tuple[Scope, str]] = []
-        """The names whose values are being evaluated, each inside the one before it."""
+        """The stack of names in evaluation."""
         self.frames: list[Span] = []
-        """The calls of functions that led from the last of them to here."""
+        """The stack of function calls inside the last of them."""
         self.sites: dict[str, list[tuple[tuple[str, int], ...]]] = {}
-        """Of each statement where its inline projections stand, in the order in which they were met."""
+        """The places of the inline projections of each statement, in the order of evaluation."""
         self.needs_input = True
-        """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module, and a function
-        that nobody calls has no data yet."""
+        """Whether a feature needs data: not in `freeze`, where a tap names a module, nor in an uncalled function."""
         self.evaluated: set[int] = set()
-        """Functions, by their `id`, whose expressions were evaluated: some call of them was sound that far."""
+        """The `id` of each function whose body was evaluated in a call."""
         self.open: dict[v.Take, None] = {}
-        """Rows of which members were picked while nobody knows how many there are."""
+        """Rows that were indexed while their length is unknown."""
 
     # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
 
@@ -83,7 +82,7 @@ class Evaluator:
         return FAULT
 
     def repeats(self, arguments: Sequence[t.Argument]) -> bool:
-        """Whether a name is given twice among these; a diagnostic where it is."""
+        """Whether a name is given twice, with a diagnostic."""
         names = [argument.name for argument in arguments]
         for i, argument in enumerate(arguments):
             if argument.name is not None and argument.name in names[:i]:
@@ -132,7 +131,7 @@ class Evaluator:
         raise AssertionError(f"no meaning for {type(x).__name__}")
 
     def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
-        """A list, or a tuple, which is one argument."""
+        """A list or a tuple."""
         items = tuple(self.evaluate(item, side) for item in x.items)
         if FAULT in items:
             return FAULT
@@ -152,7 +151,7 @@ class Evaluator:
 
     @contextmanager
     def inside(self, scope: Scope, frame: Span | None = None) -> Iterator[None]:
-        """Names are looked up from `scope` on; `frame` is the call that led there."""
+        """Look up names from `scope`; `frame` is the call that entered it."""
         before, self.current = self.current, scope
         if frame is not None:
             self.frames.append(frame)
@@ -164,7 +163,7 @@ class Evaluator:
                 self.frames.pop()
 
     def value_of(self, name: str, place: Span) -> Evaluated:
-        """The value of a name, evaluated when it is first asked for."""
+        """The value of a name, evaluated on first use."""
         for scope in self.current.outward():
             if name in scope.values or name in scope.statements:
                 return self.value_inside(scope, name, place)
@@ -219,7 +218,7 @@ class Evaluator:
         return value
 
     def data_in_scope(self, place: Span) -> v.DataDeclaration | None:
-        """The one data set of the innermost body that declares any; a diagnostic where there are several, or none."""
+        """The one data set of the innermost body that declares any; a diagnostic if there are several or none."""
         for scope in self.current.data_outward():
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
             if len(names) > 1:
@@ -398,12 +397,12 @@ class Evaluator:
         return take(*calls[0])
 
     def open_row(self, take: v.Take, axis: v.Axis) -> Group:
-        """Members of a row whose length only the model tells."""
+        """Members of a row of unknown length."""
         self.open[take] = None
         return Group(None, span=take.span, kind=take.kind, axis=axis)
 
     def may_be_row(self, value: Value) -> bool:
-        """Whether a value is a tap of which only the model, still unknown, tells if its module runs several times."""
+        """Whether a value is a tap of an unknown model, whose module might run several times."""
         if not isinstance(value, v.Take) or value.feature.name != "tap":
             return False
         model = self.models[value.model]
@@ -413,7 +412,7 @@ class Evaluator:
         return self.facts(model) if self.facts else None
 
     def source_fault(self, fault: SourceFault, model: v.ModelDeclaration, place: Span) -> Fault:
-        """What a model's facts object to; a model that cannot be built at all is at fault where it is declared."""
+        """A fault of a model's facts; one of a model that cannot be built is placed at its declaration."""
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")
         return self.fault(fault.code, fault.message, place, help=fault.help)

@@ -111,7 +111,7 @@ def whole_row(e: Evaluator, row: v.Row) -> Group | Fault:
 
 
 def _axis(e: Evaluator, x: t.Index, picks: Picks) -> v.Axis:
-    """The axis of what is picked from a row: the same for both columns of a map, and for equal picks."""
+    """The axis of an indexed row: the same for both columns of a map, and for equal indices."""
     first = x.items[0] if len(x.items) == 1 else None
     name, key = e.current.axis_of(first) if isinstance(first, t.Expression) else ("", "")
     return v.Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")

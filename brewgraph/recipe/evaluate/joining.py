@@ -12,7 +12,7 @@ from brewgraph.source import Span
 PAIR = "pair them with a layer map: `let map = [0, 4] -> [0, 1]`"
 Joining = Callable[[Evaluated, Evaluated], Evaluated]
 FaultOf = Callable[..., Fault]
-"""Takes code, message, place and help of a fault, and gives the value that stands for it."""
+"""Reports code, message, place and help of a fault, and returns `FAULT`."""
 
 
 def pair(
@@ -25,12 +25,12 @@ def pair(
     *,
     arrow: bool = False,
 ) -> Group | Fault:
-    """Apply to each pair of members; a single value goes with every member of the other side. One side is a list.
+    """Apply to each pair of members; a single value pairs with every member of the other side. One side is a list.
 
-    Two lists pair when their axes are the same, or one is written out and equally long; across an `arrow` rows pair by
-    position. A list of models and another axis make a table, the models outside. Everything else is B201. Only the
-    outermost axis is settled here: `function` comes back for the inner ones. A list whose length is not known yet gives
-    another one, of the kind `kind`, or else of its own.
+    Two lists pair if they have the same axis or one is a literal of the same length; across an `arrow` rows pair by
+    position. A list of models and another axis make a table, models outside. Anything else is B201. Only the outermost
+    axis is paired: `function` calls back for inner ones. A list of unknown length gives another, of kind `kind` or its
+    own.
     """
 
     def each_left(kind: str = kind) -> Group | Fault:
@@ -83,7 +83,7 @@ def _zip(left: Group, right: Group, place: Span, fault: FaultOf, function: Joini
 
 
 def _each(group: Evaluated, function: Callable[[Evaluated], Evaluated], kind: str, place: Span) -> Group | Fault:
-    """The list of what the function makes of each member."""
+    """The function applied to each member."""
     assert isinstance(group, Group)
     if group.items is None:
         return Group(None, span=place, kind=kind or group.kind, axis=group.axis)
@@ -97,7 +97,7 @@ def _kind(left: Evaluated, right: Evaluated, kind: str) -> str:
 
 
 def _holds(group: Group, other: Group) -> bool:
-    """Whether the other list's axis lies deeper inside a list: the same axis, or one as long as a list written out."""
+    """Whether an inner axis of `group` is that of `other`, or as long as `other`, a literal list."""
     if any(inner.key == other.axis.key for inner in group.axes[1:]):
         return True
     lengths, length = _lengths(group), len(other.items or ())
@@ -106,7 +106,7 @@ def _holds(group: Group, other: Group) -> bool:
 
 
 def _fits_twice(table: Group, literal: Group) -> bool:
-    """Whether a list that is written out is as long as several axes of a table of lists."""
+    """Whether a literal list fits several axes of a table."""
     differs = literal.axis.kind == "list" and all(axis.kind != "list" for axis in table.axes)
     return differs and len(literal.axes) == 1 and _lengths(table).count(len(literal.items or ())) > 1
 
@@ -122,7 +122,7 @@ def _said(group: Group) -> str:
 
 
 def axis_named(group: Group, name: str) -> int | None:
-    """How deep an axis of this name lies; None where the list has none."""
+    """The depth of the axis of this name, or None."""
     return next((depth for depth, axis in enumerate(group.axes) if axis.name == name), None)
 
 
@@ -130,7 +130,7 @@ def axis_named(group: Group, name: str) -> int | None:
 
 
 def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault: FaultOf) -> Evaluated:
-    """`left operator right`, member by member where lists are."""
+    """`left operator right`, member by member for lists."""
     if left is FAULT or right is FAULT:
         return FAULT
     if v.is_number(left) and v.is_number(right):
@@ -197,7 +197,7 @@ def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: Faul
 
 
 def _why_not(operator: str, a: Value, b: Value) -> tuple[str, str] | None:
-    """Why two values cannot be joined, with the remedy; None where they can."""
+    """Message and remedy if the operator does not apply; else None."""
     kinds = {a.kind, b.kind}
     if operator == "**" and not (a.kind == "values" and b.kind in WEIGHTS):
         return "powers are for numbers and schedules", (

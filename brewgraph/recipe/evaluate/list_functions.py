@@ -24,7 +24,7 @@ FUNCTIONS = {
     "softmax": "shares that add up to one over a list: `softmax(x, over=teachers)`",
     **{name: x.summary for name, x in ALONE.items()},
 }
-"""All of them with what they are for."""
+"""What each of them does."""
 
 
 def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> Evaluated:
@@ -89,13 +89,13 @@ def _help(name: str, value: Evaluated) -> str:
 
 
 def _along(value: Evaluated, depth: int, function: Callable[[Group], Evaluated]) -> Evaluated:
-    """Apply to the lists that lie `depth` levels inside; what stood outside them stays a list."""
+    """Apply to the lists `depth` levels inside."""
     assert isinstance(value, Group)
     return function(value) if depth == 0 else value.map(lambda inner: _along(inner, depth - 1, function))
 
 
 def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
-    """Across everything that a list holds, of whatever depth."""
+    """Reduce all members of a list at any depth."""
     if name == "softmax":
         return _softmax(e, group, place)
     if (kind := _open_kind(group)) is not None:
@@ -112,14 +112,14 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
 
 
 def _open_kind(group: Group) -> str | None:
-    """The kind of the members of a list where nobody knows yet how many they are; None where that is known."""
+    """The kind of the members of a list of unknown length; else None."""
     if group.items is None:
         return group.kind
     return next((kind for x in group if isinstance(x, Group) and (kind := _open_kind(x)) is not None), None)
 
 
 def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
-    """Across the outer list alone, for each member of the lists inside it."""
+    """Reduce the outer list only, for each member of the inner lists."""
     inner = [x for x in group if isinstance(x, Group)]
     if not inner or inner[0] is not next(iter(group)):
         return _gather(e, name, group, place)

@@ -279,7 +279,7 @@ OUTSIDE = {
 
 
 def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector, library: Library) -> None:
-    """Put statements into a scope, those of tasks and stages into scopes of their own. Nothing is evaluated yet."""
+    """Put statements into a scope, and those of tasks and stages into inner scopes. Nothing is evaluated yet."""
     for s in statements:
         if not _may_stand(scope, s, collector):
             continue
@@ -330,7 +330,7 @@ def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Librar
 
 
 def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
-    """Whether this body may hold this statement; a diagnostic where not."""
+    """Whether this body may hold this statement; a diagnostic if not."""
     keyword, homes = OUTSIDE.get(type(s), ("", None))
     if homes is None or scope.kind in homes:
         return True
@@ -342,7 +342,7 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
 
 
 def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
-    """Whether a name is still free in its body. Functions have names of their own."""
+    """Whether a name is free in its body; functions have a separate name space."""
     before = scope.functions.get(s.name)
     taken = (
         (before.name_span if before is not None else None) if isinstance(s, t.Function) else scope.places.get(s.name)
@@ -357,7 +357,7 @@ def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
 
 
 def warn_of_hidden(scope: Scope, collector: Collector) -> None:
-    """A name that hides one outside is legal, and worth a word; so is a function that hides one of the language."""
+    """Warn of names that hide outer names, and functions that hide built-in ones."""
     for name, function in scope.functions.items():
         if name in LANGUAGE:
             message = f"`{name}` hides a built-in function"
@@ -388,7 +388,7 @@ def word_of(s: t.Statement, keyword: str) -> Span:
 
 
 def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
-    """W406 for a constant that is called like a setting, here or in other tools, and that no expression reads."""
+    """W406 for an unused constant that is named like a setting, here or in other tools."""
     read: set[str] = set()
     for node in spec.walk():
         if isinstance(node, t.Name | t.Attribute):

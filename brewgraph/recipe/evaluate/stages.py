@@ -65,7 +65,7 @@ def _reports_of(settings: Written) -> dict[str, Value]:
 
 
 def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
-    """Tasks outside of stages are those of a stage that has neither tasks nor a loss; without such a one, of none."""
+    """Tasks outside stages need a stage that has neither tasks nor a loss."""
     complete = [s for s in stages if "loss" in s.statements or any(i.kind == "task" for i in s.inner.values())]
     if len(complete) < len(stages):
         return
@@ -80,7 +80,7 @@ def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
 
 
 def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...]) -> None:
-    """What is to be reported must be computed on the data of some task."""
+    """Reported values must be computed on the data of some task."""
     reported = {name for stage in stages for task in stage.tasks for name in task.reports}
     for block in blocks:
         for name, value in _reports_of(block).items():
@@ -93,7 +93,7 @@ def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...
 
 
 def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task, ...]:
-    """A body's tasks; without any, its loss; a stage with neither takes what stands outside. Empty where at fault."""
+    """A body's tasks, else its loss; a stage with neither uses the outer ones. Empty if at fault."""
     bodies = [inner for inner in scope.inner.values() if inner.kind == "task"]
     if bodies and "loss" in scope.statements:
         loss = scope.statements["loss"]
@@ -164,7 +164,7 @@ def _may_learn(x: Value, students: set[str]) -> bool:
 
 
 def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
-    """How tasks are drawn: as `sample` says, else in proportion to their sizes; None where it is at fault."""
+    """How tasks are drawn: by `sample`, else in proportion to their sizes; None if at fault."""
     sample = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
     if tasks == [""]:
         if sample is not None and sample in scope.samples:
@@ -199,7 +199,7 @@ def _home(scope: Scope) -> Scope:
 
 
 def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:
-    """The tasks that a list names, as bare words; a param or a `let` may hold such a list, of strings."""
+    """The tasks in a list of names; a param or a `let` may hold such a list, of strings."""
     items = x.items if isinstance(x, t.List) else (x,)
     words = [(item.id if isinstance(item, t.Name) else "", item.span) for item in items]
     if isinstance(x, t.Name) and x.id not in tasks and x.id in e.current.known_names():
@@ -277,11 +277,11 @@ def _law(e: Evaluator, scope: Scope, sample: t.Sample) -> Value | None:
 # ── `train { }` ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 VALUES = ("freeze", "report")
-"""Settings that are no constants: what does not learn, and what is reported beside the loss."""
+"""Settings that are not constants."""
 
 
 def own_settings(e: Evaluator, scope: Scope) -> Written:
-    """What the first `train` of a body says, each setting with its place; those at fault are left out."""
+    """The settings of a body's first `train`, with their places, without those at fault."""
     settings: Written = {}
     with e.inside(scope):
         for statement in scope.trains[0].block.statements if scope.trains else ():
@@ -307,7 +307,7 @@ def own_settings(e: Evaluator, scope: Scope) -> Written:
 
 
 def settle_train(settings: Written, place: Span, collector: Collector) -> Train | None:
-    """The settings, defaults filled in; None where one of them is at fault."""
+    """The settings with defaults; None if one is at fault."""
     constants = {key: value for key, value in settings.items() if key not in VALUES}
     for key in VALUES:
         if key in settings and key in Train.model_fields:
@@ -318,7 +318,7 @@ def settle_train(settings: Written, place: Span, collector: Collector) -> Train 
 
 
 def stage_length(e: Evaluator, stage: t.Stage, block: Written) -> Written:
-    """`for 3 epochs` as a setting; empty where it is left out, or at fault."""
+    """`for 3 epochs` as a setting; empty if missing or at fault."""
     if stage.length is None:
         return {}
     value = e.evaluate(stage.length)
@@ -365,7 +365,7 @@ def _freeze(e: Evaluator, x: t.Expression) -> tuple[Frozen, ...] | Fault:
 
 
 def _freeze_help(item: Evaluated) -> str:
-    """What to write for something that cannot be frozen."""
+    """The remedy for something that cannot be frozen."""
     if isinstance(item, v.Take | Layers):
         path = item.feature.path if isinstance(item, v.Take) and item.feature.path else "encoder.layer.0"
         return f'name the module by its path: `{item.model} @ "{path}"`; `brewgraph params SPEC` shows them all'

@@ -1,4 +1,4 @@
-"""Which metrics a model is scored by, for each type of label; no torch here. The maths is in `training/metrics`."""
+"""The metrics of each label type; no torch here. The maths is in `training/metrics`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _WORDS = {"f1": "F1", "mse": "MSE", "matthews": "Matthews", "pearson": "Pearson"
 
 
 def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
-    """The metrics that exist for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`.
-
-    Classes that are not known yet, an empty sequence, exclude nothing. Empty too for data without labels.
+    """The metrics for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`. Unknown classes
+    (empty) exclude nothing.
     """
     names = label_type.metrics
     if label_type == CLASS and classes and len(classes) != 2:
@@ -27,24 +26,24 @@ def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[st
 
 
 def greater_is_better(name: str) -> bool:
-    """Whether a higher value is the better one; the task in `ner/f1` plays no part."""
+    """Whether a higher value is better; the task in `ner/f1` does not matter."""
     return name.rpartition("/")[2] not in _LESS_IS_BETTER
 
 
 def metric_words(name: str) -> str:
-    """A metric as people read it: `macro F1`, `exact match`, `ner/F1`."""
+    """The display name of a metric: `macro F1`, `exact match`, `ner/F1`."""
     task, slash, metric = name.rpartition("/")
     words = metric.replace("has_answer", "HasAns").replace("no_answer", "NoAns").split("_")
     return f"{task}{slash}{' '.join(_WORDS.get(word, word) for word in words)}"
 
 
 def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The values of a task under the names by which they are known: `ner/f1`, and `f1` where tasks have no name."""
+    """The values of a task by full metric name: `ner/f1`, or `f1` if tasks have no names."""
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
 def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
-    """The metrics of answers that a data set does not give, by how many questions of each split have no answer."""
+    """The answer metrics that a data set lacks, by the number of unanswerable questions per split."""
     names = SPANS.metrics
     if not (unanswerable.get("train") or unanswerable.get("dev")):
         return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))

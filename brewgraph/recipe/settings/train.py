@@ -48,7 +48,7 @@ class Sgd(Settings):
 
 
 def _length(value: Any) -> Length:
-    """A stretch of training. A bare number is refused, since it could mean steps as well as epochs."""
+    """A length of training. A bare number is rejected: it could mean steps or epochs."""
     if not isinstance(value, Length):
         raise ValueError("a length needs a unit: 10%, 500 steps or 1 epochs")
     if value.unit == "share" and value.value > 1:
@@ -100,11 +100,11 @@ SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "con
 
 
 EPOCHS = 3.0
-"""Passes over the data where a spec says neither epochs nor steps."""
+"""The default number of epochs."""
 
 
 class Train(Settings):
-    """What `train { }` may say. One of `epochs` and `steps` is a number, the other None."""
+    """The settings of `train { }`. One of `epochs` and `steps` is a number, the other None."""
 
     calls: ClassVar[dict[str, dict[str, type[Settings]]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
