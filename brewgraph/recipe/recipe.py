@@ -138,9 +138,6 @@ def frozen_of(value: Any, span: Span) -> Frozen | None:
     return None
 
 
-# ── less of a recipe ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def without_teacher(recipe: Recipe) -> Recipe:
     """The recipe without the terms that use a teacher, nor the tasks and stages that this leaves empty.
 

@@ -218,7 +218,7 @@ class Symbol(Value):
 
 
 class Combine(Value):
-    """Arithmetic on operands: `operator` is one of `+ - * / ** mean max softmax`; `position` is the share of a softmax."""
+    """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`; `position` is the share of a softmax."""
 
     operator: str
     operands: tuple[Value, ...]

@@ -35,8 +35,6 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
     return source if said < 0 else Source(text, source.name)
 
 
-# ── ignores ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
 WARNINGS = tuple(code for code in CODES if code.startswith("W"))
 _MEANT = re.compile(r"#\s*brew\s*:")
 _FORM = re.compile(r"#\s*brew\s*:\s*(ignore|ignore-file)\s*\[([^\]]*)\]")

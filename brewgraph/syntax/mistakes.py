@@ -41,7 +41,7 @@ _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a statement breaks: the lexemes before the culprit, the culprit (empty at the end), the rest of the line."""
+    """Where a statement breaks: lexemes before the culprit, the culprit (empty at the end), the rest of its line."""
 
     before: tuple[Lexeme, ...]
     here: str
@@ -246,9 +246,6 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     if here in _OPERATORS and place.behind.startswith("="):
         return message, f"an equation defines its name once; there is no `{here}=`"
     return message, alone if not here or here in _OPERATORS else "write `name = …`"
-
-
-# ── a mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _in_a_mapping(place: Place) -> tuple[str, str] | None:

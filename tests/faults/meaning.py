@@ -419,7 +419,7 @@ MEANING = [
           "task a { loss = ce(d.labels -> tiny.logits) }\ntask b { loss = kd(big.logits -> tiny.logits) }\nsample [a, b] ~ size, order = [a, b]",
           "task a { loss = ce(d.labels -> tiny.logits) }\ntask b { loss = kd(big.logits -> tiny.logits) }\nsample [a, b], order = [a, b]",
           "B116", (6, 17), "size",
-          "an order excludes a random draw", "leave one of them out"),
+          "an order excludes a random draw", "remove one of them"),
     Fault("floor too high",
           "task a { loss = ce(d.labels -> tiny.logits) }\ntask b { loss = kd(big.logits -> tiny.logits) }\nsample [a, b] ~ size, floor = 0.6",
           "task a { loss = ce(d.labels -> tiny.logits) }\ntask b { loss = kd(big.logits -> tiny.logits) }\nsample [a, b] ~ size, floor = 0.5",

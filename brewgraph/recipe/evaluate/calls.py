@@ -147,9 +147,6 @@ def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
     e.open, e.needs_input = opened, True
 
 
-# ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
     """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set; another pass is a separate forward."""
     if model is FAULT:

@@ -465,9 +465,6 @@ def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
     return e.interpolate(x) if isinstance(x, t.String) else x.id
 
 
-# ── params ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Evaluated:
     """The value of a param: from outside, else its default, checked against its type."""
     if s.name not in params and s.default is None:

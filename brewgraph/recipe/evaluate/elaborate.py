@@ -34,7 +34,7 @@ def elaborate(
     facts: FactsOf | None = None,
     library: Library | None = None,
 ) -> Recipe | None:
-    """The recipe of a spec, or None and diagnostics. Without `facts`, lists whose length depends on a model stay open."""
+    """The recipe of a spec, or None and diagnostics. Without `facts`, lists that depend on a model stay open."""
     return _Elaboration(source, collector, params, facts, library).run(spec)
 
 
@@ -48,8 +48,6 @@ def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.Mod
 
 class _Elaboration(Evaluator):
     """The evaluator with the meaning of statements, calls, indices and projections; `run` goes through a whole spec."""
-
-    # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, spec: t.Spec) -> Recipe | None:
         enter(self.root, spec.statements, self.collector, self.library)
@@ -125,8 +123,6 @@ class _Elaboration(Evaluator):
         if not any(isinstance(s, t.Data) for s in every):
             help = "add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`"
             self.fault("B107", "there is no data to train on", self.source.end, help=help)
-
-    # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         full = scope.full(s.name)

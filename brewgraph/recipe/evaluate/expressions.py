@@ -61,8 +61,6 @@ class Evaluator:
         self.open: dict[v.Take, None] = {}
         """Rows that were indexed while their length is unknown."""
 
-    # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
-
     def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         raise NotImplementedError
 
@@ -234,8 +232,6 @@ class Evaluator:
             )
             self.collector.add("B112", "there is no data set here", place, help=help)
         return None
-
-    # ── strings, arrows ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def interpolate(self, x: t.String) -> str | Fault:
         """The string with `{name}` replaced by the value of that name."""

@@ -126,9 +126,6 @@ def axis_named(group: Group, name: str) -> int | None:
     return next((depth for depth, axis in enumerate(group.axes) if axis.name == name), None)
 
 
-# ── arithmetic ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault: FaultOf) -> Evaluated:
     """`left operator right`, member by member for lists."""
     if left is FAULT or right is FAULT:

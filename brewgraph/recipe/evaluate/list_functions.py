@@ -179,9 +179,6 @@ def _summable(x: Value) -> str:
     return "schedule" if x.kind == "number" else x.kind
 
 
-# ── one value ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Evaluated:
     """`stop(x)`, `words(x)`, `token_mean(x, mask=none)`, `batch_mean(x)`; on a list, of each member."""
     declared = ALONE[name]

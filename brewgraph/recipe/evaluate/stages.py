@@ -185,11 +185,8 @@ def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
         message = f"{listing(missing)} {'is' if len(missing) == 1 else 'are'} never drawn"
         e.fault("B116", message, sample.tasks.span, help=f"write `sample [{', '.join(tasks)}]`")
         return None
-    order, floor = _options(e, sample, tasks)
-    law = _law(e, scope, sample)
-    if law is None or order is None or floor is None:
-        return None
-    return Sample(law, order, floor)
+    options, law = _options(e, sample, tasks), _law(e, scope, sample)
+    return Sample(law, *options) if law is not None and options is not None else None
 
 
 def _home(scope: Scope) -> Scope:
@@ -219,37 +216,37 @@ def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, .
     return tuple(word for word, _ in words)
 
 
-def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...] | None, float | None]:
+def _options(e: Evaluator, sample: t.Sample, tasks: list[str]) -> tuple[tuple[str, ...], float] | None:
+    """The `order` and the `floor` of a `sample`; None if at fault."""
     order: tuple[str, ...] | None = ()
     floor: float | None = 0.0
     if e.repeats(sample.options):
-        return None, None
+        return None
     for option in sample.options:
         if option.name == "order":
             order = _task_names(e, option.value, tasks)
         elif option.name == "floor":
             value = e.evaluate(option.value)
-            if not v.is_number(value) or not 0 <= value <= 1 / len(tasks):
+            floor = float(value) if v.is_number(value) and 0 <= value <= 1 / len(tasks) else None
+            if floor is None:
                 help = f"with {len(tasks)} tasks a share from 0 to {1 / len(tasks):g}"
                 e.fault("B116", "`floor` is the smallest share of a task", option.value.span, help=help)
-                floor = None
-            else:
-                floor = float(value)
         else:
             help = "`order=[ner, qa, qa]` gives the order, `floor=0.1` the smallest share of a task"
             e.fault("B120", f"`sample` has no option `{option.name}`", option.name_span or option.span, help=help)
             order = None
+    if order is None or floor is None:
+        return None
     if order and sample.law is not None:
-        e.fault("B116", "an order excludes a random draw", sample.law.span, help="leave one of them out")
-        return None, floor
+        e.fault("B116", "an order excludes a random draw", sample.law.span, help="remove one of them")
+        return None
     if order and floor:
         place = next(option.span for option in sample.options if option.name == "floor")
-        e.fault("B116", "an order excludes a random draw", place, help="leave `floor` or `order` out")
-        return None, floor
-    if order and set(order) != set(tasks):
-        lost = [task for task in tasks if task not in order]
+        e.fault("B116", "an order excludes a random draw", place, help="remove `floor` or `order`")
+        return None
+    if order and (lost := [task for task in tasks if task not in order]):
         e.fault("B116", f"{listing(lost)} is missing from this order", sample.span, help="name every task")
-        return None, floor
+        return None
     return order, floor
 
 
