@@ -31,6 +31,7 @@ from brewgraph.ops.registry import (
 )
 
 DECORATORS = ("operation", "transform")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FREE = ("layout", "kinds")
 """Arguments that the program passes; their defaults are ignored."""
 
@@ -132,7 +133,7 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
         ) from error
     known = _local_names(tree)
     declarations: dict[str, Operation | DeclaredTransform] = {}
-    functions = (s for s in _statements(tree.body) if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef))
+    functions = (s for s in _statements(tree.body) if isinstance(s, Function))
     for function in functions:
         for call in function.decorator_list:
             kind = _decorator(call, known)
@@ -148,9 +149,7 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
     return declarations
 
 
-def _declaration(
-    module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, kind: str
-) -> Operation | DeclaredTransform:
+def _declaration(module: str, function: Function, call: ast.Call, kind: str) -> Operation | DeclaredTransform:
     if call.args or any(keyword.arg is None for keyword in call.keywords):
         raise _fault(module, function, "its arguments are not all keywords", "write each as `name=…`")
     said: dict[str, Any] = {}
@@ -184,7 +183,7 @@ def _declaration(
     return describe_transform(signature, None, takes, None, source, said, least)
 
 
-def _literal(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, value: ast.expr, what: str) -> Any:
+def _literal(module: str, function: Function, value: ast.expr, what: str) -> Any:
     try:
         return ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
@@ -192,19 +191,16 @@ def _literal(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, valu
         raise _fault(module, function, f"{what} is no literal", help) from error
 
 
-def _fault(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, message: str, help: str) -> SourceFault:
+def _fault(module: str, function: Function, message: str, help: str) -> SourceFault:
     where = f"`{function.name}` in line {function.lineno} of `{module}`"
     return SourceFault("B330", f"the declaration of {where} cannot be read: {message}", help=help)
-
-
-# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that importing a module runs, those behind `if` and `try` too."""
     for statement in body:
         yield statement
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(statement, Function | ast.ClassDef):
             continue
         for part in ("body", "orelse", "finalbody"):
             yield from _statements(getattr(statement, part, []))

@@ -86,11 +86,11 @@ class DeclaredFunction:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(DeclaredFunction):
-    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
-    `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
+    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree; `least` the minimum
+    size of an axis (`classes`, `width`, `batch`), below which the result is constant.
 
-    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy for one
-    whose gradient shrinks with the square of its temperature, empty for others.
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy if the
+    gradient shrinks with the square of the temperature, else empty.
     """
 
     takes: Mapping[tuple[str, str], str]
@@ -112,11 +112,11 @@ class Operation(DeclaredFunction):
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredTransform(DeclaredFunction):
-    """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
+    """A function from values to a value: `takes` maps the kinds of its arguments to that of its result.
 
-    `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
-    `least` says how many entries an axis of the first argument needs. One that `stops` lets no gradient through; one
-    that is `on_words` is told where words begin; `mean` says what it is a mean over, `tokens` or the `batch`.
+    `shape` computes the result's shape, `(shapes, **options)`, or raises `SourceFault`. `least`: the minimum size of an
+    axis of the first argument. `stops`: no gradient passes; `on_words`: it gets the word starts; `mean`: what it is a
+    mean over, `tokens` or the `batch`.
     """
 
     takes: Mapping[tuple[str, ...], str]
@@ -133,11 +133,10 @@ class DeclaredTransform(DeclaredFunction):
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredTemperature(DeclaredFunction):
-    """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
+    """A temperature per example or token: a function of both sides' logits and a base, without gradient.
 
-    One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others. `fall` gives
-    how far below its base the formula goes at worst, `(classes, **options)`: None where that depends on the classes and
-    these are not known. `least` says how many classes it needs.
+    If it `couples_batch`, an example's temperature depends on the rest of the batch. `fall` is how far the formula can
+    drop below its base, `(classes, **options)`: None if the classes matter and are unknown.
     """
 
     couples_batch: bool
@@ -184,14 +183,13 @@ def operation(
     unscaled: str = "",
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
-    `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
-    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `unscaled`:
-    what to write instead of a loss whose gradient shrinks with the square of its temperature; `options`:
-    kind and words of each keyword argument (its default stands in the signature).
+    """Declare a loss. `takes` maps sides to a unit: `{"hidden -> hidden": "token"}`; `source`: paper and equation;
+    `also`: other names; `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: the minimum
+    size of an axis (`classes`, `width`, `batch`), `{"classes": 2}` for a softmax; `unscaled`: the remedy if gradients
+    shrink with the square of the temperature; `options`: kind and text of each keyword argument.
 
-    The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
-    side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
+    The function gets `(from, to, *, options…)` and, if it names them, `layout` and both sides' `kinds`; tuples and rows
+    arrive as tuples of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,10 @@ def takes(recipe: Recipe) -> Iterator[v.Take]:
     yield from v.takes_in(*recipe.values())
 
 
+def _parts(recipe: Recipe) -> Iterator[v.Value]:
+    return (part for value in recipe.values() for part in v.walk(value))
+
+
 def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
     """The features that the equations use, per model; a student's include those of its average."""
     features_of: dict[str, set[Feature]] = {name: set() for name in recipe.models}
@@ -55,15 +59,14 @@ def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...
     """
     lessons_of: dict[tuple[str, str | None], dict[Lesson, None]] = {}
     pairs: list[tuple[tuple[str, str | None], tuple[str, str | None]]] = []
-    for value in recipe.values():
-        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
-            left, right = _heads(apply.source), _heads(apply.target)
-            for column in (c for c in v.walk(apply.source) if isinstance(c, v.Column)):
-                if column.kind in ("labels", "targets"):
-                    lesson = Lesson(recipe.data[column.data].source.label_type, column.data)
-                    for head in right:
-                        lessons_of.setdefault(head, {})[lesson] = None
-            pairs += [(a, b) for a in left for b in right]
+    for apply in (x for x in _parts(recipe) if isinstance(x, v.Apply)):
+        left, right = _heads(apply.source), _heads(apply.target)
+        for column in (c for c in v.walk(apply.source) if isinstance(c, v.Column)):
+            if column.kind in ("labels", "targets"):
+                lesson = Lesson(recipe.data[column.data].source.label_type, column.data)
+                for head in right:
+                    lessons_of.setdefault(head, {})[lesson] = None
+        pairs += [(a, b) for a in left for b in right]
     for _ in pairs:  # what one learns, the other is compared by: a chain is no longer than there are pairs
         before = sum(map(len, lessons_of.values()))
         for one, other in pairs:
@@ -78,12 +81,11 @@ def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...
 def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
     """For each model the models whose logits are compared with its own, in the order of the equations."""
     partners_of: dict[str, dict[str, None]] = {}
-    for value in recipe.values():
-        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
-            for left, _ in _heads(apply.source):
-                for right, _ in _heads(apply.target):
-                    partners_of.setdefault(left, {})[right] = None
-                    partners_of.setdefault(right, {})[left] = None
+    for apply in (x for x in _parts(recipe) if isinstance(x, v.Apply)):
+        for left, _ in _heads(apply.source):
+            for right, _ in _heads(apply.target):
+                partners_of.setdefault(left, {})[right] = None
+                partners_of.setdefault(right, {})[left] = None
     return {name: tuple(others) for name, others in partners_of.items()}
 
 
@@ -95,10 +97,9 @@ def _heads(x: v.Value) -> list[tuple[str, str | None]]:
 def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
     """The columns that each data set must keep: those in equations and those for inputs of models."""
     columns_of: dict[str, set[str]] = {name: set() for name in recipe.data}
-    for value in recipe.values():
-        for part in v.walk(value):
-            if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
-                columns_of[part.data].add(part.column)
+    for part in _parts(recipe):
+        if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
+            columns_of[part.data].add(part.column)
     for model, data in data_used(recipe).items():
         source = recipe.models[model].source
         if isinstance(source, Hf):
@@ -110,8 +111,7 @@ def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
 def words_used(recipe: Recipe) -> frozenset[str]:
     """The data sets whose words are used."""
     data: set[str] = set()
-    for value in recipe.values():
-        for part in v.walk(value):
-            if isinstance(part, v.Transform) and part.declared.on_words:
-                data |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
+    for part in _parts(recipe):
+        if isinstance(part, v.Transform) and part.declared.on_words:
+            data |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
     return frozenset(data)

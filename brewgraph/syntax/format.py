@@ -251,9 +251,6 @@ def _own(tokens: list[Token]) -> Iterator[Token]:
         depth += token.lexeme.kind == "open"
 
 
-# ── blanks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _blank(left: Token, right: Token) -> bool:
     """Whether a space separates two neighbours on a row."""
     if left.role in _TIGHT_AFTER:

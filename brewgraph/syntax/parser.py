@@ -99,10 +99,9 @@ def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
 
 
 def _offset(error: UnexpectedInput) -> int:
-    position = error.pos_in_stream
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":
-        return int(error.token.end_pos or 0) if error.token.end_pos is not None else 0
-    return int(position or 0)
+        return int(error.token.end_pos or 0)
+    return int(error.pos_in_stream or 0)
 
 
 def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -> None:

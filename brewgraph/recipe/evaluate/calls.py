@@ -84,9 +84,6 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
     return _model_on_input(e, e.evaluate(function, side), call)
 
 
-# ── functions of one's own ───────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Evaluated:
     """The function's expression with its arguments. Names resolve where it is defined, data where it is called."""
     if any(scope.function is function for scope in e.current.data_outward()):
@@ -176,9 +173,6 @@ def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
         return v.Forwarded(model, "", passing)
     data = data or e.data_in_scope(call.span)
     return FAULT if data is None else v.Forwarded(model, data.name, passing)
-
-
-# ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:

@@ -246,7 +246,12 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
             e.collector.add("B331", f"`{made.model}` is no student to average", place, help=help)
         heads = heads or student.heads
     if isinstance(made, Hf):
-        _check_hf(e, made, s.source, arguments)
+        if (made.name is None) == (made.model_type is None):
+            help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
+            e.fault("B123", "a model needs either a name or a model_type", s.source.span, help=help)
+        elif "revision" in arguments and made.name is None:
+            place = arguments["revision"][1]
+            e.fault("B123", "a model from scratch has no revision", place, help="remove `revision`")
     elif s.block is not None:
         help = "declare them on a model from hf(…)"
         e.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
@@ -339,15 +344,6 @@ def _addends(x: t.Expression) -> list[t.Expression]:
 
 def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what: str) -> tuple[S, Written] | None:
     return configure(e, x, registry, what, lambda settings, key, value: _setting(e, settings, key, value))
-
-
-def _check_hf(e: Evaluator, made: Hf, x: t.Expression, arguments: Written) -> None:
-    if (made.name is None) == (made.model_type is None):
-        help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
-        e.collector.add("B123", "a model needs either a name or a model_type", x.span, help=help)
-    elif "revision" in arguments and made.name is None:
-        place = arguments["revision"][1]
-        e.collector.add("B123", "a model from scratch has no revision", place, help="remove `revision`")
 
 
 # ── arguments of sources ─────────────────────────────────────────────────────────────────────────────────────────────

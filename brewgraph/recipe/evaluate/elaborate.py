@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
@@ -22,8 +21,6 @@ from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import from_outside
-
-D = TypeVar("D", bound=v.Declaration)
 
 
 def elaborate(
@@ -80,7 +77,7 @@ class _Elaboration(Evaluator):
             stages=stages,
             train=train,
             train_span=self._train_span(),
-            modules=self.library.modules,
+            modules=tuple(self.library.modules),
             open=tuple(self.open),
             projections=MappingProxyType(self.projections),
             places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),

@@ -131,7 +131,10 @@ def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault
     if left is FAULT or right is FAULT:
         return FAULT
     if v.is_number(left) and v.is_number(right):
-        return _fold(operator, left, right, place, fault)
+        try:
+            return checked(operator, left, right)
+        except ArithmeticError as error:
+            return fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
     left, right = (Group(side, span=place) if isinstance(side, tuple) and side else side for side in (left, right))
     if isinstance(left, Group) or isinstance(right, Group):
         result = pair(left, right, place, fault, lambda a, b: combine(operator, a, b, place, fault))
@@ -150,13 +153,6 @@ def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault
             help = f"pick a feature of it: `{wrong.name}.logits`"
         return fault("B202", message, place, help=help or "losses are weighted and added: `0.5 * soft + hard`")
     return _combine_values(operator, a, b, place, fault)
-
-
-def _fold(operator: str, a: float, b: float, place: Span, fault: FaultOf) -> Evaluated:
-    try:
-        return checked(operator, a, b)
-    except ArithmeticError as error:
-        return fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
 
 
 def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:

@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from brewgraph.diagnostics import Collector, Label, SourceFault, suggest
-from brewgraph.ops import (
-    OPERATIONS,
-    PROJECTIONS,
-    SCHEDULES,
-    TEMPERATURES,
-    TRANSFORMS,
-    DeclaredTransform,
-    Operation,
-)
+from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.alone import ALONE
 from brewgraph.ops.python_files import declared, find_source
 from brewgraph.paths import locate, nearby
@@ -137,8 +129,6 @@ class Scope(Namespace):
                 yield from scope.descend()
 
 
-# ── names of the language ─────────────────────────────────────────────────────────────────────────────────────────────
-
 ACROSS = ("sum", "mean", "max", "softmax")
 """Functions across a list."""
 LANGUAGE = frozenset({*OPERATIONS, *TRANSFORMS, *SCHEDULES, *TEMPERATURES, *ACROSS, *ALONE})
@@ -176,12 +166,8 @@ class Library:
     def __init__(self, given: Mapping[str, object] | None = None) -> None:
         self.given = given or {}
         self.scopes: list[Scope] = []
-        self._modules: dict[str, None] = {}
+        self.modules: dict[str, None] = {}
         self._open: list[Path] = []
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        return tuple(self._modules)
 
     def spec(self, s: t.Import, scope: Scope, collector: Collector) -> Scope | None:
         """The definitions of another spec; its path starts at the importing spec's folder."""
@@ -259,7 +245,7 @@ class Library:
             help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
             collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
             return None
-        self._modules[s.target] = None
+        self.modules[s.target] = None
         return operations
 
 
@@ -306,10 +292,10 @@ def _check_once(s: t.Statement, earlier: Sequence[t.Statement], keyword: str, co
 def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Library) -> None:
     match s:
         case t.Function():
-            doubled = [p for i, p in enumerate(s.parameters) if p.name in {q.name for q in s.parameters[:i]}]
-            for parameter in doubled:
-                message = f"the parameter `{parameter.name}` is given twice"
-                collector.add("B105", message, parameter.span, help="rename one of them")
+            for i, p in enumerate(s.parameters):
+                if p.name in {q.name for q in s.parameters[:i]}:
+                    message = f"the parameter `{p.name}` is given twice"
+                    collector.add("B105", message, p.span, help="rename one of them")
             scope.functions[s.name] = s
         case t.Task() | t.Stage():
             inner = Scope("task" if isinstance(s, t.Task) else "stage", (*scope.path, s.name), scope, scope.source)
@@ -343,10 +329,8 @@ def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
 
 def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
     """Whether a name is free in its body; functions have a separate name space."""
-    before = scope.functions.get(s.name)
-    taken = (
-        (before.name_span if before is not None else None) if isinstance(s, t.Function) else scope.places.get(s.name)
-    )
+    functions = {name: function.name_span for name, function in scope.functions.items()}
+    taken = (functions if isinstance(s, t.Function) else scope.places).get(s.name)
     if taken is None:
         if not isinstance(s, t.Function):
             scope.places[s.name] = s.name_span

@@ -165,7 +165,9 @@ def _may_learn(x: Value, students: set[str]) -> bool:
 
 def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
     """How tasks are drawn: by `sample`, else in proportion to their sizes; None if at fault."""
-    sample = next((s.samples[0] for s in (scope, _home(scope)) if s.samples), None)
+    has_tasks = any(inner.kind == "task" for inner in scope.inner.values())
+    home = scope if has_tasks or scope.parent is None else scope.parent
+    sample = next((s.samples[0] for s in (scope, home) if s.samples), None)
     if tasks == [""]:
         if sample is not None and sample in scope.samples:
             place = word_of(sample, "sample")
@@ -187,12 +189,6 @@ def _sample(e: Evaluator, scope: Scope, tasks: list[str]) -> Sample | None:
         return None
     options, law = _options(e, sample, tasks), _law(e, scope, sample)
     return Sample(law, *options) if law is not None and options is not None else None
-
-
-def _home(scope: Scope) -> Scope:
-    """The body whose tasks a stage runs: its own, or those outside."""
-    has_tasks = any(inner.kind == "task" for inner in scope.inner.values())
-    return scope if has_tasks or scope.parent is None else scope.parent
 
 
 def _task_names(e: Evaluator, x: t.Expression, tasks: list[str]) -> tuple[str, ...] | None:

@@ -161,29 +161,21 @@ class Train(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_length(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("epochs") is None and values.get("steps") is None:
-            return {**values, "epochs": EPOCHS}
-        return values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _follow_the_metric(cls, values: Any) -> Any:
-        metric = values.get("metric_for_best_model") if isinstance(values, dict) else None
+    def _derive_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("epochs") is None and values.get("steps") is None:
+            values = {**values, "epochs": EPOCHS}
+        metric = values.get("metric_for_best_model")
         if not isinstance(metric, str):
             return values
         return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **values}
 
     @model_validator(mode="after")
-    def _a_metric(self) -> Train:
-        if self.metric_for_best_model is None:
-            for name in ("load_best_model_at_end", "early_stopping_patience"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} needs metric_for_best_model")
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Train:
+    def _fits(self) -> Train:
+        for name in ("load_best_model_at_end", "early_stopping_patience"):
+            if self.metric_for_best_model is None and getattr(self, name):
+                raise ValueError(f"{name} needs metric_for_best_model")
         if self.epochs is not None and self.steps is not None:
             raise ValueError("set epochs or steps, not both")
         return self

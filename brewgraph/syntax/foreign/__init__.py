@@ -7,7 +7,7 @@ which people write the words. `words` are separated by blanks; `Instead` describ
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -66,17 +66,15 @@ def instead(place: str, word: str, known: Iterable[str] = ()) -> str:
     `known` are the words that this place takes.
     """
     names = list(known)
-    entries = {x: entry for x, entry in foreign_words().get(place, {}).items() if _is_offered(place, entry, names)}
+    entries = foreign_words().get(place, {})
+    if place in _KNOWN_ONLY:
+        entries = {x: e for x, e in entries.items() if not e.write or e.write.partition("=")[0].split()[0] in names}
     if word in entries:
         return entries[word].help
     near, foreign = closest(word, names), closest(word, (x for x in entries if len(x) >= _LONG))
     if foreign and foreign[1] >= _SURE and (near is None or near[1] < min(foreign[1], _CLEAR)):
         return entries[foreign[0]].help
     return f"did you mean `{near[0]}`?" if near else ""
-
-
-def _is_offered(place: str, entry: Instead, names: Collection[str]) -> bool:
-    return place not in _KNOWN_ONLY or not entry.write or entry.write.partition("=")[0].split()[0] in names
 
 
 def from_outside(word: str) -> str:
