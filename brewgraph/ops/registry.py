@@ -360,7 +360,7 @@ def _check_kinds(name: str, place: str, kinds: list[str]) -> None:
 
 
 def _fault(name: str, message: str, help: str) -> SourceFault:
-    return SourceFault("B330", f"the declaration of `{name}` does not hold: {message}", help=help)
+    return SourceFault("B330", f"invalid declaration of `{name}`: {message}", help=help)
 
 
 def _register(registry: dict[str, Any], name: str, declared: Any) -> None:

@@ -289,7 +289,7 @@ MUTATIONS = (
                  "loss = kl(relation(big.value[0], heads=16) -> relation(tiny.value[0], heads=16))",
                  "loss = kl(relation(big.value[0], heads=8) -> relation(tiny.value[0], heads=8))",
                  "B219", (4, 47), "relation(tiny.value[0], heads=16)",
-                 "16 relation heads do not divide a width of 8", "write heads=8, or leave it out"),
+                 "16 relation heads do not divide a width of 8", "write heads=8, or remove it"),
     )),
     Class("a column that was renamed",
           "TextBrewer #85, #98: batches by position or by key, which collators change", (

@@ -166,7 +166,7 @@ def test_a_declaration_that_contradicts_itself_is_refused(
     with pytest.raises(SourceFault) as caught:
         operation(takes=takes, source="none", **options)(nonsense)
     assert caught.value.code == "B330"
-    assert str(caught.value).startswith(f"the declaration of `nonsense` does not hold: {message}")
+    assert str(caught.value).startswith(f"invalid declaration of `nonsense`: {message}")
     assert help in caught.value.help
     assert "nonsense" not in OPERATIONS
 

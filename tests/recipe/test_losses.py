@@ -45,7 +45,13 @@ def test_what_operations_take(call: str) -> None:
 @pytest.mark.parametrize(
     ("call", "code", "place", "message", "help"),
     [
-        ("ce(tiny.logits -> d.labels)", "B210", (4, 8), "`ce` does not compare logits with labels", "reverse the arrow"),
+        (
+            "ce(tiny.logits -> d.labels)",
+            "B210",
+            (4, 8),
+            "`ce` does not compare logits with labels",
+            "reverse the arrow",
+        ),
         ("mse(big.hidden[0] -> tiny.logits)", "B210", (4, 9), "`mse` does not compare hidden with", "it takes"),
         ("nst(big.pooled -> tiny.pooled)", "B210", (4, 9), "`nst` does not compare vector with", "hidden -> hidden"),
         ("mse(big.query[0] -> tiny.query[0])", "B210", (4, 9), "`mse` does not compare states", "it takes"),

@@ -110,9 +110,7 @@ def test_a_spec_and_what_it_imports(tmp_path: Path) -> None:
     """The spec itself, and with its place the spec that it imports."""
     path = tmp_path / "a.brew"
     path.write_bytes('# Größe\nlet x = "größer"\n'.encode("latin-1"))
-    with pytest.raises(
-        UsageError, match=r"line 1 of `.*a.brew` is not UTF-8: byte 5 is 0xF6, and .*ISO-8859-1"
-    ):
+    with pytest.raises(UsageError, match=r"line 1 of `.*a.brew` is not UTF-8: byte 5 is 0xF6, and .*ISO-8859-1"):
         read_spec(path)
     with pytest.raises(SpecError) as caught:
         check_names(Source('import "a.brew" as a\n', str(tmp_path / "b.brew")), {})
