@@ -38,7 +38,7 @@ from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.recipe import Recipe, Task
 from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import EncodingError, Source
-from brewgraph.syntax.ignores import check_ignores
+from brewgraph.syntax.comments import check_ignores
 from brewgraph.syntax.parser import parse
 from brewgraph.syntax.tree import Spec
 

@@ -81,7 +81,7 @@ class Checked:
 
     def without_teachers(self) -> Checked:
         """The check of the same student trained without its teachers."""
-        from brewgraph.recipe.without_teachers import without_teacher
+        from brewgraph.recipe.recipe import without_teacher
 
         return self.with_graphs_of(without_teacher(self.recipe), {})
 

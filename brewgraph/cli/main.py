@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from brewgraph.cli.output import reported
 from brewgraph.diagnostics import suggest
-from brewgraph.syntax.foreign import TABLE, from_outside, instead
+from brewgraph.syntax.foreign import foreign_words, from_outside, instead
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
@@ -39,7 +39,7 @@ def about_option(option: str, known: Sequence[str]) -> str:
     """The remedy for an unknown option; empty if there is none."""
     name = option.lstrip("-").replace("-", "_")
     word = name.lower().replace("_", "-")
-    if word in TABLE["command option"] and (remedy := instead("command option", word, known)):
+    if word in foreign_words()["command option"] and (remedy := instead("command option", word, known)):
         return remedy
     return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
 

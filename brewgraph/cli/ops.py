@@ -81,7 +81,7 @@ def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page."""
     from brewgraph.recipe.settings.train import OPTIMIZERS, Train
     from brewgraph.recipe.settings.train import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import TABLE
+    from brewgraph.syntax.foreign import foreign_words
 
     yield from ("# The settings of `train { }`", "")
     yield "Written by `brewgraph ops train --format markdown` from the models that check them."
@@ -98,7 +98,7 @@ def settings_page() -> Iterator[str]:
     yield from ("", "## Other words", "")
     yield "What other toolkits call the same thing; written here, each gets the hint on the right."
     yield from ("", "| elsewhere | here |", "|---|---|")
-    yield from (f"| `{word}` | {entry.help} |" for word, entry in TABLE["setting"].items())
+    yield from (f"| `{word}` | {entry.help} |" for word, entry in foreign_words()["setting"].items())
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
@@ -111,13 +111,13 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.evaluate.describe import LATER
-    from brewgraph.syntax.foreign import TABLE, instead
+    from brewgraph.recipe.evaluate.scope import LATER
+    from brewgraph.syntax.foreign import foreign_words, instead
 
     if name in LATER:
         return f"`{name}` belongs to the language, but is not supported in this version"
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
-    place = next((place for place in places if name in TABLE[place]), "call")
+    place = next((place for place in places if name in foreign_words()[place]), "call")
     hint = instead(place, name, [entry.name for entry in _entries()]) or "`brewgraph ops` lists all names"
     return f"there is no `{name}`: {hint}"
 
@@ -287,7 +287,7 @@ def example(side: str, model: str) -> str:
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.evaluate.list_functions import ACROSS
+    from brewgraph.recipe.evaluate.scope import ACROSS
 
     what = "across a list" if name in ACROSS else "of one value; on a list, of each member"
     yield from (f"{name}   a function {what}", "", _prose(words))
@@ -353,8 +353,7 @@ def type_text(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.base import setting_text
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.sources import Settings, setting_text
 
     # a call with defaults has its own page
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.models.fake.modes import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.label_types import VALUE, LabelType
-from brewgraph.recipe.settings.metric_names import LOSS
+from brewgraph.recipe.label_types import LOSS, VALUE, LabelType
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from brewgraph.data.batching.order import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
-from brewgraph.recipe.settings.metric_names import LOSS
+from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.checkpoint import Keeper, State, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score

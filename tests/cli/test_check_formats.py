@@ -38,7 +38,7 @@ def test_sarif_has_rules_and_results() -> None:
     (run,) = found["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert [(r["id"], r["defaultConfiguration"]["level"]) for r in rules] == [("B010", "error"), ("W205", "warning")]
-    assert rules[1]["help"]["markdown"].startswith("# W205: a term that no loss reaches\n")
+    assert rules[1]["help"]["markdown"].startswith("# W205: unused term\n")
     assert [(r["ruleId"], r["ruleIndex"], r["level"]) for r in run["results"]] == [
         ("B010", 0, "error"),
         ("W205", 1, "warning"),

@@ -209,7 +209,7 @@ def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Pat
         ((), None, "give either a FILE (- for standard input) or `--text`"),
         (("x.csv", "--text", "good"), None, "give either a FILE (- for standard input) or `--text`"),
         (("-",), " \n", "standard input holds no rows"),
-        (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is no text in UTF-8"),
+        (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is not UTF-8"),
         (("-",), '{"txt": "good"}', "standard input has no column `text` (did you mean `txt`?"),
         (("--text", "good", "-o", "out.parquet"), None, "the format of `out.parquet` is unknown"),
         (

@@ -29,7 +29,7 @@ def test_a_code_without_a_page_has_its_family() -> None:
     """Its line, what it is about, and where to look."""
     result = command("explain", "B405")
     assert result.exit_code == 0
-    assert result.stdout.startswith("B405: data that cannot be fetched from the hub\n\nA fault of data.")
+    assert result.stdout.startswith("B405: data that cannot be downloaded\n\nA fault of data.")
     assert "help" in result.stdout
 
 

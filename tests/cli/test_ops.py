@@ -160,7 +160,7 @@ def test_the_settings_of_train_are_published_with_type_default_and_meaning():
     lines = page_of("train").splitlines()[4:]
     cells = {row.split()[0]: (row.strip(), words.strip()) for row, words in zip(lines[::2], lines[1::2], strict=True)}
     assert list(cells) == list(Train.model_fields)
-    assert cells["seed"] == ("seed = 0   integer", "everything random follows from it")
+    assert cells["seed"] == ("seed = 0   integer", "the seed of everything random")
     assert cells["precision"][0] == "precision = fp32   fp32 | bf16 | fp16"
     assert cells["eval_steps"][0] == "eval_steps = 1 epoch   length: 10%, 500 steps, 1 epochs"
     assert cells["optimizer"][0].startswith("optimizer = adamw()   ")

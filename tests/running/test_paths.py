@@ -66,7 +66,7 @@ def test_what_can_be_no_path_is_said_at_its_place(place: str, name: str, world: 
     text = PLACES[place].replace("{}", name)
     (found,) = said(text, world)
     assert found.code == ("B244" if place == "cache" else "B346")
-    assert "cannot be looked up as a path" in found.message
+    assert "` is not a valid path: " in found.message
     assert "\0" not in found.message
     assert len(found.message) < 160
     assert name in found.span.text
@@ -83,9 +83,9 @@ def test_home_is_expanded_everywhere(world: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_where_a_file_is_due(world: Path) -> None:
     """It is called a folder, and not offered as its own correction."""
     (found,) = said(PLACES["train"].replace("{}", "folder.jsonl"), world)
-    assert (found.code, found.help) == ("B401", "it is a folder, and empty")
+    assert (found.code, found.help) == ("B401", "it is an empty folder")
     (found,) = said(PLACES["import"].replace("{}", "folder.jsonl"), world)
-    assert (found.code, found.help) == ("B114", "it is a folder, and empty")
+    assert (found.code, found.help) == ("B114", "it is an empty folder")
 
 
 @pytest.mark.parametrize(

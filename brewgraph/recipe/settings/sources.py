@@ -1,22 +1,94 @@
 """Where models and data come from, as a spec may say it: one frozen pydantic model per source.
 
 The field names are the keyword arguments of the call in the spec, the docstrings its documentation. Values arrive
-evaluated (numbers, strings, tuples), names of columns and of other models as plain strings.
+evaluated (numbers, strings, tuples), names of columns and of other models as plain strings. `label_type` says what the
+labels of data are, so that heads, losses and metrics can be chosen before anything is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
 
-from brewgraph.recipe.label_types import LABEL_TYPES, LabelType, Name, Task
-from brewgraph.recipe.settings.base import EachOnce, Settings
-from brewgraph.recipe.settings.corpora import Builtin, Conll, DataSource, Files, Glue, Hub, Squad, Text
+from brewgraph.recipe.label_types import (
+    CLASS,
+    CLASSES,
+    LABEL_TYPES,
+    MASKED,
+    NEXT,
+    NONE,
+    SPANS,
+    TAGS,
+    VALUE,
+    LabelType,
+    Name,
+    Task,
+    of_problem,
+)
 
-__all__ = ["Builtin", "Conll", "DataSource", "Files", "Glue", "Hub", "Settings", "Squad", "Text"]
-"""What other modules take from here; what is defined here comes with it."""
+
+class Settings(BaseModel):
+    """The base of whatever a call in a spec becomes: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[str | None] = None
+    """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
+    bare: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are words and may stand bare: `problem_type=regression`."""
+
+
+def setting_text(value: Any) -> str:
+    """A setting as a spec writes it."""
+    if isinstance(value, Settings):
+        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        return f"{type(value).__name__.lower()}({inner})"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _each_once(value: Any) -> Any:
+    """A list of names: at least one, none twice."""
+    if isinstance(value, tuple | list):
+        twice = next((x for n, x in enumerate(value) if x in value[:n]), None)
+        if twice is not None or not value:
+            raise ValueError("the list is empty" if twice is None else f"`{twice}` is named twice")
+    return value
+
+
+EachOnce = BeforeValidator(_each_once)
+"""For an argument that may be a list of names."""
+
+
+def _share(value: Any) -> Any:
+    """`15%` is 0.15. A length's module imports this one, so that it is known by its unit."""
+    unit = getattr(value, "unit", None)
+    if unit is not None and unit != "share":
+        raise ValueError("expected a number or a percentage: 0.1 or 10%")
+    return value if unit is None else value.value
+
+
+Share = BeforeValidator(_share)
+"""For an argument that may be a percentage."""
+
+
+# ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Layers(Settings):
@@ -35,9 +107,7 @@ class Lora(Settings):
     alpha: PositiveInt = Field(default=16, description="their product is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of their input that is dropped in training")
     target: Annotated[tuple[str, ...] | None, EachOnce] = Field(
-        default=None,
-        min_length=1,
-        description="ends of the paths of the linear maps that get them; left out, the architecture's usual ones",
+        default=None, min_length=1, description="path endings of the adapted linear maps; default: the usual ones"
     )
 
 
@@ -113,33 +183,26 @@ class Hf(ModelSource):
 
     name: str | None = Field(default=None, min_length=1, description="folder, or name on the hub")
     model_type: str | None = Field(
-        default=None, description="architecture of a model from scratch, as transformers names it"
+        default=None, description="architecture of a model from scratch, by its transformers name"
     )
     task: Task | None = Field(
-        default=None, description="which head; left out, it follows from what the model is matched with"
+        default=None, description="the head; default: it follows from what the model is matched with"
     )
     labels: Annotated[tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="names of the classes, in the order of the logits"
+        default=None, description="class names in the order of the logits"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     pretrained: bool = Field(default=True, description="false: the configuration alone, weights random")
-    init: Layers | None = Field(
-        default=None, description="start from these layers of another model: bert.layers[0, 4, 8]"
-    )
-    adapter: Lora | None = Field(
-        default=None, description="train small matrices beside the frozen weights: lora(r=8, alpha=16)"
-    )
+    init: Layers | None = Field(default=None, description="start from layers of another model: bert.layers[0, 4, 8]")
+    adapter: Lora | None = Field(default=None, description="train only small added matrices: lora(r=8, alpha=16)")
     tokenizer: str | None = Field(
         default=None,
-        description="folder, hub name, or another model's name; left out, the model's own, for a model from scratch "
+        description="folder, hub name, or another model's name; default: the model's own, for a model from scratch "
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
-    vocab_size: PositiveInt | None = Field(
-        default=None, description="size of the vocabulary that is trained on the data"
-    )
+    vocab_size: PositiveInt | None = Field(default=None, description="size of a vocabulary that is trained on the data")
     inputs: dict[str, str] = Field(
-        default_factory=dict,
-        description="arguments of its forward that columns of the data fill: {token_type_ids: column}",
+        default_factory=dict, description="data columns for arguments of its forward: {token_type_ids: column}"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
@@ -186,7 +249,7 @@ class Bigru(Hf):
     num_hidden_layers: PositiveInt = Field(default=1, description="bidirectional layers, one upon the other")
     embedding_size: PositiveInt = Field(default=256, description="width of the word embeddings")
     dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="share dropped behind embeddings, between layers, before the head"
+        default=0.1, ge=0, lt=1, description="dropout after embeddings, between layers, before the head"
     )
 
     @model_validator(mode="before")
@@ -195,10 +258,10 @@ class Bigru(Hf):
         """What is written here and belongs to the model's configuration goes there too."""
         if not isinstance(said, dict):
             return said
-        own = {
+        sizes = {
             key: said[key] for key in ("hidden_size", "num_hidden_layers", "embedding_size", "dropout") if key in said
         }
-        return {**said, "config": {**said.get("config", {}), **own}}
+        return {**said, "config": {**said.get("config", {}), **sizes}}
 
 
 class Ema(ModelSource):
@@ -208,9 +271,7 @@ class Ema(ModelSource):
 
     model: str = Field(description="the student whose weights are averaged")
     decay: float = Field(default=0.999, ge=0, lt=1, description="how much of the average stays at each step")
-    warmup: bool = Field(
-        default=False, description="true: a smaller decay in the first steps, (1 + k) / (10 + k) at step k"
-    )
+    warmup: bool = Field(default=False, description="true: a smaller decay at first, (1 + k) / (10 + k) at step k")
 
     @property
     def tokenizer_name(self) -> str:
@@ -270,20 +331,15 @@ class TokenClassifier(Settings):
     positional: ClassVar[tuple[str, ...]] = ("labels",)
 
     labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="how many classes, or their names in order; left out, those of the data"
+        default=None, description="number of classes, or their names in order; default: those of the data"
     )
 
 
-class SequenceClassifier(Settings):
+class SequenceClassifier(TokenClassifier):
     """`sequence_classifier(labels=2)`: one class, several, or a number per example."""
 
-    positional: ClassVar[tuple[str, ...]] = ("labels",)
-
-    labels: Annotated[PositiveInt | tuple[str, ...] | None, EachOnce] = Field(
-        default=None, description="how many classes, or their names in order; left out, those of the data"
-    )
     problem_type: Literal["single_label", "multi_label", "regression"] | None = Field(
-        default=None, description="what is right of an example: one class, several, or a number; left out, as the data"
+        default=None, description="the target of an example: one class, several, or a number; default: as the data"
     )
 
 
@@ -297,6 +353,375 @@ class MaskedLm(Settings):
 
 class CausalLm(Settings):
     """`causal_lm()`: the next word."""
+
+
+# ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DataSource(Settings):
+    """What every data source answers, whatever it reads. What differs by source is an answer here or a handler in
+    `data/sources`; nobody asks a source for its class.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset({"text", "label"})
+    """Fields whose bare names are columns of the data, not names of the spec."""
+    holds_tensors: ClassVar[bool] = False
+    """Whether it holds batches of tensors that are ready to use: no texts, no tokenizer, an order of its own."""
+    no_columns: ClassVar[str] = ""
+    """Why it has no columns beside texts and labels; empty where it has them."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def batch(self) -> int: ...
+
+        @property
+        def max_length(self) -> int | None: ...
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """The sources that it joins; a plain source joins itself alone."""
+        return (self,)
+
+    @property
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, or `NONE` where there are none."""
+        return CLASS
+
+    @property
+    def weighted(self) -> bool:
+        """Whether examples have weights: a column of them, or one per class."""
+        return any(getattr(self, name, None) is not None for name in ("weight", "class_weights"))
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The local files that it reads, by the argument that names each."""
+        named = {field: getattr(self, field, None) for field in ("train", "dev", "test")}
+        return {field: path for field, path in named.items() if path}
+
+    @property
+    def hub_name(self) -> str | None:
+        """Its name on the hub, which may also be a folder; None for a source that is never there."""
+        return None
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The columns of the texts, as a file of the same layout has them; None where only its facts tell them."""
+        return ("text",)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the data are, as far as settings tell it. Settings that are left out and the size of batches are no
+        part of it, so that a setting that comes later changes no hash.
+        """
+        content = self.model_dump(exclude={"batch"})
+        if augment := getattr(self, "augment", ()):
+            content["augment"] = repr(augment)  # tells masking from deleting; a dump has their fields alone
+        return {key: value for key, value in content.items() if key not in ("classes", "quoting") or value is not None}
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        """The source that reads another file of the same layout as its training split.
+
+        `columns` are those of its facts, `classes` those of the run: a file may hold some of them alone. Weights are
+        for training, and are not read.
+        """
+        several = isinstance(getattr(self, "label", None), tuple)
+        update: dict[str, Any] = {"train": path, "dev": None, "test": None, "weight": None, "class_weights": None}
+        update["classes"] = classes if labelled and classes and not several else None
+        if not labelled:
+            update |= {"label": None, "tags": None}
+        return self.model_copy(update={k: v for k, v in update.items() if k in type(self).model_fields})
+
+
+class Data(DataSource):
+    """What sources of examples share."""
+
+    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
+    max_length: PositiveInt | None = Field(
+        default=None, description="longest encoding in tokens; default: the model's limit"
+    )
+    augment: tuple[Settings, ...] = Field(
+        default=(), description="augmentation of training texts: [masking(p=10%), short_disorder(p=10%)]"
+    )
+
+
+def _class_weights(value: Any) -> Any:
+    """`balanced`, or one number above zero per class."""
+    if value is None or value == "balanced":
+        return value
+    numbers = isinstance(value, tuple | list) and all(isinstance(x, int | float) and x > 0 for x in value)
+    if not numbers or not value:
+        raise ValueError("it is `balanced`, or a list of numbers above zero, one per class")
+    return tuple(float(x) for x in value)
+
+
+ClassNames = Annotated[tuple[str, ...] | None, EachOnce]
+ClassWeights = Annotated[Literal["balanced"] | tuple[PositiveFloat, ...] | None, BeforeValidator(_class_weights)]
+
+
+class Labelled(Data):
+    """What sources share whose columns a spec names."""
+
+    columns: ClassVar[frozenset[str]] = frozenset({"text", "label", "weight"})
+    bare: ClassVar[frozenset[str]] = frozenset({"problem_type", "class_weights"})
+
+    text: tuple[str, ...] = Field(default=("text",), description="one or two text columns", min_length=1, max_length=2)
+    label: str | tuple[str, ...] | None = Field(
+        default="label", description="label column, or one 0/1 column per class: [joy, anger]; none without labels"
+    )
+    problem_type: Literal["single_label", "multi_label", "regression"] = Field(
+        default="single_label", description="the target of an example: one class, several (a list), or a number"
+    )
+    classes: ClassNames = Field(
+        default=None,
+        description="the classes in the order of the logits, as in a teacher: labels as in the data, or names for the "
+        "numbers 0, 1, …; default: names in alphabetical order",
+    )
+    weight: str | None = Field(default=None, description="column of numbers: how much each example counts")
+    class_weights: ClassWeights = Field(
+        default=None, description="class weights: balanced (rare classes weigh more), or a list in class order"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Labelled:
+        if isinstance(self.label, tuple) and self.problem_type == "regression":
+            raise ValueError("problem_type=regression predicts one number: name one column of numbers")
+        if isinstance(self.label, tuple) and self.problem_type != "multi_label":
+            raise ValueError("several label columns need problem_type=multi_label")
+        if self.label is None and self.problem_type != "single_label":
+            raise ValueError(f"problem_type={self.problem_type} needs a label")
+        if self.classes is not None and isinstance(self.label, tuple):
+            raise ValueError("several label columns name the classes themselves: remove `classes`")
+        if self.classes is not None and self.label_type not in (CLASS, CLASSES):
+            raise ValueError("classes need examples that have one class each, or a list of them")
+        if self.class_weights is not None and self.label_type != CLASS:
+            raise ValueError("class_weights need examples that have one class each")
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        """What the labels are: `CLASS`, `CLASSES`, `VALUE`, or `NONE` where there are none."""
+        return of_problem(self.problem_type) if self.label is not None else NONE
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return self.text
+
+
+class Files(Labelled):
+    """`files(train="a.jsonl", dev="b.jsonl", text=[premise, hypothesis], label=label)`.
+
+    json, jsonl, csv, tsv or parquet, plain or gzipped; paths relative to the spec. In csv a field may stand in double
+    quotes and hold commas and line breaks then; in tsv a quote is a character like any other. Labels of both are
+    numbers where the whole column is written as numbers, all whole or all with a point: `01` beside `1` is text.
+    """
+
+    train: str = Field(description="file with the training examples")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    quoting: bool | None = Field(default=None, description="whether double quotes enclose fields; default: only in csv")
+
+
+def _table_file(
+    path: str,
+    text: Sequence[str],
+    label: str | tuple[str, ...] | None,
+    problem: Literal["single_label", "multi_label", "regression"],
+    classes: tuple[str, ...],
+) -> Files:
+    """A file that is laid out like a table from elsewhere; without a label it needs none."""
+    if label is None:
+        return Files(train=path, text=tuple(text), label=None)
+    named = classes if classes and not isinstance(label, tuple) else None
+    return Files(train=path, text=tuple(text), label=label, problem_type=problem, classes=named)
+
+
+class Glue(Data):
+    """`glue("mnli")`: a task of the GLUE benchmark, its columns known; `stsb` has a number from 0 to 5 as its label."""
+
+    positional: ClassVar[tuple[str, ...]] = ("task",)
+
+    task: Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"] = Field(
+        description="name of the task"
+    )
+
+    @property
+    def label_type(self) -> LabelType:
+        """A number for stsb, a class for every other task."""
+        return VALUE if self.task == "stsb" else CLASS
+
+    @property
+    def text_columns(self) -> None:
+        return None
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        problem = "regression" if self.label_type == VALUE else "single_label"
+        return _table_file(path, columns[:-1], columns[-1] if labelled else None, problem, classes)  # type: ignore[arg-type]
+
+
+class Hub(Labelled):
+    """`hub("name", text=[a, b], label=label)`: a data set from the hub, or a local folder of the same layout."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name", "subset")
+
+    name: str = Field(description="name on the hub, or a folder")
+    subset: str | None = Field(default=None, description="the data set's configuration")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    train: str = Field(default="train", description="split to train on")
+    dev: str | None = Field(default="validation", description="split to evaluate on")
+    test: str | None = Field(default=None, description="split kept for the end")
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def hub_name(self) -> str:
+        return self.name
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        return _table_file(path, self.text, self.label if labelled else None, self.problem_type, classes)
+
+
+def _without(content: dict[str, Any], *settings: str) -> dict[str, Any]:
+    """The content without these settings where they are left out or zero."""
+    return {key: value for key, value in content.items() if key not in settings or value}
+
+
+class Conll(Data):
+    """`conll(train="a.conll", dev="b.conll", words=0, tags=-1)`: a tag for each word, one word per line.
+
+    Columns at white space, an empty line between two sentences; plain or gzipped. A line with `-DOCSTART-` ends a
+    sentence, too. Before a sentence a line that begins with `#` is a comment, unless it has as many columns as others
+    and a tag of theirs: `# O` is a word. Entities are tagged in IOB2 (`O`, `B-PER`, `I-PER`), IOBES, BILOU or BMES,
+    also as `B_PER` or `PER-B`; IOB1 becomes IOB2. Other tags, as those for parts of speech, are taken as they are. A
+    sentence longer than `max_length` is cut off in training, and evaluated in windows. A comment `# trust = 0.8` before
+    a sentence is its value in the column `trust`.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
+    bare: ClassVar[frozenset[str]] = frozenset({"separator"})
+
+    train: str = Field(description="file with the training sentences")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    words: int = Field(default=0, description="column of the words, from 0; -1 is the last")
+    tags: int | None = Field(default=-1, description="column of the tags, from 0; -1 is the last; none without tags")
+    classes: ClassNames = Field(
+        default=None, description="tags in the order of their numbers, as in a teacher; default: O, then type by type"
+    )
+    weight: str | None = Field(
+        default=None, description="weight of each sentence: `trust` reads a comment `# trust = 0.8` before it"
+    )
+    separator: Literal["whitespace", "tab", "space"] = Field(
+        default="whitespace", description="column separator: whitespace (any), tab or space"
+    )
+
+    @model_validator(mode="after")
+    def _two(self) -> Conll:
+        if self.words == self.tags:
+            raise ValueError(f"words and tags cannot both be in column {self.words}")
+        if self.classes is not None and self.tags is None:
+            raise ValueError("classes need tags")
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        return TAGS if self.tags is not None else NONE
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return _without(super().content, "weight")
+
+
+class Squad(Data):
+    """`squad(train="train.json", dev="dev.json", max_length=384, stride=128)`: answers that are stretches of a text.
+
+    json in the form of SQuAD 1.1 or 2.0, plain or gzipped. A text that is too long becomes several windows, which share
+    `stride` tokens with the one before. A window that does not hold the whole answer is not learnt from. Where some
+    questions have no answer (`is_impossible`, or empty `answers`), such questions and such windows have their answer at
+    the CLS token, and the student may answer nothing: where the logits of that token exceed those of the best answer by
+    more than `null_threshold`. What else stands beside `question` and `answers` is a column.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    train: str = Field(description="file with the training questions")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    max_length: PositiveInt | None = Field(default=384, description="tokens of question and window together, at most")
+    stride: NonNegativeInt = Field(default=128, description="tokens that a window shares with the one before")
+    max_query_length: PositiveInt = Field(default=64, description="tokens of a question; what is longer is cut off")
+    weight: str | None = Field(
+        default=None, description="key of each question's weight, which applies to all its windows"
+    )
+    null_threshold: float = Field(
+        default=0.0, allow_inf_nan=False, description="no answer is predicted if its score exceeds the best by more"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Squad:
+        if self.max_length is not None and self.stride >= self.max_length:
+            said = f"windows of {self.max_length} tokens cannot share {self.stride}"
+            raise ValueError(
+                f"{said}: set a smaller `stride`, {self.max_length // 3} for one, or a larger `max_length`"
+            )
+        return self
+
+    @property
+    def label_type(self) -> LabelType:
+        return SPANS
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return "question", "context"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return _without(super().content, "weight", "null_threshold")
+
+
+class Text(Data):
+    """`text(train="a.txt", dev="b.txt", mask=15%)`: plain text for language models, plain or gzipped.
+
+    Without `mask` the labels are the next words. With it that share of the words is to be guessed: 80% of them stand as
+    the mask, 10% as another token, 10% as they are (Devlin et al. 2019), drawn anew in every epoch. The text is cut
+    into blocks without regard to its lines.
+    """
+
+    columns: ClassVar[frozenset[str]] = frozenset()
+    no_columns: ClassVar[str] = "blocks run across lines"
+
+    train: str = Field(description="file with the text to train on")
+    dev: str | None = Field(default=None, description="file to evaluate on")
+    test: str | None = Field(default=None, description="file kept for the end")
+    mask: Annotated[float, Share, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of the tokens to predict, as 15%; 0: predict the next word"
+    )
+    block: PositiveInt | None = Field(
+        default=None, description="tokens per block, with special tokens; default: max_length"
+    )
+
+    @property
+    def label_type(self) -> LabelType:
+        return MASKED if self.mask else NEXT
+
+
+class Builtin(Data):
+    """`builtin("python-docs")`: real text that is on every machine: the standard library's docstrings by package."""
+
+    positional: ClassVar[tuple[str, ...]] = ("name",)
+
+    no_columns: ClassVar[str] = "it is text by package"
+
+    name: Literal["python-docs"] = Field(description="name of the data set")
+
+    @property
+    def text_columns(self) -> None:
+        return None
+
+    def of_file(self, path: str, columns: Sequence[str], classes: tuple[str, ...], *, labelled: bool) -> DataSource:
+        return _table_file(path, columns[:-1], columns[-1] if labelled else None, "single_label", classes)
 
 
 class Batches(DataSource):
@@ -313,12 +738,11 @@ class Batches(DataSource):
     folder: str = Field(description="folder with batches.safetensors, relative to the spec", min_length=1)
     shuffle: bool = Field(default=False, description="true: the batches in an order of their own in every epoch")
     labels: Name | None = Field(
-        default="class",
-        description="what the labels are: class, classes, value, tags, spans, next, masked, or none",
+        default="class", description="label type: class, classes, value, tags, spans, next, masked, or none"
     )
     first: NonNegativeInt = Field(default=0, description="the first batch to train on, counted from 0")
     last: NonNegativeInt | None = Field(
-        default=None, description="the last batch to train on, itself among them; left out, the last there is"
+        default=None, description="the last batch to train on, inclusive; default: the last one"
     )
 
     @model_validator(mode="after")
@@ -385,7 +809,7 @@ class Join(DataSource):
         return self.parts[0].of_file(path, columns, classes, labelled=labelled)
 
 
-MODELS: dict[str, type[Settings]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
+MODELS: Mapping[str, type[ModelSource]] = {"hf": Hf, "brew": Brew, "python": Python, "bigru": Bigru, "ema": Ema}
 ADAPTERS: dict[str, type[Settings]] = {"lora": Lora}
 HEADS: dict[str, type[Settings]] = {
     "token_classifier": TokenClassifier,
@@ -395,7 +819,7 @@ HEADS: dict[str, type[Settings]] = {
     "causal_lm": CausalLm,
 }
 """What may stand behind `head NAME =` in a student's block."""
-DATA: dict[str, type[Settings]] = {
+DATA: Mapping[str, type[DataSource]] = {
     "files": Files,
     "glue": Glue,
     "hub": Hub,

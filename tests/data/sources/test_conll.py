@@ -240,7 +240,7 @@ def test_other_faults(tmp_path: Path) -> None:
     assert found.message == "the tag in line 2 of `dev.conll` is 'VERB', which no training row has"
     assert found.help == "the classes are `O`"
     (tmp_path / "latin.conll").write_bytes(b"a O\n\xe9 O\n")
-    assert fault(Conll(train="latin.conll"), tmp_path).message.startswith("line 2 of `latin.conll` is no text in UTF-8")
+    assert fault(Conll(train="latin.conll"), tmp_path).message.startswith("line 2 of `latin.conll` is not UTF-8")
     (tmp_path / "cut.conll.gz").write_bytes(gzip.compress(b"a O\n" * 99)[:-9])
     assert "`cut.conll.gz` cannot be unpacked" in fault(Conll(train="cut.conll.gz"), tmp_path).message
     found = fault(Conll(train="trian.conll"), tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brewgraph.recipe.evaluate.axes import pair
+from brewgraph.recipe.evaluate.joining import pair
 from brewgraph.recipe.values import FAULT, Apply, Axis, Bundle, Group, members
 from brewgraph.source import Source, Span
 from tests.recipe.specs import fault, faults, known, names, spec
@@ -75,7 +75,7 @@ def test_an_axis_follows_its_name() -> None:
     found = names(body + "x = sum(f(m) + f(n), over=m)\ny = sum(f(n), over=n)").equations
     assert [len(found[name].operands) for name in ("x", "y")] == [2, 2]
     told = fault(body + "x = f(m) + f(o)")
-    assert (told.code, told.message) == ("B201", "`m` of 2 and `o` of 2 run over different things")
+    assert (told.code, told.message) == ("B201", "`m` of 2 and `o` of 2 have different axes")
 
 
 def test_both_columns_of_a_map_are_one_axis() -> None:

@@ -7,7 +7,7 @@ import pytest
 import brewgraph as bg
 from brewgraph.diagnostics import Collector, Diagnostic
 from brewgraph.source import Source, Span
-from brewgraph.syntax.ignores import check_ignores
+from brewgraph.syntax.comments import check_ignores
 from brewgraph.syntax.parser import parse
 
 TEXT = """\
@@ -94,14 +94,14 @@ def of_ignores(text: str) -> list[Diagnostic]:
 @pytest.mark.parametrize(
     ("comment", "place", "message", "help"),
     [
-        ("# brew: ignore[W205]", "W205", "there is no W205 here to ignore", "remove it"),
+        ("# brew: ignore[W205]", "W205", "no W205 is reported here", "remove it"),
         ("# brew: ignore[W999]", "W999", "there is no warning `W999`", ""),
         ("# brew: ignore[w205]", "w205", "there is no warning `w205`", "did you mean `W205`?"),
-        ("# brew: ignore[B204]", "B204", "`B204` is an error, which no comment silences", "correct what it is about"),
-        ("# brew: ignore", "# brew: ignore", "this comment silences nothing: it has another form", "ignore[W205]"),
-        ("# brew: ignroe[W205]", "# brew: ignroe[W205]", "this comment silences nothing", "ignore[W205]"),
+        ("# brew: ignore[B204]", "B204", "`B204` is an error, and errors cannot be silenced", "fix the error"),
+        ("# brew: ignore", "# brew: ignore", "malformed `brew:` comment: it silences nothing", "ignore[W205]"),
+        ("# brew: ignroe[W205]", "# brew: ignroe[W205]", "it silences nothing", "ignore[W205]"),
         ("# brew: ignore[]", "# brew: ignore[]", "this comment names no code", "ignore[W205]"),
-        ("# brew: ignore-file[W205]", "# brew: ignore-file[W205]", "`ignore-file` stands at the top", "move it above"),
+        ("# brew: ignore-file[W205]", "# brew: ignore-file[W205]", "`ignore-file` must precede", "move it above"),
     ],
 )
 def test_comments_that_do_nothing(comment: str, place: str, message: str, help: str) -> None:
