@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.recipe.label_types import VALUE, LabelType
 from brewgraph.runtime.program import NOT_INPUTS

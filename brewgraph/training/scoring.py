@@ -13,7 +13,7 @@ from torch import nn
 from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.recipe.settings.metric_names import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.evaluation import evaluate, scores

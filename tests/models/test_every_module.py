@@ -169,7 +169,7 @@ def test_every_named_feature_has_a_shape_or_a_reason(kind: str) -> None:
     """Each is caught with the shape that was inferred; each that is not offered says why, and what to do instead."""
     shapes = Shapes.of(tiny_config(kind), AutoModel)
     model = tiny(kind)
-    told = shapes.infer(shapes.named())
+    told = shapes.infer(shapes.every_feature())
     faults = {feature: fault for feature, fault in told.items() if isinstance(fault, SourceFault)}
     sound = {feature: shape for feature, shape in told.items() if not isinstance(shape, SourceFault)}
     capture = Capture(model, list(sound))

@@ -15,6 +15,7 @@ from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy, Site
+from brewgraph.models.structure.module_io import ModuleValue, tensor_place
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.structure.trace_outputs import FLAGS
 from brewgraph.recipe.features import Feature
@@ -192,8 +193,7 @@ class Capture:
         return start
 
     def _entering(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
-        parameters = inspect.signature(module.forward).parameters
-        first = next(iter(parameters), "")
+        first = first_argument(module)
 
         def enter(called: nn.Module, args: tuple, kwargs: dict) -> None:
             place = ("input", path, self._calls["module", path])
@@ -288,41 +288,31 @@ def _pick(value: Any, site: Site, feature: Feature) -> Tensor:
         if not hasattr(value, site.field):
             raise RunError(f"`{feature}`: {what} has no `{site.field}`; call the model with return_dict=True")
         value, what = getattr(value, site.field), f"`{site.field}` of {what}"
-    if site.kind in ("recorded", "attention") and isinstance(value, Tensor):
-        item = None
-    if value is None:
-        raise RunError(f"`{feature}`: {what} is None")
-    if isinstance(value, Tensor):
-        if item is not None:
-            raise RunError(f"`{feature}`: {what} is one tensor {tuple(value.shape)}; leave out [{item}]")
+    if isinstance(value, Tensor) and (item is None or site.kind in ("recorded", "attention")):
         return value
-    elements = list(value.values() if isinstance(value, Mapping) else value) if _holds(value) else None
-    if elements is None:
-        raise RunError(f"`{feature}`: {what} is no tensor but a {type(value).__name__}")
-    shown = ", ".join(f"[{i}] {_describe(element)}" for i, element in enumerate(elements))
-    if item is None:
-        tensors = [element for element in elements if isinstance(element, Tensor)]
-        if len(tensors) == 1:
-            return tensors[0]
-        raise RunError(f"`{feature}`: {what} is a tuple: {shown}; say which one is meant by adding [k]")
-    if not -len(elements) <= item < len(elements):
-        raise RunError(f"`{feature}`: {what} has no element [{item}]: {shown}")
-    found = elements[item]
-    if found is None:
-        raise RunError(
-            f"`{feature}`: {what} is None at [{item}] (attention weights are, unless attention runs eagerly); "
-            f"elements: {shown}. For attention, use the feature `attention[i]`"
+    try:
+        place = tensor_place(describe(value), item, what)
+    except SourceFault as fault:
+        raise RunError(f"`{feature}`: {fault.message}; {fault.help}") from fault
+    elements = list(value.values() if isinstance(value, Mapping) else value)
+    assert place is not None
+    tensor: Tensor = elements[place]
+    return tensor
+
+
+def first_argument(module: nn.Module) -> str:
+    """The name of the first argument of a module's forward, which taps call its input."""
+    return next(iter(inspect.signature(module.forward).parameters), "")
+
+
+def describe(value: object) -> ModuleValue:
+    """What a module took or gave, with the sizes of its tensors."""
+    if isinstance(value, Tensor):
+        return ModuleValue("tensor", tuple(value.shape))
+    if isinstance(value, Mapping):
+        return ModuleValue(
+            type(value).__name__, None, tuple(describe(element) for element in value.values()), tuple(map(str, value))
         )
-    if not isinstance(found, Tensor):
-        raise RunError(f"`{feature}`: {what} is no tensor at [{item}]: {shown}")
-    return found
-
-
-def _holds(value: Any) -> bool:
-    return isinstance(value, (tuple, list, Mapping))
-
-
-def _describe(element: Any) -> str:
-    if isinstance(element, Tensor):
-        return str(tuple(element.shape))
-    return "None" if element is None else f"a {type(element).__name__}"
+    if isinstance(value, tuple | list):
+        return ModuleValue("tuple", None, tuple(describe(element) for element in value))
+    return ModuleValue("None" if value is None else type(value).__name__)

@@ -6,7 +6,7 @@ A model is asked by running it on fake tensors, which takes no memory; nothing h
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brewgraph.models.capture.capture import Capture
-from brewgraph.models.fake.modes import evaluating
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.fake.shapes import Shapes, fake_mode
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
@@ -274,3 +273,15 @@ def can_end_early(model: nn.Module) -> bool:
     """Whether a forward of a model may be cut short from inside: not where it is compiled, or recomputed backwards."""
     recomputed = model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     return not recomputed and not hasattr(model, "_orig_mod")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every part of a model into eval mode; restores each part's mode at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -22,15 +24,13 @@ from transformers.initialization import no_init_weights
 
 from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
-from brewgraph.models.capture.capture import Capture
+from brewgraph.models.capture.capture import Capture, describe, first_argument
 from brewgraph.models.description import ModelDescription
-from brewgraph.models.fake.limits import accepted, positions
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import build_heads, input_names, trunk_of
 from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable
-from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, show, symbols
+from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, simple_shape, symbols
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.watch_forward import read_modules, watched
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
@@ -74,7 +74,7 @@ class Shapes(FeatureTable):
         """
         if feature not in self._known:
             wanted = {feature.name, *rows}
-            others = () if feature.name == "tap" else self.named()
+            others = () if feature.name == "tap" else self.every_feature()
             self.infer([feature, *(x for x in others if x.name in wanted or x.name not in ROWS)])
         found = self._known[feature]
         if isinstance(found, SourceFault):
@@ -101,16 +101,16 @@ class Shapes(FeatureTable):
 
     @cached_property
     def modules(self) -> Mapping[str, Module]:
-        """Every module below the model, what it takes and gives, from one pair of forwards; in the order of the model.
+        """Every module below the model with its inputs and outputs, from two forwards; in the order of the model.
 
         A model that does not run raises SourceFault B306.
         """
         forwards = []
         for sizes in SIZES:
-            with watched(self.model) as forward:
+            with _watched(self.model) as calls:
                 self._run(sizes)
-            forwards.append(forward)
-        return read_modules(self.model, *forwards)
+            forwards.append(calls)
+        return _modules(self.model, *forwards)
 
     @cached_property
     def call(self) -> CallSignature:
@@ -121,10 +121,14 @@ class Shapes(FeatureTable):
 
     def record(self) -> FeatureRecord:
         """All of it at once, named features and every module, to be kept."""
-        found = self.infer(self.named())
-        shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in found.items())
+        inferred = self.infer(self.every_feature())
+        shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in inferred.items())
         anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
-        return FeatureRecord(anatomy, _kept(lambda: tuple(self.modules.values())), tuple(shapes), self.call)
+        try:
+            modules: tuple[Module, ...] | Refusal = tuple(self.modules.values())
+        except SourceFault as fault:
+            modules = Refusal.of(fault)
+        return FeatureRecord(anatomy, modules, tuple(shapes), self.call)
 
     @cached_property
     def needs_decoder(self) -> bool:
@@ -175,14 +179,6 @@ class Shapes(FeatureTable):
             if decoder:
                 inputs["decoder_input_ids"] = ones.new_ones(sizes.batch, sizes.decoder_length)
             return self.model(**inputs)
-
-
-def _kept(find: Callable[[], tuple[Module, ...]]) -> tuple[Module, ...] | Refusal:
-    """What is found, or the fault that stood in the way."""
-    try:
-        return find()
-    except SourceFault as fault:
-        return Refusal.of(fault)
 
 
 @dataclass(frozen=True)
@@ -278,17 +274,103 @@ def _symbols(
     """One shape from the sizes of two forwards."""
     if isinstance(first, SourceFault) or isinstance(second, SourceFault):
         return first if isinstance(first, SourceFault) else second
-    found = ModuleValue("tensor", symbols(first, second))
-    if not found.is_plain or found.shape is None:
-        return SourceFault(
-            "B305",
-            f"`{feature}` has the shape {show(found)}, in which batch and length do not stand by themselves",
-            help="tap a module before or after the reshaping",
-        )
-    return found.shape
+    try:
+        return simple_shape(ModuleValue("tensor", symbols(first, second)), f"`{feature}`")
+    except SourceFault as fault:
+        return fault
 
 
 def _line(error: Exception) -> str:
     if isinstance(error, _READS_VALUES):
         return "its code reads the values of tensors, which have none before weights are loaded"
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+# ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Calls = list[tuple[str, ModuleValue, ModuleValue]]
+"""The calls of a forward in their order: the module's path, its first argument, its output."""
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[Calls]:
+    """Notes the calls of all modules below the model while the block runs."""
+    calls: Calls = []
+
+    def watching(path: str, first: str) -> Callable[..., None]:
+        def note(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            calls.append((path, describe(args[0] if args else kwargs.get(first)), describe(output)))
+
+        return note
+
+    hooks = [
+        module.register_forward_hook(watching(path, first_argument(module)), with_kwargs=True)
+        for path, module in model.named_modules()
+        if path
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _modules(model: nn.Module, one: Calls, other: Calls) -> dict[str, Module]:
+    """Every module below the model by its path, in the order of the model, from the calls of two forwards."""
+    calls: tuple[dict[str, list[tuple[int, ModuleValue, ModuleValue]]], ...] = ({}, {})
+    for by_path, forward in zip(calls, (one, other), strict=True):
+        for order, (path, takes, gives) in enumerate(forward):
+            by_path.setdefault(path, []).append((order, takes, gives))
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    modules = {}
+    for path, module in model.named_modules():
+        if path:
+            pairs = list(zip(*(by_path.get(path, ()) for by_path in calls), strict=False))
+            modules[path] = Module(
+                path,
+                type(module).__name__,
+                tuple(_merged(a, b) for (_, a, _), (_, b, _) in pairs),
+                tuple(_merged(a, b) for (_, _, a), (_, _, b) in pairs),
+                tuple(order for order, _, _ in calls[0].get(path, ())),
+                tuple(alias for alias in paths[id(module)] if alias != path),
+                type(module).forward is not nn.Module.forward,
+            )
+    return modules
+
+
+def _merged(one: ModuleValue, other: ModuleValue) -> ModuleValue:
+    """One value from those of two forwards, with symbols for the sizes that differ."""
+    shape = symbols(one.shape, other.shape) if one.shape is not None and other.shape is not None else None
+    kind = one.kind if one.kind == other.kind and len(one.elements) == len(other.elements) else "varies"
+    elements = tuple(_merged(a, b) for a, b in zip(one.elements, other.elements, strict=False))
+    return ModuleValue(kind, shape, elements, one.names)
+
+
+# ── how a model is called ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
+    """Names that a model's forward takes, whether it takes any other (and names none), and those it needs."""
+    trunk = trunk_of(model)
+    parameters = inspect.signature(trunk.forward).parameters.values()
+    names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters) and not names
+    required = frozenset(p.name for p in parameters if p.name in names and p.default is p.empty)
+    main = getattr(trunk, "main_input_name", None)
+    if main in names:
+        required |= {main}  # transformers gives it a default, and then fails in words of its own
+    return names, rest, required
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many tokens a model has position embeddings for; None where it has no table of them.
+
+    Works without weights.
+    """
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
+            offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
+            return part.num_embeddings - offset
+    return None

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.models.structure.anatomy import RESULTS, Anatomy
-from brewgraph.models.structure.module_io import Module, pick, show
+from brewgraph.models.structure.module_io import Module, simple_shape
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
 
 
@@ -80,7 +80,7 @@ class FeatureTable(ABC):
             taps = " or ".join(f'`tap t = model @ "{path}"{self._item(path)}`' for path in self.anatomy.stacks)
             raise SourceFault(fault.code, fault.message, help=f"tap the layers of one of them: {taps}") from fault
 
-    def named(self) -> list[Feature]:
+    def every_feature(self) -> list[Feature]:
         """Every named feature that the model may have: each member of its rows, and those that come once."""
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
         members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
@@ -112,15 +112,7 @@ class FeatureTable(ABC):
             )
         value = (module.takes if feature.input else module.gives)[site.call]
         what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
-        found = pick(value, feature.item, what)
-        if not found.is_plain:
-            raise SourceFault(
-                "B305",
-                f"{what} has the shape {show(found)}, in which batch and length do not stand by themselves",
-                help="tap a module before or after the reshaping",
-            )
-        assert found.shape is not None
-        return found.shape
+        return simple_shape(value.element(feature.item, what), what)
 
     def _instead(self, path: str) -> str:
         """Where to tap instead of a module that does not run: the nearest around it that does."""

@@ -104,7 +104,7 @@ def taps_of(feature_table: FeatureTable, title: str, *, collapse: bool = True, p
 
 def _features(feature_table: FeatureTable) -> Iterator[FeatureRow]:
     anatomy = feature_table.anatomy
-    feature_table.infer(feature_table.named())
+    feature_table.infer(feature_table.every_feature())
     for head in anatomy.heads or (None,):
         for name in RESULTS:
             feature = Feature(name, head=head)

@@ -308,14 +308,14 @@ def test_taps_of_tuples():
     with pytest.raises(RunError) as caught:
         run(eager, [Feature("tap", path=path)])
     assert str(caught.value) == (
-        f'`@ "{path}"`: the output of `{path}` is a tuple: [0] (2, 7, 32), [1] (2, 4, 7, 7); '
-        "say which one is meant by adding [k]"
+        f'`@ "{path}"`: the output of `{path}` holds several tensors: [0] (2, 7, 32), [1] (2, 4, 7, 7); '
+        "add [0] or [1] to the path"
     )
     with pytest.raises(RunError, match=r"is None at \[1\].*use the feature `attention\[i\]`"):
         run(tiny("bert"), [Feature("tap", path=path, item=1)])
     with pytest.raises(RunError, match=r"has no element \[2\]: \[0\] \(2, 7, 32\), \[1\] None"):
         run(tiny("bert"), [Feature("tap", path=path, item=2)])
-    with pytest.raises(RunError, match=r"is one tensor \(2, 32\); leave out \[0\]"):
+    with pytest.raises(RunError, match=r"is one tensor \(2, 32\); remove \[0\]"):
         run(tiny("bert"), [Feature("tap", path="pooler", item=0)])
 
 
