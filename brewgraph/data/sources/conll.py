@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import datasets
 
 from brewgraph.data.sources.file_forms import check_form, plain_suffix
 from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.sources.rows import Split, find_file, no_rows, read_text
-from brewgraph.data.sources.source_facts import stamp
+from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
@@ -48,13 +47,8 @@ class Sentences:
 
 def read_conll(source: Conll, folder: Path) -> Sentences:
     """All sentences that a source names. Raises `SourceFault`: B401 no such file, B404 lines, B403 tags."""
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    names = {field: name for field, name in named.items() if name is not None}
-    splits = {}
-    for field, name in names.items():
-        path = find_file(name, folder, field)
-        columns = (source.words, source.tags)
-        splits[field] = _read(name, path, field, columns, source.separator, stamp([path]))
+    names = named_splits(source)
+    splits = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
     if source.tags is None:
         return Sentences(splits, ())
     notes: tuple[str, ...] = ()
@@ -101,7 +95,7 @@ def beside(sentences: Sequence[Sentence], name: str) -> Split:
 
 @lru_cache(maxsize=16)
 def _read(
-    name: str, path: Path, field: str, columns: tuple[int, int | None], separator: str, _stamp: object
+    columns: tuple[int, int | None], separator: str, name: str, path: Path, field: str, _stamp: object
 ) -> tuple[Sentence, ...]:
     """The sentences of one file, read once while the file stays as it is."""
     text = read_text(name, path, field)

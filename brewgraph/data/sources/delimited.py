@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import pandas
 
+from brewgraph.data.sources.file_forms import plain_suffix
 from brewgraph.diagnostics import SourceFault, listing
 
 __all__ = ["bad_row", "csv_layout", "folder_layout", "traces_of_quotes"]
@@ -70,7 +71,7 @@ def folder_layout(folder: Path, formats: Collection[str]) -> dict[str, Any]:
     there; in tsv a quote is a character like any other. Empty for other folders, and for mixed ones.
     """
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    suffixes = {path: Path(path.name.removesuffix(".gz")).suffix.lower() for path in paths}
+    suffixes = {path: plain_suffix(path.name) for path in paths}
     known = set(suffixes.values()) & set(formats)
     if known not in ({".csv"}, {".tsv"}):
         return {}

@@ -14,11 +14,10 @@ from brewgraph.data.sources.conll import as_dataset, beside, read_conll
 from brewgraph.data.sources.example_weights import add_columns, weigh
 from brewgraph.data.sources.joining import join_splits, unite_classes
 from brewgraph.data.sources.python_docs import LABELS, builtin
-from brewgraph.data.sources.rows import Split
+from brewgraph.data.sources.rows import Split, read_lines
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.data.sources.squad import read_squad
 from brewgraph.data.sources.tables import open_table, table_facts
-from brewgraph.data.sources.text_lines import read_plain
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Join, Squad, Text
 
@@ -106,7 +105,7 @@ def open_examples(
                 for field, questions in read_squad(source, folder).items()
             }
         case Text():
-            splits = read_plain(source, folder)
+            splits = read_lines(source, folder)
         case _:
             splits, labels = open_table(source, folder, columns, marks)
             classes, notes, marks = labels.classes, labels.notes, labels.marks
@@ -162,7 +161,7 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             counts = {field: unanswerable(questions.rows) for field, questions in asked.items()}
             return replace(known_here, unanswerable={field: count for field, count in counts.items() if count})
         case Text():
-            read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
+            read_lines(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
         case _:
             return table_facts(source, folder)

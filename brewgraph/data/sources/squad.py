@@ -13,8 +13,7 @@ import datasets
 import pyarrow
 
 from brewgraph.data.sources.file_forms import check_form
-from brewgraph.data.sources.rows import Split, find_file, no_rows, read_text
-from brewgraph.data.sources.source_facts import stamp
+from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.sources import Squad
 
@@ -48,13 +47,7 @@ def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
 
     Raises `SourceFault`: B401 no such file, B404 another form, B403 an answer that is not where it is said to be.
     """
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    found = {}
-    for field, name in named.items():
-        if name is not None:
-            path = find_file(name, folder, field)
-            found[field] = _read(name, path, field, stamp([path]))
-    return found
+    return read_each(source, folder, _read)
 
 
 @lru_cache(maxsize=16)
@@ -68,18 +61,18 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
         raise SourceFault(
             "B404",
             f"`{name}` cannot be read as json: line {line}: {what}",
-            help="look at the file: one that was cut short, or has another format than its name says?",
+            help=CUT_SHORT,
             field=field,
         ) from error
     if '"context"' not in text:  # questions in rows are told of the form that they need
         check_form(name, text, field, "squad")
-    found = list(_questions(whole, name, field))
-    if not found:
+    questions = list(_questions(whole, name, field))
+    if not questions:
         raise no_rows(f"`{name}`", field)
-    rows, more = zip(*found, strict=True)
+    rows, extras = zip(*questions, strict=True)
     columns = {column: [row[column] for row in rows] for column in FEATURES}
-    names = dict.fromkeys(key for own in more for key in own)
-    beside = {"id": _values(columns["id"]), **{key: _values([own.get(key) for own in more]) for key in names}}
+    names = dict.fromkeys(key for extra in extras for key in extra)
+    beside = {"id": _values(columns["id"]), **{key: _values([extra.get(key) for extra in extras]) for key in names}}
     table = datasets.table.InMemoryTable(pyarrow.table(beside))
     return Questions(
         datasets.Dataset.from_dict(columns, features=FEATURES), Split(datasets.Dataset(table), f"`{name}`")

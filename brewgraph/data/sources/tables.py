@@ -18,7 +18,7 @@ from brewgraph.data.sources.labels import (
     find_classes,
 )
 from brewgraph.data.sources.multi_label import encode_several, find_several, is_open
-from brewgraph.data.sources.rows import Split, hub_info, no_rows, read_file, read_hub
+from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
@@ -176,40 +176,35 @@ def _class_weights(source: Table, labelling: Labelling) -> list[float] | None:
 def _read(source: Table, folder: Path) -> dict[str, Split]:
     """The splits as they stand in the source, none of them empty, `train` first."""
     if isinstance(source, Files):
-        named = {"train": source.train, "dev": source.dev, "test": source.test}
-        splits = {
-            field: read_file(name, folder, field, source.quoting) for field, name in named.items() if name is not None
-        }
+        splits = {field: read_file(name, folder, field, source.quoting) for field, name in named_splits(source).items()}
     elif isinstance(source, Glue):
         wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
         try:
-            splits = read_hub(GLUE, source.task, None, wanted, folder, frozenset())
+            splits = read_hub(Repository(GLUE, source.task, None, folder), wanted)
         except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
             raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
     else:
-        given = {"train": source.train, "dev": source.dev, "test": source.test}
-        wanted = {field: name for field, name in given.items() if name is not None}
         optional = frozenset({"dev"}) - source.model_fields_set  # nobody asked for the default by name
-        splits = read_hub(source.name, source.subset, source.revision, wanted, folder, optional)
+        splits = read_hub(_repository(source, folder), named_splits(source), optional)
     for field, split in splits.items():
         if len(split.rows) == 0:
             raise no_rows(split.place, field)
     return splits
 
 
+def _repository(source: Hub, folder: Path) -> Repository:
+    return Repository(source.name, source.subset, source.revision, folder)
+
+
 def _hub_facts(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
     """What a hub's data set says of itself, or None where that is not enough."""
-    info = hub_info(source.name, source.subset, source.revision, folder)
+    info = hub_info(_repository(source, folder))
     if not info.features or not info.splits or (label is not None and label not in info.features):
         return None
     feature = info.features[label] if label is not None else None
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    asked = {
-        field: name
-        for field, name in named.items()
-        if name is not None and field in {"train", *source.model_fields_set}
-    }
-    if set(asked.values()) - set(info.splits) or set(text) - set(info.features):
+    named = named_splits(source)
+    asked = {name for field, name in named.items() if field in {"train", *source.model_fields_set}}
+    if asked - set(info.splits) or set(text) - set(info.features):
         return None  # a fault or a slice: reading tells which
     if label is not None and not isinstance(feature, datasets.ClassLabel):
         return None
