@@ -128,9 +128,9 @@ def _meant(source: DataSource | Join, folder: Path) -> str:
 def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
     """What is known of a data set before its rows are prepared. SourceFault where it is not what it is said to be."""
     if isinstance(source, Batches):
-        from brewgraph.data.sources.tensor_batches import ready_facts
+        from brewgraph.data.sources.tensor_batches import batch_facts
 
-        return ready_facts(source, folder)
+        return batch_facts(source, folder)
     if augment := getattr(source, "augment", ()):
         from brewgraph.data.batching.augmentation import check_augmentations
 

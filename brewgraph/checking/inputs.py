@@ -68,10 +68,10 @@ def check_inputs(context: CheckContext) -> None:
             continue
         required, given = call.needs, set(model.source.inputs)
         if isinstance(data.source, Batches):
-            from brewgraph.data.sources.tensor_batches import ready_fields
+            from brewgraph.data.sources.tensor_batches import batch_fields
 
             try:
-                given |= ready_fields(data.source, recipe.source.folder, model.name)
+                given |= batch_fields(data.source, recipe.source.folder, model.name)
             except SourceFault:
                 continue  # said already, where the data was looked at
             required -= {"input_ids"} if "inputs_embeds" in given else set()

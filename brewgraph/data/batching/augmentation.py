@@ -196,29 +196,6 @@ def augment_texts(
     return made
 
 
-def augmented_inputs(
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    rows: Sequence[Sequence[str]],
-    settings: Sequence[Settings],
-    *,
-    seed: int,
-    epoch: int,
-    examples: Sequence[int],
-) -> dict[str, list[list[int]]]:
-    """What a tokenizer gives for rows of one or two texts, changed first, and cut like those of an encoding.
-
-    `examples` are the rows' numbers in their split. Raises like `mask_of`.
-    """
-    mask = mask_of(tokenizer, settings)
-    changed = [
-        augment_texts(texts, settings, seed=seed, epoch=epoch, example=example, mask=mask)
-        for texts, example in zip(rows, examples, strict=True)
-    ]
-    columns = [list(column) for column in zip(*changed, strict=True)]
-    return dict(tokenizer(*columns, truncation="longest_first", max_length=max_length).items())
-
-
 def augment_ids(
     ids: Sequence[int],
     settings: Sequence[Settings],

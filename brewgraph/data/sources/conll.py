@@ -19,26 +19,26 @@ from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 _DOCUMENT = "-DOCSTART-"
 """How the line between two documents begins."""
-_SAID = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
-"""A comment that says something of the sentence below it, as CoNLL-U has them: `# sent_id = 7`."""
+_ATTRIBUTE = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
+"""A comment with an attribute of the sentence below it, as in CoNLL-U: `# sent_id = 7`."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The words of a sentence, their tags (none where none are asked for), and the lines that they stand in, from 1.
+    """The words of a sentence, their tags (if requested), and their line numbers, from 1.
 
-    `said` are the names and values of the comments above it.
+    `attributes` are the names and values in the comments above it.
     """
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
     lines: tuple[int, ...]
-    said: tuple[tuple[str, str], ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every split, tags in IOB1 as IOB2; `notes` say what was changed, or is not what it may seem to be."""
+    """Every split, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
 
     splits: dict[str, tuple[Sentence, ...]]
     classes: tuple[str, ...]
@@ -46,7 +46,7 @@ class Sentences:
 
 
 def read_conll(source: Conll, folder: Path) -> Sentences:
-    """All sentences that a source names. Raises `SourceFault`: B401 no such file, B404 lines, B403 tags."""
+    """All sentences of a source. Raises `SourceFault`: B401 a missing file, B404 lines, B403 tags."""
     names = named_splits(source)
     splits = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
     if source.tags is None:
@@ -82,10 +82,10 @@ def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> dataset
 
 
 def beside(sentences: Sequence[Sentence], name: str) -> Split:
-    """The `words`, and what comments say of each sentence as text, a column for each name; `name` is the file's."""
-    said = [dict(sentence.said) for sentence in sentences]
-    names = dict.fromkeys(key for own in said for key in own)
-    columns: dict[str, list] = {key: [own.get(key) for own in said] for key in names}
+    """The `words`, and a column of text for each attribute in comments; `name` is the file's."""
+    attributes = [dict(sentence.attributes) for sentence in sentences]
+    names = dict.fromkeys(key for row in attributes for key in row)
+    columns: dict[str, list] = {key: [row.get(key) for row in attributes] for key in names}
     columns["words"] = [list(sentence.words) for sentence in sentences]
     return Split(datasets.Dataset.from_dict(columns), f"`{name}`", typed=False)
 
@@ -97,32 +97,32 @@ def beside(sentences: Sequence[Sentence], name: str) -> Split:
 def _read(
     columns: tuple[int, int | None], separator: str, name: str, path: Path, field: str, _stamp: object
 ) -> tuple[Sentence, ...]:
-    """The sentences of one file, read once while the file stays as it is."""
+    """The sentences of one file."""
     text = read_text(name, path, field)
     check_form(name, text, field, "conll")
-    found = tuple(_sentences(text, name, field, columns, separator))
-    if not found:
+    sentences = tuple(_sentences(text, name, field, columns, separator))
+    if not sentences:
         raise no_rows(f"`{name}`", field)
-    return found
+    return sentences
 
 
 def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None], separator: str) -> Iterator[Sentence]:
     words: list[str] = []
     tags: list[str] = []
     lines: list[int] = []
-    said: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
     layout = _layout(text, columns[1], separator)
     for number, line in enumerate((*text.split("\n"), ""), 1):
         if not line.strip() or line.startswith(_DOCUMENT):
             if words:
-                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(said.items()))
-                said = {}
+                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(attributes.items()))
+                attributes = {}
             words, tags, lines = [], [], []
             continue
         if not words and _is_comment(line, layout, columns[1], separator):
-            if comment := _SAID.fullmatch(line.strip()):
-                said[comment[1]] = comment[2]
+            if comment := _ATTRIBUTE.fullmatch(line.strip()):
+                attributes[comment[1]] = comment[2]
             continue
         parts = _split(line, separator)
         first = first or (number, len(parts))
@@ -150,8 +150,8 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the lines that do not begin with a number sign show: how many columns they have, and what is in the one of
-    the tags, the last one where there are none; whether tabs stand between the columns.
+    """Of the lines that do not begin with a number sign: how many columns they have, the values of the tag column (the
+    last one without tags), and whether tabs separate the columns.
     """
 
     columns: int
@@ -171,15 +171,15 @@ def _layout(text: str, tags: int | None, separator: str) -> _Layout:
 
 
 def _is_comment(line: str, layout: _Layout, tags: int | None, separator: str) -> bool:
-    """Whether a line before a sentence that begins with a number sign is about it, and not its first word.
+    """Whether a line before a sentence is a comment about it, and not its first word.
 
-    A word has as many columns as others have, and a tag that others have, too, or that marks an entity: `# O`.
+    A word has as many columns as others, and a tag that others have, too, or that marks an entity: `# O`.
     """
     if not line.startswith("#"):
         return False
     parts = _split(line, separator)
     if not layout.columns:  # no other line tells how many
-        return len(parts) < 2 or _SAID.fullmatch(line.strip()) is not None
+        return len(parts) < 2 or _ATTRIBUTE.fullmatch(line.strip()) is not None
     if len(parts) != layout.columns or (layout.tabs and "\t" not in line):
         return True
     if layout.columns == 1:  # words alone
@@ -210,11 +210,11 @@ def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceF
 
 def _classes(tags: Iterable[Sequence[str]], scheme: Scheme | None) -> tuple[str, ...]:
     """`O`, then for each type in alphabetical order all its tags; those that mark no typed entities by the alphabet."""
-    found = {tag for row in tags for tag in row}
-    kinds = sorted({part[1] for tag in found if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
+    distinct = {tag for row in tags for tag in row}
+    kinds = sorted({part[1] for tag in distinct if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
     if scheme is None or not kinds:
-        return tuple(sorted(found))
-    # all tags of a type, whichever occur: what is rare may be in dev alone
+        return tuple(sorted(distinct))
+    # all tags of a type, whichever occur: a rare one may be in dev alone
     return (OUTSIDE, *(tag for kind in kinds for tag in scheme.tags(kind)))
 
 
@@ -231,11 +231,11 @@ def _to_iob2(
 ) -> tuple[dict[str, tuple[Sentence, ...]], tuple[str, ...]]:
     """The same sentences, those in IOB1 with a `B` where an entity begins.
 
-    In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right behind another of its type.
-    Raises B403 for what is neither that nor of the scheme.
+    In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right after another of its type.
+    Raises B403 for tags that fit neither IOB1 nor the scheme.
     """
-    loose: tuple[str, str, int] | None = None  # the first I- that goes on with nothing
-    free = scheme.closes  # whether a B- stands where IOB1 has none
+    loose: tuple[str, str, int] | None = None  # the first I- that continues no entity
+    free = scheme.closes  # whether a B- occurs where IOB1 has none
     for field, sentences in splits.items():
         for sentence in sentences:
             before: tuple[str, str] | None = None
@@ -248,10 +248,10 @@ def _to_iob2(
                         help=f"write `O`, or {_listed(scheme)} with the entity's type",
                         field=field,
                     )
-                goes_on = _goes_on(before, part)
-                if part is not None and part[0] in "IE" and not goes_on and loose is None:
+                continues = _continues(before, part)
+                if part is not None and part[0] in "IE" and not continues and loose is None:
                     loose = (field, tag, line)
-                free = free or (part is not None and part[0] == "B" and not goes_on)
+                free = free or (part is not None and part[0] == "B" and not continues)
                 before = part
     if loose is None:
         return splits, ()
@@ -260,7 +260,7 @@ def _to_iob2(
         (_, kind), name = scheme.split(tag) or ("", ""), scheme.name
         raise SourceFault(
             "B403",
-            f"the tag in line {line} of `{names[field]}` is `{tag}`, and no entity of this type goes on there",
+            f"the tag in line {line} of `{names[field]}` is `{tag}`, but no entity of this type precedes it",
             help=f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout",
             field=field,
         )
@@ -268,13 +268,13 @@ def _to_iob2(
     return {field: tuple(_converted(s, scheme) for s in sentences) for field, sentences in splits.items()}, (note,)
 
 
-def _goes_on(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
-    """Whether the word before is of the same type, and does not end its entity."""
+def _continues(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
+    """Whether the previous word is of the same type, and does not end its entity."""
     return before is not None and part is not None and before[0] in "BI" and before[1] == part[1]
 
 
 def _listed(scheme: Scheme) -> str:
-    """The marks of a scheme, as they stand in tags: `B-…`, `I-…`."""
+    """The marks of a scheme as tags: `B-…`, `I-…`."""
     return listing([scheme.tag(mark, "…") for mark in scheme.marks])
 
 
@@ -283,7 +283,7 @@ def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:
     before: tuple[str, str] | None = None
     for tag in sentence.tags:
         part = scheme.split(tag)
-        begins = part is not None and part[0] == "I" and not _goes_on(before, part)
+        begins = part is not None and part[0] == "I" and not _continues(before, part)
         tags.append(scheme.tag("B", part[1]) if begins and part is not None else tag)
         before = part
     return replace(sentence, tags=tuple(tags))

@@ -1,4 +1,4 @@
-"""Questions whose answers are stretches of a text, from json in the form of SQuAD (Rajpurkar et al. 2016, 2018)."""
+"""Questions whose answers are spans of a text, from json in the format of SQuAD (Rajpurkar et al. 2016, 2018)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FEATURES = datasets.Features(
 _SHOWN = 40
 """Characters of an answer that a message shows at most."""
 _READ = ("question", "answers", "id", "is_impossible", "plausible_answers")
-"""What is known to stand with a question; whatever else does is a column."""
+"""The known keys of a question; every other key is a column."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions of a split as `FEATURES` says; `beside` has their `id` and what else stands with them."""
+    """The questions of a split with `FEATURES`; `beside` has their `id` and other columns."""
 
     rows: datasets.Dataset
     beside: Split
@@ -45,7 +45,7 @@ class Questions:
 def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
     """Every split: `text_0` the question, `text_1` the context, `answers` (none where it cannot be answered), `id`.
 
-    Raises `SourceFault`: B401 no such file, B404 another form, B403 an answer that is not where it is said to be.
+    Raises `SourceFault`: B401 a missing file, B404 another format, B403 an answer that is not at its offset.
     """
     return read_each(source, folder, _read)
 
@@ -80,7 +80,7 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
 
 
 def _values(values: list[Any]) -> pyarrow.Array:
-    """A column of json; of values that are not of one type their text, which whoever asks for numbers will refuse."""
+    """A column of json; values of several types become text, which a request for numbers refuses."""
     try:
         return pyarrow.array(values)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
@@ -88,7 +88,7 @@ def _values(values: list[Any]) -> pyarrow.Array:
 
 
 def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each question, and what else stands beside it."""
+    """Each question, and its other columns."""
 
     def part(of: Any, key: str, kind: type, place: str) -> Any:
         value = of.get(key) if isinstance(of, dict) else None
@@ -110,23 +110,22 @@ def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, An
             for k, asked in enumerate(part(paragraph, "qas", list, place), 1):
                 question = part(asked, "question", str, f"question {k}, {place}")
                 id = str(asked.get("id", f"{n}-{m}-{k}"))
-                given = [] if asked.get("is_impossible") else asked.get("answers") or []
                 answers: dict[str, list] = {"text": [], "start": []}
-                for answer in given:
+                for answer in [] if asked.get("is_impossible") else asked.get("answers") or []:
                     place_of_answer = f"an answer to question `{id}`"
                     text = part(answer, "text", str, place_of_answer)
                     start = part(answer, "answer_start", int, place_of_answer)
                     _check(text, start, context, f"the answer to question `{id}` in `{name}`", field)
                     answers["text"].append(text)
                     answers["start"].append(start)
-                more = {key: value for key, value in asked.items() if key not in _READ}
-                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}, more
+                extra = {key: value for key, value in asked.items() if key not in _READ}
+                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}, extra
 
 
 def _check(text: str, start: int, context: str, what: str, field: str) -> None:
-    """Raise B403 where an answer does not stand where it is said to."""
-    there = context[start : start + len(text)] if start >= 0 else ""
-    if there == text and text.strip():
+    """Raise B403 where an answer is not at its offset."""
+    actual = context[start : start + len(text)] if start >= 0 else ""
+    if actual == text and text.strip():
         return
     if not text.strip():
         raise SourceFault(
@@ -135,8 +134,8 @@ def _check(text: str, start: int, context: str, what: str, field: str) -> None:
     at = context.find(text)
     raise SourceFault(
         "B403",
-        f"{what}, `{_short(text)}`, does not stand at {start} of its text, where there is `{_short(there)}`",
-        help=f"it stands at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it",
+        f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there",
+        help=f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it",
         field=field,
     )
 

@@ -552,7 +552,7 @@ def test_quoting_is_chosen(tmp_path: Path, name: str, separator: str) -> None:
         ("a.csv", "text,label\nx,1\nx,1,2\n", "B404", "has 3 fields in line 3, and 2 names", 'into "quotes", or correct'),
         ("a.tsv", "text\tlabel\nx\t1\n\"x\ty\"\t1\n", "B404", "has 3 fields in line 3", "and say `quoting=true`"),
         ("a.csv", 'text,label\na,x\n"b,y\nc,x\n', "B404", "has a quote in row 2 that is never closed", "`quoting=false`"),
-        ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` takes them off"),
+        ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` removes them"),
         ("a.csv", "text,label,label\na,x,1\n", "B411", "has two columns `label`", "rename one"),
         ("a.tsv", "text\ttext\tlabel\na\tx\t1\n", "B411", "has two columns `text`", "rename one"),
         ("a.jsonl", '{"text": "a", "label": "x", "label": "y"}\n', "B404", "Column(/label) was specified twice", "look at"),

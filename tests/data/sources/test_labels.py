@@ -83,7 +83,7 @@ def test_a_column_for_each_class(tmp_path: Path, name: str) -> None:
         (["a"], "the label in row 1 of `train.jsonl` is 'a', and no list", "write a list of classes"),
         ([[0], [-1]], "the label in row 2 of `train.jsonl` is [-1]", "whole numbers from 0 on and each once"),
         ([[], []], "an empty list, as are all others", "some training row"),
-        ([[0, 10**7]], "some list has 10000000", "column of identifiers?"),
+        ([[0, 10**7]], "10000000, which makes", "column of identifiers?"),
         ([[0], [1, 1]], "the label in row 2 of `train.jsonl` is [1, 1]", "0 or 1 for each class, equally many"),
         ([[0.0, 1.0], [1.0]], "is [1.0], and not 0 or 1 for each of 2 classes", "as many numbers in every row"),
         ([[0.0, 0.5]], "the label in row 1 of `train.jsonl` is [0.0, 0.5]", "1 where a class is right"),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches, ready_facts
+from brewgraph.data.sources.tensor_batches import ReadyBatches, batch_facts, open_batches
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.recipe.settings.sources import Batches
 
@@ -105,9 +105,9 @@ def test_a_part_of_the_batches(tmp_path: Path) -> None:
     ready = open_batches(part, tmp_path)
     assert ids_of(ready.epoch(0)) == [200, 300]
     assert [len(batch["labels"]) for batch in ready.evaluation()] == [5]
-    assert ready_facts(part, tmp_path).rows == {"train": 4, "dev": 5}
-    assert ready_facts(HERE, tmp_path).rows == {"train": 12, "dev": 5}
-    assert ready_facts(HERE, tmp_path).columns == ("attention_mask", "input_ids", "labels")
+    assert batch_facts(part, tmp_path).rows == {"train": 4, "dev": 5}
+    assert batch_facts(HERE, tmp_path).rows == {"train": 12, "dev": 5}
+    assert batch_facts(HERE, tmp_path).columns == ("attention_mask", "input_ids", "labels")
     with pytest.raises(ValidationError, match="from batch 3 to batch 2 there is none"):
         Batches(folder="ready", first=3, last=2)
 
@@ -181,7 +181,7 @@ def test_the_fingerprint_is_of_contents(tmp_path: Path) -> None:
 
 def check(folder: Path, code: str, field: str, message: str, help: str, source: Batches = HERE) -> None:
     """Both the facts and the batches raise this fault."""
-    for read in (open_batches, ready_facts):
+    for read in (open_batches, batch_facts):
         with pytest.raises(SourceFault) as fault:
             read(source, folder)
         assert (fault.value.code, fault.value.field) == (code, field)
