@@ -1,4 +1,4 @@
-"""Shapes of features before any weight is loaded: the model is built of fake tensors and run twice."""
+"""Shapes of features without weights: the model is built of fake tensors and run twice."""
 
 from __future__ import annotations
 
@@ -37,30 +37,27 @@ _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class Shapes(FeatureTable):
-    """Shapes of one model's features; `anatomy` is its anatomy.
+    """Shapes of one model's features.
 
-    `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` takes one that exists (real, meta or
-    fake), runs it on fake tensors and leaves it as it was.
+    `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` runs an existing model (real, meta
+    or fake) on fake tensors without changing it.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.anatomy = dissect(model)
-        self._known: dict[Feature, Shape | SourceFault] = {}
+        self._shapes: dict[Feature, Shape | SourceFault] = {}
 
     @classmethod
     def of(cls, config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> Shapes:
-        """The shapes of `auto_class.from_config(config)`; the configuration is left as it was.
-
-        A configuration that the architecture refuses raises SourceFault B306.
-        """
+        """The shapes of `auto_class.from_config(config)`, which does not change the configuration. SourceFault B306."""
         return cls(build_empty(config, auto_class, dtype))
 
     @classmethod
     def of_description(cls, description: ModelDescription) -> Shapes:
-        """The shapes of the model that a description stands for, with its heads and its adapter.
+        """The shapes of a described model, with its heads and its adapter.
 
-        Teachers that differ in their weights alone, and a spec that is checked again, share one.
+        Teachers that differ only in their weights, and a spec that is checked again, share one.
         """
         if description.heads or description.adapter is not None:
             return cls(empty_model(description))
@@ -68,36 +65,37 @@ class Shapes(FeatureTable):
         return _shared(_Kind(description.auto_class, type(config), config.to_json_string(False), description))
 
     def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
-        """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
+        """The feature's shape, with symbols for sizes that vary. SourceFault for a feature without one.
 
-        The first question for a named feature answers those for all of them, or of rows for those that are named here.
+        The first named feature infers all single features, and the members of `rows`, in the same forwards.
         """
-        if feature not in self._known:
+        if feature not in self._shapes:
             wanted = {feature.name, *rows}
             others = () if feature.name == "tap" else self.every_feature()
             self.infer([feature, *(x for x in others if x.name in wanted or x.name not in ROWS)])
-        found = self._known[feature]
-        if isinstance(found, SourceFault):
-            raise found
-        return found
+        shape = self._shapes[feature]
+        if isinstance(shape, SourceFault):
+            raise shape
+        return shape
 
     def infer(self, features: Collection[Feature]) -> dict[Feature, Shape | SourceFault]:
         """The shape of each feature, or its fault: named ones all from one pair of forwards, taps from another."""
-        open_ones = [feature for feature in dict.fromkeys(features) if feature not in self._known]
-        sites: list[Feature] = []
-        for feature in open_ones:
+        named: list[Feature] = []
+        for feature in dict.fromkeys(features):
+            if feature in self._shapes:
+                continue
             try:
                 self.anatomy.site(feature)
                 if feature.name == "tap":
-                    self._known[feature] = self._tapped(feature)
+                    self._shapes[feature] = self._tapped(feature)
                 else:
-                    sites.append(feature)
+                    named.append(feature)
             except SourceFault as fault:
-                self._known[feature] = fault
-        if sites:
-            first, second = (self._sizes(sites, sizes) for sizes in SIZES)
-            self._known |= {feature: _symbols(feature, first[feature], second[feature]) for feature in sites}
-        return {feature: self._known[feature] for feature in features}
+                self._shapes[feature] = fault
+        if named:
+            first, second = (self._sizes(named, sizes) for sizes in SIZES)
+            self._shapes |= {feature: _symbols(feature, first[feature], second[feature]) for feature in named}
+        return {feature: self._shapes[feature] for feature in features}
 
     @cached_property
     def modules(self) -> Mapping[str, Module]:
@@ -114,13 +112,13 @@ class Shapes(FeatureTable):
 
     @cached_property
     def call(self) -> CallSignature:
-        """How the model can be called, a decoder's tokens among what it needs where it does not run without them."""
+        """How the model can be called; it needs a decoder's tokens if it does not run without them."""
         names, rest, needs = accepted(self.model)
         more = {"decoder_input_ids"} if self.needs_decoder else set()
         return CallSignature(names, rest, needs | more, positions(self.model))
 
     def record(self) -> FeatureRecord:
-        """All of it at once, named features and every module, to be kept."""
+        """All named features and modules as a value."""
         inferred = self.infer(self.every_feature())
         shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in inferred.items())
         anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
@@ -132,7 +130,7 @@ class Shapes(FeatureTable):
 
     @cached_property
     def needs_decoder(self) -> bool:
-        """Whether its forward asks for `decoder_input_ids` beside the encoder's, which no text gives by itself."""
+        """Whether its forward needs `decoder_input_ids`, which no text gives by itself."""
         if "decoder_input_ids" not in input_names(self.model):
             return False
         return not self._runs(decoder=False) and self._runs(decoder=True)
@@ -157,7 +155,7 @@ class Shapes(FeatureTable):
             capture.remove()
 
     def _run(self, sizes: Sizes) -> Any:
-        """The output of one forward. SourceFault B306 where there is none."""
+        """The output of one forward. SourceFault B306 if it fails."""
         try:
             return self._forward(sizes, self.needs_decoder)
         except Exception as error:
@@ -183,7 +181,7 @@ class Shapes(FeatureTable):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What tells the shapes of one description from those of another."""
+    """The parts of a description that its shapes depend on."""
 
     auto_class: str
     config_class: type
@@ -199,8 +197,10 @@ def _shared(kind: _Kind) -> Shapes:
 def build_empty(
     config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
 ) -> nn.Module:
-    """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory; they belong to `mode`,
-    to which those of other models may belong, too."""
+    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory.
+
+    They belong to `mode`, which models may share.
+    """
     try:
         with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
@@ -218,7 +218,7 @@ def build_empty(
 
 
 def empty_model(description: ModelDescription, mode: FakeTensorMode | None = None) -> nn.Module:
-    """The model of a description in evaluation mode, with its heads and its adapter, of fake tensors."""
+    """A described model in evaluation mode, with its heads and its adapter, of fake tensors."""
     if description.heads:
 
         def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
@@ -245,17 +245,14 @@ def _fake_the_rest(model: nn.Module) -> None:
 
 
 def fake_mode(model: nn.Module) -> FakeTensorMode:
-    """The mode that a model's fake tensors belong to; a new one where it has none."""
+    """The mode of a model's fake tensors; a new one for a model without."""
     tensors = chain(model.parameters(), model.buffers())
     modes = (tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
     return next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
-    """How many parameters a model has, tied ones once; `trainable`: only those that training may change.
-
-    Works without weights.
-    """
+    """The number of a model's parameters, tied ones once; with `trainable` only trainable ones. Needs no weights."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
@@ -352,7 +349,7 @@ def _merged(one: ModuleValue, other: ModuleValue) -> ModuleValue:
 
 
 def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
-    """Names that a model's forward takes, whether it takes any other (and names none), and those it needs."""
+    """The names of a forward's arguments, whether it takes any (and names none), and those it needs."""
     trunk = trunk_of(model)
     parameters = inspect.signature(trunk.forward).parameters.values()
     names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
@@ -365,10 +362,7 @@ def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
 
 
 def positions(model: nn.Module) -> int | None:
-    """How many tokens a model has position embeddings for; None where it has no table of them.
-
-    Works without weights.
-    """
+    """How many position embeddings a model has; None without a table of them. Needs no weights."""
     for name, part in model.named_modules():
         if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
             offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding

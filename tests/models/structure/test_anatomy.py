@@ -160,5 +160,5 @@ def test_any_torch_module_can_be_tapped():
     anatomy = dissect(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.ReLU()])))
     assert anatomy.resolve("0") == "0"
     assert anatomy.offered == ()
-    assert "it is no transformers model" in fault(anatomy.rows, "hidden").message
+    assert "it is not a transformers model" in fault(anatomy.rows, "hidden").message
     assert fault(anatomy.resolve, "1").code == "B302"
