@@ -43,12 +43,9 @@ def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:
     try:
         peft.inject_adapter_in_model(config, trunk, low_cpu_mem_usage=empty)
     except ValueError as error:
-        raise SourceFault(
-            "B334",
-            f"{type(model).__name__} cannot have this adapter: {str(error).splitlines()[0]}",
-            field="adapter",
-            help="target= names linear maps by the ends of their paths, such as " + ", ".join(_linear_names(trunk)[:8]),
-        ) from error
+        message = f"{type(model).__name__} cannot have this adapter: {str(error).splitlines()[0]}"
+        help = "target= names linear maps by the ends of their paths, such as " + ", ".join(_linear_names(trunk)[:8])
+        raise SourceFault("B334", message, help=help, field="adapter") from error
     inside = {id(p) for p in trunk.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in inside:  # a tied output layer is the trunk's, and frozen with it
@@ -121,12 +118,9 @@ def _usual_targets(model: nn.Module, trunk: nn.Module) -> list[str]:
     inside = [model.get_submodule(path) for path in dissect(model).attention_paths]
     names = list(dict.fromkeys(name for module in inside for name in _linear_names(module)))
     if not names:
-        raise SourceFault(
-            "B334",
-            f"the linear maps of {type(model).__name__} to adapt are unknown",
-            field="adapter",
-            help="name them by the ends of their paths: target=[…], such as " + ", ".join(_linear_names(trunk)[:8]),
-        )
+        message = f"the linear maps of {type(model).__name__} to adapt are unknown"
+        help = "name them by the ends of their paths: target=[…], such as " + ", ".join(_linear_names(trunk)[:8])
+        raise SourceFault("B334", message, help=help, field="adapter")
     return names
 
 

@@ -103,12 +103,9 @@ def plan_copy(
                 parameters += tensor.numel()
                 done.add(id(tensor))
         elif prefix is not None:
-            raise SourceFault(
-                "B316",
-                f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
-                field="init",
-                help="start from a model of the same architecture and width",
-            )
+            message = f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind"
+            help = "start from a model of the same architecture and width"
+            raise SourceFault("B316", message, help=help, field="init")
         else:
             left.append((name, tensor))
     random = tuple(name for name, tensor in left if id(tensor) not in done)

@@ -94,12 +94,9 @@ def describe_model(
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
         if source.adapter is not None and source.init is None:
-            raise SourceFault(
-                "B329",
-                "an adapter would stand beside random weights that nothing trains",
-                field="adapter",
-                help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
-            )
+            message = "an adapter would stand beside random weights that nothing trains"
+            help = 'name a model with weights: hf("folder", adapter=…), or leave the adapter out'
+            raise SourceFault("B329", message, help=help, field="adapter")
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = own_tokens(source, folder, inherited)
         config = _label(_config_from_scratch(source, tokens), labels, auto_class)
@@ -173,26 +170,16 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
         return config
     except (OSError, ValueError, KeyError) as error:
         if Path(name).is_dir():
-            raise SourceFault(
-                "B310",
-                f"the folder `{name}` holds no model: {first_line(error)}",
-                field="name",
-                help="it needs config.json, weights and a tokenizer, as save_pretrained writes them",
-            ) from error
+            message = f"the folder `{name}` holds no model: {first_line(error)}"
+            help = "it needs config.json, weights and a tokenizer, as save_pretrained writes them"
+            raise SourceFault("B310", message, help=help, field="name") from error
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_local:
-            raise SourceFault(
-                "B310",
-                f"there is no folder `{name}`",
-                field="name",
-                help=no_path(name) or "paths start at the spec's folder",
-            ) from error
-        raise SourceFault(
-            "B311",
-            f"the configuration of `{name}` cannot be reached: {first_line(error)}",
-            field="name",
-            help="check the name, connect to the hub, or name a local folder",
-        ) from error
+            help = no_path(name) or "paths start at the spec's folder"
+            raise SourceFault("B310", f"there is no folder `{name}`", help=help, field="name") from error
+        message = f"the configuration of `{name}` cannot be reached: {first_line(error)}"
+        help = "check the name, connect to the hub, or name a local folder"
+        raise SourceFault("B311", message, help=help, field="name") from error
 
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
@@ -247,11 +234,8 @@ def _refusals(kind: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceFault(
-            "B313",
-            f"`{kind}` refuses this configuration: {reason}",
-            help="correct the argument that is named; sizes must fit each other",
-        ) from error
+        help = "correct the argument that is named; sizes must fit each other"
+        raise SourceFault("B313", f"`{kind}` refuses this configuration: {reason}", help=help) from error
 
 
 def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:

@@ -123,12 +123,9 @@ def _load(
             output_loading_info=True,
         )
     except OSError as error:
-        raise SourceFault(
-            "B315",
-            f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}",
-            field="name",
-            help="the folder needs model.safetensors, as save_pretrained writes it",
-        ) from error
+        message = f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}"
+        help = "the folder needs model.safetensors, as save_pretrained writes it"
+        raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
     loaded: PreTrainedModel = model
     return loaded

@@ -94,9 +94,6 @@ def _ends(name: str) -> list[str]:
 
 def headless(checkpoint: str | None, name: str) -> SourceFault:
     """The fault of a teacher whose checkpoint lacks the parameter `name` of its head."""
-    return SourceFault(
-        "B325",
-        f"`{checkpoint}` has no trained head for this task: {name} would be random in the teacher",
-        field="name",
-        help='fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")',
-    )
+    message = f"`{checkpoint}` has no trained head for this task: {name} would be random in the teacher"
+    help = 'fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")'
+    return SourceFault("B325", message, help=help, field="name")

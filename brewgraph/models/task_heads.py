@@ -45,11 +45,9 @@ def task_of(
         return NONE.task
     tasks = {kind.task: kind for kind in sorted(label_types) if kind}
     if len(tasks) > 1:
-        raise SourceFault(
-            "B333",
-            f"labels of the types {listing(tasks.values())} need a head each",
-            help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
-        )
+        message = f"labels of the types {listing(tasks.values())} need a head each"
+        help = "give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }"
+        raise SourceFault("B333", message, help=help)
     own_tasks = (kind.task for name in architectures if (kind := of_architecture(name)))
     return next(iter(tasks), None) or next(own_tasks, CLASS.task)
 

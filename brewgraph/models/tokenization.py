@@ -69,12 +69,8 @@ def local(name: str, folder: Path, field: str = "name") -> str:
     """
     path = locate(name, folder, field)
     if field == "name" and path.is_file():
-        raise SourceFault(
-            "B310",
-            f"`{name}` is a file, and a model is a folder",
-            field="name",
-            help="name the folder that save_pretrained wrote: config.json, weights and a tokenizer",
-        )
+        help = "name the folder that save_pretrained wrote: config.json, weights and a tokenizer"
+        raise SourceFault("B310", f"`{name}` is a file, and a model is a folder", help=help, field="name")
     kind, wanted = ("tokenizer", _TOKENIZER) if field == "tokenizer" else ("model", _MODEL)
     if path.is_dir() and not _holds(path, wanted) and (inside := _folders_with(path, wanted)):
         what = "is the folder of a run" if (path / "resolved.json").is_file() else f"holds no {kind}"

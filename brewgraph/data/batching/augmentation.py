@@ -242,12 +242,9 @@ def join_words(words: Sequence[str]) -> str:
 def check_augmentations(label_type: LabelType, settings: Sequence[Settings]) -> None:
     """Raise `SourceFault` B410 where labels would no longer belong to their words."""
     if settings and label_type.marks:
-        raise SourceFault(
-            "B410",
-            f"the data has {label_type.marks}, and `{_name(settings[0])}` moves or removes words under them",
-            help="leave `augment` out here: it is for data with one label per text, or for language models",
-            field="augment",
-        )
+        message = f"the data has {label_type.marks}, and `{_name(settings[0])}` moves or removes words under them"
+        help = "leave `augment` out here: it is for data with one label per text, or for language models"
+        raise SourceFault("B410", message, help=help, field="augment")
 
 
 def mask_of(tokenizer: PreTrainedTokenizerBase, settings: Sequence[Settings]) -> str:
@@ -255,12 +252,9 @@ def mask_of(tokenizer: PreTrainedTokenizerBase, settings: Sequence[Settings]) ->
     if not any(isinstance(setting, Masking) for setting in settings):
         return ""
     if tokenizer.mask_token is None:
-        raise SourceFault(
-            "B410",
-            f"`masking` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none",
-            help="take `deleting` instead, or set the tokenizer's `mask_token` and save it again",
-            field="augment",
-        )
+        message = f"`masking` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none"
+        help = "take `deleting` instead, or set the tokenizer's `mask_token` and save it again"
+        raise SourceFault("B410", message, help=help, field="augment")
     return str(tokenizer.mask_token)
 
 

@@ -85,19 +85,13 @@ def _room(encoding: Encoding, source: Text) -> int:
     size = source.block or encoding.max_length
     special = sum(map(len, special_affixes(encoding.tokenizer)))
     if size > encoding.max_length:
-        raise SourceFault(
-            "B407",
-            f"block = {size} is longer than max_length = {encoding.max_length}",
-            help=f"block={encoding.max_length}, or a larger `max_length` where the models allow it",
-            field="block",
-        )
+        message = f"block = {size} is longer than max_length = {encoding.max_length}"
+        help = f"block={encoding.max_length}, or a larger `max_length` where the models allow it"
+        raise SourceFault("B407", message, help=help, field="block")
     if size < special + _LEAST:
-        raise SourceFault(
-            "B407",
-            f"a block of {size} tokens leaves no room for text beside {special} special tokens",
-            help=f"at least {special + _LEAST} tokens are needed",
-            field="block" if source.block else "max_length",
-        )
+        message = f"a block of {size} tokens leaves no room for text beside {special} special tokens"
+        help = f"at least {special + _LEAST} tokens are needed"
+        raise SourceFault("B407", message, help=help, field="block" if source.block else "max_length")
     return size - special
 
 

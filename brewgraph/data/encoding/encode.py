@@ -62,12 +62,9 @@ def encode(
         mask_of(encoding.tokenizer, augment)
     if isinstance(first, Text):
         if augment and (words or len(encodings) > 1):
-            raise SourceFault(
-                "B410",
-                "plain text is changed token by token: several tokenizers would not see the same words",
-                help="leave `augment` out, or let all models share a tokenizer: `tokenizer=…`",
-                field="augment",
-            )
+            message = "plain text is changed token by token: several tokenizers would not see the same words"
+            help = "leave `augment` out, or let all models share a tokenizer: `tokenizer=…`"
+            raise SourceFault("B410", message, help=help, field="augment")
         return _dataset(encode_blocks(split, encodings, first, words), split.features)
     if kind == SPANS:
         if not isinstance(first, Squad):

@@ -19,12 +19,8 @@ def check_room(encoding: Encoding, texts: int) -> None:
     """Raise `SourceFault` B407 where `max_length` leaves no room for so many texts beside special tokens."""
     special = encoding.tokenizer.num_special_tokens_to_add(pair=texts == 2)
     if encoding.max_length < special + texts:
-        raise SourceFault(
-            "B407",
-            f"max_length = {encoding.max_length} leaves no room for text beside {special} special tokens",
-            help=f"at least {special + texts} tokens are needed",
-            field="max_length",
-        )
+        message = f"max_length = {encoding.max_length} leaves no room for text beside {special} special tokens"
+        raise SourceFault("B407", message, help=f"at least {special + texts} tokens are needed", field="max_length")
 
 
 def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: bool) -> dict[str, list[Any]]:

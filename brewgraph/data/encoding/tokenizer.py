@@ -32,21 +32,15 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
-            raise SourceFault(
-                "B407",
-                f"`{type(self.tokenizer).__name__}` is a slow tokenizer, which gives no offsets of its tokens",
-                help="name one with a fast version (a folder with tokenizer.json): `tokenizer=...`",
-                field="tokenizer",
-            )
+            message = f"`{type(self.tokenizer).__name__}` is a slow tokenizer, which gives no offsets of its tokens"
+            help = "name one with a fast version (a folder with tokenizer.json): `tokenizer=...`"
+            raise SourceFault("B407", message, help=help, field="tokenizer")
         if self.tokenizer.pad_token_id is not None:
             return
         if self.tokenizer.eos_token_id is None:
-            raise SourceFault(
-                "B407",
-                f"the tokenizer `{type(self.tokenizer).__name__}` has no padding token and no end-of-text token",
-                help="set its `pad_token` and save it again with `save_pretrained`",
-                field="tokenizer",
-            )
+            message = f"the tokenizer `{type(self.tokenizer).__name__}` has no padding token and no end-of-text token"
+            help = "set its `pad_token` and save it again with `save_pretrained`"
+            raise SourceFault("B407", message, help=help, field="tokenizer")
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
         object.__setattr__(self, "tokenizer", tokenizer)
@@ -77,12 +71,9 @@ def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
 def require_mask(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `SourceFault` B407 where a tokenizer has no mask token."""
     if tokenizer.mask_token_id is None:
-        raise SourceFault(
-            "B407",
-            f"`mask` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none",
-            help="remove `mask` to predict the next word, or set the tokenizer's `mask_token` and save it again",
-            field="mask",
-        )
+        message = f"`mask` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none"
+        help = "remove `mask` to predict the next word, or set the tokenizer's `mask_token` and save it again"
+        raise SourceFault("B407", message, help=help, field="mask")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -242,12 +242,9 @@ def _to_iob2(
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
                 part = scheme.split(tag)
                 if tag != OUTSIDE and part is None:
-                    raise SourceFault(
-                        "B403",
-                        f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities",
-                        help=f"write `O`, or {_listed(scheme)} with the entity's type",
-                        field=field,
-                    )
+                    message = f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities"
+                    help = f"write `O`, or {_listed(scheme)} with the entity's type"
+                    raise SourceFault("B403", message, help=help, field=field)
                 continues = _continues(before, part)
                 if part is not None and part[0] in "IE" and not continues and loose is None:
                     loose = (field, tag, line)
@@ -258,12 +255,9 @@ def _to_iob2(
     field, tag, line = loose
     if free:
         (_, kind), name = scheme.split(tag) or ("", ""), scheme.name
-        raise SourceFault(
-            "B403",
-            f"the tag in line {line} of `{names[field]}` is `{tag}`, but no entity of this type precedes it",
-            help=f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout",
-            field=field,
-        )
+        message = f"the tag in line {line} of `{names[field]}` is `{tag}`, but no entity of this type precedes it"
+        help = f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout"
+        raise SourceFault("B403", message, help=help, field=field)
     note = f"tags are IOB1 (line {line} of `{names[field]}` begins an entity with `{tag}`), and were read as IOB2"
     return {field: tuple(_converted(s, scheme) for s in sentences) for field, sentences in splits.items()}, (note,)
 

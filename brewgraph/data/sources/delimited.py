@@ -29,20 +29,13 @@ def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[
     }
     head = pandas.read_csv(path, nrows=1, **layout)
     if not quoted and all(re.fullmatch('".*"', str(name)) for name in head.columns):
-        raise SourceFault(
-            "B404",
-            f"`{path.name}` has its header in quotes, which are read as part of the names",
-            help="`quoting=true` removes them, here and in the rows",
-            field=field,
-        )
+        message = f"`{path.name}` has its header in quotes, which are read as part of the names"
+        raise SourceFault("B404", message, help="`quoting=true` removes them, here and in the rows", field=field)
     # pandas takes surplus fields for names of rows, and shifts the others
     if not isinstance(head.index, pandas.RangeIndex):
-        raise SourceFault(
-            "B404",
-            f"`{path.name}` has more fields in row 1 than names in its header",
-            help=f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}",
-            field=field,
-        )
+        message = f"`{path.name}` has more fields in row 1 than names in its header"
+        help = f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}"
+        raise SourceFault("B404", message, help=help, field=field)
     names = pandas.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **layout).iloc[0].tolist()
     features = datasets.Features({column: datasets.Value("string") for column in head.columns})
     twice = tuple(name for name, count in Counter(names).items() if count > 1)

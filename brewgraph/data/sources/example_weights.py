@@ -32,12 +32,8 @@ def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Seque
         counts = Counter(train)
         return [len(train) / (len(classes) * counts[n]) if counts[n] else 1.0 for n in range(len(classes))]
     if len(asked) != len(classes):
-        raise SourceFault(
-            "B403",
-            f"there are {len(asked)} weights for {len(classes)} classes",
-            help=f"one for each, in the order {listing(classes)}",
-            field="class_weights",
-        )
+        message = f"there are {len(asked)} weights for {len(classes)} classes"
+        raise SourceFault("B403", message, help=f"one for each, in the order {listing(classes)}", field="class_weights")
     return list(asked)
 
 
@@ -80,12 +76,8 @@ def weigh(
         weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
         for row, weight in enumerate(weights, 1):
             if weight < 0:
-                raise SourceFault(
-                    "B403",
-                    f"the weight in row {row} of {split.place} is {weight:g}",
-                    help="a weight is zero or above",
-                    field="weight",
-                )
+                message = f"the weight in row {row} of {split.place} is {weight:g}"
+                raise SourceFault("B403", message, help="a weight is zero or above", field="weight")
     if of_classes is not None:
         weights = [weight * of_classes[number] for weight, number in zip(weights, numbers, strict=True)]
     return weights

@@ -79,11 +79,8 @@ def open_examples(
         raise _no_examples()
     if columns and isinstance(source, Builtin | Text):
         kind, whole = ("text", "blocks run across lines") if isinstance(source, Text) else ("builtin", "it is text")
-        raise SourceFault(
-            "B402",
-            f"`{kind}` has no column `{columns[0]}`: {whole}",
-            help="columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`",
-        )
+        help = "columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`"
+        raise SourceFault("B402", f"`{kind}` has no column `{columns[0]}`: {whole}", help=help)
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     splits: Mapping[str, datasets.Dataset]

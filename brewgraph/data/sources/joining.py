@@ -24,11 +24,8 @@ def unite_classes(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
             f"{len(names)} that are numbers" if is_numbered else f"names like {listing(names[:3])}"
             for names, is_numbered in zip(parts, numbered, strict=True)
         )
-        raise SourceFault(
-            "B408",
-            f"the classes of joined data are not the same: {kinds}",
-            help="write the labels as names, then they are brought together, or join data with the same classes",
-        )
+        help = "write the labels as names, then they are brought together, or join data with the same classes"
+        raise SourceFault("B408", f"the classes of joined data are not the same: {kinds}", help=help)
     return tuple(dict.fromkeys(name for names in parts for name in names))
 
 
@@ -50,11 +47,8 @@ def join_splits(
         other = next((names for names in columns if names != columns[0]), None)
         if other is not None:
             odd = sorted(set(other) ^ set(columns[0]))
-            raise SourceFault(
-                "B408",
-                f"not all of the joined data have {_described(odd[0])}",
-                help="join data with as many texts and labels of one kind; for several kinds, write tasks",
-            )
+            help = "join data with as many texts and labels of one kind; for several kinds, write tasks"
+            raise SourceFault("B408", f"not all of the joined data have {_described(odd[0])}", help=help)
         features = _common(pieces)
         with quiet():
             joined[field] = datasets.concatenate_datasets(

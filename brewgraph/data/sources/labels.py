@@ -422,10 +422,6 @@ def _column_of_marks(split: Split, column: str) -> list[float]:
     values = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value not in (0, 1, "0", "1", "0.0", "1.0"):
-            raise SourceFault(
-                "B403",
-                f"`{column}` in row {row} of {split.place} is {'missing' if value in (None, '') else repr(value)}",
-                help="a column of one class of several holds 0 or 1",
-                field="label",
-            )
+            message = f"`{column}` in row {row} of {split.place} is {'missing' if value in (None, '') else repr(value)}"
+            raise SourceFault("B403", message, help="a column of one class of several holds 0 or 1", field="label")
     return [float(value) for value in values]

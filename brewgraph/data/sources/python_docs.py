@@ -52,12 +52,8 @@ class Paragraph:
 def builtin(name: str) -> Mapping[str, tuple[Paragraph, ...]]:
     """The data set of that name as `train` and `dev`. Raises `SourceFault` B406 where there is too little text."""
     if name not in BUILTINS:
-        raise SourceFault(
-            "B402",
-            f"no data set `{name}` is built in",
-            help=suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}",
-            field="name",
-        )
+        help = suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}"
+        raise SourceFault("B402", f"no data set `{name}` is built in", help=help, field="name")
     return BUILTINS[name]()
 
 
@@ -68,8 +64,8 @@ def python_docs(stdlib: Path | None = None) -> Mapping[str, tuple[Paragraph, ...
     says twice is kept once. The same sources give the same rows in the same order.
     """
     folder = stdlib or Path(sysconfig.get_path("stdlib"))
-    found = [paragraph for label in LABELS for paragraph in _paragraphs(folder, label)]
-    kept = _without_repetition(found)
+    every = [paragraph for label in LABELS for paragraph in _paragraphs(folder, label)]
+    kept = _without_repetition(every)
     counts = Counter(paragraph.label for paragraph in kept)
     short = [label for label in LABELS if counts[label] < _FEWEST]
     if short:

@@ -141,12 +141,8 @@ def read_text(name: str, path: Path, field: str) -> str:
     except EncodingError as error:
         raise SourceFault("B404", error.message, help=error.help, field=field) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceFault(
-            "B404",
-            f"`{name}` cannot be unpacked: {_cause(error)}",
-            help="look at the file: one that was cut short, or no gzip file after all?",
-            field=field,
-        ) from error
+        help = "look at the file: one that was cut short, or no gzip file after all?"
+        raise SourceFault("B404", f"`{name}` cannot be unpacked: {_cause(error)}", help=help, field=field) from error
     if not text.strip():
         raise no_rows(f"`{name}`", field)
     return text.replace("\r\n", "\n")
@@ -266,12 +262,9 @@ def _read_hub(
             builder.download_and_prepare()
         except Exception as error:
             if local:
-                raise SourceFault(
-                    "B404",
-                    f"the files in `{name}` cannot be read: {_cause(error)}",
-                    help="look at its files, or name those that are good with `files(train=...)`",
-                    field="name",
-                ) from error
+                message = f"the files in `{name}` cannot be read: {_cause(error)}"
+                help = "look at its files, or name those that are good with `files(train=...)`"
+                raise SourceFault("B404", message, help=help, field="name") from error
             raise _unreachable(repository, error) from error
         available = list(builder.info.splits or {})
         read = {}
@@ -288,12 +281,8 @@ def _read_hub(
             except ValueError as error:
                 if _is_empty(error):
                     raise no_rows(place, field) from error
-                raise SourceFault(
-                    "B401",
-                    f"there is no {place}: {_cause(error)}",
-                    help=f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(available)}",
-                    field=field,
-                ) from error
+                help = f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(available)}"
+                raise SourceFault("B401", f"there is no {place}: {_cause(error)}", help=help, field=field) from error
             read[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
         return read
 
@@ -329,12 +318,9 @@ def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuild
             help = f"{suggest(subset or '', names)} the subsets are {listing(names)}".strip()
             raise SourceFault("B402", message, help=help, field="subset") from error
         if local:
-            raise SourceFault(
-                "B404",
-                f"the folder `{name}` cannot be read as a data set: {_cause(error)}",
-                help="put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`",
-                field="name",
-            ) from error
+            message = f"the folder `{name}` cannot be read as a data set: {_cause(error)}"
+            help = "put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`"
+            raise SourceFault("B404", message, help=help, field="name") from error
         raise _unreachable(repository, error) from error
 
 

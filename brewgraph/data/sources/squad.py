@@ -58,12 +58,8 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
     except ValueError as error:
         check_form(name, text, field, "squad")
         line, what = getattr(error, "lineno", 1), getattr(error, "msg", error)
-        raise SourceFault(
-            "B404",
-            f"`{name}` cannot be read as json: line {line}: {what}",
-            help=CUT_SHORT,
-            field=field,
-        ) from error
+        message = f"`{name}` cannot be read as json: line {line}: {what}"
+        raise SourceFault("B404", message, help=CUT_SHORT, field=field) from error
     if '"context"' not in text:  # questions in rows are told of the form that they need
         check_form(name, text, field, "squad")
     questions = list(_questions(whole, name, field))
@@ -132,12 +128,9 @@ def _check(text: str, start: int, context: str, what: str, field: str) -> None:
             "B403", f"{what} is empty", help="leave `answers` empty where there is no answer", field=field
         )
     at = context.find(text)
-    raise SourceFault(
-        "B403",
-        f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there",
-        help=f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it",
-        field=field,
-    )
+    message = f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there"
+    help = f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it"
+    raise SourceFault("B403", message, help=help, field=field)
 
 
 def _short(text: str) -> str:

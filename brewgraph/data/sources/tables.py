@@ -231,9 +231,6 @@ def _check_texts(split: Split, text: Sequence[str]) -> None:
         for row, value in enumerate(split.rows[column][:], 1):
             if not isinstance(value, str):
                 what = "missing" if value is None else f"no text: {value!r}"
-                raise SourceFault(
-                    "B404",
-                    f"`{column}` in row {row} of {split.place} is {what}",
-                    help="write it as text, leave the row out, or name another column with `text=`",
-                    field="text",
-                )
+                message = f"`{column}` in row {row} of {split.place} is {what}"
+                help = "write it as text, leave the row out, or name another column with `text=`"
+                raise SourceFault("B404", message, help=help, field="text")

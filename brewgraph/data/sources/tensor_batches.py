@@ -162,12 +162,9 @@ def _read_headers(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[
     layouts = {split: _layout(path, source) for split, path in paths.items()}
     for field, number in (("first", source.first), ("last", source.last)):
         if number is not None and number >= len(layouts["train"]):
-            raise SourceFault(
-                "B404",
-                f"`{source.folder}` has {len(layouts['train'])} batches, and no batch {number}",
-                help=f"they are counted from 0: the last one is {len(layouts['train']) - 1}",
-                field=field,
-            )
+            message = f"`{source.folder}` has {len(layouts['train'])} batches, and no batch {number}"
+            help = f"they are counted from 0: the last one is {len(layouts['train']) - 1}"
+            raise SourceFault("B404", message, help=help, field=field)
     return paths, layouts
 
 

@@ -72,11 +72,9 @@ def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
     model.set_attn_implementation(name)
     if config._attn_implementation != name:
         give_back()
-        raise SourceFault(
-            "B304",
-            f"{type(model).__name__} cannot switch its attention from {entry.former} to {name}",
-            help="its attention weights are not available; match hidden states instead, or tap modules by path",
-        )
+        message = f"{type(model).__name__} cannot switch its attention from {entry.former} to {name}"
+        help = "its attention weights are not available; match hidden states instead, or tap modules by path"
+        raise SourceFault("B304", message, help=help)
     return give_back
 
 

@@ -126,11 +126,8 @@ class Capture:
             if not isinstance(tensor, Tensor):
                 fields = listing(result) if isinstance(result, Mapping) else f"a {type(result).__name__}"
                 giver = f"the head `{site.path}`" if site.path else self.anatomy.name
-                raise SourceFault(
-                    "B304",
-                    f"{giver} gives no `{feature.name}`: its output holds {fields}",
-                    help="another head gives it: set `task=` on the model",
-                )
+                message = f"{giver} gives no `{feature.name}`: its output holds {fields}"
+                raise SourceFault("B304", message, help="another head gives it: set `task=` on the model")
             return tensor
         key = _place(site)
         if key not in self._seen:

@@ -96,11 +96,9 @@ class Anatomy:
             return self.hidden[0]
         row, index = self._row(feature.name), cast(int, feature.index)
         if not -len(row) <= index < len(row):
-            raise SourceFault(
-                "B303",
-                f"`{feature}` is out of range: {self.name} has {len(row)} of them",
-                help=f"`{feature.name}` counts from 0 to {len(row) - 1}, or from -{len(row)} to -1",
-            )
+            message = f"`{feature}` is out of range: {self.name} has {len(row)} of them"
+            help = f"`{feature.name}` counts from 0 to {len(row) - 1}, or from -{len(row)} to -1"
+            raise SourceFault("B303", message, help=help)
         site = row[index]
         return replace(site, field=feature.name) if site.kind == "attention" else site
 
@@ -139,11 +137,8 @@ class Anatomy:
     def _require(self, name: str) -> None:
         if name in self.lacking:
             others = f"it offers {listing(self.offered)}; " if self.offered else ""
-            raise SourceFault(
-                "B304",
-                f"{self.name} has no `{name}`: {self.lacking[name]}",
-                help=f'{others}any module can be tapped by its path: `tap t = model @ "path"`',
-            )
+            help = f'{others}any module can be tapped by its path: `tap t = model @ "path"`'
+            raise SourceFault("B304", f"{self.name} has no `{name}`: {self.lacking[name]}", help=help)
 
     def _no_head(self, message: str) -> SourceFault:
         if not self.heads:
@@ -157,11 +152,9 @@ class Anatomy:
 
     def _container(self, path: str) -> SourceFault:
         member = next(iter(self._children(path)), "0")
-        return SourceFault(
-            "B302",
-            f"`{path}` is a container that is never called, so it has no output",
-            help=f'tap one of its members: "{path}.{member}", or all of them: "{path}.*"',
-        )
+        message = f"`{path}` is a container that is never called, so it has no output"
+        help = f'tap one of its members: "{path}.{member}", or all of them: "{path}.*"'
+        return SourceFault("B302", message, help=help)
 
     def _missing(self, path: str) -> SourceFault:
         short = [full.removeprefix(self.base + ".") for full in self.modules] if self.base else []

@@ -104,11 +104,8 @@ class FeatureTable(ABC):
         module = self._module(site.path)
         if site.call >= module.calls:
             times = f"is called {module.calls} times" if module.calls else "is never called"
-            raise SourceFault(
-                "B336",
-                f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap",
-                help=self._instead(site.path),
-            )
+            message = f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap"
+            raise SourceFault("B336", message, help=self._instead(site.path))
         value = (module.takes if feature.input else module.gives)[site.call]
         what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
         return simple_shape(value.element(feature.item, what), what)

@@ -105,11 +105,8 @@ def tensor_place(value: ModuleValue, item: int | None, what: str) -> int | None:
 def simple_shape(value: ModuleValue, what: str) -> Shape:
     """The shape of a tensor. SourceFault B305 where batch or length is part of a product or a sum."""
     if value.shape is None or not all(isinstance(size, int) or size in Sizes._fields for size in value.shape):
-        raise SourceFault(
-            "B305",
-            f"{what} has the shape {show(value)}, in which batch and length are not axes of their own",
-            help="tap a module before or after the reshaping",
-        )
+        message = f"{what} has the shape {show(value)}, in which batch and length are not axes of their own"
+        raise SourceFault("B305", message, help="tap a module before or after the reshaping")
     return value.shape
 
 
