@@ -86,7 +86,8 @@ def save_adapter(model: nn.Module, folder: Path | str) -> None:
     path = next(name for name, module in model.named_modules() if module is trunk)
     prefix = f"{path}." if path else ""
     lora = {f"{prefix}{key}": value for key, value in _peft().get_peft_model_state_dict(trunk).items()}
-    heads = [n for n, child in model.named_children() if child is not trunk and _trained(child)] if path else []
+    children = ((name, child) for name, child in model.named_children() if path and child is not trunk)
+    heads = [name for name, child in children if any(parameter.requires_grad for parameter in child.parameters())]
     of_heads = {key: value for key, value in model.state_dict().items() if key.split(".")[0] in heads}
     folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, Tensor] = {
@@ -103,10 +104,6 @@ def save_adapter(model: nn.Module, folder: Path | str) -> None:
 def _base(model: nn.Module) -> Any:
     trunk: Any = trunk_of(model)
     return getattr(trunk, "base_model", trunk)
-
-
-def _trained(module: nn.Module) -> bool:
-    return any(p.requires_grad for p in module.parameters())
 
 
 def _usual_targets(model: nn.Module, trunk: nn.Module) -> list[str]:

@@ -149,18 +149,13 @@ def _fit_kinds(config: PreTrainedConfig, before: int | None, overrides: Collecti
     """
     now = getattr(config, "num_hidden_layers", None)
     settings = config.to_dict()
-    kinds = [
-        key for key, value in settings.items() if "layer" in key and key not in overrides and _is_of(value, before)
-    ]
+    lists = {key: value for key, value in settings.items() if "layer" in key and isinstance(value, list)}
+    kinds = [key for key, value in lists.items() if len(value) == before and key not in overrides]
     if before is None or now is None or now == before or not kinds:
         return
     longer = type(config)(**{key: value for key, value in settings.items() if key not in kinds})
     for key in kinds:
         setattr(config, key, settings[key][:now] if now < before else getattr(longer, key))
-
-
-def _is_of(value: object, layers: int | None) -> bool:
-    return isinstance(value, list) and len(value) == layers
 
 
 @lru_cache(maxsize=32)

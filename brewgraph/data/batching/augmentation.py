@@ -242,7 +242,8 @@ def join_words(words: Sequence[str]) -> str:
 def check_augmentations(label_type: LabelType, settings: Sequence[Settings]) -> None:
     """Raise `SourceFault` B410 where labels would no longer belong to their words."""
     if settings and label_type.marks:
-        message = f"the data has {label_type.marks}, and `{_name(settings[0])}` moves or removes words under them"
+        name = next(name for name, kind in AUGMENTATIONS.items() if kind is type(settings[0]))
+        message = f"the data has {label_type.marks}, and `{name}` moves or removes words under them"
         help = "leave `augment` out here: it is for data with one label per text, or for language models"
         raise SourceFault("B410", message, help=help, field="augment")
 
@@ -256,7 +257,3 @@ def mask_of(tokenizer: PreTrainedTokenizerBase, settings: Sequence[Settings]) ->
         help = "take `deleting` instead, or set the tokenizer's `mask_token` and save it again"
         raise SourceFault("B410", message, help=help, field="augment")
     return str(tokenizer.mask_token)
-
-
-def _name(setting: Settings) -> str:
-    return next(name for name, kind in AUGMENTATIONS.items() if kind is type(setting))

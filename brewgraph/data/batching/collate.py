@@ -78,7 +78,9 @@ class Collator:
         views = {encoding.key: self._view(encoding, rows) for encoding in self.encodings}
         batch: dict[str, Any] = views if len(views) > 1 else dict(*views.values())
         if "label" in rows[0]:
-            batch["labels"] = _labels([row["label"] for row in rows])
+            # classes as whole numbers; several classes and numbers as fractions
+            kind = torch.int64 if isinstance(rows[0]["label"], int) else torch.float32
+            batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=kind)
         if "weights" in rows[0]:
             batch["weights"] = torch.tensor([row["weights"] for row in rows], dtype=torch.float32)
         for name in ("index", "first"):
@@ -192,11 +194,6 @@ def _next_tokens(ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
     both = mask_BL[:, :-1].bool() & mask_BL[:, 1:].bool()
     labels_BL[:, :-1] = torch.where(both, ids_BL[:, 1:], IGNORED)
     return labels_BL
-
-
-def _labels(values: list[int] | list[float] | list[list[float]]) -> Tensor:
-    """Classes as whole numbers; several classes and numbers as fractions."""
-    return torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else torch.float32)
 
 
 def _column(values: list[float] | list[list[float]]) -> Tensor:

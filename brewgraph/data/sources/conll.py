@@ -243,7 +243,8 @@ def _to_iob2(
                 part = scheme.split(tag)
                 if tag != OUTSIDE and part is None:
                     message = f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities"
-                    help = f"write `O`, or {_listed(scheme)} with the entity's type"
+                    marks = listing([scheme.tag(mark, "…") for mark in scheme.marks])
+                    help = f"write `O`, or {marks} with the entity's type"
                     raise SourceFault("B403", message, help=help, field=field)
                 continues = _continues(before, part)
                 if part is not None and part[0] in "IE" and not continues and loose is None:
@@ -265,11 +266,6 @@ def _to_iob2(
 def _continues(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
     """Whether the previous word is of the same type, and does not end its entity."""
     return before is not None and part is not None and before[0] in "BI" and before[1] == part[1]
-
-
-def _listed(scheme: Scheme) -> str:
-    """The marks of a scheme as tags: `B-…`, `I-…`."""
-    return listing([scheme.tag(mark, "…") for mark in scheme.marks])
 
 
 def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:

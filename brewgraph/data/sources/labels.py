@@ -169,7 +169,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
         if places[value] is not None:
             continue
         text = isinstance(value, str)
-        if not classes.named if text else not all(map(_reads_as_number, classes.names)):
+        if not classes.named if text else any(isinstance(_as_numbers([name])[0], str) for name in classes.names):
             what = f"{value!r} where the training rows have {'numbers' if text else 'text'}"
             raise label_fault(split, row, what, "write the labels of all splits in the same way")
         raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
@@ -226,10 +226,6 @@ def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: L
 def _count_of(value: Label, classes: Classes) -> int | None:
     """The place of a label that counts the classes from 0; None where it counts beyond them, or is text."""
     return int(value) if not isinstance(value, str) and value < len(classes.names) else None
-
-
-def _reads_as_number(name: str) -> bool:
-    return not isinstance(_as_numbers([name])[0], str)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,11 @@ class _Entry:
 
 def parameter_tree(model: nn.Module, name: str = "model") -> ParameterNode:
     """The tree of a module on any device, also of `meta` and fake tensors, which have no memory to compare."""
-    return _tree(_entries(model.named_parameters(remove_duplicate=False)), name)
+    entries = (
+        _Entry(path, x.numel(), x.numel() * x.element_size(), x.requires_grad, _identity(x))
+        for path, x in model.named_parameters(remove_duplicate=False)
+    )
+    return _tree(entries, name)
 
 
 def saved_tree(file: Path, name: str = "model") -> ParameterNode:
@@ -63,11 +68,11 @@ def saved_tree(file: Path, name: str = "model") -> ParameterNode:
     try:
         with safe_open(str(file), framework="pt") as opened:
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (it is no dictionary)
-            counts = [(key, torch.Size(x.get_shape()).numel(), _size(x.get_dtype())) for key, x in slices.items()]
+            sizes = {key: (math.prod(x.get_shape()), _SIZES.get(x.get_dtype(), 1)) for key, x in slices.items()}
     except Exception as error:
         message = f"`{file}` cannot be read: {str(error).splitlines()[0]}"
         raise SourceFault("B310", message, help="write it again with `safetensors.torch.save_file`") from error
-    return _tree([_Entry(key, count, count * size, True, key) for key, count, size in counts], name)
+    return _tree([_Entry(key, count, count * size, True, key) for key, (count, size) in sizes.items()], name)
 
 
 def configured_model(config: PreTrainedConfig) -> nn.Module:
@@ -93,12 +98,6 @@ class _Exactly:
         return self.model_class(config)
 
 
-def _entries(parameters: Iterable[tuple[str, nn.Parameter]]) -> Iterator[_Entry]:
-    for name, parameter in parameters:
-        count = parameter.numel()
-        yield _Entry(name, count, count * parameter.element_size(), parameter.requires_grad, _identity(parameter))
-
-
 def _identity(parameter: nn.Parameter) -> object:
     """Equal for one parameter under two names, and for two views of the same memory."""
     if parameter.is_meta or isinstance(parameter, FakeTensor) or parameter.numel() == 0:
@@ -112,23 +111,17 @@ def _tree(entries: Iterable[_Entry], name: str) -> ParameterNode:
     for entry in entries:
         shared = first.setdefault(entry.identity, entry.name)
         tied = shared if shared != entry.name else ""
-        at = root
-        for node in (root, *(at := _child(at.children, part) for part in entry.name.split("."))):
-            if not tied:
-                node.parameters += entry.parameters
-                node.trainable += entry.parameters if entry.trainable else 0
-                node.bytes += entry.bytes
-        at.tied = tied
+        path = [root]
+        for part in entry.name.split("."):
+            path.append(path[-1].children.setdefault(part, ParameterNode(part)))
+        path[-1].tied = tied
+        for node in path if not tied else ():
+            node.parameters += entry.parameters
+            node.trainable += entry.parameters if entry.trainable else 0
+            node.bytes += entry.bytes
     return root
-
-
-def _child(children: dict[str, ParameterNode], name: str) -> ParameterNode:
-    return children.setdefault(name, ParameterNode(name))
 
 
 _SIZES: Mapping[str, int] = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
-
-def _size(dtype: str) -> int:
-    """Bytes of one number of a type as safetensors calls it."""
-    return _SIZES.get(dtype, 1)
+"""Bytes of one number of each type of safetensors; 1 for others."""

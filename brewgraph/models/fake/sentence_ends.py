@@ -38,14 +38,11 @@ class OneEndEach(TorchFunctionMode):
         if name == "__getitem__" and (rest := _after_mask(first, args[1])) is not None:
             return first[(slice(None), 0, *rest)]
         result = func(*args, **(kwargs or {}))
-        compared = name in ("eq", "__eq__") and len(args) > 1 and self.end is not None and _is_end(args[1], self.end)
+        operand = args[1] if name in ("eq", "__eq__") and len(args) > 1 else None
+        compared = operand is not None and not isinstance(operand, Tensor) and operand == self.end
         if isinstance(result, Tensor) and (compared or (name in _KEEPS_MARK and hasattr(first, _MARK))):
             setattr(result, _MARK, True)
         return result
-
-
-def _is_end(operand: object, end: object) -> bool:
-    return not isinstance(operand, Tensor) and operand == end
 
 
 def _after_mask(value: Tensor, index: object) -> tuple[Any, ...] | None:

@@ -123,7 +123,8 @@ class Anatomy:
             return (self.resolve(pattern),)
         for full in (pattern, f"{self.base}.{pattern}"):
             segments = full.split(".")
-            matches = [path for path in self.modules if _matches(path.split("."), segments)]
+            same_depth = [path for path in self.modules if path.count(".") == full.count(".")]
+            matches = [path for path in same_depth if all(map(fnmatchcase, path.split("."), segments))]
             if runnable := tuple(path for path in matches if self.modules[path]):
                 return runnable
             if matches:
@@ -173,7 +174,3 @@ class Anatomy:
         inside = f"{f'`{longest}`' if longest else 'the model'} holds {inside}"
         near = suggest(path, [*short, *self.modules])
         return SourceFault("B301", f"{self.name} has no module `{path}`", help=f"{near} {inside}" if near else inside)
-
-
-def _matches(path: list[str], pattern: list[str]) -> bool:
-    return len(path) == len(pattern) and all(map(fnmatchcase, path, pattern))

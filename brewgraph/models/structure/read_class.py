@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 from types import FunctionType, MappingProxyType
 from typing import Literal, cast
 
@@ -23,7 +22,7 @@ from transformers.utils.output_capturing import OutputRecorder
 from brewgraph.diagnostics import listing
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.structure.anatomy import BACKEND_ROWS, Anatomy, Site
-from brewgraph.models.structure.trace_outputs import FLAGS, find_returned
+from brewgraph.models.structure.trace_outputs import FLAGS, empty_state, find_returned
 from brewgraph.recipe.features import ROWS
 
 
@@ -217,13 +216,9 @@ def _call_order(stack: PreTrainedModel, path: str, wanted: set[str]) -> list[str
         )
         for full in wanted
     ]
-    empty = {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-        for name, tensor in chain(stack.named_parameters(), stack.named_buffers())
-    }
     try:
         with torch.no_grad():
-            functional_call(stack, empty, (torch.zeros(1, 2, dtype=torch.long, device="meta"),))
+            functional_call(stack, empty_state(stack, "meta"), (torch.zeros(1, 2, dtype=torch.long, device="meta"),))
     finally:
         for hook in hooks:
             hook.remove()

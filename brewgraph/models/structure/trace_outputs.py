@@ -78,7 +78,7 @@ def _run(model: nn.Module, modules: Mapping[str, nn.Module], fields: Sequence[st
             FakeTensorMode(allow_non_fake_inputs=True),
         ):
             ids = torch.ones(2, 5, dtype=torch.long)
-            output = functional_call(model, _empty(model), (ids,), {"attention_mask": ids, **flags})
+            output = functional_call(model, empty_state(model), (ids,), {"attention_mask": ids, **flags})
         traced = {name: [_traced(tensor, notes.made) for tensor in getattr(output, name)] for name in fields}
     except Exception:  # whatever a model's own code may raise, or a field that is not what its name says
         return Returned({}, ())
@@ -153,10 +153,10 @@ def _training(model: nn.Module) -> Iterator[None]:
             dropout.p = rate
 
 
-def _empty(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a model without values, in the current fake mode."""
+def empty_state(model: nn.Module, device: str = "cpu") -> dict[str, Tensor]:
+    """Parameters and buffers of a model without values, on `meta` or in the current fake mode."""
     return {
-        name: torch.empty(x.shape, dtype=x.dtype).requires_grad_(isinstance(x, nn.Parameter))
+        name: torch.empty(x.shape, dtype=x.dtype, device=device).requires_grad_(isinstance(x, nn.Parameter))
         for name, x in chain(model.named_parameters(), model.named_buffers())
     }
 
