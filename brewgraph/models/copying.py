@@ -128,42 +128,42 @@ def _check_kinds(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], na
     """
     if _kind(model) != _kind(donor):
         return
-    own, other = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
-    keys = telling(own, other)
+    ours, theirs = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
+    keys = telling(ours, theirs)
 
     def fits(i: int, j: int) -> bool:
-        return own[i].parameters == other[j].parameters and difference(own[i], other[j], keys) is None
+        return ours[i].parameters == theirs[j].parameters and difference(ours[i], theirs[j], keys) is None
 
     wrong = next((i for i, j in enumerate(layers) if not fits(i, j)), None)
     if wrong is None:
         return
-    what = difference(own[wrong], other[layers[wrong]], keys)
-    near = _nearest(layers, len(other), fits)
-    if what is None and near is None and own[wrong].parameters.keys() == other[layers[wrong]].parameters.keys():
+    what = difference(ours[wrong], theirs[layers[wrong]], keys)
+    near = _nearest(layers, len(theirs), fits)
+    if what is None and near is None and ours[wrong].parameters.keys() == theirs[layers[wrong]].parameters.keys():
         return  # another width, which the fault of the parameter reports
     if what is not None:
-        setting, mine, theirs = what
-        reason = f"`{setting}` is {theirs} there and {mine} here"
+        setting, mine, donors = what
+        reason = f"`{setting}` is {donors} there and {mine} here"
     else:
-        mine_only, theirs_only = (set(x.parameters.items()) for x in (own[wrong], other[layers[wrong]]))
+        mine_only, theirs_only = (set(x.parameters.items()) for x in (ours[wrong], theirs[layers[wrong]]))
         lone = sorted(mine_only ^ theirs_only)[0][0]
         reason = f"they differ in `{lone}`"
     message = f"layer {layers[wrong]} of `{names[1]}` is of another kind than layer {wrong} of `{names[0]}`: {reason}"
-    raise SourceFault("B316", message, field="init", help=_ways_out(own, other, layers, near, names))
+    raise SourceFault("B316", message, field="init", help=_ways_out(ours, theirs, layers, near, names))
 
 
 def _ways_out(
-    own: tuple[Kind, ...],
-    other: tuple[Kind, ...],
+    ours: tuple[Kind, ...],
+    theirs: tuple[Kind, ...],
     layers: tuple[int, ...],
     near: tuple[int, ...] | None,
     names: tuple[str, str],
 ) -> str:
     """Remedies for a copy of layers: other layers of the donor, or the donor's kinds for the model's layers."""
     ways = [f"take layers that fit: init={names[1]}.layers{list(near)}"] if near is not None else []
-    wanted = [other[j].settings.get("layer_types") for j in layers]
-    alike = all(one.parameters == other[j].parameters for one, j in zip(own, layers, strict=True))
-    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in own]:
+    wanted = [theirs[j].settings.get("layer_types") for j in layers]
+    alike = all(one.parameters == theirs[j].parameters for one, j in zip(ours, layers, strict=True))
+    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in ours]:
         listed = ", ".join(f'"{kind}"' for kind in wanted)
         ways.append(f"give `{names[0]}` their kinds: layer_types=[{listed}]")
     return "; or ".join(ways) or "start from a model of the same architecture and configuration"

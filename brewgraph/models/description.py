@@ -235,13 +235,13 @@ def _refusals(kind: str) -> Iterator[None]:
 
 def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
     """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
-    known = set(config.to_dict()) | set(config.attribute_map)
+    keys = set(config.to_dict()) | set(config.attribute_map)
     for key in source.config:
         if key in _DECIDED:
             help = instead("configuration", key, Hf.model_fields)
             raise SourceFault("B313", f"a spec decides `{key}` elsewhere", field=key, help=help)
-        if key not in known:
-            shown = sorted(k for k in known if not k.startswith("_"))
+        if key not in keys:
+            shown = sorted(k for k in keys if not k.startswith("_"))
             help = instead("configuration", key, [*shown, *Hf.model_fields])
             help = help or "see the configuration's page in transformers"
             raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)

@@ -56,7 +56,7 @@ class ModelFacts(Protocol):
     def vocabulary(self, head: str | None) -> int | None:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         """How many members the row `hidden`, `attention`, … has (`hidden`: layers + 1)."""
 
     def paths(self, pattern: str) -> tuple[str, ...]:

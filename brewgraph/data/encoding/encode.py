@@ -105,7 +105,7 @@ def _encode_rows(
         made: dict[str, list[Any]] = {}
         for encoding in encodings:
             if sentences:
-                encoded = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("own"))
+                encoded = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("tagged"))
             else:
                 encoded = encode_texts(encoding, [batch[column] for column in columns], words=words)
             made |= {f"{encoding.key}/{name}": values for name, values in encoded.items()}

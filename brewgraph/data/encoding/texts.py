@@ -41,8 +41,10 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
         sequences = made.sequence_ids(row)
         places: list[int] = []
         for number, column in enumerate(texts):
-            own = [span if sequence == number else NO_SPAN for span, sequence in zip(spans, sequences, strict=True)]
-            places += word_places(word_spans(column[row]), own)
+            own_spans = [
+                span if sequence == number else NO_SPAN for span, sequence in zip(spans, sequences, strict=True)
+            ]
+            places += word_places(word_spans(column[row]), own_spans)
         rows.append(places)
     return {**inputs, "words": rows}
 
@@ -51,13 +53,13 @@ def encode_sentences(
     encoding: Encoding,
     sentences: Sequence[Sequence[str]],
     tags: Sequence[Sequence[int]] | None,
-    own: Sequence[Sequence[bool]] | None = None,
+    tagged: Sequence[Sequence[bool]] | None = None,
 ) -> dict[str, list[Any]]:
     """The inputs of sentences that are split into words, with `words`, and `labels` if there are tags.
 
     The label of a word is at its first token by `word_ids()`, as in transformers' token classification; all other
-    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label, nor one outside the row's
-    `own`.
+    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label, nor one that is not
+    `tagged` in this row.
     """
     made = encoding.tokenizer(
         [list(sentence) for sentence in sentences],
@@ -71,8 +73,8 @@ def encode_sentences(
     for row, sentence in enumerate(sentences):
         word_of = [-1 if word is None else word for word in made.word_ids(row)]
         places = first_tokens(word_of, len(sentence))
-        if own is not None:
-            places = [place if kept else -1 for place, kept in zip(places, own[row], strict=True)]
+        if tagged is not None:
+            places = [place if here else -1 for place, here in zip(places, tagged[row], strict=True)]
         columns["words"].append(places)
     if tags is not None:
         columns["labels"] = []

@@ -77,10 +77,10 @@ def encode_windows(
                 null = _null_token(encoding, view)
                 place = _answer_tokens(view, _first_answer(chunk["answers"][row]))
                 start, end = place or ((null, null) if has_null else NOWHERE)
-                own: dict[str, object] = {"offsets": view.spans_of(1), "start": start, "end": end, "null": null}
+                labels: dict[str, object] = {"offsets": view.spans_of(1), "start": start, "end": end, "null": null}
                 if words:
-                    own["words"] = _words(*piece, view)
-                for name, values in (view.inputs | own).items():
+                    labels["words"] = _words(*piece, view)
+                for name, values in (view.inputs | labels).items():
                     add(f"{encoding.key}/{name}", values)
     return columns
 
@@ -199,21 +199,21 @@ def cut_sentences(split: datasets.Dataset, encodings: Sequence[Encoding]) -> dat
     """The sentences of a split, those that are too long for an encoding in several rows with the same `index`.
 
     Each row has as many words as fit into all encodings; a window shares a quarter of its words with the next. `first`
-    is the number of the row's first word in the sentence, and `own` marks the words that this row tags: each word
+    is the number of the row's first word in the sentence, and `tagged` marks the words that this row tags: each word
     belongs to one row, the one with more words on either side of it.
     """
     sentences = split["words"][:]
     fitting = [min(counts) for counts in zip(*(_fitting(encoding, sentences) for encoding in encodings), strict=True)]
     if fitting == [len(words) for words in sentences]:
         return split.add_column("first", numpy.zeros(len(split), dtype=numpy.int64))
-    columns: dict[str, list[Any]] = {name: [] for name in (*split.column_names, "first", "own")}
+    columns: dict[str, list[Any]] = {name: [] for name in (*split.column_names, "first", "tagged")}
     for row, count in zip(split, fitting, strict=True):
-        for start, stop, own in _own_words(row["words"], count, encodings):
+        for start, stop, tagged in _tagged_words(row["words"], count, encodings):
             for name, value in row.items():
                 columns[name].append(value[start:stop] if name in ("words", "tags") else value)
             columns["first"].append(start)
-            columns["own"].append([number in own for number in range(start, stop)])
-    features = split.features | {"first": datasets.Value("int64"), "own": datasets.List(datasets.Value("bool"))}
+            columns["tagged"].append([number in tagged for number in range(start, stop)])
+    features = split.features | {"first": datasets.Value("int64"), "tagged": datasets.List(datasets.Value("bool"))}
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
@@ -227,7 +227,7 @@ def _fitting(encoding: Encoding, sentences: Sequence[Sequence[str]]) -> list[int
     return counts
 
 
-def _own_words(words: Sequence[str], count: int, encodings: Sequence[Encoding]) -> Iterator[tuple[int, int, range]]:
+def _tagged_words(words: Sequence[str], count: int, encodings: Sequence[Encoding]) -> Iterator[tuple[int, int, range]]:
     """Of each window of a sentence: its first word, the word after its last, and the numbers of those that it tags.
 
     The first window has `count` words.

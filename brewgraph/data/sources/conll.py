@@ -60,12 +60,12 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
         notes = (_no_entities(classes),)
     if source.classes is not None:
         seen = {tag for sentence in splits["train"] for tag in sentence.tags}
-        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), named=True), source.classes).names
-    known = set(classes)
+        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), by_name=True), source.classes).names
+    allowed = set(classes)
     for field, sentences in splits.items():
         for sentence in sentences:
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-                if tag not in known:
+                if tag not in allowed:
                     raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
     return Sentences(splits, classes, notes)
 

@@ -30,13 +30,13 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes in the order of their numbers; with `named` labels are looked up among `names`.
+    """The classes in the order of their numbers; with `by_name` labels are looked up among `names`.
 
     Otherwise a label is a number and counts them. With `marks` a label is a list of 0 and 1, one per class.
     """
 
     names: tuple[str, ...]
-    named: bool
+    by_name: bool
     marks: bool = False
 
 
@@ -53,7 +53,7 @@ def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) 
     if asked is not None and all(
         place_of(value, feature, asked, numbers.get(value)) is not None for value in dict.fromkeys(values)
     ):
-        return Classes(tuple(asked), named=True)
+        return Classes(tuple(asked), by_name=True)
     checked = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
     return _classes_of(train, [[value] for value in checked], feature, asked)
 
@@ -69,22 +69,22 @@ def find_several(
     `SourceFault` B403.
     """
     if len(columns) > 1:
-        return Classes(tuple(columns), named=True)
+        return Classes(tuple(columns), by_name=True)
     rows = _lists(train, columns[0])
     values = [value for row in rows for value in row]
     if not values and asked is not None and marks is not None:
-        return Classes(tuple(asked), named=False, marks=marks)
+        return Classes(tuple(asked), by_name=False, marks=marks)
     if not values:
         raise label_fault(train, 1, "an empty list, as are all others", "some training row has a class")
     feature = _member_feature(train, columns[0])
     listed = isinstance(feature, datasets.ClassLabel)
     if not listed and not isinstance(values[0], str) and _are_marks(rows, asked, marks):
         names = tuple(map(str, range(len(rows[0])))) if asked is None else tuple(asked)
-        classes = Classes(names, named=False, marks=True)
+        classes = Classes(names, by_name=False, marks=True)
         encode_several(train, columns, classes)  # every list of the same length
         return classes
     if asked is not None and all(place_of(value, feature, asked) is not None for value in set(values)):
-        return Classes(tuple(asked), named=True)
+        return Classes(tuple(asked), by_name=True)
     if not isinstance(values[0], str):
         for row, numbers in enumerate(rows, 1):
             _check_numbers(train, row, numbers)
@@ -98,20 +98,20 @@ def _classes_of(
     values = [value for row in rows for value in row]
     numbers = [value for value in values if isinstance(value, int)]
     if not numbers:
-        return put_in_order(Classes(tuple(sorted({str(value) for value in values})), named=True), asked)
+        return put_in_order(Classes(tuple(sorted({str(value) for value in values})), by_name=True), asked)
     if isinstance(feature, datasets.ClassLabel):
-        return put_in_order(Classes(tuple(feature.names), named=False), asked)
+        return put_in_order(Classes(tuple(feature.names), by_name=False), asked)
     if isinstance(values[0], bool):
-        return put_in_order(Classes(("false", "true"), named=False), asked)
+        return put_in_order(Classes(("false", "true"), by_name=False), asked)
     if asked is not None:
         _check_count(train, numbers, asked)
-        return Classes(tuple(asked), named=False)
+        return Classes(tuple(asked), by_name=False)
     largest = max(numbers)
     if largest >= _MOST:
         row = next(row for row, labels in enumerate(rows, 1) if largest in labels)
         help = "is this a column of identifiers?"
         raise label_fault(train, row, f"{largest}, which makes {largest + 1} classes", help)
-    return Classes(tuple(str(number) for number in range(largest + 1)), named=False)
+    return Classes(tuple(str(number) for number in range(largest + 1)), by_name=False)
 
 
 def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
@@ -121,13 +121,13 @@ def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
     """
     if asked is None:
         return classes
-    if classes.named:
+    if classes.by_name:
         missing = [name for name in classes.names if name not in asked]
     else:
         missing = list(classes.names[len(asked) :])
     if missing:
         raise _left_out(missing, classes.names)
-    return Classes(tuple(asked), classes.named)
+    return Classes(tuple(asked), classes.by_name)
 
 
 def _left_out(missing: Sequence[str], names: Sequence[str]) -> SourceFault:
@@ -155,21 +155,21 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
     feature = split.rows.features[column]
     values: Sequence[Label] = _present(split, column)
-    if not classes.named:
+    if not classes.by_name:
         values = _checked(split, values)
-    numbers = _numbers(split, values) if classes.named else {}
+    numbers = _numbers(split, values) if classes.by_name else {}
     places: dict[Label, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
             places[value] = (
                 place_of(value, feature, classes.names, numbers.get(value))
-                if classes.named
+                if classes.by_name
                 else _count_of(value, classes)
             )
         if places[value] is not None:
             continue
         text = isinstance(value, str)
-        if not classes.named if text else any(isinstance(_as_numbers([name])[0], str) for name in classes.names):
+        if not classes.by_name if text else any(isinstance(_as_numbers([name])[0], str) for name in classes.names):
             what = f"{value!r} where the training rows have {'numbers' if text else 'text'}"
             raise label_fault(split, row, what, "write the labels of all splits in the same way")
         raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
@@ -187,10 +187,10 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
             encoded.append(_marks(split, row, values, len(classes.names)))
             continue
         if not all(isinstance(value, str) for value in values):
-            _check_numbers(split, row, values, below=not classes.named)
+            _check_numbers(split, row, values, below=not classes.by_name)
         marks = [0.0] * len(classes.names)
         for value in values:
-            place = place_of(value, feature, classes.names) if classes.named else _count_of(value, classes)
+            place = place_of(value, feature, classes.names) if classes.by_name else _count_of(value, classes)
             if place is None:
                 raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
             marks[place] = 1.0
@@ -380,16 +380,16 @@ def _lists(split: Split, column: str) -> list[list[Label]]:
     return rows
 
 
-def _are_marks(rows: Sequence[Sequence[Label]], asked: Sequence[str] | None, known: bool | None) -> bool:
+def _are_marks(rows: Sequence[Sequence[Label]], asked: Sequence[str] | None, decided: bool | None) -> bool:
     """Whether lists of numbers say of each class whether it is right, instead of numbering the classes that are.
 
-    Truth values and fractions do; of other numbers it may be `known`.
+    Truth values and fractions do; for other numbers it may be `decided`.
     """
     values = [value for row in rows for value in row]
     if not isinstance(values[0], int) or any(isinstance(value, bool) for value in values):
         return True
-    if known is not None:
-        return known
+    if decided is not None:
+        return decided
     widths = {len(row) for row in rows}
     width = widths.pop()
     even = not widths and width > 1 and all(value in (0, 1) for value in values)

@@ -388,8 +388,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _unpacked(path: Path, folder: Path) -> Path:
     target = folder / path.name.removesuffix(".gz")
-    with gzip.open(path) as packed, target.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
+    with gzip.open(path) as packed, target.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
     return target
 
 

@@ -163,10 +163,10 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], mar
         rows = {field: encode_several(split, label, several) for field, split in splits.items()}
         notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()
         feature = datasets.List(datasets.Value("float32"))
-        return Labelling(several.names, rows, feature, notes, None if several.named else several.marks)
+        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
     classes = find_classes(train, label[0], asked)
-    if isinstance(source, Glue) and not classes.named:
-        classes = Classes(_GLUE_TASKS[source.task].classes, named=False)
+    if isinstance(source, Glue) and not classes.by_name:
+        classes = Classes(_GLUE_TASKS[source.task].classes, by_name=False)
     numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
     return Labelling(classes.names, numbers, datasets.Value("int64"))
 
@@ -214,13 +214,13 @@ def _hub_facts(source: Hub, folder: Path, text: tuple[str, ...], label: str | No
     if not info.features or not info.splits or (label is not None and label not in info.features):
         return None
     feature = info.features[label] if label is not None else None
-    named = named_splits(source)
-    asked = {name for field, name in named.items() if field in {"train", *source.model_fields_set}}
+    splits = named_splits(source)
+    asked = {name for field, name in splits.items() if field in {"train", *source.model_fields_set}}
     if asked - set(info.splits) or set(text) - set(info.features):
         return None  # a fault or a slice: reading tells which
     if label is not None and not isinstance(feature, datasets.ClassLabel):
         return None
-    rows = {field: info.splits[name].num_examples for field, name in named.items() if name in info.splits}
+    rows = {field: info.splits[name].num_examples for field, name in splits.items() if name in info.splits}
     classes = tuple(feature.names) if feature is not None else ()
     return DataFacts(classes, tuple(info.features), rows)
 

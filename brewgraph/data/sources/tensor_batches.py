@@ -307,8 +307,8 @@ def _nested(tensors: Mapping[Key, Tensor]) -> Batch:
     """The common fields, and under each model with fields of its own all its fields."""
     batch: Batch = {field: tensor for (model, field), tensor in tensors.items() if not model}
     for model in dict.fromkeys(model for model, _ in tensors if model):
-        own = {field: tensor for (name, field), tensor in tensors.items() if name == model}
-        batch[model] = {**{field: batch[field] for field in INPUTS if field in batch}, **own}
+        fields = {field: tensor for (name, field), tensor in tensors.items() if name == model}
+        batch[model] = {**{field: batch[field] for field in INPUTS if field in batch}, **fields}
     return batch
 
 

@@ -73,7 +73,7 @@ class Anatomy:
         """The names of the rows and single features below the head that this model has."""
         return tuple(name for name in (*ROWS, "embeddings", "pooled") if name not in self.lacking)
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         """How many members a row has (`hidden`: layers + 1). SourceFault B304 for a missing row."""
         return len(self._row(name))
 

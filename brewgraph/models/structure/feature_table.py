@@ -70,10 +70,10 @@ class FeatureTable(ABC):
         calls = [(place, path, call) for path, module in modules for call, place in enumerate(module.order)]
         return tuple((path, call) for _, path, call in sorted(calls))
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         """How many members a row has. SourceFault B304 for a missing row; with several stacks it names their layers."""
         try:
-            return self.anatomy.rows(name)
+            return self.anatomy.row_length(name)
         except SourceFault as fault:
             if not self.anatomy.stacks:
                 raise
@@ -83,7 +83,7 @@ class FeatureTable(ABC):
     def every_feature(self) -> list[Feature]:
         """Every named feature that the model may have: each member of its rows, and single features."""
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
-        members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
+        members = [Feature(name, index) for name in rows for index in range(self.anatomy.row_length(name))]
         below = [name for name in SINGLES if name not in RESULTS]
         heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
         results = [Feature(name, head=head) for head in heads for name in RESULTS]

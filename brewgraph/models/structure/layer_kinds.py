@@ -50,11 +50,11 @@ def telling(*models: Collection[Kind]) -> frozenset[str]:
     return frozenset(telling_keys)
 
 
-def difference(own: Kind, other: Kind, keys: Collection[str]) -> tuple[str, Value, Value] | None:
+def difference(one: Kind, other: Kind, keys: Collection[str]) -> tuple[str, Value, Value] | None:
     """The first setting in which two layers differ, with both values; None where they are of one kind."""
     for key in sorted(keys, key=lambda key: (key != "layer_types", key)):
-        if key in own.settings and key in other.settings and own.settings[key] != other.settings[key]:
-            return key, own.settings[key], other.settings[key]
+        if key in one.settings and key in other.settings and one.settings[key] != other.settings[key]:
+            return key, one.settings[key], other.settings[key]
     return None
 
 

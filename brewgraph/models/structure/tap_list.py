@@ -111,7 +111,7 @@ def _features(feature_table: FeatureTable) -> Iterator[FeatureRow]:
             if not isinstance(shape, SourceFault):
                 yield FeatureRow(str(feature), None, show(ModuleValue("tensor", shape)))
     for name in (*(name for name in SINGLES if name not in RESULTS), *ROWS):
-        count = anatomy.rows(name) if name in ROWS and name not in anatomy.lacking else None
+        count = anatomy.row_length(name) if name in ROWS and name not in anatomy.lacking else None
         members = [Feature(name, i) for i in range(count)] if count is not None else [Feature(name)]
         shapes = list(dict.fromkeys(feature_table.infer(members).values()))
         faults = [shape for shape in shapes if isinstance(shape, SourceFault)]

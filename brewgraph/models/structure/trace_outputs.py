@@ -186,9 +186,9 @@ def _traced(tensor: Tensor, seen: dict[_Key, OutputOrigin]) -> OutputOrigin | No
     return place if axes == tuple(range(len(axes))) else OutputOrigin(place.path, place.call, place.item, axes)
 
 
-def _axis(saved: int, count: int) -> int:
+def _axis(number: int, count: int) -> int:
     """One of `count` axes as autograd saves it: negative numbers as unsigned numbers of 64 bits."""
-    return (saved - 2**64 if saved >= 2**63 else saved) % count
+    return (number - 2**64 if number >= 2**63 else number) % count
 
 
 def _keeps_shape(step: Any, tensor: Tensor, axes: tuple[int, ...]) -> bool:

@@ -131,7 +131,7 @@ def _count(e: Evaluator, take: Take) -> Any:
     model = e.models[take.model]
     known = e.facts_of(model)
     try:
-        return known.rows(take.feature.name) if known else None
+        return known.row_length(take.feature.name) if known else None
     except SourceFault as fault:
         return e.source_fault(fault, model, take.span)
 
