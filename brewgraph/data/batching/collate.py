@@ -99,13 +99,10 @@ class Collator:
         # with padding on the left, positions move by as much
         shift_B = torch.tensor([longest - length if left else 0 for length in lengths])
         if self.text is not None and self.text.mask:
-            groups = zip(columns.pop("word_of", ()), rows, strict=False)
+            pairs = zip(columns.pop("word_of", ()), rows, strict=False)
+            groups = [WordGroups(of, _count_words(row)) for of, row in pairs]
             columns["input_ids"], columns["labels"] = self._masks[encoding.key].draw(
-                columns["input_ids"],
-                [WordGroups(of, _count_words(row)) for of, row in groups],
-                self.seed,
-                self.epoch,
-                [row["index"] for row in rows],
+                columns["input_ids"], groups, self.seed, self.epoch, [row["index"] for row in rows]
             )
         fills = {
             "input_ids": tokenizer.pad_token_id,
@@ -145,33 +142,19 @@ class Collator:
     def _changed_texts(self, encoding: Encoding, rows: Rows, *, words: bool) -> dict[str, list[Any]]:
         names = [name for name in ("text_0", "text_1") if name in rows[0]]
         mask = mask_of(encoding.tokenizer, self.augment)
+        ways = {"seed": self.seed, "epoch": self.epoch}
         changed = [
-            augment_texts(
-                [row[name] for name in names],
-                self.augment,
-                seed=self.seed,
-                epoch=self.epoch,
-                example=row["index"],
-                mask=mask,
-            )
+            augment_texts([row[name] for name in names], self.augment, **ways, example=row["index"], mask=mask)
             for row in rows
         ]
         return encode_texts(encoding, list(zip(*changed, strict=True)), words=words)
 
     def _changed_ids(self, encoding: Encoding, rows: Rows, columns: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
-        special = frozenset(encoding.tokenizer.all_special_ids)
-        mask_id = encoding.tokenizer.mask_token_id
+        special, mask = frozenset(encoding.tokenizer.all_special_ids), encoding.tokenizer.mask_token_id
+        ways = {"seed": self.seed, "epoch": self.epoch, "mask": -1 if mask is None else mask}
         ids = [
-            augment_ids(
-                row,
-                self.augment,
-                seed=self.seed,
-                epoch=self.epoch,
-                example=example["index"],
-                mask=-1 if mask_id is None else mask_id,
-                special=special,
-            )
-            for row, example in zip(columns["input_ids"], rows, strict=True)
+            augment_ids(tokens, self.augment, **ways, example=row["index"], special=special)
+            for tokens, row in zip(columns["input_ids"], rows, strict=True)
         ]
         # the other inputs (masks, types) of a block are constant
         others = {name: [v[:1] * len(i) for v, i in zip(values, ids, strict=True)] for name, values in columns.items()}

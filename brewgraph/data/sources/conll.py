@@ -38,9 +38,10 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every split, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
+    """Every split with the names of the files, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
 
     splits: dict[str, tuple[Sentence, ...]]
+    names: dict[str, str]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -50,7 +51,7 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
     names = named_splits(source)
     splits = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
     if source.tags is None:
-        return Sentences(splits, ())
+        return Sentences(splits, names, ())
     notes: tuple[str, ...] = ()
     scheme = find_scheme(tag for sentences in splits.values() for sentence in sentences for tag in sentence.tags)
     if scheme is not None and scheme.separator:  # bare letters may be anything
@@ -67,7 +68,7 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
                 if tag not in allowed:
                     raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
-    return Sentences(splits, classes, notes)
+    return Sentences(splits, names, classes, notes)
 
 
 def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:

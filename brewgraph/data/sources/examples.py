@@ -89,13 +89,11 @@ def open_examples(
             splits, classes = _builtin_splits(source), LABELS
         case Conll():
             read = read_conll(source, folder)
+            classes, notes = read.classes, read.notes
             splits = {
-                field: add_columns(
-                    as_dataset(rows, read.classes), beside(rows, getattr(source, field)), field, source, columns
-                )
+                field: add_columns(as_dataset(rows, classes), beside(rows, read.names[field]), field, source, columns)
                 for field, rows in read.splits.items()
             }
-            classes, notes = read.classes, read.notes
         case Squad():
             splits = {
                 field: add_columns(questions.rows, questions.beside, field, source, columns)
@@ -136,7 +134,7 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             return DataFacts(LABELS, _COLUMNS[Builtin], {})
         case Conll():
             read = read_conll(source, folder)
-            beside_words = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
+            beside_words = {field: beside(rows, read.names[field]) for field, rows in read.splits.items()}
             tags = {tag for sentence in read.splits["train"] for tag in sentence.tags}
             seen = tuple(name for name in read.classes if name in tags)
             return replace(_facts(source, read.classes, beside_words), seen=seen or None, alike=len(seen) == 1)

@@ -99,8 +99,7 @@ def attention_forward(
     wanted = frozenset[str]().union(*(probe.wants for probe in probes))
     values = {"query": query, "key": key, "value": value}
     if "scores" in wanted:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        values["scores"] = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+        values["scores"] = _scores(query, key, scaling)
     weights: Tensor | None = None
     if "attention" in wanted or _former(module) == "eager":
         # The module's own eager function is called without dropout: what it returns is then the probabilities as such,
@@ -130,12 +129,17 @@ def plain_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention without dropout, for modules whose file has no `eager_attention_forward` of its own."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+    scores = _scores(query, key, scaling)
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(weights, _spread(value, query)).transpose(1, 2).contiguous(), weights
+
+
+def _scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
+    """Attention scores before mask and softmax."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
 
 
 def _own_eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:

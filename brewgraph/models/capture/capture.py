@@ -61,6 +61,7 @@ class Capture:
         self._armed = False
         self._until: frozenset[Place] = frozenset()
         self._missing: set[Place] = set()
+        self._wanted: frozenset[Place] = frozenset()
         self._undo: list[Callable[[], None]] = []
         try:
             self._install(model)
@@ -107,11 +108,8 @@ class Capture:
         the field.
         """
         try:
-            return {
-                feature: self.value(feature, output)
-                for feature in self.features
-                if features is None or feature in features
-            }
+            wanted = (feature for feature in self.features if features is None or feature in features)
+            return {feature: self.value(feature, output) for feature in wanted}
         finally:
             self._clear()
 
@@ -132,7 +130,10 @@ class Capture:
         key = _place(site)
         if key not in self._seen:
             calls = self._calls[key[0] if site.kind == "attention" else "module", site.path]
-            raise RunError(f"`{feature}`: {_not_called(site, calls)}")
+            what = "attention function of the module" if site.kind == "attention" else "module"
+            times = f"called {calls} times in the forward, so it has no call {site.call}"
+            times = times if calls else "not called in the forward"
+            raise RunError(f"`{feature}`: the {what} `{site.path}` was {times}")
         tensor = _pick(self._seen[key], site, feature)
         return tensor.permute(site.axes).contiguous() if site.axes else tensor
 
@@ -149,7 +150,7 @@ class Capture:
     def _install(self, model: nn.Module) -> None:
         self._undo.append(model.register_forward_pre_hook(self._starting(model)).remove)
         sites = set(self._sites.values()) - {site for site in self._sites.values() if site.kind == "result"}
-        wanted = {_place(site) for site in sites}
+        self._wanted = frozenset(map(_place, sites))
         watched: dict[str, set[str]] = {}
         for site in sites:
             if site.kind == "attention":
@@ -164,15 +165,14 @@ class Capture:
         elif any(site in self.anatomy.attention for site in sites):
             self._undo.append(attention.borrow(trunk_of(model), "eager"))  # type: ignore[arg-type]
         for path in sorted(watched):
-            probe = attention.Probe(frozenset(watched[path]), self._recording(path, wanted))
+            probe = attention.Probe(frozenset(watched[path]), self._recording(path))
             self._undo.append(attention.watch(model.get_submodule(path), probe))
         for path in sorted(hooked):
             module = model.get_submodule(path)
-            hook = self._watching(module, path, wanted)
-            self._undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
-            if any(side == "input" and at == path for side, at, _ in wanted):
-                before = self._entering(module, path, wanted)
-                self._undo.append(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            self._undo.append(module.register_forward_hook(self._watching(module, path), with_kwargs=True).remove)
+            if any(side == "input" and at == path for side, at, _ in self._wanted):
+                enter = self._entering(module, path)
+                self._undo.append(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         flags = {site.asks or FLAGS.get(site.field, "") for site in sites} - {""}
         if flags:
             base = model.get_submodule(self.anatomy.base)
@@ -190,30 +190,31 @@ class Capture:
 
         return start
 
-    def _entering(self, module: nn.Module, path: str, wanted: Collection[Place]) -> Callable[..., None]:
+    def _entering(self, module: nn.Module, path: str) -> Callable[..., None]:
         first = first_argument(module)
 
         def enter(called: nn.Module, args: tuple, kwargs: dict) -> None:
-            place = ("input", path, self._calls["module", path])
-            if self._armed and called is module and place in wanted:
-                self._take(place, args[0] if args else kwargs.get(first))
+            if self._armed and called is module:
+                self._take(("input", path, self._calls["module", path]), args[0] if args else kwargs.get(first))
 
         return enter
 
-    def _watching(self, module: nn.Module, path: str, wanted: Collection[Place]) -> Callable[..., None]:
+    def _watching(self, module: nn.Module, path: str) -> Callable[..., None]:
         def watch(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            if not self._armed or called is not module:
-                return
-            place = ("output", path, self._calls["module", path])
-            self._calls["module", path] += 1
-            if place in wanted:
-                self._take(place, output)
+            if self._armed and called is module:
+                self._take(("output", path, self._count("module", path)), output)
 
         return watch
 
+    def _count(self, kind: str, path: str) -> int:
+        """Count a call; returns its number from 0."""
+        self._calls[kind, path] += 1
+        return self._calls[kind, path] - 1
+
     def _take(self, place: Place, value: object) -> None:
-        """Keep a value; the forward ends with the last one of `until`."""
-        self._seen[place] = value
+        """Keep a value if it is wanted; the forward ends with the last one of `until`."""
+        if place in self._wanted:
+            self._seen[place] = value
         if place in self._missing:
             self._missing.remove(place)
             if not self._missing:
@@ -225,17 +226,14 @@ class Capture:
 
         return ask
 
-    def _recording(self, path: str, wanted: Collection[Place]) -> Callable[[dict[str, Tensor]], None]:
+    def _recording(self, path: str) -> Callable[[dict[str, Tensor]], None]:
         capture = weakref.ref(self)  # watched modules are kept in a global table, which must not keep this alive
 
         def record(values: dict[str, Tensor]) -> None:
             live = capture()
             if live is not None and live._armed:
                 for name, value in values.items():
-                    call = live._calls[name, path]
-                    live._calls[name, path] += 1
-                    if (name, path, call) in wanted:
-                        live._take((name, path, call), value)
+                    live._take((name, path, live._count(name, path)), value)
 
         return record
 
@@ -264,13 +262,6 @@ def _drops(config: object) -> bool:
     rates = {name: rate for name, rate in vars(config).items() if "drop" in name and isinstance(rate, float)}
     of_attention = [rate for name, rate in rates.items() if "att" in name]
     return any(rate > 0 for rate in of_attention or rates.values())
-
-
-def _not_called(site: Site, calls: int) -> str:
-    what = "attention function of the module" if site.kind == "attention" else "module"
-    if not calls:
-        return f"the {what} `{site.path}` was not called in the forward"
-    return f"the {what} `{site.path}` was called {calls} times in the forward, so it has no call {site.call}"
 
 
 def _pick(value: object, site: Site, feature: Feature) -> Tensor:
