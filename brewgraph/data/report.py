@@ -263,7 +263,7 @@ def _count(numbers: Iterable[int]) -> RowCount:
 
 def _warnings(report: DataReport, batch: int) -> Iterator[str]:
     """Sentences, each with its remedy."""
-    fill_in = "fill it in or leave the rows out"
+    fill_in = "fill it in or remove the rows"
     no_label = {SPANS: "no answer", TAGS: "not one tag for each word"}.get(report.label_type, "no label")
     for name, split in report.splits.items():
         for rows, what in (
@@ -272,7 +272,7 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
             (
                 split.broken,
                 "a tab or a line break in a text: a quote that opens a field by mistake takes in the lines below; "
-                "`quoting=false` reads quotes as they stand",
+                "`quoting=false` reads quotes as text",
             ),
             (
                 split.quoted,
@@ -282,20 +282,20 @@ def _warnings(report: DataReport, batch: int) -> Iterator[str]:
             if rows.count:
                 yield f"{_of(rows, split.rows, name)} {what}"
     if "dev" not in report.splits:
-        yield "there is no dev split, and nothing to evaluate on: name one with `dev=`"
+        yield "there is no dev split, so nothing is evaluated: name one with `dev=`"
     train = report.splits["train"]
     if train.repeated.count > REPEATED * train.rows:
         subject = _of(train.repeated, train.rows, "train")
-        yield f"{subject} the texts of an earlier row: leave the copies out, or those texts weigh more"
+        yield f"{subject} the texts of an earlier row: remove the copies, or those texts weigh more"
     if train.contradicting.count:
         subject = _of(train.contradicting, train.rows, "train")
-        yield f"{subject} another label than an earlier row with the same texts: correct them or leave both out"
+        yield f"{subject} another label than an earlier row with the same texts: correct them or remove both"
     yield from _class_warnings(report)
     for overlap in report.overlaps:
         total = report.splits[overlap.split].rows
         if overlap.rows.count > LEAK * total:
             subject = _of(overlap.rows, total, overlap.split)
-            yield f"{subject} the texts of a row of train, and figures will be too good: take these rows out of train"
+            yield f"{subject} the texts of a row of train, and figures will be too good: remove these rows from train"
     if report.label_type not in (NEXT, MASKED, SPANS):  # laid end to end or cut into windows: nothing is lost
         if batch > train.rows:
             yield f"a batch of {batch:,} is more than the {train.rows:,} rows of train: every step takes all of them"

@@ -94,8 +94,8 @@ def describe_model(
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
         if source.adapter is not None and source.init is None:
-            message = "an adapter would stand beside random weights that nothing trains"
-            help = 'name a model with weights: hf("folder", adapter=…), or leave the adapter out'
+            message = "an adapter needs pretrained weights: random ones would stay untrained"
+            help = 'name a model with weights: hf("folder", adapter=…), or remove the adapter'
             raise SourceFault("B329", message, help=help, field="adapter")
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = own_tokens(source, folder, inherited)

@@ -194,7 +194,7 @@ def _permuted(best: LabelOrder, names: Sequence[str], places: Sequence[int], wha
     listed = {place: names[j] for place, j in zip(places or range(len(best.order)), best.order, strict=True)}
     shown = ", ".join(json.dumps(listed[i], ensure_ascii=False) for i in sorted(listed))
     message = f"{what} with its classes in another order: {moved}"
-    return replace(best, verdict="permuted", message=message, help=f"say what its classes are: labels=[{shown}]")
+    return replace(best, verdict="permuted", message=message, help=f"name its classes: labels=[{shown}]")
 
 
 def _one_by_one(
@@ -281,7 +281,7 @@ def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
 _SHOWN = 6
 """Classes that a sentence names."""
 
-_UNTAUGHT = "fine-tune it for these classes first; where it is, check what its classes mean: labels=[…]"
+_UNTAUGHT = "fine-tune it for these classes first; if it is fine-tuned, check what its classes mean: labels=[…]"
 
 
 def _labelled(predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | None) -> tuple[Array, Array, Array]:

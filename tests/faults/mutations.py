@@ -818,7 +818,7 @@ MUTATIONS = (
                  "student tiny = hf(TINY, hidden_size=8, adapter=lora(r=2))\nloss = ce(d.labels -> tiny.logits)",
                  'student tiny = hf("saved", adapter=lora(r=2))\nloss = ce(d.labels -> tiny.logits)',
                  "B329", (3, 148), "lora(r=2)",
-                 "an adapter would stand beside random weights that nothing trains", 'name a model with weights: hf("folder", adapter=…), or leave the adapter out', head=NO_STUDENT),
+                 "an adapter needs pretrained weights: random ones would stay untrained", 'name a model with weights: hf("folder", adapter=…), or remove the adapter', head=NO_STUDENT),
         Mutation("head asked for and not matched",
                  'student tiny = hf(TINY, hidden_size=8, num_hidden_layers=2, task="sequence-classification")\nloss = nst(big.hidden[3] -> tiny.hidden[2])',
                  'student tiny = hf(TINY, hidden_size=8, num_hidden_layers=2, task="features")\nloss = nst(big.hidden[3] -> tiny.hidden[2])',

@@ -38,7 +38,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every split with the names of the files, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
+    """Every split with the name of its file, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
 
     splits: dict[str, tuple[Sentence, ...]]
     names: dict[str, str]
@@ -143,7 +143,7 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
             help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
             raise _bad_line(name, field, number, f"{_count(len(parts))}, so that words and tags are the same", help)
         if not all(cells):
-            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or leave the line out")
+            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
         words.append(cells[0])
         tags += cells[1:]
         lines.append(number)

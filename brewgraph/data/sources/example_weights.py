@@ -91,7 +91,7 @@ def _read_column(split: Split, column: str) -> tuple[list[Any], FeatureType]:
     """
     split.require(column)
     if column in _RESERVED:
-        raise SourceFault("B402", f"batches have something else called `{column}`", help="rename the column")
+        raise SourceFault("B402", f"batches already have a tensor called `{column}`", help="rename the column")
     values = split.rows[column][:]
     if values and isinstance(values[0], list):
         for row, value in enumerate(values, 1):

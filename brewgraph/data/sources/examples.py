@@ -187,7 +187,7 @@ def texts(examples: Examples) -> list[str]:
 
 
 def _no_examples() -> SourceFault:
-    return SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
+    return SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")
 
 
 def unanswerable(split: datasets.Dataset) -> int:

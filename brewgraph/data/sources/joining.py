@@ -25,7 +25,7 @@ def unite_classes(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
             for names, is_numbered in zip(parts, numbered, strict=True)
         )
         help = "write the labels as names, then they are brought together, or join data with the same classes"
-        raise SourceFault("B408", f"the classes of joined data are not the same: {kinds}", help=help)
+        raise SourceFault("B408", f"the joined data sets have different classes: {kinds}", help=help)
     return tuple(dict.fromkeys(name for names in parts for name in names))
 
 
@@ -48,7 +48,7 @@ def join_splits(
         if other is not None:
             odd = sorted(set(other) ^ set(columns[0]))
             help = "join data with as many texts and labels of one kind; for several kinds, write tasks"
-            raise SourceFault("B408", f"not all of the joined data have {_described(odd[0])}", help=help)
+            raise SourceFault("B408", f"only some of the joined data have {_described(odd[0])}", help=help)
         features = _common(pieces)
         with quiet():
             joined[field] = datasets.concatenate_datasets(

@@ -272,7 +272,7 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
                 raise ValueError
         except (TypeError, ValueError):
             fault = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
-            help = "write a number, or leave the row out"
+            help = "write a number, or remove the row"
             if isinstance(value, list) and field == "label":
                 help = "a regression predicts one number for each row: name a column of single numbers"
             raise SourceFault(code, f"{what.format(row=row)} is {fault}", help=help, field=field) from None
@@ -288,7 +288,7 @@ def _present(split: Split, column: str) -> list[Label]:
     values: list[Label] = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-            raise label_fault(split, row, "missing", f"fill it in or leave the row out{NO_LABELS}")
+            raise label_fault(split, row, "missing", f"fill it in or remove the row{NO_LABELS}")
         if not isinstance(value, str | int | float):
             several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
             raise label_fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")

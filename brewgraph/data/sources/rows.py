@@ -64,7 +64,7 @@ class Split:
                 sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
                 where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
                 remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
-                help = f"its columns stand between {sign}: {remedy}"
+                help = f"its columns are separated by {sign}: {remedy}"
             raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
         if column in self.twice:
             help = "rename one of them in the header"

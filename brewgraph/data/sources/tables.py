@@ -232,5 +232,5 @@ def _check_texts(split: Split, text: Sequence[str]) -> None:
             if not isinstance(value, str):
                 what = "missing" if value is None else f"no text: {value!r}"
                 message = f"`{column}` in row {row} of {split.place} is {what}"
-                help = "write it as text, leave the row out, or name another column with `text=`"
+                help = "write it as text, remove the row, or name another column with `text=`"
                 raise SourceFault("B404", message, help=help, field="text")

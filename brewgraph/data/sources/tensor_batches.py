@@ -200,7 +200,7 @@ def _parse(name: str, path: Path) -> tuple[int, Key]:
     index, *rest = name.split(".")
     if not index.isdecimal() or not 1 <= len(rest) <= 2 or not all(rest) or str(int(index)) != index:
         raise _fault(
-            f"`{name}` in `{path.name}` is no key of ready batches",
+            f"`{name}` in `{path.name}` is not a key of ready batches",
             "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`",
         )
     field = _OTHER_NAMES.get(rest[-1], rest[-1])
@@ -256,7 +256,7 @@ def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: B
 def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
     return SourceFault(
         "B403",
-        f"{message}: labels of type `{source.label_type}` are wanted",
+        f"{message}: expected labels of type `{source.label_type}`",
         help=f'{help} say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` '
         "for none at all",
         field="labels",

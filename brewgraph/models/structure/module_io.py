@@ -86,7 +86,7 @@ def tensor_place(value: ModuleValue, item: int | None, what: str) -> int | None:
             raise fault(f"is one tensor {shown}", f"remove [{item}]")
         return None
     if not tensors:
-        raise fault(f"is no tensor but {shown}", "tap another module: `brewgraph taps` lists the output of each")
+        raise fault(f"is not a tensor but {shown}", "tap another module: `brewgraph taps` lists the output of each")
     if item is None:
         if len(tensors) > 1:
             raise fault(f"holds several tensors: {shown}")
@@ -98,7 +98,7 @@ def tensor_place(value: ModuleValue, item: int | None, what: str) -> int | None:
         weights = "attention modules return no weights unless they run eagerly: use the feature `attention[i]`"
         raise fault(f"is None at [{item}]: {shown}", f"{weights}; or {choice}")
     if kind != "tensor":
-        raise fault(f"is no tensor at [{item}]: {shown}")
+        raise fault(f"is not a tensor at [{item}]: {shown}")
     return item
 
 

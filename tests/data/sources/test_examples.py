@@ -254,7 +254,7 @@ def test_a_local_folder_is_read_again_when_a_file_of_it_changes(
 @pytest.mark.parametrize(
     ("labels", "said", "remedy"),
     [
-        (("a", None, "b"), "the label in row 2 of `a{}` is missing", "fill it in or leave the row out"),
+        (("a", None, "b"), "the label in row 2 of `a{}` is missing", "fill it in or remove the row"),
         ((0, 1, -1), "the label in row 3 of `a{}` is -1", "whole, and counts classes from 0 on"),
         ((0, 0.5, 1), "the label in row 2 of `a{}` is 0.5", "whole, and counts classes from 0 on"),
         ((3, 10**12), "the label in row 2 of `a{}` is 1000000000000, which makes", "is this a column of identifiers?"),
@@ -311,7 +311,7 @@ def test_a_text_that_is_none(tmp_path: Path, value: object, said: str) -> None:
     found = fault(Files(train="good.jsonl", dev="bad.jsonl", **PAIR), tmp_path)
     assert (found.code, found.field) == ("B404", "text")
     assert found.message == f"`hypothesis` in row 2 of `bad.jsonl` is {said}"
-    assert "leave the row out" in found.help
+    assert "remove the row" in found.help
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_columns_of_a_format_without_types(tmp_path: Path) -> None:
     ("column", "code", "message", "help"),
     [
         ("rnak", "B402", "`train.jsonl` has no column `rnak`", "did you mean `rank`?"),
-        ("index", "B402", "batches have something else called `index`", "rename the column"),
+        ("index", "B402", "batches already have a tensor called `index`", "rename the column"),
         ("text", "B404", "`text` in row 1 of `train.jsonl` is 'text 0', and no finite number", "write a number"),
         ("rank", "B404", "`rank` in row 2 of `train.jsonl` is missing", "write a number"),
         ("odd", "B404", "`odd` in row 2 of `train.jsonl` is missing", "a list of numbers in every row"),

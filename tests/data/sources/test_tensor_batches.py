@@ -218,7 +218,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_keys_of_another_form(key: str, tmp_path: Path) -> None:
     """They are named, and the form is shown."""
     write_keys(tmp_path, **{key: torch.ones(1)})
-    check(tmp_path, "B404", "folder", f"`{key}` in `batches.safetensors` is no key", "`0.bert.input_ids`")
+    check(tmp_path, "B404", "folder", f"`{key}` in `batches.safetensors` is not a key", "`0.bert.input_ids`")
 
 
 @pytest.mark.parametrize(("numbers", "gap"), [((0, 2), 1), ((1, 2), 0), ((0, 1, 2, 4, 9), 3)])
@@ -261,10 +261,10 @@ def test_inputs_of_different_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "tensor", "message", "help"),
     [
-        ("class", None, "has no `labels`: labels of type `class`", "write `0.labels`"),
-        ("spans", torch.tensor([0, 1]), "has no `start`: labels of type `spans`", "write `0.start`"),
-        ("class", torch.ones(2, 3).long(), "is 2 × 3, and not rows: labels of type `class`", "in this shape"),
-        ("class", torch.ones(2), "holds floats: labels of type `class`", "as int64"),
+        ("class", None, "has no `labels`: expected labels of type `class`", "write `0.labels`"),
+        ("spans", torch.tensor([0, 1]), "has no `start`: expected labels of type `spans`", "write `0.start`"),
+        ("class", torch.ones(2, 3).long(), "is 2 × 3, and not rows: expected labels of type `class`", "in this shape"),
+        ("class", torch.ones(2), "holds floats: expected labels of type `class`", "as int64"),
         ("classes", torch.ones(2), "is 2, and not rows × classes", "in this shape"),
         ("tags", torch.ones(2, 4).long(), "is 2 × 4, and not one for each token", "in this shape"),
         ("next", torch.ones(2).long(), "is 2, and not one for each token", "in this shape"),

@@ -70,8 +70,8 @@ def test_the_one_tensor_that_is_meant():
         (PAIR, 1, "it is None at [1]", "use the feature `attention[i]`; or add [0] to the path"),
         (PAIR, 2, "it has no element [2]", "add [0] to the path"),
         (TRIPLE, None, "it holds several tensors", "add [0] or [2] to the path"),
-        (TRIPLE, 1, "it is no tensor at [1]", "add [0] or [2] to the path"),
-        (NOTHING, None, "it is no tensor but None", "tap another module"),
+        (TRIPLE, 1, "it is not a tensor at [1]", "add [0] or [2] to the path"),
+        (NOTHING, None, "it is not a tensor but None", "tap another module"),
     ],
 )
 def test_no_tensor_or_several_are_a_fault(value, item, message, help):
