@@ -185,7 +185,7 @@ def run_lints(recipe: Recipe, graphs: Graphs, facts: FactsOf, collector: Collect
 
     def count(model: str, feature: str) -> int | None:
         known = facts(recipe.models[model])
-        return known.rows(feature) if known is not None else None
+        return known.row_length(feature) if known is not None else None
 
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     collector.diagnostics += list(dict.fromkeys(lint(Subject(recipe, graphs, count, ranks))))

@@ -52,10 +52,10 @@ def check_inputs(context: CheckContext) -> None:
             continue
         required, supplied = call.needs, set(model.source.forward_columns)
         if isinstance(data.source, Batches):
-            from brewgraph.data.sources.tensor_batches import ready_fields
+            from brewgraph.data.sources.tensor_batches import batch_fields
 
             try:
-                supplied |= ready_fields(data.source, context.recipe.source.folder, model.name)
+                supplied |= batch_fields(data.source, context.recipe.source.folder, model.name)
             except SourceFault:
                 continue  # reported with the data
             required -= {"input_ids"} if "inputs_embeds" in supplied else set()

@@ -15,9 +15,9 @@ from brewgraph.recipe.settings.sources import Batches, DataSource
 def data_facts(source: DataSource, folder: Path, memory: Memory) -> DataFacts:
     """The facts of a data set. Raises `SourceFault` if it does not match its source."""
     if isinstance(source, Batches):
-        from brewgraph.data.sources.tensor_batches import ready_facts
+        from brewgraph.data.sources.tensor_batches import batch_facts
 
-        return ready_facts(source, folder)
+        return batch_facts(source, folder)
     if augment := getattr(source, "augment", ()):
         from brewgraph.data.batching.augmentation import check_augmentations
 

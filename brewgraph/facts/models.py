@@ -276,8 +276,8 @@ class UnbuiltModelFacts:
 
         return count_parameters(self.shapes.model, trainable=True)
 
-    def rows(self, name: str) -> int:
-        return self.feature_table.rows(name)
+    def row_length(self, name: str) -> int:
+        return self.feature_table.row_length(name)
 
     def paths(self, pattern: str) -> tuple[str, ...]:
         return self.feature_table.anatomy.paths(pattern)

@@ -278,7 +278,7 @@ def _check_axes(context: Context, side: LossSide) -> None:
 
 def _has_hidden(known: ModelFacts) -> bool:
     try:
-        return known.rows("hidden") > 0
+        return known.row_length("hidden") > 0
     except SourceFault:
         return False
 

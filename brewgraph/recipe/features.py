@@ -57,7 +57,7 @@ class ModelFacts(Protocol):
     def vocabulary(self, head: str | None) -> int | None:
         """The vocabulary size of a head's logits; None if they are not over a vocabulary."""
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         """How many members the row `hidden`, `attention`, … has (`hidden`: layers + 1)."""
 
     def paths(self, pattern: str) -> tuple[str, ...]:

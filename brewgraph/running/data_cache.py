@@ -19,7 +19,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import info, node
-from brewgraph.models.fake.limits import positions
+from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
 from brewgraph.recipe.needs import columns_used, words_used

@@ -22,7 +22,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources.examples import Examples, facts, open_examples
 from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer

@@ -427,7 +427,7 @@ def _not_a_module(name: str, value: object) -> str:
 def _check_features(name: str, module: nn.Module, facts: UnbuiltModelFacts, features: Collection[Feature]) -> None:
     for row in sorted({x.name for x in features if x.index is not None}):
         try:
-            declared, actual = facts.rows(row), dissect(module).rows(row)
+            declared, actual = facts.row_length(row), dissect(module).row_length(row)
         except SourceFault as fault:
             help = f" ({fault.help})" if fault.help else ""
             raise UsageError(f"the module for `{name}` cannot be used: {fault.message}{help}") from fault

@@ -23,7 +23,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.display.cost import megabytes
 from brewgraph.display.lines import number
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.heads import HeadedModel
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType

@@ -15,7 +15,7 @@ from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import node
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.label_order import (
     LabelOrder,
     check_label_order,

@@ -13,8 +13,8 @@ from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture.capture import Capture
-from brewgraph.models.fake.limits import accepted
 from brewgraph.models.fake.reach import can_end_early, may_draw
+from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.runtime.layouts import hide_padding

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, nodes_of
-from brewgraph.models.fake.limits import accepted, positions
+from brewgraph.models.fake.shapes import accepted, positions
 from brewgraph.models.heads import trunk_of
 from brewgraph.runtime.forwards import Batch, base_of
 

@@ -99,7 +99,7 @@ def test_losses_and_gradients():
 def test_features():
     """Hidden states are recorded: embeddings, then each layer; pooled is what the head sees; attention there is none."""
     one = model()
-    assert dissect(one).rows("hidden") == 3
+    assert dissect(one).row_length("hidden") == 3
     features = [Feature("hidden", 0), Feature("hidden", 1), Feature("hidden", 2), Feature("pooled"), Feature("logits")]
     capture = Capture(one, features)
     with torch.no_grad(), capture.armed():

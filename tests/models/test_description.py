@@ -140,7 +140,7 @@ def test_heads_and_adapter_are_carried(tmp_path):
 
 def test_an_adapter_needs_weights_to_stand_beside():
     """From scratch, frozen weights would be noise."""
-    with pytest.raises(SourceFault, match="random weights") as fault:
+    with pytest.raises(SourceFault, match="needs pretrained weights") as fault:
         made(Hf(model_type="bert", adapter=Lora()))
     assert (fault.value.code, fault.value.field) == ("B329", "adapter")
 

@@ -164,10 +164,10 @@ def test_addresses_and_patterns(place: str, name: str, help: str, world: Path) -
 @pytest.mark.parametrize(
     ("name", "sign", "remedy"),
     [
-        ("a.csv", ";", "its columns stand between `;`: save it with commas as .csv, or with tabs as .tsv"),
-        ("a.csv", "|", "its columns stand between `|`: save it with commas as .csv, or with tabs as .tsv"),
-        ("a.csv", "\t", "its columns stand between tabs: a file with tabs is called .tsv"),
-        ("a.tsv", ",", "its columns stand between `,`: a file with commas is called .csv"),
+        ("a.csv", ";", "its columns are separated by `;`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "|", "its columns are separated by `|`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "\t", "its columns are separated by tabs: a file with tabs is called .tsv"),
+        ("a.tsv", ",", "its columns are separated by `,`: a file with commas is called .csv"),
     ],
 )
 def test_another_separator(name: str, sign: str, remedy: str, world: Path) -> None:

@@ -233,7 +233,7 @@ def test_labels_that_the_run_does_not_know(tmp_path: Path, train: list, file: li
     [
         ("new.jsonl", '{"text": "t", "id": 1}\n', "has no column `label`, so no labels to score the student on "
          "(the columns are `text` and `id`; `brewgraph predict` needs no labels)"),
-        ("new.csv", "text,label\nt,\n", "is missing (fill it in or leave the row out; `brewgraph predict` needs no labels)"),
+        ("new.csv", "text,label\nt,\n", "is missing (fill it in or remove the row; `brewgraph predict` needs no labels)"),
         ("new.csv", "txt,label\nt,a\n", "has no column `text` (did you mean `txt`? the columns are `txt` and `label`)"),
     ],
 )  # fmt: skip

@@ -163,7 +163,7 @@ def test_moved_classes_stop_and_the_remedy_works(tmp_path: Path, kind: str) -> N
         fault, _ = stopped(write_spec(tmp_path, teacher, kind))
         assert fault.code == "B332"
         assert "in another order: its `" in fault.message
-        remedy = fault.help.removeprefix("say what its classes are: ")
+        remedy = fault.help.removeprefix("name its classes: ")
         assert json.loads(remedy.removeprefix("labels=")) == [names[i] for i in order]
         reporter = Says()
         after = bg.run(write_spec(tmp_path, teacher, kind, more=f", {remedy}"), reporter=reporter)

@@ -130,7 +130,7 @@ def _count(e: Evaluator, take: v.Take) -> int | Fault | None:
     model = e.models[take.model]
     facts = e.facts_of(model)
     try:
-        return facts.rows(take.feature.name) if facts else None
+        return facts.row_length(take.feature.name) if facts else None
     except SourceFault as fault:
         return e.source_fault(fault, model, take.span)
 

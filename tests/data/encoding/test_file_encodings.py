@@ -10,9 +10,8 @@ import pytest
 
 from brewgraph.checking.check import check_names, read_spec
 from brewgraph.data.sources.conll import read_conll
-from brewgraph.data.sources.rows import read_file
+from brewgraph.data.sources.rows import read_file, read_lines
 from brewgraph.data.sources.squad import read_squad
-from brewgraph.data.sources.text_lines import read_plain
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError
 from brewgraph.recipe.settings.sources import Conll, Squad, Text
 from brewgraph.source import EncodingError, Source, decode
@@ -45,7 +44,7 @@ def read(name: str, folder: Path) -> object:
     if name.endswith(".conll"):
         return read_conll(Conll(train=name), folder)
     if name.endswith(".txt"):
-        return read_plain(Text(train=name), folder)
+        return read_lines(Text(train=name), folder)
     if name.endswith(".squad"):
         return read_squad(Squad(train=name), folder)
     return read_file(name, folder, "train")

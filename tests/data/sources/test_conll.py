@@ -212,9 +212,9 @@ def test_what_marks_no_entities_is_said_where_it_looks_like_it(tmp_path: Path) -
         ("a O\nb c O\n", "B404", "train", "line 2 of `train.conll` has 3 columns where line 1 has 2", "separator=tab"),
         ("a\n", "B404", "train", "line 1 of `train.conll` has 1 column, so that words and tags are", "`separator`"),
         ("a O\nb B-X\nc X\n", "B403", "train", "the tag in line 3 of `train.conll` is `X`, where others", "`B-…`"),
-        ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, and no entity", "begins with `B-Y`"),
+        ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, but no entity", "begins with `B-Y`"),
         ("a B-X\nb L-X\nc S-X\n", "B403", "train", "the tag in line 2 of `train.conll` is `L-X`, where", "and `S-…`"),
-        ("a B_X\nb E_X\nc I_X\n", "B403", "train", "line 3 of `train.conll` is `I_X`, and no entity", "`B_X`; tags are IOBES"),
+        ("a B_X\nb E_X\nc I_X\n", "B403", "train", "line 3 of `train.conll` is `I_X`, but no entity", "`B_X`; tags are IOBES"),
     ],
 )  # fmt: skip
 def test_faulty_lines(tmp_path: Path, text: str, code: str, field: str, message: str, help: str) -> None:

@@ -108,10 +108,10 @@ def test_faults(tmp_path: Path) -> None:
     found = said(moved)
     assert (found.code, found.field) == ("B403", "train")
     assert found.message == (
-        "the answer to question `q0` in `train.json`, `Ada Stone`, does not stand at 22 of its text, "
-        "where there is ` Ada Ston`"
+        "the answer to question `q0` in `train.json`, `Ada Stone`, is not at offset 22 of its text, "
+        "which has ` Ada Ston` there"
     )
-    assert found.help == "it stands at 23"
+    assert found.help == "it is at 23"
     moved["data"][0]["paragraphs"][0]["qas"][0]["answers"][0] = {"text": "Eve", "answer_start": -1}
     assert said(moved).help == "`answer_start` counts characters from 0; the text does not hold it"
     moved["data"][0]["paragraphs"][0]["qas"][0]["answers"][0] = {"text": " ", "answer_start": 3}

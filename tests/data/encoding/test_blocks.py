@@ -123,7 +123,7 @@ def test_blocks_that_cannot_be(tmp_path: Path, wordpiece: Any) -> None:
 
     found = said(Text(train="", block=65), wordpiece, 64)
     assert (found.code, found.field) == ("B407", "block")
-    assert found.message == "block = 65 is longer than the 64 tokens that are encoded at most"
+    assert found.message == "block = 65 is longer than max_length = 64"
     found = said(Text(train=""), wordpiece, 3)
     assert (found.code, found.field) == ("B407", "max_length")
     assert (found.message, found.help) == (
@@ -131,7 +131,7 @@ def test_blocks_that_cannot_be(tmp_path: Path, wordpiece: Any) -> None:
     )  # fmt: skip
     found = said(Text(train="", mask=0.15), byte_level([]), 64)
     assert (found.code, found.field) == ("B407", "mask")
-    assert "has no mask token" in found.message
+    assert "`mask` needs a mask token" in found.message
     split = split.select([0]).remove_columns("text_0").add_column("text_0", ["the"])
     assert said(Text(train=""), wordpiece, 64).message == "there is too little text"
 
