@@ -15,8 +15,8 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, LabelType
 from brewgraph.recipe.needs import columns_used, data_used
 from brewgraph.recipe.recipe import Recipe, Task, data_of, without_teacher
+from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
-from brewgraph.recipe.settings.sources import DataSource
 from brewgraph.source import Span
 
 if TYPE_CHECKING:

@@ -123,9 +123,9 @@ def build_graphs(
         graph = build_graph(recipe, facts, collector, identities, task)
         report = build_reports(recipe, facts, collector, identities, task)
         if graph is not None:
-            graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}))
+            graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}), merged=False)
         if report is not None:
-            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}))
+            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}), merged=False)
     return graphs, reports
 
 

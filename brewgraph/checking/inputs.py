@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.label_types import SPANS, TAGS
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 
 if TYPE_CHECKING:
     from brewgraph.checking.context import CheckContext

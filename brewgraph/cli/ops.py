@@ -15,7 +15,7 @@ from brewgraph.diagnostics import UsageError
 if TYPE_CHECKING:
     from brewgraph.ops import DeclaredTemperature, DeclaredTransform, Operation, ProjectionKind
     from brewgraph.ops.registry import Option
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.base import Settings
 
 
 class Entry(NamedTuple):
@@ -144,7 +144,8 @@ def _entries() -> Iterator[Entry]:
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
     from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
     from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS, Layers
+    from brewgraph.recipe.settings.data_sources import DATA
+    from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
     from brewgraph.recipe.settings.train import OPTIMIZERS, Train
     from brewgraph.recipe.settings.train import SCHEDULES as RATES
 
@@ -347,13 +348,13 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.base import Settings
 
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.sources import Settings, setting_text
+    from brewgraph.recipe.settings.base import Settings, setting_text
 
     # a call with defaults has its own page
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)

@@ -15,7 +15,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
-from brewgraph.recipe.settings.sources import setting_text
+from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import ModelDeclaration
 

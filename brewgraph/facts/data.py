@@ -9,7 +9,7 @@ from brewgraph.data.sources.source_facts import DataFacts, stamp
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory
 from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import Batches, DataSource
+from brewgraph.recipe.settings.data_sources import Batches, DataSource
 
 
 def data_facts(source: DataSource, folder: Path, memory: Memory) -> DataFacts:

@@ -7,7 +7,7 @@ from typing import Any
 
 from brewgraph.digest import digest
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import ModelSource
+from brewgraph.recipe.settings.model_sources import ModelSource
 from brewgraph.recipe.values import ModelDeclaration
 
 

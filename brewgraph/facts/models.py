@@ -31,7 +31,8 @@ from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.label_types import CLASS, NONE, LabelType
 from brewgraph.recipe.needs import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.sources import DataSource, Hf, Layers, ModelSource
+from brewgraph.recipe.settings.data_sources import DataSource
+from brewgraph.recipe.settings.model_sources import Hf, Layers, ModelSource
 from brewgraph.recipe.values import ModelDeclaration
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
 from brewgraph.graph.container import info
 from brewgraph.models.fake.shapes import empty_model
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.running.spec_builder import data_of, models_of
 from brewgraph.runtime.count_cost import count_step, example_batch
 

@@ -15,7 +15,7 @@ from brewgraph.models.structure.feature_table import FeatureRecord, FeatureTable
 from brewgraph.models.structure.tap_list import Taps, taps_of
 from brewgraph.recipe.evaluate.elaborate import elaborate_model
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import Hf
+from brewgraph.recipe.settings.model_sources import Hf
 from brewgraph.source import Source, is_call
 from brewgraph.syntax.parser import parse
 from brewgraph.training.folder import named_run

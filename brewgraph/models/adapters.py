@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from brewgraph.diagnostics import RunError, SourceFault
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.recipe.settings.sources import Lora
+from brewgraph.recipe.settings.model_sources import Lora
 
 
 def add_adapter(model: nn.Module, lora: Lora, *, empty: bool = False) -> None:

@@ -21,7 +21,7 @@ from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens,
 from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
-from brewgraph.recipe.settings.sources import Hf, Layers, Lora
+from brewgraph.recipe.settings.model_sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
 
 _DECIDED = ("id2label", "label2id", "dtype", "torch_dtype")

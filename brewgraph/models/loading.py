@@ -22,7 +22,7 @@ from brewgraph.models.fake.reach import remove_modules
 from brewgraph.models.heads import build_heads, saved_heads
 from brewgraph.models.saved_tensors import headless
 from brewgraph.ops.python_files import import_allowed
-from brewgraph.recipe.settings.sources import Python
+from brewgraph.recipe.settings.model_sources import Python
 
 log = logging.getLogger("brewgraph")
 

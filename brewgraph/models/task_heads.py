@@ -19,7 +19,8 @@ from brewgraph.recipe.label_types import (
     of_architecture,
     of_problem,
 )
-from brewgraph.recipe.settings.sources import HEADS, SequenceClassifier, Settings, TokenClassifier
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.model_sources import HEADS, SequenceClassifier, TokenClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

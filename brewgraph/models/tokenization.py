@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import Hf
+from brewgraph.recipe.settings.model_sources import Hf
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,7 +9,9 @@ from typing import Final, TypeGuard, dataclass_transform
 
 from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import DataSource, Join, Layers, ModelSource, Settings
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.data_sources import DataSource, Join
+from brewgraph.recipe.settings.model_sources import Layers, ModelSource
 from brewgraph.source import Span
 
 

@@ -14,7 +14,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.digest import digest
 from brewgraph.ops.python_files import module_print
 from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import Python
+from brewgraph.recipe.settings.model_sources import Python
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.folder import RunFolder, display_path, runs_folder, teacher_folder
 

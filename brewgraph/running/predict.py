@@ -27,7 +27,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
-from brewgraph.recipe.settings.sources import Conll, DataSource, Squad
+from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import token_limit
 from brewgraph.running.finished import SPLITS, FinishedTask
 from brewgraph.running.spec_builder import blaming

@@ -33,7 +33,8 @@ from brewgraph.ops.python_files import load_declared
 from brewgraph.paths import shown
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.needs import columns_used, data_used
-from brewgraph.recipe.settings.sources import Batches, Ema, Python
+from brewgraph.recipe.settings.data_sources import Batches
+from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
 from brewgraph.training.evaluation import can_score

@@ -14,7 +14,8 @@ from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFOR
 from brewgraph.ops import SCHEDULES as WEIGHTS
 from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS
 from brewgraph.recipe.settings.train import OPTIMIZERS, SCHEDULES, Train
 from tests.cli.tiny import command
 

@@ -13,7 +13,7 @@ import pytest
 import brewgraph as bg
 from brewgraph.cli.predict import lines, shaped
 from brewgraph.data.sources.examples import open_examples
-from brewgraph.recipe.settings.sources import Builtin, Conll, Files, Glue, Hub, Squad
+from brewgraph.recipe.settings.data_sources import Builtin, Conll, Files, Glue, Hub, Squad
 from brewgraph.running.finished import FinishedTask
 from brewgraph.running.predict import piped_rows, typed_rows
 from brewgraph.training.folder import write_text

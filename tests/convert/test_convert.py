@@ -20,7 +20,7 @@ from brewgraph.convert.spec_text import Script
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.display.equation import spell_out
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.source import Source
 
 Json = dict[str, Any]

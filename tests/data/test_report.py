@@ -15,7 +15,7 @@ from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.report import DataReport, Lengths, Overlap, RowCount, data_report, lines
 from brewgraph.data.sources.examples import Examples, open_examples
 from brewgraph.recipe.label_types import MASKED, NEXT
-from brewgraph.recipe.settings.sources import Files
+from brewgraph.recipe.settings.data_sources import Files
 
 NAMES = ("no", "yes")
 

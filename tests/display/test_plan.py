@@ -12,7 +12,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.display.equation import TermPlan, spell_out
 from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
-from brewgraph.recipe.settings.sources import setting_text
+from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.train import Adamw
 from brewgraph.recipe.values import Length
 

@@ -18,7 +18,7 @@ from brewgraph.facts import memory as module
 from brewgraph.facts.data import print_of_data
 from brewgraph.facts.memory import VARIABLE, Memory, print_of_model
 from brewgraph.facts.models import Request
-from brewgraph.recipe.settings.sources import Files, Glue, Hub
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import classes
 from tests.faults.meaning import SENSE, add_files

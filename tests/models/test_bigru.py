@@ -13,7 +13,7 @@ from brewgraph.models.capture.capture import Capture
 from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import MODELS, Bigru
+from brewgraph.recipe.settings.model_sources import MODELS, Bigru
 from tests.models.tiny import batch
 
 CONFIG = {"vocab_size": 64, "embedding_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_labels": 3}

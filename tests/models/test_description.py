@@ -17,7 +17,7 @@ from brewgraph.models.loading import build_model
 from brewgraph.models.task_heads import Head, task_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, TAGS
-from brewgraph.recipe.settings.sources import Bigru, Hf, Lora
+from brewgraph.recipe.settings.model_sources import Bigru, Hf, Lora
 from tests.models.tiny import tiny, tiny_config
 
 LOGITS = [Feature("logits"), Feature("hidden", 1)]

@@ -9,7 +9,7 @@ import pytest
 from brewgraph.diagnostics import Collector, Diagnostic
 from brewgraph.recipe.evaluate.declare import configure
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.source import Source
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.parser import parse

@@ -18,7 +18,7 @@ import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.data.sources.examples import open_examples
 from brewgraph.recipe.label_types import CLASS, CLASSES, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
-from brewgraph.recipe.settings.sources import Conll, Files
+from brewgraph.recipe.settings.data_sources import Conll, Files
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.running.predict import Student, labelled_rows, load_student, predict, read_logits, score

@@ -30,7 +30,7 @@ from brewgraph.recipe.settings.augmentations import (
     NgramSampling,
     ShortDisorder,
 )
-from brewgraph.recipe.settings.sources import Settings
+from brewgraph.recipe.settings.base import Settings
 
 W = TypeVar("W")
 """A word or a token id."""

@@ -20,7 +20,7 @@ from brewgraph.data.encoding.texts import IGNORED, encode_texts
 from brewgraph.data.encoding.tokenizer import Encoding
 from brewgraph.data.encoding.word_alignment import Span
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import DataSource, Join, Text
+from brewgraph.recipe.settings.data_sources import DataSource, Join, Text
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -17,7 +17,7 @@ from brewgraph.data.encoding.windows import cut_sentences, encode_windows
 from brewgraph.data.sources.rows import quiet
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import NONE, SPANS, TAGS
-from brewgraph.recipe.settings.sources import DataSource, Join, Squad, Text
+from brewgraph.recipe.settings.data_sources import DataSource, Join, Squad, Text
 
 __all__ = ["Collator", "Encoding", "encode", "row_lengths", "train_wordpiece"]
 

@@ -14,7 +14,7 @@ from brewgraph.data.encoding.texts import KEPT, encode_sentences
 from brewgraph.data.encoding.tokenizer import Encoding
 from brewgraph.data.encoding.word_alignment import NO_SPAN, Span, word_places, word_spans
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Squad
+from brewgraph.recipe.settings.data_sources import Squad
 
 _CHUNK = 200
 """Questions that are tokenised together."""

@@ -14,7 +14,7 @@ from brewgraph.data.sources.file_forms import check_form, plain_suffix
 from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
 from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault, listing
-from brewgraph.recipe.settings.sources import Conll
+from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 _DOCUMENT = "-DOCSTART-"

@@ -12,7 +12,7 @@ from datasets.features.features import FeatureType
 from brewgraph.data.sources.labels import read_numbers
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing
-from brewgraph.recipe.settings.sources import Conll, DataSource, Files, Hub, Squad
+from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Hub, Squad
 
 _RESERVED = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}

@@ -19,7 +19,18 @@ from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.data.sources.squad import read_squad
 from brewgraph.data.sources.tables import open_table, table_facts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Files, Glue, Hub, Join, Squad, Text
+from brewgraph.recipe.settings.data_sources import (
+    Batches,
+    Builtin,
+    Conll,
+    DataSource,
+    Files,
+    Glue,
+    Hub,
+    Join,
+    Squad,
+    Text,
+)
 
 _COLUMNS = {
     Builtin: ("text", "label"),

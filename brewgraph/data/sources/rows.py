@@ -25,7 +25,7 @@ from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
 from brewgraph.data.sources.source_facts import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
-from brewgraph.recipe.settings.sources import Conll, Files, Hub, Squad, Text
+from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
 from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}

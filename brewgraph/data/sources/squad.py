@@ -15,7 +15,7 @@ import pyarrow
 from brewgraph.data.sources.file_forms import check_form
 from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Squad
+from brewgraph.recipe.settings.data_sources import Squad
 
 FEATURES = datasets.Features(
     {

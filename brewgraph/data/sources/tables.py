@@ -24,7 +24,7 @@ from brewgraph.data.sources.rows import Repository, Split, hub_info, named_split
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
-from brewgraph.recipe.settings.sources import Files, Glue, Hub
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
 

@@ -31,7 +31,7 @@ from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
 from brewgraph.paths import locate
 from brewgraph.recipe.label_types import TAGS, VALUE
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 
 Batch = dict[str, Any]
 """Tensors by field, and under the name of a model such a dictionary of its own."""

@@ -16,7 +16,8 @@ from brewgraph.display.lines import one_line
 from brewgraph.graph.container import Graph, info, node, nodes_of
 from brewgraph.graph.identity import QUIET, Graphs
 from brewgraph.recipe.recipe import Recipe, Stage, Task
-from brewgraph.recipe.settings.sources import Join, Settings, setting_text
+from brewgraph.recipe.settings.base import Settings, setting_text
+from brewgraph.recipe.settings.data_sources import Join
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.source import Span
 

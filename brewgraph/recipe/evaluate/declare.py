@@ -16,20 +16,9 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.evaluate.scope import wrong_place
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-from brewgraph.recipe.settings.sources import (
-    ADAPTERS,
-    DATA,
-    HEADS,
-    MODELS,
-    Builtin,
-    DataSource,
-    Ema,
-    Hf,
-    Join,
-    Layers,
-    SequenceClassifier,
-    Settings,
-)
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.data_sources import DATA, Builtin, DataSource, Join
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Ema, Hf, Layers, SequenceClassifier
 from brewgraph.recipe.values import FAULT, Evaluated, Fault, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t

@@ -7,7 +7,7 @@ from dataclasses import replace
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.settings.sources import Layers
+from brewgraph.recipe.settings.model_sources import Layers
 from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t

@@ -17,7 +17,8 @@ from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRAN
 from brewgraph.ops.alone import ALONE
 from brewgraph.ops.python_files import declared, find_source
 from brewgraph.paths import locate, nearby
-from brewgraph.recipe.settings.sources import DATA, HEADS, MODELS
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import HEADS, MODELS
 from brewgraph.recipe.settings.train import OPTIMIZERS
 from brewgraph.recipe.settings.train import SCHEDULES as RATES
 from brewgraph.recipe.values import FAULT, Evaluated, Namespace

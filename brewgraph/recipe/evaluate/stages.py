@@ -11,7 +11,7 @@ from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.scope import Scope, word_of
 from brewgraph.recipe.numbers import is_positive
 from brewgraph.recipe.recipe import Frozen, Sample, Stage, Task, data_of, frozen_of
-from brewgraph.recipe.settings.sources import Layers
+from brewgraph.recipe.settings.model_sources import Layers
 from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
 from brewgraph.source import Span

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from brewgraph.recipe.settings.sources import Settings, Share
+from brewgraph.recipe.settings.base import Settings, Share
 
 Chance = Annotated[float, Share, Field(ge=0, le=1)]
 

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.metric_names import greater_is_better
-from brewgraph.recipe.settings.sources import Settings
 from brewgraph.recipe.values import Length
 
 

@@ -32,7 +32,7 @@ from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.settings.augmentations import Deleting, LongDisorder, Masking, NgramSampling, ShortDisorder
-from brewgraph.recipe.settings.sources import Settings
+from brewgraph.recipe.settings.base import Settings
 
 ALL = (Masking(), Deleting(), NgramSampling(), ShortDisorder(), LongDisorder(length=4))
 ALWAYS = (Masking(p=1), Deleting(p=1), NgramSampling(p=1), ShortDisorder(p=1), LongDisorder(p=1, length=2))

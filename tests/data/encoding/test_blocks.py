@@ -17,7 +17,7 @@ from brewgraph.data.sources.examples import facts, open_examples, texts
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.augmentations import Deleting
-from brewgraph.recipe.settings.sources import Text
+from brewgraph.recipe.settings.data_sources import Text
 from tests.data.texts import byte_level, fault
 
 LINES = [f"the {number} cats sat on the unbelievable mat {number}" for number in range(40)]

@@ -13,7 +13,7 @@ from brewgraph.data.sources.conll import read_conll
 from brewgraph.data.sources.rows import read_file, read_lines
 from brewgraph.data.sources.squad import read_squad
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError
-from brewgraph.recipe.settings.sources import Conll, Squad, Text
+from brewgraph.recipe.settings.data_sources import Conll, Squad, Text
 from brewgraph.source import EncodingError, Source, decode
 
 WESTERN, WINDOWS, CHINESE = "un café déjà bu", "it’s “fine” – déjà", "我喜欢这部电影 很好看"

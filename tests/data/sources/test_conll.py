@@ -16,8 +16,8 @@ from brewgraph.data.sources.examples import facts, open_examples, texts
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import TAGS
+from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.settings.metric_names import metric_names
-from brewgraph.recipe.settings.sources import Conll
 from tests.data.texts import MANNERS, byte_level, fault
 
 LONG = ["alice", "visited", "new", "york", "and", "never", "came", "back", "from", "there", "unbelievably"]

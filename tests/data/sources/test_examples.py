@@ -17,7 +17,7 @@ from brewgraph.data.sources import tables as module
 from brewgraph.data.sources.examples import facts, open_examples
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Builtin, Files, Glue, Hub
+from brewgraph.recipe.settings.data_sources import Builtin, Files, Glue, Hub
 
 ROWS = [
     {"premise": "a cat sits", "hypothesis": "an animal sits", "label": "yes", "id": 7},

@@ -14,7 +14,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources import tables
 from brewgraph.data.sources.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Files, Glue, Hub, Join
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub, Join
 from tests.data.texts import byte_level, fault
 
 MULTI: dict[str, Any] = {"problem_type": "multi_label"}

@@ -17,7 +17,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wor
 from brewgraph.data.sources.examples import Examples, facts, open_examples, texts
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Join, Squad
+from brewgraph.recipe.settings.data_sources import Join, Squad
 from tests.data.texts import byte_level, fault
 
 CONTEXT = "The tower was built by Ada Stone in 1889. It is 300 metres tall, and it stands in the old town of Brack."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from brewgraph.data.sources.tensor_batches import ReadyBatches, batch_facts, open_batches
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 
 HERE = Batches(folder="ready")
 

@@ -21,7 +21,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.models.description import describe_model
 from brewgraph.models.fake.shapes import Shapes, build_empty, count_parameters
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import Hf, Lora
+from brewgraph.recipe.settings.model_sources import Hf, Lora
 from tests.models.tiny import RECORDED, batch, tiny, tiny_config
 
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from brewgraph.diagnostics import Collector
 from brewgraph.recipe.evaluate.elaborate import elaborate
-from brewgraph.recipe.settings.sources import Files, Hf, Layers
+from brewgraph.recipe.settings.data_sources import Files
+from brewgraph.recipe.settings.model_sources import Hf, Layers
 from brewgraph.recipe.settings.train import Adamw, Constant, Cosine, Linear, Sgd, Slanted, Train
 from brewgraph.recipe.values import Length
 from brewgraph.source import Source

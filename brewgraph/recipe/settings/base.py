@@ -1,0 +1,60 @@
+"""The base of the pydantic models that calls in a spec become."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+)
+
+
+class Settings(BaseModel):
+    """The base of whatever a call in a spec becomes: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    extras: ClassVar[str | None] = None
+    """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
+    bare: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are words and may stand bare: `problem_type=regression`."""
+
+
+def setting_text(value: Any) -> str:
+    """A setting as a spec writes it."""
+    if isinstance(value, Settings):
+        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        return f"{type(value).__name__.lower()}({inner})"
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(setting_text, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _each_once(value: Any) -> Any:
+    """A list of names: at least one, none twice."""
+    if isinstance(value, tuple | list):
+        twice = next((x for n, x in enumerate(value) if x in value[:n]), None)
+        if twice is not None or not value:
+            raise ValueError("the list is empty" if twice is None else f"`{twice}` is named twice")
+    return value
+
+
+EachOnce = BeforeValidator(_each_once)
+"""For an argument that may be a list of names."""
+
+
+def _share(value: Any) -> Any:
+    """`15%` is 0.15. A length's module imports this one, so that it is known by its unit."""
+    unit = getattr(value, "unit", None)
+    if unit is not None and unit != "share":
+        raise ValueError("expected a number or a percentage: 0.1 or 10%")
+    return value if unit is None else value.value
+
+
+Share = BeforeValidator(_share)
+"""For an argument that may be a percentage."""
