@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import brewgraph as bg
-from brewgraph.checking.check import Checked, check, read_spec
+from brewgraph.checking.check import check, read_spec
+from brewgraph.checking.checked import Checked
 from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.models.loading import quiet_transformers
@@ -167,7 +168,6 @@ class Exam:
             label_type=self.label_type,
             classes=self.classes,
             examples=self.examples,
-            device="cpu",
         )
         return found.values["f1" if self.label_type == "spans" else "accuracy"]
 

@@ -1,6 +1,6 @@
-"""The public verbs: `load`, `check`, `run`, `format_text`. Each is a few lines; the rooms below do the work.
+"""The public verbs: `load`, `check`, `run`, `format_text`.
 
-The rooms are imported when a verb is called, so that `import brewgraph`, and with it the command, begins at once.
+Their imports are deferred, so that `import brewgraph` and the command start quickly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
-    from brewgraph.checking.check import Checked
+    from brewgraph.checking.checked import Checked
     from brewgraph.display.plan import Plan
     from brewgraph.display.render import Shown
     from brewgraph.running.run import RunResult
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 class Recipe:
-    """A checked spec: look at its `graph`, or `build()` it into a torch module."""
+    """A checked spec: inspect its `graph`, or `build()` it into a torch module."""
 
     def __init__(self, checked: Checked):
         self._checked = checked
 
     @property
     def graph(self) -> nx.DiGraph:
-        """The dependency graph of the loss, equal values merged; nodes carry their `Node` under `"node"`.
+        """The dependency graph of the loss with equal values merged; each node has a `Node` under `"node"`.
 
-        What a run leaves out or ends early, `plan` says.
+        `plan` tells what a run skips or ends early.
         """
         if self._checked.graph is None:
             raise SpecError(self._checked.warnings)
@@ -46,13 +46,13 @@ class Recipe:
 
     @property
     def graphs(self) -> Mapping[tuple[str, str], nx.DiGraph]:
-        """The graph of every task, by the names of its stage and its own, empty where the spec has none."""
+        """The graph of every task, by the names of stage and task, each empty if the spec has none."""
         return self._checked.graphs
 
     def picture(self, grain: str = "terms", task: str | None = None) -> Shown:
-        """The graph to look at: a notebook draws it, `.save("graph.html")` (or .svg) writes it.
+        """The graph as a picture: a notebook draws it, `.save("graph.html")` (or .svg) writes it.
 
-        `grain` is `terms`, what the loss is made of, or `nodes`, every step; `task` one of several: `STAGE/TASK`.
+        `grain` is `terms`, the terms of the loss, or `nodes`, every step; `task` is one of several: `STAGE/TASK`.
         """
         from brewgraph.display.render import find_task
         from brewgraph.inspect.graph_of import show
@@ -62,10 +62,10 @@ class Recipe:
         return show(self._checked, grain, None if task is None else find_task(task, self.graphs))
 
     def plan(self, *, cost: bool = True, skip: Collection[str] = ()) -> Plan:
-        """What a run will do, as `brewgraph plan` says it: a notebook shows it, `print` writes it in lines.
+        """What a run will do, as in `brewgraph plan`: a notebook shows it, `print` writes it in lines.
 
-        Without what a batch costs, which takes a second or two for a large model, where `cost` is false. `skip` names
-        passes that are left out. Raises `UsageError` for one that is none.
+        `cost=False` omits costs, which take a second or two for a large model. `skip` names passes to leave out. Raises
+        `UsageError` for an unknown one.
         """
         from brewgraph.graph.optimize import check_names
         from brewgraph.inspect.plan_of import plan_of
@@ -75,16 +75,16 @@ class Recipe:
 
     def __repr__(self) -> str:
         recipe = self._checked.recipe
-        named = [f"{m.role} {m.name}" for m in recipe.models.values()] + [f"data {name}" for name in recipe.data]
-        warned = f"; {count(len(self.warnings), 'warning')}" if self.warnings else ""
-        return f"<recipe {recipe.source.name.strip('<>')}: {', '.join(named)}{warned}>"
+        parts = [f"{m.role} {m.name}" for m in recipe.models.values()] + [f"data {name}" for name in recipe.data]
+        warnings = f"; {count(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<recipe {recipe.source.name.strip('<>')}: {', '.join(parts)}{warnings}>"
 
     def _repr_svg_(self) -> str | None:
         return self.picture()._repr_svg_() if self.graphs else None
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """What the check found legal but worth a word."""
+        """The warnings of the check."""
         return self._checked.warnings
 
     def build(
@@ -98,45 +98,44 @@ class Recipe:
     ) -> Distiller:
         """The loss as a torch module: `distiller(batch).loss.backward()`; with tasks `distiller(batch, task="ner")`.
 
-        Of a spec with stages it is the first one's, or that of the `stage` that is named.
+        For a spec with stages this is the loss of one `stage`, by default the first.
 
-        Models of your own take the place of the spec's by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The
-        others are loaded, teachers as far as losses need them. Two models of one declaration are one forward only where
-        one object runs for both. Teachers that are another spec's student are taken from its finished run: in the
-        folder `runs`, or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
+        Your own models replace those of the spec by name: `recipe.build(bert=my_teacher, tiny=my_student)`. The others
+        are loaded, teachers as far as losses need them. Two models of one declaration share a forward only if one
+        object runs for both. Teachers that are another spec's student come from its finished run: in the folder `runs`,
+        or the one that BREWGRAPH_RUNS names, else beside that spec or this one.
 
-        Raises `UsageError` where a module gives another shape or number of the features that the spec takes than the
-        declared model, where it is given for the student and a teacher at once, and where a model's folder has another
-        configuration or tokenizer than when the spec was loaded. Raises `SpecError` B332 where your teacher scores
-        far better on rows of the spec's data with its classes in another order, as far as its tokenizer is known.
+        `skip` names passes to leave out, as `skip=("truncate_models",)`: the loss is the same, but takes longer.
 
-        `skip` names passes that are left out, as `skip=("truncate_models",)`: the loss is the same, and takes longer.
+        Raises `UsageError` if a module gives features in another shape or number than the declared model, if it is both
+        the student and a teacher, or if a model's folder has changed its configuration or tokenizer since the spec was
+        loaded. Raises `SpecError` B332 if your teacher scores far better on the spec's data with its classes in another
+        order, as far as its tokenizer is known.
         """
-        from brewgraph.running.run import finished_teachers
-        from brewgraph.running.spec_builder import SpecBuilder
-        from brewgraph.running.unchanged import check_unchanged
+        from brewgraph.running.identity import finished_teachers
+        from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
 
         finished = finished_teachers(
             self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
         )
         teachers = {name: path / "student" for name, path in finished.items()}
         builder = SpecBuilder(
-            self._checked, given=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
+            self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
         check_unchanged(self._checked, models)
         distiller = builder.distiller(stage=stage)
         if models:
             from brewgraph.running.data_cache import DataCache
-            from brewgraph.running.teacher_check import check_given_agree
+            from brewgraph.running.teacher_check import check_modules_agree
 
-            check_given_agree(DataCache(builder), builder.checked, models)
+            check_modules_agree(DataCache(builder), builder.checked, models)
         return distiller
 
 
 def load(path: str | Path, /, **params: Any) -> Recipe:
-    """Read and check a spec; keyword arguments replace its params. Raises `SpecError` with every fault found.
+    """Read and check a spec; keyword arguments set its params. Raises `SpecError` with every fault found.
 
-    What the check warns of is a `BrewWarning` each, at the caller's line, and in `warnings` of the recipe.
+    Each warning of the check is a `BrewWarning` at the caller's line, and in `warnings` of the recipe.
     """
     from brewgraph.checking.check import read_spec
 
@@ -144,17 +143,17 @@ def load(path: str | Path, /, **params: Any) -> Recipe:
 
 
 def loads(text: str, /, **params: Any) -> Recipe:
-    """The same for a spec in a string; its relative paths start at the working directory."""
+    """The same for a spec in a string; paths are relative to the working directory."""
     if not isinstance(text, str):
         remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
-        raise UsageError(f"the text of a spec is wanted, got a value of the type `{type(text).__name__}`{remedy}")
+        raise UsageError(f"expected the text of a spec, got a value of type `{type(text).__name__}`{remedy}")
     if "\n" not in text.strip() and text.strip().endswith(".brew"):
-        raise UsageError(f"the text of a spec is wanted, and `{text.strip()}` is a path: `bg.load(path)` reads a file")
+        raise UsageError(f"expected the text of a spec, got the path `{text.strip()}`: `bg.load(path)` reads a file")
     return Recipe(_warned(Source(text), params))
 
 
 def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
-    """The check of a spec, its warnings given at the line outside of brewgraph that asked for it."""
+    """Check a spec, and warn at the line outside of brewgraph that called it."""
     from brewgraph.checking.check import check
 
     checked = check(source, params)
@@ -162,13 +161,13 @@ def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
-    for diagnostic in checked.warnings if os.environ.get("RANK", "0") == "0" else ():  # one rank of several speaks
+    for diagnostic in checked.warnings if os.environ.get("RANK", "0") == "0" else ():  # only one rank warns
         warnings.warn(BrewWarning.of(diagnostic), stacklevel=level)
     return checked
 
 
 def check(path: str | Path, /, **params: Any) -> tuple[Diagnostic, ...]:
-    """Everything that is wrong with a spec, errors and warnings, in the order of the text; empty where nothing is."""
+    """All errors and warnings of a spec, in the order of the text."""
     from brewgraph.checking.check import check, read_spec
 
     try:
@@ -190,28 +189,27 @@ def run(
     skip: Collection[str] = (),
     reporter: Reporter | None = None,
     params: Mapping[str, Any] | None = None,
-    **given: Any,
+    **settings: Any,
 ) -> RunResult:
-    """Train a spec, as the command does with options of these names. Other keywords replace params of the spec, as
-    `T=4`; a param that is called like an option goes into `params`.
+    """Train a spec, as the command does with options of these names. Other keywords set params of the spec, as `T=4`;
+    a param with the name of an option goes into `params`.
 
-    A run lies in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
-    Warnings are those of `load`; what else there is to say goes to the reporter: in a notebook a bar, else Python's
-    logging under the name `brewgraph`, at the level INFO.
+    A run is saved in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
+    Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
+    under the name `brewgraph` at the level INFO.
     """
     from brewgraph.checking.check import read_spec
     from brewgraph.running.run import Options, run_checked
-    from brewgraph.training.notebook import NotebookReporter, in_notebook
-    from brewgraph.training.reporter import LogReporter
+    from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook
 
     here, home = (None if place is None else Path(place) for place in (out, runs))
     options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-    checked = _warned(read_spec(path), {**given, **(params or {})})
+    checked = _warned(read_spec(path), {**settings, **(params or {})})
     return run_checked(checked, options, reporter or (NotebookReporter() if in_notebook() else LogReporter()))
 
 
 def format_text(text: str) -> str:
-    """A spec's text in the one way in which it is written. Raises `SpecError` where it does not parse."""
+    """A spec's text, formatted. Raises `SpecError` if it does not parse."""
     from brewgraph.syntax.format import format_source
 
     return format_source(Source(text))

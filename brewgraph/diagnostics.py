@@ -23,7 +23,7 @@ from brewgraph.source import Source, Span
 
 @dataclass(frozen=True)
 class Label:
-    """A secondary place, with a few words about it."""
+    """A secondary place, with a short note."""
 
     span: Span
     text: str = ""
@@ -52,7 +52,7 @@ class Diagnostic:
         printer.text(f"\n{render(self)}\n")
 
     def as_json(self) -> dict[str, Any]:
-        """The same facts for machines: lines and columns from 1, `end` excluded."""
+        """The same facts as JSON: lines and columns count from 1, `end` is exclusive."""
 
         def place(span: Span) -> dict[str, Any]:
             (line, column), (end_line, end_column) = span.position, span.source.position(span.end)
@@ -77,7 +77,7 @@ class Diagnostic:
 
 @dataclass(frozen=True)
 class Ignore:
-    """A comment of a spec that silences warnings: those of its `codes`, each with its place, that touch these lines."""
+    """A comment that silences warnings with one of its `codes` (each with its place) that touch these lines."""
 
     codes: tuple[tuple[str, Span], ...]
     source: Source = field(repr=False)
@@ -85,7 +85,7 @@ class Ignore:
     last: int
 
     def covers(self, code: str, diagnostic: Diagnostic) -> bool:
-        """Whether a warning of this code is one that the comment is about."""
+        """Whether the comment applies to this diagnostic, under this code."""
         span = diagnostic.span
         if diagnostic.severity != "warning" or diagnostic.code != code or span.source != self.source:
             return False
@@ -93,7 +93,7 @@ class Ignore:
         return begins <= self.last and ends >= self.first
 
     def silences(self, diagnostic: Diagnostic) -> bool:
-        """Whether one of the codes is that of the diagnostic, here."""
+        """Whether the comment applies to this diagnostic."""
         return any(self.covers(code, diagnostic) for code, _ in self.codes)
 
 
@@ -108,7 +108,7 @@ class BrewError(Exception):
 
 
 class SpecError(BrewError):
-    """The spec is at fault. `diagnostics` holds every fault that was found, in the order of the text."""
+    """The spec is at fault. `diagnostics` holds every fault, in the order of the text."""
 
     exit_code = 1
 
@@ -126,7 +126,7 @@ class SpecError(BrewError):
 class SourceFault(BrewError):
     """A model or data set is not what the spec takes it for. `field` names the argument at fault, where one is.
 
-    The rooms that meet it (models, data) know no spans; whoever called them turns it into a diagnostic.
+    It is raised by rooms without spans (models, data); the caller turns it into a diagnostic.
     """
 
     exit_code = 1
@@ -141,7 +141,7 @@ class SourceFault(BrewError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A `SourceFault` as a plain value, to be kept and raised again."""
+    """A `SourceFault` as a plain value that can be stored and raised again."""
 
     code: str
     message: str
@@ -164,13 +164,13 @@ class UsageError(BrewError):
 
 
 class RunError(BrewError):
-    """The spec is sound and yet the run cannot go on (a missing file, a full disk, a label outside the classes)."""
+    """The spec is valid but the run cannot continue (a missing file, a full disk, a label outside the classes)."""
 
     exit_code = 3
 
 
 class BrewWarning(UserWarning):
-    """What a check found legal and hardly meant, of a spec that Python code loads or runs.
+    """A warning of a check on a spec that Python code loads or runs.
 
     `diagnostic` is the warning as a value. The text begins with its code, so that one kind can be filtered:
     `warnings.filterwarnings("ignore", "W213", brewgraph.BrewWarning)`.
@@ -187,7 +187,7 @@ class BrewWarning(UserWarning):
 
 @dataclass
 class Collector:
-    """Where the passes of one check put what they find, and what the specs that it read say of warnings."""
+    """Collects the diagnostics of one check, and the `ignore` comments of the specs that it reads."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     ignores: list[Ignore] = field(default_factory=list)
@@ -204,12 +204,12 @@ class Collector:
     ) -> None:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"
-        found = Diagnostic(code, message, span, help, note, labels)
-        if found not in self.diagnostics:
-            self.diagnostics.append(found)
+        diagnostic = Diagnostic(code, message, span, help, note, labels)
+        if diagnostic not in self.diagnostics:
+            self.diagnostics.append(diagnostic)
 
     def withdraw(self, code: str, span: Span) -> None:
-        """Take back what an error says that was found later."""
+        """Remove a diagnostic that a later error repeats."""
         self.diagnostics = [d for d in self.diagnostics if (d.code, d.span) != (code, span)]
 
     @property
@@ -225,23 +225,23 @@ class Collector:
         return tuple(d for d in self.sorted() if d.severity == "warning")
 
     def sorted(self) -> list[Diagnostic]:
-        """What was found, in the order of the text, without the warnings that a comment silences."""
+        """The diagnostics in the order of the text, without silenced warnings."""
         said = [d for d in self.diagnostics if not any(ignore.silences(d) for ignore in self.ignores)]
         return sorted(said, key=lambda d: (d.span.source.name, d.span.start, d.code))
 
     def raise_errors(self) -> None:
-        """Raise one `SpecError` with everything found so far, if any of it is an error."""
+        """Raise one `SpecError` with all diagnostics so far, if any is an error."""
         if self.failed:
             raise SpecError(self.sorted())
 
 
 _LEAST = 30
-"""Characters of a line of source that are shown at least."""
+"""The fewest characters of a source line to show."""
 
 
 def _is_slip(one: str, other: str) -> bool:
-    """Whether one letter differs, as of `rum` and `run`, or one word stands in the other, whatever their numbers are:
-    `python` and `python-docs`, `layers.7` and `base.layers.1`.
+    """Whether one letter differs (`rum`, `run`), or one word contains the other, ignoring numbers: `python` and
+    `python-docs`, `layers.7` and `base.layers.1`.
     """
     if len(one) == len(other) and len(one) > 2 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
         return True
@@ -250,15 +250,15 @@ def _is_slip(one: str, other: str) -> bool:
 
 
 _FAR, _NEAR = 0.6, 0.72
-"""Shares of letters that two words must have in common: `steps` and `stage` have .6, `logit` and `logits` .91."""
+"""The similarity that two words need: `steps` and `stage` have .6, `logit` and `logits` .91."""
 _CUT = 3
-"""Letters that a word which is cut short has at least."""
+"""The fewest letters of an abbreviation."""
 
 
 def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
-    """The known word that is a slip of the pen away, and how near it is, up to 1; None where none is.
+    """The known word that is closest to a typo, with its similarity up to 1; None if none is close.
 
-    Case, `-` and `_` count little, nor does the order of parts, as in `f1_macro`; a word that is cut short is near.
+    Case, `-`, `_` and the order of parts (`f1_macro`) count little; abbreviations are close.
     """
     import difflib
 
@@ -279,7 +279,7 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
         return ratio if slip else 0.0
 
     near = [(other, share) for other in known if other != word and (share := nearness(other))]
-    return max(near, key=lambda found: (found[1], found[0]), default=None)
+    return max(near, key=lambda pair: (pair[1], pair[0]), default=None)
 
 
 def _joined(word: str) -> str:
@@ -287,9 +287,9 @@ def _joined(word: str) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`did you mean `x`?` where a known word is close, else an empty string."""
-    found = closest(word, known)
-    return f"did you mean `{found[0]}`?" if found else ""
+    """`did you mean `x`?` if a known word is close, else an empty string."""
+    near = closest(word, known)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 def listing(words: Iterable[str]) -> str:
@@ -301,7 +301,7 @@ def listing(words: Iterable[str]) -> str:
 def render(diagnostic: Diagnostic, paint: Any = None, width: int | None = None) -> str:
     """The diagnostic as text: head, place, the lines with carets, help.
 
-    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); left out, plain. Where
+    `paint(text, role)` colours a piece (roles: `error`, `warning`, `place`, `second`, `help`); default: plain. Where
     there is a `width`, words go on in the next line, and of longer lines of source the part with the marks is shown.
     """
     paint = paint or (lambda text, role: text)
@@ -334,7 +334,7 @@ def render(diagnostic: Diagnostic, paint: Any = None, width: int | None = None) 
 
 
 def _words(text: str, before: int, hang: int, width: int | None) -> str:
-    """Text behind so many characters, its further lines indented."""
+    """The text after `before` characters, wrapped, with further lines indented by `hang`."""
     if width is None or before + len(text) <= width:
         return text
     import textwrap
@@ -346,7 +346,7 @@ def _words(text: str, before: int, hang: int, width: int | None) -> str:
 
 
 def _cut(text: str, marks: list, room: int | None) -> tuple[int, str]:
-    """The part of a line of source that has room, where it begins, and with `…` where there is more."""
+    """Where the visible part of a source line starts, and that part, with `…` where it is cut."""
     if room is None or len(text) <= room or room < _LEAST:
         return 0, text
     first = min(span.position[1] - 1 for span, _, _ in marks)
@@ -357,7 +357,7 @@ def _cut(text: str, marks: list, room: int | None) -> tuple[int, str]:
 
 
 def _underline(text: str, row: int, marks: list, severity: str, paint: Any, begin: int = 0) -> list[str]:
-    """The caret lines under one line of source: words stand behind their marks where they fit, else below them."""
+    """The caret lines under one source line: notes follow their marks if they fit, else go below them."""
     spots = []
     for span, sign, words in marks:
         if span.position[0] == row:
@@ -384,5 +384,5 @@ def _underline(text: str, row: int, marks: list, severity: str, paint: Any, begi
 
 
 def _indent(text: str, start: int, end: int) -> str:
-    """Blanks as wide as a stretch of the line, tabs kept."""
+    """White space as wide as a part of the line; tabs are kept."""
     return "".join("\t" if c == "\t" else " " for c in text[start:end].ljust(end - start))

@@ -27,7 +27,7 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise SourceFault(
             "B346",
-            f"`{shown(name)}` cannot be looked up as a path: {reason[:1].lower()}{reason[1:].rstrip('.')}",
+            f"`{shown(name)}` is not a valid path: {reason[:1].lower()}{reason[1:].rstrip('.')}",
             help="name a file or folder, below this spec's folder or by an absolute path",
             field=field,
         ) from error
@@ -88,7 +88,7 @@ def nearby(path: Path, limit: int = 8) -> str:
     """What is there where `path` is not: a similar name, else some names of its folder."""
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-        return f"it is a folder, and holds {listing(inside[:limit])}" if inside else "it is a folder, and empty"
+        return f"it is a folder that holds {listing(inside[:limit])}" if inside else "it is an empty folder"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))

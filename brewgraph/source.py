@@ -31,6 +31,12 @@ class Source:
         """The folder that relative paths inside the spec start from."""
         return Path(self.name).parent if self.name != "<string>" else Path(".")
 
+    @property
+    def end(self) -> Span:
+        """The last character that is not blank."""
+        end = len(self.text.rstrip())
+        return Span(self, max(0, end - 1), end)
+
     @cached_property
     def _starts(self) -> list[int]:
         return [0] + [i + 1 for i, c in enumerate(self.text) if c == "\n"]
@@ -124,14 +130,14 @@ def decode(raw: bytes, name: str) -> str:
         except UnicodeDecodeError as error:
             at = error.start
     line, begin = raw.count(b"\n", 0, at) + 1, raw.rfind(b"\n", 0, at) + 1
-    message = f"line {line} of {name} is no text in UTF-8: its byte {at - begin + 1} is 0x{raw[at]:02X}"
+    message = f"line {line} of {name} is not UTF-8: byte {at - begin + 1} is 0x{raw[at]:02X}"
     lenient, encoding = raw.decode("utf-8", "replace"), likely_encoding(raw)
     if sum(not c.isascii() for c in lenient) > 2 * lenient.count("\ufffd") > 0:
-        raise EncodingError(message, "the rest of the file is UTF-8: correct this place")
+        raise EncodingError(message, "the rest of the file is UTF-8: fix this byte")
     if not encoding:
-        raise EncodingError(message, "save the file as UTF-8" + ("; or is it no text at all?" if b"\0" in raw else ""))
+        raise EncodingError(message, "save the file as UTF-8" + ("; it may not be a text file" if b"\0" in raw else ""))
     raise EncodingError(
-        f"{message}, and the file is probably in {encoding}",
+        f"{message}, and the file is probably {encoding}",
         f"save the file as UTF-8: `iconv -f {encoding} -t UTF-8 OLD > NEW`",
     )
 

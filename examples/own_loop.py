@@ -1,8 +1,8 @@
-"""A distillation in a training loop of your own: the spec is the loss, and nothing else changes.
+"""Distillation in your own training loop: the spec defines the loss; the rest of the loop is unchanged.
 
     python examples/own_loop.py
 
-Two small models with random weights stand for your teacher and student, random numbers for your batches.
+Two small models with random weights stand in for your teacher and student, random token ids for your batches.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def classifier(width: int, layers: int) -> BertForSequenceClassification:
 
 
 def main(steps: int = 20) -> list[float]:
-    """Train for some steps; the losses."""
+    """Train for some steps; returns the losses."""
     torch.manual_seed(0)
     recipe = bg.loads(SPEC)
-    # the names are those of the spec; a model that is left out is loaded as the spec says
+    # keywords are the spec's model names; models you omit are loaded as the spec says
     distiller = recipe.build(bert=classifier(32, 4), tiny=classifier(16, 2))
-    optimizer = torch.optim.AdamW(distiller.parameters(), lr=5e-3)  # student and projections; never the teacher
+    optimizer = torch.optim.AdamW(distiller.parameters(), lr=5e-3)  # student and projections, never the teacher
     ids = torch.randint(5, 100, (8, 12))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     losses = []
     for step in range(steps):
-        distiller.progress = step / steps  # what `ramp` goes by
+        distiller.progress = step / steps  # `ramp` depends on this
         output = distiller(batch)
         output.loss.backward()
         optimizer.step()
@@ -51,7 +51,7 @@ def main(steps: int = 20) -> list[float]:
         if step % 5 == 0:
             terms = ", ".join(f"{name} {float(term.detach()):.4f}" for name, term in output.terms.items())
             print(f"step {step}: loss {losses[-1]:.4f} ({terms})")
-    distiller.release()  # the student is an ordinary model again: distiller.student.save_pretrained(...)
+    distiller.release()  # removes all hooks from the student: distiller.student.save_pretrained(...)
     return losses
 
 

@@ -1,9 +1,9 @@
-"""A loss of your own, in one decorated function, then used in a spec like any other.
+"""A loss of your own in one decorated function, used in a spec like any other.
 
     python examples/own_loss.py
 
-The function gets both sides and returns one value per unit, here per token; masking padding, the mean over the tokens
-of the global batch, and full precision are the program's business.
+The function gets both sides and returns one value per unit, here per token. brewgraph masks padding, averages over the
+tokens of the global batch, and computes in full precision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from own_loop import classifier  # isort: skip  # the example beside this one
 @operation(
     takes={"hidden -> hidden": "token"},
     same=("width",),
-    source="Huber 1964, Annals of Mathematical Statistics 35(1), eq. 2.3",
+    source="Huber 1964, doi:10.1214/aoms/1177703732",
     beta=("number", "where the square turns into a straight line"),
 )
 def huber(source: Any, target: Any, *, beta: Any = 1.0) -> Any:
@@ -41,7 +41,7 @@ loss   = sum(hidden)
 
 
 def main() -> torch.Tensor:
-    """The loss on one batch with padding; what stands in the padding does not count."""
+    """The loss on one batch with padding; values in the padding do not count."""
     torch.manual_seed(0)
     distiller = bg.loads(SPEC).build(bert=classifier(32, 4), tiny=classifier(16, 2))
     ids = torch.randint(5, 100, (4, 10))

@@ -2,10 +2,10 @@
 
     python examples/transformers_trainer.py
 
-`Trainer` brings its devices, callbacks and checkpoints; the spec brings the loss. The subclass adds what a `Trainer`
-cannot know: a batch goes to the model as one dictionary; predictions are the student's logits; checkpoints hold the
-student as transformers saves it, which handles tied weights, beside the projections; the best checkpoint is read from
-there too. A callback sets the progress that schedules depend on.
+`Trainer` provides devices, callbacks and checkpoints; the spec provides the loss. The subclass adds what a `Trainer`
+cannot know: a batch is passed to the model as one dictionary; predictions are the student's logits; checkpoints hold
+the student as transformers saves it, which handles tied weights, and the projections; the best checkpoint is loaded
+from there, too. A callback sets the progress that schedules depend on.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         distiller, folder = self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
-        # strict; tied weights are read once
+        # strict; reads tied weights once
         load_model(distiller.student, str(folder / "student" / "model.safetensors"))
         distiller.projections.load_state_dict(load_file(folder / "projections.safetensors"))
 
@@ -126,14 +126,14 @@ def make_trainer(folder: Path, steps: int = 6) -> DistillationTrainer:
         eval_steps=2,
         save_steps=2,
         load_best_model_at_end=True,
-        metric_for_best_model="cross_entropy",  # not `loss`: a `ramp` changes what the loss means from step to step
+        metric_for_best_model="cross_entropy",  # not `loss`: with a `ramp`, losses of two steps are not comparable
         greater_is_better=False,
         report_to="none",
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,  # the distiller's forward takes a batch and names no columns
+        remove_unused_columns=False,  # the distiller's forward takes a batch, not named columns
         label_names=["labels"],
-        logging_nan_inf_filter=False,  # show a loss that is not finite
+        logging_nan_inf_filter=False,  # show losses that are not finite
         ddp_find_unused_parameters=False,
     )
     return DistillationTrainer(

@@ -19,7 +19,7 @@ from torch import nn
 
 import brewgraph as bg
 from brewgraph.diagnostics import BrewWarning, SourceFault
-from brewgraph.training.notebook import NotebookReporter, in_notebook
+from brewgraph.training.reporter import NotebookReporter, in_notebook
 from tests.small import classifier, project
 
 LOST = "x = ce(d.labels -> tiny.logits)"
@@ -85,7 +85,7 @@ def test_a_run_logs_what_the_command_prints(spec: Path, caplog: pytest.LogCaptur
     told = [record.getMessage() for record in caplog.records if record.name == "brewgraph"]
     assert told[0] == "spec: 1 steps"
     assert any(line.startswith("step 1: loss ") and ", soft " in line for line in told)
-    assert told[-1] == f"{result.folder} is finished already; --force runs it again"
+    assert told[-1] == f"{result.folder} is already finished; --force runs it again"
 
 
 # ── in a notebook ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +127,7 @@ def test_a_run_shows_a_bar_and_its_table(spec: Path, handles: list[Handle], caps
     assert '<progress value="1" max="1"' in handle.drawn[-1]._repr_html_()  # type: ignore[attr-defined]
     with pytest.warns(bg.BrewWarning):
         again = bg.run(spec)
-    assert "is finished already; --force runs it again" in capsys.readouterr().out
+    assert "is already finished; --force runs it again" in capsys.readouterr().out
     lines = str(result).splitlines()
     assert lines[0].split()[:4] == ["model", "accuracy", "macro", "F1"]
     assert [line.split()[0] for line in lines[1:3]] == ["bert", "tiny"]
@@ -208,17 +208,17 @@ def test_faults_arrive_whole_in_another_process(spec: Path) -> None:
 def test_a_text_is_no_path(verb: Any, spec: Path) -> None:
     """Each says what is wanted, and who reads the other."""
     for given in (spec.read_text(), "loss = 0", "student tiny = hf(x) { head a }"):
-        with pytest.raises(bg.UsageError, match="got the text of one: `bg.loads"):
+        with pytest.raises(bg.UsageError, match="got the text of one: read it with `bg.loads"):
             verb(given)
     for given in (None, 3, {}):
-        with pytest.raises(bg.UsageError, match=f"a path .* of the type `{type(given).__name__}`"):
+        with pytest.raises(bg.UsageError, match=f"a path .* of type `{type(given).__name__}`"):
             verb(given)
 
 
 @pytest.mark.parametrize("given", ["spec.brew", "specs/one.brew\n", Path("spec.brew"), 3, None, b"loss"])
 def test_a_path_is_no_text(given: Any) -> None:
     """As it is written, and where it is no text at all."""
-    with pytest.raises(bg.UsageError, match="the text of a spec is wanted") as raised:
+    with pytest.raises(bg.UsageError, match="expected the text of a spec") as raised:
         bg.loads(given)
     assert ("`bg.load(path)` reads a file" in str(raised.value)) == ("brew" in str(given))
 
@@ -229,14 +229,14 @@ def test_stages_tasks_and_models_that_are_none(spec: Path) -> None:
     recipe = bg.load(spec)
     for options, words in (
         ({"stage": "x"}, "the spec has no stage `x`: it has no stages: leave `stage` out"),
-        ({"skip": "truncate_models"}, "`skip` is a list of names, got one text: write skip=['truncate_models']"),
-        ({"tiny": 1}, "`tiny=1` is given as the model `tiny`, and is no `torch.nn.Module`"),
-        ({"tiny": None}, "`tiny=None` is given"),
+        ({"skip": "truncate_models"}, "`skip` is a list of passes, got a text: skip=['truncate_models']"),
+        ({"tiny": 1}, "`tiny=1` replaces the model `tiny` but is not a `torch.nn.Module`"),
+        ({"tiny": None}, "`tiny=None` replaces"),
         ({"tiny": "tiny"}, 'name the folder in the spec: tiny = hf("tiny")'),
         ({"tiny": Path("tiny")}, 'from_pretrained("tiny")'),
-        ({"tiny": nn.Linear}, "give an object, `tiny=Linear(…)`"),
-        ({"bert": {"weight": 0}}, "`bert={'weight': 0}` is given as the model `bert`"),
-        ({"tiny": nn.Linear(2, 2)}, "the module given for `tiny` does not do"),
+        ({"tiny": nn.Linear}, "pass an object, `tiny=Linear(…)`"),
+        ({"bert": {"weight": 0}}, "`bert={'weight': 0}` replaces the model `bert`"),
+        ({"tiny": nn.Linear(2, 2)}, "the module for `tiny` cannot be used"),
         ({"small": nn.Linear(2, 2)}, "the spec has no model `small`; it has `bert` and `tiny`"),
     ):
         with pytest.raises(bg.UsageError, match=re.escape(words)):

@@ -168,5 +168,5 @@ def test_every_code_is_in_the_list_and_every_warning_has_a_page() -> None:
     texts = "".join(path.read_text(encoding="utf-8") for m, path in MODULES.items() if room(m) != "explanations")
     assert set(CODES) <= set(re.findall(r'"([BW]\d{3})"', texts))
     used = {code for _, _, code in reported() if re.fullmatch(r"[BW]\d{3}", code)}
-    assert used - set(CODES) == set(), "write a line for each in explanations/codes.py"
+    assert used - set(CODES) == set(), "write a line for each in explanations/codes.toml"
     assert {code for code in CODES if code.startswith("W")} - set(explained()) == set(), "write a page for each"

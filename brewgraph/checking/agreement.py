@@ -1,11 +1,12 @@
-"""What only models and data together show: classes, lengths, teachers that know nothing, metrics that will not be."""
+"""What only models and data together show: columns, labels, classes, teachers with random weights, missing metrics."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
@@ -13,250 +14,237 @@ from brewgraph.paths import locate, near_folder
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, LabelType
 from brewgraph.recipe.needs import columns_used, data_used
-from brewgraph.recipe.recipe import Recipe, Task
+from brewgraph.recipe.recipe import Recipe, Task, data_of, without_teacher
+from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
-from brewgraph.recipe.settings.sources import Batches, DataSource, Join
-from brewgraph.recipe.without_teachers import without_teacher
-from brewgraph.source import Source, Span
+from brewgraph.source import Span
 
 if TYPE_CHECKING:
-    from brewgraph.facts.book import CheckContext, FactsBook
+    from brewgraph.checking.context import CheckContext
     from brewgraph.facts.memory import Memory
 
-HOLDS = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
-"""Files that make a folder one of data."""
+_DATA_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
+"""Files that make a folder a data set."""
 
 
-def find_classes(recipe: Recipe, source: Source, collector: Collector, memory: Memory) -> dict[str, tuple[str, ...]]:
-    """The classes of every data set, and whether each has the columns that the spec names."""
-    found: dict[str, tuple[str, ...]] = {}
-    columns = columns_used(recipe)
-    read = {data for used in data_used(recipe).values() for data in used}
+# ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_data(recipe: Recipe, collector: Collector, memory: Memory) -> dict[str, DataFacts | None]:
+    """The facts of every data set; None, with a diagnostic, for one that cannot be read."""
+    from brewgraph.facts.data import data_facts
+
+    facts: dict[str, DataFacts | None] = {}
+    folder = recipe.source.folder
     for name, data in recipe.data.items():
-        found[name] = ()
+        facts[name] = None
         try:
-            known = data_facts(data.source, source.folder, memory)
+            facts[name] = data_facts(data.source, folder, memory)
         except SourceFault as fault:
-            if fault.code == "B405" and (meant := _meant(data.source, source.folder)):
-                help = f"did you mean `{meant}`? the folder holds data; a name on the hub could not be reached, either"
-                collector.add("B401", fault.message, data.place(fault.field), help=help)
-            elif fault.code == "B405":
-                help = f"{data.remedy(fault.help, fault.field)}; until then classes and columns are not checked"
-                collector.add("W401", fault.message, data.place(fault.field), help=help)
-            else:
-                collector.add(
-                    fault.code, fault.message, data.place(fault.field), help=data.remedy(fault.help, fault.field)
-                )
-            continue
-        found[name] = known.classes
-        if known.columns:
-            _check_columns(recipe, name, columns[name], known, collector)
-        if name in read:
-            _check_labels(data, known, collector)
-    return found
+            code, help = fault.code, data.remedy(fault.help, fault.field)
+            if code == "B405" and (similar := _similar_folder(data.source, folder)):
+                code = "B401"
+                help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
+            elif code == "B405":
+                code, help = "W401", f"{help}; until then classes and columns are not checked"
+            collector.add(code, fault.message, data.place(fault.field), help=help)
+    return facts
 
 
-def _check_labels(data: v.DataDeclaration, known: DataFacts, collector: Collector) -> None:
-    """Labels that are legal and hardly meant: one for all rows, classes that are written almost alike, numbers with
-    gaps, numbers with decimals that are classes.
-    """
+def _similar_folder(source: DataSource, folder: Path) -> str:
+    """A folder of data with nearly the name that leads nowhere; empty if there is none."""
+    paths = (locate(part.hub_name, folder) for part in source.sources if part.hub_name)
+    return next((near for path in paths if not path.is_dir() and (near := near_folder(path, _DATA_FILES))), "")
+
+
+def check_columns(context: CheckContext) -> None:
+    """B402, B411: a column that an equation or `inputs` names exists, once."""
+    for name, columns in columns_used(context.recipe).items():
+        facts = context.facts.data_facts[name]
+        for column in columns if facts is not None and facts.columns else ():
+            assert facts is not None
+            if column not in facts.columns:
+                help = suggest(column, facts.columns) or f"the columns are {listing(facts.columns)}"
+                place = _place_of_column(context.recipe, name, column)
+                context.collector.add("B402", f"`{name}` has no column `{column}`", place, help=help)
+            elif column in facts.twice:
+                message, place = f"`{name}` has two columns `{column}`", _place_of_column(context.recipe, name, column)
+                context.collector.add("B411", message, place, help="rename one in the header")
+
+
+def _place_of_column(recipe: Recipe, data: str, column: str) -> Span:
+    """Where the spec last names a column of a data set, in an equation or else in `inputs`."""
+    values = (x for value in recipe.values() for x in v.walk(value))
+    places = [x.span for x in values if isinstance(x, v.Column) and (x.data, x.column) == (data, column)]
+    for model in recipe.models.values() if not places else ():
+        if column in model.source.forward_columns.values():
+            return model.place("inputs")
+    return places[-1] if places else recipe.data[data].span
+
+
+def check_labels(context: CheckContext) -> None:
+    """W403 to W407: labels of training data that are legal but unlikely to be meant."""
+    used = {name for names in data_used(context.recipe).values() for name in names}
+    for name, data in context.recipe.data.items():
+        facts = context.facts.data_facts[name]
+        if name in used and facts is not None:
+            _check_labels(data, facts, context.collector)
+
+
+def _check_labels(data: v.DataDeclaration, facts: DataFacts, collector: Collector) -> None:
     column = data.source.label_type.column
-    own, name, place = known.classes, data.name, data.place(column)
-    parts = data.source.parts if isinstance(data.source, Join) else (data.source,)
-    named = any(getattr(part, "classes", None) for part in parts)
-    if known.alike:
-        which = f", `{known.seen[0]}`" if known.seen is not None and len(known.seen) == 1 else ""
-        message = f"all training rows of `{name}` have the same label{which}: there is nothing to learn from it"
+    classes, name, place = facts.classes, data.name, data.place(column)
+    parts = data.source.sources
+    if facts.alike:
+        which = f", `{facts.seen[0]}`" if facts.seen is not None and len(facts.seen) == 1 else ""
+        message = f"all training rows of `{name}` have the same label{which}: there is nothing to learn"
         collector.add("W404", message, place, help=f"add rows with other labels, or name another column: `{column}=…`")
+    if any(getattr(part, "classes", None) for part in parts):
+        return
     alike: dict[str, list[str]] = {}
-    for written in () if named else own:
-        alike.setdefault(_likeness(written), []).append(written)
-    for names in alike.values():
-        if len(names) > 1:
-            which = f"{listing(names)} are {len(names)} classes of `{name}`"
+    for label in classes:
+        alike.setdefault(_normal_form(label), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            which = f"{listing(labels)} are {len(labels)} classes of `{name}`"
             message = f"{which}, and differ only in white space, case or number format"
-            collector.add(
-                "W405", message, place, help="write them alike in the data, or name all that are meant: classes=[…]"
-            )
-    numbers = [number for written in own if (number := _number(written)) is not None]
-    if data.source.label_type == CLASS and not named and len(numbers) == len(own) and any(x % 1 for x in numbers):
-        message = f"the labels of `{name}` are numbers with decimals, and are read as {len(own)} classes"
-        help = 'where they are quantities to predict: problem_type="regression"; where they are classes: classes=[…]'
+            collector.add("W405", message, place, help="write them alike in the data, or name all classes: classes=[…]")
+    if data.source.label_type != CLASS:
+        return
+    numbers = [number for label in classes if (number := _number(label)) is not None]
+    if len(numbers) == len(classes) and any(x % 1 for x in numbers):
+        message = f"the labels of `{name}` are decimal numbers, and are read as {len(classes)} classes"
+        help = 'for quantities to predict set problem_type="regression"; for classes name them: classes=[…]'
         collector.add("W407", message, place, help=help)
-    if data.source.label_type == CLASS and not named and (gap := _gap(known)):
-        message = f"`{name}` has {len(own)} classes, 0 to {len(own) - 1}, and no training row has {gap[0]}"
+    if gap := _gap(facts):
+        message = f"`{name}` has {len(classes)} classes, 0 to {len(classes) - 1}, and no training row has {gap[0]}"
         collector.add("W403", message, place, help=gap[1])
 
 
-def _likeness(written: str) -> str:
-    """What two classes share that are hardly meant to be two: white space, case and forms of a number left out."""
-    text = " ".join(unicodedata.normalize("NFKC", written).casefold().split())
+def _normal_form(label: str) -> str:
+    """A label without the differences that hardly tell two classes apart: white space, case, number format."""
+    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
     number = _number(text)
     return text if number is None else str(number.normalize())
 
 
-def _number(written: str) -> Decimal | None:
-    """The number that a class is named as; None for other names, and for numbers beyond any quantity."""
+def _number(label: str) -> Decimal | None:
+    """The number that a label is; None for any other label, and for numbers beyond any quantity."""
     try:
-        number = Decimal(written)
+        number = Decimal(label)
     except ArithmeticError:
         return None
     return number if number.is_finite() and abs(number.adjusted()) < 20 else None
 
 
-def _gap(known: DataFacts) -> tuple[str, str] | None:
-    """Labels that are numbers where 0, or most of those below the largest, never occur: which, and what to do."""
-    seen = known.seen
-    if not seen or known.classes != tuple(map(str, range(len(known.classes)))):
+def _gap(facts: DataFacts) -> tuple[str, str] | None:
+    """Numeric labels of which 0, or most below the largest, never occur: which these are, and the remedy."""
+    seen = facts.seen
+    if not seen or facts.classes != tuple(map(str, range(len(facts.classes)))):
         return None
-    absent = [name for name in known.classes if name not in seen]
+    absent = [label for label in facts.classes if label not in seen]
     if "0" in seen and len(absent) <= len(seen):
         return None
-    which = ", ".join(f"`{name}`" for name in absent[:6]) + (f" and {len(absent) - 6} more" if len(absent) > 6 else "")
-    quoted = ", ".join(f'"{name}"' for name in seen[:12]) + (", …" if len(seen) > 12 else "")
-    help = f"labels that are numbers count classes from 0; name them as they are written: classes=[{quoted}]"
-    return which, help
+    which = ", ".join(f"`{label}`" for label in absent[:6]) + (
+        f" and {len(absent) - 6} more" if len(absent) > 6 else ""
+    )
+    quoted = ", ".join(f'"{label}"' for label in seen[:12]) + (", …" if len(seen) > 12 else "")
+    return which, f"numeric labels are class indices from 0; name the classes as the data does: classes=[{quoted}]"
 
 
-def _meant(source: DataSource | Join, folder: Path) -> str:
-    """The folder of data that a name which leads nowhere nearly is; empty where there is none."""
-    paths = (locate(part.hub_name, folder) for part in source.sources if part.hub_name)
-    return next((near for path in paths if not path.is_dir() and (near := near_folder(path, HOLDS))), "")
-
-
-def data_facts(source: DataSource | Join, folder: Path, memory: Memory) -> DataFacts:
-    """What is known of a data set before its rows are prepared. SourceFault where it is not what it is said to be."""
-    if isinstance(source, Batches):
-        from brewgraph.data.sources.tensor_batches import ready_facts
-
-        return ready_facts(source, folder)
-    if augment := getattr(source, "augment", ()):
-        from brewgraph.data.batching.augmentation import check_augmentations
-
-        check_augmentations(source.label_type, augment)
-    from brewgraph.facts.memory import print_of_data
-
-    def find() -> DataFacts:
-        from brewgraph.data.sources.examples import facts
-
-        return facts(source, folder)
-
-    return memory.recall(print_of_data(source, folder), DataFacts, find)
-
-
-def _check_columns(recipe: Recipe, data: str, wanted: tuple[str, ...], known: DataFacts, collector: Collector) -> None:
-    """A column that an equation or `inputs` names must be there, and once."""
-    there = known.columns
-    for column in wanted:
-        if column in there and column not in known.twice:
-            continue
-        place: Span = recipe.data[data].span
-        for value in recipe.values():
-            for part in v.walk(value):
-                if isinstance(part, v.Column) and (part.data, part.column) == (data, column):
-                    place = part.span
-        for model in recipe.models.values():
-            if column in model.source.forward_columns.values() and place == recipe.data[data].span:
-                place = model.place("inputs")
-        if column in there:
-            collector.add("B411", f"`{data}` has two columns `{column}`", place, help="rename one in the header")
-            continue
-        help = suggest(column, there) or f"the columns are {listing(there)}"
-        collector.add("B402", f"`{data}` has no column `{column}`", place, help=help)
+# ── weights that models start from ───────────────────────────────────────────────────────────────────────────────────
 
 
 def check_teachers(context: CheckContext) -> None:
-    """A teacher is never trained: one that begins at random teaches noise. Legal, for some experiments want it."""
-    recipe, _, collector = context
-    for model in recipe.teachers:
+    """W302: a teacher is never trained, so that one with random weights teaches noise. Some experiments want it."""
+    for model in context.recipe.teachers:
         source = model.source
         if source.is_random:
             message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
             help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
-            collector.add("W302", message, model.span, help=help)
+            context.collector.add("W302", message, model.span, help=help)
 
 
 def check_trained(context: CheckContext) -> None:
-    """A teacher whose logits are taken has a head in its checkpoint: one that begins at random teaches noise."""
-    recipe, facts, collector = context
-    for model in recipe.teachers:
-        known = facts(model) if model.source.has_configuration else None
-        if known is None:
+    """B325: the checkpoint of a teacher whose logits are taken holds their head."""
+    for model, facts in context.models():
+        if model.role != "teacher" or not model.source.has_configuration:
             continue
         try:
-            known.check_head()
+            facts.check_head()
         except SourceFault as fault:
             if fault.code == "B325":
-                collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
+                context.collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
 
 
 def check_starts(context: CheckContext) -> None:
-    """Layers that a model starts from must be there, as many as its own, and of their shapes."""
-    recipe, facts, collector = context
-    for model in recipe.models.values():
-        known = facts(model) if model.source.start is not None else None
-        init = known.outline.init if known is not None else None
-        donor = facts(recipe.models[init.model]) if init is not None else None
-        if known is None or donor is None:
+    """B303, B316: the layers that a model starts from exist, as many as its own and of the same shapes."""
+    for model, facts in context.models():
+        init = facts.outline.init if model.source.start is not None else None
+        donor = context.facts(context.recipe.models[init.model]) if init is not None else None
+        if donor is None:
             continue
         try:
-            known.check_start(donor, model.name)
+            facts.check_start(donor, model.name)
         except SourceFault as fault:
             if fault.code in ("B303", "B316"):
-                collector.add(fault.code, fault.message, model.place("init"), help=fault.help or "name other layers")
+                help = fault.help or "name other layers"
+                context.collector.add(fault.code, fault.message, model.place("init"), help=help)
+
+
+# ── evaluation ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_metrics(context: CheckContext) -> None:
-    """A metric that decides which model is best must exist in every stage that it is asked of."""
+    """B126 and others: the metric that decides which student is best exists in every stage that names one."""
     recipe, facts, collector = context
-    student = recipe.student.name
     for stage in recipe.stages:
         metric = stage.train.metric_for_best_model
         if metric is None:
             continue
         place = stage.places.get("metric_for_best_model", recipe.train_span)
-        tasks = {task.name: task_label_type(recipe, task.name, task.loss, student) for task in stage.tasks}
-        classes = {task.name: facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
-        missing = {t.name: _missing(t, facts) for t in stage.tasks if t.data and tasks[t.name] == SPANS}
+        types = {task.name: _label_type(recipe, task) for task in stage.tasks}
+        classes = {task.name: facts.facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
+        missing: dict[str, tuple[str, ...]] = {}
+        for task in stage.tasks:
+            if task.data and types[task.name] == SPANS:
+                known = facts.data_facts[task.data[0]]
+                missing[task.name] = missing_metrics(known.unanswerable) if known is not None else ()
         try:
-            name = validate_metric(metric, tasks, classes, missing)
+            name = validate_metric(metric, types, classes, missing)
         except SourceFault as fault:
             collector.add(fault.code, fault.message, place, help=fault.help or "name another metric")
             continue
         scored = next(t for t in stage.tasks if not t.name or name.startswith(f"{t.name}/"))
         _check_evaluated(recipe, scored, name, place, collector)
-        if scored.data and not _has_dev(recipe.data[scored.data[0]].source):
-            help = "name a file to evaluate on: `dev=…`"
-            collector.add("B126", f"`{scored.data[0]}` has no `dev` to score the student on", place, help=help)
+
+
+def _label_type(recipe: Recipe, task: Task) -> LabelType:
+    """The type of the labels that a task is scored on: those of the data that its loss reads first."""
+    data = data_of(task.loss)
+    return recipe.data[data[0]].source.label_type if data else NONE
 
 
 def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collector: Collector) -> None:
-    """B126 for a score of ready batches, which give losses alone, and for a loss of several data sets, without rows."""
-    is_loss = name.rpartition("/")[2] == LOSS
-    if task.data and recipe.data[task.data[0]].source.holds_tensors and not is_loss:
-        message = f"`{task.data[0]}` are ready batches, on which losses are evaluated, and no scores"
+    """B126 if a task cannot be evaluated: batches of tensors give losses only, a loss of several data sets no loss."""
+    if not task.data:
+        return
+    data, is_loss = task.data[0], name.rpartition("/")[2] == LOSS
+    source = recipe.data[data].source
+    if source.holds_tensors and not is_loss:
+        message = f"`{data}` holds batches of tensors, which give losses but no scores"
         collector.add("B126", message, place, help='write metric_for_best_model = "loss"')
     elif len(task.data) > 1 and is_loss:
-        message = f"the loss reads {listing(task.data)}, and is evaluated where it reads one data set"
-        collector.add("B126", message, place, help="name a score, or leave metric_for_best_model out")
-
-
-def _missing(task: Task, facts: FactsBook) -> tuple[str, ...]:
-    """The metrics that an evaluation on a task's questions does not give; none for data at fault, which is said."""
-    try:
-        known = data_facts(facts.recipe.data[task.data[0]].source, facts.folder, facts.memory)
-    except SourceFault:
-        return ()
-    return missing_metrics(known.unanswerable)
-
-
-def _has_dev(source: DataSource) -> bool:
-    """Whether a data set may have a split to evaluate on; whether it does, sometimes only reading it tells."""
-    return any(getattr(part, "dev", "") is not None for part in source.sources)
+        message = f"a loss that reads several data sets ({listing(task.data)}) cannot be evaluated"
+        collector.add("B126", message, place, help="name a score, or remove metric_for_best_model")
+    parts = source.sources
+    if all(getattr(part, "dev", "") is None for part in parts):  # sometimes only reading the data tells
+        help = "name a file to evaluate on: `dev=…`"
+        collector.add("B126", f"`{data}` has no `dev` to score the student on", place, help=help)
 
 
 def check_baseline(context: CheckContext) -> None:
-    """With `baseline = true` something has to be left to train without a teacher; stages that fall away are named."""
+    """B335, W303: with `baseline = true` some loss needs no teacher; stages without such a loss are named."""
     recipe, _, collector = context
     if not recipe.has_baseline:
         return
@@ -265,111 +253,85 @@ def check_baseline(context: CheckContext) -> None:
         kept = {stage.name for stage in without_teacher(recipe).stages}
     except UsageError:
         message = "`baseline = true`, but every term of the loss needs a teacher"
-        help = "there is nothing to train without it: take the baseline out, or add a term on the labels"
+        help = "without a teacher there is nothing to train: remove `baseline`, or add a term on the labels"
         collector.add("B335", message, place, help=help)
         return
-    lost = [stage.name for stage in recipe.stages if stage.name not in kept]
-    if lost:
-        message = f"the baseline has no {listing(lost)}: every term there needs a teacher"
-        help = "it trains for so many steps fewer than the student with its teacher"
+    if lost := [stage.name for stage in recipe.stages if stage.name not in kept]:
+        message = f"the baseline skips {listing(lost)}: every term there needs a teacher"
+        help = "it trains for fewer steps than the student with its teacher"
         collector.add("W303", message, place, help=help)
 
 
-def task_label_type(recipe: Recipe, name: str, loss: v.Value, student: str) -> LabelType:
-    """The type of the labels that a task's student is scored on: those of the data that its loss reads first."""
-    from brewgraph.recipe.recipe import data_of
-
-    data = data_of(loss)
-    return recipe.data[data[0]].source.label_type if data else NONE
+# ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_heads(context: CheckContext) -> None:
-    """Labels must lie inside the classes of every model whose logits they are compared with, in the same order; so must
-    the classes of two models whose logits are compared."""
+    """B323, B324: labels lie inside the classes of every model whose logits they are compared with, in the same order;
+    models whose logits are compared have the same classes in the same order.
+    """
     recipe, facts, collector = context
 
-    def labels(x: v.Value) -> tuple[str, tuple[str, ...]]:
+    def classes_of(x: v.Value) -> tuple[str, tuple[str, ...]]:
         take = next((t for t in v.walk(x) if isinstance(t, v.Take) and t.kind == "logits"), None)
         known = facts(recipe.models[take.model]) if take is not None else None
-        if take is None or known is None:
-            return "", ()
-        return take.model, known.head_labels(take.feature.head)
+        return ("", ()) if take is None or known is None else (take.model, known.head_labels(take.feature.head))
 
-    _check_joined(recipe, facts, collector)
     for x in _applications(recipe):
-        (one, ones), (other, others) = labels(x.source), labels(x.target)
+        (one, ones), (other, others) = classes_of(x.source), classes_of(x.target)
         if ones != others and set(ones) == set(others):
-            # a teacher is put in the order of the data, a student keeps its own
+            # a teacher takes the order of the data, a student keeps its own
             kept = ones if one == recipe.student.name else others
             message = f"`{one}` orders its classes differently from `{other}`"
-            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_remedy(recipe, kept)}"
+            help = f"`{one}`: {', '.join(ones[:6])}; `{other}`: {', '.join(others[:6])}: {_reorder(recipe, kept)}"
             collector.add("B324", message, x.span, help=help)
         column = next((c for c in v.walk(x.source) if isinstance(c, v.Column) and c.kind == "labels"), None)
-        classes = facts.classes.get(column.data, ()) if column is not None else ()
-        if not classes or not others:
+        data = facts.data_facts[column.data] if column is not None else None
+        if data is None or not data.classes or not others:
             continue
-        if len(classes) > len(others):
-            message = f"the data has {len(classes)} classes, `{other}` only {len(others)}"
-            help = f"the data's are {', '.join(classes[:12])}; give the model as many: labels=[…]"
-            assert column is not None
-            if gap := _gap(data_facts(recipe.data[column.data].source, facts.folder, facts.memory)):
+        if len(data.classes) > len(others):
+            message = f"the data has {len(data.classes)} classes, `{other}` only {len(others)}"
+            help = f"the data's are {', '.join(data.classes[:12])}; give the model as many: labels=[…]"
+            if gap := _gap(data):
                 message, help = f"{message}; no training row has {gap[0]}", gap[1]
             collector.add("B323", message, x.span, help=help)
-        elif others != classes and set(others) == set(classes):
+        elif others != data.classes and set(others) == set(data.classes):
             message = f"the data orders its classes differently from `{other}`"
-            help = (
-                f"the model's: {', '.join(others[:6])}; the data's: {', '.join(classes[:6])}: {_remedy(recipe, others)}"
-            )
-            collector.add("B324", message, x.span, help=help)
+            orders = f"the model's: {', '.join(others[:6])}; the data's: {', '.join(data.classes[:6])}"
+            collector.add("B324", message, x.span, help=f"{orders}: {_reorder(recipe, others)}")
 
 
-def _check_joined(recipe: Recipe, facts: FactsBook, collector: Collector) -> None:
-    """Models whose logits are averaged, or otherwise joined, must mean the same by each class."""
+def check_combined(context: CheckContext) -> None:
+    """B222: models whose logits are averaged or otherwise combined have the same classes."""
+    recipe, facts, collector = context
     combined = (x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Combine))
-    said: set[frozenset[str]] = set()
-    # the innermost first, so that each pair is said where it is joined
-    for joined in sorted((x for x in combined if x.kind == "logits"), key=lambda x: x.span.end - x.span.start):
-        takes = {x.model: x for x in v.walk(joined) if isinstance(x, v.Take) and x.feature.name == "logits"}
-        named: dict[str, tuple[str, ...]] = {}
+    reported: set[frozenset[str]] = set()
+    # the innermost first, so that each pair is reported where it is combined
+    for x in sorted((x for x in combined if x.kind == "logits"), key=lambda x: x.span.end - x.span.start):
+        takes = {t.model: t for t in v.walk(x) if isinstance(t, v.Take) and t.feature.name == "logits"}
+        classes: dict[str, tuple[str, ...]] = {}
         for model, take in takes.items():
             known = facts(recipe.models[model])
             labels = known.head_labels(take.feature.head) if known is not None else ()
             if labels and not all(label.startswith("LABEL_") for label in labels):
-                named[model] = labels
-        one = next(iter(named), "")
-        other = next((model for model in named if named[model] != named[one]), "")
-        if other and frozenset((one, other)) not in said:
-            said.add(frozenset((one, other)))
-            message = f"the logits of `{one}` and `{other}` are joined, and their classes are not the same"
-            shown = (f"`{name}`: {', '.join(named[name][:6])}" for name in (one, other))
-            help = f"{'; '.join(shown)}: name those of one as the other's: labels=[…]"
-            collector.add("B222", message, joined.span, help=help)
+                classes[model] = labels
+        one = next(iter(classes), "")
+        other = next((model for model in classes if classes[model] != classes[one]), "")
+        if other and frozenset((one, other)) not in reported:
+            reported.add(frozenset((one, other)))
+            message = f"the logits of `{one}` and `{other}` are combined, but their classes differ"
+            both = "; ".join(f"`{name}`: {', '.join(classes[name][:6])}" for name in (one, other))
+            collector.add("B222", message, x.span, help=f"{both}: give both the same names: labels=[…]")
 
 
-def _remedy(recipe: Recipe, names: tuple[str, ...]) -> str:
-    """How the data takes over a model's order of classes, where one of its sources can."""
+def _reorder(recipe: Recipe, classes: tuple[str, ...]) -> str:
+    """How the data takes over a model's order of classes, if one of its sources can."""
     if not any("classes" in type(data.source).model_fields for data in recipe.data.values()):
         return "use one order"
-    listed = ", ".join(f'"{name}"' for name in names)
-    return f"give the data the model's order: classes=[{listed}]"
+    quoted = ", ".join(f'"{name}"' for name in classes)
+    return f"give the data the model's order: classes=[{quoted}]"
 
 
-def _applications(recipe: Recipe) -> list[v.Apply]:
-    found: dict[int, v.Apply] = {}
-    for value in recipe.values():
-        found.update({id(x): x for x in v.walk(value) if isinstance(x, v.Apply)})
-    return list(found.values())
-
-
-def has_open_lists(recipe: Recipe) -> bool:
-    """Whether a list's length waits for a model that cannot be reached."""
-
-    def is_open(x: Any) -> bool:
-        if isinstance(x, v.Group):
-            return x.items is None or any(is_open(i) for i in x.items)
-        return isinstance(x, v.Value) and any(
-            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items)
-            for p in v.walk(x)
-        )
-
-    return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))
+def _applications(recipe: Recipe) -> Iterator[v.Apply]:
+    """Every match and call of the equations, each once."""
+    applies = {id(x): x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Apply)}
+    yield from applies.values()

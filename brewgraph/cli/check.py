@@ -1,23 +1,26 @@
-"""`brewgraph check`: everything that is wrong with specs, before a weight is loaded."""
+"""`brewgraph check`: diagnostics of specs before weights are loaded, as text, JSON, GitHub commands or SARIF 2.1.0."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote
 
 import typer
 
 from brewgraph.cli.complete import specs as completed_specs
-from brewgraph.cli.formats import as_json, write
-from brewgraph.cli.options import Deny, Quiet, Set
-from brewgraph.cli.output import hush, more_about, parse_deny, parse_sets, print_diagnostics, read, tally, wrapped
+from brewgraph.cli.options import Deny, Quiet, Set, parse_deny, parse_sets, read
+from brewgraph.cli.output import hush, more_about, print_diagnostics, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.source import Source
+from brewgraph.explanations import CODES, family, page_of
+from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
     from brewgraph.data.report import DataReport
+
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def command(
@@ -29,45 +32,48 @@ def command(
     ],
     set: Set = None,
     data: Annotated[
-        bool, typer.Option("--data", help="Read all data too, and say what is in it: labels, copies, leaks, lengths.")
+        bool, typer.Option("--data", help="Also read all data; report labels, duplicates, leaks, lengths.")
     ] = False,
     format: Annotated[
         Literal["text", "json", "github", "sarif"],
-        typer.Option(help="For people, one list for machines, or what GitHub shows beside the lines."),
+        typer.Option(help="Text to read, JSON or SARIF for programs, or annotations for GitHub."),
     ] = "text",
     deny: Deny = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check specs against their models and data. Exit code 1 where one is at fault.
+    """Check specs against their models and data. Exit code 1 if one is at fault.
 
-    Warnings are no fault unless --deny says so; `# brew: ignore[CODE]` silences one.
+    Warnings are no fault unless --deny names them; a comment `# brew: ignore[CODE]` silences one.
     """
-    params, denied = parse_sets(set or []), parse_deny(deny or [])
+    params, denied = parse_sets(set), parse_deny(deny)
     sources = [read(path) for path in specs]
-    found: list[Diagnostic] = []
-    examined: dict[str, dict[str, DataReport]] = {}
+    diagnostics: list[Diagnostic] = []
+    data_reports: dict[str, dict[str, DataReport]] = {}
     for source in sources:
-        diagnostics, reports = _check(source, params, data)
-        found += diagnostics
-        examined[source.name] = reports
+        own, reports = _check(source, params, data)
+        diagnostics += own
+        data_reports[source.name] = reports
         if format == "text":
-            print_diagnostics(diagnostics, sys.stdout)
+            print_diagnostics(own, sys.stdout)
             print("".join(_text(reports)), end="")
             if not quiet:
-                print(f"{source.name}: {tally(diagnostics)}{more_about(diagnostics)}")
-    if format == "json" and data:
-        told = {spec: {name: r.as_json() for name, r in reports.items()} for spec, reports in examined.items()}
-        print(json.dumps({"diagnostics": as_json(found), "data": told}, indent=2, ensure_ascii=False))
-    elif format != "text" and (said := write(found, format)):
-        print(said)
-    if any(d.severity == "error" or d.code in denied for d in found):
+                print(f"{source.name}: {tally(own)}{more_about(own)}")
+    if format == "github":
+        print("".join(f"{line}\n" for line in as_github(diagnostics)), end="")
+    elif format != "text":
+        content: Any = as_sarif(diagnostics) if format == "sarif" else [d.as_json() for d in diagnostics]
+        if format == "json" and data:
+            shown = {spec: {name: r.as_json() for name, r in reports.items()} for spec, reports in data_reports.items()}
+            content = {"diagnostics": content, "data": shown}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+    if any(d.severity == "error" or d.code in denied for d in diagnostics):
         raise typer.Exit(1)
 
 
 def _check(
     source: Source, params: Mapping[str, Any], data: bool
 ) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
-    """What is wrong with a spec, and where that is asked for what is in its data."""
+    """The diagnostics of a spec, and with `data` the reports on its data."""
     from brewgraph.checking.check import check
 
     warnings: tuple[Diagnostic, ...] = ()
@@ -77,24 +83,104 @@ def _check(
         warnings = checked.warnings
         if not data:
             return warnings, {}
-        from brewgraph.inspect.data import examine_data
+        from brewgraph.inspect.data import data_reports
 
-        return warnings, examine_data(checked)
+        return warnings, data_reports(checked)
     except SpecError as error:
         return (*warnings, *error.diagnostics), {}
 
 
 def _text(reports: Mapping[str, DataReport]) -> Iterator[str]:
-    """Each data set with its report, and an empty line behind it."""
+    """The report on each data set, followed by an empty line."""
     for name, report in reports.items():
         from brewgraph.data.report import lines
 
         yield f"data {name}\n"
-        yield from (_wrapped(line) + "\n" for line in lines(report))
+        for line in lines(report):
+            indent = " " * (2 + len(line) - len(line.lstrip()))
+            yield wrapped(line.lstrip(), indent, indent + "  ") + "\n"
         yield "\n"
 
 
-def _wrapped(line: str) -> str:
-    """A line of a report; what does not fit goes on behind its own indentation."""
-    indent = " " * (2 + len(line) - len(line.lstrip()))
-    return wrapped(line.lstrip(), indent, indent + "  ")
+# ── GitHub ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_github(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
+    """A workflow command for each, which GitHub shows beside the line; with columns if it is a single line."""
+    for d in diagnostics:
+        place = _place(d.span)
+        fields: dict[str, Any] = {"file": d.span.source.name, "line": place["startLine"], "endLine": place["endLine"]}
+        if place["startLine"] == place["endLine"]:
+            fields |= {"col": place["startColumn"], "endColumn": place["endColumn"]}
+        fields["title"] = d.code
+        properties = ",".join(f"{key}={_property(str(value))}" for key, value in fields.items())
+        yield f"::{d.severity} {properties}::{_data(_words(d))}"
+
+
+def _data(text: str) -> str:
+    """A command's message, escaped as GitHub's runner expects."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    """A command's property, with two more special characters."""
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _words(d: Diagnostic) -> str:
+    return f"{d.message}\nhelp: {d.help}" if d.help else d.message
+
+
+# ── SARIF ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
+    """One run of one tool: a rule for each code that occurs, with its page as help, and a result per diagnostic."""
+    from importlib.metadata import version
+
+    codes = sorted({d.code for d in diagnostics})
+    driver = {"name": "brewgraph", "version": version("brewgraph"), "rules": [_rule(code) for code in codes]}
+    results = [_result(d, codes.index(d.code)) for d in diagnostics]
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _rule(code: str) -> dict[str, Any]:
+    page = page_of(code)
+    rule: dict[str, Any] = {
+        "id": code,
+        "shortDescription": {"text": CODES.get(code, code)},
+        "defaultConfiguration": {"level": "warning" if code.startswith("W") else "error"},
+        "properties": {"tags": [family(code)]},
+    }
+    if page is not None:
+        rule["fullDescription"] = {"text": " ".join(page.words.split())}
+        rule["help"] = {"text": page.text, "markdown": page.text}
+    return rule
+
+
+def _result(d: Diagnostic, rule: int) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "ruleId": d.code,
+        "ruleIndex": rule,
+        "level": d.severity,
+        "message": {"text": _words(d)},
+        "locations": [{"physicalLocation": _physical(d.span)}],
+    }
+    if d.labels:
+        result["relatedLocations"] = [
+            {"id": i, "physicalLocation": _physical(x.span), "message": {"text": x.text or "see here"}}
+            for i, x in enumerate(d.labels)
+        ]
+    return result
+
+
+def _physical(span: Span) -> dict[str, Any]:
+    uri = quote(span.source.name.replace("\\", "/"), safe="/:")
+    return {"artifactLocation": {"uri": uri}, "region": _place(span)}
+
+
+def _place(span: Span) -> dict[str, int]:
+    """The place of a span: lines and columns from 1, the end column after the last character."""
+    (line, column), (end_line, end_column) = span.position, span.source.position(span.end)
+    return {"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column}

@@ -1,4 +1,4 @@
-"""What the shell offers behind a half-written word: specs, their params, codes, passes."""
+"""Completions in the shell: specs, their params, runs, codes, passes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def specs(incomplete: str) -> Iterator[str]:
-    """Specs whose path begins so, and the folders on the way to more."""
+    """Specs with this prefix of their path, and folders that may hold more."""
     for prefix, path in _paths(incomplete):
         if path.is_dir():
             yield f"{prefix}{path.name}/"
@@ -18,12 +18,12 @@ def specs(incomplete: str) -> Iterator[str]:
 
 
 def runs(incomplete: str) -> Iterator[str]:
-    """Folders of runs whose path begins so, and the folders on the way to more; names of runs that need no path."""
+    """Folders of runs with this prefix, folders that may hold more, and names of runs in the folder of runs."""
     for prefix, path in _paths(incomplete):
         if path.is_dir():
             yield f"{prefix}{path.name}" + ("" if (path / "resolved.json").is_file() else "/")
     if "/" not in incomplete:
-        from brewgraph.running.run_folders import runs_folder
+        from brewgraph.training.folder import runs_folder
 
         for _, path in _paths(f"{runs_folder(Path())}/{incomplete}"):
             if (path / "resolved.json").is_file():
@@ -31,7 +31,7 @@ def runs(incomplete: str) -> Iterator[str]:
 
 
 def _paths(incomplete: str) -> Iterator[tuple[str, Path]]:
-    """What is there under a half-written path: the part before its last name, and the whole; nothing hidden unasked."""
+    """The files that an incomplete path may mean, as the part before the last name and the path; no hidden ones."""
     folder, _, begun = incomplete.rpartition("/")
     here = Path(folder or ("/" if incomplete.startswith("/") else "."))
     if here.is_dir():
@@ -41,29 +41,29 @@ def _paths(incomplete: str) -> Iterator[tuple[str, Path]]:
 
 
 def codes(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Codes of diagnostics, each with its line."""
+    """Codes of diagnostics, each with its description."""
     from brewgraph.explanations import CODES
 
     yield from ((code, line) for code, line in CODES.items() if code.startswith(incomplete))
 
 
 def warnings(incomplete: str) -> Iterator[tuple[str, str]]:
-    """What `--deny` takes: all warnings, or the code of one."""
+    """The values of `--deny`: all warnings, or the code of one."""
     if "warnings".startswith(incomplete):
         yield "warnings", "all of them"
     yield from ((code, line) for code, line in codes(incomplete) if code.startswith("W"))
 
 
 def passes(incomplete: str) -> Iterator[str]:
-    """What `--skip-pass` takes."""
+    """The values of `--skip-pass`."""
     from brewgraph.graph.optimize import NAMES
 
     yield from (name for name in NAMES if name.startswith(incomplete))
 
 
 def params(incomplete: str) -> Iterator[str]:
-    """The params of the specs that stand on the line already, each with the sign behind it."""
-    # the line as the shell gives it: behind an option without its value the parser forgets what it has read
+    """The params of the specs on the command line, each followed by `=`."""
+    # the line as the shell passes it: the parser drops what precedes an option without its value
     line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
     paths = [word for word in line.split() if word.endswith(".brew")]
     for name in dict.fromkeys(name for path in paths for name in _declared(path)):
@@ -72,7 +72,7 @@ def params(incomplete: str) -> Iterator[str]:
 
 
 def _declared(path: str) -> Iterator[str]:
-    """The params that a spec declares, as far as it parses; none of what is no spec."""
+    """The params that a spec declares, as far as it parses."""
     from brewgraph.diagnostics import Collector
     from brewgraph.source import Source
     from brewgraph.syntax.parser import parse

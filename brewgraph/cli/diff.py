@@ -1,21 +1,20 @@
-"""`brewgraph diff`: what differs between two specs in meaning."""
+"""`brewgraph diff`: what differs between two specs in what they compute."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Set, Spec
-from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, read
+from brewgraph.cli.options import Format, Set, Spec, check_spec
+from brewgraph.cli.output import painter, print_diagnostics
 from brewgraph.diagnostics import RunError
 
 if TYPE_CHECKING:
-    from brewgraph.checking.check import Checked
     from brewgraph.display.diff.specs import Change, Comparison, Side
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -24,75 +23,60 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def command(
     spec: Spec,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; left out, the same one.", show_default=False)
+        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; by default the same one.", show_default=False)
     ] = None,
     set: Set = None,
     then: Annotated[
         list[str] | None,
         typer.Option(
-            "--then", metavar="NAME=VALUE", help="Replace a param of the second spec only.", show_default=False
+            "--then", metavar="NAME=VALUE", help="Set a param of the second spec only. Repeatable.", show_default=False
         ),
     ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or an object for machines.")] = "text",
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+    format: Format = "text",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
 ) -> None:
-    """Say what differs between two specs in what they compute and how they train, whatever things are called.
+    """Compare what two specs compute and how they train. Names, order, spacing and comments make no difference.
 
     `brewgraph diff a.brew b.brew`; `brewgraph diff a.brew --then T=8` compares a spec with itself at another param.
-    Names, order, spacing and comments make no difference.
     """
     from brewgraph.display.diff.specs import compare
 
-    params = parse_sets(set or [])
-    first = _side(spec, params)
-    second = _side(other or spec, {**params, **parse_sets(then or [])})
-    found = compare(first, second)
+    comparison = compare(_side(spec, set), _side(other or spec, [*(set or ()), *(then or ())]))
     if format == "json":
-        print(json.dumps(_plain(found), indent=2, ensure_ascii=False))
+        content = {
+            "same": comparison.same,
+            "hashes": comparison.hashes,
+            "changes": [asdict(change) for change in comparison.changes],
+            "notes": comparison.notes,
+        }
+        print(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_lines(found)))
-    if exit_code and not found.same:
+        print("\n".join(_lines(comparison)))
+    if exit_code and not comparison.same:
         raise typer.Exit(1)
 
 
-def _side(path: str, params: dict[str, object]) -> Side:
-    from brewgraph.checking.check import check
-
-    source = read(path)
-    hush()
-    checked = check(source, params)
-    print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
-    return side_of(checked)
-
-
-def side_of(checked: Checked) -> Side:
-    """What of a checked spec is compared. Raises `RunError` where its loss is still open."""
+def _side(path: str, sets: Sequence[str] | None) -> Side:
+    """The parts of a spec to compare. Raises `RunError` if its loss is unknown."""
     from brewgraph.display.diff.specs import Side
 
+    checked = check_spec(path, sets, warn=False)
+    print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
     if not checked.graphs:
-        raise RunError(f"the loss of {checked.recipe.source.name} is not known until its models can be reached")
+        raise RunError(f"the loss of {checked.recipe.source.name} is unknown until its models can be reached")
     return Side(checked.recipe, checked.graphs, checked.identities, checked.classes, checked.spec_hash)
 
 
-def _plain(found: Comparison) -> dict[str, object]:
-    return {
-        "same": found.same,
-        "hashes": found.hashes,
-        "changes": [asdict(change) for change in found.changes],
-        "notes": found.notes,
-    }
-
-
-def _lines(found: Comparison) -> Iterator[str]:
-    paint = painter(sys.stdout) or (lambda text, role: text)
-    if found.same:
-        yield f"the same: hash {found.hashes[0]}"
+def _lines(comparison: Comparison) -> Iterator[str]:
+    paint = painter(sys.stdout)
+    if comparison.same:
+        yield f"the same: hash {comparison.hashes[0]}"
     else:
-        yield f"hash {found.hashes[0]} -> {found.hashes[1]}"
-    for change in found.changes:
+        yield f"hash {comparison.hashes[0]} -> {comparison.hashes[1]}"
+    for change in comparison.changes:
         role = change.how if change.how in ("added", "removed") else "bold"
         yield f"{paint(SIGNS[change.how], role)} {text_of(change)}"
-    yield from (f"  {note}" for note in found.notes)
+    yield from (f"  {note}" for note in comparison.notes)
 
 
 def text_of(change: Change) -> str:

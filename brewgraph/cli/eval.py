@@ -1,12 +1,12 @@
-"""`brewgraph eval`: what a finished run's student scores."""
+"""`brewgraph eval`: the scores of a finished run's student."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from brewgraph.cli.options import Run, Task
+from brewgraph.cli.options import Format, Run, Task
 from brewgraph.cli.output import count, hush, number, table
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 
@@ -18,35 +18,35 @@ def command(
     ] = "dev",
     task: Task = None,
     allow_python: Annotated[
-        bool, typer.Option("--allow-python", help="Let a loss that is evaluated import Python modules of its spec.")
+        bool, typer.Option("--allow-python", help="Let losses import Python modules of the spec.")
     ] = False,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or an object for machines.")] = "text",
+    format: Format = "text",
 ) -> None:
     """Score the student of a finished run on labelled examples, without its teacher.
 
-    A student that no labels score is evaluated on the losses it was trained with, beside its teacher.
+    A student that no labels can score is evaluated on its losses, with its teacher.
     """
     from brewgraph.running.finished import SPLITS, open_run
 
-    found = open_run(run)
-    tasks = list(found.tasks.values()) if task is None and data in SPLITS else [found.task(task)]
+    finished = open_run(run)
+    tasks = list(finished.tasks.values()) if task is None and data in SPLITS else [finished.task(task)]
     hush()
+    from brewgraph.running.losses import RebuiltLoss
     from brewgraph.running.predict import is_scored, labelled_rows, load_student, score
-    from brewgraph.running.rebuild import Rebuilt
     from brewgraph.training.folder import json_text
 
-    # what is wrong with rows is told before a model is loaded
+    # report faults of rows before a model is loaded
     rows = {one.name: labelled_rows(one, data) for one in tasks if is_scored(one)}
-    whole = Rebuilt(found, allow_python=allow_python) if len(rows) < len(tasks) else None
+    loss = RebuiltLoss(finished, allow_python=allow_python) if len(rows) < len(tasks) else None
     examples = 0
     values: dict[str, float] = {}
     for one in tasks:
-        if whole is not None and one.name not in rows:
-            own, seen = whole.losses(one, data)
+        if loss is not None and one.name not in rows:
+            own, count_of_task = loss.losses(one, data)
         else:
             scores = score(load_student(one), rows[one.name])
-            own, seen = scores.as_dict(), scores.examples
-        examples += seen
+            own, count_of_task = dict(scores.values), scores.examples
+        examples += count_of_task
         values |= keyed(one.name, own)
     if format == "json":
         print(json_text({"run": run, "data": data, "examples": examples, "scores": values}, indent=2))

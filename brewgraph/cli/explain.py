@@ -1,20 +1,27 @@
-"""`brewgraph explain`: what a code means, why it matters, and a failing and a right example."""
+"""`brewgraph explain`: the page of a diagnostic code, or what a name of a spec means."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brewgraph.cli.complete import codes
-from brewgraph.cli.options import Set
-from brewgraph.cli.output import explained, painter, wrapped
-from brewgraph.diagnostics import UsageError, suggest
+from brewgraph.cli.options import Format, Set, check_spec
+from brewgraph.cli.output import explained, painter, print_diagnostics, wrapped
+from brewgraph.diagnostics import RunError, UsageError, suggest
+
+if TYPE_CHECKING:
+    from brewgraph.display.explain_name import Explained
 
 CODE = re.compile(r"[BbWw]\d{3}")
+WIDTH = 80
 
 
 def command(
@@ -22,29 +29,25 @@ def command(
         str | None,
         typer.Argument(
             metavar="[WHAT]",
-            help="A code, as W205, or a name of a spec; left out, all codes.",
+            help="A code such as W205, or a name of a spec; by default all codes.",
             show_default=False,
             autocompletion=codes,
         ),
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Argument(metavar="[SPEC]", help="The spec that has the name; - reads stdin.", show_default=False),
+        typer.Argument(metavar="[SPEC]", help="The spec with this name; - reads stdin.", show_default=False),
     ] = None,
     set: Set = None,
-    format: Annotated[
-        Literal["text", "json"], typer.Option(help="Of a name: for people, or a list for machines.")
-    ] = "text",
+    format: Format = "text",
 ) -> None:
-    """Say what a code of a diagnostic means, with a failing and a right example; or what a name of a spec stands for.
+    """Explain a diagnostic code, with a failing and a right example, or a name of a spec.
 
-    `brewgraph explain W205`; `brewgraph explain hidden spec.brew`: what a term, a model, a tap or a projection is made
+    `brewgraph explain W205`; `brewgraph explain hidden spec.brew` shows what a term, model, tap or projection is made
     from, which terms it feeds, and what it costs.
     """
     if what is not None and spec is not None:
-        from brewgraph.cli.naming import print_name
-
-        print_name(what, spec, set or [], as_json=format == "json")
+        print_name(what, spec, set, as_json=format == "json")
     elif what is None:
         print("\n".join(_list()))
     elif CODE.fullmatch(what):
@@ -52,8 +55,8 @@ def command(
     else:
         from brewgraph.explanations import CODES
 
-        hint = suggest(what.upper(), CODES) or "write `brewgraph explain W205`, or name a spec behind it"
-        raise UsageError(f"`{what}` is no code: {hint}")
+        hint = suggest(what.upper(), CODES) or "write `brewgraph explain W205`, or `brewgraph explain NAME SPEC`"
+        raise UsageError(f"`{what}` is not a code: {hint}")
 
 
 def _list() -> Iterator[str]:
@@ -69,18 +72,18 @@ def _list() -> Iterator[str]:
 
 
 def _code(code: str) -> Iterator[str]:
-    """The page of a code; of one without a page what is known of it."""
+    """The page of a code, or its line if it has no page."""
     from brewgraph.explanations import CODES, SETTING, family, page_of
 
     if code not in CODES:
-        hint = suggest(code, CODES) or "`brewgraph explain` lists those there are"
+        hint = suggest(code, CODES) or "`brewgraph explain` lists all codes"
         raise UsageError(f"there is no code {code}: {hint}")
-    paint = painter(sys.stdout) or (lambda text, role: text)
+    paint = painter(sys.stdout)
     yield paint(f"{code}: {CODES[code]}", "bold")
     page = page_of(code)
     if page is None:
         yield ""
-        yield wrapped(f"A fault of {family(code)}. It has no page: what a diagnostic says under `help` is what to do.")
+        yield wrapped(f"A fault of {family(code)}. It has no page: the `help` of a diagnostic says what to do.")
         return
     for title, role, text in (
         ("", "", "\n\n".join(wrapped(" ".join(part.split())) for part in page.words.split("\n\n"))),
@@ -97,3 +100,31 @@ def _code(code: str) -> Iterator[str]:
 
 def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.rstrip().splitlines())
+
+
+def print_name(name: str, spec: str, sets: Sequence[str] | None = None, *, as_json: bool = False) -> None:
+    """Explain a name of a spec. Raises `UsageError` if nothing has this name."""
+    checked = check_spec(spec, sets, warn=False)
+    if not checked.graphs:
+        print_diagnostics(checked.warnings, sys.stderr)
+        raise RunError("what it computes is unknown until its models can be reached")
+    from brewgraph.inspect.graph_of import explain
+
+    explanations = explain(checked, name)
+    if as_json:
+        print(json.dumps([asdict(x) for x in explanations], indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join("\n".join(_lines(x, checked.recipe.source.name)) for x in explanations))
+
+
+def _lines(explained: Explained, spec: str) -> Iterator[str]:
+    where = f" in {explained.where}" if explained.where else ""
+    yield f"{painter(sys.stdout)(explained.name, 'bold')}: {explained.kind}{where}, {spec}:{explained.line}"
+    upstream, downstream = ", ".join(explained.upstream), ", ".join(explained.downstream)
+    rows = [row for row in (*explained.facts, ("made from", upstream), ("feeds", downstream)) if row[1]]
+    width = max(len(title) for title, _ in rows) + 4
+    for title, words in rows:
+        yield from wrap(
+            words, WIDTH, initial_indent=f"  {title}".ljust(width), subsequent_indent=" " * width,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`brewgraph fmt`: specs in the one way in which they are written."""
+"""`brewgraph fmt`: formats specs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from brewgraph.cli.output import count, painter, print_diagnostics, read_stdin
+from brewgraph.cli.options import read_stdin
+from brewgraph.cli.output import count, painter, print_diagnostics
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.source import EncodingError, Source, decode
 
 
 @dataclass(frozen=True)
 class Formatted:
-    """A spec before and after. The line ends of the file are kept: they are `end`."""
+    """A spec before and after formatting; `end` is the line ending of its file, which is kept."""
 
     name: str
     before: str
@@ -34,15 +35,13 @@ SETTINGS: dict[str, Any] = {
     "options_metavar": "[OPTIONS] [FILE|FOLDER|-]...",
     "context_settings": {"allow_extra_args": True},
 }
-"""How typer takes the command: the files come as they were written, in its context. As a parameter typer would have
-pydantic check them, which to load takes longer than to format."""
+"""Typer's settings: the files come in its context. For a parameter typer would load pydantic, which takes longer than
+formatting."""
 
 
 def command(
     context: typer.Context,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 1 where a file would change.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit code 1 if a file would change.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
 ) -> None:
     """Format specs in place. Without files: all *.brew below the working directory.
@@ -77,23 +76,23 @@ def command(
 
 
 def _sources(names: list[str]) -> list[str]:
-    """The files that are meant, each once. Raises `UsageError` for a name that is none."""
-    found: dict[str, None] = {}
+    """The files to format, each once. Raises `UsageError` for a missing file."""
+    files: dict[str, None] = {}
     for name in names:
         path = Path(name)
         if name != "-" and path.is_dir():
-            found |= dict.fromkeys(str(p) for p in sorted(path.rglob("*.brew")) if _is_searched(p.relative_to(path), p))
+            files |= dict.fromkeys(str(p) for p in sorted(path.rglob("*.brew")) if _is_searched(p.relative_to(path), p))
         elif name == "-" or path.exists():
-            found[name] = None
+            files[name] = None
         else:
             raise UsageError(f"there is no file `{name}`")
-    if not found:
+    if not files:
         raise UsageError(f"there is no *.brew in {', '.join(names)}")
-    return list(found)
+    return list(files)
 
 
 def _is_searched(relative: Path, path: Path) -> bool:
-    """Not in hidden folders, and not the copies that runs keep of their specs."""
+    """Whether a file is neither in a hidden folder nor a run's copy of its spec."""
     return not any(part.startswith(".") for part in relative.parts) and not (path.parent / "resolved.json").exists()
 
 
@@ -112,7 +111,7 @@ def _format(name: str) -> Formatted:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file's text in one move, its mode kept; a link stays one."""
+    """Replace a file atomically; its mode is kept, a link stays a link."""
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -129,7 +128,7 @@ def _replace(path: Path, text: str) -> None:
 def _print_diffs(changed: list[Formatted]) -> None:
     import difflib
 
-    paint = painter(sys.stdout) or (lambda text, role: text)
+    paint = painter(sys.stdout)
     roles = {"+": "added", "-": "removed", "@": "place"}
     for result in changed:
         before, after = result.before.splitlines(keepends=True), result.after.splitlines(keepends=True)

@@ -1,60 +1,107 @@
-"""`brewgraph`: the table of its commands."""
+"""`brewgraph`: its commands, and what to say about unknown commands and options."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from brewgraph.cli.output import reported
-from brewgraph.cli.unknown import Command, SuggestingGroup
+from brewgraph.diagnostics import suggest
+from brewgraph.syntax.foreign import foreign_words, from_outside, instead
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
     "check": "Check specs against their models and data.",
     "fmt": "Format specs in place.",
-    "plan": "Say what a run will do: models, loss, settings.",
-    "graph": "Draw what the loss of a spec is computed from.",
-    "diff": "Say what differs between two specs in meaning.",
+    "plan": "Show what a run will do: models, loss, settings.",
+    "graph": "Draw the graph of a spec's loss.",
+    "diff": "Compare what two specs compute.",
     "eval": "Score the student of a finished run.",
-    "predict": "Write what the student of a finished run says.",
-    "ops": "List operations, sources, settings; explain one.",
-    "explain": "Say what a code of a diagnostic means.",
-    "taps": "Show what a spec can take from a model, with shapes.",
+    "predict": "Predict with the student of a finished run.",
+    "ops": "List operations, sources and settings; explain one.",
+    "explain": "Explain a diagnostic code, or a name of a spec.",
+    "taps": "Show the features and modules of a model, with shapes.",
     "params": "Show a model's parameters as a tree.",
-    "convert": "Write a configuration of TextBrewer as a spec.",
+    "convert": "Convert a TextBrewer configuration to a spec.",
     "new": "Write a commented spec to start from.",
 }
-"""The commands, each with the line that stands for it in the list: short enough for a terminal of 80 columns."""
+"""The commands, each with its line in the list: short enough for a terminal of 80 columns."""
 
-# told that help is not wanted unless it is asked for, typer need not load pydantic to find out
+
+def about_option(option: str, known: Sequence[str]) -> str:
+    """The remedy for an unknown option; empty if there is none."""
+    name = option.lstrip("-").replace("-", "_")
+    word = name.lower().replace("_", "-")
+    if word in foreign_words()["command option"] and (remedy := instead("command option", word, known)):
+        return remedy
+    return from_outside(name) or from_outside(name.lower()) or suggest(option.replace("_", "-"), known)
+
+
+def about_command(word: str, rest: Sequence[str], commands: Sequence[str]) -> str:
+    """The message for a first argument that is not a command."""
+    if word.endswith(".brew") or Path(word).is_file():
+        words = " ".join([word, *rest])
+        return f"a command must precede the spec: write `brewgraph run {words}`, or `brewgraph check {word}` first"
+    help = instead("command", word, commands) or "`brewgraph --help` lists the commands"
+    return f"there is no command `{word}`: {help}"
+
+
+class Command(TyperCommand):
+    """A command that suggests a remedy for unknown options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)
+            if type(error).__name__ == "NoSuchOption" and option:
+                known = [name for parameter in self.params for name in parameter.opts if name.startswith("--")]
+                if remedy := about_option(option, known):
+                    error.message = f"{error.message}: {remedy}"  # type: ignore[attr-defined]
+                    error.possibilities = None  # type: ignore[attr-defined]
+            raise
+
+
+class SuggestingGroup(TyperGroup):
+    """A group that suggests a remedy for unknown commands."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(about_command(args[0], args[1:], list(self.commands)))
+        return super().resolve_command(ctx, args)
+
+
+# with these defaults typer need not load pydantic to find out that nobody asks for help
 _UNASKED = dict.fromkeys(("help", "install_completion", "show_completion"), False)
 _DEFAULTS: dict[str, Any] = {**_UNASKED, **{name: {"help": False} for name in COMMANDS}}
 
 
 def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
-    """The command with these subcommands, each of a module of its name: `command`, and `SETTINGS` for typer if any."""
-    # plain help: readable everywhere, and rich alone would take longer to import than everything else here
-    made = typer.Typer(
+    """The command with these subcommands: modules of that name with a `command`, and maybe `SETTINGS` for typer."""
+    # plain help: importing rich would take longer than everything else here
+    app = typer.Typer(
         name="brewgraph",
         cls=SuggestingGroup,
         help="Knowledge distillation as a loss equation: write it, check it, run it.",
-        epilog="Exit codes: 0 fine, 1 the spec is at fault, 2 usage, 3 the run failed. Begin with `brewgraph new`.",
+        epilog="Exit codes: 0 success, 1 fault in the spec, 2 usage, 3 the run failed. Start with `brewgraph new`.",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
     )
     for name in names:
         module = import_module(f"brewgraph.cli.{name}")
-        made.command(name, cls=Command, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(
+        app.command(name, cls=Command, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(
             reported(module.command)
         )
-    made.callback()(_options)
-    return made
+    app.callback()(_options)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,7 +127,7 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
-    # the one that is asked for is enough: to make all of them takes as long as to format a spec
+            stream.reconfigure(errors="replace")  # do not fail on a character that the terminal lacks
+    # only the requested command: creating all of them takes as long as formatting a spec
     asked = sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in COMMANDS else COMMANDS
     application(asked)(prog_name="brewgraph")

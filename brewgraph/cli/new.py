@@ -1,4 +1,4 @@
-"""`brewgraph new`: a spec to begin with."""
+"""`brewgraph new`: writes a spec to start from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ from brewgraph.paths import write_file
 def command(
     path: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[FILE|FOLDER]",
-            help="Where to write it; an existing file is never overwritten.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.", show_default=False),
     ] = None,
     starter: Annotated[
         Literal["quickstart", "mnli"],
-        typer.Option("--from", help="quickstart runs offline in minutes; mnli distils BERT-base, from the hub."),
+        typer.Option("--from", help="quickstart runs offline in minutes; mnli distils BERT-base from the hub."),
     ] = "quickstart",
 ) -> None:
     """Write a commented spec to start from."""
@@ -39,7 +35,7 @@ def command(
 
 
 def _files(starter: str, path: Path | None) -> dict[Path, str]:
-    """What is written where, the spec to run first."""
+    """The text of each file to write, first that of the spec to run."""
     if starter == "mnli":
         text = spec_text("mnli-t3-small.brew")
         path = path or Path("mnli-t3-small.brew")
@@ -48,12 +44,12 @@ def _files(starter: str, path: Path | None) -> dict[Path, str]:
     path = path or Path("quickstart")
     folder, name = (path.parent, path.name) if path.suffix == ".brew" else (path, "student.brew")
     if name == "teacher.brew":
-        raise UsageError("that is the name of the teacher's spec, which is written beside it; name another file")
+        raise UsageError("`teacher.brew` is the name of the teacher's spec beside it; name another file")
     return {folder / name: student, folder / "teacher.brew": teacher}
 
 
 def spec_text(name: str) -> str:
-    """A spec that is part of brewgraph: from the installed package, or from the checkout of an editable install."""
+    """The text of a spec of the installed package, or of the checkout of an editable install."""
     packaged = resources.files("brewgraph").joinpath("specs", *name.split("/"))
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")

@@ -1,10 +1,11 @@
-"""`brewgraph ops`: everything that a spec can name, and a page for each."""
+"""`brewgraph ops`: lists everything that a spec can name, with a page for each."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
 
@@ -14,9 +15,18 @@ from brewgraph.diagnostics import UsageError
 if TYPE_CHECKING:
     from brewgraph.ops import DeclaredTemperature, DeclaredTransform, Operation, ProjectionKind
     from brewgraph.ops.registry import Option
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.base import Settings
 
-Page = Callable[[], Iterator[str]]
+
+class Entry(NamedTuple):
+    """A name of the table, and its page. The names of a section "" are not listed."""
+
+    section: str
+    name: str
+    summary: str
+    page: Callable[[], Iterator[str]]
+
+
 EXAMPLES = {
     "logits": "{0}.logits",
     "positions": "{0}.start",
@@ -30,12 +40,11 @@ EXAMPLES = {
     "probabilities": "probabilities({0}.logits)",
     "places": "probabilities({0}.start)",
 }
-"""What a value of each kind looks like in a spec; {0} is a model's name."""
-ROW = "{0}.hidden"
+"""An example of a value of each kind; {0} is the name of a model."""
 
 
 def complete(incomplete: str) -> Iterator[tuple[str, str]]:
-    """What the shell offers behind `brewgraph ops`: every name of the table that begins so, with its line."""
+    """Completions of `brewgraph ops`: names of the table with this prefix, with their lines."""
     lines = {name: line for section in _sections().values() for name, line in section.items()}
     yield from ((name, line) for name, line in lines.items() if name.startswith(incomplete))
 
@@ -45,16 +54,16 @@ def command(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="One of the names in the table, or train.",
+            help="A name in the table, or train.",
             show_default=False,
             autocompletion=complete,
         ),
     ] = None,
     format: Annotated[
-        Literal["text", "markdown"], typer.Option(help="markdown: the table of a page of settings, for documents.")
+        Literal["text", "markdown"], typer.Option(help="markdown: all settings of `train { }` as a page for documents.")
     ] = "text",
 ) -> None:
-    """List the operations, transforms, projections, schedules, sources and settings, or explain one of them."""
+    """List operations, transforms, projections, schedules, sources and settings, or explain one."""
     if format == "markdown":
         print("\n".join(settings_page()))
         return
@@ -62,46 +71,38 @@ def command(
         print("\n\n".join("\n".join(section) for section in _overview()))
         print("\n`brewgraph ops NAME` explains one of them.")
         return
-    pages = [page for known, page in _pages() if known == name]
+    pages = [entry.page for entry in _entries() if entry.name == name]
     if not pages:
         raise UsageError(_unknown(name))
     print("\n\n".join("\n".join(page()) for page in pages))
 
 
 def settings_page() -> Iterator[str]:
-    """All settings of `train { }` as a Markdown page, from the models that check them."""
+    """All settings of `train { }` as a Markdown page."""
     from brewgraph.recipe.settings.train import OPTIMIZERS, Train
     from brewgraph.recipe.settings.train import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import TABLE
+    from brewgraph.syntax.foreign import foreign_words
 
-    yield "# The settings of `train { }`"
-    yield ""
+    yield from ("# The settings of `train { }`", "")
     yield "Written by `brewgraph ops train --format markdown` from the models that check them."
     yield "A stage may override each."
     pages: dict[str, type[Settings]] = {"train": Train, **OPTIMIZERS, **RATES}
     for title, settings in pages.items():
-        yield ""
-        yield f"## `{title}`"
-        yield ""
+        yield from ("", f"## `{title}`", "")
         if title != "train":
-            yield inspect.cleandoc(settings.__doc__ or "")
-            yield ""
+            yield from (inspect.cleandoc(settings.__doc__ or ""), "")
         rows = list(_fields(settings))
         yield f"| {' | '.join(rows[0])} |"
         yield f"|{'---|' * len(rows[0])}"
         yield from (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows[1:])
-    yield ""
-    yield "## Other words"
-    yield ""
+    yield from ("", "## Other words", "")
     yield "What other toolkits call the same thing; written here, each gets the hint on the right."
-    yield ""
-    yield "| elsewhere | here |"
-    yield "|---|---|"
-    yield from (f"| `{word}` | {entry.help} |" for word, entry in TABLE["setting"].items())
+    yield from ("", "| elsewhere | here |", "|---|---|")
+    yield from (f"| `{word}` | {entry.help} |" for word, entry in foreign_words()["setting"].items())
 
 
 def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
-    """A row per setting under a row of titles."""
+    """A row of titles, then a row per setting."""
     yield ("name", "type", "default", "meaning")
     for key, field in settings.model_fields.items():
         if key != settings.extras:
@@ -110,15 +111,14 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.evaluate.describe import LATER
-    from brewgraph.syntax.foreign import TABLE, instead
+    from brewgraph.recipe.evaluate.scope import LATER
+    from brewgraph.syntax.foreign import foreign_words, instead
 
     if name in LATER:
-        return f"`{name}` is a word of the language that this release does not support yet"
-    known = [known for known, _ in _pages()]
+        return f"`{name}` belongs to the language, but is not supported in this version"
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
-    place = next((place for place in places if name in TABLE[place]), "call")
-    hint = instead(place, name, known) or "`brewgraph ops` lists what there is"
+    place = next((place for place in places if name in foreign_words()[place]), "call")
+    hint = instead(place, name, [entry.name for entry in _entries()]) or "`brewgraph ops` lists all names"
     return f"there is no `{name}`: {hint}"
 
 
@@ -131,64 +131,54 @@ def _overview() -> Iterator[list[str]]:
 
 
 def _sections() -> dict[str, dict[str, str]]:
-    """The sections of the table by their titles: names and words."""
+    """The names of each section with their summaries."""
+    sections: dict[str, dict[str, str]] = {}
+    for entry in _entries():
+        if entry.section:
+            sections.setdefault(entry.section, {})[entry.name] = entry.summary
+    return sections
+
+
+def _entries() -> Iterator[Entry]:
+    """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
     from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
     from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS
+    from brewgraph.recipe.settings.data_sources import DATA
+    from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
     from brewgraph.recipe.settings.train import OPTIMIZERS, Train
     from brewgraph.recipe.settings.train import SCHEDULES as RATES
 
-    return {
-        "losses: name(from -> to)": {
-            name: f"another name of {o.name}" if name in o.also else o.summary for name, o in OPERATIONS.items()
-        },
-        "transforms: name(value)": {name: x.summary for name, x in TRANSFORMS.items()},
-        "temperatures: T=name(base)": {name: x.summary for name, x in TEMPERATURES.items()},
-        "projections: value via name": {p.name: p.summary for p in PROJECTIONS.values()},
-        "schedules: weights that change with training": {k: _summary(f) for k, f in SCHEDULES.items()},
-        "functions across a list, and of one value": FUNCTIONS,
-        "models: teacher NAME = …, student NAME = …": {k: _summary(m) for k, m in MODELS.items()},
-        "heads: student NAME = … { head NAME = … }": {k: _summary(h) for k, h in HEADS.items()},
-        "adapters: hf(…, adapter=…)": {k: _summary(a) for k, a in ADAPTERS.items()},
-        "data: data NAME = …": {k: _summary(d) for k, d in DATA.items()},
-        "changes of texts: data NAME = …(augment=[…])": {k: _summary(a) for k, a in AUGMENTATIONS.items()},
-        "train { optimizer = … }": {k: _summary(o) for k, o in OPTIMIZERS.items()},
-        "train { schedule = … }": {k: _summary(o) for k, o in RATES.items()},
-        "settings": {"train": f"what `train {{ }}` may say: {', '.join(list(Train.model_fields)[:5])}, …"},
-    }
-
-
-def _pages() -> list[tuple[str, Page]]:
-    """Every name with its page; a name may have several (`linear` is a projection and a schedule)."""
-    from functools import partial
-
-    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
-    from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS, Layers
-    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
-    from brewgraph.recipe.settings.train import SCHEDULES as RATES
-
-    pages: list[tuple[str, Page]] = [(name, partial(_operation, name, o)) for name, o in OPERATIONS.items()]
-    pages += [(name, partial(_transform, name, x)) for name, x in TRANSFORMS.items()]
-    pages += [(name, partial(_temperature, name, x)) for name, x in TEMPERATURES.items()]
-    pages += [(p.name, partial(_projection, p)) for p in PROJECTIONS.values()]
-    pages += [(name, partial(_schedule, name, function)) for name, function in SCHEDULES.items()]
-    for what, registry in (
-        ("a model", MODELS),
-        ("a head", HEADS),
-        ("an adapter", ADAPTERS),
-        ("data", DATA),
-        ("a change of texts", AUGMENTATIONS),
-        ("an optimizer", OPTIMIZERS),
-        ("a learning rate's schedule", RATES),
-    ):
-        pages += [(name, partial(_settings, name, what, settings)) for name, settings in registry.items()]
-    pages += [(name, partial(_function, name, words)) for name, words in FUNCTIONS.items()]
-    pages.append(("layers", partial(_settings, "layers", "some layers of a model", Layers)))
-    pages.append(("train", partial(_settings, "train", "the settings of training", Train)))
-    return pages
+    for name, o in OPERATIONS.items():
+        summary = f"another name of {o.name}" if name in o.also else o.summary
+        yield Entry("losses: name(from -> to)", name, summary, partial(_operation, name, o))
+    for name, x in TRANSFORMS.items():
+        yield Entry("transforms: name(value)", name, x.summary, partial(_transform, name, x))
+    for name, temperature in TEMPERATURES.items():
+        yield Entry("temperatures: T=name(base)", name, temperature.summary, partial(_temperature, name, temperature))
+    for p in PROJECTIONS.values():
+        yield Entry("projections: value via name", p.name, p.summary, partial(_projection, p))
+    for name, function in SCHEDULES.items():
+        page = partial(_schedule, name, function)
+        yield Entry("schedules: weights that change with training", name, _summary(function), page)
+    for name, words in FUNCTIONS.items():
+        yield Entry("functions across a list, and of one value", name, words, partial(_function, name, words))
+    registries: tuple[tuple[str, str, Mapping[str, type[Settings]]], ...] = (
+        ("models: teacher NAME = …, student NAME = …", "a model", MODELS),
+        ("heads: student NAME = … { head NAME = … }", "a head", HEADS),
+        ("adapters: hf(…, adapter=…)", "an adapter", ADAPTERS),
+        ("data: data NAME = …", "data", DATA),
+        ("changes of texts: data NAME = …(augment=[…])", "a change of texts", AUGMENTATIONS),
+        ("train { optimizer = … }", "an optimizer", OPTIMIZERS),
+        ("train { schedule = … }", "a learning rate's schedule", RATES),
+        ("", "some layers of a model", {"layers": Layers}),
+    )
+    for section, what, registry in registries:
+        for name, settings in registry.items():
+            yield Entry(section, name, _summary(settings), partial(_settings, name, what, settings))
+    first = ", ".join(list(Train.model_fields)[:5])
+    page = partial(_settings, "train", "the settings of training", Train)
+    yield Entry("settings", "train", f"the settings of `train {{ }}`: {first}, …", page)
 
 
 # ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,8 +221,8 @@ def _temperature(name: str, temperature: DeclaredTemperature) -> Iterator[str]:
     yield from _title(f"{name}(base{_signature(temperature.options)})", "a temperature for each example or token")
     yield from _words(temperature)
     if temperature.couples_batch:
-        yield "what one example gets depends on the others of its batch"
-    yield from _options(temperature.options, ("base", "the temperature around which they lie"))
+        yield "the value of an example depends on the other examples of its batch"
+    yield from _options(temperature.options, ("base", "the temperature that they vary around"))
     yield from _example(f"soft = ce(big.logits -> small.logits, T={name}(4))")
     yield wrapped(f"source: {temperature.source}", hang="  ")
 
@@ -242,7 +232,7 @@ def _signature(options: tuple[Option, ...]) -> str:
 
 
 def _title(call: str, what: str) -> Iterator[str]:
-    """The first line of a page: how it is called, and what it is; in two where one is too long for both."""
+    """The first line of a page: the call and what it is; two lines if one is too long."""
     line = wrapped(f"{call}   {what}")
     yield from (line,) if "\n" not in line else (call, f"  {what}")
 
@@ -254,7 +244,7 @@ def _words(declaration: Operation | DeclaredTransform | DeclaredTemperature) -> 
 
 
 def _prose(text: str) -> str:
-    """Paragraphs, their lines laid anew; what is indented is left as it is."""
+    """Paragraphs, wrapped anew; indented ones stay as they are."""
     parts = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p if p.startswith(" ") or "\n " in p else wrapped(" ".join(p.split())) for p in parts)
 
@@ -286,11 +276,11 @@ def _short(value: Any) -> str:
 
 
 def example(side: str, model: str) -> str:
-    """A side of an arrow as a spec writes it: a value, a tuple of two layers, a whole row."""
+    """A side of an arrow in a spec: a value, a tuple of two layers, or a whole row."""
     from brewgraph.ops import is_row, is_tuple, side_kinds
 
     if is_row(side):
-        return ROW.format(model)
+        return f"{model}.hidden"
     if is_tuple(side):
         layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(side_kinds(side)))
         return f"({', '.join(layers)})"
@@ -298,40 +288,32 @@ def example(side: str, model: str) -> str:
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.evaluate.list_functions import ACROSS
+    from brewgraph.recipe.evaluate.scope import ACROSS
 
-    yield f"{name}   a function {'across a list' if name in ACROSS else 'of one value; on a list, of each member'}"
-    yield ""
-    yield _prose(words)
+    what = "across a list" if name in ACROSS else "of one value; on a list, of each member"
+    yield from (f"{name}   a function {what}", "", _prose(words))
 
 
 def _projection(projection: ProjectionKind) -> Iterator[str]:
-    yield f"{projection.name}   a projection: {projection.summary}"
-    yield ""
+    yield from (f"{projection.name}   a projection: {projection.summary}", "")
     yield wrapped(
-        "Weights begin at N(0, 0.02), biases at zero. Inline each use is a module of its own; a named one is shared. "
-        "Sizes may be left out where the other side of an arrow fixes them; lr and weight_decay are its own."
+        "Weights start from N(0, 0.02), biases from zero. Inline each use is a separate module; a named one is shared. "
+        "Sizes may be omitted if the other side of an arrow fixes them; lr and weight_decay may be set."
     )
-    yield ""
-    yield "example"
+    yield from ("", "example")
     yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {projection.name})"
     yield f"  proj W = {projection.name}(312 -> 768, lr=1e-3)"
 
 
 def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
-    yield f"{name}   a schedule: a number that changes with training"
-    yield ""
-    yield _prose(function.__doc__ or "")
-    yield ""
-    yield "example"
+    yield from (f"{name}   a schedule: a number that changes with training", "")
+    yield from (_prose(function.__doc__ or ""), "", "example")
     call, _, _ = (function.__doc__ or "").removeprefix("`").partition("`")
     yield f"  loss = {call} * soft + hard"
 
 
 def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
-    yield f"{name}   {what}"
-    yield ""
-    yield _prose(settings.__doc__ or "")
+    yield from (f"{name}   {what}", "", _prose(settings.__doc__ or ""))
     rows = list(_fields(settings))[1:]
     if rows:
         yield ""
@@ -366,20 +348,19 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.base import Settings
 
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.base import setting_text
-    from brewgraph.recipe.settings.sources import Settings
+    from brewgraph.recipe.settings.base import Settings, setting_text
 
-    # a call with its own defaults has a page of its own
+    # a call with defaults has its own page
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
 
 
 def _summary(thing: Any) -> str:
-    """The first sentence of a docstring without the call that it opens with."""
+    """The first line of a docstring without backquotes."""
     line = inspect.cleandoc(thing.__doc__ or "").split("\n")[0]
     return line.replace("`", "")

@@ -1,33 +1,42 @@
-"""Arguments and options that several commands share."""
+"""What commands are given: shared arguments and options, the values of `--set`, and specs to read and check."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from brewgraph.cli.complete import params, passes, runs, specs, warnings
+from brewgraph.cli.output import hush, print_diagnostics
+from brewgraph.diagnostics import UsageError, suggest
+from brewgraph.source import EncodingError, Source, is_call
+
+if TYPE_CHECKING:
+    from brewgraph.checking.checked import Checked
 
 Spec = Annotated[
-    str,
-    typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs),
+    str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs)
 ]
 Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="The folder of a finished run, as runs/NAME-HASH; or of its baseline, as runs/NAME-HASH/alone.",
+        help="The folder of a finished run, such as runs/NAME-HASH, or of its baseline, runs/NAME-HASH/alone.",
         show_default=False,
         autocompletion=runs,
     ),
 ]
-Task = Annotated[str | None, typer.Option(metavar="NAME", help="One task of a spec with several.", show_default=False)]
+Task = Annotated[str | None, typer.Option(metavar="NAME", help="A task, if the spec has several.", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Replace a param of the spec; may be repeated.",
+        help="Set a param of the spec. Repeatable.",
         show_default=False,
         autocompletion=params,
     ),
@@ -36,31 +45,119 @@ Deny = Annotated[
     list[str] | None,
     typer.Option(
         metavar="warnings|CODE",
-        help="Fail where there are warnings, or that one; may be repeated.",
+        help="Fail on any warning, or on this one. Repeatable.",
         show_default=False,
         autocompletion=warnings,
     ),
 ]
-Named = Annotated[
+Target = Annotated[
     str,
     typer.Argument(
         metavar="MODEL|RUN|SPEC",
-        help="A model's folder or hub name, a call as in a spec, the folder of a run, or a spec.",
+        help="The folder or hub name of a model, a call as in a spec, the folder of a run, or a spec.",
         show_default=False,
     ),
 ]
 ModelName = Annotated[
-    str | None,
-    typer.Argument(metavar="[NAME]", help="A model of the spec; left out, all.", show_default=False),
+    str | None, typer.Argument(metavar="[NAME]", help="A model of the spec; by default all.", show_default=False)
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and nothing else.")]
+Depth = Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")]
+Format = Annotated[Literal["text", "json"], typer.Option(help="Text to read, or JSON for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 SkipPass = Annotated[
     list[str] | None,
     typer.Option(
         "--skip-pass",
         metavar="NAME",
-        help="Leave out a pass that saves work; may be repeated. No result changes.",
+        help="Skip an optimization pass. Results do not change. Repeatable.",
         show_default=False,
         autocompletion=passes,
     ),
 ]
+
+_INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
+
+
+def parse_sets(options: Sequence[str] | None) -> dict[str, Any]:
+    """The params of `--set T=8 --set name=abc`. Values are numbers, `true`, `false`, `none`, lists such as `[0, 4]`, or
+    text; quotes keep `"8"` a text. The last value of a name counts. Raises `UsageError` for any other form.
+    """
+    params: dict[str, Any] = {}
+    for text in options or ():
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not name.isidentifier():
+            wanted = name.split(" ")[0] if not sign else name.replace("-", "_").rpartition(".")[2]
+            remedy = f"write `--set {wanted}=VALUE`" if wanted.isidentifier() else "write `--set NAME=VALUE`"
+            raise UsageError(f"`--set {text}` is not of the form `name=value`: {remedy}")
+        params[name] = parse_value(value)
+    return params
+
+
+def parse_value(text: str) -> Any:
+    """A value as written on the command line."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1]
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip())
+    return text
+
+
+def parse_deny(options: Sequence[str] | None) -> frozenset[str]:
+    """The codes of `--deny warnings --deny W205,W207`. Raises `UsageError` for anything but warnings."""
+    from brewgraph.explanations import CODES
+
+    warnings = [code for code in CODES if code.startswith("W")]
+    denied: set[str] = set()
+    for word in (part.strip() for text in options or () for part in text.split(",")):
+        if word != "warnings" and word not in warnings:
+            hint = suggest(word, ["warnings", *warnings]) or "write `--deny warnings` or `--deny W205`"
+            raise UsageError(f"`--deny {word}` names no warning: {hint}")
+        denied.update(warnings if word == "warnings" else [word])
+    return frozenset(denied)
+
+
+def read(path: str) -> Source:
+    """A spec from a file, or from stdin for `-`. Raises `UsageError` if there is none."""
+    from brewgraph.checking.check import read_spec
+
+    if path == "-":
+        return read_stdin()
+    if Path(path).is_dir():
+        raise UsageError(f"`{path}` is a folder; name a file in it")
+    return read_spec(path)
+
+
+def read_stdin() -> Source:
+    """The content of stdin. Raises `UsageError` if it is not UTF-8."""
+    try:
+        return Source.of(sys.stdin.buffer.read(), "<stdin>", "standard input")
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_spec(path: str, sets: Sequence[str] | None, *, warn: bool = True) -> Checked:
+    """Read and check a spec; with `warn` print its warnings to stderr."""
+    from brewgraph.checking.check import check
+
+    source, params = read(path), parse_sets(sets)
+    hush()
+    checked = check(source, params)
+    if warn:
+        print_diagnostics(checked.warnings, sys.stderr)
+    return checked
+
+
+def is_spec(target: str, name: str | None, sets: Sequence[str] | None) -> bool:
+    """Whether a MODEL|RUN|SPEC argument is a spec. Raises `UsageError` if it is not, but has options of specs."""
+    spec = not is_call(target) and (target == "-" or target.endswith(".brew") or Path(target).is_file())
+    if not spec and (name is not None or sets):
+        raise UsageError(f"`{target}` is not a spec: a model's name and --set need one")
+    return spec

@@ -1,16 +1,13 @@
-"""`brewgraph params`: where a model's parameters are, before any of its weights is loaded."""
+"""`brewgraph params`: where a model's parameters are, before weights are loaded."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
-
-from brewgraph.cli.options import ModelName, Named, Set
-from brewgraph.cli.output import hush, parse_sets, print_diagnostics, read, spec_is_named, table
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
+from brewgraph.cli.output import hush, table
 from brewgraph.display.cost import megabytes
 
 if TYPE_CHECKING:
@@ -18,29 +15,24 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Named,
+    model: Target,
     name: ModelName = None,
     set: Set = None,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or a list for machines.")] = "text",
+    depth: Depth = None,
+    format: Format = "text",
 ) -> None:
     """Show a model's parameters as a tree: counts, shares, memory.
 
-    Tied ones count once. No weight is loaded: memory is what the model takes in single precision.
+    Tied parameters count once. No weight is loaded: memory is that of single precision.
     """
-    if spec_is_named(model, name, set):
-        from brewgraph.checking.check import check
-
-        source, params = read(model), parse_sets(set or [])
-        hush()
-        checked = check(source, params)
-        from brewgraph.inspect.parameters import spec_parameters
+    if is_spec(model, name, set):
+        checked = check_spec(model, set)
+        from brewgraph.inspect.targets import spec_parameters
 
         trees = spec_parameters(checked, name)
-        print_diagnostics(checked.warnings, sys.stderr)
     else:
         hush()
-        from brewgraph.inspect.parameters import model_parameters
+        from brewgraph.inspect.targets import model_parameters
 
         trees = model_parameters(model)
     if format == "json":
@@ -50,7 +42,7 @@ def command(
 
 
 def text(tree: ParameterNode, depth: int | None = None) -> Iterator[str]:
-    """The tree in lines: a node, its count, its share of the whole, its memory; then what does not learn."""
+    """The tree in lines: each node with its count, share and memory; then the number of trained parameters."""
     rows = [("", "parameters", "share", "memory"), *_rows(tree, depth, tree.parameters)]
     yield from table(rows, right=(1, 2, 3)).splitlines()
     if tree.trainable != tree.parameters:

@@ -1,16 +1,16 @@
-"""`brewgraph predict`: what a finished run's student takes the rows of a file for."""
+"""`brewgraph predict`: predictions of a finished run's student, in a format that `files(…)` reads back."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
-from brewgraph.cli.predictions import lines, shaped
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
 from brewgraph.recipe.label_types import SPANS
@@ -24,61 +24,127 @@ def command(
         str | None,
         typer.Argument(
             metavar="[FILE]",
-            help="Rows with the columns of the run's data, labels are not needed; - reads stdin, also plain lines.",
+            help="Rows with the columns of the run's data, with or without labels; - reads stdin, also plain lines.",
             show_default=False,
         ),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="A text in place of a file; may be repeated, and is for pairs.", show_default=False),
+        typer.Option(help="A text instead of a file. Repeatable; twice per pair.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write to, .jsonl, .csv or .tsv.", show_default="standard output"),
+        typer.Option("--out", "-o", help="The file to write: .jsonl, .csv or .tsv.", show_default="standard output"),
     ] = None,
     format: Annotated[
         Literal["jsonl", "csv", "tsv"] | None,
-        typer.Option(help="An object per line, or a table.", show_default="by the name of --out, else jsonl"),
+        typer.Option(help="A JSON object per line, or a table.", show_default="by the name of --out, else jsonl"),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="Only so many of the likeliest classes.", show_default="all")
+        int | None, typer.Option(min=1, help="The number of most likely classes to write.", show_default="all")
     ] = None,
-    digits: Annotated[int, typer.Option(min=0, help="Decimals of probabilities; 17 for all there are.")] = 4,
+    digits: Annotated[int, typer.Option(min=0, help="Decimals of probabilities; 17 for full precision.")] = 4,
     task: Task = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write what the student of a finished run takes each row for: the row's text and the prediction."""
+    """Write the text of each row and the student's prediction."""
     from brewgraph.running.finished import open_run
 
     if (file is None) == (not text):
-        raise UsageError("name a FILE, - for standard input, or give a `--text`, and one of them only")
+        raise UsageError("give either a FILE (- for standard input) or `--text`")
     if out is not None and format is None and out.suffix not in _FORMATS:
-        raise UsageError(f"`{out}` says no format by its name: end it in .jsonl, .csv or .tsv, or give --format")
+        raise UsageError(f"the format of `{out}` is unknown: end its name in .jsonl, .csv or .tsv, or set --format")
     if out is not None:
         check_writable(out)
     if out is not None and file is not None and out.exists() and Path(file).exists() and out.samefile(file):
-        raise UsageError(f"`{out}` is the file that is read, and would be lost: name another file with --out")
-    found = open_run(run).task(task)
+        raise UsageError(f"`{out}` is the input file and would be overwritten: name another file with --out")
+    finished_task = open_run(run).task(task)
     hush()
-    from brewgraph.running.piped_rows import piped_rows, typed_rows
-    from brewgraph.running.predict import load_student, predict, text_columns, unlabelled_rows
+    from brewgraph.running.predict import load_student, piped_rows, predict, text_columns, typed_rows, unlabelled_rows
     from brewgraph.training.folder import write_text
 
     if text:
-        rows = typed_rows(found, text)
+        rows = typed_rows(finished_task, text)
     elif file == "-":
-        rows = piped_rows(found, sys.stdin.buffer.read())
+        rows = piped_rows(finished_task, sys.stdin.buffer.read())
     else:
-        rows = unlabelled_rows(found, Path(str(file)))
-    # a context is what an answer is cut from, and as long as many questions share it
-    names = text_columns(found)[: 1 if found.label_type == SPANS else None]
-    shown = shaped(predict(load_student(found), rows), rows, names, digits=digits, top=top)
-    format = format or ("jsonl" if out is None else _FORMATS[out.suffix])  # type: ignore[assignment]
-    written = lines(shown, str(format), top=top)
+        rows = unlabelled_rows(finished_task, Path(str(file)))
+    # without contexts, which are long and shared by many questions
+    names = text_columns(finished_task)[: 1 if finished_task.label_type == SPANS else None]
+    predictions = shaped(predict(load_student(finished_task), rows), rows, names, digits=digits, top=top)
+    output = lines(predictions, format or ("jsonl" if out is None else _FORMATS[out.suffix]), top=top)
     if out is None:
-        sys.stdout.writelines(written)
+        sys.stdout.writelines(output)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, "".join(written))
+    write_text(out, "".join(output))
     if not quiet:
         print(f"{count(len(rows), 'prediction')} in {out}", file=sys.stderr)
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SEPARATORS = {"csv": ",", "tsv": "\t"}
+"""The separators of the formats that are tables."""
+
+
+def shaped(
+    predictions: Iterable[Mapping[str, Any]], rows: Any, names: Sequence[str], *, digits: int, top: int | None
+) -> Iterator[dict[str, Any]]:
+    """Predictions with the texts of their rows (`text_0`, … under these names) and the probabilities of the `top` most
+    likely classes, rounded to `digits` decimals.
+    """
+    for prediction in predictions:
+        row = rows[prediction["index"]]
+        texts = {name: row[f"text_{i}"] for i, name in enumerate(names) if f"text_{i}" in row}
+        ids = {key: prediction[key] for key in ("index", "id") if key in prediction}
+        out = {**ids, **texts, **prediction}
+        if "probabilities" in out:
+            likeliest = sorted(out["probabilities"].items(), key=lambda item: -item[1])[:top]
+            out["probabilities"] = {name: round(value, digits) for name, value in likeliest}
+        yield out
+
+
+def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | None) -> Iterator[str]:
+    """The lines of a file; a table has a header, and one row per word for tags."""
+    from brewgraph.training.folder import json_text
+
+    if format not in SEPARATORS:
+        yield from (json_text(row) + "\n" for row in predictions)
+        return
+    flat = [record for row in predictions for record in _flat(row, top)]
+    header = list(dict.fromkeys(key for record in flat for key in record))
+    cell = _quoted if format == "csv" else _bare
+    yield SEPARATORS[format].join(map(cell, header)) + "\n"
+    for record in flat:
+        yield SEPARATORS[format].join(cell(record.get(key)) for key in header) + "\n"
+
+
+def _quoted(value: Any) -> str:
+    """A field of csv, quoted if it holds special characters."""
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
+
+
+def _bare(value: Any) -> str:
+    """A field of tsv, where quotes have no meaning. Raises `UsageError` for tabs and line breaks."""
+    text = "" if value is None else str(value)
+    if set(text) & set("\t\r\n"):
+        raise UsageError(f"tsv cannot hold the tab or line break in {text[:40]!r}: write csv or jsonl")
+    return text
+
+
+def _flat(row: Mapping[str, Any], top: int | None) -> Iterator[dict[str, Any]]:
+    """A prediction as rows of a table: with `probability_NAME` for each class, or ranked classes with `top`."""
+    if "tags" in row:
+        rest = {key: value for key, value in row.items() if key not in ("words", "tags")}
+        yield from ({**rest, "word": word, "tag": tag} for word, tag in zip(row["words"], row["tags"], strict=True))
+        return
+    flat: dict[str, Any] = {key: "|".join(value) if isinstance(value, list) else value for key, value in row.items()}
+    likeliest = flat.pop("probabilities", {})
+    if top is None:
+        flat |= {f"probability_{name}": value for name, value in sorted(likeliest.items())}
+    else:
+        for rank, (name, value) in enumerate(likeliest.items(), 1):
+            flat |= {f"class_{rank}": name, f"probability_{rank}": value}
+    yield flat

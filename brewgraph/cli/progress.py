@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: a live bar on a terminal, a line now and then anywhere else."""
+"""Progress of a run: a live bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,50 +7,42 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from brewgraph.cli.output import coloured
-from brewgraph.training.reporter import Reporter, duration, scores_text, terms_text
-
-_EVERY = 10.0
-"""Seconds between two plain lines."""
+from brewgraph.training.reporter import Reporter, TimedReporter, duration, scores_text, terms_text
 
 
 def make_reporter(stream: TextIO, *, quiet: bool) -> Reporter:
-    """The reporter that suits a stream; `quiet` shows nothing."""
+    """The reporter for a stream; `quiet` shows nothing."""
     if quiet:
         return Reporter()
     return LiveReporter(stream) if stream.isatty() else PlainReporter(stream)
 
 
-class PlainReporter(Reporter):
-    """A line per evaluation, and one every ten seconds at most in between."""
+class PlainReporter(TimedReporter):
+    """A line per evaluation, and at most one every ten seconds in between."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
-        self.stream, self.clock = stream, clock
-        self.steps = self.done = 0
-        self.began = self.last = 0.0
+        super().__init__(clock)
+        self.stream = stream
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
 
     def begin(self, name: str, steps: int, done: int) -> None:
-        self.steps, self.done = steps, done
-        self.began = self.last = self.clock()
+        self.start(steps, done)
         self.say(f"training {name}: {steps - done:,} steps" + (f", {done:,} done before" if done else ""))
 
     def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
-        now = self.clock()
-        if loss is None or (now - self.last < _EVERY and step < self.steps):
-            return
-        self.last = now
-        left = (now - self.began) / max(1, step - self.done) * (self.steps - step)
-        rest = f", {duration(left)} left" if step < self.steps else f" after {duration(now - self.began)}"
-        self.say(f"step {step:,}/{self.steps:,}: {terms_text(loss, terms)}{rest}")
+        if loss is not None and self.due(step):
+            remaining = self.remaining(step)
+            time_text = f", {remaining}" if remaining else f" after {duration(self.elapsed)}"
+            self.say(f"step {step:,}/{self.steps:,}: {terms_text(loss, terms)}{time_text}")
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         self.say(f"step {step:,}/{self.steps:,}: dev {scores_text(scores)}")
 
 
 class LiveReporter(Reporter):
-    """A bar with the step, the loss and its terms, and the time that is left."""
+    """A bar with the step, the loss and its terms, and the remaining time."""
 
     def __init__(self, stream: TextIO):
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""`brewgraph run`: train a spec's student, and show how it compares."""
+"""`brewgraph run`: trains a spec's student and compares it with its teachers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec
-from brewgraph.cli.output import (
-    hush,
-    more_about,
-    parse_deny,
-    parse_sets,
-    print_diagnostics,
-    read,
-    table,
-    tally,
-)
+from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec, check_spec, parse_deny
+from brewgraph.cli.output import more_about, print_diagnostics, table, tally
 from brewgraph.display.lines import number
 from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
-from brewgraph.running.speed import faster
-from brewgraph.training.folder import shown
+from brewgraph.training.folder import display_path
 
 if TYPE_CHECKING:
-    from brewgraph.checking.check import Checked
+    from brewgraph.checking.checked import Checked
     from brewgraph.models.description import ModelDescription
     from brewgraph.running.table import ScoreRow
 
@@ -36,19 +26,17 @@ if TYPE_CHECKING:
 def command(
     spec: Spec,
     set: Set = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of this run.", show_default="RUNS/NAME-HASH")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of this run.", show_default="RUNS/NAME-HASH")] = None,
     runs: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of all runs; BREWGRAPH_RUNS names it as well.", show_default="runs/ beside each spec"
-        ),
+        typer.Option(help="The folder of all runs, also set by BREWGRAPH_RUNS.", show_default="runs/ beside each spec"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again from the start, even if finished.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start again, even if the run is finished.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="One step, one evaluation, one save; leaves nothing behind.")
+        bool, typer.Option("--dry-run", help="One step, one evaluation and one save; keeps nothing.")
     ] = False,
     without_teacher: Annotated[
-        bool, typer.Option("--without-teacher", help="Train the same student on the terms that need no teacher.")
+        bool, typer.Option("--without-teacher", help="Train the student only on terms that need no teacher.")
     ] = False,
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
@@ -57,27 +45,23 @@ def command(
     deny: Deny = None,
     quiet: Quiet = False,
 ) -> None:
-    """Check a spec, train its teachers where they are specs too, train and evaluate its student.
+    """Check a spec, train teachers that are specs, train and evaluate the student, and compare the models.
 
-    A finished run is found again; an interrupted one goes on from its last checkpoint.
+    A finished run is not repeated; an interrupted one resumes from its last checkpoint.
     """
-    from brewgraph.checking.check import check
-
-    source, params, denied = read(spec), parse_sets(set or []), parse_deny(deny or [])
-    skip = tuple(skip_pass or ())
+    denied_codes, skip = parse_deny(deny), tuple(skip_pass or ())
     if skip:
         from brewgraph.graph.optimize import check_names as check_passes
 
         check_passes(skip)
-    hush()
-    main = os.environ.get("RANK", "0") == "0"  # one rank of several speaks
-    checked = check(source, params)
-    refused = [w for w in checked.warnings if w.code in denied]
-    if main and (refused or not quiet):
-        print_diagnostics(refused if quiet else checked.warnings, sys.stderr)
-    if refused:
+    main = os.environ.get("RANK", "0") == "0"  # only one rank prints
+    checked = check_spec(spec, set, warn=False)
+    denied = [w for w in checked.warnings if w.code in denied_codes]
+    if main and (denied or not quiet):
+        print_diagnostics(denied if quiet else checked.warnings, sys.stderr)
+    if denied:
         if main:
-            print(f"{tally(refused)} denied{more_about(refused)}", file=sys.stderr)
+            print(f"{tally(denied)} denied{more_about(denied)}", file=sys.stderr)
         raise typer.Exit(1)
     from brewgraph.cli.progress import make_reporter
     from brewgraph.running.run import Options, run_checked
@@ -86,24 +70,24 @@ def command(
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
     except KeyboardInterrupt as interrupt:
-        rest = ", without --force" if force else ""
-        how = f": {interrupt}" if str(interrupt) else ""
-        raise KeyboardInterrupt(f"interrupted; run the same command again{rest}{how}") from None
+        without = ", without --force" if force else ""
+        next_run = f": {interrupt}" if str(interrupt) else ""
+        raise KeyboardInterrupt(f"interrupted; run the same command again{without}{next_run}") from None
     if main:
         folder = None if dry_run else result.folder
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))
 
 
 def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:
-    """The closing words: the table, the student beside its teachers and beside the same student alone, and where it is
-    (`folder` None: a rehearsal).
+    """The summary of a run: its table, comparisons of the student with its teachers and with the same student trained
+    without them, and where it is saved. After a dry run (`folder` None) the table only.
     """
     from brewgraph.running.table import cells_of
 
     if rows:
         yield table(cells := cells_of(rows), right=range(1, len(cells[0])))
         yield from scored_on(rows)
-    if folder is None:  # after a step, no score says anything of the spec
+    if folder is None:
         return
     recipe = checked.recipe
     student = recipe.student.name
@@ -120,11 +104,11 @@ def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, 
         yield from words
     facts = checked.facts(checked.recipe.student)
     yield ""
-    yield from where_it_is(Path(shown(folder / "student")), facts.description if facts is not None else None)
+    yield from where_it_is(Path(display_path(folder / "student")), facts.description if facts is not None else None)
 
 
 def scored_on(rows: Sequence[ScoreRow]) -> Iterator[str]:
-    """The split that scores and losses are of, for each task where tasks differ."""
+    """The split of scores and losses, by task if tasks differ."""
     splits = {task: split for row in rows for task, split in row.splits.items()}
     if len(set(splits.values())) == 1:
         yield f"scored on {next(iter(splits.values()))}"
@@ -133,9 +117,9 @@ def scored_on(rows: Sequence[ScoreRow]) -> Iterator[str]:
 
 
 def where_it_is(folder: Path, description: ModelDescription | None) -> Iterator[str]:
-    """Where the student was saved, and what loads it: a student with heads is a folder for each of them."""
+    """Where the student is saved, and how to load it: a student with heads has a folder for each."""
     heads = description.heads if description is not None else {}
-    yield f"the student is in {folder}" + (", a folder for each head" if heads else "")
+    yield f"the student is in {folder}" + (", one folder per head" if heads else "")
     if heads:
         loads = [f'{head.auto_class}.from_pretrained("{folder / name}")' for name, head in heads.items()]
         yield "plain transformers loads them: " + loads[0]
@@ -145,10 +129,12 @@ def where_it_is(folder: Path, description: ModelDescription | None) -> Iterator[
 
 
 def ratio(student: ScoreRow, teacher: ScoreRow) -> str:
-    """Student and teacher in a sentence: size and speed, and how much of each task's main score is left.
+    """Student and teacher in a sentence: size, speed, and the share of each task's main score that is kept.
 
-    Speeds compare where both do the same tasks and the rounds agree. A score has a share of one above zero only.
+    Speeds are compared if both do the same tasks and the rounds agree, scores if that of the teacher is above zero.
     """
+    from brewgraph.running.table import faster
+
     compared = [_times(teacher.size / student.size, "smaller", "larger") if student.size else "of unknown size"]
     compared[0] += f" than {teacher.name}"
     times = faster(student.seconds, teacher.seconds) if set(student.tasks) == set(teacher.tasks) else None
@@ -165,20 +151,20 @@ def ratio(student: ScoreRow, teacher: ScoreRow) -> str:
 
 
 def beside_alone(student: ScoreRow | None, alone: ScoreRow, init: str | None) -> Iterator[str]:
-    """The same student trained without its teacher, in a sentence; `init` is the model whose layers both begin with."""
-    told = [
+    """The same student trained without its teacher, in a sentence; `init` is the model whose layers both start from."""
+    scores = [
         f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}"
         for name in alone.main
         if not math.isnan(alone.scores[name])
     ]
-    if student is not None and told:
-        yield f"trained without its teacher it has {' and '.join(told)}"
+    if student is not None and scores:
+        yield f"trained without its teacher it has {' and '.join(scores)}"
     if init is not None:
-        yield f"{alone.name} begins from weights of {init}: `init=` copies layers, embeddings and a head that fits"
+        yield f"{alone.name} starts from weights of {init}: `init=` copies layers, embeddings and a matching head"
 
 
 def _difference(name: str, student: ScoreRow | None, alone: ScoreRow) -> str:
-    """`, 0.0312 worse`: how far the student alone is from the one with its teacher."""
+    """`, 0.0312 worse`: the difference between the student alone and the one with its teacher."""
     if student is None or name not in student.scores:
         return ""
     gap = alone.scores[name] - student.scores[name]

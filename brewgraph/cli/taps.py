@@ -1,4 +1,4 @@
-"""`brewgraph taps`: what can stand behind `@`, and every named feature, with shapes, before any weight is loaded."""
+"""`brewgraph taps`: the modules and features that a spec can take from a model, before weights are loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import ModelName, Named, Set
-from brewgraph.cli.output import hush, painter, parse_sets, print_diagnostics, read, spec_is_named, table
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
+from brewgraph.cli.output import hush, painter, table
 
 if TYPE_CHECKING:
     from brewgraph.models.structure.module_io import ModuleValue
@@ -21,43 +21,35 @@ WIDTH = 80
 
 
 def command(
-    model: Named,
+    model: Target,
     name: ModelName = None,
     path: Annotated[
         str | None,
         typer.Option(
-            help="Only these modules, in full: a path as in a tap, with `*`, or a part of one.", show_default=False
+            help="Show only these modules, in full: a path as in a tap, with `*`, or a part of one.", show_default=False
         ),
     ] = None,
     set: Set = None,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")] = None,
-    all: Annotated[bool, typer.Option("--all", help="Every layer by itself, equal ones too.")] = False,
-    format: Annotated[Literal["text", "json"], typer.Option(help="For people, or a list for machines.")] = "text",
+    depth: Depth = None,
+    all: Annotated[bool, typer.Option("--all", help="Show equal layers separately.")] = False,
+    format: Format = "text",
 ) -> None:
-    """Show what a spec can take from a model: its features and modules, with their shapes.
+    """Show the features and modules of a model that a spec can take, with their shapes. No weight is loaded."""
+    if is_spec(model, name, set):
+        checked = check_spec(model, set)
+        from brewgraph.inspect.targets import spec_taps
 
-    No weight is loaded.
-    """
-    if spec_is_named(model, name, set):
-        from brewgraph.checking.check import check
-
-        source, params = read(model), parse_sets(set or [])
-        hush()
-        checked = check(source, params)
-        from brewgraph.inspect.tap_tables import spec_taps
-
-        found = spec_taps(checked, name, collapse=not all, path=path)
-        print_diagnostics(checked.warnings, sys.stderr)
+        tables = spec_taps(checked, name, collapse=not all, path=path)
     else:
         hush()
-        from brewgraph.inspect.tap_tables import model_taps
+        from brewgraph.inspect.targets import model_taps
 
-        found = model_taps(model, collapse=not all, path=path)
+        tables = model_taps(model, collapse=not all, path=path)
     if format == "json":
-        print(json.dumps([taps.as_json() for taps in found], indent=2))
+        print(json.dumps([taps.as_json() for taps in tables], indent=2))
         return
-    paint = painter(sys.stdout) or (lambda text, role: text)
-    for i, taps in enumerate(found):
+    paint = painter(sys.stdout)
+    for i, taps in enumerate(tables):
         title, *lines = details(taps) if path is not None else overview(taps, depth)
         print("\n" * (i > 0) + paint(title, "bold"), *lines, sep="\n")
 
@@ -66,7 +58,7 @@ def command(
 
 
 def overview(taps: Taps, depth: int | None = None) -> Iterator[str]:
-    """Features, then the tree of modules with what each gives."""
+    """Features, then the tree of modules with their outputs."""
     yield f"{taps.title} ({taps.kind})"
     yield ""
     yield from _features(taps)
@@ -95,14 +87,14 @@ def _features(taps: Taps) -> Iterator[str]:
 
 
 def _tree(taps: Taps, depth: int | None) -> Iterator[tuple[str, str, str]]:
-    """Name, class and output of each module, indented below the nearest one around it that is shown."""
+    """Name, class and output of each module, indented below the nearest visible one that contains it."""
     yield ("module", "class", "output")
     above: list[str] = []
     for row in taps.modules:
         while above and not row.pattern.startswith(f"{above[-1]}."):
             above.pop()
         if row.container and not any(row.pattern == other for other in above):
-            continue  # its members are named with it: `.layer.{0..11}`
+            continue  # its members' names contain it: `.layer.{0..11}`
         if depth is not None and len(above) > depth:
             continue
         name = row.pattern.removeprefix(above[-1]) if above else row.pattern
@@ -122,7 +114,7 @@ def _outputs(row: ModuleRow) -> Iterator[str]:
 
 
 def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
-    """Each value of several calls, those that are alike once with their number; of a single call without one."""
+    """The value of each call, equal ones once with their number."""
     if len(values) == 1:
         yield values[0], ""
     elif len(dict.fromkeys(values)) == 1:
@@ -132,7 +124,7 @@ def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
 
 
 def _elements(value: ModuleValue, *, names: bool = False) -> Iterator[str]:
-    """A line for each element of a tuple, with what picks it; one for everything else."""
+    """A line for each element of a tuple, with its index; one line for any other value."""
     from brewgraph.models.structure.module_io import show
 
     for i, element in enumerate(value.elements):
@@ -148,12 +140,12 @@ def _hints(taps: Taps) -> Iterator[str]:
     row = next((row for row in called if "{" in row.pattern), called[-1] if called else None)
     if row is None:
         return
-    yield f"A path is read from the outside in: {written(row, taps.base)}"
-    yield "--path shows modules in full, with their inputs and what to write."
+    yield f"A path goes from the outside in: {tap_statement(row, taps.base)}"
+    yield "--path shows modules in full, with their inputs and the tap statement to write."
 
 
-def written(row: ModuleRow, base: str) -> str:
-    """A tap of these modules as a spec writes it."""
+def tap_statement(row: ModuleRow, base: str) -> str:
+    """The statement of a spec that taps these modules."""
     path = re.sub(r"\{\d+\.\.\d+\}", "*", row.pattern)
     short = path.removeprefix(f"{base}.") if base else path
     value = row.gives[0]
@@ -170,7 +162,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def details(taps: Taps) -> Iterator[str]:
-    """Each module with its input, its output, and a tap of it."""
+    """Each module with its input, its output, and a tap statement."""
     yield f"{taps.title} ({taps.kind})"
     for row in taps.modules:
         yield ""
@@ -178,7 +170,7 @@ def details(taps: Taps) -> Iterator[str]:
         for path in row.also:
             yield f"  also    {path}"
         if not row.calls:
-            yield "  never called, so there is nothing to tap"
+            yield "  never called: nothing to tap"
             continue
         for title, values in (("input", row.takes), ("output", row.gives)):
             head = title
@@ -187,4 +179,4 @@ def details(taps: Taps) -> Iterator[str]:
                     yield f"  {head:<6}  {times + ' ' if times else ''}{line}"
                     head, times = "", " " * len(times)
         if any(value.kind == "tensor" or value.elements for value in row.gives):
-            yield f"  write   {written(row, taps.base)}"
+            yield f"  write   {tap_statement(row, taps.base)}"

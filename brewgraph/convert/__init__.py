@@ -1,1 +1,1 @@
-"""From a TextBrewer configuration to a spec: `reading` files, `settings` checked, `equations`, `spec` as text."""
+"""From a TextBrewer configuration to a spec: read `config_files`, check `config`, write `equations` and `spec_text`."""

@@ -1,4 +1,4 @@
-"""What a TextBrewer configuration may say: its names, defaults and types, checked before anything is made of it."""
+"""The settings of a TextBrewer configuration: names, defaults and types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from brewgraph.convert.config_files import Path, Read
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.syntax.foreign import instead
 
-Said = TypeVar("Said", bound="TextBrewerSettings")
+SettingsT = TypeVar("SettingsT", bound="TextBrewerSettings")
 Feature = Literal["hidden", "attention"]
 Loss = Literal[
     "attention_mse", "attention_mse_sum", "attention_ce", "attention_ce_mean",
@@ -22,7 +22,7 @@ PAIRED = frozenset({"fsp", "gram", "nst", "mmd"})
 
 
 class TextBrewerSettings(BaseModel):
-    """What the parts of a configuration share: a name that is not known is a fault, and 1 is no truth value."""
+    """Base of the parts of a configuration: unknown names are faults, and 1 is not a truth value."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -37,7 +37,7 @@ def _layers(value: Any) -> Any:
     whole = all(isinstance(x, int) and not isinstance(x, bool) for x in items)
     if not whole or len(items) != (2 if two else 1):
         raise ValueError(
-            "a layer is a whole number, for `fsp` and `nst` a list of two: write 4 or [4, 4], and a match for each pair"
+            "a layer is an integer, for `fsp` and `nst` a list of two: write 4 or [4, 4], and a match for each pair"
         )
     return tuple(items) if two else value
 
@@ -51,20 +51,20 @@ def _projection(value: Any) -> Any:
     if whole != [True, True]:
         raise ValueError("a projection is written [\"linear\", 384, 768]: its name, the student's width, the teacher's")
     if kind not in ("linear", "relu", "tanh"):
-        help = suggest(str(kind), ("linear", "relu", "tanh")) or "it is one of `linear`, `relu` and `tanh`"
+        help = suggest(str(kind), ("linear", "relu", "tanh")) or "use `linear`, `relu` or `tanh`"
         raise ValueError(f"there is no projection `{kind}`: {help}")
     kept = {name: options[name] for name in ("lr", "weight_decay") if name in options}
     if not all(_is_number(x) and x >= 0 for x in kept.values()):
-        raise ValueError("the learning rate and the weight decay of a projection are numbers above zero")
+        raise ValueError("the learning rate and weight decay of a projection must not be negative")
     others = tuple(str(name) for name in options if name not in kept)
-    own = tuple((name, float(x)) for name, x in kept.items())
-    return ProjectionEntry(kind=kind, into=sizes[0], out=sizes[1], options=own, others=others)
+    pairs = tuple((name, float(x)) for name, x in kept.items())
+    return ProjectionEntry(kind=kind, into=sizes[0], out=sizes[1], options=pairs, others=others)
 
 
 class ProjectionEntry(TextBrewerSettings):
     """`["linear", 384, 768, {"lr": 1e-3}]`: from the student's width to the teacher's.
 
-    `options` are those of the optimizer that a spec has, `others` the names of those that it has not.
+    `options` are optimizer settings that a spec has, `others` the names of those that it lacks.
     """
 
     kind: Literal["linear", "relu", "tanh"]
@@ -91,7 +91,7 @@ class MatchEntry(TextBrewerSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> MatchEntry:
-        """What TextBrewer would find out at the first batch."""
+        """Faults that TextBrewer would find at the first batch."""
         about = self.loss.startswith("attention")
         if about != (self.feature == "attention"):
             takes = "attention" if about else "hidden"
@@ -118,17 +118,20 @@ class TemperatureEntry(TextBrewerSettings):
 def _temperature(value: Any) -> Any:
     if value in (None, "none", "constant"):
         return None
-    name, *given = value if isinstance(value, list | tuple) and value else [value]
+    name, *arguments = value if isinstance(value, list | tuple) and value else [value]
     wanted = {"flsw": ("beta", "gamma", "eps"), "cwsm": ("beta",)}.get(name if isinstance(name, str) else "")
     if wanted is None:
-        help = suggest(str(name), ("none", "constant", "flsw", "cwsm")) or "it is none, constant, flsw or cwsm"
+        help = suggest(str(name), ("none", "constant", "flsw", "cwsm")) or "use none, constant, flsw or cwsm"
         raise ValueError(f"there is no temperature scheduler `{name}`: {help}")
-    said = dict(given[0]) if len(given) == 1 and isinstance(given[0], dict) else dict(zip(wanted, given, strict=False))
-    numbers = all(_is_number(x) for x in said.values())
+    if len(arguments) == 1 and isinstance(arguments[0], dict):
+        options = dict(arguments[0])
+    else:
+        options = dict(zip(wanted, arguments, strict=False))
+    numbers = all(_is_number(x) for x in options.values())
     needed = wanted[:2]
-    if not numbers or len(given) > len(wanted) or not set(needed) <= set(said) <= set(wanted):
+    if not numbers or len(arguments) > len(wanted) or not set(needed) <= set(options) <= set(wanted):
         raise ValueError(f'`{name}` needs {listing(needed)}: write ["{name}", {", ".join("1" for _ in needed)}]')
-    return TemperatureEntry(name=name, **{key: float(number) for key, number in said.items()})
+    return TemperatureEntry(name=name, **{key: float(number) for key, number in options.items()})
 
 
 def _weights(value: Any) -> Any:
@@ -171,10 +174,10 @@ class TrainingConfig(TextBrewerSettings):
     local_rank: int | str = Field(default=-1, description="a whole number, -1 for one process")
 
 
-def settle(settings: type[Said], read: Read, what: str, collector: Collector) -> Said | None:
-    """The settings in a value; None, with a diagnostic for each fault, where there are any."""
+def settle(settings: type[SettingsT], read: Read, what: str, collector: Collector) -> SettingsT | None:
+    """The settings in a value; None, with diagnostics, if it has faults."""
     if not isinstance(read.value, dict):
-        message = f"{what} is a mapping of names to values"
+        message = f"{what} must be a mapping of names to values"
         collector.add("B122", message, read.place(()), help='write `{"temperature": 8}`')
         return None
     try:
@@ -189,33 +192,33 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
     path: Path = tuple(fault["loc"])
     owner = MatchEntry if "intermediate_matches" in path[:1] and len(path) > 1 else settings
     key = next((str(step) for step in reversed(path) if isinstance(step, str)), what)
-    shown = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
     field = owner.model_fields.get(key)
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         names = [*owner.model_fields]
         other = "`DistillationConfig` and `TrainingConfig` know" if owner is not MatchEntry else "a match has"
         help = instead("configuration of TextBrewer", key, names) or f"{other} {listing(names)}"
-        collector.add("B120", f"there is no setting `{shown}`", read.key(path), help=help)
+        collector.add("B120", f"there is no setting `{name}`", read.key(path), help=help)
         return
     if kind == "missing":
         help = f'add "{key}": {field.description if field else ""}'
-        collector.add("B122", f"`{shown}` is missing", read.place(path), help=help)
+        collector.add("B122", f"`{name}` is missing", read.place(path), help=help)
         return
     if kind == "literal_error":
         words = [word.strip("' ") for word in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
-        help = suggest(str(fault["input"]), words) or f"it is one of {listing(words)}"
+        help = suggest(str(fault["input"]), words) or f"use one of {listing(words)}"
         if key == "loss":
-            help += "; a loss of your own is an operation in a module of yours: `import mypackage.losses as my`"
-        collector.add("B122", f"`{shown}` cannot be `{fault['input']}`", read.place(path), help=help)
+            help += "; for a loss of your own import your module of operations: `import mypackage.losses as my`"
+        collector.add("B122", f"`{name}` cannot be `{fault['input']}`", read.place(path), help=help)
         return
     if kind == "value_error":
         message, _, help = str(fault["msg"]).removeprefix("Value error, ").partition(": ")
-        at = f"`{shown}`: " if shown else ""
+        at = f"`{name}`: " if name else ""
         collector.add("B122", f"{at}{message}", read.place(path), help=help or "correct it")
         return
     help = f"it is {field.description}" if field is not None else "correct it"
     if path and isinstance(path[-1], int):
         help = f"a match has {listing(MatchEntry.model_fields)}"
-    given = f"`{fault['input']}`" if isinstance(fault["input"], str | int | float) else "another kind of value"
-    collector.add("B122", f"`{shown}` cannot be {given}", read.place(path), help=help)
+    value = f"`{fault['input']}`" if isinstance(fault["input"], str | int | float) else "a value of another type"
+    collector.add("B122", f"`{name}` cannot be {value}", read.place(path), help=help)

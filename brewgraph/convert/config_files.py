@@ -1,61 +1,62 @@
-"""A TextBrewer configuration as people keep it, to plain values and where each of them stands. Nothing is executed.
+"""Reads the files of a TextBrewer configuration: values with their places. Nothing is executed.
 
-A file is JSON, or Python: a literal alone, or a module in which literals have names (`matches.py` of TextBrewer's
-examples) and calls of `DistillationConfig(…)` and `TrainingConfig(…)` say their arguments (`scripts`).
+A file is JSON or Python: a single literal, or a module with named literals (`matches.py` of TextBrewer's examples) and
+calls of `DistillationConfig(…)` and `TrainingConfig(…)`. A name in Python has a value only if it is bound once in the
+whole file and nothing changes that value. To change a configuration after it is made is a fault: the change would be
+lost.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from brewgraph.convert.scripts import (
-    CONFIGS,
-    Names,
-    assigned,
-    called,
-    changed_configurations,
-    configurations,
-    names_of,
-)
 from brewgraph.diagnostics import Collector
 from brewgraph.source import Source, Span
 
 Path = tuple[str | int, ...]
 """Keys and positions, from the outside in."""
 
+CONFIGS = {"DistillationConfig": "distill", "TrainingConfig": "train"}
+DISTILLERS = ("GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer")
+_CHANGES = frozenset({
+    "append", "extend", "insert", "update", "pop", "popitem", "remove", "clear", "setdefault", "sort", "reverse",
+    "__setitem__",
+})  # fmt: skip
 _CALLS = (*CONFIGS, "dict")
 _PLACES = ("output_dir", "log_dir", "device", "local_rank")
-"""Settings that have no counterpart in a spec, so that what a script computes for them need not be known."""
+"""Settings without a counterpart in a spec, whose values may be computed."""
 _JSON_WORDS = {"true": True, "false": False, "null": None}
 _SAMPLE = 'write `{"temperature": 8, "intermediate_matches": […]}`, as JSON or as a Python literal'
 
 
 @dataclass(frozen=True)
 class Read:
-    """A value of a file. `values` and `keys` are the places of what lies in it, by its path; the value's own is ()."""
+    """A value of a file. `values` and `keys` are the places of its parts by their paths; its own path is (). `name` is
+    that of the variable or call that it is given to, empty if the file is nothing but this value.
+    """
 
     value: Any
     values: Mapping[Path, Span]
     keys: Mapping[Path, Span]
     name: str = ""
-    """Of the variable or the call that it was given to; empty where the file is nothing but this value."""
 
     def place(self, path: Path) -> Span:
-        """Where the value at a path stands, or else what it would stand in."""
+        """The place of the value at a path, or else of what would contain it."""
         while path not in self.values:
             path = path[:-1]
         return self.values[path]
 
     def key(self, path: Path) -> Span:
-        """Where the key stands that a path ends in."""
+        """The place of the last key of a path."""
         return self.keys.get(path) or self.place(path)
 
     def part(self, *path: str | int) -> Read:
-        """What lies at a path, as a value of its own."""
+        """The part at a path, as a value of its own."""
         value = self.value
         for step in path:
             value = value[step]
@@ -68,7 +69,7 @@ class Read:
 
 
 def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
-    """The values of a file, each with its name; none, and diagnostics, where it cannot be read."""
+    """The values of a file with their names; none, with diagnostics, if it cannot be read."""
     whole = Span(source, 0, len(source.text.rstrip()))
     if not source.text.strip():
         collector.add("B020", "the file is empty", Span(source, 0, 1), help=_SAMPLE)
@@ -76,17 +77,17 @@ def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
     try:
         value = json.loads(source.text)
     except json.JSONDecodeError as error:
-        if source.name.endswith(".json") and _module(source) is None:
+        if source.name.endswith(".json") and python_module(source) is None:
             place = Span(source, error.pos, error.pos + 1)
-            help = "a comma or a quotation mark is missing, or one too many: correct it, or write a Python literal"
+            help = "a comma or quotation mark is missing or superfluous: correct it, or write a Python literal"
             if source.text[error.pos : error.pos + 2] in ("//", "/*"):
                 help = "JSON has no comments: remove it"
-            collector.add("B020", f"this is no JSON: {error.msg}", place, help=help)
+            collector.add("B020", f"this is not JSON: {error.msg}", place, help=help)
             return ()
         return _read_python(source, whole, collector)
     reader = _Reader(source, Names({}), Collector())
     try:
-        # brackets let the text begin with blanks; the reader takes them off the places
+        # brackets allow leading blanks; the reader corrects the places
         node = ast.parse(f"({source.text})", mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
         return (Read(value, {(): whole}, {}),)
@@ -96,7 +97,8 @@ def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
     return (Read(value, {(): whole} | reader.values, reader.keys),)
 
 
-def _module(source: Source) -> ast.Module | None:
+def python_module(source: Source) -> ast.Module | None:
+    """The syntax tree of a Python file; None if it is not Python."""
     try:
         return ast.parse(source.text)
     except (SyntaxError, ValueError, RecursionError):
@@ -116,15 +118,15 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
     names = names_of(module)
     at = _Reader(source, names, collector)
     for place in changed_configurations(module):
-        message = f"`{at.span(place).text}` changes a configuration after it was made, and nothing is executed here"
+        message = f"`{at.span(place).text}` changes a configuration after it is made, but no code is executed here"
         help = "write the value into the call that makes it"
         collector.add("B122", message, at.span(place), help=help)
-    found = list(_literals(module, names))
-    if not found:
-        message = "the file has no configuration in it"
+    literals = list(_literals(module, names))
+    if not literals:
+        message = "the file contains no configuration"
         collector.add("B020", message, Span(source, 0, max(1, whole.end)), help=_SAMPLE)
     read = []
-    for name, node in found:
+    for name, node in literals:
         reader, before = _Reader(source, names, collector), len(collector.diagnostics)
         value = reader.read(node, ())
         if value is not None or len(collector.diagnostics) == before:
@@ -133,7 +135,7 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
 
 
 def _start_of(text: str, line: int) -> int:
-    """The offset at which a line begins, counted from 1."""
+    """The offset of a line, counted from 1."""
     start = 0
     for _ in range(line - 1):
         start = text.index("\n", start) + 1
@@ -141,7 +143,7 @@ def _start_of(text: str, line: int) -> int:
 
 
 def _literals(module: ast.Module, names: Names) -> Iterator[tuple[str, ast.expr]]:
-    """What a module says of a configuration: a literal alone, its calls of the two classes, or else what has a name."""
+    """The configurations in a module: a single literal, or calls of the two classes and named literals."""
     if len(module.body) == 1 and isinstance(alone := module.body[0], ast.Expr) and not any(configurations(module)):
         yield ("", alone.value)
         return
@@ -155,18 +157,17 @@ def _literals(module: ast.Module, names: Names) -> Iterator[tuple[str, ast.expr]
 
 
 class _Reader:
-    """Reads one value: its structure node by node, and what is no structure as a literal."""
+    """Reads one value with the places of its parts; `before` counts characters added before the text."""
 
     def __init__(self, source: Source, names: Names, collector: Collector):
         self.source, self.names, self.collector = source, names, collector
         self.values: dict[Path, Span] = {}
         self.keys: dict[Path, Span] = {}
         self.before = 0
-        """Signs before the text on its first line."""
         self._following: list[str] = []
 
     def read(self, node: ast.expr, path: Path) -> Any:
-        """The value of a node; None, with a diagnostic, for what is no literal."""
+        """The value of a node; None, with a diagnostic, if it is not a literal."""
         self.values.setdefault(path, self.span(node))
         match node:
             case ast.Dict():
@@ -185,7 +186,7 @@ class _Reader:
                 self._following.pop()
                 return value
             case ast.Name() if node.id in self.names.changed:
-                message = f"`{node.id}` has several values in this file, or is changed, and nothing is executed here"
+                message = f"`{node.id}` has several values in this file, or is changed, but no code is executed here"
                 help = "write the value itself where the configuration is made"
                 self.collector.add("B122", message, self.span(node), help=help)
                 return None
@@ -196,37 +197,37 @@ class _Reader:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             if path and path[-1] in _PLACES:
                 return self.span(node).text
-            message = f"`{self.span(node).text}` is not a literal, and nothing is executed here"
+            message = f"`{self.span(node).text}` is not a literal, and no code is executed here"
             help = "write the value itself: a number, a text in quotes, true or false, a list"
             self.collector.add("B122", message, self.span(node), help=help)
             return None
 
     def _mapping(self, items: list[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, value in items:
             name = key.arg if isinstance(key, ast.keyword) else getattr(key, "value", None)
             if key is None or not isinstance(name, str):
                 place = self.span(key if key is not None else value)
                 help = 'write `"temperature": 8`'
-                self.collector.add("B122", "a key is a text in quotes", place, help=help)
+                self.collector.add("B122", "a key must be a quoted text", place, help=help)
                 continue
             at = (*path, name)
-            if name in found:
+            if name in mapping:
                 help = "remove one of them"
                 self.collector.add("B125", f"`{name}` is given twice", self.span(key), help=help)
             width = len(name) if isinstance(key, ast.keyword) else None
             self.keys[at] = self.span(key, width)
-            found[name] = self.read(value, at)
-        return found
+            mapping[name] = self.read(value, at)
+        return mapping
 
     def _joined(self, node: ast.BinOp, path: Path) -> Any:
-        """Two lists as one; the members of the second keep their places."""
+        """Two lists joined; the members of the second keep their places."""
         left = self.read(node.left, path)
         first = len(left) if isinstance(left, list) else 0
         other = _Reader(self.source, self.names, self.collector)
         right = other.read(node.right, ())
         if not isinstance(left, list) or not isinstance(right, list):
-            message = "only lists are joined by `+`"
+            message = "`+` joins only lists"
             self.collector.add("B122", message, self.span(node), help="write the value itself")
             return None
         for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
@@ -236,14 +237,124 @@ class _Reader:
         return left + right
 
     def span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
-        """Where a node stands."""
+        """The place of a node."""
         start = self._offset(node.lineno, node.col_offset)
         end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
         return Span(self.source, start, end if width is None else start + width)
 
     def _offset(self, line: int, column: int) -> int:
-        """A place in the text from Python's: lines from 1, columns in bytes of UTF-8."""
+        """An offset in the text from Python's line, counted from 1, and column in bytes of UTF-8."""
         before = self.before if line == 1 else 0
         start = _start_of(self.source.text, line)
         text = self.source.line(line).encode()
         return start + len(text[: column - before].decode(errors="ignore"))
+
+
+# ── Python that is read and not run ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a file: `values` of those with a single one, and names that are bound or `changed` several times."""
+
+    values: Mapping[str, ast.expr]
+    changed: frozenset[str] = frozenset()
+
+
+def names_of(module: ast.Module) -> Names:
+    """The names that a file assigns."""
+    nodes = list(ast.walk(module))
+    values = dict(pair for node in nodes for pair in assigned(node))
+    bound = Counter(name for node in nodes for name in _bound(node))
+    changed = {name for name in values if bound[name] > 1} | {base for node in nodes for base in _changed(node)}
+    constant = {name: value for name, value in values.items() if name not in changed}
+    return Names(constant, frozenset(changed & values.keys()))
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement assigns, with the value."""
+    if isinstance(node, ast.Assign):
+        yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+        yield (node.target.id, node.value)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that a node binds: a variable, an argument, a function, an import."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            yield name
+        case ast.AugAssign(target=ast.Name(id=name)):
+            yield name
+        case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.alias(name=name, asname=other):
+            yield other or name
+
+
+def _changed(node: ast.AST) -> Iterator[str]:
+    """The name whose value a node mutates: `a[0] = 1`, `a["x"]["y"] = 1`, `a.append(1)`."""
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del()):
+            inside: ast.AST = node
+        case ast.Call(func=ast.Attribute(value=inside, attr=attr)) if attr in _CHANGES:
+            pass
+        case _:
+            return
+    while isinstance(inside, ast.Subscript):
+        inside = inside.value
+    if isinstance(inside, ast.Name):
+        yield inside.id
+
+
+def called(node: ast.AST) -> str:
+    """The name of the class or function that a node calls, without its path."""
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def configurations(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The configurations that a file creates: calls of `DistillationConfig(…)`, and arguments of its `from_dict`."""
+    for node in ast.walk(module):
+        if called(node) in CONFIGS and isinstance(node, ast.Call):
+            yield (called(node), node)
+        elif name := _constructed(node, "from_dict"):
+            assert isinstance(node, ast.Call)
+            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if len(arguments) == 1:
+                yield (name, arguments[0])
+
+
+def _constructed(node: ast.AST, how: str) -> str:
+    """The class of the configuration that `CONFIG.how(…)` creates; empty for any other node."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=attr)) if attr == how:
+            return name if name in CONFIGS else ""
+    return ""
+
+
+def read_from_files(module: ast.Module) -> list[tuple[str, ast.AST]]:
+    """The classes of configurations that a script reads from other files, with these calls."""
+    return [(name, node) for node in ast.walk(module) if (name := _constructed(node, "from_json_file"))]
+
+
+def distillers_called(module: ast.Module) -> list[str]:
+    """The distillers and trainers that a script calls, each once."""
+    return list(dict.fromkeys(name for node in ast.walk(module) if (name := called(node)) in DISTILLERS))
+
+
+def changed_configurations(module: ast.Module) -> Iterator[ast.Attribute]:
+    """Where a script sets an attribute of an existing configuration: `config.temperature = 4`."""
+    made = {name for node in ast.walk(module) for name, value in assigned(node) if _makes(value)}
+    for node in ast.walk(module):
+        match node:
+            case ast.Attribute(value=ast.Name(id=base), ctx=ast.Store()) if base in made:
+                yield node
+            case ast.Attribute(value=ast.Attribute(attr="d_config" | "t_config"), ctx=ast.Store()):
+                yield node
+
+
+def _makes(value: ast.expr) -> bool:
+    return called(value) in CONFIGS or any(_constructed(value, how) for how in ("from_dict", "from_json_file"))

@@ -1,13 +1,14 @@
-"""The loss of a TextBrewer configuration as equations, each with its weight, in the order in which they are added.
+"""The loss of a TextBrewer configuration as equations with weights, in the order of addition.
 
     L = kd_loss_weight · Σ KD(logits) + Σ weight · match + hard_label_weight · Σ losses
 
-The sum of the KD terms goes over what a task's adaptor calls logits (a start and an end of answers), that of the losses
-over what transformers calls the loss of the task.
+The KD terms are those of everything that a task's adaptor calls logits (for answers a start and an end); the losses are
+what transformers calls the loss of the task.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,15 +22,15 @@ NAMES = {
     "attention_mse": "attention", "attention_mse_sum": "heads_sum",
     "attention_ce": "attention_soft", "attention_ce_mean": "heads_mean",
 }  # fmt: skip
-"""What an equation of each loss is called."""
+"""The name of the equation of each loss."""
 
 
 @dataclass(frozen=True)
 class Adaptors:
-    """What TextBrewer's adaptors say in Python, and no configuration does.
+    """What TextBrewer's adaptors define in Python, and no configuration.
 
-    `labels` is what a label is; masks are those that the student's adaptor gives. Attention is taken as `probabilities`
-    or `scores`, from a list whose first layer stands at `first` (0, or 1 where the list begins with None).
+    `labels` is the type of labels. The masks are those that the student's adaptor returns. Attention is `probabilities`
+    or `scores`, in a list whose first layer has the index `first` (0, or 1 if the list begins with None).
     """
 
     labels: LabelType = CLASS
@@ -41,7 +42,7 @@ class Adaptors:
 
 @dataclass(frozen=True)
 class Models:
-    """The names in one equation: the student, the data, and teachers, of which several are averaged."""
+    """The names of models and data in one equation; several teachers are averaged."""
 
     student: str
     data: str
@@ -55,9 +56,9 @@ class Models:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """`name = text`, which comes into the loss with a weight (empty: one); a list of losses is summed.
+    """An equation `name = text` and its weight in the loss (empty: one); a list of losses is summed.
 
-    `before` are the lines that it needs: a layer map, projections.
+    `before` are lines that it needs: a layer map, projections.
     """
 
     name: str
@@ -68,13 +69,13 @@ class LossTerm:
 
     @property
     def addend(self) -> str:
-        """What stands in the loss."""
+        """The addend of the loss."""
         value = f"sum({self.name})" if self.listed else self.name
         return f"{self.weight} * {value}" if self.weight else value
 
 
 def number(value: float) -> str:
-    """A number as a spec writes it, every digit of it."""
+    """A number with every digit, as in a spec."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
@@ -82,7 +83,7 @@ def number(value: float) -> str:
 
 
 def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached: bool = False) -> LossTerm | None:
-    """The match of the logits, those of the teachers `cached` or not; None where its weight is zero throughout."""
+    """The match of the logits, with those of the teachers `cached` or not; None if its weight is always zero."""
     weight = _weight(config.kd_loss_weight, config.kd_loss_weight_scheduler)
     if weight == "0":
         return None
@@ -101,21 +102,21 @@ def soft(config: DistillationConfig, models: Models, adaptors: Adaptors, cached:
 
 
 def can_cache(adaptors: Adaptors) -> bool:
-    """Whether the logits of a teacher can be kept: not where their padding counts, which changes with the batch."""
+    """Whether a teacher's logits can be cached: not if their padding counts, which depends on the batch."""
     return not _counts_padding(adaptors)
 
 
 def _counts_padding(adaptors: Adaptors) -> bool:
-    """A mask is there for logits of each token; TextBrewer ignores it for those of whole examples."""
+    """Whether padding counts in logits: TextBrewer masks logits per token, but not those of whole examples."""
     return adaptors.labels != CLASS and not (adaptors.labels == TAGS and adaptors.logits_mask)
 
 
 def _temperature(config: DistillationConfig) -> str:
-    own = config.temperature_scheduler
-    if own is None:
+    scheduler = config.temperature_scheduler
+    if scheduler is None:
         return "T"
-    gamma = f", gamma={number(own.gamma)}" if own.name == "flsw" else ""
-    return f"{own.name}(T, beta={number(own.beta)}{gamma})"
+    gamma = f", gamma={number(scheduler.gamma)}" if scheduler.name == "flsw" else ""
+    return f"{scheduler.name}(T, beta={number(scheduler.beta)}{gamma})"
 
 
 def hard(models: Models, adaptors: Adaptors) -> str:
@@ -127,13 +128,13 @@ def hard(models: Models, adaptors: Adaptors) -> str:
 
 
 def hard_equation(config: DistillationConfig, models: Models, adaptors: Adaptors) -> LossTerm | None:
-    """The loss on the labels with its weight; None where that is zero throughout."""
+    """The loss on the labels with its weight; None if that is always zero."""
     weight = _weight(config.hard_label_weight, config.hard_label_weight_scheduler)
     return None if weight == "0" else LossTerm("hard", hard(models, adaptors), weight)
 
 
 def _weight(static: float, schedule: str | None) -> str:
-    """A weight, empty for one. TextBrewer's schedules take over after the first step, which has the static weight."""
+    """A weight, empty for one. TextBrewer's schedules start after the first step, which has the static weight."""
     if schedule is None:
         return "" if static == 1 else number(static)
     first, text = (1, "ramp(1 -> 0)") if schedule == "linear_decay" else (0, "ramp(0 -> 1)")
@@ -146,27 +147,27 @@ def _weight(static: float, schedule: str | None) -> str:
 
 
 def matches(named: Sequence[tuple[str, MatchEntry]], models: Models, adaptors: Adaptors) -> Iterator[LossTerm]:
-    """An equation for all matches that differ in nothing but their layers, in the order of the first of each.
+    """An equation for each group of matches that differ only in their layers, in order of the first of each group.
 
-    `named` gives each match with the name that its equation should have, empty for that of its loss.
+    `named` pairs matches with the names of their equations, empty for that of the loss.
     """
     groups: dict[tuple[object, ...], list[MatchEntry]] = {}
     for name, match in named:
         key: tuple[object, ...] = (name or NAMES[match.loss], match.loss, match.weight, match.proj, _tupled(match))
         groups.setdefault(key, []).append(match)
-    taken: dict[str, int] = {}
+    uses: Counter[str] = Counter()
     maps: dict[str, str] = {}
     for (first, *_), group in groups.items():
         if group[0].weight == 0:
             continue
-        word = str(first)
-        taken[word] = taken.get(word, 0) + 1
-        name = word if taken[word] == 1 else f"{word}_{taken[word]}"
+        name = str(first)
+        uses[name] += 1
+        name = name if uses[name] == 1 else f"{name}_{uses[name]}"
         yield (_of_pairs if _tupled(group[0]) else _of_layers)(name, group, models, adaptors, maps)
 
 
 def _tupled(match: MatchEntry) -> bool:
-    """Whether both layers of a side have to be written: `nst` of a layer with itself needs but one."""
+    """Whether both layers of a side are written: `nst` of a layer with itself needs only one."""
     if match.loss not in PAIRED:
         return False
     itself = all(one == other for one, other in (_two(match.layer_T), _two(match.layer_S)))
@@ -181,7 +182,7 @@ def _two(layers: int | tuple[int, int]) -> tuple[int, int]:
 def _of_layers(
     name: str, group: Sequence[MatchEntry], models: Models, adaptors: Adaptors, maps: dict[str, str]
 ) -> LossTerm:
-    """A loss between a layer of each side, over a layer map where there are several."""
+    """A loss between a layer of each side, with a layer map if there are several."""
     one = group[0]
     pairs = [(_layer(m.layer_T, one, adaptors), _layer(m.layer_S, one, adaptors)) for m in group]
     before: tuple[str, ...] = ()
@@ -192,9 +193,9 @@ def _of_layers(
             maps[text] = "map" if not maps else f"map_{len(maps) + 1}"
             before = (f"let {maps[text]} = {text}",)
         indices = [maps[text]] * 2
-    operation, inside, feature = _words(one.loss, adaptors)
+    operation, template, feature = _words(one.loss, adaptors)
     named = zip((models.teacher, models.student), indices, strict=True)
-    sides = [inside.format(f"{model}.{feature}[{i}]") for model, i in named]
+    sides = [template.format(f"{model}.{feature}[{i}]") for model, i in named]
     via = f" via {_projection(one.proj)}" if one.proj is not None else ""
     options = _unmasked(not adaptors.inputs_mask and one.loss != "pkd")
     text = f"{operation}({sides[0]} -> {sides[1]}{via}{options})"
@@ -204,7 +205,7 @@ def _of_layers(
 def _of_pairs(
     name: str, group: Sequence[MatchEntry], models: Models, adaptors: Adaptors, maps: dict[str, str]
 ) -> LossTerm:
-    """A loss between two layers of each side; one projection serves both of a match."""
+    """A loss between two layers of each side, which share a projection."""
     before, terms = [], []
     for count, match in enumerate(group, start=1):
         via = ""
@@ -223,7 +224,7 @@ def _of_pairs(
 
 
 def _words(loss: str, adaptors: Adaptors) -> tuple[str, str, str]:
-    """The operation, what it is given (`{}`: the feature), and the feature, of one of TextBrewer's losses."""
+    """The operation for a loss of TextBrewer, a template for its arguments (`{}`: the feature), and the feature."""
     if not loss.startswith("attention"):
         operation = {"hidden_mse": "mse", "gram": "fsp", "mmd": "nst"}.get(loss, loss)
         return operation, "{}", "hidden"
@@ -236,7 +237,7 @@ def _words(loss: str, adaptors: Adaptors) -> tuple[str, str, str]:
 
 
 def _layer(layer: int | tuple[int, int], match: MatchEntry, adaptors: Adaptors) -> int:
-    """A layer's index here: attention counts from 0, and of a layer with itself one stands for both."""
+    """The index of a layer in a spec, where attention counts from 0; the first of two equal layers."""
     index = layer[0] if isinstance(layer, tuple) else layer
     shifted = match.feature == "attention" and index >= 0
     return index - (adaptors.first or 0) if shifted else index
@@ -247,5 +248,5 @@ def _projection(projection: ProjectionEntry) -> str:
     return f"{projection.kind}({projection.into} -> {projection.out}{options})"
 
 
-def _unmasked(whether: bool) -> str:
-    return ", mask=none" if whether else ""
+def _unmasked(unmasked: bool) -> str:
+    return ", mask=none" if unmasked else ""

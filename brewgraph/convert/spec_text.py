@@ -1,4 +1,4 @@
-"""A TextBrewer configuration as a spec: its equations between declarations that are still to be given."""
+"""The text of a spec for a TextBrewer configuration: its equations, and declarations by open params."""
 
 from __future__ import annotations
 
@@ -30,29 +30,18 @@ Distiller = Literal[
 STUDENT, TEACHER, DATA = "tiny", "big", "d"
 TAKEN = frozenset(
     {
-        "soft",
-        "hard",
-        "loss",
-        "student",
-        "dev",
-        "batch",
-        "max_length",
-        "T",
-        "lr",
-        "steps",
-        "epochs",
-        "tau",
+        *["soft", "hard", "loss", "student", "dev", "batch", "max_length", "T", "lr", "steps", "epochs", "tau"],
         STUDENT,
         DATA,
     }
 )
-"""Names that every spec may have of its own."""
+"""Names that the spec itself uses."""
 _WIDTH = 116
 
 
 @dataclass(frozen=True)
 class Script:
-    """What the script around a configuration says: the distiller, how many teachers, which tasks, the adaptors."""
+    """What the script around a configuration defines: the distiller, the number of teachers, tasks, adaptors."""
 
     distiller: Distiller = "GeneralDistiller"
     teachers: int = 1
@@ -62,17 +51,17 @@ class Script:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A configuration, and which settings of `train` were given; `matches` have the names of their lists, or none."""
+    """A configuration. `settings` names those of `train` that it sets; `matches` come with the names of their lists."""
 
     name: str
     distill: DistillationConfig
     train: TrainingConfig
-    given: frozenset[str]
+    settings: frozenset[str]
     matches: tuple[tuple[str, MatchEntry], ...]
 
 
 def write_spec(configuration: Configuration, script: Script) -> tuple[str, tuple[Note, ...]]:
-    """The spec's text, formatted, and what it could not carry over or had to assume."""
+    """The formatted text of the spec, and notes on it."""
     notes = tuple(_notes(configuration, script))
     sections = [
         ["brew 1"],
@@ -98,14 +87,14 @@ def _notes(configuration: Configuration, script: Script) -> Iterator[Note]:
         yield from of_distillation(distill, script.distiller, matched, script.adaptors)
         labelled = bool(distill.hard_label_weight) or distill.hard_label_weight_scheduler is not None
         yield from of_adaptors(script.adaptors, bool(matched) and script.distiller not in CACHES, labelled)
-    yield from of_training(configuration.train, configuration.given)
+    yield from of_training(configuration.train, configuration.settings)
     yield from of_python(script.distiller)
 
 
 def _head(configuration: Configuration, script: Script, notes: Sequence[Note]) -> Iterator[str]:
     yield f"# From {configuration.name}, a configuration of TextBrewer, as its {script.distiller} computes it."
     yield "#"
-    yield "# What could not be carried over, is said otherwise, or was assumed:"
+    yield "# What could not be carried over, is written differently, or was assumed:"
     for note in notes:
         first, *rest = textwrap.wrap(str(note), _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
         yield f"# - {first}"
@@ -116,7 +105,7 @@ def _head(configuration: Configuration, script: Script, notes: Sequence[Note]) -
 
 
 def _teachers(script: Script) -> list[str]:
-    """The params that name the teachers."""
+    """The params for the teachers."""
     if script.distiller == "BasicTrainer":
         return []
     if script.distiller == "MultiTaskDistiller":
@@ -142,7 +131,7 @@ def _params(configuration: Configuration, script: Script) -> Iterator[str]:
 
 
 def _by_steps(configuration: Configuration, script: Script) -> bool:
-    """TextBrewer needs `ckpt_steps` where it counts steps, which it always does with several tasks."""
+    """Whether training counts steps: TextBrewer then needs `ckpt_steps`, and always does so with several tasks."""
     return configuration.train.ckpt_steps is not None or script.distiller == "MultiTaskDistiller"
 
 
@@ -183,30 +172,30 @@ def _loss(configuration: Configuration, script: Script, models: Models) -> Itera
 
 
 def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """`name = value` with all `=` in one column, where the formatter keeps them."""
-    found = list(pairs)
-    width = max(len(name) for name, _ in found)
-    return [f"{name:<{width}} = {value}" for name, value in found]
+    """`name = value` with the `=` aligned, which the formatter keeps."""
+    rows = list(pairs)
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}} = {value}" for name, value in rows]
 
 
 def _equations(configuration: Configuration, script: Script, models: Models) -> list[LossTerm]:
     if script.distiller == "BasicTrainer":
         return [LossTerm("hard", hard(models, script.adaptors))]
     cached = configuration.distill.is_caching_logits and script.distiller in CACHES and can_cache(script.adaptors)
-    found = [soft(configuration.distill, models, script.adaptors, cached)]
+    equations = [soft(configuration.distill, models, script.adaptors, cached)]
     if script.distiller not in CACHES:
-        found += matches(configuration.matches, models, script.adaptors)
-    found.append(hard_equation(configuration.distill, models, script.adaptors))
-    return [equation for equation in found if equation is not None]
+        equations += matches(configuration.matches, models, script.adaptors)
+    equations.append(hard_equation(configuration.distill, models, script.adaptors))
+    return [equation for equation in equations if equation is not None]
 
 
 def is_empty(configuration: Configuration, script: Script) -> bool:
-    """Whether no weight is left in the loss."""
+    """Whether every weight of the loss is zero."""
     return not _equations(configuration, script, Models(STUDENT, DATA, TEACHER))
 
 
 def _tasks(configuration: Configuration, script: Script) -> Iterator[list[str]]:
-    """A student of several tasks, each with a teacher and data of its own, and all with the same settings."""
+    """A student of several tasks, each with its teacher and data, and all with the same settings."""
     yield [f"student {STUDENT} = hf(student)"]
     for task, teacher in zip(script.tasks, _teachers(script), strict=True):
         inner = [[f"teacher {TEACHER} = hf({teacher})", _data(script, f"_{task}")]]
@@ -225,7 +214,7 @@ def _train(configuration: Configuration, script: Script) -> list[str]:
 
 
 def _settings(configuration: Configuration, script: Script) -> Iterator[tuple[str, str]]:
-    settings, given = configuration.train, configuration.given
+    settings = configuration.train
     yield ("steps", "steps") if _by_steps(configuration, script) else ("epochs", "epochs")
     yield "optimizer", "adamw(lr=lr)"
     yield "schedule", "linear(warmup=10%)"
@@ -240,6 +229,6 @@ def _settings(configuration: Configuration, script: Script) -> Iterator[tuple[st
     else:
         often = settings.ckpt_frequency > 1
         period = f"{1 / settings.ckpt_frequency if often else settings.ckpt_epoch_frequency:.6g} epochs"
-    if settings.ckpt_steps is not None or {"ckpt_frequency", "ckpt_epoch_frequency"} & given:
+    if settings.ckpt_steps is not None or {"ckpt_frequency", "ckpt_epoch_frequency"} & configuration.settings:
         yield "save_steps", period
         yield "eval_steps", period

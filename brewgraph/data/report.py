@@ -1,4 +1,4 @@
-"""What there is to know of a data set before it is trained on: labels, repeated and empty rows, leaks, lengths."""
+"""A report on a data set before training: labels, repeated and empty rows, leaks, lengths."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from brewgraph.diagnostics import listing
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 
 _FIRST = 5
-"""Row numbers that are named at most."""
+"""Row numbers that a message names at most."""
 _CLASSES = 8
-"""Classes whose counts are printed at most."""
+"""Classes that a message counts at most."""
 _CHUNK = 1000
 """Rows that are tokenised together."""
 LEAK, LONG, REPEATED, UNEVEN = 0.01, 0.05, 0.05, 10.0
-"""What is worth a warning: shares of dev rows that are in train, of rows that are too long, of train rows that repeat
-another, and how many times as frequent as the rarest class the most frequent one is."""
+"""Limits for warnings: the shares of dev rows that are in train, of rows that are too long and of train rows that
+repeat another, and the ratio of the most frequent class to the rarest."""
 
 
 @dataclass(frozen=True)
 class RowCount:
-    """How many rows something holds for, and the numbers of the first five, counted from 1."""
+    """How many rows have a property, and the numbers of the first five, counted from 1."""
 
     count: int = 0
     first: tuple[int, ...] = ()
@@ -39,12 +39,12 @@ class RowCount:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split. `labels` counts rows per class, or words per tag; None where there are neither.
+    """One split. `labels` counts rows per class, or words per tag; None for other labels.
 
     `numbers` are the smallest, mean and largest label of a regression. `empty` rows have a text without a word,
     `unlabelled` ones no label, no answer, or not one tag for each word. `repeated` rows have the texts of an earlier
-    row, `contradicting` ones, which are among them, with another label. Of csv and tsv alone: `broken` rows have a text
-    with a tab or a line break, `quoted` ones one in double quotes with doubled ones inside, as csv writes a quote.
+    row, `contradicting` ones also another label. In csv and tsv, `broken` rows have a text with a tab or a line break,
+    `quoted` ones a text in double quotes with doubled ones inside, as csv escapes a quote.
     """
 
     rows: int
@@ -60,7 +60,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows of `split` whose texts are those of a training row; `train` holds one such row for each of the first."""
+    """Rows of `split` with the texts of a training row; `train` holds such a row for each of the first rows."""
 
     split: str
     rows: RowCount
@@ -69,7 +69,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a split's rows in one encoding, special tokens included and nothing cut off yet."""
+    """Tokens of a split's rows in one encoding, with special tokens, before truncation."""
 
     encoding: str
     split: str
@@ -82,7 +82,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What is found in a data set. `warnings` are sentences that end in what to do, `notes` say how it was read."""
+    """The findings on a data set. `warnings` are sentences that end in a remedy, `notes` say how it was read."""
 
     label_type: LabelType
     splits: Mapping[str, SplitReport]
@@ -104,16 +104,14 @@ def data_report(
     delimited: bool = False,
     batch: int | None = None,
 ) -> DataReport:
-    """Look at every row of `examples`; how long they are is known for each of `encodings`.
+    """Inspect every row of `examples`, and its length in each of `encodings`.
 
-    Texts are the same where they differ in nothing but white space and case, for pairs both of them. `label_type` is
-    that of the source; left out, it follows from the columns, where `next` and `masked` look like no labels at all.
-    `delimited` data is csv or tsv, of which quotes and line breaks are looked at; `batch` is how many examples a step
-    takes.
+    Texts are equal if they differ only in white space and case, both texts of pairs. `label_type` is that of the
+    source; without it, it follows from the columns, where `next` and `masked` look like no labels. `delimited` data is
+    csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples per step.
     """
-    train = examples.splits["train"]
-    kind = _label_type(train) if label_type is None else label_type
-    seen: dict[bytes, int] = {}
+    kind = _label_type(examples.splits["train"]) if label_type is None else label_type
+    first_rows: dict[bytes, int] = {}
     splits: dict[str, SplitReport] = {}
     overlaps = []
     for name, split in examples.splits.items():
@@ -121,10 +119,10 @@ def data_report(
         if name == "train":
             for number, key in enumerate(keys, 1):
                 if key is not None:
-                    seen.setdefault(key, number)
+                    first_rows.setdefault(key, number)
         else:
-            both = [(number, seen[key]) for number, key in enumerate(keys, 1) if key in seen]
-            overlaps.append(Overlap(name, _rows(n for n, _ in both), tuple(there for _, there in both[:_FIRST])))
+            both = [(number, first_rows[key]) for number, key in enumerate(keys, 1) if key in first_rows]
+            overlaps.append(Overlap(name, _count(n for n, _ in both), tuple(row for _, row in both[:_FIRST])))
         splits[name] = _split(split, keys, kind, examples.classes, delimited)
     lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
     report = DataReport(kind, splits, tuple(overlaps), lengths, notes=examples.notes)
@@ -134,11 +132,18 @@ def data_report(
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _label_column(split: datasets.Dataset) -> str | None:
+    """The column of labels; None without labels."""
+    return next((x.column for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), None)
+
+
 def _label_type(split: datasets.Dataset) -> LabelType:
-    found = next((x for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), NONE)
-    if found != CLASS:
-        return found
-    feature = split.features[found.column]
+    column = _label_column(split)
+    if column is None:
+        return NONE
+    feature = split.features[column]
+    if column != CLASS.column:
+        return TAGS if column == TAGS.column else SPANS
     if not isinstance(feature, datasets.Value | datasets.ClassLabel):
         return CLASSES
     return VALUE if feature.dtype.startswith("float") else CLASS
@@ -153,18 +158,18 @@ def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
 
 
 def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
-    """A digest of each row's texts that is the same for equal ones; None where all of them are empty."""
+    """A digest of each row's texts, equal for equal texts; None if all of them are empty."""
     for row in texts:
         words = [" ".join(text.casefold().split()) for text in row]
-        yield (
-            blake2b("\0".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest() if any(words) else None
-        )
+        data = "\0".join(words).encode("utf-8", "surrogatepass")
+        yield blake2b(data, digest_size=16).digest() if any(words) else None
 
 
 def _split(
     split: datasets.Dataset, keys: Sequence[bytes | None], kind: LabelType, classes: Sequence[str], delimited: bool
 ) -> SplitReport:
-    labels = _labels(split)
+    column = _label_column(split)
+    labels = None if column is None else list(split[column][:])
     first: dict[bytes, int] = {}
     repeated, contradicting = [], []
     for row, key in enumerate(keys):
@@ -178,24 +183,18 @@ def _split(
     texts = _texts(split)
     present = [label for label in labels or () if not _is_missing(label)]
     numbers = (min(present), fmean(present), max(present)) if kind == VALUE and present else None
-    broken, quoted = map(_rows, traces_of_quotes(texts) if delimited else ((), ()))
+    broken, quoted = map(_count, traces_of_quotes(texts) if delimited else ((), ()))
     return SplitReport(
         rows=len(split),
-        empty=_rows(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
-        unlabelled=_rows(row for row, missing in enumerate(_missing(split, labels), 1) if missing),
+        empty=_count(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
+        unlabelled=_count(row for row, missing in enumerate(_missing(split, labels), 1) if missing),
         labels=_histogram(present, kind, classes),
         numbers=numbers,
-        repeated=_rows(repeated),
-        contradicting=_rows(contradicting),
+        repeated=_count(repeated),
+        contradicting=_count(contradicting),
         broken=broken,
         quoted=quoted,
     )
-
-
-def _labels(split: datasets.Dataset) -> list[Any] | None:
-    """What each row is labelled with; None where there are no labels."""
-    column = next((x.column for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), None)
-    return None if column is None else list(split[column][:])
 
 
 def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool]:
@@ -210,7 +209,7 @@ def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool
 
 
 def _is_missing(label: Any) -> bool:
-    """None, a number that is none, a class below 0 (as data sets mark what is not to be known), an empty answer."""
+    """None, NaN, a class below 0 (as data sets mark hidden labels), or an empty answer."""
     if label is None:
         return True
     if isinstance(label, dict):
@@ -221,7 +220,7 @@ def _is_missing(label: Any) -> bool:
 
 
 def _histogram(labels: Sequence[Any], kind: LabelType, classes: Sequence[str]) -> dict[str, int] | None:
-    """Rows per class, words per tag, in the order of the classes, those that do not occur too."""
+    """Rows per class, or words per tag, in the order of the classes, absent ones included."""
     if kind == CLASS:
         counts = Counter(labels)
     elif kind == CLASSES:
@@ -249,69 +248,67 @@ def _lengths(name: str, split: datasets.Dataset, encoding: Encoding) -> Lengths:
             verbose=False,  # it would say that a row is longer than its model takes: the report does
         )
         lengths += map(len, encoded["input_ids"])
-    longer = _rows(row for row, length in enumerate(lengths, 1) if length > encoding.max_length)
+    longer = _count(row for row, length in enumerate(lengths, 1) if length > encoding.max_length)
     mean, longest = fmean(lengths or [0]), max(lengths, default=0)
     return Lengths(encoding.key, name, encoding.max_length, mean, longest, longer)
 
 
-def _rows(numbers: Iterable[int]) -> RowCount:
-    found = list(numbers)
-    return RowCount(len(found), tuple(found[:_FIRST]))
+def _count(numbers: Iterable[int]) -> RowCount:
+    rows = list(numbers)
+    return RowCount(len(rows), tuple(rows[:_FIRST]))
 
 
-# ── what is worth saying ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── warnings ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _warnings(report: DataReport, batch: int) -> Iterator[str]:
     """Sentences, each with its remedy."""
+    fill_in = "fill it in or remove the rows"
+    no_label = {SPANS: "no answer", TAGS: "not one tag for each word"}.get(report.label_type, "no label")
     for name, split in report.splits.items():
-        if split.empty.count:
-            yield f"{_of(split.empty, split.rows, name)} no words in a text: fill it in or leave the rows out"
-        if split.unlabelled.count:
-            what = {SPANS: "no answer", TAGS: "not one tag for each word"}.get(report.label_type, "no label")
-            yield f"{_of(split.unlabelled, split.rows, name)} {what}: fill it in or leave the rows out"
-        if split.broken.count:
-            yield (
-                f"{_of(split.broken, split.rows, name)} a tab or a line break in a text: a quote that opens a field by "
-                "mistake takes in the lines below; `quoting=false` reads quotes as they stand"
-            )
-        if split.quoted.count:
-            yield (
-                f"{_of(split.quoted, split.rows, name)} a text in double quotes, with doubled ones inside: where they "
-                "enclose the field, write `quoting=true`"
-            )
+        for rows, what in (
+            (split.empty, f"no words in a text: {fill_in}"),
+            (split.unlabelled, f"{no_label}: {fill_in}"),
+            (
+                split.broken,
+                "a tab or a line break in a text: a quote that opens a field by mistake takes in the lines below; "
+                "`quoting=false` reads quotes as text",
+            ),
+            (
+                split.quoted,
+                "a text in double quotes, with doubled ones inside: where they enclose the field, write `quoting=true`",
+            ),
+        ):
+            if rows.count:
+                yield f"{_of(rows, split.rows, name)} {what}"
     if "dev" not in report.splits:
-        yield "there is no dev split, and nothing to evaluate on: name one with `dev=`"
+        yield "there is no dev split, so nothing is evaluated: name one with `dev=`"
     train = report.splits["train"]
     if train.repeated.count > REPEATED * train.rows:
-        said = _of(train.repeated, train.rows, "train")
-        yield f"{said} the texts of an earlier row: leave the copies out, or those texts weigh more"
+        subject = _of(train.repeated, train.rows, "train")
+        yield f"{subject} the texts of an earlier row: remove the copies, or those texts weigh more"
     if train.contradicting.count:
-        yield (
-            f"{_of(train.contradicting, train.rows, 'train')} another label than an earlier row with the same texts: "
-            "correct them or leave both out"
-        )
-    yield from _about_classes(report)
+        subject = _of(train.contradicting, train.rows, "train")
+        yield f"{subject} another label than an earlier row with the same texts: correct them or remove both"
+    yield from _class_warnings(report)
     for overlap in report.overlaps:
-        rows = report.splits[overlap.split].rows
-        if overlap.rows.count > LEAK * rows:
-            yield (
-                f"{_of(overlap.rows, rows, overlap.split)} the texts of a row of train, and figures will be too good: "
-                "take these rows out of train"
-            )
+        total = report.splits[overlap.split].rows
+        if overlap.rows.count > LEAK * total:
+            subject = _of(overlap.rows, total, overlap.split)
+            yield f"{subject} the texts of a row of train, and figures will be too good: remove these rows from train"
     if report.label_type not in (NEXT, MASKED, SPANS):  # laid end to end or cut into windows: nothing is lost
         if batch > train.rows:
             yield f"a batch of {batch:,} is more than the {train.rows:,} rows of train: every step takes all of them"
         for x in report.lengths:
-            rows = report.splits[x.split].rows
-            if x.longer.count > LONG * rows:
+            total = report.splits[x.split].rows
+            if x.longer.count > LONG * total:
                 yield (
-                    f"{_of(x.longer, rows, x.split)} more than {x.max_length:,} tokens of `{x.encoding}`, up to "
+                    f"{_of(x.longer, total, x.split)} more than {x.max_length:,} tokens of `{x.encoding}`, up to "
                     f"{x.longest:,}: raise `max_length`, as far as the model allows, or shorten the texts"
                 )
 
 
-def _about_classes(report: DataReport) -> Iterator[str]:
+def _class_warnings(report: DataReport) -> Iterator[str]:
     one, many = ("tag", "tags") if report.label_type == TAGS else ("class", "classes")
     train = report.splits["train"].labels or {}
     for name, split in report.splits.items():
@@ -325,13 +322,13 @@ def _about_classes(report: DataReport) -> Iterator[str]:
             yield f"train has no example of the {which}: add some, or leave it out of the labels"
         else:
             yield f"{name} has no example of the {which}, and no figure will tell how well it is learnt: add some"
-    there = {word: number for word, number in train.items() if number}
-    if report.label_type == CLASS and there:
-        most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
-        if there[most] >= UNEVEN * there[least]:
+    present = {word: number for word, number in train.items() if number}
+    if report.label_type == CLASS and present:
+        most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+        if present[most] >= UNEVEN * present[least]:
             yield (
-                f"train has {there[most]:,} rows of `{most}` and {there[least]:,} of `{least}`: weigh the classes with "
-                "`class_weights`, and look at more than accuracy"
+                f"train has {present[most]:,} rows of `{most}` and {present[least]:,} of `{least}`: weigh the classes "
+                "with `class_weights`, and look at more than accuracy"
             )
 
 
@@ -353,7 +350,7 @@ def _numbers(rows: RowCount) -> str:
     return f"row{'s' if rows.count > 1 else ''} {', '.join(map(str, rows.first))}{more}"
 
 
-# ── for people ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lines(report: DataReport) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a batch costs, as plain values: who counts it stands below this room and hands it in."""
+"""The cost of a batch as plain values; the runtime counts it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """One forward of a model: its FLOPs, and how many of its layers run of those that there are (0 of 0: not known)."""
+    """One forward of a model: its FLOPs, how many of its layers run and how many are present (0 and 0: not known)."""
 
     model: str
     flops: int
@@ -17,11 +17,11 @@ class ForwardCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A step on one batch of `batch` examples, every one of them `length` tokens long.
+    """A step on one batch of `batch` examples of `length` tokens each.
 
-    FLOPs are multiplications and additions, as torch's `FlopCounterMode` counts them: matrix products, convolutions and
-    attention, nothing else. `peak` is the most bytes that a step holds at once beside parameters, their gradients, the
-    optimizer and the batch; `kept` is what of it is alive between the forward and the backward pass: activations that
+    FLOPs are multiplications and additions, as torch's `FlopCounterMode` counts them: only matrix products,
+    convolutions and attention. `peak` is the most bytes that a step holds at once beside parameters, their gradients,
+    the optimizer and the batch; `kept` are those alive between the forward and the backward pass: activations that
     gradients need, and teachers' values that losses compare.
     """
 
@@ -35,21 +35,23 @@ class Cost:
 
     @property
     def losses(self) -> int:
-        """FLOPs of projections and losses on the way forward."""
+        """FLOPs of projections and losses in the forward pass."""
         return self.forward - sum(f.flops for f in self.forwards)
 
 
 def flops(number: int) -> str:
     """FLOPs in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("TFLOP", 10**12), ("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number} FLOP"
+    return _in_unit(number, "FLOP", ("TFLOP", "GFLOP", "MFLOP", "kFLOP"), ".3g")
 
 
 def megabytes(size: int) -> str:
     """Bytes in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
+    return _in_unit(size, "bytes", ("GB", "MB", "kB"), ".1f")
+
+
+def _in_unit(number: int, one: str, units: tuple[str, ...], digits: str) -> str:
+    """A number in the largest unit below it; each unit is a thousand of the next one, the last a thousand of `one`."""
+    for power, unit in zip(range(len(units), 0, -1), units, strict=True):
+        if number >= 1000**power:
+            return f"{number / 1000**power:{digits}} {unit}"
+    return f"{number} {one}"

@@ -1,4 +1,4 @@
-"""A picture in letters: as an indented tree, for Graphviz, or for mermaid; in terms, or node by node."""
+"""A picture as text: an indented tree, Graphviz or mermaid; in terms, or node by node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def draw(graph: Graph, format: str = "text", grain: str = "terms") -> str:
 
 
 def drawing(graph: Graph, grain: str) -> Picture:
-    """What is drawn in letters: of terms the loss, the terms, and what they are of; features stand on the lines."""
+    """The picture of a text: of terms the loss, the terms, and models and data, with features as labels of lines."""
     whole = picture(graph, grain)
     if grain == "nodes":
         return replace(whole, boxes=tuple(replace(box, title=_title(box)) for box in whole.boxes))
@@ -44,7 +44,7 @@ def drawing(graph: Graph, grain: str) -> Picture:
 
 
 def _title(box: Box) -> str:
-    """A box in letters: a model or a data set says that it is one."""
+    """The title of a box; that of a model or a data set begins with its role."""
     owner = box.kind == "forward" or box.detail == box.role
     return f"{box.role} {box.title}" if owner else box.title
 
@@ -53,7 +53,7 @@ def _title(box: Box) -> str:
 
 
 def write_text(drawn: Picture) -> str:
-    """A tree from the loss down. A node with several users is spelled out once, as `[1]`, and then referred to."""
+    """A tree from the loss down. A node with several users is spelled out once, as `[1]`, then only referred to."""
     boxes = {box.key: box for box in drawn.boxes}
     users = Counter(line.source for line in drawn.lines)
     marks: dict[str, int] = {}
@@ -120,12 +120,12 @@ def write_mermaid(drawn: Picture) -> str:
     return "\n".join(out) + "\n"
 
 
+_SIGNS = str.maketrans({"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "*": "#42;"})
+
+
 def _mermaid(text: str) -> str:
-    """Quotes and brackets have a meaning there."""
-    for sign, code in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("`", "#96;")):
-        text = text.replace(sign, code)
-    # a leading number or sign would be read as a Markdown list
-    return text.replace("*", "#42;")
+    """A text without the signs that mermaid, or Markdown in it, gives a meaning."""
+    return text.translate(_SIGNS)
 
 
 FORMATS: dict[str, Callable[[Picture], str]] = {"text": write_text, "dot": write_dot, "mermaid": write_mermaid}

@@ -1,14 +1,15 @@
-"""A graph written as a spec would write it: the loss spelled out, weights multiplied out, lists and names resolved."""
+"""A graph as a spec writes it: the loss spelled out, weights multiplied out, lists and names resolved."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import networkx as nx
 
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, info, node
+from brewgraph.graph.container import Graph, info, node, of_kind
 from brewgraph.graph.scalars import scalar_keys
 from brewgraph.ops import OPERATIONS, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
@@ -20,7 +21,7 @@ from brewgraph.recipe.numbers import factors
 class TermPlan:
     """An addend of the loss. `weight` is a number, or a number and schedules; `unit` is what the term is a mean over.
 
-    `mask` is empty where every unit counts because there is nothing to hide.
+    `mask` is empty where every unit counts because nothing can be hidden; `key` is that of the value in the graph.
     """
 
     names: tuple[str, ...]
@@ -29,12 +30,16 @@ class TermPlan:
     unit: str
     mask: str
     key: str
-    """Of the value in the graph."""
 
     @property
     def weighted(self) -> str:
-        """The equation with its weight in front, where that is not one."""
+        """The equation with its weight in front, if that is not one."""
         return self.equation if self.weight == "1" else f"{self.weight} * {self.equation}"
+
+    @property
+    def title(self) -> str:
+        """The names of the term, else its equation."""
+        return " = ".join(self.names) or self.equation
 
 
 def spell_out(graph: Graph) -> tuple[TermPlan, ...]:
@@ -77,17 +82,14 @@ def _weight(graph: Graph, key: str) -> tuple[float, tuple[str, ...]]:
 
 
 def in_order(graph: Graph, key: str) -> tuple[int, int, str]:
-    """What to sort by so that people find the order of the spec: the first equation below a value, then its place.
-
-    A graph itself keeps the order of hashes, which tells people nothing.
-    """
+    """A sort key for the order of the spec, which a graph does not keep: the first equation in a value, its place."""
     places = {k: i for i, k in reversed(list(enumerate(info(graph).terms.values())))}
     below = nx.ancestors(graph, key) | {key}
     return min((places[k] for k in below if k in places), default=len(places)), node(graph, key).span.start, key
 
 
 def spell(graph: Graph, key: str, *, inside: bool = False) -> str:
-    """A value as a spec would write it, names resolved and options left out that the spec leaves out too."""
+    """A value as a spec writes it, names resolved, without the options that the spec leaves out."""
     current = node(graph, key)
     match current:
         case n.Projection():
@@ -116,52 +118,49 @@ def spell(graph: Graph, key: str, *, inside: bool = False) -> str:
 
 
 def _spell_tap(graph: Graph, tap: n.Tap) -> str:
-    """A feature, with the input of its forward where the graph has several, and its pass where it is not the first."""
+    """A feature, with the input of its forward if the graph has several, and its pass if it is not the first."""
     forward = node(graph, tap.forward)
     entry = node(graph, forward.entry) if isinstance(forward, n.Forward) else None
     if not isinstance(forward, n.Forward) or not isinstance(entry, n.Input):
         return tap.label()
-    several = len({x.data for key in graph if isinstance(x := node(graph, key), n.Input)}) > 1
-    given = [entry.data] if several or forward.passing > 1 else []
-    given += [f"pass={forward.passing}"] if forward.passing > 1 else []
-    return tap.model + (f"({', '.join(given)})" if given else "") + tap.label().removeprefix(tap.model)
+    several = len({x.data for _, x in of_kind(graph, n.Input)}) > 1
+    arguments = [entry.data] if several or forward.passing > 1 else []
+    arguments += [f"pass={forward.passing}"] if forward.passing > 1 else []
+    return tap.model + (f"({', '.join(arguments)})" if arguments else "") + tap.label().removeprefix(tap.model)
 
 
 def _spell_transform(graph: Graph, current: n.Transform) -> str:
-    given = [spell(graph, key) for key in current.values]
     declared = BUILT_IN.get(current.name) or TRANSFORMS.get(current.name)
-    given += _spell_options(graph, current, declared)
-    given += ["mask=none"] if declared is not None and declared.needs_layout and not current.masked else []
-    return f"{current.name}({', '.join(given)})"
+    arguments = [*(spell(graph, key) for key in current.values), *_spell_options(graph, current, declared)]
+    arguments += ["mask=none"] if declared is not None and declared.needs_layout and not current.masked else []
+    return f"{current.name}({', '.join(arguments)})"
 
 
 def _spell_loss(graph: Graph, loss: n.Loss) -> str:
-    sides = f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}"
-    declared = OPERATIONS.get(loss.operation)  # none yet for one of a module that was only read
-    given = _spell_options(graph, loss, declared)
+    declared = OPERATIONS.get(loss.operation)  # none for one of a module that is only read
+    arguments = [f"{spell(graph, loss.source)} -> {spell(graph, loss.target)}", *_spell_options(graph, loss, declared)]
     mask = mask_of(graph, loss)
     if mask == "none" or _sees_padding(graph, loss.target):
-        given.append("mask=none")
+        arguments.append("mask=none")
     elif mask and mask != n.DEFAULT_MASKS.get(loss.unit) and (loss.unit in n.DEFAULT_MASKS or "." in mask):
-        given.append(f"mask={mask}")
+        arguments.append(f"mask={mask}")
     if not loss.reduced:
-        given.append('reduce="none"')
-    return f"{loss.operation.rpartition(':')[2]}({', '.join([sides, *given])})"
+        arguments.append('reduce="none"')
+    return f"{loss.operation.rpartition(':')[2]}({', '.join(arguments)})"
 
 
-def _spell_options(graph: Graph, x: n.Loss | n.Transform, declared: DeclaredFunction | None) -> list[str]:
+def _spell_options(graph: Graph, x: n.Loss | n.Transform, declared: DeclaredFunction | None) -> Iterator[str]:
     """The options that a spec writes: numbers and schedules, then words."""
     defaults = {o.name: o.default for o in declared.options} if declared is not None else {}
-    found = []
     for name, key in x.arguments.items():
         value = node(graph, key)
         if name in x.written or not (isinstance(value, n.Number) and value.value == defaults.get(name)):
-            found.append(f"{name}={spell(graph, key)}")
-    return found + [f"{name}={word}" for name, word in x.words if name in x.written or word != defaults.get(name)]
+            yield f"{name}={spell(graph, key)}"
+    yield from (f"{name}={word}" for name, word in x.words if name in x.written or word != defaults.get(name))
 
 
 def _sees_padding(graph: Graph, key: str) -> bool:
-    """Whether a side is made of positions among which padding counts, so that the loss has said `mask=none`."""
+    """Whether padding counts in a side of scores over positions, because the loss has `mask=none`."""
     current = node(graph, key)
     if isinstance(current, n.Tap):
         return current.padding
@@ -169,7 +168,7 @@ def _sees_padding(graph: Graph, key: str) -> bool:
 
 
 def mask_of(graph: Graph, loss: n.Loss) -> str:
-    """What a loss counts, as a spec would write it; empty for a loss without a mask."""
+    """The mask of a loss as a spec writes it; empty for a loss without one."""
     mask = node(graph, loss.mask) if loss.mask is not None else None
     return spell_mask(graph, mask) if isinstance(mask, n.Mask) else ""
 

@@ -1,9 +1,9 @@
-"""What a name of a spec stands for (a term, a model, data, a tap, a projection), what it is made from and feeds."""
+"""The meaning of a name (a term, a model, data, a tap, a projection), what it is made from and what it feeds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import networkx as nx
 
@@ -11,14 +11,14 @@ from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
-from brewgraph.display.picture import show_shape, sizes
+from brewgraph.display.picture import sizes
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, info, node, used_by
+from brewgraph.graph.container import Graph, info, node, of_kind, used_by
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.syntax import tree as t
 
 CostOf = Callable[[Graph, str | None], Cost | str | None]
-"""The cost of a step on a graph; with a key, of its value alone. Words where it is not known, None where not asked."""
+"""The cost of a step on a graph; with a key, of its value alone. Words where not known, None where not counted."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ def explain_name(
     """
     wanted = name.replace(".", "/") if name.replace(".", "/") in _terms(graphs) else name
     taps = {s.name: one_line(s.value.span.text) for s in statements if isinstance(s, t.Tap)}
-    found: list[Explained] = []
+    meanings: list[Explained] = []
     for where, graph in graphs.items():
-        found += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
-    if not found:
+        meanings += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
+    if not meanings:
         known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *_sites(graphs), *recipe.equations]
         if name in known:
             raise UsageError(f"nothing that is trained uses `{name}`")
         hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
         raise UsageError(f"the spec has nothing called `{name}`: {hint}")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(meanings))
 
 
 def _terms(graphs: Mapping[str, Graph]) -> list[str]:
@@ -68,35 +68,31 @@ def _terms(graphs: Mapping[str, Graph]) -> list[str]:
 
 
 def _sites(graphs: Mapping[str, Graph]) -> list[str]:
-    nodes = (node(graph, key) for graph in graphs.values() for key in graph)
-    return sorted({x.site for x in nodes if isinstance(x, n.Projection)})
+    return sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
 
 
 def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf, recipe: Recipe) -> list[Explained]:
-    found: list[Explained] = []
-    terms: Mapping[str, str] = info(graph).terms
     if name == "loss":
         return [_value(name, "loss", where, graph, info(graph).objective, cost_of)]
-    for term, key in terms.items():
-        if term == name or term.partition("[")[0] == name:
-            found.append(_value(term, "term", where, graph, key, cost_of))
+    terms = info(graph).terms
+    stems = {term.partition("[")[0] for term in terms}
+    meanings = [
+        _value(term, "term", where, graph, key, cost_of)
+        for term, key in terms.items()
+        if name in (term, term.partition("[")[0])
+    ]
     for key in sorted(graph, key=lambda key: (in_order(graph, key)[:2], spell(graph, key))):
-        current = node(graph, key)
-        if isinstance(current, n.Forward) and current.model == name:
-            line = recipe.models[name].span.position[0]
-            found.append(replace(_model(name, where, graph, key, cost_of), line=line))
-        elif isinstance(current, n.Tap) and (spell(graph, key) == name or current.label() in (name, tapped)):
-            found.append(_value(name, "tap", where, graph, key, cost_of))
-        elif isinstance(current, n.Projection) and name in (current.site, current.site.partition(".")[0]):
-            if name not in {term.partition("[")[0] for term in terms}:
-                found.append(_value(current.site, "projection", where, graph, key, cost_of))
-        elif isinstance(current, n.Column) and current.label() == name:
-            found.append(_value(name, "column", where, graph, key, cost_of))
-    readers = [key for key in graph if isinstance(x := node(graph, key), n.Input | n.Column) and x.data == name]
-    if readers and not found:
-        line = recipe.data[name].span.position[0]
-        found.append(replace(_data(name, where, graph, readers), line=line))
-    return found
+        match node(graph, key):
+            case n.Forward() as x if x.model == name:
+                meanings.append(_model(name, where, graph, key, cost_of, recipe))
+            case n.Tap() as x if spell(graph, key) == name or x.label() in (name, tapped):
+                meanings.append(_value(name, "tap", where, graph, key, cost_of))
+            case n.Projection() as x if name in (x.site, x.site.partition(".")[0]) and name not in stems:
+                meanings.append(_value(x.site, "projection", where, graph, key, cost_of))
+            case n.Column() as x if x.label() == name:
+                meanings.append(_value(name, "column", where, graph, key, cost_of))
+    readers = [key for key in graph if isinstance(y := node(graph, key), n.Input | n.Column) and y.data == name]
+    return meanings or ([_data(name, where, graph, readers, recipe)] if readers else [])
 
 
 def _value(name: str, kind: str, where: str, graph: Graph, key: str, cost_of: CostOf) -> Explained:
@@ -115,29 +111,28 @@ def _value(name: str, kind: str, where: str, graph: Graph, key: str, cost_of: Co
     return Explained(name, kind, where, line, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
 
 
-def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf) -> Explained:
+def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf, recipe: Recipe) -> Explained:
     forward = node(graph, key)
     assert isinstance(forward, n.Forward)
     facts = [("gradients", "yes" if forward.role == "student" else "no")]
     facts += [("pass", str(forward.passing))] if forward.passing > 1 else []
     taps = sorted(graph.successors(key), key=lambda k: (in_order(graph, k)[:2], node(graph, k).label()))
-    facts += [("gives", f"{node(graph, tap).label()} {show_shape(node(graph, tap).shape)}") for tap in taps]
+    facts += [("gives", f"{node(graph, tap).label()} {n.show_shape(node(graph, tap).shape)}") for tap in taps]
     cost = cost_of(graph, None)
     if isinstance(cost, Cost):
-        own = next((x for x in cost.forwards if x.model == name), None)
-        if own is not None:
-            facts += [("layers", f"{own.layers} of {own.present} run")] if own.present else []
-            facts.append(("cost", f"{flops(own.flops)} of {flops(cost.forward)} forward"))
+        for x in [x for x in cost.forwards if x.model == name][:1]:
+            facts += [("layers", f"{x.layers} of {x.present} run")] if x.present else []
+            facts.append(("cost", f"{flops(x.flops)} of {flops(cost.forward)} forward"))
     elif cost is not None:
         facts.append(("cost", f"unknown: {cost}"))
-    role = f"{forward.role} model"
-    return Explained(name, role, where, 0, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
+    role, line = f"{forward.role} model", recipe.models[name].span.position[0]
+    return Explained(name, role, where, line, tuple(facts), _upstream(graph, key), _downstream(graph, {key}))
 
 
-def _data(name: str, where: str, graph: Graph, readers: list[str]) -> Explained:
+def _data(name: str, where: str, graph: Graph, readers: list[str], recipe: Recipe) -> Explained:
     read = [f"for {x.model}" if isinstance(x := node(graph, key), n.Input) else x.label() for key in readers]
-    facts = (("read", ", ".join(sorted(set(read)))),)
-    return Explained(name, "data", where, 0, facts, (), _downstream(graph, set(readers)))
+    facts, line = (("read", ", ".join(sorted(set(read)))),), recipe.data[name].span.position[0]
+    return Explained(name, "data", where, line, facts, (), _downstream(graph, set(readers)))
 
 
 def _cost(cost: Cost | str | None, *, alone: bool) -> list[tuple[str, str]]:
@@ -165,9 +160,8 @@ def _upstream(graph: Graph, key: str) -> tuple[str, ...]:
 
 def _downstream(graph: Graph, keys: set[str]) -> tuple[str, ...]:
     """The terms that values feed, with their weights."""
-    found = []
+    fed = []
     for term in spell_out(graph):
         if term.key not in keys and not keys.isdisjoint(used_by(graph, [term.key])):
-            name = " = ".join(term.names) or term.equation
-            found.append(name if term.weight == "1" else f"{term.weight} * {name}")
-    return tuple(found) or (("loss",) if info(graph).objective not in keys else ())
+            fed.append(term.title if term.weight == "1" else f"{term.weight} * {term.title}")
+    return tuple(fed) or (("loss",) if info(graph).objective not in keys else ())

@@ -1,4 +1,4 @@
-"""Words and rows in lines of text, or as a part of a page."""
+"""Words, numbers and tables, as text or HTML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
-"""Fonts of equal width, for a style between double quotes."""
+"""Fonts of equal width, for a style attribute in double quotes."""
 
 
 def count(number: int, word: str) -> str:
@@ -15,7 +15,7 @@ def count(number: int, word: str) -> str:
 
 
 def number(value: float) -> str:
-    """A score: `0.7134`; what is far from 1, as a perplexity may be, in five digits."""
+    """A score: `0.7134`; a large one, such as a perplexity, in five digits."""
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.5g}"
 
 
@@ -25,12 +25,11 @@ def one_line(text: str) -> str:
 
 
 def html_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
-    """The same as a table of a page, the first row its header."""
+    """Rows as a table of a page, the first one its header; the columns in `right` are aligned to the right."""
     right = set(right)
 
     def line(row: Sequence[str], tag: str) -> str:
-        sides = ["right" if i in right else "left" for i in range(len(row))]
-        cells = zip(row, sides, strict=True)
+        cells = ((cell, "right" if i in right else "left") for i, cell in enumerate(row))
         return "".join(f'<{tag} style="text-align: {side}">{escape(cell)}</{tag}>' for cell, side in cells)
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows[1:])
@@ -39,11 +38,8 @@ def html_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "  ") -> str:
     """Rows as aligned text; the columns in `right` are aligned to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(gap.join(cells).rstrip())
-    return "\n".join(lines)
+    columns = [
+        [f"{cell:{'>' if i in right else '<'}{max(map(len, column))}}" for cell in column]
+        for i, column in enumerate(zip(*rows, strict=True))
+    ]
+    return "\n".join(gap.join(row).rstrip() for row in zip(*columns, strict=True))

@@ -1,9 +1,10 @@
-"""Makes a plan from a checked recipe, its graphs and what is known of its models."""
+"""Makes a plan from a checked recipe, its graphs and the facts about its models."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any, Protocol
 
 from brewgraph.display.cost import Cost
@@ -11,7 +12,7 @@ from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, execution_order, info, node
+from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -45,46 +46,38 @@ def make_plan(
     reports: Iterable[Graph] = (),
     skip: Collection[str] = (),
 ) -> Plan:
-    """The plan of a checked recipe. `graphs` are the canonical graphs by stage and task, None where lists are still
-    open; `facts` answers for a model; `classes` are those of each data set, `rows` its training rows where known.
-    `copied` says of models that begin as layers of others what comes from there.
-    `costs` and `saved` are by stage and task, `trainable` by stage; `reports` are the graphs of what tasks report,
-    `skip` the passes that are left out, by name.
+    """The plan of a checked recipe. `graphs` are the canonical graphs by stage and task, None while lists are open;
+    `facts` are those of a model; `classes` those of each data set, `rows` its training rows where known. `copied` says
+    what models take over from others. `costs` and `saved` are by stage and task, `trainable` by stage; `reports` are
+    graphs of what tasks report, `skip` the passes that are left out, by name.
     """
     known = {name: facts(model) for name, model in recipe.models.items()}
     forwards = {name: plan_forwards(graph, skip) for name, graph in (graphs or {}).items()}
     idle = _idle(recipe, forwards, reports) if graphs is not None else {}
-    data = tuple(
-        DataPlan(
+    data = {
+        d.name: DataPlan(
             d.name, one_line(d.span.text), d.source.batch, d.source.max_length, (classes or {}).get(d.name, ()),
             (rows or {}).get(d.name),
         )
         for d in recipe.data.values()
-    )  # fmt: skip
-    parts = None
-    if graphs is not None:
-        parts = tuple(
-            PartPlan(
-                *name,
-                spell_out(graph),
-                forwards[name],
-                (costs or {}).get(name),
-                (saved or {}).get(name, ()),
-                plan_caches(graph),
-            )
-            for name, graph in graphs.items()
+    }  # fmt: skip
+    parts = [
+        PartPlan(
+            *name, spell_out(graph), forwards[name], (costs or {}).get(name), (saved or {}).get(name, ()),
+            plan_caches(graph),
         )
-    sizes = {d.name: d for d in data}
+        for name, graph in (graphs or {}).items()
+    ]  # fmt: skip
     return Plan(
         spec=recipe.source.name,
         params=tuple(recipe.params.items()),
         models=tuple(
             _model(m, known, idle.get(m.name, ""), (copied or {}).get(m.name)) for m in recipe.models.values()
         ),
-        data=data,
-        parts=parts,
+        data=tuple(data.values()),
+        parts=tuple(parts) if graphs is not None else None,
         projections=_projections(tuple(graphs.values())) if graphs is not None else None,
-        stages=tuple(_stage(stage, sizes, (trainable or {}).get(stage.name)) for stage in recipe.stages),
+        stages=tuple(_stage(stage, data, (trainable or {}).get(stage.name)) for stage in recipe.stages),
     )
 
 
@@ -123,11 +116,11 @@ def _idle(
     recipe: Recipe, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]], reports: Iterable[Graph]
 ) -> dict[str, str]:
     """Why models never run, by the names of those that do not."""
-    named = [forward for found in forwards.values() for forward in found]
-    used = {forward.model for forward in named if forward.features}
-    used |= {x.model for graph in reports for key in graph if isinstance(x := node(graph, key), n.Forward)}
+    planned = list(chain.from_iterable(forwards.values()))
+    used = {forward.model for forward in planned if forward.features}
+    used |= {x.model for graph in reports for _, x in of_kind(graph, n.Forward)}
     used |= {m.source.averaged for m in recipe.models.values() if m.source.averaged and m.name in used}
-    dropped = {forward.model for forward in named} - used
+    dropped = {forward.model for forward in planned} - used
     why = ("the loss takes nothing from it", "whatever the loss takes from it has a weight of zero")
     started = {m.source.start.model: m.name for m in recipe.models.values() if m.source.start}
     return {
@@ -143,14 +136,14 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
     facts = known[model.name]
     assert facts is not None
     tokens = facts.description.tokens
-    own = tokens.name is not None and tokens.name == facts.description.checkpoint
-    if not own and model.role == "student":
+    pretrained = tokens.name is not None and tokens.name == facts.description.checkpoint
+    if not pretrained and model.role == "student":
         for name, other in known.items():
             if name != model.name and other is not None and other.description.tokens == tokens:
                 return f"that of {name}"
     if tokens.name is None:
         return f"WordPiece, trained on the data, at most {tokens.vocab_size:,} pieces"
-    return "its own" if own else f"that of {tokens.name}"
+    return "its own" if pretrained else f"that of {tokens.name}"
 
 
 # ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,17 +152,15 @@ def _tokens(model: ModelDeclaration, known: Mapping[str, PlanFacts | None]) -> s
 def plan_forwards(graph: Graph, skip: Collection[str] = ()) -> tuple[ForwardPlan, ...]:
     """The forwards of a canonical graph, those of teachers first. `skip` are passes that are left out, by name."""
     live = graph if drop_dead_terms.__name__ in skip else drop_dead_terms(graph)
-    found = []
-    for key in execution_order(graph):
-        forward = node(graph, key)
-        if isinstance(forward, n.Forward):
-            taps = [(k in live, t.feature) for k in graph.successors(key) if isinstance(t := node(graph, k), n.Tap)]
-            taps.sort(key=lambda x: (x[1].name, x[1].path or "", x[1].index or 0, str(x[1])))
-            entry = node(graph, forward.entry)
-            data = entry.data if isinstance(entry, n.Input) else ""
-            taken, dropped = (tuple(str(x) for runs, x in taps if runs is wanted) for wanted in (True, False))
-            found.append(ForwardPlan(forward.model, forward.role, data, taken, forward.passing, dropped))
-    return tuple(sorted(found, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
+    plans = []
+    for key, forward in of_kind(graph, n.Forward, execution_order(graph)):
+        taps = [(used in live, tap.feature) for used, tap in of_kind(graph, n.Tap, graph.successors(key))]
+        taps.sort(key=lambda x: (x[1].name, x[1].path or "", x[1].index or 0, str(x[1])))
+        entry = node(graph, forward.entry)
+        data = entry.data if isinstance(entry, n.Input) else ""
+        taken, dropped = (tuple(str(x) for runs, x in taps if runs is wanted) for wanted in (True, False))
+        plans.append(ForwardPlan(forward.model, forward.role, data, taken, forward.passing, dropped))
+    return tuple(sorted(plans, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
 
 
 def plan_caches(graph: Graph) -> tuple[tuple[str, str, str], ...]:
@@ -180,15 +171,15 @@ def plan_caches(graph: Graph) -> tuple[tuple[str, str, str], ...]:
 def _projections(graphs: tuple[Graph, ...]) -> tuple[ProjectionPlan, ...]:
     uses: dict[str, dict[str, n.Projection]] = {}
     for graph in graphs:
-        found_here = [(key, p) for key in graph if isinstance(p := node(graph, key), n.Projection)]
-        for _, p in sorted(found_here, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].value))):
+        projections = list(of_kind(graph, n.Projection))
+        for _, p in sorted(projections, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].value))):
             uses.setdefault(p.site, {}).setdefault(spell(graph, p.value), p)
-    found = []
-    for site in sorted(uses):
-        p = next(iter(uses[site].values()))
+    plans = []
+    for site, values in sorted(uses.items()):
+        p = next(iter(values.values()))
         size = (p.into + 1) * p.out if p.into and p.out else None
-        found.append(ProjectionPlan(site, p.activation or "linear", p.into, p.out, size, tuple(uses[site]), p.options))
-    return tuple(found)
+        plans.append(ProjectionPlan(site, p.activation or "linear", p.into, p.out, size, tuple(values), p.options))
+    return tuple(plans)
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,12 +197,8 @@ def _stage(stage: Stage, data: Mapping[str, DataPlan], trainable: tuple[int, int
 
 
 def _settings(train: Train) -> tuple[tuple[str, str], ...]:
-    found = []
-    for name in type(train).model_fields:
-        value = getattr(train, name)
-        if value is not None and value != ():
-            found.append((name, setting_text(value)))
-    return tuple(found)
+    values = ((name, getattr(train, name)) for name in type(train).model_fields)
+    return tuple((name, setting_text(value)) for name, value in values if value is not None and value != ())
 
 
 def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:

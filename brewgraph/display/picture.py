@@ -1,7 +1,7 @@
-"""What is drawn of a graph: boxes, each with all that is known of it, and lines between them; every format reads this.
+"""A graph as boxes with facts and lines between them, which every format draws.
 
-Two grains: `terms` has data, models, the features that terms take, the terms and the loss; `nodes` every node. The
-order is that of the spec and depends on nothing else.
+There are two grains: `terms` has data, models, the features that terms take, the terms and the loss; `nodes` has every
+node. The order is that of the spec.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import networkx as nx
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, execution_order, info, node
-from brewgraph.recipe.features import Shape
+from brewgraph.graph.container import Graph, execution_order, info, node, of_kind, used_by
 from brewgraph.source import Span
 
 GRAINS = ("terms", "nodes")
@@ -23,10 +22,10 @@ GRAINS = ("terms", "nodes")
 
 @dataclass(frozen=True)
 class Box:
-    """`kind` is that of a node, `role` what the box is in the picture: data, teacher, student, feature, term, loss,
-    number, mask, projection, value. `title` says it in a few words, `names` are its equations, `detail` its shape, unit
-    or equation. `tone` is in whose colour it is: that of the teacher, the student or the data it comes from alone, else
-    none. `facts` are names and words; `span` is where the spec says it; `node` the key of the node that it stands for.
+    """`kind` is that of a node, `role` that of the box: data, teacher, student, feature, term, loss, number, mask,
+    projection, value. `title` is a few words, `names` its equations, `detail` its shape, unit or equation. `tone` is
+    the colour of the teacher, the student or the data that it comes from alone, else empty. `facts` are pairs of words;
+    `span` is its place in the spec; `node` the key of its node.
     """
 
     key: str
@@ -48,7 +47,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Line:
-    """From what is used to what uses it; `label` says as what, or how much it counts, or is empty."""
+    """From a value to its user; `label` is its part there, or its weight, or empty."""
 
     source: str
     target: str
@@ -78,61 +77,59 @@ def _terms(graph: Graph, cost: Cost | None) -> Picture:
     lines: dict[Line, None] = {}
     terms = spell_out(graph)
     used = {term.key: nx.ancestors(graph, term.key) for term in terms}
-    everything = sorted(set().union(*used.values()), key=lambda key: _rank(graph, key)) if used else []
+    everything = sorted(set[str]().union(*used.values()), key=lambda key: _rank(graph, key))
+    features = [key for key in everything if isinstance(node(graph, key), n.Tap | n.Column)]
     for key in everything:
         current = node(graph, key)
         if isinstance(current, n.Input | n.Column):
             data = f"d:{current.data}"
             boxes[data] = Box(data, "column", "data", current.data, "data", tone="data", facts=(("kind", "data"),))
-    for key in everything:
+    for key, forward in of_kind(graph, n.Forward, everything):
+        boxes[key] = _forward(key, forward, cost)
+        entry = node(graph, forward.entry)
+        if isinstance(entry, n.Input):
+            lines[Line(f"d:{entry.data}", key, "input")] = None
+    for key in features:
         current = node(graph, key)
-        if isinstance(current, n.Forward):
-            boxes[key] = _forward(key, current, cost)
-            entry = node(graph, current.entry)
-            if isinstance(entry, n.Input):
-                lines[Line(f"d:{entry.data}", key, "input")] = None
-    for key in everything:
-        current = node(graph, key)
-        if isinstance(current, n.Tap | n.Column):
-            of = current.forward if isinstance(current, n.Tap) else f"d:{current.data}"
-            title = str(current.feature) if isinstance(current, n.Tap) else current.column
-            shape = show_shape(current.shape) if current.shape is not None else ""
-            tone, facts = _tone(graph, key), _facts(graph, key)
-            boxes[key] = Box(
-                key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=current.span, node=key
-            )
-            lines[Line(of, key)] = None
+        owner, title = "", current.label()
+        if isinstance(current, n.Tap):
+            owner, title = current.forward, str(current.feature)
+        elif isinstance(current, n.Column):
+            owner, title = f"d:{current.data}", current.column
+        shape = n.show_shape(current.shape) if current.shape is not None else ""
+        tone, facts, span = _tone(graph, key), _facts(graph, key), current.span
+        boxes[key] = Box(key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=span, node=key)
+        lines[Line(owner, key)] = None
     for i, term in enumerate(terms):
-        current, own = node(graph, term.key), f"t{i}"
-        title, names = getattr(current, "operation", current.label()), " = ".join(term.names)
-        facts = (("weight", term.weight), *_facts(graph, term.key))
-        boxes[own] = Box(own, "loss", "term", title, term.equation, names, facts=facts, span=current.span)
-        for key in everything:
-            if key in used[term.key] and isinstance(node(graph, key), n.Tap | n.Column):
-                lines[Line(key, own, _side(graph, term.key, key))] = None
-        lines[Line(own, "loss", "" if term.weight == "1" else f"{term.weight} ×")] = None
+        current, box = node(graph, term.key), f"t{i}"
+        title = current.operation if isinstance(current, n.Loss) else current.label()
+        facts, names = (("weight", term.weight), *_facts(graph, term.key)), " = ".join(term.names)
+        boxes[box] = Box(box, "loss", "term", title, term.equation, names, facts=facts, span=current.span)
+        for key in features:
+            if key in used[term.key]:
+                lines[Line(key, box, _side(graph, term.key, key))] = None
+        lines[Line(box, "loss", "" if term.weight == "1" else f"{term.weight} ×")] = None
     span = node(graph, info(graph).objective).span
     boxes["loss"] = Box("loss", "combine", "loss", "loss", facts=_whole(graph, cost), span=span)
     return Picture("terms", "loss", tuple(boxes.values()), tuple(lines))
 
 
 def _rank(graph: Graph, key: str) -> tuple[object, ...]:
-    """What to sort by: the order of the spec, teachers first, members of a row as they are counted."""
+    """A sort key: the order of the spec, teachers first, members of a row by their index."""
     current = node(graph, key)
     feature = current.feature if isinstance(current, n.Tap) else None
     index = (feature.name, feature.index or 0, feature.path or "") if feature is not None else ("", 0, "")
-    forwards = [x for k in (*nx.ancestors(graph, key), key) if isinstance(x := node(graph, k), n.Forward)]
-    roles = sorted((x.role == "student", x.model) for x in forwards)
+    roles = sorted((x.role == "student", x.model) for _, x in of_kind(graph, n.Forward, used_by(graph, [key])))
     return *in_order(graph, key)[:2], roles, index, current.label()
 
 
 def _side(graph: Graph, term: str, key: str) -> str:
-    """As what a loss takes a feature: `from` or `to`; empty where neither, or both."""
+    """The side of a loss that takes a feature: `from` or `to`; empty for neither or both."""
     loss = node(graph, term)
     if not isinstance(loss, n.Loss):
         return ""
-    sides = [key == side or key in nx.ancestors(graph, side) for side in (loss.source, loss.target)]
-    return {(True, False): "from", (False, True): "to"}.get((sides[0], sides[1]), "")
+    is_from, is_to = (key in used_by(graph, [side]) for side in (loss.source, loss.target))
+    return "" if is_from == is_to else "from" if is_from else "to"
 
 
 # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,20 +159,20 @@ def _nodes(graph: Graph, cost: Cost | None) -> Picture:
     visit(objective)
     assert len(short) == len(execution_order(graph)), "the graph holds what the loss does not need"
     boxes = []
-    for key, own in short.items():
+    for key, box in short.items():
         current = node(graph, key)
         if isinstance(current, n.Forward):
-            boxes.append(_forward(own, current, cost, key))
+            boxes.append(_forward(box, current, cost, key))
             continue
         role = "loss" if key == objective else _ROLES.get(current.kind, "value")
         facts = _whole(graph, cost) if key == objective else _facts(graph, key)
         title, tone = (current.label(), _detail(current), names.get(key, "")), _tone(graph, key)
-        boxes.append(Box(own, current.kind, role, *title, tone, facts, current.span, key))
+        boxes.append(Box(box, current.kind, role, *title, tone, facts, current.span, key))
     return Picture("nodes", short[objective], tuple(boxes), tuple(lines))
 
 
 def _inputs(graph: Graph, key: str) -> Iterator[tuple[str, str]]:
-    """What a node is computed from, and as what."""
+    """The inputs of a node, each with its part."""
     current = node(graph, key)
     if isinstance(current, n.Loss):
         yield from ((current.source, "from"), (current.target, "to"))
@@ -199,57 +196,47 @@ def _detail(current: n.Node) -> str:
     if isinstance(current, n.Loss | n.Mean):
         return f"mean per {current.unit}" if getattr(current, "reduced", True) else f"one per {current.unit}"
     plain = isinstance(current, n.Number | n.Schedule | n.Combine | n.Mask | n.Forward | n.Temperature | n.Bundle)
-    return "" if plain else show_shape(current.shape)
-
-
-def show_shape(shape: Shape | None) -> str:
-    """`(batch, length, 768)`; `(?)` where it is not known yet."""
-    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+    return "" if plain else n.show_shape(current.shape)
 
 
 def sizes(current: n.Node) -> list[tuple[str, str]]:
-    """What a node's value measures, as names and words: its shape, and of a projection its module."""
-    found = []
+    """The size of a node's value, as names and words: its shape, and of a projection its module."""
+    facts = []
     if current.shape is not None:
-        found.append(("shape", show_shape(current.shape) if current.shape else "one number"))
+        facts.append(("shape", n.show_shape(current.shape) if current.shape else "one number"))
     if isinstance(current, n.Projection):
-        found.append(("module", current.site))
+        facts.append(("module", current.site))
         if current.into and current.out:
-            found.append(("parameters", f"{(current.into + 1) * current.out:,}"))
-    return found
+            facts.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+    return facts
 
 
 def _forward(key: str, forward: n.Forward, cost: Cost | None, stands_for: str = "") -> Box:
     facts = [("kind", f"forward of the {forward.role}"), ("gradients", "yes" if forward.role == "student" else "no")]
-    found = next((x for x in cost.forwards if x.model == forward.model), None) if cost is not None else None
+    counted = next((x for x in cost.forwards if x.model == forward.model), None) if cost is not None else None
     layers = ""
-    if found is not None:
-        if found.present:
-            layers = f"{found.layers} of {found.present} layer{'' if found.present == 1 else 's'}"
+    if counted is not None:
+        if counted.present:
+            layers = f"{counted.layers} of {counted.present} layer{'' if counted.present == 1 else 's'}"
             facts.append(("layers", layers))
-        facts.append(("cost", f"{flops(found.flops)} per batch"))
+        facts.append(("cost", f"{flops(counted.flops)} per batch"))
     title, role = forward.label().removeprefix(f"{forward.role} "), forward.role
     return Box(key, "forward", role, title, layers, "", role, tuple(facts), forward.span, stands_for)
 
 
 def _tone(graph: Graph, key: str) -> str:
-    """Whose colour a value has: its model's, where it comes from one alone, or the data's; a loss has none."""
-    if isinstance(node(graph, key), n.Loss | n.Mean):
-        return ""
-    below = [node(graph, k) for k in (*nx.ancestors(graph, key), key)]
+    """The colour of a value: that of the one model that it comes from, or of the data; a loss has none."""
+    below = [node(graph, used) for used in used_by(graph, [key])]
     roles = {x.role for x in below if isinstance(x, n.Forward)}
-    if any(isinstance(x, n.Loss) for x in below) or len(roles) > 1:
+    if any(isinstance(x, n.Loss) for x in below) or isinstance(node(graph, key), n.Mean) or len(roles) > 1:
         return ""
-    return next(iter(roles)) if roles else "data" if any(isinstance(x, n.Input | n.Column) for x in below) else ""
+    return next(iter(roles), "data" if any(isinstance(x, n.Input | n.Column) for x in below) else "")
 
 
 def _facts(graph: Graph, key: str) -> tuple[tuple[str, str], ...]:
     current = node(graph, key)
-    facts = [("kind", current.kind), ("equation", spell(graph, key))]
-    if isinstance(current, n.Loss | n.Mean):
-        facts.append(("unit", current.unit))
-    facts += sizes(current)
-    return tuple(facts)
+    unit = [("unit", current.unit)] if isinstance(current, n.Loss | n.Mean) else []
+    return ("kind", current.kind), ("equation", spell(graph, key)), *unit, *sizes(current)
 
 
 def _whole(graph: Graph, cost: Cost | None) -> tuple[tuple[str, str], ...]:

@@ -1,7 +1,8 @@
-"""A plan: what a run will do, before any weight is loaded, as data, as lines and as a part of a page."""
+"""A plan: what a run will do, before weights are loaded, as data, as lines and as a part of a page."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ from brewgraph.display.lines import MONO, count, table
 
 UNKNOWN = "unknown"
 WIDTH = 80
-"""Columns that lines are broken to fit; a long path or equation that has no space stays whole."""
+"""Columns of a line; a longer path or equation without a space stays whole."""
 MEANS = {
     ("example", ""): "mean over examples",
     ("example", "tokens"): "mean over examples",
@@ -31,7 +32,7 @@ _FIXED = f"white-space: pre; font-family: {MONO}"
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """A head of a model, the class of transformers that its folder is loaded by, and how many classes it has."""
+    """A head of a model, the class of transformers that loads its folder, and the number of its classes."""
 
     name: str
     model_class: str
@@ -41,11 +42,9 @@ class HeadPlan:
 @dataclass(frozen=True)
 class ModelPlan:
     """A model; numbers are None and texts empty where nothing is known of it. `parameters` counts tied ones once,
-    `trainable` those among them that may learn: of a model with an adapter not its trunk. With `heads` of its own it
-    has no class of transformers itself, and `model_class` is that of its trunk.
-
-    `estimated` says that the vocabulary is still to be trained, so that its embeddings may turn out smaller. A model
-    that is not `used` never runs; `idle` says why.
+    `trainable` those that may learn: not the trunk of a model with an adapter. `model_class` is that of the trunk where
+    the model has `heads` of its own. `estimated`: its vocabulary is still to be trained, so that its embeddings may be
+    smaller. A model that is not `used` never runs; `idle` says why.
     """
 
     name: str
@@ -68,7 +67,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """The data: examples per global batch, longest encoding in tokens, classes, training rows where they are known."""
+    """A data set: examples per global batch, longest encoding in tokens, classes, training rows where known."""
 
     name: str
     source: str
@@ -82,8 +81,8 @@ class DataPlan:
 class ForwardPlan:
     """A forward per batch and the features that are taken from it, in the order of the model.
 
-    `dropped` are those that only terms of weight zero take: they are not computed, and without any `features` the
-    forward does not run.
+    `dropped` features are only taken by terms of weight zero, and not computed; without other `features` the forward
+    does not run.
     """
 
     model: str
@@ -96,24 +95,25 @@ class ForwardPlan:
 
 @dataclass(frozen=True)
 class PartPlan:
-    """What one task of one stage computes per batch; both names are empty where the spec has neither."""
+    """What one task of one stage computes per batch; both names are empty where the spec has neither.
+
+    `cost` is that of a batch, words where it is not known, None where it was not counted; `saved` what each pass saved,
+    by its name; `caches` the name, value and folder of what is kept on disk.
+    """
 
     stage: str
     task: str
     terms: tuple[TermPlan, ...]
     forwards: tuple[ForwardPlan, ...]
     cost: Cost | str | None = None
-    """What a batch costs; words where that is not known, None where nobody counted."""
     saved: tuple[tuple[str, str], ...] = ()
-    """What each pass saved, by its name, in words."""
     caches: tuple[tuple[str, str, str], ...] = ()
-    """What is kept on disk: the name of the `cache`, the value, the folder."""
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How long a stage lasts, in optimizer steps (None: rows not known), how its tasks are drawn, what stands still,
-    and how many parameters it trains (None: not known), of the student and of projections.
+    """The length of a stage, in optimizer steps (None: rows not known), how its tasks are drawn, what is frozen, and
+    how many parameters of the student and of projections it trains (None: not known).
     """
 
     name: str
@@ -139,10 +139,10 @@ class ProjectionPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of it. `parts` and `projections` are None where a model that cannot be reached leaves them open."""
+    """The whole plan. `parts` and `projections` are None where a model cannot be reached, so that they stay open."""
 
     spec: str
-    params: tuple[tuple[str, Any], ...]
+    params: tuple[tuple[str, object], ...]
     models: tuple[ModelPlan, ...]
     data: tuple[DataPlan, ...]
     parts: tuple[PartPlan, ...] | None
@@ -150,7 +150,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
 
     def __str__(self) -> str:
-        """All of it in lines, as `brewgraph plan` prints it."""
+        """The plan in lines, as `brewgraph plan` prints it."""
         return "\n".join(text(self))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -175,8 +175,7 @@ class Plan:
     @property
     def steps(self) -> int | None:
         """Optimizer steps of the whole training, where the rows are known."""
-        found = [stage.steps for stage in self.stages]
-        return None if None in found else sum(x for x in found if x is not None)
+        return _total(stage.steps for stage in self.stages)
 
     @property
     def student(self) -> ModelPlan:
@@ -185,14 +184,18 @@ class Plan:
     @property
     def projection_parameters(self) -> int | None:
         """Parameters of all projections; None where one is not known."""
-        sizes = [p.parameters for p in self.projections] if self.projections is not None else [None]
-        return None if None in sizes else sum(s for s in sizes if s is not None)
+        return _total(p.parameters for p in self.projections) if self.projections is not None else None
 
     @property
     def trainable(self) -> int | None:
         """What the optimizer updates: the student and the projections."""
-        student, projections = self.student.trainable, self.projection_parameters
-        return None if student is None or projections is None else student + projections
+        return _total((self.student.trainable, self.projection_parameters))
+
+
+def _total(numbers: Iterable[int | None]) -> int | None:
+    """Their sum; None where one is not known."""
+    known = list(numbers)
+    return None if None in known else sum(x for x in known if x is not None)
 
 
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +211,7 @@ def text(plan: Plan) -> Iterator[str]:
 
 
 def html(plan: Plan) -> str:
-    """The plan as a part of a page: every section can be folded, and takes colours and sizes from what is around it."""
+    """The plan as a part of a page: its sections can be folded, and inherit colours and sizes."""
     folds = "".join(
         f'<details open="" style="margin: 0.4em 0"><summary style="cursor: pointer; font-weight: bold">{escape(title)}'
         '</summary><pre style="margin: 0.2em 0 0 1.2em; overflow-x: auto; background: none; line-height: 1.35; '
@@ -220,8 +223,8 @@ def html(plan: Plan) -> str:
 
 
 def _title(plan: Plan) -> str:
-    given = ", ".join(f"{name} = {value}" for name, value in plan.params)
-    return plan.spec + (f"   ({given})" if given else "")
+    params = ", ".join(f"{name} = {value}" for name, value in plan.params)
+    return plan.spec + (f"   ({params})" if params else "")
 
 
 def _sections(plan: Plan) -> Iterator[tuple[str, Iterable[str]]]:
@@ -229,18 +232,14 @@ def _sections(plan: Plan) -> Iterator[tuple[str, Iterable[str]]]:
     yield "models", (line for model in plan.models for line in _model(model))
     yield "data", _data(plan)
     if plan.parts is None:
-        said = f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached"
-        yield "loss", _broken(said, 2)
+        yield "loss", _broken(f"{UNKNOWN}: its lists cannot be spelled out before the models above can be reached", 2)
     for part in plan.parts or ():
         title = f" of {_named(part)}" if _named(part) else ""
         yield f"loss{title}", _loss(part)
         yield f"each batch{title} runs", _forwards(part)
         if part.caches:
-            kept = (
-                (name, f'{value}, in "{folder}": read where it is, else computed')
-                for name, value, folder in part.caches
-            )
-            yield f"kept on disk{title}", _table(kept)
+            rows = ((name, f'{value}, in "{at}": read if present, else computed') for name, value, at in part.caches)
+            yield f"kept on disk{title}", _table(rows)
         if part.cost is not None:
             yield f"each batch{title} costs", _cost(part.cost, [x.model for x in part.forwards])
         if part.saved:
@@ -260,9 +259,8 @@ def _named(part: PartPlan) -> str:
 
 
 def _broken(text: str, hanging: int, first: int = 0) -> list[str]:
-    """A text in lines of `WIDTH` columns at most; those after the first are indented by `hanging`.
-
-    `first` is how far the first one is indented; both are beside the two columns of a section.
+    """A text in lines of at most `WIDTH` columns; beyond the two columns of a section the first line is indented by
+    `first`, the others by `hanging`.
     """
     return wrap(
         text, WIDTH - 2, initial_indent=" " * first, subsequent_indent=" " * hanging, break_long_words=False,
@@ -271,7 +269,7 @@ def _broken(text: str, hanging: int, first: int = 0) -> list[str]:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Names and what is said of each, broken below each other."""
+    """Names and words in two columns."""
     rows = list(rows)
     width = max((len(name) for name, _ in rows), default=0) + 2
     for name, words in rows:
@@ -284,7 +282,7 @@ def _model(model: ModelPlan) -> Iterator[str]:
     yield from _broken(f"{model.role} {model.name} = {model.source}", 4)
     facts = [
         ("is", _what(model)),
-        *((f"head {head.name}", _head(head)) for head in model.heads),
+        *((f"head {x.name}", ", ".join([x.model_class, *_classes(x.classes)])) for x in model.heads),
         ("parameters", _parameters(model)),
         ("starts as", model.start),
         ("tokenizer", model.tokens or UNKNOWN),
@@ -294,9 +292,8 @@ def _model(model: ModelPlan) -> Iterator[str]:
     yield from _table((f"  {name}", words) for name, words in facts)
 
 
-def _head(head: HeadPlan) -> str:
-    classes = f", {head.classes} class{'' if head.classes == 1 else 'es'}" if head.classes is not None else ""
-    return f"{head.model_class}{classes}"
+def _classes(number: int | None) -> list[str]:
+    return [f"{number} class{'' if number == 1 else 'es'}"] if number is not None else []
 
 
 def _what(model: ModelPlan) -> str:
@@ -353,29 +350,19 @@ def _loss(part: PartPlan) -> Iterator[str]:
 
 def _ranges(names: list[str]) -> str:
     """`hidden[0], hidden[1], hidden[2]` as `hidden[0..2]`."""
-    out: list[str] = []
-    last: tuple[str, int, int] | None = None
-    for name in [*names, ""]:
-        stem, bracket, rest = name.rpartition("[")
-        index = int(rest[:-1]) if bracket and rest[:-1].isdigit() else None
-        if last is not None and index is not None and stem == last[0] and index == last[2] + 1:
-            last = (stem, last[1], index)
-            continue
-        if last is not None:
-            stem_, first, end = last
-            out.append(f"{stem_}[{first}]" if first == end else f"{stem_}[{first}..{end}]")
-        last = (stem, index, index) if index is not None else None
-        if name and index is None:
-            out.append(name)
-    return ", ".join(out)
+    parts = [re.fullmatch(r"(.*)\[(\d+)\]", name) for name in names]
+    runs: list[list[str]] = []
+    for i, name in enumerate(names):
+        one, before = parts[i], parts[i - 1] if i else None
+        follows = one and before and (one[1], int(one[2])) == (before[1], int(before[2]) + 1)
+        runs[-1:] = [[*runs[-1], name]] if follows else [*runs[-1:], [name]]
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0][:-1]}..{run[-1].rpartition('[')[2]}" for run in runs)
 
 
 def _mean(term: TermPlan) -> str:
     """What a term is a mean over."""
-    mean = MEANS.get((term.unit, term.mask))
-    if mean is None and term.unit:
-        mean = f"mean over {term.unit}s, " + ("padding included" if term.mask == "none" else f"mask: {term.mask}")
-    return mean or ""
+    mask = "padding included" if term.mask == "none" else f"mask: {term.mask}"
+    return MEANS.get((term.unit, term.mask), f"mean over {term.unit}s, {mask}" if term.unit else "")
 
 
 def _forwards(part: PartPlan) -> Iterator[str]:
@@ -388,10 +375,10 @@ def _forwards(part: PartPlan) -> Iterator[str]:
         cost = counted.get(forward.model)
         layers = f"{cost.layers} of {count(cost.present, 'layer')}, " if cost is not None and cost.present else ""
         how = "without gradients" if forward.role == "teacher" else "with gradients"
-        said = f"{layers}{how}, for {', '.join(forward.features)}" if forward.features else "not run"
+        words = f"{layers}{how}, for {', '.join(forward.features)}" if forward.features else "not run"
         if forward.dropped:
-            said += f"; only terms of weight zero take {', '.join(forward.dropped)}"
-        rows.append((f"{forward.role} {forward.model}{on}{again}", said))
+            words += f"; only terms of weight zero take {', '.join(forward.dropped)}"
+        rows.append((f"{forward.role} {forward.model}{on}{again}", words))
     yield from _table(rows)
 
 
@@ -412,24 +399,21 @@ def _cost(cost: Cost | str, order: list[str]) -> Iterator[str]:
 
 
 def _projections(plan: Plan) -> Iterator[str]:
-    if plan.projections is None:
-        yield UNKNOWN
-        return
     if not plan.projections:
-        yield "none"
+        yield UNKNOWN if plan.projections is None else "none"
         return
     rows = []
     for p in plan.projections:
         sizes = f"{p.into or '?'} -> {p.out or '?'}" if p.into or p.out else "sizes"
-        own = "".join(f", {name} = {value:g}" for name, value in p.options)
+        options = "".join(f", {name} = {value:g}" for name, value in p.options)
         parameters = f"{p.parameters:,} parameters" if p.parameters is not None else UNKNOWN
-        rows.append((p.site, f"{p.kind} {sizes}", parameters, f"of {', '.join(p.values)}{own}"))
+        rows.append((p.site, f"{p.kind} {sizes}", parameters, f"of {', '.join(p.values)}{options}"))
     heads = table([row[:3] for row in rows], right=(2,)).splitlines()
     yield from _table(zip(heads, (row[3] for row in rows), strict=True))
 
 
 def _trained(plan: Plan) -> Iterator[str]:
-    """Parameters that learn: of all stages in one line where they train the same."""
+    """Parameters that learn: in one line where all stages train the same."""
     several = len({stage.trainable for stage in plan.stages}) > 1
     for stage in plan.stages if several else plan.stages[:1]:
         if stage.trainable is None:
@@ -453,13 +437,13 @@ def _settings(stage: StagePlan) -> list[tuple[str, str]]:
 
 
 def _other(stage: StagePlan, first: StagePlan) -> Iterator[str]:
-    """How long a stage goes on, and what else it does not share with the first one."""
-    known, own = _settings(first), _settings(stage)
-    rows = [row for row in own if row[0] in _LENGTH or row not in known]
-    rows += [(name, "none") for name, _ in known if name not in (*_LENGTH, *dict(own))]
+    """The length of a stage, and its settings that the first one does not share."""
+    before, after = _settings(first), _settings(stage)
+    rows = [row for row in after if row[0] in _LENGTH or row not in before]
+    rows += [(name, "none") for name, _ in before if name not in (*_LENGTH, *dict(after))]
     yield from _table(rows)
 
 
 _LENGTH = ("epochs", "steps")
 _BEST = ("greater_is_better", "load_best_model_at_end", "early_stopping_threshold")
-"""Settings that mean nothing where no metric says which model is best."""
+"""Settings that have no effect without a metric for the best model."""

@@ -1,4 +1,4 @@
-"""A spec's graphs to look at: in a notebook, as a file, as a page."""
+"""The graphs of a spec in a notebook, in a file, on a page."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Shown:
         return write_svg(picture(graph, self.grain, self.costs.get(name)), f"the loss of {self.title}")
 
     def save(self, path: str | Path) -> Path:
-        """Write it to a file, in the format that its suffix says: .svg, .html, .dot, .mmd or .txt.
+        """Write it to a file, in the format of its suffix: .svg, .html, .dot, .mmd or .txt.
 
-        Folders that are missing are made; `UsageError` where it cannot be written.
+        Makes missing folders; raises `UsageError` where the file cannot be written.
         """
         path = Path(path)
         if path.suffix not in SUFFIXES:
-            raise UsageError(f"`{path.name}` says no format by its suffix: {listing(SUFFIXES)}")
+            raise UsageError(f"`{path.name}` has no suffix of a format: {listing(SUFFIXES)}")
         write_file(path, self.write(SUFFIXES[path.suffix]))
         return path
 
@@ -63,9 +63,9 @@ def named(graphs: Mapping[tuple[str, str], Graph]) -> dict[str, Graph]:
 
 
 def find_task(task: str, graphs: Mapping[tuple[str, str], Graph]) -> str:
-    """The name of the graph that a task, a stage or `stage/task` means; of a task in several stages the first one's."""
+    """The name of the graph of a task, a stage or `stage/task`; of a task in several stages that of the first."""
     names = {name: name for name in named(graphs)}
-    names |= {own: "/".join(filter(None, (stage, own))) for stage, own in reversed(list(graphs)) if own}
+    names |= {name: "/".join(filter(None, (stage, name))) for stage, name in reversed(list(graphs)) if name}
     if task not in names:
         there = f"it has {listing(n for n in names if n)}" if any(names) else "the spec has neither tasks nor stages"
         raise UsageError(f"there is no task `{task}`: {suggest(task, names) or there}")

@@ -1,8 +1,9 @@
-"""A picture as SVG: boxes with text that fits them, lines between, light and dark, nothing from outside the file."""
+"""A picture as one SVG file: boxes that fit their text, lines between, light and dark colours."""
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -16,11 +17,11 @@ TITLE, TEXT = 13, 11
 COLUMNS = {"terms": 44, "nodes": 30}
 """Characters in a line of a box."""
 LINES = 3
-"""Lines of a box below its title; what is longer ends in an ellipsis, and is said in full beside."""
+"""Lines of a box below its title; a longer text ends in an ellipsis."""
 MANY, ONE_LINE = 12, 50
-"""With more terms or features than `MANY`, terms have one line of so many characters."""
+"""With more terms or features than `MANY`, a term has one line of `ONE_LINE` characters."""
 SHORT = {"batch": "B", "length": "L", "words": "W"}
-"""Sizes that vary, where there is little room."""
+"""Short names of axes, for dense pictures."""
 SANS = 'ui-sans-serif, system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 MONO = 'ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
 
@@ -58,7 +59,7 @@ RULES = f"""
 .brew .kind-loss text, .brew .kind-loss .title {{ fill: var(--loss-ink); }}
 .brew .kind-term .bar {{ fill: var(--mark); }}
 """
-"""How everything is drawn, in the colours of a theme."""
+"""The style sheet, in the colours of a theme."""
 
 _NARROW, _WIDE = set("iljI.,:;'|![]()` "), set("mwMW@%")
 
@@ -78,41 +79,39 @@ class Face:
 
 
 def is_dense(picture: Picture) -> bool:
-    """Whether there is much of it: then it stands closer together, with fewer lines in a box."""
-    found = [sum(box.role == role for box in picture.boxes) for role in ("feature", "term")]
-    return picture.grain == "terms" and max(found) > MANY
+    """Whether a picture is so large that its boxes have fewer lines and less space between them."""
+    roles = Counter(box.role for box in picture.boxes)
+    return picture.grain == "terms" and max(roles["feature"], roles["term"]) > MANY
 
 
 def faces(picture: Picture) -> dict[str, Face]:
-    """What is written into each box."""
-    dense, found = is_dense(picture), {}
-    said: dict[str, set[str]] = {}
+    """The text of each box."""
+    dense = is_dense(picture)
+    labels: dict[str, set[str]] = defaultdict(set)
     for line in picture.lines:
-        said.setdefault(line.source, set()).add(line.label)
+        labels[line.source].add(line.label)
+    texts = {}
     for box in picture.boxes:
         detail = (box.detail,) if box.detail else ()
         face = Face(box.title.removeprefix("@ "), detail)
-        label = next(iter(said[box.key])) if len(said.get(box.key, ())) == 1 else ""
+        label = next(iter(labels[box.key])) if len(labels[box.key]) == 1 else ""
         if box.kind == "forward":
             face = Face(box.title, (box.role, *detail))
         elif picture.grain == "nodes":
-            role = f"{label} " if label and box.role == "number" else ""
-            title, *more = _fold(role + box.label, COLUMNS["nodes"])
+            part = f"{label} " if label and box.role == "number" else ""
+            title, *more = _fold(part + box.label, COLUMNS["nodes"])
             face = Face(title, (*more, *detail))
         elif box.role == "term":
             lines = (shorten(box.detail, ONE_LINE, placeholder=" …"),) if dense else _fold(box.detail, COLUMNS["terms"])
             face = Face(box.names or box.title, lines, label)
         elif box.role == "feature" and dense:
-            shape = box.detail
-            for word, letter in SHORT.items():
-                shape = shape.replace(word, letter)
-            face = Face(face.title, (), shape)
-        found[box.key] = face
-    return found
+            face = Face(face.title, (), re.sub("|".join(SHORT), lambda axis: SHORT[axis[0]], box.detail))
+        texts[box.key] = face
+    return texts
 
 
 def _fold(text: str, width: int) -> tuple[str, ...]:
-    """A text in at most `LINES` lines of `width` characters, an ellipsis where it goes on."""
+    """A text in at most `LINES` lines of `width` characters, with an ellipsis where it is longer."""
     lines = wrap(text, width, break_on_hyphens=False)
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"{lines[LINES - 1][: width - 2]} …"]
@@ -137,7 +136,7 @@ def write_svg(picture: Picture, title: str = "") -> str:
 
 
 def arrange(picture: Picture, texts: Mapping[str, Face]) -> Layout:
-    """Where the boxes of a picture stand."""
+    """The places of a picture's boxes."""
     into = Counter(line.target for line in picture.lines)
     sizes = {key: _size(face, into[key]) for key, face in texts.items()}
     lines = [(line.source, line.target) for line in picture.lines]
@@ -152,8 +151,8 @@ def write_group(picture: Picture, texts: Mapping[str, Face], layout: Layout, pre
     for (source, target), points in layout.lines.items():
         tone = f" tone-{tones[source]}" if tones[source] else ""
         ends = f'data-from="{escape(prefix + source)}" data-to="{escape(prefix + target)}"'
-        said = f"<title>{escape(labels[source, target])}</title>" if labels[source, target] else ""
-        out.append(f'<path class="line{tone}" {ends} d="{_curve(points)}">{said}</path>')
+        title = f"<title>{escape(labels[source, target])}</title>" if labels[source, target] else ""
+        out.append(f'<path class="line{tone}" {ends} d="{_curve(points)}">{title}</path>')
         x, y = points[-1]
         out.append(f'<path class="head{tone}" {ends} d="M{x:.1f} {y:.1f}l-7 -3.4v6.8z"/>')
     out += [_card(box, texts[box.key], layout.places[box.key], prefix) for box in picture.boxes]
@@ -161,14 +160,14 @@ def write_group(picture: Picture, texts: Mapping[str, Face], layout: Layout, pre
 
 
 def _size(face: Face, into: int) -> tuple[float, float]:
-    """How large a box is: for its text, and for the lines that lead into it."""
+    """The width and height of a box, for its text and for the lines that lead into it."""
     head = _wide(face.title) + (18 + 6.8 * len(face.badge) if face.badge else 0)
     width = max([head, *(6.8 * len(line) for line in face.lines), 44]) + 26
     return width, max(30 + 14.0 * len(face.lines), 14 + min(7.0 * into, 90.0))
 
 
 def _wide(title: str) -> float:
-    """About how wide a title is, in a wide font."""
+    """The width of a title, estimated for a wide font."""
     return sum(4.9 if c in _NARROW else 13.2 if c in _WIDE else 9.2 for c in title)
 
 

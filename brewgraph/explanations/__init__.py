@@ -1,6 +1,54 @@
-"""What the codes of diagnostics mean: a line for each, and a page for most."""
+"""What the codes of diagnostics mean: a line for each in `codes.toml`, and a page for most, a Markdown file beside it.
 
-from brewgraph.explanations.codes import CODES, FAMILIES, family
-from brewgraph.explanations.pages import SETTING, Page, explained, page_of
+A page is `# CODE: its line`, words, `## Wrong` and `## Right` with a spec each, and where there is one `## Source`.
+"""
 
-__all__ = ["CODES", "FAMILIES", "SETTING", "Page", "explained", "family", "page_of"]
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+
+_TABLE: dict[str, dict[str, str]] = tomllib.loads((files(__package__) / "codes.toml").read_text(encoding="utf-8"))
+CODES, FAMILIES = _TABLE["codes"], _TABLE["families"]
+SETTING = "In the examples `big` is a teacher of three layers, `tiny` a student of two, `d` labelled texts."
+"""What the examples leave out: printed after each page, and declared by the test that runs them."""
+_PART = re.compile(r"^## (\w+)\n+(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def family(code: str) -> str:
+    """The topic of a code's family, in a few words."""
+    return FAMILIES.get(code[1:2], "something else")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One code's page. `wrong` and `right` are specs, without what every example has."""
+
+    code: str
+    title: str
+    words: str
+    wrong: str
+    right: str
+    source: str
+    text: str
+
+
+def page_of(code: str) -> Page | None:
+    """The page of a code, None where it has none."""
+    place = files(__package__) / f"{code}.md"
+    if not place.is_file():
+        return None
+    text = place.read_text(encoding="utf-8").strip()
+    head, _, body = text.partition("\n")
+    parts = {name.lower(): content.strip() for name, content in _PART.findall(body)}
+    specs = {name: parts[name].removeprefix("```brew\n").removesuffix("```") for name in ("wrong", "right")}
+    words = body[: body.index("## ")].strip()
+    return Page(code, head.removeprefix(f"# {code}: "), words, **specs, source=parts.get("source", ""), text=text)
+
+
+def explained() -> tuple[str, ...]:
+    """The codes that have a page, in order."""
+    names = (entry.name for entry in files(__package__).iterdir())
+    return tuple(sorted(name.removesuffix(".md") for name in names if name.endswith(".md")))

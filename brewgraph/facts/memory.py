@@ -1,8 +1,8 @@
-"""What was found out about models and data, kept on disk, so that a spec that is checked again need not load torch.
+"""Facts about models and data, kept on disk, so that checking a spec again need not load torch.
 
-A fact is found by what it is about (the content of a model's configuration and tokenizer, the files of a data set) and
-by the versions of the libraries that told it; nothing in here is ever out of date, and all of it can be deleted. The
-folder is `facts` in the user's cache, or what BREWGRAPH_FACTS names; `BREWGRAPH_FACTS=off` keeps nothing.
+A fact's key is what it is about (the content of a model's configuration and tokenizer, the files of a data set) and the
+versions of the libraries that found it: a stored fact is never out of date, and all of them may be deleted. The folder
+is `facts` in the user's cache, or what BREWGRAPH_FACTS names; `BREWGRAPH_FACTS=off` keeps nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,29 +20,26 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from brewgraph.data.sources.source_facts import stamp
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.digest import digest
 from brewgraph.models.tokenization import describing_files, stamp_of
-from brewgraph.paths import locate
-from brewgraph.recipe.settings.sources import DataSource, Join
 
 T = TypeVar("T")
 
 VARIABLE = "BREWGRAPH_FACTS"
 
 _BY_CHANCE = frozenset({"B311", "B314", "B405"})
-"""Faults that depend on the network: the next time may tell otherwise."""
+"""Faults that depend on the network: a later check may not find them."""
 
 _KEPT = 1000
-"""How many facts are kept; of more the fifth that was not asked for the longest time goes."""
+"""The number of facts to keep; beyond it the least recently used fifth is deleted."""
 
-_TELLING = ("brewgraph", "torch", "transformers", "tokenizers", "datasets", "peft")
+_LIBRARIES = ("brewgraph", "torch", "transformers", "tokenizers", "datasets", "peft")
 
 
 class Memory:
-    """Facts in a folder, one file each; without a folder nothing is kept. What cannot be read or written is found anew:
-    a memory never fails.
+    """Facts in a folder, one file each; without a folder nothing is kept. A memory never fails: what cannot be read or
+    written is found anew.
     """
 
     def __init__(self, folder: Path | None):
@@ -50,36 +47,36 @@ class Memory:
 
     @classmethod
     def of_user(cls) -> Memory:
-        """The memory of whoever runs this process."""
-        said = os.environ.get(VARIABLE, "")
-        if said.lower() == "off":
+        """The memory of the user who runs this process."""
+        setting = os.environ.get(VARIABLE, "")
+        if setting.lower() == "off":
             return cls(None)
-        if said:
-            return cls(Path(said).expanduser())
+        if setting:
+            return cls(Path(setting).expanduser())
         import platformdirs
 
         return cls(platformdirs.user_cache_path("brewgraph") / "facts")
 
-    def recall(self, identity: str | None, kind: Any, find: Callable[[], T]) -> T:
-        """The fact of this identity, of the type `kind`: from the folder, or found now and kept, as is a `SourceFault`
-        that `find` raises. Without an identity it is found each time.
+    def recall(self, identity: str | None, kind: type[T], find: Callable[[], T]) -> T:
+        """The fact of this identity and type, read from the folder, or found now and kept. A `SourceFault` that `find`
+        raises is kept, too. Without an identity nothing is kept.
         """
         if self.folder is None or identity is None:
             return find()
         path = self.folder / f"{digest(repr(kind), identity, _versions())}.json"
-        known = _read(path, kind)
-        if isinstance(known, Refusal):
-            raise known.fault
-        if known is not None:
-            return cast(T, known[0])
+        stored = _read(path, kind)
+        if isinstance(stored, Refusal):
+            raise stored.fault
+        if stored is not None:
+            return stored[0]
         try:
-            found = find()
+            fact = find()
         except SourceFault as fault:
             if fault.code not in _BY_CHANCE:
                 self._write(path, {"refused": _adapter(Refusal).dump_python(Refusal.of(fault))})
             raise
-        self._write(path, {"found": _adapter(kind).dump_python(found, mode="json")})
-        return found
+        self._write(path, {"found": _adapter(cast(Any, kind)).dump_python(fact, mode="json")})
+        return fact
 
     def _write(self, path: Path, content: Any) -> None:
         with suppress(OSError):
@@ -87,25 +84,20 @@ class Memory:
             with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
                 json.dump(content, file, ensure_ascii=False)
             os.replace(file.name, path)
-            self._forget()
-
-    def _forget(self) -> None:
-        """Delete the facts that were not asked for the longest time, where there are too many."""
-        assert self.folder is not None
-        files = [entry.path for entry in os.scandir(self.folder)]
-        if len(files) > _KEPT:
-            for path in sorted(files, key=os.path.getmtime)[: _KEPT // 5]:
-                os.unlink(path)
+            files = [entry.path for entry in os.scandir(path.parent)]
+            if len(files) > _KEPT:
+                for old in sorted(files, key=os.path.getmtime)[: _KEPT // 5]:
+                    os.unlink(old)
 
 
-def _read(path: Path, kind: Any) -> tuple[Any] | Refusal | None:
-    """What stands in a file; None where there is none, or nothing that can be read."""
+def _read(path: Path, kind: type[T]) -> tuple[T] | Refusal | None:
+    """The content of a file; None if there is no file or it cannot be read."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         os.utime(path)
-        if "refused" in said:
-            return cast(Refusal, _adapter(Refusal).validate_python(said["refused"]))
-        return (_adapter(kind).validate_python(said["found"]),)
+        if "refused" in content:
+            return cast(Refusal, _adapter(Refusal).validate_python(content["refused"]))
+        return (_adapter(cast(Any, kind)).validate_python(content["found"]),)
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return None
 
@@ -117,11 +109,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 @cache
 def _versions() -> str:
-    """The versions of all that facts are told by, this package's own sources among them."""
+    """The versions of everything that finds facts, this package's own sources among them."""
     package = Path(__file__).parents[1]
-    sources = (path for room in ("recipe", "models", "data") for path in (package / room).glob("*.py"))
-    stats = [(path.name, stat.st_size, stat.st_mtime_ns) for path in sorted(sources) if (stat := path.stat())]
-    return digest(platform.python_version(), *map(_version, _TELLING), stats)
+    sources = (path for room in ("recipe", "models", "data", "facts") for path in (package / room).rglob("*.py"))
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in sorted(sources) if (stat := path.stat())]
+    return digest(platform.python_version(), *map(_version, _LIBRARIES), stats)
 
 
 def _version(package: str) -> str:
@@ -132,52 +124,29 @@ def _version(package: str) -> str:
 
 
 def print_of_model(name: str, revision: str | None = None) -> str | None:
-    """What tells a model's configuration and tokenizer from those of any other: of a folder their content, of a name on
-    the hub its commit there. None where this cannot be known.
+    """A fingerprint of a model's configuration and tokenizer: the content of a folder, or the commit of a name on the
+    hub. None if it cannot be known.
     """
     folder = Path(name)
     if folder.is_dir():
         return _content(folder, tuple(sorted(path.name for path in folder.iterdir())), stamp_of(name))
-    with suppress(Exception):  # the network's, and the hub's refusals: then nothing is remembered
+    with suppress(Exception):  # errors of the network and refusals of the hub: then nothing is remembered
         return _commit(name, revision)
     return None
 
 
 @lru_cache(maxsize=64)
 def _content(folder: Path, names: tuple[str, ...], _stamp: object) -> str:
-    """The names of all files of a folder and the content of those that describe its model, read once while they stay
-    as they are.
-    """
+    """A hash of all file names of a folder and of the files that describe its model, read once per stamp."""
     return digest(names, *(path.read_bytes() for path in describing_files(folder)))
 
 
-@lru_cache(maxsize=64)  # as long as the configuration that was read of it is kept, too
+@lru_cache(maxsize=64)  # for as long as the configuration of this commit is cached
 def _commit(name: str, revision: str | None) -> str | None:
-    """The commit that a name on the hub stands for now; offline the one that was loaded last."""
+    """The commit that a name on the hub stands for; offline the one that was loaded last."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     if constants.HF_HUB_OFFLINE:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(found).parent.name if isinstance(found, str) else None
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(config).parent.name if isinstance(config, str) else None
     return get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision)).commit_hash
-
-
-def print_of_data(source: DataSource | Join, folder: Path) -> str | None:
-    """What tells the content of a data set's files from any other; None where only the hub knows."""
-    found: list[object] = []
-    for part in source.sources:
-        if part.holds_tensors or (part.hub_name and not locate(part.hub_name, folder, "name").is_dir()):
-            return None
-        try:
-            found.append(stamp(_files(part, folder)))
-        except OSError:
-            return None  # a file that is not there: whoever reads it says so
-    return digest(repr(source), *found)
-
-
-def _files(source: DataSource, folder: Path) -> Iterator[Path]:
-    """The local files that a data set consists of."""
-    if source.hub_name:
-        yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
-    for field, name in source.files.items():
-        yield locate(name, folder, field).resolve()

@@ -25,7 +25,7 @@ from brewgraph.graph.compatibility import (
     kind_of,
 )
 from brewgraph.graph.container import Graph, GraphInfo, assemble
-from brewgraph.graph.seeds import projection_seeds
+from brewgraph.graph.identity import projection_seeds
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import Shape

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from brewgraph.diagnostics import Collector, Label, SourceFault
-from brewgraph.graph.nodes import MASKS
+from brewgraph.graph.nodes import MASKS, show_shape
 from brewgraph.ops import OPERATIONS, TEMPERATURES
 from brewgraph.ops.registry import is_own
 from brewgraph.recipe import values as v
@@ -140,7 +140,7 @@ def check_joined(context: Context, x: v.Combine, shapes: Sequence[Shape], *, com
     same = all(shape == shapes[0] for shape in shapes)
     if not same:
         other = next(shape for shape in shapes if shape != shapes[0])
-        message = f"shapes differ: {show(shapes[0])} and {show(other)}"
+        message = f"shapes differ: {show_shape(shapes[0])} and {show_shape(other)}"
         context.collector.add("B204", message, x.span, help="only values of one shape can be joined")
     takes = v.takes_in(x)
     along_tokens = x.kind != "values" and comparable and any("length" in shape for shape in shapes)
@@ -174,7 +174,7 @@ def check_cached(context: Context, x: v.Cached, shape: Shape | None, *, padding:
         faults.add("B243", message, x.value.span, help=help)
     elif shape is not None and (shape[0] != "batch" or shape.count("batch") > 1):
         help = "keep what it is computed from: a value for each example"
-        faults.add("B241", f"this has no axis of examples: {show(shape)}", x.value.span, help=help)
+        faults.add("B241", f"this has no axis of examples: {show_shape(shape)}", x.value.span, help=help)
     elif made and features & {"start", "end"}:
         message = "a value computed from scores over positions ends at the longest example of its batch"
         faults.add("B241", message, x.value.span, help="keep `big.start` itself, and compute from it")
@@ -246,11 +246,6 @@ def kind_of(kind: str, shape: Shape | None) -> str:
     }.get(symbols, "tensor")
 
 
-def show(shape: Shape) -> str:
-    """`(batch, length, 768)`."""
-    return f"({', '.join(map(str, shape))})"
-
-
 # ── kinds and axes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -277,13 +272,13 @@ def _check_axes(context: Context, side: LossSide) -> None:
         known = context.known(take.model) if take is not None else None
         if known is not None and take is not None and _has_hidden(known):
             help = f"the named features have it first: `{take.model}.hidden[1]`"
-    message = f"no loss compares values of the shape {show(shape)}: {reason}"
+    message = f"no loss compares values of the shape {show_shape(shape)}: {reason}"
     context.collector.add("B221", message, side.value.span, help=help)
 
 
 def _has_hidden(known: ModelFacts) -> bool:
     try:
-        return known.rows("hidden") > 0
+        return known.row_length("hidden") > 0
     except SourceFault:
         return False
 

@@ -23,6 +23,11 @@ DEFAULT_MASKS = {unit: masks[0] for unit, masks in MASKS.items()}
 """The mask of a loss that names none."""
 
 
+def show_shape(shape: Shape | None) -> str:
+    """`(batch, length, 768)`; `(?)` where it is not known yet."""
+    return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
+
+
 @dataclass(frozen=True)
 class Node:
     """Base of every node. `shape` is None where only the built model tells it.

@@ -263,7 +263,7 @@ def optimize(graph: Graph, skip: Collection[str] = ()) -> Graph:
 def check_names(skip: Iterable[str]) -> None:
     """Raises `UsageError`, which lists the passes, where a name is that of no pass."""
     if isinstance(skip, str):
-        raise UsageError(f"`skip` is a list of names, got one text: write skip=[{skip!r}]")
+        raise UsageError(f"`skip` is a list of passes, got a text: skip=[{skip!r}]")
     for name in skip:
         if name not in NAMES:
             near = suggest(name, NAMES)

@@ -9,44 +9,44 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from brewgraph.checking.check import Checked
+from brewgraph.checking.checked import Checked
 from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
 from brewgraph.graph.container import info
 from brewgraph.models.fake.shapes import empty_model
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.running.spec_builder import data_of, models_of
 from brewgraph.runtime.count_cost import count_step, example_batch
 
 LONGEST = 512
 PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
-"""What a CPU computes in where the spec says this; both take two bytes."""
+"""The type that a CPU computes in for a precision; all of these take two bytes."""
 
 
 def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], Cost | str]:
-    """The cost of a batch of each task, by stage and task; words where it is not known, which say why.
+    """The cost of a batch of each task, by stage and task; if it is unknown, the reason in words.
 
-    `skip` are passes that are left out, by name.
+    `skip` are the names of passes to leave out.
     """
-    found: dict[tuple[str, str], Cost | str] = {}
-    known: dict[object, Cost | str] = {}
+    by_task: dict[tuple[str, str], Cost | str] = {}
+    cache: dict[object, Cost | str] = {}
     precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
     for name, graph in checked.graphs.items():
         sources = [checked.recipe.data[d].source for d in data_of(graph)]
-        # a loss is the same whatever its batches and precision are, and its cost is not
+        # the cost of a loss depends on batch sizes and precision, its hash does not
         key = (
             info(graph).objective,
             precisions[name[0]],
             *((source.batch, source.max_length) for source in sources),
         )
-        if key not in known:
-            known[key] = cost(checked, graph, precisions[name[0]], skip)
-        found[name] = known[key]
-    return found
+        if key not in cache:
+            cache[key] = cost(checked, graph, precisions[name[0]], skip)
+        by_task[name] = cache[key]
+    return by_task
 
 
 def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
-    """The cost of a batch of this graph, of ready tensors that of the largest one; words where it is not known."""
+    """The cost of a batch of this graph, the largest one of ready tensors; if it is unknown, the reason in words."""
     recipe = checked.recipe
     names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
     sources = {name: recipe.data[name].source for name in data_of(graph)}
@@ -54,7 +54,7 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     if missing := [name for name in names if checked.facts(recipe.models[name]) is None]:
         return f"nothing is known of {missing[0]} before it is loaded"
     for module in recipe.modules:
-        return f"the operations of {module} are not run before training"
+        return f"operations of {module} run in training only"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     models = _empty_models(checked, names, mode)
     shapes = {d: (source.batch, _length(checked, d, names)) for d, source in sources.items() if d not in ready}
@@ -63,27 +63,26 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     with mode:
         largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
         batch = example_batch(graph, models, types, classes, shapes, largest)
+    student = checked.facts(recipe.student)
+    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(precision)
     try:
-        student = recipe.student.name
-        own = checked.facts(recipe.student)
-        reach = own.reach if own is not None else None
-        return count_step(graph, models, student, batch, mode, PRECISIONS.get(precision), reach=reach, skip=skip)
+        return count_step(graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip)
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"
 
 
 def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
+    models: dict[str, nn.Module] = {}
     for name in sorted(names, key=lambda m: checked.recipe.models[m].source.averaged is not None):
         facts = checked.facts(checked.recipe.models[name])
         assert facts is not None
-        found[name] = empty_model(facts.description, mode)
-    return found
+        models[name] = empty_model(facts.description, mode)
+    return models
 
 
 def _length(checked: Checked, data: str, names: list[str]) -> int:
-    """Tokens of the longest encoding that the data and the position embeddings of its readers allow."""
+    """The number of tokens of the longest encoding that the data and the positions of its readers allow."""
     limits = [checked.recipe.data[data].source.max_length or LONGEST]
     for name in names:
         facts = checked.facts(checked.recipe.models[name])

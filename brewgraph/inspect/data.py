@@ -1,26 +1,26 @@
-"""The data of a checked spec, looked at row by row, in the tokens of its models; no weight is loaded."""
+"""Reports on the data of a checked spec, row by row, in the tokens of its models. No weight is loaded."""
 
 from __future__ import annotations
 
-from brewgraph.checking.check import Checked
+from brewgraph.checking.checked import Checked
 from brewgraph.data.report import DataReport, data_report
-from brewgraph.recipe.settings.sources import DataSource
+from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 
 
-def examine_data(checked: Checked) -> dict[str, DataReport]:
-    """What is found in each data set of a spec, by its name. Raises `SpecError` where one cannot be read.
+def data_reports(checked: Checked) -> dict[str, DataReport]:
+    """A report on each data set of a spec, by name. Raises `SpecError` if one cannot be read.
 
-    Lengths are those of the models whose tokenizer is known. A teacher that is yet to be trained has none: a vocabulary
-    is then learnt from this spec's data, as it will be from its own.
+    Lengths are those of the models whose tokenizer is known. An untrained teacher has none: a vocabulary is then learnt
+    from this spec's data, as it will be from its own.
     """
     builder = SpecBuilder(checked)
     data_cache = DataCache(builder)
     reports: dict[str, DataReport] = {}
     for name, data in checked.recipe.data.items():
         if data.source.holds_tensors:
-            continue  # tensors that were made elsewhere: their layout was checked, and there is no text to look at
+            continue  # the check has read their layout, and there is no text
         readers = [m for m, used in checked.facts.data.items() if name in used or not any(checked.facts.data.values())]
         known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
         modules = {m: facts.shapes.model for m, facts in known.items()}
@@ -31,7 +31,7 @@ def examine_data(checked: Checked) -> dict[str, DataReport]:
             encodings,
             label_type=data.source.label_type,
             delimited=any(map(_is_delimited, data.source.sources)),
-            batch=data.source.batch if used else None,  # a part of joined data makes no batches of its own
+            batch=data.source.batch if used else None,  # a part of joined data has no batches of its own
         )
     return reports
 

@@ -1,4 +1,4 @@
-"""A checked spec's graphs with their costs, to look at, and its names explained."""
+"""The graphs of a checked spec as pictures with costs, and explanations of its names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import networkx as nx
 
-from brewgraph.checking.check import Checked
+from brewgraph.checking.checked import Checked
 from brewgraph.diagnostics import Collector
 from brewgraph.display.cost import Cost
 from brewgraph.display.explain_name import Explained, explain_name
@@ -17,7 +17,7 @@ from brewgraph.syntax.parser import parse
 
 
 def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
-    """The graphs of a spec; `task` is one of their names, the first where none is given."""
+    """The picture of a spec's graphs, of the named `task` or else the first."""
     known: dict[str, Cost | None] = {}
     if cost:
         from brewgraph.inspect.batch_cost import costs
@@ -29,7 +29,7 @@ def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cos
 
 
 def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
-    """What a name of the spec means, in each task that uses it. A term's cost is that of a step on it alone."""
+    """What a name of the spec means in each task that uses it. A term's cost is that of a step on it alone."""
     from brewgraph.inspect.batch_cost import cost
 
     precision = checked.recipe.train.precision

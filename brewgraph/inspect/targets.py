@@ -1,21 +1,34 @@
-"""The models behind whatever a user names: a folder, a hub name, a run, a spec. None of their weights is loaded."""
+"""Parameters and taps of the models that a user names: a folder, a hub name, a run, a spec, or a call. No weight is
+loaded.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brewgraph.checking.check import Checked
-from brewgraph.diagnostics import RunError, SourceFault, UsageError, listing, suggest
-from brewgraph.facts.model import UnbuiltModelFacts
-from brewgraph.running.run_folders import named_run
+from brewgraph.checking.checked import Checked
+from brewgraph.diagnostics import Collector, RunError, SourceFault, UsageError, listing, suggest
+from brewgraph.facts.memory import Memory, print_of_model
+from brewgraph.facts.models import Request, UnbuiltModelFacts
+from brewgraph.models.structure.feature_table import FeatureRecord, FeatureTable, Recorded
+from brewgraph.models.structure.tap_list import Taps, taps_of
+from brewgraph.recipe.evaluate.elaborate import elaborate_model
+from brewgraph.recipe.features import Feature
+from brewgraph.recipe.settings.model_sources import Hf
+from brewgraph.source import Source, is_call
+from brewgraph.syntax.parser import parse
+from brewgraph.training.folder import named_run
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from brewgraph.models.fake.parameter_tree import ParameterNode
+
 
 def named_folders(target: str) -> tuple[str, ...]:
-    """The folders or hub names with a model each that `target` means: its own, that of a run's student, or one for each
-    of its heads. UsageError where there is none.
+    """The folders or hub names of the models that `target` means: its own, that of a run's student, or one for each of
+    the student's heads. Raises `UsageError` if there is none.
     """
     run = named_run(target)
     folder = run.path
@@ -24,7 +37,7 @@ def named_folders(target: str) -> tuple[str, ...]:
     if run.whole.resolved is not None:
         folder = run.student
         if not folder.is_dir():
-            raise UsageError(f"the run in `{target}` is not finished: give its `brewgraph run` again to go on with it")
+            raise UsageError(f"the run in `{target}` is not finished: repeat its `brewgraph run` command to resume it")
     if any((folder / name).is_file() for name in ("config.json", "model.safetensors")):
         return (str(folder),)
     heads = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
@@ -33,31 +46,134 @@ def named_folders(target: str) -> tuple[str, ...]:
     return tuple(map(str, heads))
 
 
-def named_model(name: str, revision: str | None = None) -> nn.Module:
-    """The model that a configuration names as its own, of fake tensors. UsageError where there is none."""
+def named_model(name: str) -> nn.Module:
+    """The model of a configuration, on fake tensors. Raises `UsageError` if there is none."""
     from brewgraph.models.description import read_config
     from brewgraph.models.fake.parameter_tree import configured_model
 
     try:
-        return configured_model(read_config(name, revision))
+        return configured_model(read_config(name))
     except SourceFault as fault:
         raise UsageError(str(fault)) from fault
 
 
 def spec_models(checked: Checked, name: str | None = None) -> dict[str, UnbuiltModelFacts]:
-    """What is known of a spec's models, or of the one that is named, by what they are called.
+    """The facts of a spec's models, or of the named one, by titles such as `teacher bert`.
 
-    Raises `UsageError` for a name that it lacks, `RunError` where nothing is known of any of them before it is loaded.
+    Raises `UsageError` for an unknown name, `RunError` if nothing is known of any of them before loading.
     """
     models = checked.recipe.models
     if name is not None and name not in models:
         raise UsageError(f"there is no model `{name}`: {suggest(name, models) or f'the spec has {listing(models)}'}")
-    found: dict[str, UnbuiltModelFacts] = {}
-    for model in models.values() if name is None else [models[name]]:
-        facts = checked.facts(model)
-        if facts is not None:
-            found[f"{model.role} {model.name}"] = facts
-    if not found:
+    chosen = models.values() if name is None else [models[name]]
+    known = {f"{m.role} {m.name}": facts for m in chosen if (facts := checked.facts(m)) is not None}
+    if not known:
         what = f"`{name}`" if name is not None else "the models"
         raise RunError(f"nothing is known of {what} before the weights are loaded: name a folder or a configuration")
-    return found
+    return known
+
+
+def model_of_call(call: str) -> tuple[str, UnbuiltModelFacts]:
+    """The facts of the model that a call such as `hf("folder", num_hidden_layers=3)` makes, titled by that call.
+
+    Its head follows from `task=`, else from the checkpoint. Relative folders start at the working directory. Raises
+    `SpecError` for a call that is wrong in a spec, `UsageError` for a source without a configuration of its own.
+    """
+    source, collector = Source(f"teacher model = {call.strip()}\n", "<the command>"), Collector()
+    spec = parse(source, collector)
+    collector.raise_errors()
+    if len(spec.statements) != 1:
+        raise UsageError('expected one model: `hf("folder")`')
+    model = elaborate_model(spec, source, collector)
+    collector.raise_errors()
+    if model is None or not isinstance(model.source, Hf):
+        raise UsageError("only `hf(…)` and `bigru(…)` define a model by themselves; for a spec, name its file")
+    logits = frozenset([Feature("logits")])
+    request = Request(model.source, model.role, Path("."), logits, classes=(), inherited=None, label_types=(), heads=())
+    facts = UnbuiltModelFacts(request, Memory.of_user())
+    try:
+        _ = facts.outline, facts.feature_table
+    except SourceFault as fault:
+        collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
+        collector.raise_errors()
+        raise
+    return " ".join(call.split()), facts
+
+
+# ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def model_parameters(target: str) -> tuple[ParameterNode, ...]:
+    """The parameter tree of a model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; for
+    a run's student one tree per head.
+
+    The configuration suffices; a folder without one needs the header of its weights. Raises `UsageError` if there is no
+    such model, `SpecError` for a faulty call.
+    """
+    if is_call(target):
+        title, facts = model_of_call(target)
+        return (_tree(facts.shapes.model, title),)
+    return tuple(_tree_of_name(name) for name in named_folders(target))
+
+
+def spec_parameters(checked: Checked, name: str | None = None) -> tuple[ParameterNode, ...]:
+    """The parameter trees of a spec's models, or of the named one. Raises as `spec_models`."""
+    return tuple(_tree(facts.shapes.model, title) for title, facts in spec_models(checked, name).items())
+
+
+def _tree_of_name(name: str) -> ParameterNode:
+    from brewgraph.models.fake.parameter_tree import saved_tree
+
+    weights = Path(name) / "model.safetensors"
+    if weights.is_file() and not (weights.parent / "config.json").is_file():
+        return saved_tree(weights, name)
+    return _tree(named_model(name), name)
+
+
+def _tree(model: nn.Module, title: str) -> ParameterNode:
+    from brewgraph.models.fake.parameter_tree import parameter_tree
+
+    return parameter_tree(model, f"{title} ({type(model).__name__})")
+
+
+# ── taps ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -> tuple[Taps, ...]:
+    """The taps of a model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; of a run's
+    student one table for each head.
+
+    Raises `UsageError` if there is no such model or it does not run, `SpecError` for a faulty call.
+    """
+    if is_call(target):
+        title, facts = model_of_call(target)
+        return (_taps(facts.feature_table, title, collapse, path),)
+    return tuple(_taps(_feature_table(name), name, collapse, path) for name in named_folders(target))
+
+
+def spec_taps(
+    checked: Checked, name: str | None = None, *, collapse: bool = True, path: str | None = None
+) -> tuple[Taps, ...]:
+    """The taps of a spec's models, or of the named one. Raises as `spec_models`, and `UsageError` for a model that does
+    not run.
+    """
+    models = spec_models(checked, name)
+    return tuple(_taps(facts.feature_table, title, collapse, path) for title, facts in models.items())
+
+
+def _feature_table(name: str) -> FeatureTable:
+    """The feature table of the model in a folder or on the hub, from memory if possible."""
+
+    def find() -> FeatureRecord:
+        from brewgraph.models.fake.shapes import Shapes
+
+        return Shapes(named_model(name)).record()
+
+    return Recorded(Memory.of_user().recall(print_of_model(name), FeatureRecord, find))
+
+
+def _taps(feature_table: FeatureTable, title: str, collapse: bool, path: str | None) -> Taps:
+    try:
+        return taps_of(feature_table, title, collapse=collapse, path=path)
+    except SourceFault as fault:
+        raise UsageError(str(fault)) from fault

@@ -9,7 +9,7 @@ from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.lints.subject import MOMENTS, Subject, learning, weighted
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import NONE, SPANS
-from brewgraph.recipe.settings.sources import Join
+from brewgraph.recipe.settings.data_sources import Join
 from brewgraph.source import Span
 
 

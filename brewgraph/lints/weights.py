@@ -209,7 +209,8 @@ def find_unscaled_targets(subject: Subject) -> Iterator[Diagnostic]:
                 continue
             name, factor = x.declared.name, f"{T * T:g}"
             message = f"`{name}` has no factor T²: at T={T:g} its gradient is about {factor} times smaller than at 1"
-            help = f"{x.declared.unscaled}, or `{factor} * {name}(…)`, to bring it to the scale of the labels' loss"
+            remedy = x.declared.unscaled
+            help = f"{remedy}, or `{factor} * {name}(…)`, to bring its weight to the scale of the labels' loss"
             same_file = applied[highest].span.source == x.span.source
             labels = (Label(applied[highest].span, "the loss on labels"),) if same_file else ()
             yield Diagnostic("W213", message, x.span, help, labels=labels)

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -72,7 +73,7 @@ class BigruPooler(nn.Module):
 
 
 class BigruPreTrainedModel(PreTrainedModel):
-    """What the models share: how weights begin, and which modules give hidden states."""
+    """Initial weights, and the modules that give hidden states."""
 
     config: BigruConfig
     config_class = BigruConfig
@@ -123,8 +124,12 @@ class BigruModel(BigruPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=self.pooler(x, order_DBL, mask_BL))
 
 
-class BigruForSequenceClassification(BigruPreTrainedModel):
-    """A linear map of the last states of both directions."""
+class _Classifier(BigruPreTrainedModel):
+    """A linear map of one output of the base model."""
+
+    _states: str
+    _loss_argument: str
+    _output: Any
 
     def __init__(self, config: BigruConfig):
         super().__init__(config)
@@ -141,42 +146,27 @@ class BigruForSequenceClassification(BigruPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         **kwargs: Any,
-    ) -> SequenceClassifierOutput:
-        """Logits (B, C), and the loss where `labels` are given."""
+    ) -> ModelOutput:
+        """Logits, and the loss where `labels` are given."""
         base = self.bigru(input_ids, attention_mask, inputs_embeds, **kwargs)
-        logits = self.classifier(self.dropout(base.pooler_output))
+        logits = self.classifier(self.dropout(base[self._states]))
         loss = None
         if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=base.get("hidden_states"))
+            loss = self.loss_function(labels=labels, config=self.config, **{self._loss_argument: logits})
+        output: ModelOutput = self._output(loss=loss, logits=logits, hidden_states=base.get("hidden_states"))
+        return output
 
 
-class BigruForTokenClassification(BigruPreTrainedModel):
-    """A linear map of each token's states."""
+class BigruForSequenceClassification(_Classifier):
+    """Logits (B, C) from the last states of both directions."""
 
-    def __init__(self, config: BigruConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels or 2
-        self.bigru = BigruModel(config)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(2 * config.hidden_size, self.num_labels)
-        self.post_init()
+    _states, _loss_argument, _output = "pooler_output", "pooled_logits", SequenceClassifierOutput
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> TokenClassifierOutput:
-        """Logits (B, L, C), and the loss where `labels` are given."""
-        base = self.bigru(input_ids, attention_mask, inputs_embeds, **kwargs)
-        logits = self.classifier(self.dropout(base.last_hidden_state))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, config=self.config)
-        return TokenClassifierOutput(loss=loss, logits=logits, hidden_states=base.get("hidden_states"))
+
+class BigruForTokenClassification(_Classifier):
+    """Logits (B, L, C) from each token's states."""
+
+    _states, _loss_argument, _output = "last_hidden_state", "logits", TokenClassifierOutput
 
 
 def _orders(mask_BL: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Starting a model from another one's layers: what is copied where, known before any weight is loaded."""
+"""Initialises a model from the layers of another; the copy is planned before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _BERT_NAMES = {
 """DistilBERT's modules, in a layer and in its language head, and BERT's of the same function."""
 
 RENAMED: Mapping[tuple[str, str], Mapping[str, str]] = {("distilbert", "bert"): _BERT_NAMES}
-"""Module names of one architecture in those of another that it can start from, by the two model types.
+"""Module names of one architecture and those of another that it can start from, by the two model types.
 
-DistilBERT is BERT without token types and pooler (Sanh et al. 2019, section 3, who take one of every two layers).
+DistilBERT is BERT without token types and pooler (Sanh et al. 2019, section 3, who copy one of every two layers).
 """
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What `init=` gives a model: `pairs` of names (the model's, the donor's), how many numbers that is, the names that
-    start at `random` instead, and which of the donor's `layers` went where, in order.
+    """The plan of `init=`: `pairs` of names (the model's, the donor's), the number of parameters, the names
+    of `random` ones, and the donor's `layers`, in order.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -52,8 +52,8 @@ class Copied:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The model's own names of what is copied."""
-        return tuple(own for own, _ in self.pairs)
+        """The model's names of the copied tensors."""
+        return tuple(name for name, _ in self.pairs)
 
     def __str__(self) -> str:
         """One line for a plan: `layers 0, 4, 8; 1.2M of 1.3M …`."""
@@ -66,116 +66,111 @@ class Copied:
 def plan_copy(
     model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str] = ("the model", "…")
 ) -> Copied:
-    """What copying some of a donor's layers, in this order, would do; works on models without weights.
+    """Plan the copy of some of a donor's layers, in this order; works on models without weights.
 
-    Outside the layers everything is copied that has the same place and shape: embeddings, pooler, a head of as many
-    classes. `names` are the model's and the donor's in the spec. Raises SourceFault B316 where the layers do not fit,
-    in number, shape or kind, B303 where the donor has no such layer.
+    Outside the layers everything of the same place and shape is copied: embeddings, pooler, a head of as many classes.
+    `names` are the model's and the donor's in the spec. Raises SourceFault B316 if the layers do not fit in number,
+    shape or kind, B303 if the donor has no such layer.
     """
     into, source = dissect(model), dissect(donor)
     for name, one, anatomy in zip(names, (model, donor), (into, source), strict=True):
         if not anatomy.layer_paths:
             raise _no_layers(name, one, anatomy)
-    own = len(into.layer_paths)
-    if len(layers) != own:
-        shared = f", run {len(into.hidden) - 1} times" if 1 < own + 1 < len(into.hidden) else ""
-        message = f"`init` gives {len(layers)} layers to `{names[0]}`, which has {own}{shared}"
-        raise SourceFault("B316", message, field="init", help=f"name {own} layer{'s' if own > 1 else ''}")
-    count = len(source.layer_paths)
+    size, count = len(into.layer_paths), len(source.layer_paths)
+    if len(layers) != size:
+        shared = f", run {len(into.hidden) - 1} times" if 1 < size + 1 < len(into.hidden) else ""
+        message = f"`init` gives {len(layers)} layers to `{names[0]}`, which has {size}{shared}"
+        raise SourceFault("B316", message, field="init", help=f"name {size} layer{'s' if size > 1 else ''}")
     if any(not -count <= i < count for i in layers):
-        raise SourceFault(
-            "B303", f"`init` names a layer beyond the {count} that there are", field="init", help=f"0 to {count - 1}"
-        )
+        message = f"`init` names a layer beyond the {count} that there are"
+        raise SourceFault("B303", message, field="init", help=f"0 to {count - 1}")
+    layers = tuple(i % count for i in layers)
     moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
     words = RENAMED.get((_kind(model), _kind(donor)), {})
-    _check_kinds(model, donor, tuple(i % count for i in layers), names)
+    _check_kinds(model, donor, layers, names)
     theirs = donor.state_dict()
     pairs, left, done = [], [], set()
     parameters = 0
-    for name, own in model.state_dict(keep_vars=True).items():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         prefix = next((p for p in moved if name.startswith(p)), None)
         if prefix is not None:
             other = moved[prefix] + _renamed(name[len(prefix) :], words)
         else:
             other = _outside(name, into.base, source.base, words)
-        if other in theirs and theirs[other].shape == own.shape:
+        if other in theirs and theirs[other].shape == tensor.shape:
             pairs.append((name, other))
-            if isinstance(own, nn.Parameter) and id(own) not in done:  # a tied one has two names
-                parameters += own.numel()
-                done.add(id(own))
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in done:  # a tied one has two names
+                parameters += tensor.numel()
+                done.add(id(tensor))
         elif prefix is not None:
-            raise SourceFault(
-                "B316",
-                f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind",
-                field="init",
-                help="start from a model of the same architecture and width",
-            )
+            message = f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind"
+            help = "start from a model of the same architecture and width"
+            raise SourceFault("B316", message, help=help, field="init")
         else:
-            left.append((name, own))
-    random = tuple(name for name, own in left if id(own) not in done)
-    positive = tuple(i % count for i in layers)
-    return Copied(tuple(pairs), parameters, random, positive)
+            left.append((name, tensor))
+    random = tuple(name for name, tensor in left if id(tensor) not in done)
+    return Copied(tuple(pairs), parameters, random, layers)
 
 
 def _no_layers(name: str, model: nn.Module, anatomy: Anatomy) -> SourceFault:
-    """The fault of an architecture of whose layers no single row is known."""
+    """The fault of an architecture without a single row of layers."""
     reason = anatomy.lacking.get("hidden", "its class records no layers")
     message = f"`init` copies layers one by one, and `{name}` ({anatomy.name}) has no single row of them: {reason}"
-    help = "leave `init` out, and name a checkpoint to start from"
+    help = "remove `init`, and name a checkpoint to start from"
     if anatomy.stacks and type(getattr(trunk_of(model), "config", None)) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
         help += '; or run the encoders alone, on both models: task="token-classification"'
     return SourceFault("B316", message, field="init", help=help)
 
 
 def _check_kinds(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str]) -> None:
-    """SourceFault B316 where a layer would become one of another kind, such as sliding attention full; the remedy names
-    layers that fit. Architectures of other names are compared by the shapes of what is copied alone.
+    """SourceFault B316 if a layer would be copied into one of another kind, such as sliding into full attention; the
+    remedy names layers that fit. Architectures of different names are compared only by the shapes of their tensors.
     """
     if _kind(model) != _kind(donor):
         return
-    own, other = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
-    keys = telling(own, other)
+    ours, theirs = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
+    keys = telling(ours, theirs)
 
     def fits(i: int, j: int) -> bool:
-        return own[i].parameters == other[j].parameters and difference(own[i], other[j], keys) is None
+        return ours[i].parameters == theirs[j].parameters and difference(ours[i], theirs[j], keys) is None
 
     wrong = next((i for i, j in enumerate(layers) if not fits(i, j)), None)
     if wrong is None:
         return
-    what = difference(own[wrong], other[layers[wrong]], keys)
-    near = _nearest(layers, len(other), fits)
-    if what is None and near is None and own[wrong].parameters.keys() == other[layers[wrong]].parameters.keys():
-        return  # another width, which is said of the parameter
+    what = difference(ours[wrong], theirs[layers[wrong]], keys)
+    near = _nearest(layers, len(theirs), fits)
+    if what is None and near is None and ours[wrong].parameters.keys() == theirs[layers[wrong]].parameters.keys():
+        return  # another width, which the fault of the parameter reports
     if what is not None:
-        setting, mine, theirs = what
-        reason = f"`{setting}` is {theirs} there and {mine} here"
+        setting, mine, donors = what
+        reason = f"`{setting}` is {donors} there and {mine} here"
     else:
-        mine_only, theirs_only = (set(x.parameters.items()) for x in (own[wrong], other[layers[wrong]]))
+        mine_only, theirs_only = (set(x.parameters.items()) for x in (ours[wrong], theirs[layers[wrong]]))
         lone = sorted(mine_only ^ theirs_only)[0][0]
         reason = f"they differ in `{lone}`"
     message = f"layer {layers[wrong]} of `{names[1]}` is of another kind than layer {wrong} of `{names[0]}`: {reason}"
-    raise SourceFault("B316", message, field="init", help=_ways_out(own, other, layers, near, names))
+    raise SourceFault("B316", message, field="init", help=_ways_out(ours, theirs, layers, near, names))
 
 
 def _ways_out(
-    own: tuple[Kind, ...],
-    other: tuple[Kind, ...],
+    ours: tuple[Kind, ...],
+    theirs: tuple[Kind, ...],
     layers: tuple[int, ...],
     near: tuple[int, ...] | None,
     names: tuple[str, str],
 ) -> str:
-    """How a copy of layers gets sound: other layers of the donor, or the donor's kinds for the model's own layers."""
+    """Remedies for a copy of layers: other layers of the donor, or the donor's kinds for the model's layers."""
     ways = [f"take layers that fit: init={names[1]}.layers{list(near)}"] if near is not None else []
-    wanted = [other[j].settings.get("layer_types") for j in layers]
-    alike = all(one.parameters == other[j].parameters for one, j in zip(own, layers, strict=True))
-    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in own]:
+    wanted = [theirs[j].settings.get("layer_types") for j in layers]
+    alike = all(one.parameters == theirs[j].parameters for one, j in zip(ours, layers, strict=True))
+    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in ours]:
         listed = ", ".join(f'"{kind}"' for kind in wanted)
         ways.append(f"give `{names[0]}` their kinds: layer_types=[{listed}]")
     return "; or ".join(ways) or "start from a model of the same architecture and configuration"
 
 
 def _nearest(layers: tuple[int, ...], count: int, fits: Callable[[int, int], bool]) -> tuple[int, ...] | None:
-    """For each layer one of a donor's that fits, in its order, as near to those that were named as can be."""
+    """For each layer one of a donor's that fits, in order, as near to the requested ones as possible."""
     best: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}
     for i, asked in enumerate(layers):
         following = {}
@@ -188,26 +183,25 @@ def _nearest(layers: tuple[int, ...], count: int, fits: Callable[[int, int], boo
 
 
 def _below(model: nn.Module, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Paths of layers as the trunk calls them."""
+    """Paths of layers relative to the trunk."""
     names = {id(module): path for path, module in trunk_of(model).named_modules()}
     return tuple(names[id(model.get_submodule(path))] for path in paths)
 
 
 def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
-    """Do what `plan_copy` says."""
+    """Carry out the plan of `plan_copy`."""
     plan = plan_copy(model, donor, layers)
     ours, theirs = model.state_dict(), donor.state_dict()
     with torch.no_grad():
-        for own, other in plan.pairs:
-            ours[own].copy_(theirs[other])
+        for name, other in plan.pairs:
+            ours[name].copy_(theirs[other])
     return plan
 
 
 def planned_copy(description: ModelDescription, donor: ModelDescription, name: str = "the model") -> Copied:
-    """What `init=` copies into the model of this name, from descriptions alone: nothing is loaded. Faults as
-    `plan_copy`.
+    """The plan of `init=` for the model of this name, from descriptions alone. Faults as `plan_copy`.
 
-    An adapter comes later: layers are copied into the model without it.
+    Layers are copied into the model without its adapter.
     """
     if description.init is None:
         raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
@@ -220,15 +214,14 @@ def _kind(model: nn.Module) -> str:
 
 
 def _renamed(name: str, words: Mapping[str, str]) -> str:
-    """A parameter's name with its module's called as the donor calls it."""
+    """A parameter's name with its module's name in the donor."""
     module, _, last = name.rpartition(".")
     return f"{words.get(module, module)}.{last}" if module else name
 
 
 def _outside(name: str, base: str, donor_base: str, words: Mapping[str, str]) -> str:
-    """The donor's name of something outside the layers; trunks are matched whatever they are called."""
-    inside = not base or name.startswith(f"{base}.")
-    if not inside:
+    """The donor's name of a tensor outside the layers; trunks match under any name."""
+    if base and not name.startswith(f"{base}."):
         return _renamed(name, words)
     below = name.removeprefix(f"{base}.") if base else name
     return f"{donor_base}.{below}" if donor_base else below

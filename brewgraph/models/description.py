@@ -1,4 +1,4 @@
-"""What a model is going to be, decided from configurations alone: class, configuration, weights, tokens."""
+"""A model before it is built, decided from configurations alone: class, configuration, weights, tokens."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens,
 from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import LABEL_TYPES, VALUE, LabelType
-from brewgraph.recipe.settings.sources import Hf, Layers, Lora
+from brewgraph.recipe.settings.model_sources import Hf, Layers, Lora
 from brewgraph.syntax.foreign import instead
 
 _DECIDED = ("id2label", "label2id", "dtype", "torch_dtype")
-"""Keys of configurations that follow from other parts of a spec."""
+"""Keys of configurations that other parts of a spec decide."""
 
 
 @dataclass(frozen=True)
 class ModelDescription:
     """A model before it is built. `checkpoint` is where its weights are, None for random ones.
 
-    With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is what
-    is trained instead of the trunk. `order` is that in which its classes are put, by their places in the configuration;
-    empty where they stay as they are.
+    With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is
+    trained instead of the trunk. `order` reorders its classes, by their places in the configuration; empty for none.
     """
 
     auto_class: str
@@ -55,8 +54,8 @@ class ModelDescription:
     def labels(self) -> tuple[str, ...]:
         if not has_classes(self.auto_class) or self.config.problem_type == VALUE.problem_type:
             return ()
-        found = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
-        return tuple(found[i] for i in self.order) if self.order else found
+        labels = tuple(str(label) for _, label in sorted((self.config.id2label or {}).items()))
+        return tuple(labels[i] for i in self.order) if self.order else labels
 
     def vocabulary(self, head: str | None = None) -> int | None:
         """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
@@ -66,7 +65,7 @@ class ModelDescription:
         return size if auto_class in guesses else None
 
     def with_vocabulary(self, size: int, tokenizer: PreTrainedTokenizerBase) -> ModelDescription:
-        """The same model from scratch for a vocabulary that is known now."""
+        """The same model from scratch, for a vocabulary of this size."""
         config = type(self.config)(
             **{**self.config.to_dict(), "vocab_size": size, "pad_token_id": tokenizer.pad_token_id}
         )
@@ -86,48 +85,50 @@ def describe_model(
 ) -> ModelDescription:
     """The description of `hf(...)`. `inherited` is the tokenizer that a model takes over from another, if any.
 
-    `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student that
-    has several.
+    `label_types` are those of the data that the model's logits are matched with, `heads` the heads of a student with
+    several.
     """
-    made = _blueprint(source, role, folder, features, classes, inherited, label_types, bool(heads))
-    return replace(made, heads=dict(heads or {}), adapter=source.adapter)
-
-
-def _blueprint(
-    source: Hf,
-    role: str,
-    folder: Path,
-    features: Collection[Feature],
-    classes: Sequence[str],
-    inherited: Tokens | None,
-    label_types: Collection[LabelType],
-    headed: bool,
-) -> ModelDescription:
+    headed = bool(heads)
     if role == "student" and set(label_types) == {VALUE} and not headed and len(source.labels or ()) > 1:
         raise several_outputs(len(source.labels or ()))
     labels = source.labels or (tuple(classes) if role == "student" else None)
     if source.name is None:
         if source.adapter is not None and source.init is None:
-            raise SourceFault(
-                "B329",
-                "an adapter would stand beside random weights that nothing trains",
-                field="adapter",
-                help='name a model with weights: hf("folder", adapter=…), or leave the adapter out',
-            )
+            message = "an adapter needs pretrained weights: random ones would stay untrained"
+            help = 'name a model with weights: hf("folder", adapter=…), or remove the adapter'
+            raise SourceFault("B329", message, help=help, field="adapter")
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = own_tokens(source, folder, inherited)
-        config = _config_from_scratch(source, tokens)
-        config = with_problem(_label(config, labels, auto_class), role, auto_class, label_types)
-        return ModelDescription(auto_class, config, tokens, init=source.init)
-    name = local(source.name, folder)
-    config = read_config(name, source.revision)
-    task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
-    auto_class = AUTO_CLASSES[task]
-    _check_overrides(source, config, source.name)
-    tokens = own_tokens(source, folder, inherited)
-    if source.pretrained and tokens.name != name:
-        _check_room(config, tokens, source.name)
-    with _refusals(source.name):
+        config = _label(_config_from_scratch(source, tokens), labels, auto_class)
+        checkpoint, revision = None, None
+    else:
+        name = local(source.name, folder)
+        config = read_config(name, source.revision)
+        task = "features" if headed else source.task or task_of(features, label_types, config.architectures or ())
+        auto_class = AUTO_CLASSES[task]
+        _check_overrides(source, config, source.name)
+        tokens = own_tokens(source, folder, inherited)
+        if source.pretrained and tokens.name != name:
+            _check_room(config, tokens, source.name)
+        config = _adapted(source, config, tokens, labels, auto_class)
+        checkpoint, revision = name if source.pretrained else None, source.revision
+    return ModelDescription(
+        auto_class,
+        with_problem(config, role, auto_class, label_types),
+        tokens,
+        checkpoint,
+        revision,
+        source.init,
+        heads=dict(heads or {}),
+        adapter=source.adapter,
+    )
+
+
+def _adapted(
+    source: Hf, config: PreTrainedConfig, tokens: Tokens, labels: Sequence[str] | None, auto_class: str
+) -> PreTrainedConfig:
+    """A checkpoint's configuration with what the source overrides, its classes, and the padding token."""
+    with _refusals(source.name or ""):
         layers = getattr(config, "num_hidden_layers", None)
         for key, value in _as_json(source.config).items():
             setattr(config, key, value)
@@ -139,19 +140,17 @@ def _blueprint(
     if getattr(config, "pad_token_id", None) is None:
         with suppress(SourceFault):  # which says itself that there is no tokenizer, once tokens are asked for
             config.pad_token_id = tokens.padding
-    config = with_problem(config, role, auto_class, label_types)
-    return ModelDescription(
-        auto_class, config, tokens, name if source.pretrained else None, source.revision, source.init
-    )
+    return config
 
 
-def _fit_kinds(config: PreTrainedConfig, before: int | None, given: Collection[str]) -> None:
-    """Let settings that say something of each layer, as `layer_types`, follow another number of layers: fewer layers
-    are the first ones, for more of them the architecture says of which kinds they are.
+def _fit_kinds(config: PreTrainedConfig, before: int | None, overrides: Collection[str]) -> None:
+    """Fit settings with one value per layer, such as `layer_types`, to another number of layers: fewer layers take the
+    first values, more take those of the architecture.
     """
     now = getattr(config, "num_hidden_layers", None)
     settings = config.to_dict()
-    kinds = [key for key, value in settings.items() if "layer" in key and key not in given and _is_of(value, before)]
+    lists = {key: value for key, value in settings.items() if "layer" in key and isinstance(value, list)}
+    kinds = [key for key, value in lists.items() if len(value) == before and key not in overrides]
     if before is None or now is None or now == before or not kinds:
         return
     longer = type(config)(**{key: value for key, value in settings.items() if key not in kinds})
@@ -159,37 +158,23 @@ def _fit_kinds(config: PreTrainedConfig, before: int | None, given: Collection[s
         setattr(config, key, settings[key][:now] if now < before else getattr(longer, key))
 
 
-def _is_of(value: object, layers: int | None) -> bool:
-    return isinstance(value, list) and len(value) == layers
-
-
 @lru_cache(maxsize=32)
 def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
     try:
-        found: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
-        return found
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
+        return config
     except (OSError, ValueError, KeyError) as error:
         if Path(name).is_dir():
-            raise SourceFault(
-                "B310",
-                f"the folder `{name}` holds no model: {first_line(error)}",
-                field="name",
-                help="it needs config.json, weights and a tokenizer, as save_pretrained writes them",
-            ) from error
+            message = f"the folder `{name}` holds no model: {first_line(error)}"
+            help = "it needs config.json, weights and a tokenizer, as save_pretrained writes them"
+            raise SourceFault("B310", message, help=help, field="name") from error
         looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_local:
-            raise SourceFault(
-                "B310",
-                f"there is no folder `{name}`",
-                field="name",
-                help=no_path(name) or "paths start at the spec's folder",
-            ) from error
-        raise SourceFault(
-            "B311",
-            f"the configuration of `{name}` cannot be reached: {first_line(error)}",
-            field="name",
-            help="check the name, connect to the hub, or name a local folder",
-        ) from error
+            help = no_path(name) or "paths start at the spec's folder"
+            raise SourceFault("B310", f"there is no folder `{name}`", help=help, field="name") from error
+        message = f"the configuration of `{name}` cannot be reached: {first_line(error)}"
+        help = "check the name, connect to the hub, or name a local folder"
+        raise SourceFault("B311", message, help=help, field="name") from error
 
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
@@ -239,27 +224,24 @@ def _check_room(config: PreTrainedConfig, tokens: Tokens, name: str) -> None:
 
 @contextmanager
 def _refusals(kind: str) -> Iterator[None]:
-    """What a configuration says to values that it cannot have."""
+    """Turns a configuration's error about its values into SourceFault B313."""
     try:
         yield
     except (ValueError, TypeError, StrictDataclassError) as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceFault(
-            "B313",
-            f"`{kind}` refuses this configuration: {said}",
-            help="correct the argument that is named; sizes must fit each other",
-        ) from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        help = "correct the argument that is named; sizes must fit each other"
+        raise SourceFault("B313", f"`{kind}` refuses this configuration: {reason}", help=help) from error
 
 
 def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
     """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
-    known = set(config.to_dict()) | set(config.attribute_map)
+    keys = set(config.to_dict()) | set(config.attribute_map)
     for key in source.config:
         if key in _DECIDED:
             help = instead("configuration", key, Hf.model_fields)
             raise SourceFault("B313", f"a spec decides `{key}` elsewhere", field=key, help=help)
-        if key not in known:
-            shown = sorted(k for k in known if not k.startswith("_"))
+        if key not in keys:
+            shown = sorted(k for k in keys if not k.startswith("_"))
             help = instead("configuration", key, [*shown, *Hf.model_fields])
             help = help or "see the configuration's page in transformers"
             raise SourceFault("B313", f"the configuration of `{name}` has no `{key}`", field=key, help=help)

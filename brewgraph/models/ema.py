@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, listing
 
 _UPDATES = "updates"
-"""Under which name `state` keeps how many updates there were; no weight's name, as these all hold a dot."""
+"""The key of the number of updates in `state`; names of weights all contain a dot."""
 
 
 class EmaTeacher:
     """The average of a student's weights, beginning as a copy of it.
 
-    `module` is of the student's class, frozen and in evaluation mode, so it has every feature that the student
-    has. It is no part of the student: neither its parameters nor its state dict hold it. With `warmup` the decay at
-    update k is at most (1 + k) / (10 + k), so that the first, random weights are soon forgotten.
+    `module` is of the student's class, frozen and in evaluation mode, with all features of the student. It is no part
+    of the student: neither its parameters nor its state dict include it. With `warmup` the decay at update k is at most
+    (1 + k) / (10 + k), so that the first, random weights are soon forgotten.
     """
 
     def __init__(self, student: nn.Module, decay: float = 0.999, *, warmup: bool = False):
@@ -36,29 +36,29 @@ class EmaTeacher:
     def update(self, student: nn.Module) -> None:
         """Take one step towards the student's weights; call it after each optimizer step. Buffers are copied.
 
-        Nothing waits for the device, and a weight that never changes stays exactly as it is.
+        It does not synchronise with the device, and a weight that never changes stays exactly equal.
         """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        for own, theirs in zip(self.module.parameters(), student.parameters(), strict=True):
-            own.lerp_(theirs.to(own), 1 - decay)
-        for kept, now in zip(self.module.buffers(), student.buffers(), strict=True):
-            kept.copy_(now)
+        for average, weight in zip(self.module.parameters(), student.parameters(), strict=True):
+            average.lerp_(weight.to(average), 1 - decay)
+        for buffer, current in zip(self.module.buffers(), student.buffers(), strict=True):
+            buffer.copy_(current)
         self.updates += 1
 
     def state(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs to go on, as tensors of their own memory that safetensors writes."""
-        found = {name: tensor.detach().clone().contiguous() for name, tensor in self._tensors()}
-        return {**found, _UPDATES: torch.tensor(self.updates)}
+        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in self._tensors()}
+        return {**tensors, _UPDATES: torch.tensor(self.updates)}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave. Raises RunError where it is that of another model."""
-        own = dict(self._tensors())
-        strange = (own.keys() | {_UPDATES}) ^ state.keys()
-        strange |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+        """Continue from the result of `state`. Raises RunError for that of another model."""
+        tensors = dict(self._tensors())
+        strange = (tensors.keys() | {_UPDATES}) ^ state.keys()
+        strange |= {name for name in tensors.keys() & state.keys() if tensors[name].shape != state[name].shape}
         if strange:
             raise RunError(f"the saved average is of another model: {listing(sorted(strange)[:3])} do not fit")
-        for name, tensor in own.items():
+        for name, tensor in tensors.items():
             tensor.copy_(state[name])
         self.updates = int(state[_UPDATES])
 

@@ -1,4 +1,4 @@
-"""Several heads on one trunk: each head is a plain transformers model, and all of them share one base model."""
+"""Several heads on one trunk: each head is a transformers model, and all share one base model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import transformers
 from torch import Tensor, nn
@@ -20,19 +20,19 @@ from brewgraph.diagnostics import SourceFault, UsageError, listing
 from brewgraph.models.task_heads import Head
 
 _INDEX = "heads.json"
-"""The file that says which auto class loads which folder of a saved model."""
+"""The file that maps the folders of a saved model to their auto classes."""
 
 
 @dataclass
 class HeadedOutput(ModelOutput):
-    """What a model with heads returns: its trunk's fields (whatever they are), and `heads`, by name, each its own."""
+    """The output of a model with heads: the fields of its trunk's output, and the outputs of its `heads` by name."""
 
     last_hidden_state: Tensor | None = None
     heads: dict[str, Any] | None = None
 
 
-class _Own(nn.Module):
-    """What belongs to one head alone: its modules and parameters without the trunk's. Never called."""
+class _HeadPart(nn.Module):
+    """The modules and parameters of one head without the trunk's. Never called."""
 
     def __init__(self, head: PreTrainedModel):
         super().__init__()
@@ -43,7 +43,7 @@ class _Own(nn.Module):
 
 
 class _Replay(nn.Module):
-    """Stands in for a trunk that has run already: whatever it is called with, it returns what that gave."""
+    """Replaces a trunk that has run: for any input it returns that run's output."""
 
     def __init__(self, trunk: nn.Module, output: ModelOutput):
         super().__init__()
@@ -61,10 +61,10 @@ class HeadedModel(nn.Module):
         out = model(heads=("ner",), **inputs)          # the trunk runs once, whatever the number of heads
         out.last_hidden_state, out.heads["ner"].logits
 
-    `heads` are transformers models of one configuration; afterwards all of them hold the same trunk, that of the one
-    with the most weights (a pooler, where any head reads it). The trunk is a module under its usual name
-    (`model.bert`), what belongs to a head alone is under the head's name, so parameters count once and paths are those
-    that they would have elsewhere. SourceFault B327 where heads cannot share, B328 for a name that is taken.
+    `heads` are transformers models of one configuration; afterwards all of them hold the same trunk, the one with the
+    most weights (with a pooler, if any head reads it). The trunk is a module under its usual name (`model.bert`), the
+    rest of a head is under the head's name, so parameters count once and paths are the usual ones. SourceFault B327 for
+    heads that cannot share a trunk, B328 for a name that is taken.
     """
 
     def __init__(self, heads: Mapping[str, PreTrainedModel], auto_classes: Mapping[str, str]):
@@ -81,14 +81,13 @@ class HeadedModel(nn.Module):
                 raise SourceFault("B328", f"a head cannot be called `{name}`: the model has that already", help=help)
             setattr(head, head.base_model_prefix, trunk)
             head.tie_weights()
-            self.add_module(name, _Own(head))
+            self.add_module(name, _HeadPart(head))
         self.train(trunk.training)
 
     @property
     def trunk(self) -> PreTrainedModel:
         """The shared base model."""
-        found: PreTrainedModel = getattr(self, self._trunk_name)
-        return found
+        return cast(PreTrainedModel, self.get_submodule(self._trunk_name))
 
     @property
     def heads(self) -> Mapping[str, PreTrainedModel]:
@@ -98,22 +97,21 @@ class HeadedModel(nn.Module):
     @property
     def config(self) -> PretrainedConfig:
         """The trunk's configuration; every head has a copy with its own classes."""
-        found: PretrainedConfig = self.trunk.config
-        return found
+        return self.trunk.config
 
     def forward(self, heads: Collection[str] | None = None, **inputs: Any) -> HeadedOutput:
-        """Run the trunk once and then the heads that are named (left out, all of them) on what it gave."""
+        """Run the trunk once, and on its output the named heads, by default all."""
         if unknown := set(heads or ()) - self._heads.keys():
             raise UsageError(f"the model has no head {listing(sorted(unknown))}; it has {listing(self._heads)}")
         base = self.trunk(**inputs)
-        found = {}
+        outputs = {}
         for name in self._heads if heads is None else heads:
             head = self._heads[name]
             if getattr(head.config, "pad_token_id", None) is None:  # known only once there is a tokenizer
                 head.config.pad_token_id = getattr(self.config, "pad_token_id", None)
             with _replaying(head, base):
-                found[name] = head(**inputs)
-        output = HeadedOutput(last_hidden_state=base[0], heads=found)
+                outputs[name] = head(**inputs)
+        output = HeadedOutput(last_hidden_state=base[0], heads=outputs)
         for key, value in base.items():
             output[key] = value
         return output
@@ -129,27 +127,26 @@ class HeadedModel(nn.Module):
         folder = Path(folder)
         for name, head in self._heads.items():
             # without what another head's class brought along (a pooler)
-            own = {key: value for key, value in head.state_dict().items() if key in self._keys[name]}
-            head.save_pretrained(folder / name, state_dict=own)
+            state = {key: value for key, value in head.state_dict().items() if key in self._keys[name]}
+            head.save_pretrained(folder / name, state_dict=state)
         (folder / _INDEX).write_text(json.dumps(self.auto_classes, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str) -> HeadedModel:
-        """The model that `save` wrote, in evaluation mode. SourceFault B315 where the folder holds none."""
+        """The model that `save` wrote, in evaluation mode. SourceFault B315 for another folder."""
         auto_classes = saved_heads(folder)
         if not auto_classes:
-            raise SourceFault(
-                "B315", f"the folder `{folder}` holds no model with heads", field="name", help=f"it needs {_INDEX}"
-            )
-        made = {
+            message = f"the folder `{folder}` holds no model with heads"
+            raise SourceFault("B315", message, field="name", help=f"it needs {_INDEX}")
+        heads = {
             name: getattr(transformers, auto_class).from_pretrained(Path(folder) / name)
             for name, auto_class in auto_classes.items()
         }
-        return cls(made, auto_classes)
+        return cls(heads, auto_classes)
 
 
 def saved_heads(folder: Path | str) -> dict[str, str]:
-    """The heads in a folder that `HeadedModel.save` wrote, with their auto classes; empty for any other folder."""
+    """The heads in a folder that `HeadedModel.save` wrote, with their auto classes; empty for another folder."""
     index = Path(folder) / _INDEX
     return dict(json.loads(index.read_text(encoding="utf-8"))) if index.is_file() else {}
 
@@ -159,31 +156,31 @@ def build_heads(
     heads: Mapping[str, tuple[Any, ...]],
     make: Callable[[str, Any, PretrainedConfig], PreTrainedModel],
 ) -> HeadedModel:
-    """A model with these heads; `make` gives each as a whole from its name, auto class and configuration.
+    """A model with these heads; `make` builds each from its name, auto class and configuration.
 
-    Their names alone decide the order in which random weights are drawn, not the place where a spec writes them.
+    Random weights are drawn in the order of the heads' names, not in the order of the spec.
     """
-    made, auto_classes = {}, {}
-    for name, given in sorted(heads.items()):
-        head = Head(*given)
+    models, auto_classes = {}, {}
+    for name, fields in sorted(heads.items()):
+        head = Head(*fields)
         auto_classes[name] = head.auto_class
-        made[name] = make(name, getattr(transformers, head.auto_class), head.config(config))
-    return HeadedModel(made, auto_classes)
+        models[name] = make(name, getattr(transformers, head.auto_class), head.config(config))
+    return HeadedModel(models, auto_classes)
 
 
 def trunk_of(model: nn.Module) -> nn.Module:
-    """The part that gives hidden states and attentions: the trunk of a model with heads, else the model itself."""
+    """The part with hidden states and attentions: the trunk of a model with heads, or else the model itself."""
     return model.trunk if isinstance(model, HeadedModel) else model
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
-    """The arguments that a model's forward names; those of its trunk, where it has heads."""
+    """The arguments of a model's forward; with heads, those of its trunk."""
     return tuple(inspect.signature(trunk_of(model).forward).parameters)
 
 
 @contextmanager
 def _replaying(head: PreTrainedModel, output: ModelOutput) -> Iterator[None]:
-    """Let a head's calls of its trunk return `output`."""
+    """Makes a head's calls of its trunk return `output`."""
     name = head.base_model_prefix
     trunk = head._modules[name]
     assert trunk is not None

@@ -1,7 +1,7 @@
 """Whether a teacher numbers its classes as the data does: the permutation that fits its predictions best.
 
-A teacher fine-tuned elsewhere may call `entailment` 2 where the data calls it 0. Its classes are then as many and as
-named, every shape fits, and distillation teaches the student a wrong order in silence.
+A teacher fine-tuned elsewhere may call `entailment` 2 where the data calls it 0. Number and names of the classes agree,
+every shape fits, and distillation silently teaches the student a wrong order.
 """
 
 from __future__ import annotations
@@ -9,26 +9,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
 from brewgraph.diagnostics import listing
 
+Array = np.ndarray
+
 GAIN = 0.2
-"""By how much another order must be better before it is taken for the true one."""
+"""How much better another order must be to count as the true one."""
 LEARNT = 0.3
-"""Which share of what chance leaves wrong that order must get right (Cohen's kappa), of one label for each text: of two
-classes, an untrained model is often worse than chance.
+"""The share of what chance leaves wrong that this order must get right (Cohen's kappa), for one label per text: with
+two classes, an untrained model is often worse than chance.
 """
 LEAST = 0.5
-"""What tags, several labels and answers must come to in another order: an untrained model may fit one by luck."""
+"""The least figure of tags, several labels and answers in another order: an untrained model may fit one by luck."""
 FEWEST = 64
-"""Different labelled texts (words, answers) below which nothing is said: any order could be luck."""
+"""The least number of distinct labelled texts (words, answers) for a verdict: with fewer, any order could be luck."""
 CLEARLY = 1.5
-"""How many times as much as with any other a class that was moved must correlate with the one that it is."""
+"""How many times more a moved class must correlate with its true class than with any other."""
 ERRORS = 4.0
 """By how many standard errors that must exceed the correlation as it stands, where two classes change places."""
 
@@ -37,11 +40,11 @@ ERRORS = 4.0
 class LabelOrder:
     """What a sample of predictions tells of a model's classes.
 
-    `ok`; `permuted`: another order is at least 20 points better, or some classes are clearly others; `chance`:
-    predictions and labels agree no more often than unrelated ones would. `order[i]` is the data's class that the
-    model's class i means in the best order. `accuracy` is as it stands, `best` in that order, both shares of `rows` (or
-    what else is compared). `unsure` are classes that seem to be others, on too few rows to tell. `message` and `help`
-    say it in sentences, empty where all is well.
+    `verdict`: `ok`; `permuted`: another order is at least 20 points better, or some classes clearly changed places;
+    `chance`: predictions and labels agree no more often than unrelated ones would. `order[i]` is the data's class that
+    the model's class i means in the best order. `accuracy` is the share of `rows` (or another figure) as they are,
+    `best` in that order. `unsure` are classes that may have changed places, on too few rows to tell. `message` and
+    `help` are sentences, empty where all is well.
     """
 
     verdict: Literal["ok", "permuted", "chance"]
@@ -55,211 +58,187 @@ class LabelOrder:
 
 
 def check_label_order(
-    predictions: Any,
-    labels: Any,
+    predictions: ArrayLike,
+    labels: ArrayLike,
     names: Sequence[str],
     model: str = "the teacher",
     places: Sequence[int] = (),
-    texts: Any = None,
+    texts: ArrayLike | None = None,
 ) -> LabelOrder:
     """Compare predicted classes (N,) with labels (N,), integers below C = len(names); labels of -100 are skipped.
 
-    The best order is that of the largest sum over the confusion matrix (the assignment problem, Kuhn 1955). As the best
-    of C! orders always looks better than it is, its gain is measured on rows that it was not found on. Chance is the
+    The best order has the largest sum over the confusion matrix (the assignment problem, Kuhn 1955). As the best of C!
+    orders always looks better than it is, its gain is measured on rows that it was not fitted to. Chance is the
     agreement that both frequencies alone explain (Cohen 1960, equation 1), with two standard errors. A few of many
-    classes gain little in all: these are found one by one (`_moved`). `texts` (N,) numbers the texts, of which equal
-    ones count once there; left out, all differ.
+    classes gain little in all: these are searched one by one (`_moved`). `texts` (N,) numbers the texts, of which equal
+    ones count once there; without it, all differ.
 
-    `places` are those of the model's classes in its own head where they were put in another order, for the remedy.
+    `places` are the model's own class numbers where its classes were reordered, for the remedy.
     """
-    said, true = _labelled(predictions, labels)
-    rows = len(true)
-    own = np.arange(rows) if texts is None else np.asarray(texts).reshape(-1)[np.asarray(labels).reshape(-1) != -100]
-
-    def fit(kept: Any) -> Any:
-        return _confusion(said[kept], true[kept], len(names)) / max(1, kept.sum())
-
-    found = _compare(fit, own % 2)
-    if len(np.unique(own)) < FEWEST or len(np.unique(true)) < 2:
-        return LabelOrder("ok", found.own, found.best, rows, found.order)
-    what = f"{found.own:.0%} of {rows} labelled examples right"
-    chance = _by_luck(np.asarray(found.order)[said], true, len(names))
-    if found.gain >= GAIN and found.best - chance >= LEARNT * (1 - chance):
-        return _permuted(found, rows, names, places, f"{model} gets {what}, and {found.best:.0%}")
-    return _by_chance(found, said, true, own, names, model, places, "labelled examples")
+    predicted, true, texts = _labelled(predictions, labels, texts)
+    as_is, gain = _compare(lambda kept: _confusion(predicted[kept], true[kept], len(names)) / max(1, kept.sum()), texts)
+    if len(np.unique(texts)) < FEWEST or len(np.unique(true)) < 2:
+        return as_is
+    chance = _chance(np.asarray(as_is.order)[predicted], true, len(names))
+    if gain >= GAIN and as_is.best - chance >= LEARNT * (1 - chance):
+        what = f"{model} gets {as_is.accuracy:.0%} of {len(true)} labelled examples right, and {as_is.best:.0%}"
+        return _permuted(as_is, names, places, what)
+    return _one_by_one(as_is, predicted, true, texts, names, model, places, "labelled examples")
 
 
 def check_tag_order(
-    predictions: Any,
-    labels: Any,
-    tokens: Any,
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    tokens: ArrayLike,
     names: Sequence[str],
     model: str = "the teacher",
     places: Sequence[int] = (),
 ) -> LabelOrder:
     """The same for tags of words, (N,) each; `tokens` are the words' first tokens.
 
-    Most words have the same tag, so that each tag that occurs counts alike: what is compared is the mean share of words
-    that are right, over tags. Gains are measured on other words than those that an order was found on: a model that
-    knows nothing says the same of a word wherever it stands, which looks like an order of its own. In that order
-    `LEAST` must be right, and the more the fewer different words there are.
+    Most words have the same tag, so the figure compared is the share of words that are right, averaged over the tags
+    that occur. Gains are measured on words other than those an order was fitted to: an untrained model gives a word the
+    same tag everywhere, which looks like an order of its own. In the best order at least `LEAST` must be right, and
+    more with fewer distinct words.
     """
-    said, true = _labelled(predictions, labels)
-    words = np.asarray(tokens, dtype=np.int64).reshape(-1)[np.asarray(labels).reshape(-1) != -100]
+    predicted, true, words = _labelled(predictions, labels, tokens)
 
-    def fit(kept: Any) -> Any:
-        counts = _confusion(said[kept], true[kept], len(names))
-        there = counts.sum(0)
-        return counts / np.maximum(1, there) / max(1, (there > 0).sum())
+    def fit(kept: Array) -> Array:
+        counts = _confusion(predicted[kept], true[kept], len(names))
+        per_tag = counts.sum(0)
+        shares: Array = counts / np.maximum(1, per_tag) / max(1, (per_tag > 0).sum())
+        return shares
 
-    found, rows = _compare(fit, words % 2), len(true)
-    if rows < FEWEST or len(np.unique(true)) < 2:
-        return LabelOrder("ok", found.own, found.best, rows, found.order)
-    if found.gain >= GAIN and found.best >= LEAST + 1 / math.sqrt(len(np.unique(words))):
-        what = f"{model} gets {found.own:.0%} of a tag's words right, the mean over tags and {rows} words"
-        return _permuted(found, rows, names, places, f"{what}, and {found.best:.0%}")
-    return _by_chance(found, said, true, words, names, model, places, "labelled words")
+    as_is, gain = _compare(fit, words)
+    if len(true) < FEWEST or len(np.unique(true)) < 2:
+        return as_is
+    if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(len(np.unique(words))):
+        what = f"{model} gets {as_is.accuracy:.0%} of a tag's words right, the mean over tags and {len(true)} words"
+        return _permuted(as_is, names, places, f"{what}, and {as_is.best:.0%}")
+    return _one_by_one(as_is, predicted, true, words, names, model, places, "labelled words")
 
 
 def check_labels_order(
-    probabilities: Any,
-    labels: Any,
+    probabilities: ArrayLike,
+    labels: ArrayLike,
     names: Sequence[str],
     model: str = "the teacher",
     places: Sequence[int] = (),
-    texts: Any = None,
+    texts: ArrayLike | None = None,
 ) -> LabelOrder:
     """The same where an example has any number of labels: probabilities and labels, (N, C) each.
 
-    What is compared is the mean correlation of a class's probability with its label, over the classes that some
-    examples have and others have not. In another order it must be at least `LEAST`, and the more the fewer
-    examples there are.
+    The figure compared is the correlation of a class's probability with its label, averaged over the classes that some
+    examples have and others have not. In the best order it must be at least `LEAST`, and more with fewer examples.
     """
-    said, true = (np.asarray(x, dtype=np.float64).reshape(-1, len(names)) for x in (probabilities, labels))
+    predicted, true = (np.asarray(x, dtype=np.float64).reshape(-1, len(names)) for x in (probabilities, labels))
     rows = len(true)
+    groups = np.arange(rows) if texts is None else np.asarray(texts).reshape(-1)
     varied = true.std(0) > 0
-
-    def fit(kept: Any) -> Any:
-        return _correlations(said[kept], true[kept]) * varied / max(1, varied.sum())
-
-    own = np.arange(rows) if texts is None else np.asarray(texts).reshape(-1)
-    found = _compare(fit, own % 2)
-    if len(np.unique(own)) < FEWEST or varied.sum() < 2:
-        return LabelOrder("ok", found.own, found.best, rows, found.order)
-    what = f"the probabilities of {model} correlate with {rows} labelled examples by {found.own:.2f}"
-    if found.gain >= GAIN and found.best >= LEAST + 1 / math.sqrt(rows):
-        return _permuted(found, rows, names, places, f"{what}, and by {found.best:.2f}")
-    order, moved, unsure = _moved(said, true, own)
+    as_is, gain = _compare(
+        lambda kept: _correlations(predicted[kept], true[kept]) * varied / max(1, varied.sum()), groups
+    )
+    if len(np.unique(groups)) < FEWEST or varied.sum() < 2:
+        return as_is
+    what = f"the probabilities of {model} correlate with {rows} labelled examples"
+    if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(rows):
+        return _permuted(as_is, names, places, f"{what} by {as_is.accuracy:.2f}, and by {as_is.best:.2f}")
+    order, moved, unsure = _moved(predicted, true, groups)
     if moved:
-        fits = _correlations(said, true)
-        was, best = (float(np.mean([fits[i, to[i]] for i in moved])) for to in (range(len(names)), order))
-        what = f"the probabilities of {model} correlate with {rows} labelled examples"
-        what += f" in {_listed(moved, names)} by {was:.2f}, and by {best:.2f}"
-        return _permuted(_Compared(order, was, best, best - was), rows, names, places, what)
-    if found.own <= 2 / math.sqrt(rows * max(1, varied.sum())):
-        return LabelOrder(
-            "chance", found.own, found.best, rows, found.order, f"{what}, no better than chance", _UNTAUGHT, unsure
-        )
-    return LabelOrder("ok", found.own, found.best, rows, found.order, unsure=unsure)
+        fits = _correlations(predicted, true)
+        before, best = (float(np.mean([fits[i, to[i]] for i in moved])) for to in (range(len(names)), order))
+        what += f" in {_listed(moved, names)} by {before:.2f}, and by {best:.2f}"
+        return _permuted(LabelOrder("permuted", before, best, rows, order), names, places, what)
+    if as_is.accuracy <= 2 / math.sqrt(rows * max(1, varied.sum())):
+        message = f"{what} by {as_is.accuracy:.2f}, no better than chance"
+        return replace(as_is, verdict="chance", message=message, help=_UNTAUGHT, unsure=unsure)
+    return replace(as_is, unsure=unsure)
 
 
-def check_span_order(predictions: Any, labels: Any, model: str = "the teacher") -> LabelOrder:
+def check_span_order(predictions: ArrayLike, labels: ArrayLike, model: str = "the teacher") -> LabelOrder:
     """Whether a model's starts are the ends of answers, and its ends the starts: tokens, (N, 2) each.
 
-    Only answers of several tokens tell; labels of -100 are skipped. `order` is (1, 0) where they are swapped: right in
+    Only answers of several tokens count; labels of -100 are skipped. `order` is (1, 0) where they are swapped: right in
     at least `LEAST` of both, and better by `GAIN` than as they are.
     """
-    said, true = (np.asarray(x, dtype=np.int64).reshape(-1, 2) for x in (predictions, labels))
-    tells = (true[:, 0] != true[:, 1]) & (true[:, 0] != -100)
-    said, true, rows = said[tells], true[tells], int(tells.sum())
+    predicted, true = (np.asarray(x, dtype=np.int64).reshape(-1, 2) for x in (predictions, labels))
+    long = (true[:, 0] != true[:, 1]) & (true[:, 0] != -100)
+    predicted, true, rows = predicted[long], true[long], int(long.sum())
     if rows < FEWEST:
         return LabelOrder("ok", 0.0, 0.0, rows, (0, 1))
-    own, swapped = (said == true).mean(0), (said == true[:, ::-1]).mean(0)
-    if swapped.mean() - own.mean() < GAIN or swapped.min() < LEAST:
-        return LabelOrder("ok", float(own.mean()), float(max(own.mean(), swapped.mean())), rows, (0, 1))
+    halves = (predicted == true[:, ::-1]).mean(0)
+    right, swapped = float((predicted == true).mean()), float(halves.mean())
+    if swapped - right < GAIN or halves.min() < LEAST:
+        return LabelOrder("ok", right, max(right, swapped), rows, (0, 1))
     message = (
-        f"{model} finds {own.mean():.0%} of the starts and ends of {rows} answers, "
-        f"and {swapped.mean():.0%} with its starts and ends swapped"
+        f"{model} finds {right:.0%} of the starts and ends of {rows} answers, "
+        f"and {swapped:.0%} with its starts and ends swapped"
     )
-    return LabelOrder("permuted", float(own.mean()), float(swapped.mean()), rows, (1, 0), message)
+    return LabelOrder("permuted", right, swapped, rows, (1, 0), message)
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """The best order, how well the classes fit as they are and in it, and what of that holds on other rows, too."""
+def _compare(fit: Callable[[Array], Array], groups: Array) -> tuple[LabelOrder, float]:
+    """The best order of all rows, and its gain as measured on each half of the groups with the order of the other half.
 
-    order: tuple[int, ...]
-    own: float
-    best: float
-    gain: float
-
-
-def _compare(fit: Callable[[Any], Any], half: Any) -> _Compared:
-    """Find the best order of all rows, and measure that of each half on the other. `fit` gives for a choice of rows how
-    well each of the model's classes (row) fits each of the data's (column), (C, C).
+    `fit` gives for a choice of rows how well each class of the model (row) fits each of the data (column), (C, C).
     """
-    whole = fit(np.ones(len(half), dtype=bool))
+    whole, halves = fit(np.ones(len(groups), dtype=bool)), [fit(groups % 2 == number) for number in (0, 1)]
     order = _best_order(whole)
-    halves = [fit(half == number) for number in (0, 1)]
-    gains = [_sum(seen, _best_order(other)) - _sum(seen) for seen, other in zip(halves, reversed(halves), strict=True)]
-    own, best = _sum(whole), _sum(whole, order)
-    return _Compared(order, own, best, min(best - own, sum(gains) / 2))
+    gains = [_sum(half, _best_order(other)) - _sum(half) for half, other in zip(halves, reversed(halves), strict=True)]
+    accuracy, best = _sum(whole), _sum(whole, order)
+    return LabelOrder("ok", accuracy, best, len(groups), order), min(best - accuracy, sum(gains) / 2)
 
 
-def _permuted(found: _Compared, rows: int, names: Sequence[str], places: Sequence[int], what: str) -> LabelOrder:
-    order = found.order
-    moved = ", ".join(f"its `{names[i]}` is the data's `{names[j]}`" for i, j in enumerate(order) if i != j)
-    listed = {place: names[j] for place, j in zip(places or range(len(order)), order, strict=True)}
+def _permuted(best: LabelOrder, names: Sequence[str], places: Sequence[int], what: str) -> LabelOrder:
+    moved = ", ".join(f"its `{names[i]}` is the data's `{names[j]}`" for i, j in enumerate(best.order) if i != j)
+    listed = {place: names[j] for place, j in zip(places or range(len(best.order)), best.order, strict=True)}
     shown = ", ".join(json.dumps(listed[i], ensure_ascii=False) for i in sorted(listed))
-    help = f"say what its classes are: labels=[{shown}]"
     message = f"{what} with its classes in another order: {moved}"
-    return LabelOrder("permuted", found.own, found.best, rows, order, message, help)
+    return replace(best, verdict="permuted", message=message, help=f"name its classes: labels=[{shown}]")
 
 
-def _by_chance(
-    found: _Compared,
-    said: Any,
-    true: Any,
-    groups: Any,
+def _one_by_one(
+    as_is: LabelOrder,
+    predicted: Array,
+    true: Array,
+    groups: Array,
     names: Sequence[str],
     model: str,
     places: Sequence[int],
     kind: str,
 ) -> LabelOrder:
-    """The verdict on classes, one each, of which no whole order is better: some are moved, all is well, or chance."""
+    """The verdict on single classes where no whole order is better: some are moved, all is well, or chance."""
     rows, classes = len(true), np.eye(len(names))
-    order, moved, unsure = _moved(classes[said], classes[true], groups)
+    order, moved, unsure = _moved(classes[predicted], classes[true], groups)
     if moved:
         of = np.isin(true, moved)
-        own, best = (float((np.asarray(to)[said[of]] == true[of]).mean()) for to in (range(len(names)), order))
-        what = f"{model} gets {own:.0%} of the {of.sum()} {kind} of {_listed(moved, names)} right, and {best:.0%}"
-        return _permuted(_Compared(order, own, best, best - own), rows, names, places, what)
-    right, chance = float((said == true).mean()), _by_luck(said, true, len(names))
+        before, best = (float((np.asarray(to)[predicted[of]] == true[of]).mean()) for to in (range(len(names)), order))
+        what = f"{model} gets {before:.0%} of the {of.sum()} {kind} of {_listed(moved, names)} right, and {best:.0%}"
+        return _permuted(LabelOrder("permuted", before, best, rows, order), names, places, what)
+    right, chance = float((predicted == true).mean()), _chance(predicted, true, len(names))
     if right > chance + 2 * math.sqrt(chance * (1 - chance) / rows):
-        return LabelOrder("ok", found.own, found.best, rows, found.order, unsure=unsure)
+        return replace(as_is, unsure=unsure)
     message = f"{model} gets {right:.0%} of {rows} {kind} right, no better than chance with its predictions"
-    message += f" ({chance:.0%})"
-    return LabelOrder("chance", found.own, found.best, rows, found.order, message, _UNTAUGHT, unsure)
+    return replace(as_is, verdict="chance", message=f"{message} ({chance:.0%})", help=_UNTAUGHT, unsure=unsure)
 
 
-def _by_luck(said: Any, true: Any, count: int) -> float:
+def _chance(predicted: Array, true: Array, count: int) -> float:
     """The share of rows that frequencies alone would get right."""
-    whole = _confusion(said, true, count)
+    whole = _confusion(predicted, true, count)
     return float((whole.sum(0) * whole.sum(1)).sum()) / max(1, len(true)) ** 2
 
 
-def _moved(said: Any, true: Any, groups: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """The best order of the classes that are clearly others, these classes, and those that only seem to be.
+def _moved(predicted: Array, true: Array, groups: Array) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The best order of the classes that clearly changed places, these classes, and those that only may have.
 
-    `said` and `true` (N, C) are compared by the correlations of their columns; rows of one of the `groups` (N,) count
-    as one, and so do their errors. In the best order classes change places in circles. Of a model that knows nothing
-    some class of each circle loses, by whatever its predictions go: a circle counts only where every class in it gains
-    by `ERRORS` (the fewer, the more there are in it), and correlates `CLEARLY` more with the one that it is than either
-    of them with any other.
+    `predicted` and `true` (N, C) are compared by the correlations of their columns; rows of one of the `groups` (N,)
+    count as one, and so do their errors. In the best order classes change places in circles. With an untrained model
+    some class of each circle loses: a circle counts only where every class in it gains by `ERRORS` standard errors
+    (fewer in longer circles), and correlates `CLEARLY` times more with its new class than either with any other.
     """
     _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
     weight = 1 / size[group] / len(size)
-    one, other = (_standard(x, weight) for x in (said, true))
+    one, other = (_standard(x, weight) for x in (predicted, true))
     fits = (one * weight[:, None]).T @ other
     best, order = _best_order(fits), list(range(len(fits)))
     moved: list[int] = []
@@ -302,41 +281,46 @@ def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
 _SHOWN = 6
 """Classes that a sentence names."""
 
-_UNTAUGHT = "fine-tune it for these classes first; where it is, check what its classes mean: labels=[…]"
+_UNTAUGHT = "fine-tune it for these classes first; if it is fine-tuned, check what its classes mean: labels=[…]"
 
 
-def _labelled(predictions: Any, labels: Any) -> tuple[Any, Any]:
-    said, true = (np.asarray(x, dtype=np.int64).reshape(-1) for x in (predictions, labels))
-    return said[true != -100], true[true != -100]
+def _labelled(predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | None) -> tuple[Array, Array, Array]:
+    """Predictions, labels and groups (N,) of the rows with a label; without groups each row is one of its own."""
+    predicted, true = (np.asarray(x, dtype=np.int64).reshape(-1) for x in (predictions, labels))
+    labelled = true != -100
+    numbers = np.arange(labelled.sum()) if groups is None else np.asarray(groups, dtype=np.int64).reshape(-1)[labelled]
+    return predicted[labelled], true[labelled], numbers
 
 
-def _confusion(said: Any, true: Any, count: int) -> Any:
+def _confusion(predicted: Array, true: Array, count: int) -> Array:
     """How often each class (row) was predicted where each class (column) was right, (C, C)."""
-    found = np.zeros((count, count), dtype=np.int64)
-    np.add.at(found, (said, true), 1)
-    return found
+    counts = np.zeros((count, count), dtype=np.int64)
+    np.add.at(counts, (predicted, true), 1)
+    return counts
 
 
-def _correlations(one: Any, other: Any) -> Any:
+def _correlations(one: Array, other: Array) -> Array:
     """Pearson's correlation of each column of one (row) with each column of the other (column); 0 of constants."""
     if not len(one):
         return np.zeros((one.shape[1], other.shape[1]))
     parts = [_standard(x, np.full(len(x), 1 / len(x))) for x in (one, other)]
-    return parts[0].T @ parts[1] / len(one)
+    correlations: Array = parts[0].T @ parts[1] / len(one)
+    return correlations
 
 
-def _standard(x: Any, weight: Any) -> Any:
+def _standard(x: Array, weight: Array) -> Array:
     """Columns of mean 0 and variance 1 over rows of these weights; constants become 0."""
     x = x - weight @ x
     spread = np.sqrt(weight @ x**2)
-    return x / np.where(spread > 1e-9, spread, np.inf)
+    scaled: Array = x / np.where(spread > 1e-9, spread, np.inf)
+    return scaled
 
 
-def _best_order(fits: Any) -> tuple[int, ...]:
+def _best_order(fits: Array) -> tuple[int, ...]:
     """The permutation that fits best; among equals one that leaves classes where they are."""
     return tuple(int(i) for i in linear_sum_assignment(fits + 1e-9 * np.eye(len(fits)), maximize=True)[1])
 
 
-def _sum(fits: Any, order: Sequence[int] | None = None) -> float:
+def _sum(fits: Array, order: Sequence[int] | None = None) -> float:
     """How well the classes fit in this order."""
     return float(fits[range(len(fits)), list(range(len(fits)) if order is None else order)].sum())

@@ -1,9 +1,9 @@
-"""Blueprints to modules: weights loaded, layers copied, tokenizers at hand."""
+"""Builds described models: loads weights, copies layers, adds adapters."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.reach import remove_modules
 from brewgraph.models.heads import build_heads, saved_heads
 from brewgraph.models.saved_tensors import headless
-from brewgraph.ops.importing import import_allowed
-from brewgraph.recipe.settings.sources import Python
+from brewgraph.ops.python_files import import_allowed
+from brewgraph.recipe.settings.model_sources import Python
 
 log = logging.getLogger("brewgraph")
 
@@ -36,10 +36,9 @@ def build_model(
     without: Without | None = None,
 ) -> nn.Module:
     """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor, then its
-    adapter put in. Of a checkpoint the modules `without` are neither built nor read.
+    adapter. The modules `without` are neither built nor read from the checkpoint.
 
-    A `frozen` one is never trained, so nothing of it may begin at random that the checkpoint should have held. The
-    global generators are left as they were.
+    A `frozen` model is never trained, so the checkpoint must hold all its weights. Global generators are restored.
     """
     with _seeded(seed), quiet_transformers():
         if description.heads:
@@ -65,18 +64,18 @@ def build_model(
 
 
 def put_in_order(model: nn.Module, order: Sequence[int]) -> None:
-    """Let a model give its class logits in another order, and its configuration name them so. An empty one is its own.
+    """Reorder a model's class logits and the names in its configuration; an empty order changes nothing.
 
-    `order[i]` is where the class that comes i-th stood before. The weights stay as they are.
+    `order[i]` is the former place of the class that comes i-th. The weights stay unchanged.
     """
     if not order:
         return
     config: Any = model.config
     names = [config.id2label[i] for i in order]
     config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
-    config.class_order = list(order)  # tells it from the same weights under other names, to whoever keeps its logits
+    config.class_order = list(order)  # caches of logits tell it from the same weights under other names by this
 
-    def reorder(module: nn.Module, args: Any, output: Any) -> None:
+    def reorder(module: nn.Module, args: object, output: Any) -> None:
         if isinstance(getattr(output, "logits", None), torch.Tensor):
             output.logits = output.logits[..., torch.tensor(order, device=output.logits.device)]
 
@@ -85,14 +84,14 @@ def put_in_order(model: nn.Module, order: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class Without:
-    """A class of models without some of its modules, by their paths."""
+    """A model class and the paths of modules that its models lose."""
 
     whole: type[PreTrainedModel]
     paths: tuple[str, ...]
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
-        """A class whose models lose these modules before any weight is read."""
+        """A class whose models lose these modules before weights are read."""
         whole, paths = self.whole, self.paths
 
         def make(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +107,7 @@ class Without:
 def _load(
     description: ModelDescription, auto_class: Any, config: PretrainedConfig, frozen: bool, head: str | None = None
 ) -> PreTrainedModel:
-    """One transformers model; where it is one `head` of several, from that head's folder if the checkpoint has it."""
+    """One transformers model; for one `head` of several, from that head's folder if the checkpoint has it."""
     if description.checkpoint is None:
         fresh: PreTrainedModel = auto_class.from_config(config)
         return fresh
@@ -124,40 +123,37 @@ def _load(
             output_loading_info=True,
         )
     except OSError as error:
-        raise SourceFault(
-            "B315",
-            f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}",
-            field="name",
-            help="the folder needs model.safetensors, as save_pretrained writes it",
-        ) from error
+        message = f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}"
+        help = "the folder needs model.safetensors, as save_pretrained writes it"
+        raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
     loaded: PreTrainedModel = model
     return loaded
 
 
 def saved_vocabulary(folder: Path | str) -> int:
-    """How many rows of embeddings a saved student has, of one with heads the trunk they share."""
+    """The vocabulary size of a saved student."""
     heads = saved_heads(folder)
     config = AutoConfig.from_pretrained(Path(folder, next(iter(heads))) if heads else folder)
     size: int = config.get_text_config().vocab_size
     return size
 
 
-def _check_loaded(model: Any, report: dict[str, Any], description: ModelDescription, frozen: bool) -> None:
-    """Only a student's head may begin at random. A trunk that does is a model that silently lost its pretraining, and a
-    teacher's head that does teaches noise.
+def _check_loaded(
+    model: PreTrainedModel, report: Mapping[str, Iterable[Any]], description: ModelDescription, frozen: bool
+) -> None:
+    """Only a student's head may begin at random: a random trunk has lost its pretraining, and a random head of a
+    teacher teaches noise.
     """
     prefix = model.base_model_prefix + "."
     names = [key if isinstance(key, str) else key[0] for key in (*report["missing_keys"], *report["mismatched_keys"])]
     bare = not hasattr(model, model.base_model_prefix)
     lost = [n for n in names if (bare or n.startswith(prefix)) and "pooler." not in n]
     if lost:
-        message = (
-            f"{len(lost)} weights of `{description.checkpoint}` do not fit this configuration, {lost[0]} among them"
-        )
-        raise SourceFault(
-            "B318", message, field="name", help="pretrained=false starts from random weights; or leave the sizes alone"
-        )
+        checkpoint = description.checkpoint
+        message = f"{len(lost)} weights of `{checkpoint}` do not fit this configuration, {lost[0]} among them"
+        help = "pretrained=false starts from random weights; or leave the sizes alone"
+        raise SourceFault("B318", message, field="name", help=help)
     if frozen and not bare and names:
         raise headless(description.checkpoint, names[0])
     if names:
@@ -165,25 +161,21 @@ def _check_loaded(model: Any, report: dict[str, Any], description: ModelDescript
 
 
 def build_python(source: Python, *, folder: Path, allow: bool, seed: int) -> nn.Module:
-    """The module that a factory returns. Only installed packages are imported, unless `allow` says otherwise."""
+    """The module that a factory returns. Only installed packages are imported, unless `allow` is true."""
     module_name, _, path = source.target.partition(":")
-    found: Any = import_allowed(module_name, folder, allow=allow, shown=source.target, field="target")
+    factory: Any = import_allowed(module_name, folder, allow=allow, shown=source.target, field="target")
     for part in path.split("."):
-        if not hasattr(found, part):
-            raise SourceFault(
-                "B317", f"`{module_name}` has no `{path}`", field="target", help=suggest(part, dir(found))
-            )
-        found = getattr(found, part)
+        if not hasattr(factory, part):
+            help = suggest(part, dir(factory))
+            raise SourceFault("B317", f"`{module_name}` has no `{path}`", field="target", help=help)
+        factory = getattr(factory, part)
     with _seeded(seed):
-        made = found(**source.arguments)
-    if not isinstance(made, nn.Module):
-        raise SourceFault(
-            "B317",
-            f"`{source.target}` gave {type(made).__name__}, not a torch module",
-            field="target",
-            help="name a class or function that returns a torch.nn.Module",
-        )
-    return made
+        model = factory(**source.arguments)
+    if not isinstance(model, nn.Module):
+        message = f"`{source.target}` gave {type(model).__name__}, not a torch module"
+        help = "name a class or function that returns a torch.nn.Module"
+        raise SourceFault("B317", message, field="target", help=help)
+    return model
 
 
 @contextmanager
@@ -195,7 +187,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers' own progress bars and load reports stay silent while a model is loaded or saved."""
+    """Silences transformers' progress bars and load reports."""
     bars = transformers.utils.logging.is_progress_bar_enabled()
     level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The side on which a model expects padding, and batches moved to that side."""
+"""The side on which a model expects padding, and the shift of batches to that side."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch._subclasses.fake_tensor import FakeTensor
 from brewgraph.models.heads import trunk_of
 
 _PACKAGES = ("transformers.", "brewgraph.models.", "peft.")
-"""Packages of the classes whose reading is known."""
+"""Packages of the classes whose padding side is known."""
 
 
 def padding_side(model: nn.Module) -> str | None:
-    """`right`, `left`, or None for a module of other code, which is called with batches as they are.
+    """`right`, `left`, or None for a module of other code, which gets its batches unchanged.
 
-    transformers' models count positions from the first place of a row, and encoders read a text's class there, padding
-    or not: padded on the right, every row gives what it gives alone. XLNet's classifier reads the last place instead.
+    transformers' models count positions from the first place of a row, and encoders read a text's class there, even if
+    it is padding: padded on the right, a row gives the same in a batch as alone. XLNet's classifier reads the last.
     """
-    plain = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    if not type(trunk_of(plain)).__module__.startswith(_PACKAGES):
+    uncompiled = getattr(model, "_orig_mod", model)
+    if not type(trunk_of(uncompiled)).__module__.startswith(_PACKAGES):
         return None
     return "left" if any(getattr(part, "summary_type", None) == "last" for part in model.modules()) else "right"
 
 
 def padding_shift(inputs: Mapping[str, Tensor], side: str | None) -> Tensor | None:
-    """How far each row's tokens stand from the side where they belong, to the right: (B) int64.
+    """How far each row's tokens are to the right of their proper place: (B) int64.
 
-    None where nothing has to move: also without a mask of shape (B, L), and for fake tensors, which have no values.
+    None if no row has to move, without a mask of shape (B, L), and for fake tensors, which have no values.
     """
     mask_BL = inputs.get("attention_mask")
     if side is None or mask_BL is None or mask_BL.dim() != 2 or not mask_BL.numel() or isinstance(mask_BL, FakeTensor):
@@ -43,7 +43,7 @@ def padding_shift(inputs: Mapping[str, Tensor], side: str | None) -> Tensor | No
 def moved_inputs(inputs: Mapping[str, Tensor], shift_B: Tensor) -> dict[str, Tensor]:
     """The inputs of a model with the tokens of row i moved by `shift_B[i]` places to the left, around the end.
 
-    What has a row for each token, (B, L, …), is moved; what a decoder reads is not.
+    Only inputs of shape (B, L, …) move, and no inputs of a decoder.
     """
     shape = inputs["attention_mask"].shape
     return {

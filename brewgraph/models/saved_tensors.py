@@ -1,4 +1,4 @@
-"""Which tensors a folder of saved weights holds, by name, without reading one of them."""
+"""The names of the tensors in a folder of saved weights, without reading the tensors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}
 
 
 def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
-    """The names of the tensors in a folder, or in what was downloaded of a name on the hub: from the header of
+    """The names of the tensors in a folder, or in the downloaded files of a hub name: from the header of
     model.safetensors, the index of several files, or the pickle of pytorch_model.bin, which is read and never run.
 
-    Empty where they are not known: for what was not downloaded, an adapter's folder, a broken file.
+    Empty if they are unknown: not downloaded, an adapter's folder, a broken file.
     """
     folder = _folder_of(checkpoint, revision)
     if folder is None or (folder / "adapter_config.json").exists():
@@ -31,8 +31,8 @@ def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
         if (one := folder / "model.safetensors").is_file():
             with one.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")  # of the JSON header that follows
-                found = json.loads(file.read(size)) if size < one.stat().st_size else {}
-            return frozenset(found) - {"__metadata__"}
+                header = json.loads(file.read(size)) if size < one.stat().st_size else {}
+            return frozenset(header) - {"__metadata__"}
         if (folder / "model.safetensors.index.json").is_file():
             index = folder / "model.safetensors.index.json"
         elif (one := folder / "pytorch_model.bin").is_file():
@@ -45,7 +45,7 @@ def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
 
 
 def _folder_of(checkpoint: str, revision: str | None) -> Path | None:
-    """The folder itself, or that of the files which were downloaded for a name on the hub."""
+    """The folder itself, or that of the downloaded files of a hub name."""
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     from huggingface_hub import try_to_load_from_cache
@@ -59,15 +59,15 @@ def _folder_of(checkpoint: str, revision: str | None) -> Path | None:
 
 
 def _pickled_names(path: Path) -> frozenset[str]:
-    """The texts in the pickle of a file that `torch.save` wrote, the names of the tensors among them."""
+    """The texts in the pickle of a file that `torch.save` wrote, which include the names of the tensors."""
     with ZipFile(path) as file:
         pickle = file.read(next(name for name in file.namelist() if name.endswith("/data.pkl")))
     return frozenset(argument for _, argument, _ in genops(pickle) if isinstance(argument, str))
 
 
 def missing_head(model: nn.Module, names: frozenset[str]) -> str | None:
-    """The first parameter of a transformers model's head, where tensors of these `names` hold its base and none of the
-    head. None where they hold any of it, where it has no head of its own (a tied one is the base's), and where its
+    """The first parameter of a transformers model's head, if tensors of these `names` hold its base and none of the
+    head. None if they hold any of it, if it has no head of its own (a tied one belongs to the base), and if its
     architecture is saved under other names.
     """
     from transformers import PreTrainedModel
@@ -86,17 +86,14 @@ def missing_head(model: nn.Module, names: frozenset[str]) -> str | None:
 
 
 def _ends(name: str) -> list[str]:
-    """A name as it may stand in a model, without each of its prefixes."""
+    """The possible names of a tensor in a model: the name without each of its prefixes."""
     *path, last = name.split(".")
     path.append(_LEGACY.get(last, last))
     return [".".join(path[i:]) for i in range(len(path))]
 
 
 def headless(checkpoint: str | None, name: str) -> SourceFault:
-    """The fault of a teacher whose parameter `name`, of its head, no checkpoint holds."""
-    return SourceFault(
-        "B325",
-        f"`{checkpoint}` has no trained head for this task: {name} would be random in the teacher",
-        field="name",
-        help='fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")',
-    )
+    """The fault of a teacher whose checkpoint lacks the parameter `name` of its head."""
+    message = f"`{checkpoint}` has no trained head for this task: {name} would be random in the teacher"
+    help = 'fine-tune it first, as the student of a spec of its own, and name that: brew("teacher.brew")'
+    return SourceFault("B325", message, help=help, field="name")

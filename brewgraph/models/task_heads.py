@@ -1,4 +1,4 @@
-"""Which head a model needs for what is taken from it and matched with it, and what it is before it is built."""
+"""The head that a model needs for its features and labels, before it is built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from brewgraph.recipe.label_types import (
     of_architecture,
     of_problem,
 )
-from brewgraph.recipe.settings.sources import HEADS, SequenceClassifier, Settings, TokenClassifier
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.model_sources import HEADS, SequenceClassifier, TokenClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -33,10 +34,10 @@ _AUTO_CLASS_OF_HEAD = {HEADS[x.head]: x.auto_class for x in LABEL_TYPES.values()
 def task_of(
     features: Collection[Feature], label_types: Collection[LabelType] = (), architectures: Collection[str] = ()
 ) -> str:
-    """The head that a model needs for what is taken from it.
+    """The head that a model needs for these features.
 
-    Where nothing of a head is taken, none. Else the labels tell that it is matched with, then the classes that the
-    checkpoint names as its own. SourceFault B333 where the labels ask for different heads.
+    None if they need no head; otherwise that of the labels it is matched with, or of the checkpoint's architectures.
+    SourceFault B333 for labels that need different heads.
     """
     names = {f.name for f in features}
     if names & {"start", "end"}:
@@ -45,13 +46,11 @@ def task_of(
         return NONE.task
     tasks = {kind.task: kind for kind in sorted(label_types) if kind}
     if len(tasks) > 1:
-        raise SourceFault(
-            "B333",
-            f"labels of the types {listing(tasks.values())} need a head each",
-            help="give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }",
-        )
-    known = (kind.task for name in architectures if (kind := of_architecture(name)))
-    return next(iter(tasks), None) or next(known, CLASS.task)
+        message = f"labels of the types {listing(tasks.values())} need a head each"
+        help = "give the student heads: { head ner = token_classifier()  head topic = sequence_classifier() }"
+        raise SourceFault("B333", message, help=help)
+    own_tasks = (kind.task for name in architectures if (kind := of_architecture(name)))
+    return next(iter(tasks), None) or next(own_tasks, CLASS.task)
 
 
 def has_classes(auto_class: str) -> bool:
@@ -62,7 +61,7 @@ def has_classes(auto_class: str) -> bool:
 def with_problem(
     config: PreTrainedConfig, role: str, auto_class: str, label_types: Collection[LabelType]
 ) -> PreTrainedConfig:
-    """Set what transformers' own losses go by: the type of problem, and the number of logits that follows from it."""
+    """Set the problem type for transformers' own losses, and the number of logits that follows from it."""
     if auto_class == SPANS.auto_class and config.num_labels != 2:
         config.num_labels = 2  # start and end; another number is left from a former head
     if auto_class == CLASS.auto_class and role == "student":
@@ -75,20 +74,19 @@ def with_problem(
 
 
 def label_type_of(config: PreTrainedConfig) -> LabelType:
-    """The type of labels that a classifier of texts learnt: of one logit a value; `NONE` where it says nothing."""
+    """The label type of a text classifier: a value for one logit; `NONE` if its configuration does not tell."""
     return VALUE if config.num_labels == 1 else of_problem(config.problem_type)
 
 
 def several_outputs(count: int) -> SourceFault:
-    """The fault of a model with more outputs than the numbers that it learns: one for each example."""
+    """The fault of a model with several outputs that learns one number per example."""
     help = "leave `labels` out, or name one; for several numbers write a task with a head for each"
-    return SourceFault(
-        "B347", f"the labels are one number each, and `labels` asks for {count}", help=help, field="labels"
-    )
+    message = f"the labels are one number each, and `labels` asks for {count}"
+    return SourceFault("B347", message, help=help, field="labels")
 
 
 class Head(NamedTuple):
-    """One head before it is built: transformers' auto class, its classes in order, and what kind of labels it has."""
+    """One head before it is built: transformers' auto class, its classes in order, and its problem type."""
 
     auto_class: str
     labels: tuple[str, ...] = ()
@@ -96,45 +94,41 @@ class Head(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings, classes: Sequence[str] = (), label_type: LabelType = NONE) -> Head:
-        """The head that a spec's `token_classifier(...)` and the like ask for.
+        """The head of a spec's `token_classifier(...)` and the like.
 
-        `classes` are those of the data that it learns from, taken where the spec names none, and `label_type` says
-        whether one of them, several, or a number is right. SourceFault B326 where nothing tells the classes.
+        `classes` are those of its data, for a spec that names none; `label_type` tells one class, several, or a number.
+        SourceFault B326 if the classes are unknown.
         """
         auto_class = _AUTO_CLASS_OF_HEAD[type(settings)]
         if not isinstance(settings, TokenClassifier | SequenceClassifier):
             return cls(auto_class)
-        problem = label_type.problem_type
+        problem = None
         if isinstance(settings, SequenceClassifier):
-            problem = of_problem(settings.problem_type).problem_type or problem
+            problem = of_problem(settings.problem_type).problem_type or label_type.problem_type
             if problem == VALUE.problem_type:
                 count = settings.labels if isinstance(settings.labels, int) else len(settings.labels or " ")
                 if count > 1:
                     raise several_outputs(count)
                 return cls(auto_class, problem_type=problem)
-        else:
-            problem = None
-        said = settings.labels
-        if isinstance(said, int):
-            # a count alone: the data's names where there are as many
-            said = tuple(classes) if len(classes) == said else tuple(f"LABEL_{i}" for i in range(said))
-        labels = said or tuple(classes)
+        labels = settings.labels
+        if isinstance(labels, int):  # a count alone: the data's names if there are as many
+            labels = tuple(classes) if len(classes) == labels else tuple(f"LABEL_{i}" for i in range(labels))
+        labels = labels or tuple(classes)
         if not labels:
-            raise SourceFault(
-                "B326", "nothing tells the classes of this head", field="labels", help="write how many: labels=9"
-            )
+            message = "the classes of this head are unknown"
+            raise SourceFault("B326", message, field="labels", help="write how many: labels=9")
         return cls(auto_class, labels, problem)
 
     def config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """A copy of the trunk's configuration for this head."""
-        own = copy.deepcopy(config)
+        head = copy.deepcopy(config)
         if self.problem_type == VALUE.problem_type:
-            own.num_labels = 1
+            head.num_labels = 1
         elif self.auto_class == SPANS.auto_class:
-            own.num_labels = 2  # two logits per token, whatever the checkpoint's former head had
+            head.num_labels = 2  # two logits per token, whatever the checkpoint's former head had
         elif self.labels:
-            own.id2label = dict(enumerate(self.labels))
-            own.label2id = {label: i for i, label in enumerate(self.labels)}
+            head.id2label = dict(enumerate(self.labels))
+            head.label2id = {label: i for i, label in enumerate(self.labels)}
         if self.problem_type:
-            own.problem_type = self.problem_type
-        return own
+            head.problem_type = self.problem_type
+        return head

@@ -1,7 +1,7 @@
-"""What a Python module declares, read off its text: nothing is imported, nothing runs. `load_declared` does import it.
+"""Python modules that a spec names: what their text declares, read without running it, and which may be imported.
 
-A check has to know the kinds, units and options of a module's operations, and may not execute the module. So whatever
-a declaration says has to stand there as literals.
+A check needs the kinds, units and options of a module's operations but must not execute it, so every declaration must
+consist of literals.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from brewgraph.diagnostics import SourceFault
-from brewgraph.ops.importing import import_allowed
+from brewgraph.diagnostics import BrewError, RunError, SourceFault
 from brewgraph.ops.registry import (
     OPERATIONS,
     TRANSFORMS,
@@ -30,34 +31,35 @@ from brewgraph.ops.registry import (
 )
 
 DECORATORS = ("operation", "transform")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FREE = ("layout", "kinds")
-"""Arguments that the program gives; their defaults are nobody's business."""
+"""Arguments that the program passes; their defaults are ignored."""
 
 
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def find_source(module: str, folder: Path) -> Path | None:
-    """The file of a module by its dotted name, among what is installed and then in a folder; None where there is none.
+    """The file of a module by its dotted name: installed, else in a folder; None if there is none.
 
-    Of a package its `__init__.py`. Nothing is imported: the top is looked up, the rest are folders and files below it.
+    For a package, its `__init__.py`. Nothing is imported: only the top-level name is resolved, the rest are paths.
     """
     top, *rest = module.split(".")
     if not all(part.isidentifier() for part in (top, *rest)):
         return None
     importlib.invalidate_caches()
-    found = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
-    if found is None:
+    spec = PathFinder.find_spec(top, [*sys.path, str(folder.resolve())])
+    if spec is None:
         return None
-    file = Path(found.origin) if found.has_location and found.origin else None
-    places = [Path(place) for place in found.submodule_search_locations or ()]
+    file = Path(spec.origin) if spec.has_location and spec.origin else None
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
     for part in rest:
         file, places = _below(places, part)
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
 
 
 def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
-    """The file of a module in a package that lies in some folders, and the folders in which its own modules lie."""
+    """The file of a module in a package with these folders, and the folders of its own submodules."""
     for place in places:
         package, single = place / name / "__init__.py", place / f"{name}.py"
         if package.is_file():
@@ -68,19 +70,19 @@ def _below(places: list[Path], name: str) -> tuple[Path | None, list[Path]]:
 
 
 def module_print(module: str, folder: Path) -> str:
-    """A sha256 in hex of a module's text, and of the texts of all that it imports, nothing of which runs.
+    """The sha256 in hex of a module's text and of all that it imports; nothing runs.
 
-    Installed packages count by the module's own text alone, as does one that cannot be found or parsed.
+    Of installed packages, and of modules that cannot be found or parsed, only the module's own text counts.
     """
     texts: dict[str, bytes] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         path = find_source(name, folder) if name not in texts else None
-        if path is None or (_is_installed(name, path) and name != module):
+        if path is None or (_has_version(name, path) and name != module):
             continue
         texts[name] = path.read_bytes()
-        if not _is_installed(name, path):
+        if not _has_version(name, path):
             waiting += _imported(texts[name], name if path.name == "__init__.py" else name.rpartition(".")[0])
     total = hashlib.sha256()
     for name, text in sorted(texts.items()):
@@ -88,15 +90,15 @@ def module_print(module: str, folder: Path) -> str:
     return total.hexdigest()
 
 
-def _is_installed(name: str, path: Path) -> bool:
-    """Whether a file is part of an installed package, which has versions, or of Python; this package is always so."""
+def _has_version(name: str, path: Path) -> bool:
+    """Whether a file belongs to an installed package, to Python or to this package."""
     third = {"site-packages", "dist-packages"} & set(path.parts)
-    own = name.partition(".")[0] == "brewgraph"
-    return own or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
+    is_brewgraph = name.partition(".")[0] == "brewgraph"
+    return is_brewgraph or bool(third) or path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _imported(text: bytes, package: str) -> Iterator[str]:
-    """The modules that a text of this package imports, at any place, and the packages that they lie in."""
+    """The modules that a source text imports anywhere, and their parent packages."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -120,18 +122,19 @@ def _imported(text: bytes, package: str) -> Iterator[str]:
 def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]:
     """What the text of a module declares with `@operation(…)` and `@transform(…)`, under all its names.
 
-    The decorators may be spelled in any way that an import allows (`@bg.operation(…)`). `function`, and the `shape` of
-    a transform, are None until the module is really imported. A `SourceFault` where a keyword is no literal.
+    Decorators may be spelled as any import allows (`@bg.operation(…)`). `function`, and the `shape` of a transform, are
+    None until the module is imported. Raises `SourceFault` if a keyword is not a literal.
     """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise SourceFault(
-            "B330", f"`{module}` is no Python: {error}", help="it has to be a module that Python can import"
+            "B330", f"`{module}` is not valid Python: {error}", help="it must be a module that Python can import"
         ) from error
     known = _local_names(tree)
-    found: dict[str, Operation | DeclaredTransform] = {}
-    for function in _functions(tree.body):
+    declarations: dict[str, Operation | DeclaredTransform] = {}
+    functions = (s for s in _statements(tree.body) if isinstance(s, Function))
+    for function in functions:
         for call in function.decorator_list:
             kind = _decorator(call, known)
             if kind is None:
@@ -142,26 +145,11 @@ def declared(text: str, module: str) -> dict[str, Operation | DeclaredTransform]
                 )
             declaration = _declaration(module, function, call, kind)
             names = declaration.also if isinstance(declaration, Operation) else ()
-            found |= dict.fromkeys((declaration.name, *names), declaration)
-    return found
+            declarations |= dict.fromkeys((declaration.name, *names), declaration)
+    return declarations
 
 
-def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
-    """Import a module and give what it has declared, under its plain names.
-
-    A `RunError` where it belongs to no installed package and nobody allowed it, a `SourceFault` where it cannot be
-    imported.
-    """
-    import_allowed(module, folder, allow=allow)
-    registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
-    own = {x.name: x for registry in registries for x in registry.values() if x.module == module}
-    also = {name: x for x in own.values() if isinstance(x, Operation) for name in x.also}
-    return own | also
-
-
-def _declaration(
-    module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, call: ast.Call, kind: str
-) -> Operation | DeclaredTransform:
+def _declaration(module: str, function: Function, call: ast.Call, kind: str) -> Operation | DeclaredTransform:
     if call.args or any(keyword.arg is None for keyword in call.keywords):
         raise _fault(module, function, "its arguments are not all keywords", "write each as `name=…`")
     said: dict[str, Any] = {}
@@ -195,33 +183,24 @@ def _declaration(
     return describe_transform(signature, None, takes, None, source, said, least)
 
 
-def _literal(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, value: ast.expr, what: str) -> Any:
+def _literal(module: str, function: Function, value: ast.expr, what: str) -> Any:
     try:
         return ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        help = f"write it out: `{ast.unparse(value)}` is known only when the module runs, and a check runs nothing"
+        help = f"write it out: `{ast.unparse(value)}` is known only when the module runs, and a check runs no code"
         raise _fault(module, function, f"{what} is no literal", help) from error
 
 
-def _fault(module: str, function: ast.FunctionDef | ast.AsyncFunctionDef, message: str, help: str) -> SourceFault:
+def _fault(module: str, function: Function, message: str, help: str) -> SourceFault:
     where = f"`{function.name}` in line {function.lineno} of `{module}`"
     return SourceFault("B330", f"the declaration of {where} cannot be read: {message}", help=help)
 
 
-# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions that importing a module defines, those behind `if` and `try` too."""
-    for statement in _statements(body):
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield statement
-
-
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that importing a module runs, those behind `if` and `try` too."""
     for statement in body:
         yield statement
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(statement, Function | ast.ClassDef):
             continue
         for part in ("body", "orelse", "finalbody"):
             yield from _statements(getattr(statement, part, []))
@@ -230,7 +209,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _local_names(tree: ast.Module) -> dict[str, str]:
-    """What the names of a module stand for, where imports and plain assignments say so: `bg` for `brewgraph`."""
+    """What a module's names stand for by imports and plain assignments: `bg` for `brewgraph`."""
     names: dict[str, str] = {}
     for statement in _statements(tree.body):
         if isinstance(statement, ast.Import):
@@ -247,7 +226,7 @@ def _local_names(tree: ast.Module) -> dict[str, str]:
 
 
 def _dotted(value: ast.expr, names: Mapping[str, str]) -> str:
-    """`brewgraph.operation` for `bg.operation`; empty for what is no dotted name of an import."""
+    """`brewgraph.operation` for `bg.operation`; empty if it is not a dotted name of an import."""
     if isinstance(value, ast.Attribute):
         inner = _dotted(value.value, names)
         return f"{inner}.{value.attr}" if inner else ""
@@ -255,7 +234,57 @@ def _dotted(value: ast.expr, names: Mapping[str, str]) -> str:
 
 
 def _decorator(decorator: ast.expr, names: Mapping[str, str]) -> str | None:
-    """`operation` or `transform` where a decorator is this package's, else None."""
+    """`operation` or `transform` if the decorator is brewgraph's, else None."""
     whole = _dotted(decorator.func if isinstance(decorator, ast.Call) else decorator, names)
     package, _, name = whole.rpartition(".")
     return name if name in DECORATORS and package.partition(".")[0] == "brewgraph" else None
+
+
+# ── importing it ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_declared(module: str, folder: Path, allow: bool) -> dict[str, Operation | DeclaredTransform]:
+    """Import a module and return its declarations by plain name. Raises as `import_allowed`."""
+    import_allowed(module, folder, allow=allow)
+    registries: tuple[Mapping[str, Operation | DeclaredTransform], ...] = (OPERATIONS, TRANSFORMS)
+    declarations = {x.name: x for registry in registries for x in registry.values() if x.module == module}
+    also = {name: x for x in declarations.values() if isinstance(x, Operation) for name in x.also}
+    return declarations | also
+
+
+def import_allowed(module: str, folder: Path, *, allow: bool, shown: str = "", field: str | None = None) -> ModuleType:
+    """Import a module of an installed package or, with `allow`, from the spec's folder.
+
+    `shown` is the spec's name for it, `field` the argument that names it. Raises `RunError` if the import is not
+    allowed, `SourceFault` if it fails.
+    """
+    if not allow and not is_installed(module.partition(".")[0]):
+        raise RunError(
+            f"`{shown or module}` is in no installed package; "
+            "run with --allow-python to import it from the spec's folder"
+        )
+    place = str(folder.resolve())
+    if allow and place not in sys.path:
+        # behind everything else, as `find_source` looks: a file beside a spec takes the place of no package
+        sys.path.append(place)
+        importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module)
+    except BrewError:
+        raise
+    except ImportError as error:
+        raise SourceFault("B317", f"`{module}` cannot be imported: {error}", field=field, help="install it") from error
+    except Exception as error:  # a module runs what it likes when it is imported
+        message = f"`{module}` cannot be imported: {type(error).__name__}: {error}"
+        raise SourceFault("B317", message, field=field, help=f"`python -c 'import {module}'` shows where") from error
+
+
+def is_installed(top: str) -> bool:
+    """Whether a package of this name is installed; an editable install lists no modules, so its name is tried, too."""
+    if top in importlib.metadata.packages_distributions():
+        return True
+    try:
+        importlib.metadata.distribution(top)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

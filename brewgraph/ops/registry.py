@@ -1,7 +1,7 @@
-"""How an operation is declared: one decorated function says all there is to know about it.
+"""Declares operations: one decorated function holds everything about an operation.
 
-The check reads its kinds, the docs its words, the runtime its maths. Nothing here, and nothing at the top of a module
-in this folder, imports torch: the maths does when it is called.
+The check reads its kinds, the docs its text, the runtime its maths. No module in this folder imports torch at the top;
+the maths does when called.
 
 Shape suffixes of tensor names: B examples, L tokens, H width, C classes, N heads, D head size; X any leading axes.
 """
@@ -35,7 +35,7 @@ KINDS = {
     "probabilities": "distributions over classes: (batch, classes) or (batch, length, classes)",
     "places": "distributions over the tokens of an example: (batch, length)",
     "labels": "class indices: (batch) or (batch, length)",
-    "targets": "what to come close to, as numbers: (batch), or (batch, classes) with zeros and ones",
+    "targets": "regression targets: (batch), or (batch, classes) with zeros and ones",
     "hidden": "hidden states: (batch, length, width)",
     "attention": "attention probabilities: (batch, heads, length, length)",
     "scores": "attention scores before mask and softmax: (batch, heads, length, length)",
@@ -67,7 +67,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredFunction:
-    """What every declared function has. `function` is None where only its text was read, see `reading`."""
+    """The common fields. `function` is None if only the source text was read (`python_files`)."""
 
     name: str
     module: str
@@ -80,17 +80,17 @@ class DeclaredFunction:
 
     @property
     def key(self) -> str:
-        """The name under which it can always be found: `module:name` for what lies outside this package."""
+        """Its unambiguous name: `module:name` outside this package."""
         return self.name if is_own(self.module) else f"{self.module}:{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(DeclaredFunction):
-    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree on both sides,
-    `least` how many entries an axis (`classes`, `width`, `batch`) needs: with fewer the result never changes.
+    """A loss: `takes` maps (side from, side to) to its unit; `same` names the axes that must agree; `least` the minimum
+    size of an axis (`classes`, `width`, `batch`), below which the result is constant.
 
-    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy for one
-    whose gradient shrinks with the square of its temperature, empty for others.
+    A side is a kind, a tuple of kinds `(hidden, hidden)`, or a whole row `hidden...`. `unscaled` is the remedy if the
+    gradient shrinks with the square of the temperature, else empty.
     """
 
     takes: Mapping[tuple[str, str], str]
@@ -101,22 +101,22 @@ class Operation(DeclaredFunction):
     unscaled: str = ""
 
     def unit(self, source: str, target: str) -> str | None:
-        """The unit for these sides, or None where the operation does not take them."""
+        """The unit for these sides, or None if the operation does not take them."""
         return self.takes.get((source, target))
 
     def maths(self, source: str, target: str) -> Callable[..., Any]:
-        """The function for these sides: one whose maths depends on kinds that look alike is told which they are."""
+        """The function for these sides; it gets their kinds if its maths depends on them."""
         function: Callable[..., Any] = self.function
         return partial(function, kinds=(source, target)) if self.needs_kinds else function
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredTransform(DeclaredFunction):
-    """A function from values to a value: `takes` maps the kinds of its arguments to the kind of its result.
+    """A function from values to a value: `takes` maps the kinds of its arguments to that of its result.
 
-    `shape` gives the result's shape from those of the arguments, `(shapes, **options)`; a fault is a `SourceFault`.
-    `least` says how many entries an axis of the first argument needs. One that `stops` lets no gradient through; one
-    that is `on_words` is told where words begin; `mean` says what it is a mean over, `tokens` or the `batch`.
+    `shape` computes the result's shape, `(shapes, **options)`, or raises `SourceFault`. `least`: the minimum size of an
+    axis of the first argument. `stops`: no gradient passes; `on_words`: it gets the word starts; `mean`: what it is a
+    mean over, `tokens` or the `batch`.
     """
 
     takes: Mapping[tuple[str, ...], str]
@@ -127,17 +127,16 @@ class DeclaredTransform(DeclaredFunction):
     mean: str = ""
 
     def result(self, *kinds: str) -> str | None:
-        """The kind of the result, or None where the transform does not take these."""
+        """The kind of the result, or None if the transform does not take these kinds."""
         return self.takes.get(kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredTemperature(DeclaredFunction):
-    """A temperature per example or token: a function of both sides' logits and a base, under no gradient.
+    """A temperature per example or token: a function of both sides' logits and a base, without gradient.
 
-    One that `couples_batch` looks at the mean of the batch: what one example gets depends on the others. `fall` gives
-    how far below its base the formula goes at worst, `(classes, **options)`: None where that depends on the classes and
-    these are not known. `least` says how many classes it needs.
+    If it `couples_batch`, an example's temperature depends on the rest of the batch. `fall` is how far the formula can
+    drop below its base, `(classes, **options)`: None if the classes matter and are unknown.
     """
 
     couples_batch: bool
@@ -184,21 +183,20 @@ def operation(
     unscaled: str = "",
     **options: tuple[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a loss. `takes`: `{"hidden -> hidden": "token"}`; `source`: paper and equation; `also`: other names;
-    `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: how many entries an axis
-    (`classes`, `width`, `batch`) needs, `{"classes": 2}` for a softmax, as that of one class is always 1; `unscaled`:
-    what to write instead of a loss whose gradient shrinks with the square of its temperature; `options`:
-    kind and words of each keyword argument (its default stands in the signature).
+    """Declare a loss. `takes` maps sides to a unit: `{"hidden -> hidden": "token"}`; `source`: paper and equation;
+    `also`: other names; `same`: axes (`classes`, `width`, `heads`) on which both sides must agree; `least`: the minimum
+    size of an axis (`classes`, `width`, `batch`), `{"classes": 2}` for a softmax; `unscaled`: the remedy if gradients
+    shrink with the square of the temperature; `options`: kind and text of each keyword argument.
 
-    The function gets `(from, to, *, options…)` and, where it names them, `layout` and `kinds` (those of both sides); a
-    side that is a tuple or a row arrives as a tuple of tensors. It returns one value per unit.
+    The function gets `(from, to, *, options…)` and, if it names them, `layout` and both sides' `kinds`; tuples and rows
+    arrive as tuples of tensors. It returns one value per unit.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        own = Signature.of(function)
-        found = describe_operation(own, function, takes, same, source, also, options, least or {}, unscaled)
-        for name in (found.name, *also):
-            _register(OPERATIONS, name, found)
+        signature = Signature.of(function)
+        declared = describe_operation(signature, function, takes, same, source, also, options, least or {}, unscaled)
+        for name in (declared.name, *also):
+            _register(OPERATIONS, name, declared)
         return function
 
     return declare
@@ -220,8 +218,8 @@ def transform(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
-        _register(TRANSFORMS, found.name, found)
+        declared = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
+        _register(TRANSFORMS, declared.name, declared)
         return function
 
     return declare
@@ -251,7 +249,7 @@ def temperature(
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function says about itself: read off it, or off its text."""
+    """What a function declares by its signature, read from the function or its text."""
 
     name: str
     module: str
@@ -261,7 +259,7 @@ class Signature:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Signature:
-        """Of a function that is there."""
+        """From the function itself."""
         arguments = inspect.signature(function).parameters.values()
         defaults = {p.name: p.default for p in arguments if p.kind is p.KEYWORD_ONLY}
         doc = inspect.cleandoc(function.__doc__ or "")
@@ -279,13 +277,13 @@ def describe_operation(
     least: Mapping[str, int] = MappingProxyType({}),
     unscaled: str = "",
 ) -> Operation:
-    """The operation that a declaration makes; a `SourceFault` where it contradicts itself."""
+    """The operation of a declaration; raises `SourceFault` if it contradicts itself."""
     name = signature.name
     pairs: dict[tuple[str, str], str] = {}
     for pair, unit in takes.items():
         sides = [_side(side) for side in pair.split(" -> ")]
         if len(sides) != 2:
-            raise _fault(name, f"`{pair}` has no two sides", "write `hidden -> hidden`")
+            raise _fault(name, f"`{pair}` needs two sides", "write `hidden -> hidden`")
         _check_kinds(name, pair, [kind for side in sides for kind in side_kinds(side)])
         if unit not in UNITS:
             raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
@@ -311,7 +309,7 @@ def describe_transform(
     options: Mapping[str, tuple[str, str]],
     least: Mapping[str, int] = MappingProxyType({}),
 ) -> DeclaredTransform:
-    """The transform that a declaration makes; a `SourceFault` where it contradicts itself."""
+    """The transform of a declaration; raises `SourceFault` if it contradicts itself."""
     kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
     for arguments, result in kinds.items():
         _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
@@ -338,7 +336,7 @@ def _describe(
             raise _fault(name, f"`{key}` has no default", f"write `{key}=…` in the signature")
     summary, _, rest = signature.doc.partition("\n")
     if not summary:
-        raise _fault(name, "a docstring is needed", "its first line says what is computed")
+        raise _fault(name, "it has no docstring", "its first line says what is computed")
     return {
         "name": name,
         "module": signature.module,
@@ -352,7 +350,7 @@ def _describe(
 
 
 def _side(text: str) -> str:
-    """A side in its one spelling."""
+    """The canonical spelling of a side."""
     return f"({', '.join(side_kinds(text.strip()))})" if is_tuple(text.strip()) else text.strip()
 
 
@@ -362,17 +360,17 @@ def _check_kinds(name: str, place: str, kinds: list[str]) -> None:
 
 
 def _fault(name: str, message: str, help: str) -> SourceFault:
-    return SourceFault("B330", f"the declaration of `{name}` does not hold: {message}", help=help)
+    return SourceFault("B330", f"invalid declaration of `{name}`: {message}", help=help)
 
 
-def _register(registry: dict[str, Any], name: str, found: Any) -> None:
-    """Under its name, and for what lies outside this package under `module:name`, with the plain name if it is free."""
+def _register(registry: dict[str, Any], name: str, declared: Any) -> None:
+    """Register under the plain name; outside this package under `module:name`, and the plain name if it is free."""
     names = (OPERATIONS, TRANSFORMS, TEMPERATURES, SCHEDULES)
     known: Any = next((x[name] for x in names if name in x), None)
-    free = known is None or getattr(known, "key", "") == found.key
-    if is_own(found.module):
+    free = known is None or getattr(known, "key", "") == declared.key
+    if is_own(declared.module):
         assert free, f"{name} is declared twice"
     else:
-        registry[f"{found.module}:{name}"] = found
+        registry[f"{declared.module}:{name}"] = declared
     if free:
-        registry[name] = found
+        registry[name] = declared

@@ -10,19 +10,19 @@ from brewgraph.ops.tensors import log, per_item, softmax_over_keys
 _TEMPERATURE = ("temperature", "temperature: both sides' logits are divided by it")
 
 
+_LOGITS = {"logits -> logits": "position", "positions -> positions": "example"}
+_DISTRIBUTIONS = {
+    "attention -> attention": "token",
+    "scores -> scores": "token",
+    "probabilities -> logits": "position",
+    "probabilities -> probabilities": "position",
+    "places -> positions": "example",
+    "places -> places": "example",
+}
+
+
 @operation(
-    takes={
-        "logits -> logits": "position",
-        "positions -> positions": "example",
-        "labels -> logits": "label",
-        "labels -> positions": "label",
-        "attention -> attention": "token",
-        "scores -> scores": "token",
-        "probabilities -> logits": "position",
-        "probabilities -> probabilities": "position",
-        "places -> positions": "example",
-        "places -> places": "example",
-    },
+    takes={**_LOGITS, "labels -> logits": "label", "labels -> positions": "label", **_DISTRIBUTIONS},
     same=("classes", "heads"),
     least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, eq. 1, without the factor T² (as TextBrewer); "
@@ -50,16 +50,7 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
 
 
 @operation(
-    takes={
-        "logits -> logits": "position",
-        "positions -> positions": "example",
-        "attention -> attention": "token",
-        "scores -> scores": "token",
-        "probabilities -> logits": "position",
-        "probabilities -> probabilities": "position",
-        "places -> positions": "example",
-        "places -> places": "example",
-    },
+    takes={**_LOGITS, **_DISTRIBUTIONS},
     same=("classes", "heads"),
     least={"classes": 2},
     source="Kullback and Leibler 1951; at temperature T as in arXiv:1503.02531, without the factor T²; "
@@ -79,7 +70,7 @@ def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
 
 
 @operation(
-    takes={"logits -> logits": "position", "positions -> positions": "example"},
+    takes=_LOGITS,
     same=("classes",),
     least={"classes": 2},
     source="Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 2: soft targets multiplied by T²",

@@ -25,7 +25,7 @@ def _relation_shape(shapes: tuple[Shape, ...], *, heads: Any = 0) -> Shape:
             "B219",
             f"{heads:g} relation heads do not divide a width of {width}",
             field="heads",
-            help=f"write heads={' or '.join(map(str, near)) or '12'}, or leave it out",
+            help=f"write heads={' or '.join(map(str, near)) or '12'}, or remove it",
         )
     return (batch, int(heads) if heads else known, length, length)
 

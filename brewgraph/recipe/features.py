@@ -1,15 +1,17 @@
-"""What a spec can take from a model, and what is known about it before weights are loaded. No torch here."""
+"""The features of a model, and what is known of a model before weights are loaded. No torch here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
-ROWS = ("hidden", "attention", "scores", "query", "key", "value")
-"""Features that come once per layer and are indexed."""
-
-SINGLES = ("logits", "start", "end", "embeddings", "pooled")
-"""Features that a model has once."""
+ROWS = {
+    "hidden": "hidden", "attention": "attention", "scores": "scores",
+    "query": "states", "key": "states", "value": "states",
+}  # fmt: skip
+"""Features that come once per layer and are indexed, with their kinds."""
+SINGLES = {"logits": "logits", "start": "positions", "end": "positions", "embeddings": "hidden", "pooled": "vector"}
+"""Features that a model has once, with their kinds."""
 
 Shape = tuple[int | str, ...]
 """Sizes, with the symbols `batch` and `length` where they vary: `("batch", "length", 768)`."""
@@ -19,10 +21,9 @@ Shape = tuple[int | str, ...]
 class Feature:
     """One value of one forward.
 
-    Named: `name` is one of `ROWS` (then `index` counts from 0) or `SINGLES`. A tap: `name` is `tap`, `path` that of the
-    module, `input` whether its first input is meant instead of its output, `item` the element where that is a tuple,
-    `call` which of its calls where a shared module runs several times. `head` is the head that gives a result, where
-    the model has several; a tap's path is then relative to that head.
+    A named feature: `name` is one of `ROWS` (with an `index` from 0) or `SINGLES`. A tap: `name` is `tap`, `path` the
+    module, `input` selects its first input instead of its output, `item` an element of a tuple, `call` one of several
+    calls. `head` is the head, if the model has several; a tap's path is then relative to it.
     """
 
     name: str
@@ -43,29 +44,27 @@ class Feature:
 
 
 class ModelFacts(Protocol):
-    """What a model's configuration tells. Each method raises `SourceFault` where the model has no such thing."""
+    """Facts of a model's configuration. Each method raises `SourceFault` if the model lacks the feature."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the logits; empty where the model has no head."""
+        """Class names in the order of the logits; empty without a head."""
 
     @property
     def tokenizer(self) -> str:
-        """A fingerprint of how text becomes tokens: equal where the tokens of two models are the same."""
+        """A fingerprint of tokenization: equal if two models share their tokens."""
 
     def vocabulary(self, head: str | None) -> int | None:
-        """How many entries the logits of a head have where they are over a vocabulary; None where they are not."""
+        """The vocabulary size of a head's logits; None if they are not over a vocabulary."""
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         """How many members the row `hidden`, `attention`, … has (`hidden`: layers + 1)."""
 
     def paths(self, pattern: str) -> tuple[str, ...]:
-        """The module paths that a tap's `*` pattern stands for, in the order of the model."""
+        """The module paths that match a tap's `*` pattern, in model order."""
 
     def calls(self, paths: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-        """The calls of these modules in one forward: each once, but those of a shared one that runs several times in
-        the order of the forward, numbered from 0.
-        """
+        """The calls of these modules in one forward, numbered from 0; a shared module may have several."""
 
     def shape(self, feature: Feature) -> Shape:
         """The feature's shape."""

@@ -1,6 +1,6 @@
-"""The types of labels: one frozen value for each, which answers whatever depends on the type; no torch here.
+"""The types of labels: one frozen value per type, with everything that depends on the type; no torch here.
 
-To add a type is to write an entry here, its metric in `training/metrics`, and its predictions in `project/predict`.
+A new type needs an entry here, a metric in `training/metrics`, and predictions in `running/predict`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,19 @@ Name = Literal["class", "classes", "value", "tags", "spans", "next", "masked"]
 """The types by name, as `batches(labels=…)` takes them."""
 
 LOSS = "loss"
-"""The metric that every task with a dev split has: the whole loss there, terms weighted as at the stage's end."""
+"""The metric of every task with a dev split: the loss there, with the weights of the stage's end."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelType(str):
-    """What the labels of a data set are. As a string it is its name; `NONE`, for data without labels, is empty: false.
+    """The type of a data set's labels. As a string it is its name; `NONE`, for unlabelled data, is empty and false.
 
-    `task` is the head that learns such labels, as `hf(…, task=…)` names it, `head` the same as a student's block calls
-    it, and `ends` are the ends of the names of transformers' classes that have it.
-
-    `metrics` are all there are (`metric_names` leaves out those that some classes have no meaning for), `main` is the
-    one that a task is judged by where nobody names another, `shown` have a column in a run's closing table. `loss` is
-    the usual operation, `problem_type` transformers' word for what a classifier of texts learns.
-
-    Rows of data hold such labels under `column`, batches under `fields`, tensors of so many `axes`; `logits` are what a
-    model returns. `is_float`: they are numbers to come near to; `per_class`: each class of the data has a logit;
-    `per_token`: there is a label for each token; `over_vocabulary`: they are words, which a language model guesses.
-    `marks` says what they are where they belong to places among the words of an example.
+    `task` names the head in `hf(…, task=…)`, `head` in a student's block; `ends` are suffixes of transformers' classes
+    with such a head. `metrics` are all metrics (`metric_names` drops those without meaning for the classes), `main` is
+    the default one, `shown` have a column in a run's closing table. `loss` is the usual operation, `problem_type`
+    transformers' name for it. Data hold the labels in `column`, batches in `fields` as tensors with `axes` axes; models
+    return `logits`. `is_float`: labels are regression targets; `per_class`: each class has a logit; `per_token`: each
+    token has a label; `over_vocabulary`: labels are words. `marks` describes labels that mark places in a text.
     """
 
     name: str
@@ -62,17 +57,17 @@ class LabelType(str):
 
     @property
     def auto_class(self) -> str:
-        """transformers' class that loads a model with a head for such labels."""
+        """The transformers class that loads a model with a head for such labels."""
         return f"AutoModelFor{self.ends[0]}" if self.ends else "AutoModel"
 
     @property
     def aligned(self) -> bool:
-        """Whether logits belong to tokens: labels lie along the tokens of an encoding, or point to them."""
+        """Whether labels lie along the tokens of an encoding, or point to them."""
         return self.per_token or self == SPANS
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
-        """A type is written by its name."""
+        """Serialize a type as its name."""
         from pydantic_core import core_schema  # commands that read no file do without it
 
         name = core_schema.to_string_ser_schema()
@@ -121,10 +116,10 @@ LABEL_TYPES: Mapping[str, LabelType] = {x.name: x for x in (CLASS, CLASSES, VALU
 
 
 def of_problem(word: str | None) -> LabelType:
-    """The type of a `problem_type`, as specs or transformers write it: `regression`; `NONE` without one."""
+    """The type of a `problem_type` of specs or transformers: `regression`; `NONE` without one."""
     return next((x for x in LABEL_TYPES.values() if word and (x.problem_type or "").startswith(word)), NONE)
 
 
 def of_architecture(name: str) -> LabelType:
-    """The first type that a model class of transformers has a head for, by its name; `NONE` where it has none."""
+    """The first type that fits the name of a transformers model class; `NONE` if none does."""
     return next((x for x in LABEL_TYPES.values() if name.endswith(x.ends)), NONE)

@@ -11,31 +11,35 @@ from brewgraph.recipe.label_types import LabelType
 from brewgraph.recipe.recipe import Recipe
 
 OWN_COLUMNS = frozenset({"labels", "start", "end", "weights"})
-"""Columns that every data set calls so, whatever they are called in its files."""
+"""Column names with a fixed meaning in every data set."""
 
 
 def takes(recipe: Recipe) -> Iterator[v.Take]:
-    """Every feature that any equation takes, whole rows where it is not known yet how long they are."""
+    """Every feature that the equations use; whole rows while their length is unknown."""
     yield from recipe.open
     yield from v.takes_in(*recipe.values())
 
 
+def _parts(recipe: Recipe) -> Iterator[v.Value]:
+    return (part for value in recipe.values() for part in v.walk(value))
+
+
 def features_used(recipe: Recipe) -> Mapping[str, frozenset[Feature]]:
-    """For each model the features that any equation takes from it; a student has those of its average too."""
-    found: dict[str, set[Feature]] = {name: set() for name in recipe.models}
+    """The features that the equations use, per model; a student's include those of its average."""
+    features_of: dict[str, set[Feature]] = {name: set() for name in recipe.models}
     for take in takes(recipe):
-        found[take.model].add(take.feature)
+        features_of[take.model].add(take.feature)
         if student := recipe.models[take.model].source.averaged:
-            found[student].add(take.feature)
-    return {name: frozenset(features) for name, features in found.items()}
+            features_of[student].add(take.feature)
+    return {name: frozenset(features) for name, features in features_of.items()}
 
 
 def data_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each model the data sets that it runs on, in the order of the spec."""
-    found: dict[str, set[str]] = {name: set() for name in recipe.models}
+    """The data sets that each model runs on, in the order of the spec."""
+    data_of: dict[str, set[str]] = {name: set() for name in recipe.models}
     for take in takes(recipe):
-        found[take.model].add(take.data)
-    return {name: tuple(d for d in recipe.data if d in used) for name, used in found.items()}
+        data_of[take.model].add(take.data)
+    return {name: tuple(d for d in recipe.data if d in used) for name, used in data_of.items()}
 
 
 @dataclass(frozen=True)
@@ -47,42 +51,40 @@ class Lesson:
 
 
 def lessons(recipe: Recipe) -> Mapping[tuple[str, str | None], tuple[Lesson, ...]]:
-    """For each head of each model what it is matched with: labels, or else what a model that it is matched with learns.
+    """What each head learns: the labels it is matched with, else what a model that it is matched with learns.
 
-    Keys are a model and one of its heads, None for a model that has the one head that it needs.
+    Keys are a model and its head, None for a model with a single head.
     """
-    found: dict[tuple[str, str | None], dict[Lesson, None]] = {}
+    lessons_of: dict[tuple[str, str | None], dict[Lesson, None]] = {}
     pairs: list[tuple[tuple[str, str | None], tuple[str, str | None]]] = []
-    for value in recipe.values():
-        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
-            left, right = _heads(apply.source), _heads(apply.target)
-            for column in (c for c in v.walk(apply.source) if isinstance(c, v.Column)):
-                if column.kind in ("labels", "targets"):
-                    lesson = Lesson(recipe.data[column.data].source.label_type, column.data)
-                    for head in right:
-                        found.setdefault(head, {})[lesson] = None
-            pairs += [(a, b) for a in left for b in right]
+    for apply in (x for x in _parts(recipe) if isinstance(x, v.Apply)):
+        left, right = _heads(apply.source), _heads(apply.target)
+        for column in (c for c in v.walk(apply.source) if isinstance(c, v.Column)):
+            if column.kind in ("labels", "targets"):
+                lesson = Lesson(recipe.data[column.data].source.label_type, column.data)
+                for head in right:
+                    lessons_of.setdefault(head, {})[lesson] = None
+        pairs += [(a, b) for a in left for b in right]
     for _ in pairs:  # what one learns, the other is compared by: a chain is no longer than there are pairs
-        before = sum(map(len, found.values()))
+        before = sum(map(len, lessons_of.values()))
         for one, other in pairs:
             for a, b in ((one, other), (other, one)):
-                if b in found and a not in found:
-                    found[a] = dict(found[b])
-        if sum(map(len, found.values())) == before:
+                if b in lessons_of and a not in lessons_of:
+                    lessons_of[a] = dict(lessons_of[b])
+        if sum(map(len, lessons_of.values())) == before:
             break
-    return {head: tuple(learnt) for head, learnt in found.items()}
+    return {head: tuple(learnt) for head, learnt in lessons_of.items()}
 
 
 def partners(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each model those whose logits its own are compared with, in the order of the equations."""
-    found: dict[str, dict[str, None]] = {}
-    for value in recipe.values():
-        for apply in (x for x in v.walk(value) if isinstance(x, v.Apply)):
-            for left, _ in _heads(apply.source):
-                for right, _ in _heads(apply.target):
-                    found.setdefault(left, {})[right] = None
-                    found.setdefault(right, {})[left] = None
-    return {name: tuple(others) for name, others in found.items()}
+    """For each model the models whose logits are compared with its own, in the order of the equations."""
+    partners_of: dict[str, dict[str, None]] = {}
+    for apply in (x for x in _parts(recipe) if isinstance(x, v.Apply)):
+        for left, _ in _heads(apply.source):
+            for right, _ in _heads(apply.target):
+                partners_of.setdefault(left, {})[right] = None
+                partners_of.setdefault(right, {})[left] = None
+    return {name: tuple(others) for name, others in partners_of.items()}
 
 
 def _heads(x: v.Value) -> list[tuple[str, str | None]]:
@@ -91,23 +93,21 @@ def _heads(x: v.Value) -> list[tuple[str, str | None]]:
 
 
 def columns_used(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
-    """For each data set the columns that its examples must keep: those that equations name, and inputs of models."""
-    found: dict[str, set[str]] = {name: set() for name in recipe.data}
-    for value in recipe.values():
-        for part in v.walk(value):
-            if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
-                found[part.data].add(part.column)
+    """The columns that each data set must keep: those in equations and those for inputs of models."""
+    columns_of: dict[str, set[str]] = {name: set() for name in recipe.data}
+    for part in _parts(recipe):
+        if isinstance(part, v.Column) and part.column not in OWN_COLUMNS:
+            columns_of[part.data].add(part.column)
     for model, data in data_used(recipe).items():
         for name in data:
-            found[name] |= set(recipe.models[model].source.forward_columns.values())
-    return {name: tuple(sorted(columns)) for name, columns in found.items()}
+            columns_of[name] |= set(recipe.models[model].source.forward_columns.values())
+    return {name: tuple(sorted(columns)) for name, columns in columns_of.items()}
 
 
 def words_used(recipe: Recipe) -> frozenset[str]:
-    """The data sets whose words are asked for."""
-    found: set[str] = set()
-    for value in recipe.values():
-        for part in v.walk(value):
-            if isinstance(part, v.Transform) and part.declared.on_words:
-                found |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
-    return frozenset(found)
+    """The data sets whose words are used."""
+    data: set[str] = set()
+    for part in _parts(recipe):
+        if isinstance(part, v.Transform) and part.declared.on_words:
+            data |= {x.data for x in v.walk(part) if isinstance(x, v.Take | v.Column)}
+    return frozenset(data)

@@ -1,6 +1,6 @@
-"""Plain numbers: what operators make of them, what schedules come to, and by how much an operand counts in a result.
+"""Numbers: operators, values of schedules, and the factor of an operand in a result.
 
-The one table of operators is here; recipes, lints, graphs and programs all compute by it.
+Recipes, lints, graphs and programs all use this table of operators.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from operator import add, mul, sub, truediv
 from typing import Any
 
 from brewgraph.ops import SCHEDULES
-from brewgraph.recipe.values import Combine, Length, Number, Scheduled, Symbol
+from brewgraph.recipe.values import Combine, Evaluated, Length, Number, Scheduled, Symbol
 
 WEIGHTS = ("number", "schedule")
 """Kinds of values that are plain numbers."""
 COMMUTES = frozenset({"+", "*", "mean", "max"})
 """Operators whose operands may stand in any order."""
-OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
+OPERATORS: Mapping[str, Callable[[float, float], float]] = {
     "+": add, "-": sub, "*": mul, "/": truediv, "**": pow, "max": max,
 }  # fmt: skip
 
 
-def plain(operator: str, a: Any, b: Any) -> Any:
-    """`a operator b`, however large it grows, as in training."""
+def plain(operator: str, a: float, b: float) -> float:
+    """`a operator b` without checks, as in training."""
     return OPERATORS[operator](a, b)
 
 
-def checked(operator: str, a: Any, b: Any) -> Any:
-    """`a operator b` for two plain numbers. Raises `ArithmeticError`, in plain words, where the result is no number."""
+def checked(operator: str, a: float, b: float) -> float:
+    """`a operator b`. Raises `ArithmeticError`, with a message, if the result is not a finite real number."""
     if (operator == "/" and b == 0) or (operator == "**" and a == 0 and b < 0):
         raise ArithmeticError("division by zero")
     if operator == "**" and isinstance(a, int) and isinstance(b, int) and abs(b) * a.bit_length() > 1000:
@@ -60,9 +60,8 @@ def compute(
     two: Callable[[str, Any, Any], Any] = checked,
     softmax: Callable[[Sequence[Any]], Any] = shares,
 ) -> Any:
-    """What a `Combine` makes of its operands; `two` joins two of them, `softmax` makes shares of all.
-
-    As it is called here it takes plain numbers, and raises `ArithmeticError` where the result is none.
+    """The result of a `Combine`; `two` joins two operands, `softmax` makes shares of all. The defaults take numbers and
+    raise `ArithmeticError`.
     """
     if operator == "softmax":
         return softmax(operands)[position or 0]
@@ -71,9 +70,8 @@ def compute(
 
 
 def factors(operator: str, scalars: Sequence[float | None]) -> list[float | None]:
-    """What the result of a `Combine` is times each of its operands, None where it is no multiple of one.
-
-    `scalars` are the values of the operands that are numbers, None for the others.
+    """The factor of each operand in the result of a `Combine`, None if it is not linear in it. `scalars` are the values
+    of operands that are numbers, None for others.
     """
     match operator, len(scalars):
         case ("+", count):
@@ -90,20 +88,20 @@ def factors(operator: str, scalars: Sequence[float | None]) -> list[float | None
 
 
 def share(length: Length) -> float | None:
-    """A length as a share of training; None where only a run knows."""
+    """A length as a share of training; None if it depends on the run."""
     return length.value if length.unit == "share" else None
 
 
 def schedule_value(
     name: str, arguments: Sequence[float | Length], progress: float, share: Callable[[Length], float | None] = share
 ) -> float | None:
-    """The value of a schedule at this progress; None where a length in it is not known as a share of training."""
+    """The value of a schedule at this progress; None if the share of one of its lengths is unknown."""
     known = [share(a) if isinstance(a, Length) else a for a in arguments]
     return None if None in known else SCHEDULES[name](progress, *known)
 
 
 def scalar_value(
-    x: Any,
+    x: Evaluated,
     progress: float = 0.0,
     share: Callable[[Length], float | None] = share,
     symbols: Mapping[str, float] | None = None,
@@ -111,8 +109,8 @@ def scalar_value(
 ) -> float | None:
     """The value of a number or a schedule of a recipe at this progress.
 
-    What only a run or the data can tell is worth `unknown`, and without that makes the whole None, as does what is
-    neither. Raises `ArithmeticError` where the result is no number.
+    What depends on the run or the data counts as `unknown`; if that is None, so is the result, as for other values.
+    Raises `ArithmeticError` as `checked`.
     """
     value: float | None = None
     match x:
@@ -130,15 +128,15 @@ def scalar_value(
     return unknown if value is None else value
 
 
-def at_progress(x: Any, progress: float, symbols: Mapping[str, float] | None = None) -> float:
-    """The same as far as a spec alone tells: what else it takes is worth 1. Raises `ArithmeticError`."""
+def at_progress(x: Evaluated, progress: float, symbols: Mapping[str, float] | None = None) -> float:
+    """The same, with 1 for everything that the spec does not determine. Raises `ArithmeticError`."""
     value = scalar_value(x, progress, symbols=symbols, unknown=1.0)
     assert value is not None
     return value
 
 
-def is_positive(x: Any) -> bool:
-    """Whether a number is above zero; of a schedule, whether it is at every moment that is tried."""
+def is_positive(x: Evaluated) -> bool:
+    """Whether a number is positive; for a schedule, at 64 points of training."""
     try:
         return all(at_progress(x, step / 64) > 0 for step in range(64))
     except ArithmeticError:

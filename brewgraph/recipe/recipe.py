@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
+from brewgraph.diagnostics import UsageError
+from brewgraph.recipe import values as v
 from brewgraph.recipe.settings.train import Train
-from brewgraph.recipe.values import (
-    Column,
-    DataDeclaration,
-    Forwarded,
-    ModelDeclaration,
-    Projector,
-    Take,
-    Value,
-    members,
-    walk,
-)
+from brewgraph.recipe.values import Value
 from brewgraph.source import Source, Span
 
 
 @dataclass(frozen=True)
 class Task:
-    """One loss and the data that it is computed on. `name` is empty where a stage has no tasks.
+    """One loss and its data. `name` is empty if the stage has no tasks.
 
-    `data` names the data sets that the loss reads: the first gives the length of an epoch, others go round beside it.
-    `reports` are the values that `train { report = […] }` adds at logging and evaluation.
+    `data` names the data sets that the loss reads: the first sets the length of an epoch, others cycle. `reports` are
+    the values of `train { report = […] }`.
     """
 
     name: str
@@ -38,9 +31,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """How the task of a step is drawn: by a weight per task (`law`, over `size` and `batches`), or in a given `order`.
-
-    No task is drawn with a smaller share than `floor`.
+    """How the task of a step is drawn: by a weight per task (`law`, over `size` and `batches`) with a minimum share
+    `floor`, or in a fixed `order`.
     """
 
     law: Value
@@ -50,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What does not learn in a stage: a module of a student by its path, a projection by its site, or a whole model."""
+    """What a stage does not train: a module of the student by path, a projection by site, or a whole model."""
 
     kind: str
     name: str
@@ -60,9 +52,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training. `name` is empty where the spec has no stages; then there is one. `places` tells where each of
-    its settings is written, its own or the outer ones.
-    """
+    """A part of training. `name` is empty if the spec has no stages. `places` maps each setting to its place."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -75,38 +65,37 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole spec. `equations` holds scalars and lists of them under their full names: `soft`, `ner/soft`.
-
-    `modules` are the Python modules with operations that it imports.
+    """A whole spec. `equations` holds scalars and lists of them by full name: `soft`, `ner/soft`. `modules` are the
+    imported Python modules.
     """
 
     source: Source = field(compare=False, repr=False)
     params: Mapping[str, Any]
-    models: Mapping[str, ModelDeclaration]
-    data: Mapping[str, DataDeclaration]
+    models: Mapping[str, v.ModelDeclaration]
+    data: Mapping[str, v.DataDeclaration]
     equations: Mapping[str, Any]
     stages: tuple[Stage, ...]
     train: Train
     train_span: Span = field(compare=False, repr=False)
     modules: tuple[str, ...] = ()
-    open: tuple[Take, ...] = ()
-    """Rows of which members are picked whose number is not known yet."""
-    projections: Mapping[str, Projector] = field(default_factory=dict)
-    """Those that have a name, by it."""
+    open: tuple[v.Take, ...] = ()
+    """Indexed rows of unknown length."""
+    projections: Mapping[str, v.Projector] = field(default_factory=dict)
+    """Named projections."""
     places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
-    """Where the name of each equation stands."""
+    """The place of each equation's name."""
 
     @property
-    def student(self) -> ModelDeclaration:
+    def student(self) -> v.ModelDeclaration:
         return next(m for m in self.models.values() if m.role == "student")
 
     @property
-    def teachers(self) -> tuple[ModelDeclaration, ...]:
+    def teachers(self) -> tuple[v.ModelDeclaration, ...]:
         return tuple(m for m in self.models.values() if m.role == "teacher")
 
     @property
     def has_baseline(self) -> bool:
-        """Whether the student is to be trained a second time, without its teachers."""
+        """Whether the student is also trained without its teachers."""
         return self.train.baseline and bool(self.teachers)
 
     @property
@@ -122,28 +111,84 @@ class Recipe:
     def values(self) -> Iterator[Value]:
         """Every value that the spec computes: of its equations, its losses, its reports."""
         for equation in self.equations.values():
-            yield from members(equation)
+            yield from v.members(equation)
         for _, task in self.tasks:
             yield task.loss
             yield from task.reports.values()
 
 
 def data_of(value: Value) -> tuple[str, ...]:
-    """The data sets that a value reads, labels first: they are what an epoch goes over."""
-    parts = list(walk(value))
-    labels = [x.data for x in parts if isinstance(x, Column)]
-    return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, Take))]))
+    """The data sets that a value reads, those of labels first: they define an epoch."""
+    parts = list(v.walk(value))
+    labels = [x.data for x in parts if isinstance(x, v.Column)]
+    return tuple(dict.fromkeys([*labels, *(x.data for x in parts if isinstance(x, v.Take))]))
 
 
 def frozen_of(value: Any, span: Span) -> Frozen | None:
-    """What an entry of `freeze` means; None where it names nothing that learns. A head is a module of its name."""
+    """The meaning of an entry of `freeze`; None if it is not trainable. A head is a module of its name."""
     match value:
-        case Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
+        case v.Take(feature=feature) if feature.name == "tap" and feature.path is not None and not feature.input:
             return Frozen("module", value.model, feature.path, span=span)
-        case Forwarded(model=ModelDeclaration(role="student") as model, head=str(head)):
+        case v.Forwarded(model=v.ModelDeclaration(role="student") as model, head=str(head)):
             return Frozen("module", model.name, head, span=span)
-        case Projector(name=str(name)):
+        case v.Projector(name=str(name)):
             return Frozen("projection", name, span=span)
-        case ModelDeclaration(role="student"):
+        case v.ModelDeclaration(role="student"):
             return Frozen("model", value.name, span=span)
     return None
+
+
+def without_teacher(recipe: Recipe) -> Recipe:
+    """The recipe without the terms that use a teacher, nor the tasks and stages that this leaves empty.
+
+    Raises `UsageError` if nothing is left.
+    """
+    teachers = frozenset(m.name for m in recipe.teachers)
+    stages = tuple(kept for stage in recipe.stages if (kept := _keep_stage(stage, teachers)) is not None)
+    if not stages:
+        raise UsageError("every term of the loss needs a teacher, so there is nothing to train without one")
+    equations = {
+        name: value
+        for name, value in recipe.equations.items()
+        if not any(_needs(member, teachers) for member in v.members(value))
+    }
+    models = {name: model for name, model in recipe.models.items() if model.role != "teacher"}
+    return replace(recipe, stages=stages, models=MappingProxyType(models), equations=MappingProxyType(equations))
+
+
+def _keep_stage(stage: Stage, teachers: frozenset[str]) -> Stage | None:
+    tasks: list[Task] = []
+    for task in stage.tasks:
+        loss = _keep(task.loss, teachers)
+        if loss is not None:
+            reports = {name: value for name, value in task.reports.items() if not _needs(value, teachers)}
+            tasks.append(replace(task, loss=loss, data=data_of(loss), reports=reports))
+    if not tasks:
+        return None
+    left = {task.name for task in tasks}
+    sample = stage.sample
+    if sample is not None:
+        sample = replace(sample, order=tuple(name for name in sample.order if name in left)) if len(left) > 1 else None
+    return replace(stage, tasks=tuple(tasks), sample=sample)
+
+
+def _keep(x: v.Value, teachers: frozenset[str]) -> v.Value | None:
+    if not _needs(x, teachers):
+        return x
+    if not isinstance(x, v.Combine) or x.kind != "loss":
+        return None
+    kept = [k for operand in x.operands if (k := _keep(operand, teachers)) is not None]
+    whole = len(kept) == len(x.operands)
+    if x.operator in ("*", "/"):
+        return replace(x, operands=tuple(kept)) if whole else None
+    if x.operator == "-" and len(kept) == 1:
+        first = _keep(x.operands[0], teachers)
+        minus = v.Number("number", -1.0, span=x.span)
+        return first if first is not None else v.Combine("loss", "*", (minus, kept[0]), span=x.span)
+    if x.operator not in ("+", "-") and not whole:
+        return None
+    return replace(x, operands=tuple(kept)) if len(kept) > 1 else (kept[0] if kept else None)
+
+
+def _needs(x: v.Value, teachers: frozenset[str]) -> bool:
+    return any(take.model in teachers for take in v.takes_in(x))

@@ -1,4 +1,4 @@
-"""How tags mark entities: which part of a tag says where an entity begins and ends, and which of what type it is."""
+"""Tag schemes: which part of a tag marks the boundaries of an entity, and which its type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 OUTSIDE = "O"
 _MEANINGS = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
-"""What marks mean: the beginning of an entity, its inside, its end, or the whole of one word."""
+"""The meaning of marks: beginning, inside or end of an entity, or a single-word entity."""
 _SCHEMES = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEWO": "BMEW"}
 _MARK, _SEPARATOR = f"[{''.join(_MEANINGS)}]", "[-_:/|.]"
 _COMMON = re.compile("[BIES]-.+")
@@ -22,7 +22,7 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Scheme:
-    """A manner of marking entities. `marks` are its letters beside `O`, `form` one of `_FORMS`, by its number."""
+    """A tag scheme. `marks` are its letters besides `O`, `form` is an index into `_FORMS`."""
 
     name: str
     marks: str
@@ -31,20 +31,20 @@ class Scheme:
 
     @property
     def closes(self) -> bool:
-        """Whether the last word of an entity is marked as such."""
+        """Whether the last word of an entity has its own mark."""
         return self.marks != "BI"
 
     @property
     def example(self) -> str:
-        """A tag that begins an entity, as messages show it."""
+        """An example of a beginning tag, for messages."""
         return self.tag("B", "PER")
 
     def split(self, tag: str) -> tuple[str, str] | None:
-        """What a tag means (B, I, E or S) and its type, `_` where it has none; None for what marks no entity."""
-        found = _FORMS[self.form].fullmatch(tag)
-        if found is None or found["separator"] != self.separator or found["mark"] not in self.marks:
+        """The meaning of a tag (B, I, E or S) and its type, `_` without one; None if it marks no entity."""
+        match = _FORMS[self.form].fullmatch(tag)
+        if match is None or match["separator"] != self.separator or match["mark"] not in self.marks:
             return None
-        return _MEANINGS[found["mark"]], found["kind"] or "_"
+        return _MEANINGS[match["mark"]], match["kind"] or "_"
 
     def tag(self, mark: str, kind: str) -> str:
         """The tag of a mark and a type."""
@@ -56,19 +56,19 @@ class Scheme:
 
 
 def find_scheme(tags: Iterable[str]) -> Scheme | None:
-    """The scheme of the tags that a data set or a model has; None where they mark no entities, as parts of speech.
+    """The scheme of the tags of a data set or a model; None if they mark no entities, as parts of speech.
 
-    One tag such as `B-PER` is enough. Other forms (`B_PER`, `PER-B`, plain `B`) are taken for marks only where all tags
-    beside `O` have the same one, and all marks belong to one scheme.
+    One tag such as `B-PER` is enough. Other forms (`B_PER`, `PER-B`, plain `B`) count only if all tags besides `O`
+    share the form and all marks belong to one scheme.
     """
-    own = set(tags) - {OUTSIDE}
-    common = {tag for tag in own if _COMMON.fullmatch(tag)}
+    inside = set(tags) - {OUTSIDE}
+    common = {tag for tag in inside if _COMMON.fullmatch(tag)}
     for form, pattern in enumerate(_FORMS):
-        found = [
-            match for tag in own if (match := pattern.fullmatch(tag)) and (not common or match["separator"] == "-")
+        matches = [
+            match for tag in inside if (match := pattern.fullmatch(tag)) and (not common or match["separator"] == "-")
         ]
-        separators, marks = {match["separator"] for match in found}, {match["mark"] for match in found}
-        if not common and (len(found) < len(own) or len(separators) != 1 or (form == 2 and "B" not in marks)):
+        separators, marks = {match["separator"] for match in matches}, {match["mark"] for match in matches}
+        if not common and (len(matches) < len(inside) or len(separators) != 1 or (form == 2 and "B" not in marks)):
             continue
         name = next((name for name, letters in _SCHEMES.items() if marks <= set(letters)), "IOBES" if common else None)
         if name is not None:

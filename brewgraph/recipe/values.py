@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import Enum
+from typing import Final, TypeGuard, dataclass_transform
 
+from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import DataSource, Join, ModelSource, Settings
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.data_sources import DataSource, Join
+from brewgraph.recipe.settings.model_sources import Layers, ModelSource
 from brewgraph.source import Span
 
 
@@ -30,10 +34,8 @@ class Length:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A model or a data set of the spec. `places` maps each argument that was written to where it stands, and `head
-    NAME` to the name of a model's own head; `params` maps arguments to the params that they come from.
-
-    `name` says it in full: what a task declares is called `ner.docs`.
+    """A model or a data set. `name` is the full name: `ner.docs` in a task. `places` maps each argument, and `head
+    NAME`, to its place; `params` maps arguments to the params that they use.
     """
 
     name: str
@@ -42,18 +44,18 @@ class Declaration:
     params: Mapping[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
 
     def place(self, argument: str | None) -> Span:
-        """Where an argument stands; the whole source where it was not written."""
+        """The place of an argument; the whole source if it is not written."""
         return self.places.get(argument or "", self.span)
 
     def remedy(self, help: str, argument: str | None) -> str:
-        """What to do about an argument, and from the command line where its value comes from a param."""
-        given = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
-        return "; ".join(x for x in (help, *given) if x)
+        """The remedy for an argument, including `--set` if its value comes from a param."""
+        settings = (f"`--set {name}=…` gives another" for name in sorted(self.params.get(argument or "", ())))
+        return "; ".join(x for x in (help, *settings) if x)
 
 
 @dataclass(frozen=True)
 class ModelDeclaration(Declaration):
-    """`heads` maps the names of a model's own heads to what they are; without any, the model has the one it needs."""
+    """`heads` maps names to heads; without any, the model has the one it needs."""
 
     role: str
     source: ModelSource
@@ -62,7 +64,7 @@ class ModelDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class DataDeclaration(Declaration):
-    """A data set; `a + b` is one whose `source` is a `Join`. One that is not `known` stands for a source at fault."""
+    """A data set; the `source` of `a + b` is a `Join`. If not `known`, it replaces a faulty source."""
 
     source: DataSource | Join
     known: bool = True
@@ -70,7 +72,7 @@ class DataDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class Forwarded:
-    """`bert(mnli, pass=2)`: a model on an input, from which features are taken; `head` where one was named."""
+    """`bert(mnli, pass=2)`: a model on an input, and the head if one is named."""
 
     model: ModelDeclaration
     data: str
@@ -80,23 +82,26 @@ class Forwarded:
 
 @dataclass(frozen=True)
 class LayerMap:
-    """`[0, 4] -> [0, 1]`: which layers of the one side belong to which of the other."""
+    """`[0, 4] -> [0, 1]`: pairs of layers."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 @dataclass(frozen=True)
 class Value:
-    """A value that training computes. `kind` is one of `brewgraph.ops.KINDS`."""
+    """A value that training computes; each subclass is a frozen dataclass. `kind` is one of `brewgraph.ops.KINDS`."""
 
     kind: str
     span: Span = field(compare=False, repr=False, kw_only=True)
 
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True)(cls)
 
-@dataclass(frozen=True)
+
 class Take(Value):
-    """A feature of a model's forward on a data set; `passing` tells several forwards on one input apart."""
+    """A feature of a model's forward on a data set; `passing` distinguishes forwards on the same input."""
 
     model: str
     data: str
@@ -111,9 +116,8 @@ class Row:
     take: Take
 
 
-@dataclass(frozen=True)
 class Column(Value):
-    """What a data set says of its examples: `labels`, `start`, `end`, `weights`, or a column by its name."""
+    """A column of a data set: `labels`, `start`, `end`, `weights`, or one by its name."""
 
     data: str
     column: str
@@ -121,9 +125,8 @@ class Column(Value):
 
 @dataclass(frozen=True)
 class Projector:
-    """A projection module. `name` is that of the `proj` statement, or None where it stands inline (`via linear`).
-
-    `into` and `out` are widths, None where an arrow fixes them. `options` are its optimizer settings (`lr`, …).
+    """A projection module. `name` is that of the `proj` statement, None if inline (`via linear`). `into` and `out` are
+    widths, None if an arrow fixes them. `options` are optimizer settings (`lr`, …).
     """
 
     name: str | None
@@ -132,47 +135,40 @@ class Projector:
     out: int | None
     options: tuple[tuple[str, float], ...]
     site: str
-    """Where it stands in the spec, spelled so that two places never share a module: the key of its parameters."""
+    """Its place in the spec as a unique key of its parameters."""
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Project(Value):
     value: Value
     projector: Projector
 
 
-@dataclass(frozen=True)
 class Bundle(Value):
-    """Several values as one argument: a tuple, of a kind such as `(hidden, hidden)`, or a whole row: `hidden...`.
-
-    A row whose length is not known yet has no `items`.
+    """Several values as one argument: a tuple of kind `(hidden, hidden)`, or a whole row of kind `hidden...`, without
+    `items` while its length is unknown.
     """
 
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True)
 class Transform(Value):
-    """A value made from others: one of `ops.TRANSFORMS`, or `stop`, `words`, `token_mean`, `batch_mean`.
-
-    `mask` is `none` where padding is to be treated like real tokens, else None.
+    """A value made from others by one of `ops.TRANSFORMS` or `ALONE`. `mask` is `none` if padding counts like real
+    tokens, else None.
     """
 
     name: str
     values: tuple[Value, ...]
     options: tuple[tuple[str, Option], ...] = ()
     mask: str | None = None
-    declared: Any = field(default=None, compare=False, repr=False)
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """The options that the spec writes; the others have their default."""
+    """The options that the spec sets."""
+    declared: DeclaredTransform = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Cached(Value):
-    """A value that is kept on disk in the folder `path`, computed once for each example: `cache NAME = … at "path"`.
-
-    `name` is that of its statement, `place` where the folder stands in it.
+    """A value cached in the folder `path`, computed once per example. `name` is that of its statement, `place` that of
+    the path.
     """
 
     value: Value
@@ -181,11 +177,9 @@ class Cached(Value):
     place: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
 class Apply(Value):
-    """A loss between two values. `mask` is None where the kind chooses it, or a column of the data.
-
-    `reduced` is false under `reduce="none"`: then it is one number per unit, of the kind `values`.
+    """A loss between two values. `mask` is a name, a column of the data, or None if the kind chooses it. Under
+    `reduce="none"` it is not `reduced`: one number per unit, of kind `values`.
     """
 
     operation: str
@@ -194,47 +188,39 @@ class Apply(Value):
     options: tuple[tuple[str, Option], ...]
     mask: str | Column | None
     reduced: bool = True
-    declared: Any = field(default=None, compare=False, repr=False)
-    """The operation as it was declared; of an imported module that was only read, its function is not there yet."""
     written: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
-    """The options that the spec writes; the others have their default."""
+    """The options that the spec sets."""
+    declared: Operation = field(compare=False, repr=False, kw_only=True)
+    """The operation as declared; its function is None where an imported module was only read."""
 
 
-@dataclass(frozen=True)
 class Temperature(Value):
-    """A temperature of each example's own, from the logits that it stands beside: `flsw(4, beta=1, gamma=2)`."""
+    """A temperature per example, computed from the logits of the loss: `flsw(4, beta=1, gamma=2)`."""
 
     name: str
     base: float
     options: tuple[tuple[str, float], ...]
 
 
-@dataclass(frozen=True)
 class Number(Value):
     value: float
 
 
-@dataclass(frozen=True)
 class Scheduled(Value):
-    """A schedule by its name in the registry, its numbers, and the lengths that only a run turns into shares."""
+    """A schedule: its name in the registry, its numbers, and its lengths."""
 
     name: str
     arguments: tuple[float | Length, ...]
 
 
-@dataclass(frozen=True)
 class Symbol(Value):
-    """`size` or `batches` of a task, in the law by which tasks are drawn."""
+    """`size` or `batches` of a task, in the law of `sample`."""
 
     name: str
 
 
-@dataclass(frozen=True)
 class Combine(Value):
-    """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`, over one or more operands.
-
-    `position` says which share of a softmax this is.
-    """
+    """Arithmetic: `operator` is one of `+ - * / ** mean max softmax`; `position` is the share of a softmax."""
 
     operator: str
     operands: tuple[Value, ...]
@@ -242,14 +228,13 @@ class Combine(Value):
 
 
 Option = Number | Scheduled | Combine | Temperature | str
-"""What a keyword argument of an operation may be."""
+"""The value of a keyword argument of an operation."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What a list runs over. `key` tells axes apart; `name` is that of its `let`, empty without one.
-
-    `kind`: `models`, a list of models; `row`, layers or modules that were picked; `list`, members written out.
+    """What a list runs over. `key` identifies it; `name` is that of its `let`, or empty. `kind`: `models`; `row`,
+    layers or modules; `list`, a literal list.
     """
 
     name: str
@@ -259,23 +244,30 @@ class Axis:
 
 @dataclass(frozen=True)
 class Group:
-    """A list of values. `items` is None where its length is not known yet (a slice, before configurations are read)."""
+    """A list of values. `items` is None while its length is unknown (a slice, before configurations are read)."""
 
-    items: tuple[Any, ...] | None
+    items: tuple[Evaluated, ...] | None
     span: Span = field(compare=False, repr=False, kw_only=True)
     kind: str = "tensor"
-    """Kind of the members where they are not known yet."""
+    """Kind of the members while they are unknown."""
     axis: Axis = field(default=Axis("", "list", ""), compare=False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Evaluated]:
         return iter(self.items or ())
 
-    def map(self, function: Callable[[Any], Any]) -> Group | Fault:
-        """The same list with the function applied to each member; a fault where one of the results is."""
+    def map(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
+        """The function applied to each member; a fault if any result is one."""
         if self.items is None:
             return self
         items = tuple(function(x) for x in self.items)
         return FAULT if FAULT in items else replace(self, items=items)
+
+    def map_values(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
+        """`map` for a function of values, which also gives the kind of unknown members."""
+        if self.items is not None or self.kind == "tensor":
+            return self.map(function)
+        like = function(Value(self.kind, span=self.span))
+        return replace(self, kind=like.kind) if isinstance(like, Value) else FAULT
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -286,23 +278,39 @@ class Group:
 
 @dataclass(frozen=True)
 class Match:
-    """Two sides joined by an arrow, not yet in an operation."""
+    """Two sides of an arrow, outside an operation."""
 
-    source: Any
-    target: Any
+    source: Evaluated
+    target: Evaluated
     span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A value that could not be made; its diagnostic has been given. It spreads silently."""
+class Namespace:
+    """A body of statements as a value, `ner` in `ner.kd`. `kind` is `task`, `stage`, or another for an import."""
+
+    kind: str
 
 
-FAULT = Fault()
+class Fault(Enum):
+    """A value that could not be made; its diagnostic was reported. It spreads silently."""
+
+    FAULT = "fault"
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """Whatever stands in a list of any depth: values, and plain numbers and strings too."""
+FAULT: Final = Fault.FAULT
+
+Plain = int | float | str | bool | None
+# fmt: off
+Evaluated = (
+    Plain | tuple[Plain, ...] | Length | Value | Row | Group | Match | LayerMap | Layers | Projector | ModelDeclaration
+    | DataDeclaration | Forwarded | Namespace | Fault
+)
+# fmt: on
+"""Whatever an expression evaluates to."""
+
+
+def leaves(value: Evaluated) -> Iterator[Evaluated]:
+    """The members of a list of any depth: values, numbers and strings."""
     for item in value if isinstance(value, Group | tuple) else (value,):
         if isinstance(item, Group | tuple):
             yield from leaves(item)
@@ -310,8 +318,8 @@ def leaves(value: Any) -> Iterator[Any]:
             yield item
 
 
-def members(value: Any) -> Iterator[Value]:
-    """The single values in a value or a list of any depth."""
+def members(value: Evaluated) -> Iterator[Value]:
+    """The values in a value or a list of any depth."""
     if isinstance(value, Group):
         for item in value:
             yield from members(item)
@@ -347,3 +355,77 @@ def parts(value: Value) -> tuple[Value, ...]:
         case Transform():
             return (*value.values, *(option for _, option in value.options if isinstance(option, Value)))
     return ()
+
+
+# ── values in messages, and small questions about them ───────────────────────────────────────────────────────────────
+
+
+_KINDS = {
+    "loss": "a loss",
+    "labels": "labels",
+    "logits": "logits",
+    "hidden": "hidden states",
+    "attention": "attention probabilities",
+    "scores": "attention scores",
+    "states": "queries, keys or values",
+    "positions": "scores over tokens",
+    "targets": "labels that are numbers",
+    "values": "one number per example or token",
+    "probabilities": "probabilities of classes",
+    "places": "probabilities of tokens",
+}
+
+
+def describe(x: object) -> str:
+    """What a value is, in the words of a message."""
+    if isinstance(x, Scheduled):
+        return "a schedule"
+    if isinstance(x, Bundle):
+        return "a tuple" if x.kind.startswith("(") else "a row of features"
+    if isinstance(x, Forwarded) and x.head is not None:
+        return "a head of a model"
+    if isinstance(x, Namespace):
+        return f"a {x.kind}" if x.kind in ("task", "stage") else "an imported spec"
+    if isinstance(x, Value):
+        return _KINDS.get(x.kind, f"a {x.kind}")
+    named: dict[type, str] = {
+        Group: "a list", Row: "a row of features", LayerMap: "a layer map", Match: "a match", Length: "a length",
+        ModelDeclaration: "a model", Forwarded: "a model on an input", DataDeclaration: "a data set",
+        tuple: "a list", str: "a string",
+        bool: "a truth value", int: "a number", float: "a number", type(None): "none", Layers: "layers of a model",
+        Projector: "a projection",
+    }  # fmt: skip
+    return next((words for kind, words in named.items() if isinstance(x, kind)), type(x).__name__)
+
+
+def as_value(x: Evaluated, place: Span) -> Value | None:
+    """A number or value as a value; None for anything else."""
+    if is_number(x):
+        return Number("number", float(x), span=place)
+    return x if isinstance(x, Value) else None
+
+
+def is_number(x: object) -> TypeGuard[int | float]:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def is_whole(x: object) -> TypeGuard[int]:
+    return isinstance(x, int) and not isinstance(x, bool)
+
+
+def is_constant(x: object) -> TypeGuard[Plain | tuple[Plain, ...]]:
+    """Whether a value is a number, a string, true, false, none, or a list of such."""
+    return all(map(is_constant, x)) if isinstance(x, tuple) else x is None or isinstance(x, int | float | str)
+
+
+def are_numbers(items: tuple[Evaluated, ...]) -> TypeGuard[tuple[int | float, ...]]:
+    return all(map(is_number, items))
+
+
+def are_plain(items: tuple[Evaluated, ...]) -> TypeGuard[tuple[int | float | str, ...]]:
+    """Whether all members of a list are numbers, strings, or truth values."""
+    return all(isinstance(x, int | float | str) for x in items)
+
+
+def are_layers(x: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(x, tuple) and bool(x) and all(map(is_whole, x))

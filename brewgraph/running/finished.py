@@ -1,4 +1,4 @@
-"""A run that has ended, found again by its folder: its spec as it was run, its tasks, its student. No torch here."""
+"""A finished run, opened by its folder: its spec as it was run, its tasks, its student. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.recipe.label_types import NONE, LabelType
 from brewgraph.recipe.recipe import Recipe
 from brewgraph.recipe.values import DataDeclaration
-from brewgraph.running.run_folders import named_run, runs_folder
 from brewgraph.source import Source
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, named_run, runs_folder
 
 SPLITS = ("train", "dev", "test")
-"""The parts of a data set, by the names that `--data` knows them by."""
+"""The splits of a data set that `--data` can name."""
 
 
 @dataclass(frozen=True)
 class FinishedTask:
     """What a student has learnt: the data of a task, and the `classes` of its labels in the order of the logits.
 
-    `name` is "" where the spec has no tasks, `head` where the student has no heads, `label_type` where there are no
-    labels. The student lies in the folder `student`, under the name `key` in the spec; paths of the data begin at
-    `folder`, where the spec was. `null_threshold` is by how much no answer must exceed the best one, None where every
-    question has an answer. `marks` tells of labels that are lists of numbers what these are, as `Examples` has it.
+    `name` is "" if the spec has no tasks, `head` if the student has no heads, `label_type` if there are no labels. The
+    student is in the folder `student`; the spec calls it `key`. Paths of the data are relative to `folder`, where the
+    spec was. `null_threshold` is the margin by which "no answer" must beat the best answer, None if every question has
+    an answer. `marks` tells what labels mean that are lists of numbers, as in `Examples`.
     """
 
     name: str
@@ -42,7 +41,7 @@ class FinishedTask:
 
     @property
     def model(self) -> Path:
-        """The folder of the model: in it, or one for each head below it, is what plain transformers loads."""
+        """The folder that plain transformers loads: the student's, or that of its head."""
         return self.student / self.head
 
 
@@ -55,7 +54,7 @@ class FinishedRun:
     tasks: Mapping[str, FinishedTask]
 
     def task(self, name: str | None) -> FinishedTask:
-        """A task by its name, which may be left out where there is one. Raises `UsageError`."""
+        """A task by its name; the only task without one. Raises `UsageError`."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.values()))
         if name is None:
@@ -67,9 +66,9 @@ class FinishedRun:
 
 
 def open_run(target: str | Path) -> FinishedRun:
-    """The run in a folder, or a run's baseline, as `named_run` finds it: the same tasks, the student of `alone`.
+    """The run in a folder, found by `named_run`; a run's baseline has the same tasks and the student of `alone`.
 
-    Raises `UsageError` where there is none, or one that has not ended.
+    Raises `UsageError` if there is none, or it is not finished.
     """
     folder = named_run(target)
     path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
@@ -78,7 +77,7 @@ def open_run(target: str | Path) -> FinishedRun:
     if resolved is None or not spec.is_file():
         raise UsageError(f"`{path}` holds no run{_nearby(path / 'x')}: name the folder that `brewgraph run` made")
     if folder.finished is None or not folder.student.is_dir():
-        raise UsageError(f"the run in `{path}` is not finished: give its `brewgraph run` again to go on with it")
+        raise UsageError(f"the run in `{path}` is not finished: repeat its `brewgraph run` command to resume it")
     if {"folder", "params", "tasks"} - resolved.keys():
         raise UsageError(f"`{path}` was made by another version of brewgraph: run it again with --force")
     source = Source(spec.read_text(encoding="utf-8"), str(Path(resolved["folder"]) / spec.name))
@@ -86,24 +85,24 @@ def open_run(target: str | Path) -> FinishedRun:
     tasks = {
         name: FinishedTask(
             name,
-            recipe.data[said["data"]],
-            tuple(said["classes"]),
-            said["head"],
+            recipe.data[task["data"]],
+            tuple(task["classes"]),
+            task["head"],
             folder.student,
             recipe.student.name,
             source.folder,
-            recipe.data[said["data"]].source.label_type,
-            said.get("null_threshold"),
-            said.get("marks"),
+            recipe.data[task["data"]].source.label_type,
+            task.get("null_threshold"),
+            task.get("marks"),
         )
-        for name, said in resolved["tasks"].items()
+        for name, task in resolved["tasks"].items()
     }
     return FinishedRun(folder, recipe, tasks)
 
 
 def _nearby(path: Path) -> str:
-    """Runs that lie beside a folder which is none, or where runs usually lie."""
+    """Runs beside a folder that holds none, or where runs usually are."""
     for folder in (path.parent, path.parent / "runs", runs_folder(Path())):
-        if runs := sorted(found.parent.name for found in folder.glob("*/resolved.json"))[:5]:
+        if runs := sorted(file.parent.name for file in folder.glob("*/resolved.json"))[:5]:
             return f" (in {folder} there is {', '.join(runs)})"
     return ""

@@ -1,8 +1,11 @@
-"""A finished run's student at work: scored on labelled rows, or telling what it takes other rows for."""
+"""The student of a finished run: loaded, scored on labelled rows, used to predict others."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -15,22 +18,22 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import Collator, Encoding, encode
-from brewgraph.data.sources.examples import facts, open_examples
+from brewgraph.data.sources.examples import Examples, facts, open_examples
 from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
-from brewgraph.recipe.settings.sources import DataSource
+from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import token_limit
 from brewgraph.running.finished import SPLITS, FinishedTask
 from brewgraph.running.spec_builder import blaming
-from brewgraph.training.evaluation import Scores, evaluate, logits_of, model_inputs, own_view
-from brewgraph.training.evaluation import scores as can_score
+from brewgraph.source import EncodingError, decode
+from brewgraph.training.evaluation import Scores, can_score, evaluate, logits_of, model_inputs, own_view
+from brewgraph.training.feeds import in_order
 from brewgraph.training.metrics.spans import BestAnswers
 from brewgraph.training.processes import this_process
 
@@ -41,7 +44,7 @@ Prediction = dict[str, Any]
 
 @dataclass(frozen=True)
 class Student:
-    """A run's student for one task with its encoding, on the device where it works."""
+    """A run's student for one task with its encoding, on its device."""
 
     task: FinishedTask
     model: nn.Module
@@ -49,23 +52,22 @@ class Student:
     device: torch.device
 
     def batches(self, rows: datasets.Dataset) -> Any:
-        """The rows in their order."""
+        """The rows in order."""
         source = self.task.data.source
         encoded = encode(rows, [self.encoding], source=source, whole=True)
-        collator = Collator([self.encoding], source=source)
-        return loader(encoded, BatchOrder(len(encoded), _BATCH, shuffle=False), collator)
+        return in_order(encoded, Collator([self.encoding], source=source), _BATCH)
 
 
 def load_student(task: FinishedTask) -> Student:
     """The student from its folder, without the models that it was trained beside.
 
-    One that was trained without labels to classify texts tells its classes itself. Raises `UsageError` where it is no
-    model that gives what the labels are.
+    The classes of a text classifier that was trained without labels come from its configuration. Raises `UsageError` if
+    the student does not predict labels of the task's type.
     """
-    task, folder = _told_by_student(task), task.model
+    task, folder = _with_classes_of_student(task), task.model
     label_type = task.label_type
     if not (folder / "config.json").is_file():
-        raise UsageError(f"the student in `{folder}` is a module of its own, which only its own code can run")
+        raise UsageError(f"the student in `{folder}` is a custom module, which only its own code can run")
     if not label_type:
         kind = _kind(folder)
         loader_class = of_architecture(kind).auto_class
@@ -73,10 +75,10 @@ def load_student(task: FinishedTask) -> Student:
             f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, has no predictions "
             f"here; load it with `transformers.{loader_class}.from_pretrained({str(folder)!r})`"
         )
-    with quiet_transformers():
-        # a head that the folder does not hold would begin at random, in silence
-        holds = is_scored(task)
-        model = getattr(transformers, label_type.auto_class).from_pretrained(folder) if holds else None
+    model = None
+    if is_scored(task):  # transformers would silently give a missing head random weights
+        with quiet_transformers():
+            model = getattr(transformers, label_type.auto_class).from_pretrained(folder)
     if model is None or not can_score(model, label_type, task.classes):
         raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
     tokenizer = load_tokenizer(str(task.student))
@@ -86,7 +88,7 @@ def load_student(task: FinishedTask) -> Student:
 
 
 def is_scored(task: FinishedTask) -> bool:
-    """Whether the student has a head for the labels of its data; without one there are its losses to evaluate."""
+    """Whether the student has a head for the labels of its data; otherwise only its losses can be evaluated."""
     if not task.label_type or not (task.model / "config.json").is_file():
         return False
     return _kind(task.model).endswith(task.label_type.ends)
@@ -98,8 +100,8 @@ def _kind(folder: Path) -> str:
         return str(next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model"))
 
 
-def _told_by_student(task: FinishedTask) -> FinishedTask:
-    """The task with the classes of a student that learnt them from its teacher alone, as its configuration has them."""
+def _with_classes_of_student(task: FinishedTask) -> FinishedTask:
+    """The task of a student that learnt its classes from its teacher alone, with those of its configuration."""
     if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(CLASS.ends):
         return task
     with quiet_transformers():
@@ -111,64 +113,68 @@ def _told_by_student(task: FinishedTask) -> FinishedTask:
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def labelled_rows(task: FinishedTask, what: str) -> datasets.Dataset:
+def labelled_rows(task: FinishedTask, source: str) -> datasets.Dataset:
     """The rows to score a student on: a split of the task's data by name, or a file laid out like that data.
 
-    Raises `UsageError` for a split or a file that is not there, and for labels that the run does not know.
+    Raises `UsageError` for a missing split or file, and for labels that the run does not know.
     """
-    source, folder = task.data.source, task.folder
-    if what not in SPLITS and what.isidentifier() and not Path(what).exists():
-        help = suggest(what, SPLITS) or f"splits are {listing(SPLITS)}"
-        raise UsageError(f"there is no split and no file `{what}`: {help}")
-    if what not in SPLITS:
-        return read_like(task, Path(what), labelled=True)
+    if source not in SPLITS and source.isidentifier() and not Path(source).exists():
+        help = suggest(source, SPLITS) or f"splits are {listing(SPLITS)}"
+        raise UsageError(f"there is no split and no file `{source}`: {help}")
+    if source not in SPLITS:
+        return read_like(task, Path(source), labelled=True)
     with blaming(task.data):
-        splits = open_examples(source, folder).splits
-    if what not in splits:
-        raise UsageError(f"the data of the run has no split `{what}`: it has {listing(splits)}; or name a file")
-    return splits[what]
+        return split_rows(open_examples(task.data.source, task.folder), source)
+
+
+def split_rows(examples: Examples, split: str) -> datasets.Dataset:
+    """The rows of a split. Raises `UsageError` if the data has no such split."""
+    if split not in examples.splits:
+        there = listing(examples.splits)
+        raise UsageError(f"the data of the run has no split `{split}`: it has {there}; or name a file")
+    return examples.splits[split]
 
 
 def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
-    """The rows of a file laid out like the task's data; labels need not be there. Raises `UsageError`."""
+    """The rows of a file laid out like the task's data, with or without labels. Raises `UsageError`."""
     return read_like(task, path, labelled=False)
 
 
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
-    """What the texts of an example are called: the columns of the data, `question` and `context`, or `text`."""
+    """The names of an example's texts: the columns of the data, `question` and `context`, or `text`."""
     source = task.data.source.sources[0]
     return source.text_columns or facts(source, task.folder).columns[:-1]
 
 
 def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
-    """The rows of another file under the columns of a task's data, its labels as numbers of the task's classes, and
-    `more` columns of it.
+    """The rows of another file under the columns of a task's data, with labels as indices of the task's classes, and
+    `more` of its columns.
     """
     if not path.is_file():
-        near = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
-    source = task.data.source.sources[0]  # a file is laid out like the first of what was joined
+    source = task.data.source.sources[0]  # a file is laid out like the first of joined data sets
     columns = source.text_columns or facts(source, task.folder).columns
-    other = source.of_file(str(path), columns, task.classes, labelled=labelled)
+    like = source.of_file(str(path), columns, task.classes, labelled=labelled)
     try:
-        return open_examples(other, Path(), more, marks=task.marks).splits["train"]
+        return open_examples(like, Path(), more, marks=task.marks).splits["train"]
     except SourceFault as fault:
         if fault.field == "classes":
-            raise UsageError(_unknown_label(other, task.classes)) from fault
+            raise UsageError(_unknown_label(like, task.classes)) from fault
         if not labelled:
             raise UsageError(str(fault)) from fault
-        read_like(task, path, labelled=False)  # where it is not the labels that are at fault, this says what is
-        what = ", and so no labels to score the student on" if fault.code == "B402" else ""
+        read_like(task, path, labelled=False)  # reports any other fault than that of the labels
+        what = ", so no labels to score the student on" if fault.code == "B402" else ""
         help = f"{fault.help.removesuffix(NO_LABELS)}; `brewgraph predict` needs no labels"
         raise UsageError(f"{fault.message}{what} ({help})") from fault
 
 
 def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
-    """What to say of a file with a label that is none of these classes."""
+    """The message for a file with a label that is none of these classes."""
     path = getattr(source, "train", "")
     try:
         names = open_examples(source.model_copy(update={"classes": None}), Path()).classes
-    except SourceFault:  # labels that only names of classes explain
+    except SourceFault:  # labels that need names of classes
         names = ()
     counted = not set(names) & set(classes) and all(name.isdigit() for name in names)
     known = list(map(str, range(len(classes)))) if counted else classes
@@ -178,11 +184,87 @@ def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
     return f"`{path}` has {what}{' that' if unknown is None else ', which'} the run does not know: {help}"
 
 
+# ── rows that are typed or piped ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def typed_rows(task: FinishedTask, texts: Sequence[str]) -> datasets.Dataset:
+    """The rows of typed texts: one text per row, or two for data with pairs; spaces separate the words of a tagged
+    sentence. Raises `UsageError`.
+    """
+    names = text_columns(task)
+    if len(texts) % len(names):
+        raise UsageError(f"an example of this run has {listing(names)}: repeat `--text` for each of them")
+    rows = [texts[start : start + len(names)] for start in range(0, len(texts), len(names))]
+    return _read(task, *_laid_out(task, names, rows), "--text")
+
+
+def piped_rows(task: FinishedTask, content: bytes) -> datasets.Dataset:
+    """The rows of piped content: in the format of the run's files, as JSON lines, as csv or tsv with the columns of
+    texts in its header, or plain, one text per line. Raises `UsageError`.
+    """
+    try:
+        text = decode(content, "standard input").removeprefix("\ufeff").replace("\r\n", "\n")
+    except EncodingError as error:
+        raise UsageError(str(error)) from error
+    filled = [line for line in text.split("\n") if line.strip()]
+    if not filled:
+        raise UsageError("standard input holds no rows")
+    names = text_columns(task)
+    if isinstance(task.data.source.sources[0], Conll):
+        columns = {len(line.split()) for line in filled if not line.startswith("#")}
+        # plain sentences differ in their number of words, lines of columns do not
+        suffix = "" if len(columns) > 1 or (len(filled) == 1 and max(columns, default=1) > 1) else ".conll"
+    else:
+        suffix = _suffix(text, filled[0], names)
+    if suffix:
+        return _read(task, text, suffix, "standard input")
+    if len(names) > 1:
+        raise UsageError(f"standard input has no {listing(names)}: pipe JSON lines, or csv with a header")
+    return _read(task, *_laid_out(task, names, [[line] for line in filled]), "standard input")
+
+
+def _suffix(text: str, first: str, names: Sequence[str]) -> str:
+    """The suffix of a file with this content and first line; empty for plain text."""
+    if text.lstrip()[:1] in ("{", "["):
+        return ".json"
+    for suffix, sign in ((".csv", ","), (".tsv", "\t")):
+        if set(names) <= set(next(csv.reader([first], delimiter=sign))):
+            return suffix
+    return ""
+
+
+def _laid_out(task: FinishedTask, names: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """The content and the suffix of a file of these texts."""
+    source = task.data.source.sources[0]
+    if isinstance(source, Conll):
+        sign = "\t" if source.separator == "tab" else " "
+        before = sign.join(["_"] * max(0, source.words)) + sign * (source.words > 0)
+        after = (sign + "_") * (-1 - source.words if source.words < 0 else 0)
+        return "\n\n".join("\n".join(f"{before}{word}{after}" for word in text.split()) for (text,) in rows), ".conll"
+    if isinstance(source, Squad):
+        asked = [
+            {"context": context, "qas": [{"id": str(number), "question": question, "answers": []}]}
+            for number, (question, context) in enumerate(rows)
+        ]
+        return json.dumps({"data": [{"title": "", "paragraphs": asked}]}), ".json"
+    return "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows), ".jsonl"
+
+
+def _read(task: FinishedTask, content: str, suffix: str, title: str) -> datasets.Dataset:
+    with tempfile.TemporaryDirectory(prefix="brewgraph-") as folder:
+        path = Path(folder) / f"typed{suffix}"
+        path.write_text(content, encoding="utf-8")
+        try:
+            return unlabelled_rows(task, path)
+        except UsageError as error:
+            raise UsageError(str(error).replace(f"`{path}`", title)) from error
+
+
 # ── scores and predictions ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def score(student: Student, rows: datasets.Dataset) -> Scores:
-    """How the student does on labelled rows."""
+    """The student's scores on labelled rows."""
     return evaluate(
         student.model,
         student.encoding.key,
@@ -191,24 +273,23 @@ def score(student: Student, rows: datasets.Dataset) -> Scores:
         classes=student.task.classes,
         examples=rows,
         null_threshold=student.task.null_threshold,
-        device=student.device,
     )
 
 
 @torch.no_grad()
 def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
-    """What the student takes each row for, in their order: `index`, the row's number from 0, `id` where it has one, and
+    """The student's prediction for each row, in order: `index`, the row's number from 0, `id` if it has one, and
 
     class   label, probabilities by class       classes   labels, probabilities by class      value   value
-    tags    words, tags (null for a word that the tokenizer leaves without a token)
-    spans   answer, score (the sum of its logits), start and end in the context; of data in which questions may have no
-            answer also null_score, that of no answer: where that wins, the answer is "" and has no start and end
+    tags    words, tags (null for a word that the tokenizer gives no token)
+    spans   answer, score (the sum of its logits), start and end in the context; if questions may have no answer also
+            null_score, that of no answer: if that wins, the answer is "" and has no start and end
 
-    Raises `UsageError` for a language model, which has no predictions of its own.
+    Raises `UsageError` for a language model.
     """
     label_type = student.task.label_type
     if label_type.over_vocabulary:
-        raise UsageError("a language model has no predictions to write; `brewgraph eval` scores it")
+        raise UsageError("a language model predicts no labels; `brewgraph eval` scores it")
     answers = BestAnswers()
     waiting: tuple[int, Prediction] | None = None
     with evaluating(student.model):
@@ -220,8 +301,8 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
                 reference = {key: view[key].to(student.device) for key in ("index", "offsets", "null")}
                 answers.update(*answers.reduce(logits, reference))
                 continue
-            found = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
-            for index, prediction in zip(view["index"].tolist(), found, strict=True):
+            predictions = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
+            for index, prediction in zip(view["index"].tolist(), predictions, strict=True):
                 if waiting is not None and waiting[0] == index:  # the next window of one sentence
                     waiting = index, _joined(waiting[1], prediction)
                     continue
@@ -231,23 +312,26 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     if waiting is not None:
         yield _described(rows[waiting[0]], waiting[1])
     threshold = student.task.null_threshold
-    for index, answer in sorted(answers.found.items()):
-        scored = answer.score if math.isfinite(answer.score) else None
-        found_here: Prediction = {"score": scored, "start": answer.begin, "end": answer.end}
+    for index, answer in sorted(answers.best.items()):
+        prediction = {
+            "answer": answer.text(rows[index]["text_1"], threshold),
+            "score": answer.score if math.isfinite(answer.score) else None,
+            "start": answer.begin,
+            "end": answer.end,
+        }
         if threshold is not None:
-            found_here |= {"null_score": answer.null_score}
-            found_here |= {"start": None, "end": None} if answer.is_null(threshold) else {}
-        text = answer.text(rows[index]["text_1"], threshold)
-        yield _described(rows[index], {"answer": text, **found_here})
+            prediction["null_score"] = answer.null_score
+            prediction |= {"start": None, "end": None} if answer.is_null(threshold) else {}
+        yield _described(rows[index], prediction)
 
 
 def read_logits(
     label_type: LabelType, logits: Tensor, view: Mapping[str, Any], classes: Sequence[str]
 ) -> Iterator[Prediction]:
-    """What the logits of a batch say of each row, for every label type but `spans`.
+    """The prediction of each row from the logits of a batch, for every label type but `spans`.
 
-    `logits` are (B, C), for `tags` (B, L, C); `view["words"]` (B, W) holds the place of each word's first token, -1
-    where there is none, and `view["first"]` (B) how many words of a sentence stand before those of its row.
+    `logits` are (B, C), for `tags` (B, L, C). `view["words"]` (B, W) holds the position of each word's first token, -1
+    without one, and `view["first"]` (B) the number of words of a sentence before those of its row.
     """
     if label_type == VALUE:
         yield from ({"value": value} for value in logits.reshape(len(logits)).tolist())
@@ -265,16 +349,14 @@ def read_logits(
 
 
 def _joined(one: Prediction, other: Prediction) -> Prediction:
-    """The tags of two windows of one sentence, of which each word is tagged in one."""
+    """The tags of two windows of one sentence; each word is tagged in one of them."""
     pairs = zip_longest(one["tags"], other["tags"])
     return {"tags": [first if first is not None else second for first, second in pairs]}
 
 
 def _described(row: Mapping[str, Any], prediction: Prediction) -> Prediction:
-    """A prediction with what tells its row; tags stand beside their words, as many as there are."""
-    told = {"index": row["index"], **({"id": row["id"]} if "id" in row else {})}
+    """A prediction with the index and id of its row; with tags also the words, a tag or None for each."""
     if "tags" in prediction:
         count = len(row["words"])
-        tags = (prediction["tags"] + [None] * count)[:count]
-        return {**told, "words": row["words"], "tags": tags}
-    return {**told, **prediction}
+        prediction = {"words": row["words"], "tags": (prediction["tags"] + [None] * count)[:count]}
+    return {"index": row["index"], **({"id": row["id"]} if "id" in row else {}), **prediction}

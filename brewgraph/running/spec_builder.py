@@ -1,8 +1,8 @@
-"""A checked spec to models and losses: tokenizers at hand, weights loaded, projections made, each thing once."""
+"""From a checked spec to models and losses: loads tokenizers and weights and makes projections, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,12 @@ import networkx as nx
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from brewgraph.checking.check import Checked, given_models
+from brewgraph.checking.checked import Checked
 from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing, suggest
+from brewgraph.facts.models import UnbuiltModelFacts, is_local
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes
 from brewgraph.graph.container import node
@@ -23,22 +24,25 @@ from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.reach import Reach
+from brewgraph.models.fake.shapes import Shapes
 from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.structure.anatomy import Anatomy
+from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
+from brewgraph.paths import shown
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.needs import columns_used, data_used
-from brewgraph.recipe.settings.sources import Batches, Ema, Python
+from brewgraph.recipe.settings.data_sources import Batches
+from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
-from brewgraph.running.unchanged import check_given
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
-from brewgraph.training.evaluation import scores as can_score
+from brewgraph.training.evaluation import can_score
 
 
 @contextmanager
 def blaming(declaration: Declaration) -> Iterator[None]:
-    """Turn a `SourceFault` into the spec's fault, with its place."""
+    """Turn a `SourceFault` into a `SpecError` at the declaration."""
     try:
         yield
     except SourceFault as fault:
@@ -49,56 +53,56 @@ def blaming(declaration: Declaration) -> Iterator[None]:
 class SpecBuilder:
     """Builds what a checked spec names, each thing once.
 
-    `given` are modules of the caller's own, by model name. `teachers` are the folders of finished students that
-    `brew(...)` stands for. `skip` are passes that are left out, by name. Where nothing is `scored`, only what losses
-    need of teachers is loaded.
+    `modules` are the caller's own, by model name. `teachers` are the folders of the finished students that `brew(...)`
+    stands for. `skip` are the names of passes to leave out. If nothing is `scored`, only those parts of teachers are
+    loaded that losses need.
     """
 
     def __init__(
         self,
         checked: Checked,
         *,
-        given: Mapping[str, nn.Module] | None = None,
+        modules: Mapping[str, nn.Module] | None = None,
         teachers: Mapping[str, Path] | None = None,
         allow_python: bool = False,
         skip: Collection[str] = (),
         scored: bool = True,
     ):
         check_names(skip)
-        self.given = dict(given or {})
-        self.checked, self.recipe = given_models(checked, self.given), checked.recipe
+        self.modules = dict(modules or {})
+        self.checked, self.recipe = checked.with_modules(self.modules), checked.recipe
         self.skip = frozenset(skip)
         self.teachers = dict(teachers or {})
         self.allow_python, self.scored = allow_python, scored
         self.models: dict[str, nn.Module] = {}
         self.averages: dict[str, EmaTeacher] = {}
         self._examples: dict[str, Examples] = {}
-        self._ready: dict[str, ReadyBatches] = {}
+        self._tensor_batches: dict[str, ReadyBatches] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._projections: nn.ModuleDict | None = None
         self._anatomies: dict[str, Anatomy] = {}
         self._optimized: dict[int, tuple[Checked, dict[tuple[str, str], nx.DiGraph]]] = {}
         self._others: dict[str, SpecBuilder] = {}
-        if unknown := self.given.keys() - self.recipe.models.keys():
+        if unknown := self.modules.keys() - self.recipe.models.keys():
             raise UsageError(f"the spec has no model {listing(sorted(unknown))}; it has {listing(self.recipe.models)}")
-        check_given(self.checked, self.given)
+        check_modules(self.checked, self.modules)
         for module in self.recipe.modules:
             load_declared(module, checked.folder, allow_python)
 
     def other(self, name: str) -> SpecBuilder:
-        """The builder of the spec whose student a model is; its data are read once, until it is dropped."""
+        """The builder of the spec whose student a model is, with its data, until it is dropped."""
         if name not in self._others:
             self._others[name] = SpecBuilder(self.checked.others[name], allow_python=self.allow_python, skip=self.skip)
         return self._others[name]
 
     def drop_other(self, name: str) -> None:
-        """Let go of what was read for another spec."""
+        """Free what was read for another spec."""
         self._others.pop(name, None)
 
     # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def examples(self, name: str) -> Examples:
-        """What a data set holds, with the columns that the spec names."""
+        """The rows of a data set, with the columns that the spec names."""
         if name not in self._examples:
             data = self.recipe.data[name]
             with blaming(data):
@@ -106,53 +110,55 @@ class SpecBuilder:
                 self._examples[name] = open_examples(data.source, self.checked.folder, columns)
         return self._examples[name]
 
-    def ready(self, name: str) -> ReadyBatches:
-        """A data set of ready tensors."""
-        if name not in self._ready:
+    def tensor_batches(self, name: str) -> ReadyBatches:
+        """A data set of tensors."""
+        if name not in self._tensor_batches:
             data = self.recipe.data[name]
             assert isinstance(data.source, Batches)
             with blaming(data):
-                self._ready[name] = open_batches(data.source, self.checked.folder, self.recipe.models)
-        return self._ready[name]
+                self._tensor_batches[name] = open_batches(data.source, self.checked.folder, self.recipe.models)
+        return self._tensor_batches[name]
 
     def fingerprints(self) -> dict[str, str]:
-        """What the content of each data set is, in the order of the spec; names do not count."""
+        """Fingerprints of the content of each data set, by its position in the spec; names do not count."""
         return {
-            f"data {position}": (self.ready(name) if data.source.holds_tensors else self.examples(name)).fingerprint
+            f"data {position}": (
+                self.tensor_batches(name) if data.source.holds_tensors else self.examples(name)
+            ).fingerprint
             for position, (name, data) in enumerate(self.recipe.data.items())
         }
 
     def notes(self) -> list[str]:
-        """What reading the data has to say: tags that were converted, and the like."""
+        """Notes on reading the data, such as tags that were converted."""
         tables = [name for name, data in self.recipe.data.items() if not data.source.holds_tensors]
         return list(dict.fromkeys(f"{name}: {note}" for name in tables for note in self.examples(name).notes))
 
     def classes(self, name: str) -> tuple[str, ...]:
-        """The classes of a data set; of ready tensors those that the check knows."""
+        """The classes of a data set; of tensors those that the check knows."""
         if self.recipe.data[name].source.holds_tensors:
             return self.checked.facts.classes.get(name, ())
         return self.examples(name).classes
 
     def null_threshold(self, name: str) -> float | None:
-        """By how much no answer must exceed the best one; None for data in which every question has an answer."""
+        """The margin by which "no answer" must beat the best answer; None if every question has an answer."""
         source = self.recipe.data[name].source
         if source.holds_tensors or not self.examples(name).has_unanswerable:
             return None
         return float(getattr(source.sources[0], "null_threshold", 0.0))
 
     def marks(self, name: str) -> bool | None:
-        """What the lists of numbers are that a data set has as labels; see `Examples`."""
+        """What labels mean that are lists of numbers; see `Examples`."""
         return None if self.recipe.data[name].source.holds_tensors else self.examples(name).marks
 
     # ── tokenizers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def description(self, name: str) -> ModelDescription | None:
-        """What a model is going to be; None for a module of the caller's or of Python code."""
+        """The description of a model; None if it comes from Python code."""
         facts = self.checked.facts(self.recipe.models[name])
         return facts.description if facts is not None else None
 
     def tokenizer(self, name: str) -> PreTrainedTokenizerBase:
-        """The tokenizer of a model: its own, its teacher's, or one trained on the data."""
+        """The tokenizer of a model: its own, another model's, or one trained on the data."""
         averaged = self.recipe.models[name].source.averaged
         if averaged is not None:
             return self.tokenizer(averaged)
@@ -174,21 +180,21 @@ class SpecBuilder:
             return description.tokens.load()
         named = self.recipe.models[name].source.tokenizer_name
         for other in sorted(self.recipe.models.values(), key=lambda other: other.name != named):
-            # a model from scratch whose tokens are another model's: that one may be trained by now
+            # a model from scratch that takes the tokens of another spec's student, which may be trained by now
             theirs = self.description(other.name)
             inherits = theirs is not None and theirs.tokens == description.tokens and other.source.spec is not None
             if other.name != name and inherits:
                 return self.tokenizer(other.name)
         read = [d for d in data_used(self.recipe)[name] if not self.recipe.data[d].source.holds_tensors]
         if not read:
-            help = "name a tokenizer: `tokenizer=…`, or ready tensors with a `vocab_size` that fits them"
+            help = "name a tokenizer: `tokenizer=…`, or use batches of tensors and a `vocab_size` that fits them"
             raise SourceFault("B319", f"`{name}` has no tokenizer, and no text to train one on", help=help)
         from brewgraph.data.encoding.encode import train_wordpiece
 
         return train_wordpiece([text for d in read for text in texts(self.examples(d))], description.tokens.vocab_size)
 
     def reads_tensors_only(self, name: str) -> bool:
-        """Whether a model only ever sees ready tensors, so that it needs no tokenizer."""
+        """Whether a model reads only batches of tensors, so that it needs no tokenizer."""
         used = data_used(self.recipe)[name]
         return bool(used) and all(self.recipe.data[d].source.holds_tensors for d in used)
 
@@ -198,17 +204,17 @@ class SpecBuilder:
         """A model with its weights."""
         if name not in self.models:
             with blaming(self.recipe.models[name]):
-                self.models[name] = self._given(name) or self._build(self.recipe.models[name])
+                self.models[name] = self._module(name) or self._build(self.recipe.models[name])
         return self.models[name]
 
-    def _given(self, name: str) -> nn.Module | None:
-        """A module of the caller's; of a teacher the classes are put in the order of the data's, by their own names."""
-        module, description = self.given.get(name), self.description(name)
+    def _module(self, name: str) -> nn.Module | None:
+        """The caller's module for a model. The classes of a teacher are put in the order of the data's, by name."""
+        module, description = self.modules.get(name), self.description(name)
         if module is not None and description is not None and self.recipe.models[name].role == "teacher":
             names = getattr(getattr(module, "config", None), "id2label", None) or {}
-            own, classes = tuple(names.values()), self.checked.facts.classes_of(name)
-            if own != classes and sorted(own) == sorted(classes) and len(set(own)) == len(own):
-                put_in_order(module, [own.index(label) for label in classes])
+            labels, classes = tuple(names.values()), self.checked.facts.classes_of(name)
+            if labels != classes and sorted(labels) == sorted(classes) and len(set(labels)) == len(labels):
+                put_in_order(module, [labels.index(label) for label in classes])
         return module
 
     def _build(self, model: ModelDeclaration) -> nn.Module:
@@ -235,15 +241,15 @@ class SpecBuilder:
         return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
 
     def _without(self, model: ModelDeclaration, description: ModelDescription) -> Without | None:
-        """What a teacher is loaded without: everything behind the last feature that any stage takes from it.
+        """The parts that a teacher is loaded without: everything behind the last feature that any stage takes from it.
 
-        A model that is scored in the closing table is loaded whole; so is one that begins at random, whose weights
-        would be others, and one whose layers another model begins with.
+        A model that the closing table scores is loaded whole; so is one that starts from random weights, which would
+        differ, and one whose layers another model starts from.
         """
-        begun = {x.source.start.model for x in self.recipe.models.values() if x.source.start}
+        donors = {x.source.start.model for x in self.recipe.models.values() if x.source.start}
         facts = self.checked.facts(model)
-        plain = bool(description.checkpoint) and not description.heads and description.adapter is None
-        if truncate_models.__name__ in self.skip or not plain or model.name in begun or facts is None:
+        unchanged = bool(description.checkpoint) and not description.heads and description.adapter is None
+        if truncate_models.__name__ in self.skip or not unchanged or model.name in donors or facts is None:
             return None
         if self.scored and self.scores(model.name, facts.shapes.model):
             return None
@@ -255,21 +261,21 @@ class SpecBuilder:
         return Without(type(facts.shapes.model), dead)  # type: ignore[arg-type]
 
     def _with_vocabulary(self, model: ModelDeclaration, description: ModelDescription) -> ModelDescription:
-        """The description with as many rows of embeddings as its tokenizer has tokens, now that they are known."""
+        """The description with as many embeddings as its tokenizer has tokens, now that they are known."""
         tokenizer = self.tokenizer(model.name)
         if description.checkpoint is None:
-            named = model.source.checkpoint is not None
-            sized = named or description.tokens.name is not None
+            of_checkpoint = model.source.checkpoint is not None
+            sized = of_checkpoint or description.tokens.name is not None
             if not sized or description.config.vocab_size < len(tokenizer):
-                # a configuration may hold more places than there are tokens: another model's rows still fit it
+                # a configuration may have more embeddings than tokens, so that another model's still fit it
                 return description.with_vocabulary(len(tokenizer), tokenizer)
         elif model.name in self.teachers:
-            # not the tokenizer's size: a pretrained model may hold more places than there are tokens
+            # not the tokenizer's size: a pretrained model may have more embeddings than tokens
             return description.with_vocabulary(saved_vocabulary(self.teachers[model.name]), tokenizer)
         return description
 
     def forget_student(self) -> None:
-        """The next distiller gets a student of its own, as it was at the beginning, and all that follows or fits it."""
+        """Give the next distiller a new student in its initial state, with its averages and projections."""
         student = self.recipe.student.name
         for model in self.recipe.models.values():
             if model.name == student or model.source.averaged == student:
@@ -280,21 +286,27 @@ class SpecBuilder:
     # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def distiller(self, checked: Checked | None = None, stage: str | None = None) -> Distiller:
-        """The module whose losses training lowers: those of the tasks of one stage, the first where none is named.
+        """The module with the losses of the tasks of one stage, by default the first.
 
-        `checked` is the same spec reduced, where not the whole is meant. Projections and averages of the student are
-        the same modules in every stage.
+        `checked` is this spec, or the same without teachers. Projections and averages of the student are the same
+        modules in every stage.
         """
         of = checked or self.checked
         if not of.graphs:
             raise UsageError("the spec names models that cannot be reached; see the warnings of its check")
         if self._projections is None:
-            found = projection_nodes((*of.graphs.values(), *of.reports.values()))
-            self._projections = make_projections(found, self.recipe.train.seed)
-        name = _stage_named(stage, [x.name for x in of.recipe.stages])
+            nodes = projection_nodes((*of.graphs.values(), *of.reports.values()))
+            self._projections = make_projections(nodes, self.recipe.train.seed)
+        names = [x.name for x in of.recipe.stages]
+        if stage is not None and stage not in names:
+            there = [name for name in names if name]
+            remedy = f"it has {listing(there)}" if there else "it has no stages: leave `stage` out"
+            close = suggest(stage, there) if isinstance(stage, str) else ""
+            raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
+        name = names[0] if stage is None else stage
         merging = merge_equal_nodes.__name__ not in self.skip
-        graphs = {task: g for (at, task), g in (of.graphs if merging else of.written).items() if at == name}
-        reports = {task: g for (at, task), g in (of.reports if merging else of.written_reports).items() if at == name}
+        graphs = {task: g for (at, task), g in (of.graphs if merging else of.unmerged).items() if at == name}
+        reports = {task: g for (at, task), g in (of.reports if merging else of.unmerged_reports).items() if at == name}
         student = self.recipe.student.name
         optimized = self.optimized(of)
         used = {model for (at, _), graph in optimized.items() if at == name for model in models_of(graph)}
@@ -323,29 +335,29 @@ class SpecBuilder:
         of = checked or self.checked
         if id(of) not in self._optimized:
             merging = merge_equal_nodes.__name__ not in self.skip
-            found = optimize_all(of.graphs if merging else of.written, self._student_reach(), self.skip)
-            self._optimized[id(of)] = (of, found)
+            graphs = optimize_all(of.graphs if merging else of.unmerged, self._student_reach(), self.skip)
+            self._optimized[id(of)] = (of, graphs)
         return self._optimized[id(of)][1]
 
     def _student_reach(self) -> Reach:
         student = self.recipe.student
         facts = self.checked.facts(student)
-        return Reach(self.model(student.name)) if facts is None or student.name in self.given else facts.reach
+        return Reach(self.model(student.name)) if facts is None or student.name in self.modules else facts.reach
 
     def features(self, model: str) -> frozenset[Feature]:
-        """What any task of any stage takes from a model, in its loss or in what it reports."""
+        """The features that any task of any stage takes from a model, in its loss or its reports."""
         graphs = [*self.optimized().values(), *self.checked.reports.values()]
         taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
         return frozenset(x.feature for x in taps if x.model == model)
 
     def outline(self, model: str) -> nn.Module:
-        """A model that nothing runs, for the sizes of its parts: without weights where it can be."""
+        """A model to read sizes from, without weights if possible."""
         facts = self.checked.facts(self.recipe.models[model])
-        return self.model(model) if facts is None or model in self.given else facts.shapes.model
+        return self.model(model) if facts is None or model in self.modules else facts.shapes.model
 
     def scores(self, name: str, module: nn.Module) -> bool:
-        """Whether the closing table scores a teacher: a task that reads it has a labelled dev or test split, and
-        `module`, which stands for it, has a head for these labels.
+        """Whether the closing table scores a teacher: a task that reads it has a labelled dev or test split, and the
+        teacher (here `module`) has a head for these labels.
         """
         for stage, task in self.recipe.tasks:
             source = self.recipe.data[task.data[0]].source
@@ -357,32 +369,103 @@ class SpecBuilder:
         return False
 
     def runs(self, model: str) -> bool:
-        """Whether any task needs a forward of this model: not where a weight of zero is all that it has."""
+        """Whether any task needs a forward of this model: not if all its terms have a weight of zero."""
         return bool(self.features(model))
 
 
-def _stage_named(stage: str | None, names: Sequence[str]) -> str:
-    """The stage that is meant, the first where none is named; `UsageError` for one that the spec does not have."""
-    if stage is None or stage in names:
-        return names[0] if stage is None else stage
-    there = [name for name in names if name]
-    remedy = f"it has {listing(there)}" if there else "it has no stages: leave `stage` out"
-    close = suggest(stage, there) if isinstance(stage, str) else ""
-    raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
-
-
 def closing_split(splits: Collection[str]) -> str | None:
-    """The split that a closing table scores on: `test` where the data has one, else `dev`; None without either."""
+    """The split that a closing table scores on: `test`, else `dev`; None without either."""
     return next((name for name in ("test", "dev") if name in splits), None)
 
 
 def models_of(graph: nx.DiGraph) -> list[str]:
     """The models whose inputs or forwards a graph holds, each once."""
-    found = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.model for x in found if isinstance(x, n.Forward | n.Input)))
+    nodes = (node(graph, key) for key in graph)
+    return list(dict.fromkeys(x.model for x in nodes if isinstance(x, n.Forward | n.Input)))
 
 
 def data_of(graph: nx.DiGraph) -> list[str]:
     """The data sets that a graph reads, each once."""
-    found = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.data for x in found if isinstance(x, n.Input | n.Column)))
+    nodes = (node(graph, key) for key in graph)
+    return list(dict.fromkeys(x.data for x in nodes if isinstance(x, n.Input | n.Column)))
+
+
+# ── whether models are those that were checked ───────────────────────────────────────────────────────────────────────
+
+
+def check_modules(checked: Checked, modules: Mapping[str, nn.Module]) -> None:
+    """Compare the caller's modules with the models that they replace: none is the student and a teacher at once, and
+    each gives the features that the spec takes in the same number and shapes. Raises `UsageError`.
+
+    A `python(…)` model may be anything. Shapes that a run on fake tensors does not give are not compared.
+    """
+    student = checked.recipe.student.name
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise UsageError(_not_a_module(name, module))
+        if name != student and module is modules.get(student):
+            raise UsageError(
+                f"`{name}` and the student `{student}` are the same module, which would be frozen: pass a copy "
+                "(`copy.deepcopy`)"
+            )
+        if (facts := checked.facts(checked.recipe.models[name])) is not None:
+            graphs = (*checked.graphs.values(), *checked.reports.values())
+            taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
+            _check_features(name, module, facts, {x.feature for x in taps if x.model == name})
+
+
+def _not_a_module(name: str, value: object) -> str:
+    """What is wrong with a value that is passed for a model, and the remedy."""
+    message = f"`{name}={shown(repr(value))}` replaces the model `{name}` but is not a `torch.nn.Module`"
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return f"{message}; it is the class of one: pass an object, `{name}={value.__name__}(…)`"
+    if isinstance(value, str | Path):
+        load = f'{name}=AutoModelForSequenceClassification.from_pretrained("{value}")'
+        return f'{message}: load it, as `{load}`, or name the folder in the spec: {name} = hf("{value}")'
+    return f"{message}: pass a model, as `{name}=my_model`, or leave the argument out"
+
+
+def _check_features(name: str, module: nn.Module, facts: UnbuiltModelFacts, features: Collection[Feature]) -> None:
+    for row in sorted({x.name for x in features if x.index is not None}):
+        try:
+            declared, actual = facts.row_length(row), dissect(module).row_length(row)
+        except SourceFault as fault:
+            help = f" ({fault.help})" if fault.help else ""
+            raise UsageError(f"the module for `{name}` cannot be used: {fault.message}{help}") from fault
+        if declared != actual:
+            raise UsageError(
+                f"`{name}` is declared with {declared} members of `{row}`, but its module has {actual}, so that the "
+                "spec would name other layers. Declare the model as it is, or pass a module of the declared depth"
+            )
+    shapes = Shapes(module).infer(sorted(features, key=str)) if features else {}
+    for feature, shape in shapes.items():
+        if isinstance(shape, SourceFault):
+            continue
+        try:
+            declared_shape = facts.shape(feature)
+        except SourceFault:
+            continue
+        if feature.name == "logits" and facts.vocabulary(feature.head) is not None:
+            # a vocabulary is as large as the tokenizer that the module comes with
+            shape, declared_shape = shape[:-1], declared_shape[:-1]
+        if shape != declared_shape:
+            declared_text, actual_text = (f"({', '.join(map(str, x))})" for x in (declared_shape, shape))
+            raise UsageError(
+                f"`{name}` is declared with `{feature}` of shape {declared_text}, but its module "
+                f"(`{type(module).__name__}`) gives {actual_text}. Declare the model as it is, or pass a module of the "
+                "declared sizes"
+            )
+
+
+def check_unchanged(checked: Checked, replaced: Collection[str]) -> None:
+    """Local model folders describe the same models as when the spec was checked, but of those `replaced` by modules.
+
+    Raises `UsageError`. Weights may differ: the check reads none, and caches depend on the weights that are loaded.
+    """
+    for name, model in checked.recipe.models.items():
+        facts = checked.facts(model) if name not in replaced and is_local(model, checked.folder) else None
+        if facts is not None and replace(facts.request).identity != facts.request.identity:
+            raise UsageError(
+                f"the configuration or the tokenizer in the folder of `{name}` has changed since the spec was loaded: "
+                "load the spec again (`bg.load`)"
+            )

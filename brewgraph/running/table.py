@@ -1,14 +1,15 @@
-"""The closing table of a run: every model that can be scored, on the same examples, and timed on the same batches."""
+"""The closing table of a run: scores of every model on the same examples, and its speed on the same batches."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, cast
 
 import datasets
@@ -17,13 +18,12 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PreTrainedModel
 
-from brewgraph.checking.check import Checked
-from brewgraph.data.batching.order import BatchOrder, loader
-from brewgraph.data.encoding.encode import Encoding, row_lengths
+from brewgraph.checking.checked import Checked
+from brewgraph.data.encoding.encode import Collator, Encoding
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.display.cost import megabytes
 from brewgraph.display.lines import number
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.heads import HeadedModel
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
@@ -31,12 +31,12 @@ from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
-from brewgraph.running.dev_losses import losses_on
+from brewgraph.running.losses import Rows, losses_on
 from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
-from brewgraph.running.speed import Work, measure, spread
-from brewgraph.training.evaluation import Scores, evaluate, model_inputs, own_view
-from brewgraph.training.evaluation import scores as can_score
-from brewgraph.training.processes import own_share, this_process
+from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
+from brewgraph.training.feeds import in_order
+from brewgraph.training.processes import this_process
+from brewgraph.training.work import Material
 
 _BATCH = 64
 _TIMED = 4
@@ -45,12 +45,12 @@ _TIMED = 4
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """A line of the table: all `scores` by name (`accuracy`; `ner/f1` where tasks have names).
+    """A row of the table, with all `scores` by name (`accuracy`; `ner/f1` if tasks have names).
 
-    `tasks` are the label types by task name, "" without tasks; the type "" is that of losses in place of scores.
-    `splits` are the splits that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds`
-    are seconds per sentence in each round of `speed.measure`, whose rounds are those of the other rows; `per_second` is
-    sentences per second at their median.
+    `tasks` are the label types by task name, "" without tasks; the type "" means losses in place of scores. `splits`
+    are those that tasks were scored on. `size` counts bytes of weights, a shared trunk once. `seconds` are the seconds
+    per sentence in each round of `measure`, whose rounds all rows share; `per_second` are sentences per second at their
+    median.
     """
 
     name: str
@@ -63,35 +63,35 @@ class ScoreRow:
     splits: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # read from a file, tuples are lists, and what is not a number is null
+        # in a file, tuples are lists and NaN is null
         object.__setattr__(self, "seconds", tuple(self.seconds))
         scores = {name: math.nan if value is None else value for name, value in self.scores.items()}
         object.__setattr__(self, "scores", scores)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the scores that the table shows, task after task."""
+        """The names of the scores in the table, task by task."""
         return tuple(
             name
             for task, kind in self.tasks.items()
-            for name in (self._there(task, *LABEL_TYPES[kind].shown) if kind else self._losses(task))
+            for name in (self._present(task, *LABEL_TYPES[kind].shown) if kind else self._losses(task))
         )
 
     @property
     def main(self) -> tuple[str, ...]:
-        """The names of the scores that a model is judged by, one for each task."""
-        return tuple(name for task, kind in self.tasks.items() for name in self._there(task, LABEL_TYPES[kind].main))
+        """The name of the main score of each task."""
+        return tuple(name for task, kind in self.tasks.items() for name in self._present(task, LABEL_TYPES[kind].main))
 
     def _losses(self, task: str) -> list[str]:
         """The loss of a task and its terms."""
         return [name for name in self.scores if not task or name.startswith(f"{task}/")]
 
-    def _there(self, task: str, *metrics: str) -> list[str]:
+    def _present(self, task: str, *metrics: str) -> list[str]:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
 
 
 def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
-    """The table as text, cell by cell: a header, then each model's scores, parameters, bytes and speed."""
+    """The cells of the table: a header, then scores, parameters, bytes and speed of each model."""
     columns = list(dict.fromkeys(name for row in rows for name in row.columns))
     header = ("model", *map(metric_words, columns), "parameters", "size", "sentences/s")
     return [header] + [
@@ -107,7 +107,7 @@ def cells_of(rows: Sequence[ScoreRow]) -> list[tuple[str, ...]]:
 
 
 def _pace(row: ScoreRow) -> str:
-    """Sentences per second and half of their spread: `1,204 ±3%`; nothing where that is half of the value or more."""
+    """Sentences per second and half of their spread: `1,204 ±3%`; `-` if that is half of the value or more."""
     if not row.per_second or spread(row.seconds) >= 1:
         return "-"
     half = f" ±{spread(row.seconds) / 2:.0%}" if len(row.seconds) > 1 else ""
@@ -116,19 +116,18 @@ def _pace(row: ScoreRow) -> str:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model that a run trained, and the folder where it was saved."""
+    """A model that a run trained, and the folder where it is saved."""
 
     module: nn.Module
     folder: Path
 
 
 def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable[[str], None]) -> tuple[ScoreRow, ...]:
-    """Score the teachers of a run that had them, and the students that were trained, on each task's test split, or on
-    dev where there is no test; then time them on rows of the same split. In a task that cannot score the student its
-    losses stand for scores.
+    """Score the teachers that a run had and the students that it trained on each task's test split, else dev; then time
+    them on rows of the same split. A task that cannot score the student reports its losses.
 
-    A task that stands in several stages counts once, as it is in the last of them: a teacher of an earlier one is
-    scored where that is on the same data, else `say` is told that it is not. Models that no task can score have no row.
+    A task of several stages counts as it is in the last one: a teacher of an earlier stage is scored if that had the
+    same data; otherwise `say` reports that it is not. Models that no task can score have no row.
     """
     builder, checked, recipe = data_cache.builder, data_cache.builder.checked, data_cache.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
@@ -137,68 +136,54 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
         for m in recipe.teachers
         if m.name in builder.models or (recipe.student.name in trained and _is_read(builder, m))
     }
-    made: dict[str, dict[str, Any]] = {}
-    works: dict[str, list[Work]] = {}
+    rows: list[ScoreRow] = []
+    batches: dict[str, list[TimedBatch]] = {}
     with ExitStack() as modes:
         for name, model in {**teachers, **trained}.items():
-            own = name if name in teachers else recipe.student.name
+            declared = name if name in teachers else recipe.student.name
             values: dict[str, float] = {}
             kinds: dict[str, str] = {}
             splits: dict[str, str] = {}
             for task_name, (stage, task) in stages.items():
-                read = {other.data[0] for other in _tasks_of(checked, own) if other.name == task_name}
+                read = {
+                    other.data[0]
+                    for at, other in recipe.tasks
+                    if other.name == task_name and declared in models_of(checked.graphs[at.name, other.name])
+                }
                 if task.data[0] not in read:
                     if read:
-                        where = f"a teacher on {min(read)}, and the last stage is on {task.data[0]}"
-                        say(f"{own} has no score in the table: it is {where}")
+                        where = f"it teaches on {min(read)}, but the last stage is on {task.data[0]}"
+                        say(f"{declared} has no score in the table: {where}")
                     continue
-                closing = _Closing.of(data_cache, checked, task, own, model.module)
+                closing = _Closing.of(data_cache, checked, task, declared, model.module)
                 if closing is None:
                     continue
-                found: Mapping[str, float] | None = None
+                scores: Mapping[str, float] | None = None
                 if closing.label_type:
-                    found = closing.score().as_dict()
+                    scores = closing.score()
                 elif name == recipe.student.name:
                     builder.models[name] = model.module
-                    found = losses_on(data_cache, checked, stage, task, closing.of_losses, model.folder)
-                if not found:
+                    scores = losses_on(data_cache, checked, stage, task, closing.of_losses, model.folder)
+                if not scores:
                     continue
-                values |= keyed(task_name, found)
+                values |= keyed(task_name, scores)
                 kinds[task_name], splits[task_name] = closing.label_type, closing.split
                 if this_process().is_main_process and closing.runs_alone:
-                    works.setdefault(name, []).extend(closing.works())
+                    batches.setdefault(name, []).extend(closing.timed_batches())
             if values:
                 modes.enter_context(evaluating(model.module))
                 size = _size(model.module, model.folder / "student" if name in trained else None)
-                parameters = count_parameters(model.module)
-                made[name] = {
-                    "scores": values, "tasks": kinds, "parameters": parameters, "size": size, "splits": splits,
-                }  # fmt: skip
-        times = _from_main(measure(works))
-    return tuple(ScoreRow(name, **content, **_speed(times.get(name, ()))) for name, content in made.items())
-
-
-def _speed(seconds: Sequence[float]) -> dict[str, Any]:
-    return {"seconds": seconds, "per_second": 1 / max(median(seconds), 1e-9) if seconds else 0.0}
-
-
-def _from_main(times: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    """The times of the first process, which alone measures while the others wait."""
-    if this_process().num_processes == 1:
-        return times
-    return cast(dict[str, tuple[float, ...]], broadcast_object_list([times])[0])
-
-
-def _tasks_of(checked: Checked, model: str) -> list[Task]:
-    """The tasks, stage after stage, whose loss reads a model."""
-    return [task for stage, task in checked.recipe.tasks if model in models_of(checked.graphs[stage.name, task.name])]
+                rows.append(ScoreRow(name, values, kinds, count_parameters(model.module), size, 0.0, splits=splits))
+        times = measure(batches)
+    if this_process().num_processes > 1:  # the first process alone measures while the others wait
+        times = broadcast_object_list([times])[0]
+    speeds = {name: 1 / max(median(seconds), 1e-9) for name, seconds in times.items() if seconds}
+    return tuple(replace(row, seconds=times.get(row.name, ()), per_second=speeds.get(row.name, 0.0)) for row in rows)
 
 
 def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
-    """Whether some stage had this teacher.
-
-    Not one whose terms all have a weight of zero, which was never loaded, nor an average of the student, which is at
-    hand only where it was made.
+    """Whether some stage had this teacher: neither one whose terms all have a weight of zero, which was never loaded,
+    nor an average of the student, which exists only in the builder that made it.
     """
     read = {model for graph in builder.optimized().values() for model in models_of(graph)}
     return teacher.name in read and teacher.source.averaged is None
@@ -206,11 +191,13 @@ def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
 
 @dataclass(frozen=True)
 class _Closing:
-    """A model on a task's closing split: `rows` are its examples. `label_type` is `NONE` where they cannot score it."""
+    """A model on a task's closing split. `name` is its name in the spec, `rows` are the examples of the split;
+    `label_type` is `NONE` if these cannot score it.
+    """
 
     data_cache: DataCache
     data: str
-    own: str
+    name: str
     module: nn.Module
     head: str
     split: str
@@ -219,45 +206,46 @@ class _Closing:
     label_type: LabelType
 
     @classmethod
-    def of(cls, data_cache: DataCache, checked: Checked, task: Task, own: str, module: nn.Module) -> _Closing | None:
-        """None where there is no such split."""
+    def of(cls, data_cache: DataCache, checked: Checked, task: Task, name: str, module: nn.Module) -> _Closing | None:
+        """None if there is no such split."""
         data = task.data[0]
         source = data_cache.recipe.data[data].source
         if source.holds_tensors:
-            ready = data_cache.builder.ready(data)
-            return cls(data_cache, data, own, module, "", "dev", ready, (), NONE) if ready.dev else None
+            batches = data_cache.builder.tensor_batches(data)
+            return cls(data_cache, data, name, module, "", "dev", batches, (), NONE) if batches.dev else None
         examples = data_cache.builder.examples(data)
         split = closing_split(examples.splits)
         if split is None:
             return None
-        head = (head_of(checked, task, data) or "") if own == data_cache.recipe.student.name else ""
+        head = (head_of(checked, task, data) or "") if name == data_cache.recipe.student.name else ""
         scored = can_score(module, source.label_type, examples.classes, head)
         kind = source.label_type if scored else NONE
-        return cls(data_cache, data, own, module, head, split, examples.splits[split], examples.classes, kind)
+        return cls(data_cache, data, name, module, head, split, examples.splits[split], examples.classes, kind)
 
-    def score(self) -> Scores:
-        """The scores over all ranks, each of which takes its share of the rows."""
-        return evaluate(
-            self.module,
-            self.own,
-            self._batches(self._encoded, share=True, by_length=True),
+    def score(self) -> Mapping[str, float]:
+        """The scores over all ranks, which share the rows."""
+        material = Material(
+            {},
+            self._encoded,
+            self._collator,
+            _BATCH,
+            classes=tuple(self.classes),
             label_type=self.label_type,
-            classes=self.classes,
             examples=self.rows,
             head=self.head,
             null_threshold=self.data_cache.builder.null_threshold(self.data),
-            device=self._device,
         )
+        return score(self.module, self.name, material)
 
     @property
     def runs_alone(self) -> bool:
-        """Whether a plain call runs the model on these rows; what an encoder-decoder decodes, only a loss says."""
+        """Whether the model runs on these rows without a loss: an encoder-decoder has nothing to decode."""
         module = self.module
         plain = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
         return bool(self.label_type) or (plain and not isinstance(self.rows, ReadyBatches))
 
-    def works(self) -> list[Work]:
-        """Batches of the split's first rows to time the model on: the same rows whatever the model and tokenizer."""
+    def timed_batches(self) -> list[TimedBatch]:
+        """Batches of the split's first rows to time the model on; the rows depend on no model and tokenizer."""
         module = cast(Mapping[str, nn.Module], self.module.heads)[self.head] if self.head else self.module
         chosen = self.rows.select(range(min(len(self.rows), _TIMED * _BATCH)))
         order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding
@@ -267,17 +255,15 @@ class _Closing:
             places.setdefault(index, []).append(place)
         parts = [[chosen[i]["index"] for i in order[at : at + _BATCH]] for at in range(0, len(order), _BATCH)]
         return [
-            self._work(module, encoded.select([p for index in part for p in places.get(index, ())]), len(part))
+            self._timed_batch(module, encoded.select([p for index in part for p in places.get(index, ())]), len(part))
             for part in parts
-            if any(index in places for index in part)  # of plain text there are fewer blocks than lines
+            if any(index in places for index in part)  # plain text has fewer blocks than lines
         ]
 
-    def _work(self, module: nn.Module, encoded: datasets.Dataset, sentences: int) -> Work:
-        device = self._device
-        inputs = [
-            model_inputs(module, own_view(self.own, batch), device)
-            for batch in self._batches(encoded, share=False, by_length=False)
-        ]
+    def _timed_batch(self, module: nn.Module, encoded: datasets.Dataset, sentences: int) -> TimedBatch:
+        device = next(module.parameters()).device
+        batches = in_order(encoded, self._collator, _BATCH)
+        inputs = [model_inputs(module, own_view(self.name, batch), device) for batch in batches]
 
         @torch.no_grad()
         def run() -> None:
@@ -286,37 +272,31 @@ class _Closing:
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
 
-        return Work(sentences, run)
+        return TimedBatch(sentences, run)
 
     @property
-    def of_losses(self) -> Any:
-        """What losses are evaluated on: the split, or ready batches."""
+    def of_losses(self) -> Rows | str:
+        """What losses are evaluated on: the name of the split, or batches of tensors."""
         return self.rows if isinstance(self.rows, ReadyBatches) else self.split
 
     @cached_property
     def _encodings(self) -> list[Encoding]:
-        return self.data_cache.encodings(self.data, [self.own], {self.own: self.module})[0]
+        return self.data_cache.encodings(self.data, [self.name], {self.name: self.module})[0]
 
     @cached_property
     def _encoded(self) -> datasets.Dataset:
         return self.data_cache.split(self.data, self.split, self._encodings)
 
-    def _batches(self, encoded: datasets.Dataset, *, share: bool, by_length: bool) -> Any:
-        encoded = own_share(encoded) if share else encoded
-        lengths = row_lengths(encoded) if by_length else None
-        order = BatchOrder(len(encoded), _BATCH, shuffle=False, lengths=lengths)
-        return loader(encoded, order, self.data_cache.collator(self.data, self._encodings, training=False))
-
     @property
-    def _device(self) -> torch.device:
-        return next(self.module.parameters()).device
+    def _collator(self) -> Collator:
+        return self.data_cache.collator(self.data, self._encodings, training=False)
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:
-    """Bytes of the tensors in a folder; without one, or where its heads share a trunk, of those in memory, each once.
+    """Bytes of the tensors in a folder; without one, or for heads that share a trunk, of those in memory, each once.
 
-    A model with heads lies on disk as a whole model per head, which says how it is handed over, not how large it is.
-    An adapter that is saved beside the merged weights is part of them already.
+    On disk a model with heads is a whole model per head, which is larger. An adapter that is saved beside the merged
+    weights is part of them.
     """
     if folder is not None and folder.is_dir() and not isinstance(module, HeadedModel):
         return sum(map(_tensor_bytes, folder.glob("*.safetensors")))
@@ -324,7 +304,81 @@ def _size(module: nn.Module, folder: Path | None) -> int:
 
 
 def _tensor_bytes(path: Path) -> int:
-    """Bytes of a safetensors file without its header, whose length its first 8 bytes say."""
+    """Bytes of a safetensors file without its header, whose length is in the first 8 bytes."""
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     return path.stat().st_size - 8 - header
+
+
+# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ROUNDS = 7
+"""Timed passes over the batches."""
+
+_FEWEST = 3
+_SECONDS = 3.0
+"""How long measuring may take. Slow models get fewer batches and fewer rounds, but at least `_FEWEST`."""
+
+_WIDEST = 0.2
+"""The spread above which speeds are not compared."""
+
+
+@dataclass(frozen=True)
+class TimedBatch:
+    """A batch as one model takes it: `run` returns when the device has processed its `sentences`."""
+
+    sentences: int
+    run: Callable[[], object]
+
+
+def measure(
+    batches: Mapping[str, Sequence[TimedBatch]], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, tuple[float, ...]]:
+    """Seconds per sentence of each model, one value per round, the same rounds for all models.
+
+    Each model runs its first batch once to warm up, and once to decide how many batches a round has. Within a round the
+    models alternate batch by batch, so that load affects all alike; every second round goes in reverse order.
+    """
+    begin = clock()
+    batches = {name: own for name, own in batches.items() if own}
+
+    def timed(batch: TimedBatch) -> float:
+        start = clock()
+        batch.run()
+        return clock() - start
+
+    for own in batches.values():
+        own[0].run()
+    once = sum(timed(own[0]) for own in batches.values())
+    longest = max((len(own) for own in batches.values()), default=0)
+    count = max(1, min(longest, int(_SECONDS / (ROUNDS * max(once, 1e-9)))))
+    rounds: dict[str, list[float]] = {name: [] for name in batches}
+    for turn in range(ROUNDS):
+        if turn >= _FEWEST and clock() - begin > _SECONDS:
+            break
+        seconds = dict.fromkeys(batches, 0.0)
+        for index in range(count):
+            for name in list(batches)[:: -1 if turn % 2 else 1]:
+                if index < len(batches[name]):
+                    seconds[name] += timed(batches[name][index])
+        for name, own in batches.items():
+            rounds[name].append(seconds[name] / sum(batch.sentences for batch in own[:count]))
+    return {name: tuple(values) for name, values in rounds.items()}
+
+
+def spread(values: Sequence[float]) -> float:
+    """The interquartile range divided by the median; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle if middle else 0.0
+
+
+def faster(seconds: Sequence[float], than: Sequence[float]) -> float | None:
+    """How many times faster the first model is: the median of the rounds' ratios; None if these are too few or spread
+    too widely.
+    """
+    ratios = [slow / quick for quick, slow in zip(seconds, than, strict=False) if quick]
+    if len(ratios) < _FEWEST or spread(ratios) > _WIDEST:
+        return None
+    return median(ratios)

@@ -1,7 +1,7 @@
-"""What a batch costs before any weight is loaded: one step on fake tensors, its FLOPs and bytes counted.
+"""The cost of a batch before weights are loaded: the FLOPs and bytes of one step on fake tensors.
 
-The models are those that train, without memory: the same program runs, hooks and all, forward and backward. What is
-counted is what a CPU would do; a GPU's fused attention keeps less of what has dropout in it.
+The program of the training runs, with hooks, forward and backward, on models without memory. The counts are those of a
+CPU; a GPU's fused attention keeps less where there is dropout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Self
 
 import torch
@@ -23,20 +23,21 @@ from torch.utils.module_tracker import ModuleTracker
 
 from brewgraph.display.cost import Cost, ForwardCost
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, info, node, nodes_of, rewritten
+from brewgraph.graph.container import Graph, info, nodes_of, of_kind, rewritten
 from brewgraph.models.fake.reach import Reach, layers_of
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.label_types import CLASSES, LabelType
 from brewgraph.runtime.distiller import Distiller
+from brewgraph.runtime.forwards import Batch
 
 
 def count_step(
     graph: Graph,
     models: Mapping[str, nn.Module],
     student: str,
-    batch: Mapping[str, Any],
+    batch: Batch,
     mode: FakeTensorMode,
     precision: torch.dtype | None = None,
     *,
@@ -45,15 +46,20 @@ def count_step(
 ) -> Cost:
     """The cost of a step of a graph on a batch; models and batch are of fake tensors of `mode`.
 
-    Whatever the models or the maths raise where values of fake tensors are asked for is raised.
+    Raises whatever the models or the maths raise where they read values of fake tensors.
     """
     shape = first_shape(batch)
-    # nothing of this may reach a cache on disk
-    graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))
+    graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))  # nothing may reach a cache on disk
     with mode:
         distiller = Distiller(graph, models, student, reach=reach, skip=skip)
         try:
-            with _dropped(distiller), _ended(models), measured(models) as meter:
+            with ExitStack() as stack:
+                for model in models.values():
+                    stack.enter_context(OneEndEach(trunk_of(model)))  # fake texts have an end token
+                for parameter in distiller.parameters():
+                    if parameter.requires_grad:  # gradients are no activations: free each at once
+                        stack.callback(parameter.register_post_accumulate_grad_hook(_drop_gradient).remove)
+                meter = stack.enter_context(measured(models))
                 with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
                     loss = distiller(batch).loss
                 meter.turn()
@@ -61,28 +67,22 @@ def count_step(
                 del loss
         finally:
             distiller.release()
-    forwards = tuple(ForwardCost(*found) for found in meter.forwards)
     total = meter.flops.get_total_flops()
-    return Cost(*shape, meter.forward, total - meter.forward, meter.bytes.peak, meter.kept, forwards)
+    return Cost(*shape, meter.forward, total - meter.forward, meter.bytes.peak, meter.kept, tuple(meter.forwards))
 
 
-@contextmanager
-def _ended(models: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Fake texts have an end, by the numbers that the models know it by."""
-    with ExitStack() as stack:
-        for model in models.values():
-            stack.enter_context(OneEndEach(trunk_of(model)))
-        yield
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 class Meter:
-    """What was counted. `forwards` are the runs of models, in order: name, FLOPs, layers that ran, layers there are."""
+    """What was counted; `forwards` are the runs of models, in order."""
 
     def __init__(self) -> None:
         self.flops = Flops()
         self.bytes = LiveBytes()
         self.forward = self.kept = 0
-        self.forwards: list[tuple[str, int, int, int]] = []
+        self.forwards: list[ForwardCost] = []
 
     def turn(self) -> None:
         """The forward pass has ended."""
@@ -91,7 +91,7 @@ class Meter:
 
 @contextmanager
 def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
-    """Count what runs inside, on real tensors or fake ones."""
+    """Count what runs inside, on real or fake tensors."""
     meter = Meter()
     with ExitStack() as stack:
         for name, model in models.items():
@@ -103,7 +103,7 @@ def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
 
 @contextmanager
 def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
-    """Count the FLOPs of each forward of a model, and the layers that it runs, also where it is stopped on its way."""
+    """Count the FLOPs of each forward of a model and the layers that it runs, also where it ends early."""
     layers = layers_of(dissect(model))
     ran: set[str] = set()
     original = model.forward
@@ -115,9 +115,12 @@ def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
         try:
             return original(*args, **kwargs)
         finally:
-            meter.forwards.append((name, meter.flops.get_total_flops() - begun, len(ran), len(layers)))
+            meter.forwards.append(ForwardCost(name, meter.flops.get_total_flops() - begun, len(ran), len(layers)))
 
-    handles = [model.get_submodule(path).register_forward_pre_hook(_adding(ran, path)) for path in layers]
+    def note(path: str, *_: object) -> None:
+        ran.add(path)
+
+    handles = [model.get_submodule(path).register_forward_pre_hook(partial(note, path)) for path in layers]
     model.forward = forward
     try:
         yield
@@ -127,28 +130,9 @@ def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
             handle.remove()
 
 
-def _adding(ran: set[str], path: str) -> Callable[..., None]:
-    return lambda *_: ran.add(path)
-
-
-@contextmanager
-def _dropped(distiller: Distiller) -> Iterator[None]:
-    """Gradients of parameters are let go as soon as they are there: they are no activations."""
-
-    def drop(parameter: Tensor) -> None:
-        parameter.grad = None
-
-    handles = [p.register_post_accumulate_grad_hook(drop) for p in distiller.parameters() if p.requires_grad]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 class Flops(FlopCounterMode):
-    """FLOPs of a whole step. Which module they are of is not asked: torch finds that out by hooks that keep every part
-    of the graph, also what no loss reaches, until the backward pass is over.
+    """FLOPs of a whole step, not by module: for that torch's hooks would keep every part of the graph, also what no
+    loss reaches, until the backward pass is over.
     """
 
     def __init__(self) -> None:
@@ -157,7 +141,7 @@ class Flops(FlopCounterMode):
 
 
 class _NoModules(ModuleTracker):
-    """Tracks nothing: all is of the whole."""
+    """Tracks no modules."""
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +151,7 @@ class _NoModules(ModuleTracker):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that were made inside and are still there: `now`, and the most there ever were, `peak`."""
+    """Bytes of the tensors that were made inside and are alive: `now`, and the most at any time, `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,58 +159,44 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        inputs = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
-            if isinstance(x, Tensor) and _place(x) not in given:
-                self._add(x)
+            if isinstance(x, Tensor) and (place := _place(x)) not in inputs and place not in self._sizes:
+                storage = x.untyped_storage()
+                self._sizes[place] = storage.nbytes()
+                self.now += self._sizes[place]
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._drop, place)
         return out
-
-    def _add(self, x: Tensor) -> None:
-        storage, place = x.untyped_storage(), _place(x)
-        if place in self._sizes:
-            return
-        self._sizes[place] = storage.nbytes()
-        self.now += self._sizes[place]
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, place)
 
     def _drop(self, place: int) -> None:
         self.now -= self._sizes.pop(place, 0)
 
 
 def _place(x: Tensor) -> int:
-    found: int = x.untyped_storage()._cdata
-    return found
+    place: int = x.untyped_storage()._cdata
+    return place
 
 
-def _sdpa(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    flops: int = sdpa_flop_count(query, key, value)
-    return flops
-
-
-def _sdpa_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    flops: int = sdpa_backward_flop_count(grad, query, key, value)
-    return flops
-
-
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_ON_CPU: dict[Any, Any] = {
-    _ATTENTION: _sdpa,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward,
-}
-"""Attention as a CPU computes it, which torch's counter leaves out."""
+_ON_CPU: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        lambda grad, query, key, value, *_, **__: sdpa_backward_flop_count(grad, query, key, value),
+}  # fmt: skip
+"""Attention as a CPU computes it, which torch's counter leaves out; the arguments are shapes."""
 
 
 # ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def first_shape(batch: Mapping[str, Any]) -> tuple[int, int]:
+def first_shape(batch: Batch) -> tuple[int, int]:
     """Examples and tokens of a batch."""
     for value in batch.values():
-        found = first_shape(value) if isinstance(value, Mapping) else tuple(value.shape)
-        if len(found) == 2:
-            return found
+        shape = first_shape(value) if isinstance(value, Mapping) else tuple(value.shape)
+        if len(shape) == 2:
+            return shape
     return ()  # type: ignore[return-value]
 
 
@@ -236,35 +206,32 @@ def example_batch(
     label_types: Mapping[str, LabelType],
     classes: Mapping[str, int],
     shapes: Mapping[str, tuple[int, int]],
-    given: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """A batch with all that a graph reads: `shapes` are examples and tokens by data set, every token a real one. Those
-    of other data sets are `given`.
+    given: Mapping[str, Batch] | None = None,
+) -> Batch:
+    """A batch with all that a graph reads: `shapes` are examples and tokens by data set, without padding; `given` are
+    the batches of other data sets.
     """
-    nodes = [node(graph, key) for key in graph]
-    found: dict[str, Any] = dict(given or {})
+    batches = dict(given or {})
     for data, (rows, length) in shapes.items():
-        readers = {x.model for x in nodes if isinstance(x, n.Input) and x.data == data}
-        columns = {x.column for x in nodes if isinstance(x, n.Column) and x.data == data}
-        columns |= {c for x in nodes if isinstance(x, n.Forward) and x.model in readers for _, c in x.columns}
+        readers = sorted({x.model for _, x in of_kind(graph, n.Input) if x.data == data})
+        columns = {x.column for _, x in of_kind(graph, n.Column) if x.data == data}
+        columns |= {c for _, x in of_kind(graph, n.Forward) if x.model in readers for _, c in x.columns}
         kind = label_types[data]
-        own: dict[str, Any] = {model: _encoding(models[model], rows, length) for model in sorted(readers)}
+        encodings = {model: _encoding(models[model], rows, length) for model in readers}
+        tensors: dict[str, Tensor] = {}
         for column in sorted(columns):
             if column in kind.fields and kind.per_token:
-                for encoding in own.values():
+                for encoding in encodings.values():
                     encoding["labels"] = torch.zeros(rows, length, dtype=torch.long)
             elif column in kind.fields and kind == CLASSES:
-                own["labels"] = torch.zeros(rows, classes[data])
-            elif column in kind.fields and not kind.is_float:
-                own[column] = torch.zeros(rows, dtype=torch.long)
+                tensors["labels"] = torch.zeros(rows, classes[data])
             else:
-                own[column] = torch.zeros(rows)
-        for column in ("start", "end"):
-            if column in own:
-                for model in readers:
-                    own[model][column] = own[column]
-        found[data] = own
-    return found if len(found) > 1 else next(iter(found.values()))
+                whole = column in kind.fields and not kind.is_float
+                tensors[column] = torch.zeros(rows, dtype=torch.long if whole else None)
+        for encoding in encodings.values():
+            encoding.update({column: tensors[column] for column in ("start", "end") if column in tensors})
+        batches[data] = {**encodings, **tensors}
+    return batches if len(batches) > 1 else next(iter(batches.values()))
 
 
 def _encoding(model: nn.Module, rows: int, length: int) -> dict[str, Tensor]:

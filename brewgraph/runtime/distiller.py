@@ -32,20 +32,20 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass
 class DistillerOutput(ModelOutput):
-    """What a forward gives: the scalar `loss`, and `terms`, the named equations that it is made of, unweighted."""
+    """The result of a forward: the scalar `loss`, and `terms`, its named equations without their weights."""
 
     loss: Tensor | None = None
     terms: dict[str, Tensor] | None = None
 
 
 class Projected(nn.Module):
-    """A linear map with bias and an activation behind it. Weights begin at N(0, 0.02), biases at zero."""
+    """A linear map with bias, then an activation. Weights begin at N(0, 0.02), biases at zero."""
 
     def __init__(self, projection: n.Projection, seed: int):
         super().__init__()
         if projection.into is None or projection.out is None:
             raise UsageError(f"the sizes of projection `{projection.site}` are not known: write `linear(in -> out)`")
-        with no_init_weights():  # its own initialisation would draw from the global generator
+        with no_init_weights():  # torch's initialisation would draw from the global generator
             self.linear = nn.Linear(projection.into, projection.out)
         self.activation = projection.activation
         generator = torch.Generator().manual_seed(derive_seed(seed, projection.seed))
@@ -64,18 +64,16 @@ class Distiller(nn.Module):
         out = distiller(batch)
         out.loss.backward()
 
-    `batch` is one dictionary: the inputs of a model under the model's name where it has its own (`batch["bert"]`), else
-    at the top, and `labels`; with several data sets, one such dictionary under each data set's name. Teachers stand
-    beside the module: moved with it, always in eval mode, never in its parameters or state dict, and run without
-    gradients. The module begins in train mode, the student with it: a transformers model comes from its folder in eval
-    mode, and would be trained without dropout.
+    `batch` is one dictionary: the inputs of a model, under its name (`batch["bert"]`) where it has its own, else at the
+    top, and `labels`; with several data sets, one such dictionary under the name of each. Teachers are beside the
+    module: moved with it, always in eval mode, never in its parameters or state dict, and run without gradients. The
+    module begins in train mode, with the student, which transformers loads in eval mode, without dropout.
 
-    `graphs` are the losses by task, or the one where there are no tasks; `reports` what each task reports beside.
-    `projections` are modules that an earlier stage has trained; left out, they are made from `seed`. `averages` are the
-    teachers that follow the student, by name. `anatomies` are those of teachers that were loaded without layers that
-    nobody needs, as of the whole; `reach` tells what of the student a feature reaches. `skip` are passes that are left
-    out, by name; `optimized` are the graphs after the others, where they are known. Folders of caches are relative to
-    `folder`, that of the spec.
+    `graphs` are the losses by task, or the only one; `reports` what each task reports beside. `projections` are modules
+    that an earlier stage has trained; by default they are made from `seed`. `averages` are the teachers that follow the
+    student, by name. `anatomies` are those of teachers that were loaded without unneeded layers, as they are with them;
+    `reach` tells what of the student a feature reaches. `skip` are passes that are left out, by name; `optimized` are
+    the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec.
     """
 
     def __init__(
@@ -98,12 +96,12 @@ class Distiller(nn.Module):
         self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
         reported = dict(reports or {})
         self.student = models[student]
-        found = projection_nodes((*self.graphs.values(), *reported.values()))
-        self.projections = make_projections(found, seed) if projections is None else projections
+        nodes = projection_nodes((*self.graphs.values(), *reported.values()))
+        self.projections = make_projections(nodes, seed) if projections is None else projections
         self.progress = 0.0
-        """Where training stands, k/N: what schedules of weights go by. A loop of your own sets it before each step."""
+        """The progress of training, k/N, for schedules of weights. A loop of your own sets it before each step."""
         self.horizon = Horizon()
-        """How many steps that is, and how many an epoch has: for schedules that count steps or epochs."""
+        """The steps of training and of an epoch, for schedules that count steps or epochs."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
         self._before = [
             ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
@@ -111,7 +109,7 @@ class Distiller(nn.Module):
         ]
         for teacher in self._teachers:
             teacher.requires_grad_(False).eval()
-        modules = {site: self.projections[parameter_name(site)] for site in found}
+        modules = {site: self.projections[parameter_name(site)] for site in nodes}
         self._reach = reach or Reach(self.student)
         optimized = optimized or optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(info(graph).frozen for graph in optimized.values())
@@ -130,7 +128,7 @@ class Distiller(nn.Module):
 
     @property
     def graph(self) -> Graph:
-        """The graph of the first task: the only one where there are no tasks."""
+        """The graph of the first task, or the only one."""
         return next(iter(self.graphs.values()))
 
     @property
@@ -144,11 +142,11 @@ class Distiller(nn.Module):
 
     @property
     def identity(self) -> str:
-        """A hash of what is computed: the same for equal losses, however they are written."""
+        """A hash of what is computed: equal for equal losses, however they are written."""
         return digest(*(info(graph).objective for graph in self.graphs.values()))
 
     def forward(self, batch: Batch, counts: Tensor | None = None, task: str | None = None) -> DistillerOutput:
-        """The loss on a batch. `counts`, as `count` gives them, divide its sums; left out, the batch's own do.
+        """The loss on a batch. `counts`, as `count` gives them, divide its sums; by default those of the batch do.
 
         Raises `RunError` for a batch that is no dictionary of tensors of the right types and shapes, and warns once
         where it has no `attention_mask`.
@@ -168,7 +166,7 @@ class Distiller(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("student", "projections") and getattr(self, "_built", False) and value is not getattr(self, name):
             raise UsageError(
-                f"the loss was built around its `{name}`, and would go on with that: give another student to "
+                f"the loss was built around its `{name}`, and would keep using it: give another student to "
                 "`recipe.build(…)`, or load its weights: `distiller.student.load_state_dict(…)`"
             )
         super().__setattr__(name, value)
@@ -184,19 +182,18 @@ class Distiller(nn.Module):
 
     # ── what gradients reach ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def parameters_of(self, found: Reached) -> dict[str, nn.Parameter]:
+    def parameters_of(self, goal: Reached) -> dict[str, nn.Parameter]:
         """The parameters that gradients of these features and projections reach; all of the student's, where a run on
         fake tensors does not tell."""
-        names = self._reach.parameters(found.features)
-        own = dict(self.student.named_parameters())
-        result = {f"student.{name}": p for name, p in own.items() if names is None or name in names}
-        for site in found.sites:
-            prefix = f"projections.{parameter_name(site)}"
-            result |= {f"{prefix}.{k}": p for k, p in self.projections[parameter_name(site)].named_parameters()}
-        return result
+        names = self._reach.parameters(goal.features)
+        students = self.student.named_parameters()
+        reached = {f"student.{name}": p for name, p in students if names is None or name in names}
+        for site in map(parameter_name, goal.sites):
+            reached |= {f"projections.{site}.{k}": p for k, p in self.projections[site].named_parameters()}
+        return reached
 
     def unreached(self) -> list[nn.Parameter]:
-        """Parameters that are to be frozen while this loss is trained: no term of any task can reach them."""
+        """Parameters to freeze while this loss is trained: no term of any task can reach them."""
         if not self.frozen:
             return []
         live: set[int] = set()
@@ -216,14 +213,14 @@ class Distiller(nn.Module):
     def count(self, batch: Batch, task: str | None = None) -> Tensor:
         """Units in the batch (examples, tokens, pairs, labels) that the losses are means over.
 
-        Add them up over the parts of a split batch and hand the sum to each part's forward, and the split does not
+        Add them up over the parts of a split batch and give the sum to each part's forward: then the split does not
         change the loss.
         """
         self._checks[self._task(task)].check(batch)
         return self.programs[self._task(task)].count(batch)
 
     def report(self, batch: Batch, task: str | None = None) -> dict[str, Tensor]:
-        """What `train { report = […] }` asks for, on one batch, without gradients; empty where it asks for nothing."""
+        """The values of `train { report = […] }` on one batch, without gradients; empty without that setting."""
         program = self.reports.get(self._task(task))
         if program is None:
             return {}
@@ -235,39 +232,39 @@ class Distiller(nn.Module):
         return tuple(info(self.graphs[self._task(task)]).terms)
 
     def weights(self, task: str | None = None) -> dict[str, float]:
-        """By how much each named term counts in the loss now."""
+        """The weight of each named term in the loss now."""
         graph = self.graphs[self._task(task)]
-        found = objective_weights(graph, self.progress, self.horizon)
-        return {name: found[key] for name, key in info(graph).terms.items()}
+        weights = objective_weights(graph, self.progress, self.horizon)
+        return {name: weights[key] for name, key in info(graph).terms.items()}
 
     def cached(self) -> dict[str, tuple[int, int]]:
-        """For each `cache` how many examples were computed and written, and how many read instead, in this process."""
-        found: dict[str, tuple[int, int]] = {}
+        """For each `cache` how many examples this process computed and wrote, and how many it read instead."""
+        counts: dict[str, tuple[int, int]] = {}
         for value in (value for program in self.programs.values() for value in program.caches):
-            written, read = found.get(value.name, (0, 0))
-            found[value.name] = (written + value.written, read + value.read)
-        return found
+            written, read = counts.get(value.name, (0, 0))
+            counts[value.name] = (written + value.written, read + value.read)
+        return counts
 
     # ── teachers that follow the student ─────────────────────────────────────────────────────────────────────────────
 
     def after_step(self) -> None:
-        """Move the teachers that are averages of the student on; a loop of your own calls it behind each step."""
+        """Update the teachers that are averages of the student; a loop of your own calls this after each step."""
         for average in self._averages.values():
             average.update(self.student)
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside the module: averages of the student."""
+        """What a checkpoint must hold beside the module: the averages of the student."""
         return {name: average.state() for name, average in self._averages.items()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `extra_state` gave."""
+        """Restore what `extra_state` gave."""
         for name, average in self._averages.items():
             average.load_state(state[name])
 
     def optimizer_options(self) -> dict[str, dict[str, float]]:
-        """The optimizer settings that projections were given in the spec, by parameter prefix."""
-        found = projection_nodes(self.graphs.values())
-        return {f"projections.{parameter_name(site)}.": dict(p.options) for site, p in found.items() if p.options}
+        """The optimizer settings of projections in the spec, by parameter prefix."""
+        nodes = projection_nodes(self.graphs.values())
+        return {f"projections.{parameter_name(site)}.": dict(p.options) for site, p in nodes.items() if p.options}
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -276,7 +273,7 @@ class Distiller(nn.Module):
         return self
 
     def release(self) -> None:
-        """Take all hooks away from the models, which are then as they were before; teachers are no longer frozen."""
+        """Remove all hooks from the models and restore their modes; teachers are no longer frozen."""
         for program in (*self.programs.values(), *self.reports.values()):
             program.remove()
         for modules, parameters in self._before:
@@ -304,7 +301,7 @@ def optimize_all(graphs: Mapping[Name, Graph], student: Reach, skip: Collection[
 
 
 def parameter_name(site: str) -> str:
-    """A projection's name among the module's parameters: no dots there, and no other site's name either."""
+    """A projection's name among the module's parameters: without dots, and unique to its site."""
     return site.replace(".", ":")
 
 

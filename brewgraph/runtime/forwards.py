@@ -1,8 +1,8 @@
-"""Forwards of models inside a program: what of a batch each one gets, and what is taken from it."""
+"""Forwards of models in a program: which tensors of a batch each one gets, and which features are taken from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +16,20 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture.attention import Tokens
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing
-from brewgraph.models.fake.limits import accepted
 from brewgraph.models.fake.reach import can_end_early, may_draw
+from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.layouts import hide_padding
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
-"""What a batch carries beside a model's inputs."""
+"""What a batch holds beside a model's inputs."""
 
 
 @dataclass
 class Step:
-    """What the calls of one forward share: the batch, the values so far, progress, and what losses are divided by."""
+    """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses."""
 
     batch: Batch
     slots: list[Any]
@@ -43,7 +42,7 @@ Instruction = Callable[[Step], None]
 
 
 def base_of(batch: Batch, data: str) -> Batch:
-    """A data set's part of a batch: under its name where there are several, else the batch itself."""
+    """The part of a batch that belongs to a data set: under its name if there are several, else the whole batch."""
     own = batch.get(data)
     return own if isinstance(own, Mapping) else batch
 
@@ -53,30 +52,27 @@ def forward_instruction(
     model: nn.Module,
     capture: Capture,
     source: int,
-    tapped: Mapping[int, Feature],
+    taps: Mapping[int, n.Tap],
     data: str,
-    padding: Collection[int] = (),
-    shapes: Mapping[int, Shape | None] | None = None,
     packing: Packing | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
-    `tapped` are its features by the slots where they go, `shapes` their shapes; in the slots of `padding` scores of
-    padding stay as they are. Padding is moved to the side where the model expects it, and features are moved back.
-    A forward that stops ends with the last of them, unless it would have drawn random numbers afterwards.
+    `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
+    back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
     trainable = forward.role == "student"
     name, columns, side = forward.model, forward.columns, padding_side(model)
-    heads = tuple(sorted({feature.head for feature in tapped.values() if feature.head is not None}))
+    wanted = frozenset(tap.feature for tap in taps.values())
+    heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
-    wanted = frozenset(tapped.values())
     stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
 
     def run_forward(step: Step) -> None:
         encoding = step.slots[source]
-        given = {
+        inputs: dict[str, Tensor] = {
             key: value
             for key, value in encoding.items()
             if (key in names or rest) and key not in NOT_INPUTS and isinstance(value, Tensor)
@@ -84,32 +80,30 @@ def forward_instruction(
         for argument, column in columns:
             base = base_of(step.batch, data)
             if column not in base:
-                raise RunError(f"`{name}` gets `{argument}` from `{column}`, and the batch has {listing(base)}")
-            given[argument] = base[column]
-        missing = required - given.keys() - ({main} if "inputs_embeds" in given else set())
+                raise RunError(f"`{name}` gets `{argument}` from `{column}`, but the batch has {listing(base)}")
+            inputs[argument] = base[column]
+        missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
         if missing:
-            raise RunError(
-                f"the forward of `{name}` needs {listing(sorted(missing))}, and the batch has {listing(encoding)}"
-            )
-        shift_B = padding_shift(given, side)
+            raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+        shift_B = padding_shift(inputs, side)
         if shift_B is not None:
-            given = moved_inputs(given, shift_B)
-        output: Any = None
+            inputs = moved_inputs(inputs, shift_B)
+        output = None  # stays so where the forward ends early
         until = wanted if stops and can_end_early(model) else ()
         learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())
-        with packed(packing, given) as tokens, capture.armed(until), learning:
-            output = model(**given, **extra)
+        with packed(packing, inputs) as tokens, capture.armed(until), learning:
+            output = model(**inputs, **extra)
         values = capture.collect(output, wanted)
         if tokens is not None and packing is not None:
             inside = {
                 x for x in values if packing.is_inside(capture.anatomy.site(x).path) and tokens.is_packed(values[x])
             }
             values |= {feature: tokens.unpack(values[feature]) for feature in inside}
-        for slot, feature in tapped.items():
-            value = values[feature]
+        for slot, tap in taps.items():
+            value = values[tap.feature]
             if shift_B is not None:
-                value = moved(value, -shift_B, _token_axes(name, feature, (shapes or {}).get(slot)))
-            hidden = feature.name in ("start", "end") and slot not in padding
+                value = moved(value, -shift_B, _token_axes(tap))
+            hidden = tap.feature.name in ("start", "end") and not tap.padding
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
@@ -126,12 +120,14 @@ def packed(packing: Packing | None, inputs: Mapping[str, Tensor]) -> Iterator[To
         yield tokens
 
 
-def _token_axes(model: str, feature: Feature, shape: Shape | None) -> list[int]:
-    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they cannot be told."""
-    named = [i for i, size in enumerate(shape or ()) if "length" in str(size) and "decoder_length" not in str(size)]
-    if shape is None or any(shape[i] != "length" for i in named):
+def _token_axes(tap: n.Tap) -> list[int]:
+    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they are not known."""
+    sizes = tap.shape or ()
+    axes = [i for i, size in enumerate(sizes) if "length" in str(size) and "decoder_length" not in str(size)]
+    if tap.shape is None or any(sizes[i] != "length" for i in axes):
         raise RunError(
-            f"the batch has padding on the left, and `{model}` needs it on the right; `{feature}` cannot be moved "
-            'back, as its axes of tokens are not known: pad the batch on the right (`tokenizer.padding_side = "right"`)'
+            f"the batch is padded on the left, but `{tap.model}` needs padding on the right; `{tap.feature}` cannot be "
+            "moved back, as its axes of tokens are not known: pad the batch on the right "
+            '(`tokenizer.padding_side = "right"`)'
         )
-    return named
+    return axes

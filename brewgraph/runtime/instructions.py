@@ -1,4 +1,4 @@
-"""Instructions of a program: one call per node that reads its inputs from their slots and puts its value into its own.
+"""Instructions of a program: one call per node that reads its inputs from their slots and fills its own.
 
 Everything that can be looked up is looked up when an instruction is made, nothing when it runs.
 """
@@ -6,7 +6,8 @@ Everything that can be looked up is looked up when an instruction is made, nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,155 +23,224 @@ from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
 from brewgraph.runtime.layouts import Padded, label_mask, token_mask
 
 SlotOf = Callable[[str], int]
-"""Where in a step's slots a value lies, by its key."""
+"""The slot of a value among those of a step, by its key."""
+Side: TypeAlias = "Tensor | tuple[Tensor, ...]"
+"""A side of a loss; the members of a tuple or a row come as a tuple."""
+_EVERYTHING = Padded(None)
 
 
 def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | None:
-    """The call of a node that needs nothing but its inputs; None where it is not one of those."""
-    into = [at(key) for key in current.inputs]
+    """The call of a node that needs only its inputs; None for other nodes."""
+    call = _computation(current, [at(key) for key in current.inputs], at)
+    return None if call is None else put(call, out)
+
+
+def put(call: Callable[[Step], Any], out: int) -> Instruction:
+    """The instruction that puts the result of a call into a slot."""
+
+    def run(step: Step) -> None:
+        step.slots[out] = call(step)
+
+    return run
+
+
+def _computation(current: n.Node, into: list[int], at: SlotOf) -> Callable[[Step], Any] | None:
     match current:
         case n.Input():
-            name, data = current.model, current.data
-
-            def put_input(step: Step) -> None:
-                base = base_of(step.batch, data)
-                own = base.get(name)
-                step.slots[out] = own if isinstance(own, Mapping) else base
-
-            return put_input
+            return partial(_input, current)
         case n.Column():
-            return column_instruction(current, into, out)
+            return partial(_column, current, into)
         case n.Mask():
-            return mask_instruction(current, into, out)
+            return lambda step: Padded(_mask(current.which, [step.slots[i] for i in into]), current.which)
         case n.Bundle():
-
-            def bundle(step: Step) -> None:
-                step.slots[out] = tuple(step.slots[i] for i in into)
-
-            return bundle
+            return lambda step: tuple(step.slots[i] for i in into)
         case n.Transform():
-            return transform_instruction(current, at, out)
+            return _built_in(current, at) if current.name in BUILT_IN else _transform(current, at)
         case n.Number():
-            value = current.value
-
-            def put_number(step: Step) -> None:
-                step.slots[out] = value
-
-            return put_number
+            return lambda step: current.value
         case n.Schedule():
-            schedule, arguments = current.name, current.arguments
-
-            def put_schedule(step: Step) -> None:
-                step.slots[out] = schedule_value(schedule, arguments, step.progress, step.horizon.share)
-
-            return put_schedule
+            return lambda step: schedule_value(current.name, current.arguments, step.progress, step.horizon.share)
         case n.Combine():
-            operator, position = current.operator, current.position
-
-            def combine(step: Step) -> None:
-                step.slots[out] = compute(operator, [step.slots[i] for i in into], position)
-
-            return combine
+            return lambda step: compute(current.operator, [step.slots[i] for i in into], current.position)
     return None
 
 
+def _input(entry: n.Input, step: Step) -> Batch:
+    """The part of a batch that a model reads: under its name where it has its own."""
+    base = base_of(step.batch, entry.data)
+    encoding = base.get(entry.model)
+    return encoding if isinstance(encoding, Mapping) else base
+
+
+def _column(column: n.Column, into: list[int], step: Step) -> Any:
+    """Labels along the tokens lie in a model's encoding, everything else beside the encodings."""
+    base = base_of(step.batch, column.data)
+    encoding = step.slots[into[0]] if into else base
+    values = encoding.get(column.column, base.get(column.column))
+    if values is None:
+        raise RunError(f"the batch has no `{column.column}`; it has {listing(base)}")
+    return values
+
+
+def _mask(which: str, inputs: Sequence[Any]) -> Tensor:
+    """The units that count: bool. The inputs are encodings; of `labels` and `column` the last one is that column."""
+    if which == "labels":
+        return label_mask(inputs[0])
+    if which == "column":
+        marked: Tensor = inputs[-1] != 0
+        if len(inputs) == 1:
+            return marked
+        tokens = token_mask(inputs[0])
+        return tokens & (marked if marked.dim() == tokens.dim() else marked[:, None])
+    if which == "words" or len(inputs) > 1:
+        kept = [encoding["words"] >= 0 for encoding in inputs]
+        return torch.stack(kept).all(0) if which == "words" else torch.ones_like(kept[0])
+    tokens = token_mask(inputs[0])
+    return torch.ones_like(tokens) if which == "none" else tokens
+
+
+# ── transforms ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _built_in(transform: n.Transform, at: SlotOf) -> Callable[[Step], Any]:
+    """A function of the language itself, on one value."""
+    built, words = BUILT_IN[transform.name], dict(transform.words)
+    value, mask, entry = at(transform.values[0]), _slot(transform.mask, at), _slot(transform.entry, at)
+
+    def call(step: Step) -> Any:
+        arguments: dict[str, Any] = dict(words)
+        if built.needs_layout:
+            arguments["layout"] = _layout(step, mask)
+        if entry is not None:
+            arguments["words"] = _first_tokens(step.slots[entry])
+        return built.function(step.slots[value], **arguments)
+
+    return call
+
+
+def _first_tokens(encoding: Mapping[str, Tensor]) -> Tensor:
+    """The place of each word's first token, (B, W), -1 where there is none."""
+    if "words" not in encoding:
+        raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
+    return encoding["words"]
+
+
+def _transform(transform: n.Transform, at: SlotOf) -> Callable[[Step], Any]:
+    """A declared transform, in full precision as losses are."""
+    declared, mask, values = TRANSFORMS[transform.name], _slot(transform.mask, at), list(map(at, transform.values))
+    options, words = [(name, at(key)) for name, key in transform.arguments.items()], dict(transform.words)
+    foreign = not is_own(declared.module)
+
+    def make(step: Step) -> Any:
+        arguments: dict[str, Any] = {name: step.slots[i] for name, i in options} | words
+        layout = _layout(step, mask)
+        if declared.needs_layout:
+            arguments["layout"] = layout
+        shielded = [layout.shield(_full(step.slots[i])) for i in values]
+        with torch.autocast(shielded[0].device.type, enabled=False):
+            made = declared.function(*shielded, **arguments)
+        if foreign:
+            axes = max(1, made.dim()) if isinstance(made, Tensor) else 1
+            rest = [None] * (axes - 1)
+            _check_returned(transform.name, made, [len(shielded[0]), *rest], "its first axis is that of examples")
+        return made
+
+    return make
+
+
+# ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, out: int, place: int) -> Instruction:
-    """The call of a loss. `options` are the nodes of its options; its count stands at `place` among all counts."""
-    values_of, arguments_of = _maths(loss, options, at)
-    source, target, mask = at(loss.source), at(loss.target), _slot(loss.mask, at)
-    unit, reduced, everything = loss.unit, loss.reduced, Padded(None)
+    """The call of a loss. `options` are the nodes of its options; its count is at `place` among all counts."""
+    values_of = _maths(loss, options, at)
+    source, target, mask, unit = at(loss.source), at(loss.target), _slot(loss.mask, at), loss.unit
 
-    def lose(step: Step) -> None:
-        layout: Padded = everything if mask is None else step.slots[mask]
-        values = values_of(step.slots[source], step.slots[target], layout, arguments_of(step))
-        if not reduced:
-            step.slots[out] = layout.hide(values, unit)
-            return
+    def lose(step: Step) -> Tensor:
+        layout = _layout(step, mask)
+        values = values_of(step, step.slots[source], step.slots[target], layout)
+        if not loss.reduced:
+            return layout.hide(values, unit)
         assert step.counts is not None
-        step.slots[out] = layout.sum(values, unit) / step.counts[place]
+        return layout.sum(values, unit) / step.counts[place]
 
-    return lose
+    return put(lose, out)
+
+
+def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
+    """The mean over the units of a batch; their count is at `place` among all counts."""
+    unit, source, mask = mean.unit, at(mean.value), _slot(mean.mask, at)
+
+    def average(step: Step) -> Tensor:
+        assert step.counts is not None
+        return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
+
+    return put(average, out)
+
+
+def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[[Step, Side, Side, Padded], Tensor]:
+    """What a loss gives per unit, from its two sides and their layout."""
+    operation = OPERATIONS[loss.operation]
+    function, words = operation.maths(*loss.kinds), dict(loss.words)
+    temperatures = [(name, x, TEMPERATURES[x.name]) for name, x in options.items() if isinstance(x, n.Temperature)]
+    plain = [(name, at(loss.arguments[name])) for name, x in options.items() if not isinstance(x, n.Temperature)]
+    needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
+    pairs = [kind in ("attention", "scores") for kind in loss.kinds]
+
+    def values_of(step: Step, source: Side, target: Side, layout: Padded) -> Tensor:
+        arguments: dict[str, Any] = {name: step.slots[i] for name, i in plain} | words
+        if needs_layout:
+            arguments["layout"] = layout
+        one, other = (_shielded(_full(x), layout, by) for x, by in zip((source, target), pairs, strict=True))
+        first = other[0] if isinstance(other, tuple) else other
+        with torch.autocast(first.device.type, enabled=False):
+            for name, x, declared in temperatures:
+                more = {"layout": layout} if declared.needs_layout else {}
+                arguments[name] = declared.function(one, other, x.base, **dict(x.options), **more)
+            values: Tensor = function(one, other, **arguments)
+        if foreign:
+            _check_values(loss, values, len(first), layout)
+        return values
+
+    return values_of
+
+
+_AXES = {"example": "B", "token": "BL", "word": "BL", "pair": "BLL", "batch": ""}
+
+
+def _check_values(loss: n.Loss, values: object, rows: int, layout: Padded) -> None:
+    """A `RunError` where a user's operation does not return one floating-point number per unit."""
+    unit, mask = loss.unit, layout.mask_BL
+    sizes = {"B": rows, **({"L": mask.shape[1]} if mask is not None and mask.dim() > 1 else {})}
+    if unit == "label" and mask is not None:
+        expected: list[int | None] = list(mask.shape)
+    elif unit in _AXES:
+        expected = [sizes.get(axis) for axis in _AXES[unit]]
+    else:  # labels without a mask: along the examples at least
+        expected = [rows, *[None] * (getattr(values, "dim", lambda: 1)() - 1)]
+    _check_returned(loss.operation, values, expected, f"its unit is `{unit}`: {UNITS[unit]}")
+
+
+def _check_returned(name: str, value: object, expected: Sequence[int | None], why: str) -> None:
+    """A `RunError` where a user's function returns other axes than expected; None is any size."""
+    shape = tuple(value.shape) if isinstance(value, Tensor) else None
+    fits = shape is not None and len(shape) == len(expected)
+    if isinstance(value, Tensor) and fits and all(e in (None, s) for s, e in zip(value.shape, expected, strict=True)):
+        if value.is_floating_point():
+            return
+        raise RunError(f"`{name}` returns {value.dtype}; {why}. Return a floating-point tensor")
+    returned = type(value).__name__ if shape is None else f"a tensor of shape {shape}"
+    wanted = "(" + ", ".join("n" if e is None else str(e) for e in expected) + ("," * (len(expected) == 1)) + ")"
+    raise RunError(f"`{name}` returns {returned}; {why}. Return a tensor of shape {wanted}")
 
 
 def _slot(key: str | None, at: SlotOf) -> int | None:
     return None if key is None else at(key)
 
 
-def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> tuple[Any, Any]:
-    """What a loss gives per unit, from its two sides, their layout and its arguments; and these, from a step."""
-    operation = OPERATIONS[loss.operation]
-    function = operation.maths(*loss.kinds)
-    words = dict(loss.words)
-    plain: list[tuple[str, int]] = []
-    temperatures: list[tuple[str, Any, float, dict[str, float], bool]] = []
-    for name, value in options.items():
-        if isinstance(value, n.Temperature):
-            own = TEMPERATURES[value.name]
-            temperatures.append((name, own.function, value.base, dict(value.options), own.needs_layout))
-        else:
-            plain.append((name, at(loss.arguments[name])))
-    needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
-    pairs = [kind in ("attention", "scores") for kind in loss.kinds]
-
-    def arguments_of(step: Step) -> dict[str, Any]:
-        return {name: step.slots[i] for name, i in plain} | words
-
-    def values_of(one: Any, other: Any, layout: Padded, arguments: dict[str, Any]) -> Any:
-        if needs_layout:
-            arguments = {**arguments, "layout": layout}
-        one, other = (_shielded(_full(x), layout, by) for x, by in zip((one, other), pairs, strict=True))
-        with torch.autocast(_device(other).type, enabled=False):
-            for name, own, base, more, asks in temperatures:
-                arguments[name] = own(one, other, base, **more, **({"layout": layout} if asks else {}))
-            values = function(one, other, **arguments)
-        if foreign:
-            _check_values(loss, values, other, layout)
-        return values
-
-    return values_of, arguments_of
-
-
-_AXES = {"example": "B", "token": "BL", "word": "BL", "pair": "BLL", "batch": ""}
-
-
-def _check_values(loss: n.Loss, values: Any, other: Any, layout: Padded) -> None:
-    """A `RunError` where an operation of the user's own does not give one floating-point number per unit."""
-    unit, mask = loss.unit, layout.mask_BL
-    sizes = {"B": len(other[0] if isinstance(other, tuple) else other)}
-    if mask is not None and mask.dim() > 1:
-        sizes["L"] = mask.shape[1]
-    if unit == "label" and mask is not None:
-        expected: list[int | None] = list(mask.shape)
-    elif unit in _AXES:
-        expected = [sizes.get(axis) for axis in _AXES[unit]]
-    else:  # labels without a mask: along the examples at least
-        expected = [sizes["B"], *[None] * (getattr(values, "dim", lambda: 1)() - 1)]
-    _check_returned(loss.operation, values, expected, f"its unit is `{unit}`: {UNITS[unit]}")
-
-
-def _check_returned(name: str, value: Any, expected: Sequence[int | str | None], why: str) -> None:
-    """A `RunError` where what a function of the user's own returns has other axes; None or a symbol is any size."""
-    shape = tuple(value.shape) if isinstance(value, Tensor) else None
-    fits = shape is not None and len(shape) == len(expected)
-    if fits and all(not isinstance(e, int) or e == s for s, e in zip(shape or (), expected, strict=True)):
-        if value.is_floating_point():
-            return
-        raise RunError(f"`{name}` returns {value.dtype}; {why}. Return a floating-point tensor")
-    said = type(value).__name__ if shape is None else f"a tensor of shape {shape}"
-    wanted = "(" + ", ".join("n" if e is None else str(e) for e in expected) + ("," * (len(expected) == 1)) + ")"
-    raise RunError(f"`{name}` returns {said}; {why}. Return a tensor of shape {wanted}")
-
-
-def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
-    """The mean over the units of a batch, which are counted at `place`."""
-    unit, source, mask, everything = mean.unit, at(mean.value), _slot(mean.mask, at), Padded(None)
-
-    def average(step: Step) -> None:
-        layout: Padded = everything if mask is None else step.slots[mask]
-        assert step.counts is not None
-        step.slots[out] = layout.sum(step.slots[source], unit) / step.counts[place]
-
-    return average
+def _layout(step: Step, mask: int | None) -> Padded:
+    layout: Padded = _EVERYTHING if mask is None else step.slots[mask]
+    return layout
 
 
 def _full(x: Any) -> Any:
@@ -180,18 +250,16 @@ def _full(x: Any) -> Any:
     return x.float() if x.is_floating_point() and x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _shielded(x: Any, layout: Padded, pairs: bool) -> Any:
+def _shielded(x: Side, layout: Padded, pairs: bool) -> Side:
     """A side through which no gradient reaches padding."""
     return tuple(layout.shield(y) for y in x) if isinstance(x, tuple) else layout.shield(x, pairs=pairs)
 
 
-def _device(x: Any) -> torch.device:
-    found: torch.device = x[0].device if isinstance(x, tuple) else x.device
-    return found
+# ── arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def compute(operator: str, operands: list[Any], position: int | None = None) -> Any:
-    """One arithmetic step over numbers and tensors; one number per example goes with all that its example has."""
+    """One arithmetic step over numbers and tensors; a number per example applies to all values of its example."""
     return numbers.compute(operator, operands, position, two=_join, softmax=_softmax)
 
 
@@ -200,12 +268,10 @@ def _softmax(operands: Sequence[Any]) -> Tensor:
 
 
 def _join(operator: str, one: Any, other: Any) -> Any:
-    """`one operator other`; of two tensors (batch) beside (batch, length, width) gets axes of one."""
+    """`one operator other`; of two tensors the one with fewer axes gets axes of one behind its own."""
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dim() and other.dim():
-        while one.dim() < other.dim():
-            one = one.unsqueeze(-1)
-        while other.dim() < one.dim():
-            other = other.unsqueeze(-1)
+        axes = max(one.dim(), other.dim())
+        one, other = (x.view(*x.shape, *[1] * (axes - x.dim())) for x in (one, other))
     if operator == "max":
         return torch.maximum(torch.as_tensor(one), torch.as_tensor(other))
     return numbers.plain(operator, one, other)
@@ -219,85 +285,3 @@ def first_tensor(batch: Batch) -> Tensor:
         if isinstance(value, Mapping):
             return first_tensor(value)
     raise RunError("the batch holds no tensor")
-
-
-def column_instruction(column: n.Column, into: list[int], out: int) -> Instruction:
-    """Labels along the tokens lie in a model's encoding, everything else beside the encodings."""
-    name, data = column.column, column.data
-
-    def put_column(step: Step) -> None:
-        base = base_of(step.batch, data)
-        encoding = step.slots[into[0]] if into else base
-        found = encoding.get(name, base.get(name))
-        if found is None:
-            raise RunError(f"the batch has no `{name}`; it has {listing(base)}")
-        step.slots[out] = found
-
-    return put_column
-
-
-def mask_instruction(mask: n.Mask, into: list[int], out: int) -> Instruction:
-    which = mask.which
-
-    def put_mask(step: Step) -> None:
-        bases = [step.slots[i] for i in into]
-        if which == "labels":
-            found = label_mask(bases[0])
-        elif which == "column":
-            found = bases[-1] != 0
-            if len(bases) > 1:
-                tokens = token_mask(bases[0])
-                found = tokens & (found if found.dim() == tokens.dim() else found[:, None])
-        elif which == "words" or (len(bases) > 1):
-            kept = [base["words"] >= 0 for base in bases]
-            found = torch.stack(kept).all(0) if which == "words" else torch.ones_like(kept[0])
-        else:
-            found = token_mask(bases[0])
-            if which == "none":
-                found = torch.ones_like(found)
-        step.slots[out] = Padded(found, which)
-
-    return put_mask
-
-
-def _word_places(encoding: Mapping[str, Any]) -> Tensor:
-    """The place of each word's first token, (B, W), -1 where there is none."""
-    if "words" not in encoding:
-        raise RunError(f"the batch has no `words`, the first token of each word; it has {listing(encoding)}")
-    found: Tensor = encoding["words"]
-    return found
-
-
-def transform_instruction(transform: n.Transform, at: SlotOf, out: int) -> Instruction:
-    """A value from others; what is compared is in full precision, as in losses."""
-    name, mask, values = transform.name, _slot(transform.mask, at), [at(key) for key in transform.values]
-    words = dict(transform.words)
-    if name in BUILT_IN:
-        built, first, entry = BUILT_IN[name], values[0], _slot(transform.entry, at)
-
-        def call(step: Step) -> None:
-            given: dict[str, Any] = dict(words)
-            if built.needs_layout:
-                given["layout"] = Padded(None) if mask is None else step.slots[mask]
-            if entry is not None:
-                given["words"] = _word_places(step.slots[entry])
-            step.slots[out] = built.function(step.slots[first], **given)
-
-        return call
-    declared = TRANSFORMS[name]
-    function, needs_layout = declared.function, declared.needs_layout
-    options, foreign = [(key, at(used)) for key, used in transform.arguments.items()], not is_own(declared.module)
-
-    def make(step: Step) -> None:
-        arguments: dict[str, Any] = {key: step.slots[i] for key, i in options} | words
-        layout: Padded = Padded(None) if mask is None else step.slots[mask]
-        if needs_layout:
-            arguments["layout"] = layout
-        given = [layout.shield(_full(step.slots[i])) for i in values]
-        with torch.autocast(given[0].device.type, enabled=False):
-            made = step.slots[out] = function(*given, **arguments)
-        if foreign:
-            axes = max(1, made.dim()) if isinstance(made, Tensor) else 1
-            _check_returned(name, made, [len(given[0]), *[None] * (axes - 1)], "its first axis is that of examples")
-
-    return make

@@ -1,7 +1,7 @@
-"""Values that a spec keeps on disk, in a program: what identifies them, and how a batch goes to a store and comes back.
+"""Values that a spec keeps on disk, in a program: what identifies them, and how batches go to a store and back.
 
-Each example is kept without its padding, and gets that of whichever batch it comes back to: zeros, or for scores over
-positions what hides them.
+Each example is kept without padding, and gets the padding of the batch that reads it: zeros, or for scores over
+positions a score that hides them.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import networkx as nx
 import torch
 from torch import Tensor, nn
 
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import structure_hashes
-from brewgraph.graph.container import Graph, execution_order, info, node
+from brewgraph.graph.container import Graph, execution_order, info, node, of_kind, used_by
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
@@ -27,17 +25,17 @@ from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
 from brewgraph.runtime.store import Store, example_digests, weights_digest, weights_stamp
 
 FORMAT = 2
-"""Of what stands in a row; another one is another store."""
+"""The format of a row; another format is another store."""
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"})
-"""Tensors of an encoding whose second axis are its tokens, so that their padding is no part of an example."""
+"""Tensors of an encoding whose second axis is that of tokens, so that their padding is no part of an example."""
 
 
 @dataclass
 class CachedValue:
-    """One kept value of a program. `entries` and `columns` are the slots of all that it is computed from; `extra` are
-    columns of data sets that its models get beside their tokens. Of the batch that was looked for last, `examples` are
-    the digests and `real` marks the tokens, (B, L). `weights` are the digests of models and `stamps`
-    the weights that these were made of; all values share both.
+    """One kept value of a program. `entries` and `columns` are the slots of what it is computed from; `extra` are
+    columns of data sets that its models get beside their tokens. `examples` are the digests of the last batch, and
+    `real` marks its tokens, (B, L). `weights` are digests of models and `stamps` the weights that they were made of;
+    all values share both.
     """
 
     graph: Graph
@@ -58,45 +56,46 @@ class CachedValue:
         self.shape: Shape = kept.shape
         self.slot = self.slots[self.key]
         self.made_by = kept.forward if isinstance(kept, n.Tap) else self.key
-        below = nx.ancestors(self.graph, self.key)
-        nodes = {k: node(self.graph, k) for k in execution_order(self.graph) if k in below}
-        self.entries = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Input)]
-        self.columns = [self.slots[k] for k, x in nodes.items() if isinstance(x, n.Column)]
-        self.words = any(isinstance(x, n.Transform) and x.entry is not None for x in (*nodes.values(), kept))
-        forwards = [x for x in nodes.values() if isinstance(x, n.Forward)]
+        used = used_by(self.graph, [self.key])
+        below = [key for key in execution_order(self.graph) if key in used]
+        inputs = dict(of_kind(self.graph, n.Input, below))
+        self.entries = [self.slots[key] for key in inputs]
+        self.columns = [self.slots[key] for key, _ in of_kind(self.graph, n.Column, below)]
+        self.words = any(x.entry is not None for _, x in of_kind(self.graph, n.Transform, below))
+        forwards = [x for _, x in of_kind(self.graph, n.Forward, below)]
         self.used = list(dict.fromkeys(x.model for x in forwards))
-        self.extra = [(_data_of(self.graph, x), column) for x in forwards for _, column in x.columns]
+        self.extra = [(inputs[x.entry].data, column) for x in forwards for _, column in x.columns]
         positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end") and not kept.padding
         self.fill = HIDDEN_SCORE if positions else 0.0
 
     def find(self, step: Step, known: dict[object, list[bytes]]) -> bool:
-        """Whether the store has the value for every example of the batch, which is then in its slot.
+        """Whether the store has the value for every example of the batch, which then is in its slot.
 
-        `known` are the digests of this batch that other values have asked for, by what entered them.
+        `known` holds the digests of this batch that other values needed, by the tensors that they are made of.
         """
         entering = (tuple(self.entries), tuple(self.columns), tuple(self.extra), self.words)
         if entering not in known:
             known[entering] = example_digests(self._parts(step))
         self.examples, self.real = known[entering], self._real(step)
-        found = self._store().get(self.examples)
-        if found is None:
+        rows = self._store().get(self.examples)
+        if rows is None:
             return False
         device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
-        step.slots[self.slot] = restore(found, self.shape, self.real, self.fill).to(device)
+        step.slots[self.slot] = restore(rows, self.shape, self.real, self.fill).to(device)
         return True
 
     def keep(self, step: Step) -> None:
-        """Write the value of the batch that `find` has looked for, and go on with what is on disk.
+        """Write the value of the batch of the last `find`, and continue with what is on disk.
 
-        The last bits of a value depend on the batch that it is computed in. An example that another batch has written
-        keeps that value, so that a run that goes on after it was killed, and reads, has the numbers of one that wrote.
+        The last bits of a value depend on its batch. An example that another batch wrote keeps that value, so that a
+        resumed run, which reads, has the same numbers as one that writes.
         """
         computed: Tensor = step.slots[self.slot]
         kept = self._store().put(self.examples, trim(computed, self.shape, self.real))
         step.slots[self.slot] = restore(kept, self.shape, self.real, self.fill).to(computed.device)
 
     def _parts(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """All tensors that enter, each with its name and with the places of it that count: (B, L) bool, or all."""
+        """All tensors that the value is made of, each with its name and its real places: (B, L) bool, None for all."""
         for position, slot in enumerate(self.entries):
             encoding = step.slots[slot]
             real = token_mask(encoding)
@@ -111,14 +110,13 @@ class CachedValue:
 
     def _real(self, step: Step) -> Tensor | None:
         """Which places of an axis of tokens, or of words, are real: (B, L) bool; None where there is no such axis."""
-        encoding = step.slots[self.entries[0]]
+        encoding: Mapping[str, Tensor] = step.slots[self.entries[0]]
         if "words" in self.shape:
-            found: Tensor = encoding["words"] >= 0
-            return found
+            return encoding["words"] >= 0
         return token_mask(encoding) if "length" in self.shape else None
 
     def _store(self) -> Store:
-        """The store for the weights that models have now and the precision in which they run: others give others."""
+        """The store for the current weights of the models and the precision in which they run."""
         device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
         stamps = {name: weights_stamp(self.models[name]) for name in self.used}
@@ -154,13 +152,8 @@ def cached_values(
     )
 
 
-def _data_of(graph: Graph, forward: n.Forward) -> str:
-    entry = node(graph, forward.entry)
-    return entry.data if isinstance(entry, n.Input) else ""
-
-
-def _content(x: n.Node, weights: Mapping[str, str]) -> tuple[Any, ...]:
-    """What a node is: a model its weights, data nothing, since each example stands for itself."""
+def _content(x: n.Node, weights: Mapping[str, str]) -> n.Content:
+    """What a node is: of a model its weights, of data nothing, since each example stands for itself."""
     match x:
         case n.Input():
             return ()
@@ -172,24 +165,23 @@ def _content(x: n.Node, weights: Mapping[str, str]) -> tuple[Any, ...]:
 
 
 def trim(x: Tensor, shape: Shape, real_BL: Tensor | None) -> list[Tensor]:
-    """The value of each example by itself, its axes of tokens as long as its real tokens are many."""
+    """The value of each example by itself, its axes of tokens without padding."""
     if real_BL is None:
         return list(x.unbind())
-    axes = [i - 1 for i, symbol in enumerate(shape) if symbol in ("length", "words")]
-    found = []
+    rows = []
     for row, real in zip(x, real_BL.to(x.device), strict=True):
         (places,) = real.nonzero(as_tuple=True)
-        for axis in axes:
+        for axis in _token_axes(shape):
             row = row.index_select(axis, places)
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def restore(rows: Sequence[Tensor], shape: Shape, real_BL: Tensor | None, fill: float) -> Tensor:
-    """The value of a batch from those of its examples, with `fill` where they have no token."""
+    """The value of a batch from those of its examples, with `fill` at padding."""
     if real_BL is None:
         return torch.stack(list(rows))
-    axes = [i - 1 for i, symbol in enumerate(shape) if symbol in ("length", "words")]
+    axes = _token_axes(shape)
     sizes = [real_BL.shape[1] if i in axes else size for i, size in enumerate(rows[0].shape)]
     whole = rows[0].new_full((len(rows), *sizes), fill)
     for row, into, real in zip(rows, whole, real_BL.cpu(), strict=True):
@@ -199,3 +191,8 @@ def restore(rows: Sequence[Tensor], shape: Shape, real_BL: Tensor | None, fill: 
             grid[axis] = places
         into[torch.meshgrid(*grid, indexing="ij")] = row
     return whole
+
+
+def _token_axes(shape: Shape) -> list[int]:
+    """The axes of tokens or words in the value of one example."""
+    return [i - 1 for i, symbol in enumerate(shape) if symbol in ("length", "words")]

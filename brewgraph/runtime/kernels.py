@@ -94,7 +94,7 @@ def _onednn_is_faster() -> bool:
         return False
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((512, 768), (768, 768)))
-    kernels = (F.linear, _product)
+    kernels: tuple[Callable[..., Tensor], ...] = (F.linear, _product)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad():
         one, other = (kernel(x, weight, None) for kernel in kernels)

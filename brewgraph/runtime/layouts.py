@@ -1,7 +1,7 @@
-"""How the tokens of a batch lie in its tensors, and what follows: Gram matrices, masks, counts, masked sums.
+"""The layout of tokens in the tensors of a batch, and what depends on it: Gram matrices, masks, counts, masked sums.
 
-Today every batch is padded. What depends on that stands here and nowhere else, so that another layout (real tokens
-only, packed) is another class with the same methods.
+Today every batch is padded. Only this file knows, so that another layout (packed, without padding) is another class
+with the same methods.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ HIDDEN_SCORE = -1e4
 
 
 class _Shield(torch.autograd.Function):
-    """The same value; its gradient is zero where `mask`, which broadcasts, is false, whatever comes back there.
+    """The same value, with a gradient of zero where `mask`, which broadcasts, is false.
 
-    That costs nothing on the way forward: cleaning the value itself would copy it, logits over a vocabulary too.
+    That costs nothing in the forward pass, where masking the value itself would copy it, even logits over a vocabulary.
     """
 
     @staticmethod
@@ -38,19 +38,19 @@ class _Shield(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Padded:
-    """Examples of one length, real tokens marked by `mask_BL` (bool); None where all of them count.
+    """Examples of one length, with real tokens marked by `mask_BL` (bool), None if all tokens count.
 
-    `which` is the mask that a loss asked for: `tokens`, `pairs`, `labels` or `none`.
+    `which` is the mask that a loss names: `tokens`, `pairs`, `labels` or `none`.
     """
 
     mask_BL: Tensor | None
     which: str = "none"
 
     def shield(self, x: Tensor, *, pairs: bool = False) -> Tensor:
-        """The same value, through which no gradient reaches padding: zero times infinity would be no number.
+        """The same value, without a gradient for padding: there zero times infinity would be NaN.
 
-        (B, L, H) and (B, N, L, …), where `pairs` says that the last axis holds tokens, too; a value of another shape is
-        not per token, and is left as it is.
+        For (B, L, H) and (B, N, L, …), where `pairs` says that the last axis holds tokens, too; values of other shapes
+        are not per token, and stay as they are.
         """
         if self.mask_BL is None or self.mask_BL.dim() < 2 or not x.requires_grad or x.dim() not in (3, 4):
             return x
@@ -64,7 +64,7 @@ class Padded:
     def gram(self, x_BLH: Tensor, y_BLH: Tensor | None = None) -> Tensor:
         """Inner products of all pairs of an example's tokens, of `x` with `y` or with itself: (B, L, L).
 
-        Zero where one of them is padding: every product has a part in the gradient of every token.
+        Zero where one of them is padding, since every product is part of the gradient of every token.
         """
         x_BLH = self.clean(x_BLH)
         return x_BLH @ (x_BLH if y_BLH is None else self.clean(y_BLH)).transpose(-1, -2)
@@ -78,7 +78,7 @@ class Padded:
         """The same with zeros for padded tokens: (B, L, …)."""
         if self.mask_BL is None or self.mask_BL.dim() < 2:
             return x_BL_
-        return torch.where(self.mask_BL.view(*self.mask_BL.shape, *[1] * (x_BL_.dim() - 2)), x_BL_, 0)
+        return torch.where(_widened(self.mask_BL, x_BL_), x_BL_, 0)
 
     def hide_keys(self, x_BNLL: Tensor, value: float) -> Tensor:
         """The same with `value` where the key, the last axis, is padding: (B, N, L, L)."""
@@ -95,36 +95,35 @@ class Padded:
         return torch.where(self.mask_BL.any(1)[:, None], first_BH, 0)
 
     def lengths(self, x_BL_: Tensor) -> Tensor:
-        """How many real tokens each example has, one at least: (B), as a floating-point number."""
+        """The number of real tokens of each example, at least one: (B), as a floating-point number."""
         if self.mask_BL is None or self.mask_BL.dim() < 2:
             return x_BL_.new_full((len(x_BL_),), x_BL_.shape[1])
         return self.mask_BL.sum(1).clamp_min(1).to(x_BL_.dtype)
 
     def mean(self, values: Tensor, unit: str) -> Tensor:
-        """The mean over this batch of values per unit, without those that the mask hides: a scalar."""
+        """The mean over this batch of values per unit, without those that are masked: a scalar."""
         mask = self._mask(unit)
         return self.sum(values, unit) / (values.numel() if mask is None else mask.sum().clamp_min(1))
 
     def sum(self, values: Tensor, unit: str) -> Tensor:
-        """The sum of values per unit, shaped (B), (B, L) or (B, L, L); those that the mask hides are left out."""
-        mask = self._mask(unit)
-        # `where`, not a product: padding may hold infinities
-        return values.sum() if mask is None else torch.where(mask, values, 0).sum()
+        """The sum of values per unit, shaped (B), (B, L) or (B, L, L), without those that are masked."""
+        return self.hide(values, unit).sum()
 
     def hide(self, values: Tensor, unit: str) -> Tensor:
-        """The same values, zero where the mask hides them."""
+        """The same values, zero where they are masked."""
         mask = self._mask(unit)
+        # `where`, not a product: padding may hold infinities
         return values if mask is None else torch.where(mask, values, 0)
 
     def mean_over_tokens(self, x: Tensor) -> Tensor:
         """(B, L, …) to (B, …): the mean over each example's own tokens; zero for an example without any."""
         if self.mask_BL is None:
             return x.mean(1)
-        mask = self.mask_BL.reshape(*self.mask_BL.shape, *[1] * (x.dim() - 2))
+        mask = _widened(self.mask_BL, x)
         return torch.where(mask, x, 0).sum(1) / mask.sum(1).clamp_min(1)
 
     def count(self, unit: str) -> Tensor:
-        """How many units of the batch count: a scalar."""
+        """The number of units of the batch that count: a scalar."""
         if unit == "batch":
             return torch.tensor(1, device=None if self.mask_BL is None else self.mask_BL.device)
         assert self.mask_BL is not None, "a count without a mask needs the shapes of the batch"
@@ -133,7 +132,7 @@ class Padded:
 
     def _mask(self, unit: str) -> Tensor | None:
         if self.mask_BL is None or unit == "batch" or (unit == "example" and self.mask_BL.dim() > 1):
-            return None  # a mask of tokens says nothing about examples; one value per example, as labels give, does
+            return None  # a mask of tokens does not choose among examples; one of labels, (B), does
         return self._pairs(self.mask_BL) if unit == "pair" else self.mask_BL
 
     @staticmethod
@@ -142,8 +141,13 @@ class Padded:
         return mask_BL[:, :, None] & mask_BL[:, None, :]
 
 
+def _widened(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask with axes of one behind its own, as many as `x` has."""
+    return mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim()))
+
+
 def token_mask(encoding: Mapping[str, Tensor]) -> Tensor:
-    """Real tokens of an encoding: (batch, length), bool; all of them where it has no attention mask."""
+    """Real tokens of an encoding: (batch, length), bool; all of them without an attention mask."""
     if "attention_mask" in encoding:
         return encoding["attention_mask"].bool()
     first = next((x for x in encoding.values() if isinstance(x, Tensor) and x.dim() >= 2), None)
@@ -153,9 +157,9 @@ def token_mask(encoding: Mapping[str, Tensor]) -> Tensor:
 
 
 def hide_padding(x_BL: Tensor, encoding: Mapping[str, Tensor]) -> Tensor:
-    """Scores over the tokens of an example, those of padding so low that a softmax gives them nothing: (B, L).
+    """Scores over the tokens of an example, those of padding so low that a softmax makes them zero: (B, L).
 
-    Without it a distribution over positions would change with the length of the longest example of its batch.
+    Else a distribution over positions would change with the longest example of its batch.
     """
     return x_BL if "attention_mask" not in encoding else x_BL.masked_fill(~token_mask(encoding), HIDDEN_SCORE)
 

@@ -1,4 +1,4 @@
-"""A graph laid out once as a flat list of calls: what runs per batch walks no graph and looks up no name."""
+"""A graph laid out once as a flat list of calls: running a batch walks no graph and looks up no name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from brewgraph.data.batching.order import is_idle
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, Reached, info, node, used_by
+from brewgraph.graph.container import Graph, Reached, info, node, of_kind, used_by
 from brewgraph.graph.optimize import all_reached, needed, reached, releases, running_order
-from brewgraph.graph.scalars import Horizon
+from brewgraph.graph.scalars import Horizon, scalar_keys
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.fake.reach import may_draw
@@ -25,6 +25,7 @@ from brewgraph.runtime.instructions import (
     first_tensor,
     loss_instruction,
     mean_instruction,
+    put,
     simple_instruction,
 )
 from brewgraph.runtime.kept_values import cached_values
@@ -33,15 +34,15 @@ from brewgraph.runtime.layouts import Padded
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
 SHARED = frozenset({"example", "batch"})
-"""Units that a mask of tokens says nothing about: such a mask is there for the maths alone."""
+"""Units that a mask of tokens does not choose among: such a mask is only there for the maths."""
 ParametersOf = Callable[[Reached], Mapping[str, nn.Parameter]]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What runs while some products of the loss are zero: instructions, each with the slots that are cleared behind it.
+    """What runs while some products of the loss are zero: instructions, each with the slots that are cleared after it.
 
-    `terms` are those that are computed, by their slots; `zeros` the parameters that no gradient reaches now and that
+    `terms` are the slots of the terms that are computed; `zeros` the parameters that no gradient reaches now, and that
     get one of zero, as they would if everything ran.
     """
 
@@ -51,11 +52,11 @@ class Listing:
 
 
 class Program:
-    """The calls of an optimized graph for given modules. `counted` says what each entry of `count`'s result counts.
+    """The calls of an optimized graph for these modules. `counted` says what each entry of `count`'s result counts.
 
-    `parameters_of` gives the parameters that gradients reach, by name: for graphs of which something is left out.
-    `anatomies` are those of models that have lost layers which nobody needs, as they were before. Folders of caches are
-    relative to `folder`.
+    `parameters_of` gives the parameters that gradients reach, by name: for graphs whose terms may be left out.
+    `anatomies` are those of models that were loaded without unneeded layers, as they are with them. Folders of caches
+    are relative to `folder`.
     """
 
     def __init__(
@@ -77,23 +78,20 @@ class Program:
         self.packings: dict[str, Packing] = {}
         self._parameters_of, self._anatomies = parameters_of, anatomies or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
-        for key in self.order:
-            if isinstance(tap := node(graph, key), n.Tap):
-                self._taps[tap.forward][key] = tap
+        for key, tap in of_kind(graph, n.Tap, self.order):
+            self._taps[tap.forward][key] = tap
         self.inputs: list[Instruction] = []
         self.scalars: list[Instruction] = []
         self.instructions: dict[str, Instruction] = {}
-        plain: set[str] = set()
+        scalars = scalar_keys(graph)
         for key in self.order:
             current = node(graph, key)
-            if isinstance(current, n.Number | n.Schedule | n.Combine) and plain.issuperset(current.inputs):
-                plain.add(key)
             instruction = self._lay_out(key, current)
             if instruction is None:
                 continue
             if isinstance(current, n.Input | n.Column | n.Mask):
                 self.inputs.append(instruction)
-            elif key in plain:
+            elif key in scalars:
                 self.scalars.append(instruction)
             else:
                 self.instructions[key] = instruction
@@ -113,13 +111,11 @@ class Program:
 
         `counts` are those of the global batch; left out, of this batch alone.
         """
-        step = Step(batch, [None] * len(self.slot), progress, None, horizon or Horizon())
-        for instruction in self.inputs:
-            instruction(step)
+        step = self._begin(batch, progress, horizon or Horizon())
         # a batch in which nothing counts (every label -100) has a loss of zero, not of 0/0
         step.counts = (self._count(step) if counts is None else counts).clamp_min(1)
         idle = self._idle(batch)
-        if any(idle):  # rows that belong to another rank: whatever they sum to is divided to zero, gradients too
+        if any(idle):  # rows borrowed from another rank: their sums, and gradients, are divided to zero
             step.counts = step.counts.masked_fill(torch.tensor(idle, device=step.counts.device), torch.inf)
         for instruction in self.scalars:
             instruction(step)
@@ -146,31 +142,31 @@ class Program:
 
     def count(self, batch: Batch) -> Tensor:
         """How many units of each kind the batch holds: one number per entry of `counted`. No model runs."""
-        step = Step(batch, [None] * len(self.slot), 0.0, None, Horizon())
+        return self._count(self._begin(batch, 0.0, Horizon()))
+
+    def _begin(self, batch: Batch, progress: float, horizon: Horizon) -> Step:
+        step = Step(batch, [None] * len(self.slot), progress, None, horizon)
         for instruction in self.inputs:
             instruction(step)
-        return self._count(step)
+        return step
 
     def _count(self, step: Step) -> Tensor:
-        found = []
+        counts = []
         for (unit, key, data), idle in zip(self.counted, self._idle(step.batch), strict=True):
-            if idle:
-                found.append(torch.zeros((), device=first_tensor(step.batch).device))
-                continue
-            if key is not None:
+            first = first_tensor(step.batch if idle else base_of(step.batch, data))
+            if key is not None and not idle:
                 layout: Padded = step.slots[self.slot[key]]
-                found.append(layout.count(unit))
-                continue
-            first = first_tensor(base_of(step.batch, data))
-            found.append(torch.tensor(1 if unit == "batch" else first.shape[0], device=first.device))
-        return torch.stack([x.float() for x in found]) if found else torch.zeros(0)
+                counts.append(layout.count(unit))
+            else:
+                counts.append(torch.tensor(0 if idle else 1 if unit == "batch" else len(first), device=first.device))
+        return torch.stack([x.float() for x in counts]) if counts else torch.zeros(0)
 
     def _idle(self, batch: Batch) -> list[bool]:
         """For each entry of `counted` whether its rows were borrowed from another rank."""
         return [any(is_idle(base_of(batch, name)) for name in names) for names in self._data_of_counted]
 
     def _look_up(self, step: Step, dead: tuple[str, ...]) -> tuple[str, ...]:
-        """The values that were found on disk for every example of the batch, among those that the loss needs now."""
+        """The values that are on disk for every example of the batch, among those that the loss needs now."""
         if dead not in self._alive:
             self._alive[dead] = frozenset(needed(self.graph, dead))
         wanted, known = self._alive[dead], dict[object, list[bytes]]()
@@ -179,12 +175,12 @@ class Program:
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _list(self, dead: tuple[str, ...], held: tuple[str, ...] = ()) -> Listing:
-        """What runs while these products are zero and these values were read; found out once for each set of them."""
+        """What runs while these products are zero and these values are read from disk; listed once for each set."""
         graph = self.graph
         live = needed(graph, {*dead, *held})
         running = live - {*dead, *held}
-        # a student that draws random numbers goes on drawing them
-        drawing = [tap for forward, taps in self._taps.items() if self._draws(forward) for tap in taps]
+        students = (k for k, x in of_kind(graph, n.Forward) if x.role == "student" and may_draw(self.models[x.model]))
+        drawing = [tap for key in students for tap in self._taps[key]]  # a student that draws dropout still draws it
         running |= used_by(graph, drawing)
         released = releases(graph, running) if self.info.released else {}
         steps: list[tuple[Instruction, tuple[int, ...]]] = []
@@ -200,12 +196,8 @@ class Program:
         listing = self._listings[dead, held] = Listing(tuple(steps), terms, self._zeros(dead))
         return listing
 
-    def _draws(self, forward: str) -> bool:
-        found = node(self.graph, forward)
-        return isinstance(found, n.Forward) and found.role == "student" and may_draw(self.models[found.model])
-
     def _zeros(self, dead: tuple[str, ...]) -> tuple[nn.Parameter, ...]:
-        """The parameters that gradients would reach if everything ran, and do not reach now."""
+        """The parameters that gradients would reach if everything ran, but do not reach now."""
         if self._parameters_of is None or (self.info.kept is None and not dead):
             return ()
         whole = self._parameters_of(all_reached(self.graph))
@@ -226,38 +218,31 @@ class Program:
                     self.packings[key] = packing
                 return self._forward(key, current, set(self._taps[key]))
             case n.Tap() | n.Temperature():
-                return None  # a forward puts its features into their slots, a loss computes its temperature
+                return None  # a forward fills the slots of its features, a loss computes its temperature
             case n.Mean():
                 return mean_instruction(current, at, out, self._place(current.unit, current.mask, current.data))
             case n.Projection():
                 projection, source = self.projections[current.site], at(current.value)
-
-                def project(step: Step) -> None:
-                    step.slots[out] = projection(step.slots[source])
-
-                return project
+                return put(lambda step: projection(step.slots[source]), out)
             case n.Loss():
                 options = {name: node(self.graph, used) for name, used in current.arguments.items()}
                 place = self._place(current.unit, current.mask, current.data)
                 return loss_instruction(current, options, at, out, place)
-        found = simple_instruction(current, at, out)
-        assert found is not None, type(current).__name__
-        return found
+        instruction = simple_instruction(current, at, out)
+        assert instruction is not None, type(current).__name__
+        return instruction
 
     def _forward(self, key: str, forward: n.Forward, taps: set[str]) -> Instruction:
         """The call of a forward for some of its taps."""
-        own = {tap: x for tap, x in self._taps[key].items() if tap in taps}
-        tapped = {self.slot[tap]: x.feature for tap, x in own.items()}
         entry = node(self.graph, forward.entry)
-        data = entry.data if isinstance(entry, n.Input) else ""
-        padding = {self.slot[tap] for tap, x in own.items() if x.padding}
-        shapes = {self.slot[tap]: x.shape for tap, x in own.items()}
+        assert isinstance(entry, n.Input)
+        slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
         capture, packing = self.captures[key], self.packings.get(key)
-        return forward_instruction(forward, model, capture, source, tapped, data, padding, shapes, packing)
+        return forward_instruction(forward, model, capture, source, slots, entry.data, packing)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
-        """Where the count of these units stands among all counts."""
+        """The place of the count of these units among all counts."""
         if mask is not None and unit in SHARED:
             chosen = node(self.graph, mask)
             mask = mask if isinstance(chosen, n.Mask) and chosen.which in ("column", "labels") else None
@@ -268,14 +253,12 @@ class Program:
         return self.counted.index(counted)
 
     def _data_of(self, key: str) -> set[str]:
-        """The data sets whose batch a value is made from."""
-        current = node(self.graph, key)
-        if isinstance(current, n.Input | n.Column):
-            return {current.data}
-        return {data for used in current.inputs for data in self._data_of(used)}
+        """The data sets that a value is made from."""
+        below = (node(self.graph, used) for used in used_by(self.graph, [key]))
+        return {x.data for x in below if isinstance(x, n.Input | n.Column)}
 
     def remove(self) -> None:
-        """Take every hook away from the models."""
+        """Remove every hook from the models."""
         for capture in self.captures.values():
             capture.remove()
         while self.packings:
@@ -283,7 +266,7 @@ class Program:
 
 
 class _WithZeros(torch.autograd.Function):
-    """The same loss, whose gradient in some more parameters is zero: not none, on which an optimizer would not act."""
+    """The same loss, whose gradient for more parameters is zero: an optimizer would not act on none."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Values of frozen models on disk: what is there is read, what is not is computed once and written down.
+"""Values of frozen models on disk: each is computed once, written, and read from then on.
 
-A store is a folder. In it lies one SQLite file for each thing that is kept, named by what it is (the equation, the
-weights of the models in it, the precision), so that values of other weights are never read. In a file each example has
-its row, found by a digest of its tokens: neither the order of the data nor the way in which batches are made counts.
+A store is a folder with one SQLite file for each kept value, named by what the value is (its equation, the weights of
+its models, the precision), so that values of other weights are never read. In a file each example has a row, found by a
+digest of its tokens: neither the order of the data nor the batches matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -27,7 +26,7 @@ _TABLE = "CREATE TABLE IF NOT EXISTS kept (example BLOB PRIMARY KEY, value BLOB)
 _WAIT = 60.0
 """Seconds to wait while another process writes."""
 _AT_ONCE = 500
-"""Rows that are asked for in one query; SQLite allows some thousand parameters."""
+"""Rows of one query; SQLite allows some thousand parameters."""
 
 
 class Store:
@@ -47,7 +46,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
 
     def _create(self) -> None:
-        """Make the table, and wait while another process does: SQLite does not wait to change the journal's mode."""
+        """Make the table; wait while another process does, since SQLite does not wait to change the journal's mode."""
         until = time.monotonic() + _WAIT
         while True:
             try:
@@ -64,7 +63,7 @@ class Store:
         return sqlite3.connect(self.path, timeout=_WAIT)
 
     def _open(self) -> sqlite3.Connection:
-        # not before it is needed: a connection does not survive a fork, nor a copy of the module that holds it
+        # opened when needed: a connection survives neither a fork nor a copy of the module that holds it
         if self._connection is None:
             self._connection = self._connect()
             self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -72,28 +71,26 @@ class Store:
 
     def get(self, examples: Sequence[bytes]) -> list[Tensor] | None:
         """The values of these examples, in their order; None where one of them is missing."""
-        found = self._find(examples)
-        self.read += 0 if found is None else len(examples)
-        return found
+        values = self._find(examples)
+        self.read += 0 if values is None else len(examples)
+        return values
 
     def _find(self, examples: Sequence[bytes]) -> list[Tensor] | None:
-        found: dict[bytes, bytes] = {}
+        rows: dict[bytes, bytes] = {}
         wanted = list(dict.fromkeys(examples))
         try:
             for start in range(0, len(wanted), _AT_ONCE):
                 part = wanted[start : start + _AT_ONCE]
                 marks = ", ".join("?" * len(part))
-                found |= dict(self._open().execute(f"SELECT example, value FROM kept WHERE example IN ({marks})", part))
+                rows |= dict(self._open().execute(f"SELECT example, value FROM kept WHERE example IN ({marks})", part))
         except sqlite3.Error as error:
             raise self._fault(error) from error
-        if len(found) < len(wanted):
-            return None
-        return [load(found[example])["value"] for example in examples]
+        return [load(rows[example])["value"] for example in examples] if len(rows) == len(wanted) else None
 
     def put(self, examples: Sequence[bytes], values: Iterable[Tensor]) -> list[Tensor]:
-        """Write values down, (…) each, and give what the store holds then: those that are there stay as they are."""
-        own = [x.detach().cpu().contiguous() for x in values]
-        rows = [(key, save({"value": x})) for key, x in zip(examples, own, strict=True)]
+        """Write values, (…) each, and return what the store holds then: values that are there already stay."""
+        computed = [x.detach().cpu().contiguous() for x in values]
+        rows = [(key, save({"value": x})) for key, x in zip(examples, computed, strict=True)]
         try:
             with self._open() as connection:
                 before = connection.total_changes
@@ -102,14 +99,14 @@ class Store:
         except sqlite3.Error as error:
             raise self._fault(error) from error
         self.written += added
-        return own if added == len(own) else self._find(examples) or own
+        return computed if added == len(computed) else self._find(examples) or computed
 
     def __len__(self) -> int:
         (count,) = self._open().execute("SELECT count(*) FROM kept").fetchone()
         return int(count)
 
     def close(self) -> None:
-        """Give the file back; it is opened again when it is needed."""
+        """Close the file; it is opened again when needed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -125,32 +122,36 @@ class Store:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """What a model computes with: the content of its weights and buffers, its class, and its configuration; of modules
-    of other code than torch's and transformers' the text of their classes and their plain attributes.
+    """A digest of what a model computes with: its class, configuration, weights and buffers; of modules of other code
+    than torch's and transformers' also the text of their classes and their plain attributes.
 
-    Where it lies and what it is called does not count.
+    Its path and its name do not count.
     """
-    found = hashlib.sha256(type(model).__qualname__.encode())
+    hashed = hashlib.sha256(type(model).__qualname__.encode())
     config = getattr(model, "config", None)
     if config is not None:
-        said = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
-        found.update(repr(sorted(said.items(), key=lambda pair: pair[0])).encode())
+        fields = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k != "transformers_version"}
+        hashed.update(repr(sorted(fields.items(), key=lambda pair: pair[0])).encode())
     for path, module in model.named_modules():
         if type(module).__module__.partition(".")[0] not in _LIBRARIES:
-            own = {k: v for k, v in vars(module).items() if k[:1] != "_" and k != "training" and _is_plain(v)}
-            found.update(repr((path, type(module).__qualname__, _text(type(module)), sorted(own.items()))).encode())
+            plain = {k: v for k, v in vars(module).items() if k[:1] != "_" and k != "training" and _is_plain(v)}
+            hashed.update(repr((path, type(module).__qualname__, _text(type(module)), sorted(plain.items()))).encode())
     for name, tensor in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(_bytes(tensor.detach().cpu()))
+    return hashed.hexdigest()
 
 
 _LIBRARIES = frozenset({"torch", "transformers", "brewgraph"})
-"""Their modules follow from class, configuration and weights."""
+"""Packages whose modules follow from class, configuration and weights."""
+
+
+def _bytes(x: Tensor) -> memoryview:
+    return x.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def weights_stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes whenever weights are written in place or replaced, for as long as the model is in memory."""
+    """A value that changes whenever weights are written in place or replaced, while the model is in memory."""
     return tuple((x.data_ptr(), x._version) for x in chain(model.parameters(), model.buffers()))
 
 
@@ -163,7 +164,7 @@ def _is_plain(x: object) -> bool:
 
 
 def _text(of: type) -> str:
-    """The text of a class, empty where it has no file."""
+    """The source of a class, empty where it has no file."""
     try:
         return inspect.getsource(of)
     except (OSError, TypeError):
@@ -171,16 +172,15 @@ def _text(of: type) -> str:
 
 
 def example_digests(parts: Iterable[tuple[str, Tensor, Tensor | None]]) -> list[bytes]:
-    """A digest for each example of a batch, of all tensors (B, …) that enter, each with its name.
-
-    Beside a tensor stands which places of its second axis count, (B, L) bool: padding does not. None where all do.
+    """A digest for each example of a batch, of all tensors (B, …) that enter, each with its name and the real places of
+    its second axis, (B, L) bool, so that padding does not count; None where all places do.
     """
-    digests: list[Any] = []
+    digests: list[hashlib.blake2b] = []
     for name, tensor, real_BL in parts:
         x, real = tensor.detach().cpu(), None if real_BL is None else real_BL.cpu()
         digests = digests or [hashlib.blake2b(digest_size=16) for _ in x]
-        for i, own in enumerate(digests):
+        for i, example in enumerate(digests):
             row = x[i] if real is None else x[i][real[i]]
-            own.update(f"{name} {row.dtype} {tuple(row.shape)}".encode())
-            own.update(row.contiguous().flatten().view(torch.uint8).numpy())
-    return [own.digest() for own in digests]
+            example.update(f"{name} {row.dtype} {tuple(row.shape)}".encode())
+            example.update(_bytes(row))
+    return [example.digest() for example in digests]

@@ -1,15 +1,14 @@
-"""The one way a spec is laid out: its own lexemes with other blanks between them, so that comments survive.
+"""The canonical layout of a spec: the same lexemes with different white space, so comments survive.
 
-Two steps: the text is cut into rows (a row is a printed line: its tokens, its trailing comment), then rows are
-indented, their blanks set and neighbours aligned. Line breaks stay the author's, except around the braces of a block
-over several lines.
+First the text is cut into rows (a printed line: its tokens and its trailing comment); then rows are indented, spaced
+and aligned. Line breaks stay as written, except around the braces of a multi-line block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from brewgraph.diagnostics import Collector
 from brewgraph.source import Source
@@ -27,7 +26,7 @@ _MARKS = {",": "comma", ".": "dot", ";": "semicolon"}
 
 @dataclass(frozen=True)
 class Token:
-    """A lexeme and the part it plays: `begins` where it opens a statement, `ends` where it may end an operand."""
+    """A lexeme and its role: `begins` if it starts a statement, `ends` if it can end an operand."""
 
     lexeme: Lexeme
     role: str
@@ -44,7 +43,7 @@ class Token:
 
 @dataclass
 class FormatRow:
-    """One printed line in the making. Columns are those of the input, counted from 0, tabs as wide as `TAB`."""
+    """One output line. Columns are those of the input, from 0, with tabs of width `TAB`."""
 
     tokens: list[Token] = field(default_factory=list)
     comment: str = ""
@@ -68,7 +67,7 @@ class FormatRow:
 
 
 def format_source(source: Source) -> str:
-    """The spec in its canonical layout; formatting it again changes nothing. `SpecError` where it does not parse."""
+    """The spec in its canonical layout, idempotent. Raises `SpecError` if it does not parse."""
     collector = Collector()
     parse(source, collector)
     collector.raise_errors()
@@ -86,7 +85,7 @@ def format_source(source: Source) -> str:
 
 
 def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
-    """Give every lexeme but blanks its role; comments and line breaks keep their kind as role."""
+    """The tokens without spaces; comments and line breaks keep their kind as role."""
     opened: list[str] = []
     before = Token(Lexeme("newline", "\n", 0), "newline")
     begins = True
@@ -108,7 +107,7 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
 
 
 def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
-    """What a lexeme does where it stands; `before` is the last token, `opened` the brackets around it."""
+    """The role of a lexeme after the token `before`, inside the brackets `opened`."""
     text, innermost = piece.text, opened[-1] if opened else ""
     opens_mapping = text == "{" and before.role in _BEFORE_A_VALUE
     if text in "{}" and not opens_mapping and all(x == "{" for x in opened):
@@ -131,7 +130,7 @@ def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
 
 
 def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
-    """The rows: the author's lines, with the braces of a block over several lines opened up and idle `;` left out."""
+    """The author's lines, with the braces of multi-line blocks on lines of their own and without redundant `;`."""
     tokens = list(_tokens(pieces))
     wide = _wide_braces(tokens)
     rows = [FormatRow()]
@@ -146,12 +145,8 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
             rows.append(FormatRow())
             waiting = None
         elif token.role == "comment":
-            if (
-                row.empty
-                and len(rows) > 1
-                and _opens_wide(rows[-2], wide)
-                and "\n" not in text[_end(rows[-2]) : lexeme.start]
-            ):
+            above = rows[-2].tokens[-1].lexeme if row.empty and len(rows) > 1 and rows[-2].tokens else None
+            if above and above.text == "{" and above.start in wide and "\n" not in text[above.end : lexeme.start]:
                 rows.pop()
                 row = rows[-1]
             row.comment, row.comment_column = lexeme.text.rstrip(), column(lexeme.start)
@@ -174,7 +169,7 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
 
 
 def _wide_braces(tokens: list[Token]) -> set[int]:
-    """Offsets of the braces, opening and closing, of blocks that hold a line break; those of mappings are no blocks."""
+    """Offsets of the opening and closing braces of blocks (not mappings) that contain a line break."""
     wide: set[int] = set()
     opened: list[tuple[int, int]] = []
     breaks = 0
@@ -189,16 +184,8 @@ def _wide_braces(tokens: list[Token]) -> set[int]:
     return wide
 
 
-def _opens_wide(row: FormatRow, wide: set[int]) -> bool:
-    return bool(row.tokens) and row.tokens[-1].text == "{" and row.tokens[-1].lexeme.start in wide
-
-
-def _end(row: FormatRow) -> int:
-    return row.tokens[-1].lexeme.end
-
-
 def _drop_blank_rows(rows: list[FormatRow]) -> list[FormatRow]:
-    """Blank rows stay between statements, one at a time: not at the edges of a file or block, nor in a statement."""
+    """Keep single blank rows between statements, none at the edges of a file or block or inside a statement."""
     kept: list[FormatRow] = []
     following: FormatRow | None = None  # the next row that holds code
     for row in reversed(rows):
@@ -223,7 +210,7 @@ def _closes(row: FormatRow) -> bool:
 
 
 def _indent(rows: list[FormatRow]) -> None:
-    """Set each row's indentation, from the brackets that are open where it begins."""
+    """Set each row's indentation from the brackets open at its start."""
     opened: list[tuple[str, int, int]] = []  # bracket, indentation of the row that opened it, of what it holds
     for row in rows:
         if not row.tokens:
@@ -247,18 +234,15 @@ def _indent(rows: list[FormatRow]) -> None:
     below: FormatRow | None = None
     for row in reversed(rows):
         if row.tokens:
-            row.alone = row.tokens[0].begins and not (below and below.goes_on) and _is_one_statement(row.tokens)
+            is_whole = row.tokens[-1].text != "{" and all(token.role != "semicolon" for token in _own(row.tokens))
+            row.alone = row.tokens[0].begins and not (below and below.goes_on) and is_whole
             below = row
         elif row.comment:
             row.indent = below.inside if below else 0
 
 
-def _is_one_statement(tokens: list[Token]) -> bool:
-    return tokens[-1].text != "{" and not any(token.role == "semicolon" for token in _own(tokens))
-
-
 def _own(tokens: list[Token]) -> Iterator[Token]:
-    """The tokens of a row that stand in none of its brackets."""
+    """The tokens of a row outside its brackets."""
     depth = 0
     for token in tokens:
         depth -= token.lexeme.kind == "close"
@@ -267,11 +251,8 @@ def _own(tokens: list[Token]) -> Iterator[Token]:
         depth += token.lexeme.kind == "open"
 
 
-# ── blanks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _blank(left: Token, right: Token) -> bool:
-    """Whether a blank stands between two neighbours on a row."""
+    """Whether a space separates two neighbours on a row."""
     if left.role in _TIGHT_AFTER:
         return False
     if right.role in _TIGHT_BEFORE:
@@ -292,19 +273,11 @@ def _spaced(tokens: list[Token]) -> str:
 
 def _groups(rows: list[FormatRow], column: Callable[[FormatRow], int | None]) -> Iterator[list[FormatRow]]:
     """Runs of neighbouring rows that share an input column; rows without one stand between runs."""
-    run: list[FormatRow] = []
-    for row in rows:
-        if run and column(row) != column(run[-1]):
-            yield run
-            run = []
-        if column(row) is not None:
-            run.append(row)
-    if run:
-        yield run
+    return (list(run) for place, run in groupby(rows, column) if place is not None)
 
 
 def _align_equals(rows: list[FormatRow]) -> None:
-    """Where neighbours had their `=` in one column, they get the smallest column that fits all of them."""
+    """Neighbours that had `=` in one column get the smallest column that fits all."""
     for row in rows:
         if row.alone and row.tokens[0].text != "sample":
             at = next((i for i, token in enumerate(row.tokens) if token.role == "equals"), None)
@@ -318,7 +291,7 @@ def _align_equals(rows: list[FormatRow]) -> None:
 
 
 def _align_comments(rows: list[FormatRow]) -> None:
-    """Trailing comments that shared a column share one again; the longest row of a run keeps its gap, two or more."""
+    """Trailing comments that shared a column still do; the longest row keeps its gap, at least two spaces."""
     for group in _groups(rows, lambda row: row.comment_column if row.comment and row.tokens else None):
         gap = max(2, min(row.comment_column - row.code_end for row in group))
         place = max(len(row.code) for row in group) + gap

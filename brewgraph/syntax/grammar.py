@@ -1,11 +1,8 @@
-"""The parser that lark makes of the grammar file: from a table that was worked out before, else anew.
+"""The lark parser of the grammar file, from a precomputed table.
 
-To work the table out is most of the time that `brewgraph fmt` would take, so `table.json` holds it, written by
-
-    python -m brewgraph.syntax.grammar
-
-after each change of the grammar. A table of another grammar or another lark is passed over. It is JSON because that is
-read alike by every Python, and as fast where no compiled modules can be kept as where they can.
+Computing the table would take most of the time of `brewgraph fmt`, so `table.json` holds it. After each change of the
+grammar write it with `python -m brewgraph.syntax.grammar`. A table of another grammar or lark version is ignored. JSON
+loads the same way in every Python, and equally fast without compiled modules.
 """
 
 from __future__ import annotations
@@ -37,25 +34,25 @@ def grammar() -> Lark:
     held = held_table()
     if held["digest"] != digest():
         return build()
-    parser: Lark = Lark._load_from_dict(*held["table"])
+    parser: Lark = Lark._load_from_dict(*held["table"])  # type: ignore[no-untyped-call]
     return parser
 
 
 def build() -> Lark:
-    """The parser, its table worked out."""
+    """The parser, with a newly computed table."""
     # Where interegular is installed, lark looks for terminals that collide whenever it builds a parser: three times
     # the time of all the rest. A test does that once, under `strict`; here it is switched off.
-    found, lexer.has_interegular = lexer.has_interegular, False
+    before, lexer.has_interegular = lexer.has_interegular, False
     try:
         return Lark(
             grammar_text(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=True
         )
     finally:
-        lexer.has_interegular = found
+        lexer.has_interegular = before
 
 
 def digest() -> str:
-    """What a table stands on: the grammar and lark's version."""
+    """A hash of what the table depends on: the grammar and lark's version."""
     return hashlib.sha256(f"{lark.__version__}\n{grammar_text()}".encode()).hexdigest()[:16]
 
 
@@ -72,7 +69,7 @@ def held_table() -> dict[str, Any]:
 
 
 def worked_out() -> tuple[Any, Any]:
-    """The table of the grammar as plain values, as lark's own stand-alone parsers hold it."""
+    """The table as plain values, as in lark's stand-alone parsers."""
     data, memo = build().memo_serialize([TerminalDef, Rule])
     return data, memo
 

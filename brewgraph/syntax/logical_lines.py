@@ -1,6 +1,7 @@
 """Where logical lines end, and whether brackets and quotes close: everything about a spec that is not grammar.
 
-A line runs on inside ( ) and [ ], after an operator, `=`, `,` or `->`, and before a line that begins with `+ - * / ->`.
+A line continues inside ( ) and [ ], after an operator, `=`, `,` or `->`, and before a line that starts with
+`+ - * / ->`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Lexeme:
     def end(self) -> int:
         return self.start + len(self.text)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether the grammar does not see it: white space, a comment, a line break."""
+        return self.kind in ("space", "comment", "newline")
+
 
 @dataclass(frozen=True)
 class BracketFault:
@@ -55,7 +61,7 @@ class BracketFault:
 
 
 def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lexeme], list[BracketFault]]:
-    """Cut a stretch of text into lexemes, with the line breaks that end statements marked, and the bracket faults."""
+    """Cut text into lexemes, marking the line breaks that end statements; also the bracket faults."""
     raw = [
         Lexeme(match.lastgroup or "other", match.group(), match.start())
         for match in _LEXEME.finditer(text, start, len(text) if end is None else end)
@@ -85,31 +91,31 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
             goes_on = before is not None and before.text in _CONTINUES_BEFORE
             lexeme = Lexeme("newline", "\n", lexeme.start, breaks=not (inside or after or goes_on))
         result.append(lexeme)
-        if lexeme.kind not in ("space", "comment", "newline"):
+        if not lexeme.is_blank:
             previous = lexeme
     faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
     return result, faults
 
 
 def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
-    """For each lexeme the next one that is no blank, comment or line break."""
+    """For each lexeme the next one that is not blank."""
     result: list[Lexeme | None] = []
     following: Lexeme | None = None
     for lexeme in reversed(raw):
         result.append(following)
-        if lexeme.kind not in ("space", "comment", "newline"):
+        if not lexeme.is_blank:
             following = lexeme
     return result[::-1]
 
 
 def blank(pieces: list[Lexeme]) -> str:
-    """The same text, as long as before, with comments and the line breaks that end nothing turned into spaces."""
+    """The text at the same length, with comments and non-ending line breaks replaced by spaces."""
     keep = [x.text if x.kind != "comment" and (x.kind != "newline" or x.breaks) else " " * len(x.text) for x in pieces]
     return "".join(keep)
 
 
 def split(pieces: list[Lexeme]) -> Iterator[tuple[int, int]]:
-    """Offsets of the statements at the outermost level, each with the whole of its braces."""
+    """Offsets of the top-level statements, including their braces."""
     depth, start, end = 0, None, 0
     for x in pieces:
         if x.kind in ("open", "close"):
@@ -118,7 +124,7 @@ def split(pieces: list[Lexeme]) -> Iterator[tuple[int, int]]:
             if start is not None:
                 yield start, end
             start = None
-        elif x.kind not in ("space", "comment", "newline"):
+        elif not x.is_blank:
             start, end = (x.start if start is None else start), x.end
     if start is not None:
         yield start, end
@@ -138,4 +144,4 @@ def resplit(text: str, start: int, end: int, keywords: frozenset[str]) -> list[t
     )
     cuts = [m.start() for m in begins.finditer(text, start + 1, end)]
     edges = [start, *cuts, end]
-    return [(a, b) for a, b in pairwise(edges) if text[a:b].strip()]
+    return [(b - len(text[a:b].lstrip()), a + len(text[a:b].rstrip())) for a, b in pairwise(edges) if text[a:b].strip()]

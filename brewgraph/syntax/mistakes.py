@@ -1,23 +1,23 @@
-"""What to say about the usual mistakes of syntax.
+"""Messages for common syntax mistakes.
 
-A fault is described by what stands before it in its statement, what stands there, and what follows. Rules read that
-description from the special to the general: the head of a statement, a place that wants an operand, a place that
-wants an operator. Each answers with a message and a remedy.
+A `Place` describes a fault by what precedes it in its statement, the token itself and what follows. Rules match it from
+specific to general (head of a statement, missing operand, missing operator) and answer with message and remedy.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
 from brewgraph.diagnostics import suggest
 from brewgraph.source import Source, Span
-from brewgraph.syntax.foreign import TABLE, instead
-from brewgraph.syntax.logical_lines import lexemes
-from brewgraph.syntax.place import Place, ends
+from brewgraph.syntax.foreign import foreign_words, instead
+from brewgraph.syntax.logical_lines import Lexeme, lexemes
 
 FORMS = {
     "brew": "brew 1",
@@ -39,6 +39,81 @@ FORMS = {
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a statement breaks: lexemes before the culprit, the culprit (empty at the end), the rest of its line."""
+
+    before: tuple[Lexeme, ...]
+    here: str
+    kind: str
+    behind: str
+
+    @property
+    def first(self) -> str:
+        return self.before[0].text if self.before else ""
+
+    @property
+    def last(self) -> str:
+        return self.before[-1].text if self.before else ""
+
+    @property
+    def shown(self) -> str:
+        return f"before `{self.here}`" if self.here else f"after `{self.last}`"
+
+    @property
+    def opened(self) -> list[int]:
+        """Indices in `before` of the brackets that are open here."""
+        stack: list[int] = []
+        for i, piece in enumerate(self.before):
+            if piece.kind == "open":
+                stack.append(i)
+            elif piece.kind == "close" and stack:
+                stack.pop()
+        return stack
+
+    @property
+    def bracket(self) -> str:
+        return self.before[self.opened[-1]].text if self.opened else ""
+
+    @property
+    def level(self) -> tuple[Lexeme, ...]:
+        """The lexemes before, in the same brackets, since the last comma."""
+        pieces: list[Lexeme] = []
+        depth = 0
+        for piece in reversed(self.before):
+            depth += piece.kind == "close"
+            if depth == 0 and (piece.kind == "open" or piece.text == ","):
+                break
+            pieces += [piece] if depth == 0 else []
+            depth -= piece.kind == "open"
+        return tuple(pieces)
+
+    @property
+    def indexes(self) -> bool:
+        """Whether the innermost bracket is an index, not a list."""
+        at = self.opened[-1] if self.bracket == "[" else 0
+        return at > 0 and ends(self.before[at - 1]) and not (at == 1 and self.first == "sample")
+
+    @property
+    def maps(self) -> bool:
+        """Whether the innermost bracket is the brace of a mapping, not of a block."""
+        return self.bracket == "{" and opens_mapping(self.before[: self.opened[-1]])
+
+
+def ends(piece: Lexeme) -> bool:
+    """Whether a piece can end a value."""
+    return piece.kind in ("word", "number", "string", "close")
+
+
+def opens_mapping(before: Sequence[Lexeme]) -> bool:
+    """Whether a brace after these lexemes opens a mapping: a block follows a name, a value or a keyword."""
+    if not before:
+        return False
+    if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":
+        return True
+    return not ends(before[-1])
+
+
 Rule = Callable[[Place], tuple[str, str] | None]
 
 
@@ -48,19 +123,19 @@ def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, s
     pieces, _ = lexemes(source.text, start, span.end if ended else span.start)
     line_end = source.text.find("\n", span.end)
     place = Place(
-        tuple(x for x in pieces if x.kind not in ("space", "comment", "newline")),
+        tuple(x for x in pieces if not x.is_blank),
         "" if ended else span.text.strip() or "the line break",
         error.token.type,
         "" if ended else source.text[span.end : line_end if line_end >= 0 else len(source.text)],
     )
-    written = source.line(span.position[0])[: span.position[1] + 2]
-    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", written)):
-        return "`--` begins no comment", "comments begin with `#`"
+    line = source.line(span.position[0])[: span.position[1] + 2]
+    if re.search(r"\s--(\s|$)", re.sub(r'"[^"]*"', "", line)):
+        return "`--` does not start a comment", "comments start with `#`"
     for rule in _RULES:
         if answer := rule(place):
             return answer
     wanted = ", ".join(sorted(x for x in error.expected if not x.startswith(("_", "$"))))
-    return f"`{place.here}` cannot stand here", f"the grammar knows here: {wanted}"
+    return f"`{place.here}` is not allowed here", f"expected one of: {wanted}"
 
 
 # ── the head of a statement ──────────────────────────────────────────────────────────────────────────────────────────
@@ -70,12 +145,12 @@ def _at_the_beginning(place: Place) -> tuple[str, str] | None:
     if place.before:
         return None
     if place.here == "=":
-        return "a name is expected before `=`", "write `name = …`"
+        return "expected a name before `=`", "write `name = …`"
     if place.here == "{":
-        return "a brace opens nothing here", "braces follow `task NAME`, `stage NAME` or `train`, on the same line"
+        return "a brace is not allowed here", "braces follow `task NAME`, `stage NAME` or `train`, on the same line"
     comment = place.here in ("/", "-", "*", "**")
-    help = "comments begin with `#`" if comment else "begin with a name and `=`, or with a keyword such as `teacher`"
-    help = "settings stand in braces: `train { epochs = 3 }`" if place.here == "[" else help
+    help = "comments start with `#`" if comment else "start with a name and `=`, or with a keyword such as `teacher`"
+    help = "settings belong in braces: `train { epochs = 3 }`" if place.here == "[" else help
     return f"a statement cannot begin with `{place.here}`", help
 
 
@@ -87,39 +162,39 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
     if first == "brew":
         if count == 1:
             return "the language's version is expected after `brew`", form
-        return f"`{here}` cannot follow the version", "begin the next statement on a new line, or after `;`"
+        return f"`{here}` cannot follow the version", "start the next statement on a new line, or after `;`"
     if place.last == "}" and not (first == "stage" and [x.text for x in place.before[2:4]] == ["for", "{"]):
-        return "nothing can follow the closing brace", "begin the next statement on a new line, or after `;`"
+        return "nothing can follow the closing brace", "start the next statement on a new line, or after `;`"
     if first == "import":
         return _in_an_import(place, form)
     if first == "sample":
         if count == 1:
-            return "the tasks are expected after `sample`", form
+            return "expected the tasks after `sample`", form
         return _in_a_sample(place, form)
     if first == "train":
         return ("braces are expected after `train`", form) if count == 1 else None
     if count == 1:
         also = " (a keyword cannot be a name at the beginning of a statement)" if here in ("=", "(", ".", "[") else ""
-        return f"a name is expected after `{first}`", form + also
+        return f"expected a name after `{first}`", form + also
     if first in ("task", "stage"):
         if place.last == "for" or [x.text for x in place.before[2:4]] == ["for", "{"]:
-            return "a length is expected after `for`", form
+            return "expected a length after `for`", form
         if place.kind == "DURATION":
-            return f"`for` is expected before `{here}`", form
+            return f"expected `for` before `{here}`", form
         if here == "for":
             return "only a stage has a length", "write `task NAME { … }`, and `stage NAME for 3 epochs { … }` around it"
         if not place.opened:
             return f"braces are expected after `{place.last}`", form + ", with the brace on the same line"
     if count == 2 and first == "param":
-        return "`=` is expected after the name of a param", "write `param NAME = VALUE` or `param NAME: int = VALUE`"
+        return "expected `=` after the name of a param", "write `param NAME = VALUE` or `param NAME: int = VALUE`"
     if first == "param" and place.last == ":":
-        return "a type is expected after `:`", "write `param NAME: int = VALUE`"
+        return "expected a type after `:`", "write `param NAME: int = VALUE`"
     if first == "param" and count == 4 and not _wants_operand(place):
-        return "`=` is expected after the type of a param", "write `param NAME: int = VALUE`"
+        return "expected `=` after the type of a param", "write `param NAME: int = VALUE`"
     if count == 2 and first == "let" and here == ":":
         return "only a param has a type", "write `param NAME: float = VALUE` or `let NAME = VALUE`"
     if count == 2:
-        return f"`=` is expected after `{first} {place.last}`", form
+        return f"expected `=` after `{first} {place.last}`", form
     return None
 
 
@@ -128,35 +203,36 @@ def _in_a_sample(place: Place, form: str) -> tuple[str, str] | None:
     if place.bracket or "=" in texts:
         return None
     if place.last == "," or (not place.here and "," in [x.text for x in place.before[-2:]]):
-        return "an option is expected after `,`", "an option is written `name = value`" if "[" in texts else form
-    return ("`=` cannot stand here", form) if place.here == "=" and "," not in texts else None
+        return "expected an option after `,`", "an option is written `name = value`" if "[" in texts else form
+    return ("`=` is not allowed here", form) if place.here == "=" and "," not in texts else None
 
 
 def _in_an_import(place: Place, form: str) -> tuple[str, str]:
     if len(place.before) == 1:
-        return "a path or a module is expected after `import`", form
+        return "expected a path or a module after `import`", form
     if place.last in ("as", "."):
-        return f"a name is expected after `{place.last}`", form
+        return f"expected a name after `{place.last}`", form
     if place.kind == "NAME" and place.before[-1].kind in ("word", "string"):
-        return f"`as` is expected before `{place.here}`", form
+        return f"expected `as` before `{place.here}`", form
     if place.here == ",":
         return "an import names one thing", "write one `import` for each"
-    return f"`{place.here}` cannot stand in an import", form
+    return f"`{place.here}` is not allowed in an import", form
 
 
 def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     """An equation or a function before its `=`."""
-    if place.first in FORMS or any(x.text == "=" and not _inside(place, i) for i, x in enumerate(place.before)):
+    depths = accumulate((x.kind == "open") - (x.kind == "close") for x in place.before)
+    if place.first in FORMS or any(x.text == "=" and depth <= 0 for x, depth in zip(place.before, depths, strict=True)):
         return None
-    first, here, alone = place.first, place.here, "an expression alone does nothing; name its value: `loss = …`"
-    if first in TABLE["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
-        return f"`{first}` is no statement", instead("statement", first)
+    first, here, alone = place.first, place.here, "an expression has no effect by itself; name its value: `loss = …`"
+    if first in foreign_words()["statement"] and here not in ("=", *_OPERATORS) and len(place.before) == 1:
+        return f"`{first}` is not a statement", instead("statement", first)
     if len(place.before) > 1:
         if place.opened:
             help = f"a value has a name: `loss = {first}(…)`; a function is written `f(a, b=2) = …`"
             return f"the parameters of a function are names, not `{here}`", help
-        return f"`=` is expected after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
-    message = f"`=` is expected after `{first}`"
+        return f"expected `=` after `{first}(…)`", "write `f(a, b) = …` for a function; " + alone
+    message = f"expected `=` after `{first}`"
     if here == ":":
         typed = re.match(r"\s*(int|float|str|bool|list|[A-Za-z_]\w*\s*=)", place.behind)
         types = "; types stand only after `param`: `param NAME: int = 3`" if typed else ""
@@ -172,26 +248,18 @@ def _in_a_left_side(place: Place) -> tuple[str, str] | None:
     return message, alone if not here or here in _OPERATORS else "write `name = …`"
 
 
-def _inside(place: Place, at: int) -> bool:
-    before = place.before[:at]
-    return sum(x.kind == "open" for x in before) > sum(x.kind == "close" for x in before)
-
-
-# ── a mapping ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def _in_a_mapping(place: Place) -> tuple[str, str] | None:
     if not place.maps:
         return None
     if place.here == "}" and place.before[-1].kind == "word" and place.before[-2].text == "{":
-        return "a name stands without braces", f"write `{place.last}`; a list is written `[{place.last}]`"
-    written = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
+        return "a name needs no braces", f"write `{place.last}`; a list is written `[{place.last}]`"
+    forms = "a mapping is written `{name: column}`; lists are written `[a, b]`, tuples `(a, b)`"
     if place.first == "stage" and place.before[place.opened[-1] - 1].text == "for":
-        return "a length is expected after `for`", f"write `{FORMS['stage']}`"
+        return "expected a length after `for`", f"write `{FORMS['stage']}`"
     if place.here in (";", "the line break"):
-        return "a mapping stands on one line", f"close the brace before the line ends; {written}"
+        return "a mapping must be on one line", f"close the brace before the line ends; {forms}"
     if place.here == "=" or (ends(place.before[-1]) and ":" not in [x.text for x in place.level]):
-        return f"`:` is expected {place.shown}", written
+        return f"expected `:` {place.shown}", forms
     return None
 
 
@@ -215,43 +283,40 @@ def _operand(place: Place) -> tuple[str, str] | None:
     last, here = place.last, place.here
     missing = "put a name or a value there" + ("" if last == "=" else f", or remove `{last}`")
     after = {
-        "via": ("a projection is expected after `via`", "write `via linear`, or the name of a `proj`"),
-        "at": ("a path is expected after `at`", 'say where in quotes: `cache NAME = EXPRESSION at "path"`'),
-        ".": ("a name is expected after `.`", "a feature is named, `bert.hidden`, or picked, `bert.hidden[3]`"),
-        "~": ("a law is expected after `~`", "write `sample [ner, qa] ~ size ** 0.5`"),
+        "via": ("expected a projection after `via`", "write `via linear`, or the name of a `proj`"),
+        "at": ("expected a path after `at`", 'say where in quotes: `cache NAME = EXPRESSION at "path"`'),
+        ".": ("expected a name after `.`", "a feature is named, `bert.hidden`, or picked, `bert.hidden[3]`"),
+        "~": ("expected a law after `~`", "write `sample [ner, qa] ~ size ** 0.5`"),
     }
     if last in ("@", "input"):
-        return f"a path is expected after `{last}`", 'write it in quotes: `bert @ "encoder.layer.3.output"`'
+        return f"expected a path after `{last}`", 'write it in quotes: `bert @ "encoder.layer.3.output"`'
     if last in after:
         return after[last]
     if here == "." and re.match(r"[0-9]", place.behind):
         return "a number begins with a digit", f"write `0.{re.match(r'[0-9]+', place.behind)[0]}`"  # type: ignore[index]
     if here == "=" and last == "=":
-        return "`==` has no meaning here", "write one `=`; there are no comparisons"
+        return "`==` is not valid here", "write one `=`; comparisons are not supported"
     if here == "=":
-        return "a name is expected before `=`", "a keyword argument is written `name=value`"
+        return "expected a name before `=`", "a keyword argument is written `name=value`"
     if here in ("*", "**") and last in ("(", ",", "["):
         return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
     if here == "/" and last == "/":
-        return "`//` has no meaning here", "comments begin with `#`; a quotient is written `/`"
+        return "`//` is not valid here", "comments start with `#`; a quotient is written `/`"
     if here in ("*", "**") and last == "/":
-        return f"`/{here}` has no meaning here", "comments begin with `#`, on each line"
+        return f"`/{here}` is not valid here", "comments start with `#`, on each line"
     if here in _OPERATORS and last in _OPERATORS:
-        return f"`{here}` stands right behind `{last}`", "put an expression between the operators, or remove one"
+        return f"`{here}` directly follows `{last}`", "put an expression between the operators, or remove one"
     if here in _OPERATORS:
-        return (
-            f"an expression is expected before `{here}`",
-            'a path stands in quotes: `"/…"`'
-            if here == "/" and re.match(r"[\w.]", place.behind)
-            else "something is missing there; only `-` can stand before a value",
-        )
+        is_path = here == "/" and re.match(r"[\w.]", place.behind)
+        help = 'a path needs quotes: `"/…"`' if is_path else "an operand is missing; only `-` can precede a value"
+        return f"expected an expression before `{here}`", help
     if here == ")" and last == "(":
         return "the brackets are empty", "write a value in them, or `none`"
     if here == "]" and last == "[":
         return "the index is empty", "write `[3]`, `[0, 4, 8]`, `[::4]`, or `[:]` for all"
     if here == ":":
-        return "an expression is expected before `:`", "a pair is written `30%: 0.2`, a slice `a[1:3]`"
-    return f"an expression is expected {place.shown}", missing
+        return "expected an expression before `:`", "a pair is written `30%: 0.2`, a slice `a[1:3]`"
+    return f"expected an expression {place.shown}", missing
 
 
 # ── a place that wants an operator ───────────────────────────────────────────────────────────────────────────────────
@@ -262,7 +327,7 @@ def _operator(place: Place) -> tuple[str, str] | None:
     if not here:
         if place.first == "cache":
             return "a place on disk is expected", f"say where: `{FORMS['cache']}`"
-        return "the statement breaks off", "complete it, or go on before the line ends: lines run on after an operator"
+        return "incomplete statement", "complete it; a line continues after an operator"
     if here == "->":
         return _arrow(place, level)
     if here == ":":
@@ -271,8 +336,8 @@ def _operator(place: Place) -> tuple[str, str] | None:
         return _equals(place, level)
     if here == ",":
         if re.match(r"[0-9]{3}\b", place.behind) and place.before[-1].kind == "number":
-            return "a comma cannot stand in a number", f"write `{place.last}{place.behind[:3]}`"
-        return "a comma cannot stand outside brackets", "a list is written `[a, b]`; statements are separated by `;`"
+            return "a comma is not allowed in a number", f"write `{place.last}{place.behind[:3]}`"
+        return "a comma is not allowed outside brackets", "a list is written `[a, b]`; statements are separated by `;`"
     if here in (";", "the line break"):
         return f"the statement ends inside an open `{place.bracket or '{'}`", "close the bracket, or write `,`"
     if here == "{":
@@ -282,7 +347,7 @@ def _operator(place: Place) -> tuple[str, str] | None:
     if here == "~":
         return "`~` belongs to `sample`", f"write `{FORMS['sample']}`"
     if here in (")", "]", "}"):
-        return f"`{here}` comes too early", "complete what stands before it, or remove it"
+        return f"unexpected `{here}`", "complete the expression before it, or remove it"
     return _side_by_side(place)
 
 
@@ -290,11 +355,11 @@ def _arrow(place: Place, level: list[str]) -> tuple[str, str]:
     if "->" in level:
         return "only one arrow can stand here", "an arrow joins two sides; put brackets around one of them"
     if place.indexes:
-        return "an arrow cannot stand in an index", "name the layer map and index with it: `let map = [0, 4] -> [0, 1]`"
+        return "an arrow is not allowed in an index", "name the layer map and use it: `let map = [0, 4] -> [0, 1]`"
     if ":" in level:
-        return "an arrow cannot stand in a pair", "a pair is written `30%: 0.2`"
-    help = "a match stands in a call: `mse(a -> b)`; a layer map in `let map = [0, 4] -> [0, 1]`"
-    return f"an arrow cannot stand in `{place.first}`", help
+        return "an arrow is not allowed in a pair", "a pair is written `30%: 0.2`"
+    help = "a match belongs in a call: `mse(a -> b)`; a layer map in `let map = [0, 4] -> [0, 1]`"
+    return f"an arrow is not allowed in `{place.first}`", help
 
 
 def _colon(place: Place, level: list[str]) -> tuple[str, str]:
@@ -303,52 +368,50 @@ def _colon(place: Place, level: list[str]) -> tuple[str, str]:
     if place.bracket == "[":
         return "a slice needs something to pick from", "write `a[0:3]`; a list is written `[0, 1, 2]`"
     if place.bracket == "(":
-        return "a pair cannot stand here", "pairs are arguments of a call: `piecewise(0%: 1, 30%: 0.2)`"
+        return "a pair is not allowed here", "pairs are arguments of a call: `piecewise(0%: 1, 30%: 0.2)`"
     if "lambda" in level:
-        return "`lambda` has no meaning here", instead("word", "lambda")
-    return "`:` cannot stand here", "a pair stands in a call: `piecewise(0%: 1)`; a slice in an index: `a[1:3]`"
+        return "`lambda` is not valid here", instead("word", "lambda")
+    return "`:` is not allowed here", "a pair belongs in a call: `piecewise(0%: 1)`; a slice in an index: `a[1:3]`"
 
 
 def _equals(place: Place, level: list[str]) -> tuple[str, str]:
     if place.behind.startswith(">"):
-        return "`=>` has no meaning here", "the arrow is written `->`"
+        return "`=>` is not valid here", "the arrow is written `->`"
     if place.behind.startswith("="):
-        return "`==` has no meaning here", "there are no comparisons"
+        return "`==` is not valid here", "comparisons are not supported"
     if place.bracket == "(" and len(level) > 1 and place.opened[-1] > 0 and ends(place.before[place.opened[-1] - 1]):
         return "the name of a keyword argument is one plain word", "write `name=value`"
     if place.bracket:
-        return "a keyword argument cannot stand here", "it stands in the round brackets of a call: `f(a, T=4)`"
-    return "a second `=` cannot stand here", "write one equation for each name; statements are separated by `;`"
+        return "a keyword argument is not allowed here", "it belongs in the parentheses of a call: `f(a, T=4)`"
+    return "a second `=` is not allowed here", "write one equation for each name; statements are separated by `;`"
 
 
 def _side_by_side(place: Place) -> tuple[str, str]:
     """An operand or a word right behind an operand."""
     here, last = place.here, place.before[-1]
     level = {x.text for x in place.level}
-    foreign = here if here in TABLE["word"] else last.text
-    if foreign in TABLE["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
-        return f"`{foreign}` has no meaning here", instead("word", foreign)
+    foreign = here if here in foreign_words()["word"] else last.text
+    if foreign in foreign_words()["word"] and here != "for" and (foreign == here or foreign in ("not", "lambda")):
+        return f"`{foreign}` is not valid here", instead("word", foreign)
     if here == "for":
         return "`for` belongs to `stage`", f"write `{FORMS['stage']}`; {instead('word', 'for')}"
-    if here == "at":
-        return "`at` belongs to `cache`", f"write `{FORMS['cache']}`"
-    if here == "as":
-        return "`as` belongs to `import`", f"write `{FORMS['import']}`"
+    if owner := {"at": "cache", "as": "import"}.get(here):
+        return f"`{here}` belongs to `{owner}`", f"write `{FORMS[owner]}`"
     if place.first == "cache" and place.kind == "STRING" and not place.bracket:
-        return "`at` is expected before the path", f"write `{FORMS['cache']}`"
+        return "expected `at` before the path", f"write `{FORMS['cache']}`"
     if place.first == "sample" and not place.bracket and "~" not in level:
-        return f"`~` is expected before `{here}`", f"write `{FORMS['sample']}`"
+        return f"expected `~` before `{here}`", f"write `{FORMS['sample']}`"
     if not place.bracket and (here in FORMS or re.match(r"[ \t]*=(?!=)", place.behind)):
-        return "two statements stand side by side", "put `;` or a line break between them"
+        return "two statements on one line", "put `;` or a line break between them"
     if re.match(r"[ \t]*=(?!=)", place.behind) and place.bracket == "(":
-        return "two arguments stand side by side", "put a comma between them"
+        return "two arguments without a comma between them", "put a comma between them"
     message = "two expressions without an operator between them"
     if place.kind == "STRING" and last.text in ("f", "r", "b", "u"):
         return message, f"a string has no `{last.text}` before it; `{{k}}` in a string is replaced by the param `k`"
     if last.kind == "number":
         units = ("step", "steps", "epoch", "epochs")
         if place.kind == "NAME" and last.text.isdigit() and here in units:
-            return message, f"put a blank before the unit: `{last.text} {here}`"
+            return message, f"put a space before the unit: `{last.text} {here}`"
         if re.fullmatch(r"(_[0-9]+)+", here):
             return message, f"a number is written without `_`: `{last.text}{here.replace('_', '')}`"
         if place.kind == "NAME":

@@ -1,37 +1,36 @@
-"""Text to tree. Each statement is parsed on its own, so that ten faults give ten diagnostics."""
+"""Text to tree. Statements are parsed one by one, so that ten faults give ten diagnostics."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from lark import Token, Tree
+from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.comments import without_foreign_comments
+from brewgraph.syntax.comments import find_ignores, without_foreign_comments
 from brewgraph.syntax.grammar import grammar
-from brewgraph.syntax.ignores import find_ignores
 from brewgraph.syntax.logical_lines import BracketFault, Lexeme, blank, lexemes, resplit, split
-from brewgraph.syntax.mistakes import FORMS, explain
-from brewgraph.syntax.place import opens_mapping
+from brewgraph.syntax.mistakes import FORMS, explain, opens_mapping
 
 KEYWORDS = frozenset(FORMS)
 
 
 def parse(source: Source, collector: Collector) -> t.Spec:
-    """Parse a whole spec. Every fault goes to `collector`; the statements that are sound are in the tree."""
+    """Parse a whole spec. Faults go to `collector`; the tree holds the valid statements."""
     source = without_foreign_comments(source, collector)
     pieces, faults = lexemes(source.text)
     find_ignores(source, pieces, collector)
     whole = Span(source, 0, len(source.text))
     if not faults:
         try:
-            return t.Spec(_statements(source, grammar().parse(blank(pieces)), 0), span=whole)
+            return t.Spec(_Builder(source, 0).nodes(grammar().parse(blank(pieces)).children), span=whole)
         except (UnexpectedInput, RecursionError, _TooLong):
             pass  # once more, statement by statement, to find every fault
     statements: list[t.Statement] = []
@@ -39,9 +38,7 @@ def parse(source: Source, collector: Collector) -> t.Spec:
         try:
             statements += _parse_chunk(source, start, end, collector)
         except RecursionError:
-            collector.add(
-                "B012", "this nests too deeply", Span(source, start, end), help="divide it into several equations"
-            )
+            collector.add("B012", "nested too deeply", Span(source, start, end), help="split it into several equations")
     return t.Spec(tuple(statements), span=whole)
 
 
@@ -50,14 +47,14 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
     if any(fault.kind == "unclosed" for fault in faults):
         parts = resplit(source.text, start, end, KEYWORDS)
         if len(parts) > 1:
-            return [s for a, b in parts for s in _parse_chunk(source, *_trim(source.text, a, b), collector)]
+            return [s for a, b in parts for s in _parse_chunk(source, a, b, collector)]
     if faults:
         quotes = [fault for fault in faults if fault.kind == "quote"]
         for fault in quotes or faults:  # a string without its end swallows the brackets behind it
             _report_bracket(source, fault, collector)
         return []
     try:
-        return list(_statements(source, grammar().parse(blank(pieces)), start))
+        return list(_Builder(source, start).nodes(grammar().parse(blank(pieces)).children))
     except _TooLong as error:
         collector.add("B013", "this number is too long", error.span, help="a whole number has at most 18 digits")
         return []
@@ -68,23 +65,23 @@ def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> 
             return []
         # the fault is inside the braces: each statement in them on its own
         inside = [x for x in pieces if opening < x.start < closing]
-        found = len(collector.diagnostics)
+        count = len(collector.diagnostics)
         for a, b in split(inside):
             _parse_chunk(source, a, b, collector)
-        if len(collector.diagnostics) == found:
+        if len(collector.diagnostics) == count:
             _report_syntax(source, error, start, end, collector)
         return []
 
 
 def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
-    """Offsets of a block's braces, opening and closing, both -1 where there is none; a mapping's are no block."""
+    """Offsets of a block's opening and closing braces, -1 without a block; mappings do not count."""
     depth, opening, inside, mapping = 0, -1, 0, False
     before: list[Lexeme] = []
     for piece in pieces:
         inside += (piece.text in "([") - (piece.text in ")]") if piece.kind in ("open", "close") else 0
         if piece.text == "{" and depth == 0 and not inside:
             mapping = opens_mapping(before)
-        if piece.kind not in ("space", "comment", "newline"):
+        if not piece.is_blank:
             before.append(piece)
         if mapping:
             mapping = piece.text != "}"
@@ -101,35 +98,24 @@ def _braces(pieces: list[Lexeme]) -> tuple[int, int]:
     return -1, -1
 
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    body = text[start:end]
-    return start + len(body) - len(body.lstrip()), start + len(body.rstrip())
-
-
 def _offset(error: UnexpectedInput) -> int:
-    position = error.pos_in_stream
     if isinstance(error, UnexpectedToken) and error.token.type == "$END":
-        return int(error.token.end_pos or 0) if error.token.end_pos is not None else 0
-    return int(position or 0)
+        return int(error.token.end_pos or 0)
+    return int(error.pos_in_stream or 0)
 
 
 def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -> None:
     span = Span(source, fault.start, fault.end)
     if fault.kind == "unclosed":
-        collector.add("B001", f"this `{span.text}` is never closed", span, help="add the closing bracket")
+        collector.add("B001", f"unclosed `{span.text}`", span, help="add the closing bracket")
     elif fault.kind == "stray":
-        collector.add("B002", f"this `{span.text}` closes nothing", span, help="remove it, or open it before")
+        collector.add("B002", f"unmatched `{span.text}`", span, help="remove it, or add the opening bracket")
     elif fault.kind == "mismatch":
         opened = Span(source, fault.opened or 0, (fault.opened or 0) + 1)
-        collector.add(
-            "B002",
-            f"`{span.text}` cannot close `{opened.text}`",
-            span,
-            labels=(Label(opened, "opened here"),),
-            help="close the inner bracket first",
-        )
+        message, labels = f"`{span.text}` cannot close `{opened.text}`", (Label(opened, "opened here"),)
+        collector.add("B002", message, span, labels=labels, help="close the inner bracket first")
     else:
-        collector.add("B003", "this string does not end", span, help='end it with `"` on the same line')
+        collector.add("B003", "unclosed string", span, help='end it with `"` on the same line')
 
 
 def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int, collector: Collector) -> None:
@@ -149,36 +135,32 @@ def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int,
 
 
 def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
-    """Start, end, message and help for a character that begins no word of the language."""
+    """Start, end, message and help for an invalid character."""
     if number := re.compile(r"[0-9][0-9.]*(\w*)%?").match(text, at):
         unit = number[1]
         fits = unit in ("step", "steps", "epoch", "epochs")
-        help = f"put a blank before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
-        return (
-            at,
-            number.end(),
-            f"`{number[0]}` is no number",
-            help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`",
-        )
+        help = f"put a space before the unit: `{number[0].removesuffix(unit)} {unit}`" if fits else ""
+        help = help or "numbers are written 3, 0.5, 1e-4, 30%, `3 epochs`"
+        return at, number.end(), f"`{number[0]}` is not a number", help
     character = text[at]
     if character == ">" and text[at - 1 : at] == "-":
-        return at - 1, at + 1, "an expression is expected before `->`", "an arrow joins two sides: `teacher -> student`"
+        return at - 1, at + 1, "expected an expression before `->`", "an arrow joins two sides: `teacher -> student`"
     shown = f"`{character}`" if character.isprintable() else f"the character U+{ord(character):04X}"
-    return at, at + 1, f"{shown} has no meaning here", _hint(character)
+    return at, at + 1, f"{shown} is not valid here", _hint(character)
 
 
 def _hint(character: str) -> str:
     groups = {
-        "'`‘’“”„«»": 'strings stand in double quotes: "text"',
-        "%": "a share is written with its number: 30%; comments begin with `#`",
+        "'`‘’“”„«»": 'strings need double quotes: "text"',
+        "%": "write a percentage with its number: 30%; comments start with `#`",
         "<": "a match is written from teacher to student: `teacher -> student`",
         ">→⟶⇒": "the arrow is written `->`",
         "^²": "powers are written `**`",
-        "!": "there are no comparisons; comments begin with `#`",
-        "&|": "terms are added with `+`; there are no conditions",
-        "?": "there are no conditions",
+        "!": "comparisons are not supported; comments start with `#`",
+        "&|": "terms are added with `+`; conditions are not supported",
+        "?": "conditions are not supported",
         "$": "a param is named without a sign; inside a string it is written `{name}`",
-        "\\": "a line runs on inside brackets, after an operator, or before a line that begins with one",
+        "\\": "a line continues inside brackets, after an operator, or before a line that starts with one",
         "−–—": "minus is written `-`",
         "×·∗": "a product is written `*`",
         "÷": "a quotient is written `/`",
@@ -188,27 +170,32 @@ def _hint(character: str) -> str:
         if character in characters:
             return help
     if unicodedata.category(character)[0] in "ZC":
-        return "replace it with an ordinary blank"
-    return "outside strings and comments a spec holds ASCII only; names are letters, digits and `_`"
+        return "replace it with a plain space"
+    return "only ASCII is allowed outside strings and comments; names are letters, digits and `_`"
 
 
 # ── lark's tree to ours ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _TooLong(Exception):
-    """A whole number with more digits than anything here can mean."""
+    """An integer with too many digits."""
 
     def __init__(self, span: Span):
         self.span = span
 
 
-def _statements(source: Source, tree: Tree, offset: int) -> tuple[t.Statement, ...]:
-    builder = _Builder(source, offset)
-    return tuple(builder.node(child) for child in tree.children if child is not None)
+_DIRECT: dict[str, type[t.Node]] = {
+    "param": t.Param, "let": t.Let, "head": t.Head, "data": t.Data, "tap": t.Tap, "proj": t.Proj, "task": t.Task,
+    "stage": t.Stage, "train": t.Train, "equation": t.Equation, "parameter": t.Parameter, "arrow": t.Arrow,
+    "via": t.Via, "binary": t.Binary, "attribute": t.Attribute, "pairing": t.Pairing,
+}  # fmt: skip
+"""Rules whose parts are the fields of their node, in order."""
+_SEVERAL = {"list": t.List, "tuple": t.Tuple, "mapping": t.Mapping, "block": t.Block}
+"""Rules whose parts are the members of the one field of their node."""
 
 
 class _Builder:
-    """Turns lark's trees into nodes; one method per rule or alias of the grammar that stays in its trees."""
+    """Turns lark's trees into nodes, by `_DIRECT`, `_SEVERAL`, or a method for the rule or alias of the grammar."""
 
     def __init__(self, source: Source, offset: int):
         self.source, self.offset = source, offset
@@ -216,7 +203,16 @@ class _Builder:
     def node(self, tree: Any) -> Any:
         if tree is None:
             return None
-        return getattr(self, "on_" + tree.data)(tree.children, self.span(tree.meta))
+        span, children = self.span(tree.meta), tree.children
+        if tree.data in _SEVERAL:
+            return _SEVERAL[tree.data](self.nodes(children), span=span)
+        if tree.data not in _DIRECT:
+            return getattr(self, "on_" + tree.data)(children, span)
+        kind = _DIRECT[tree.data]
+        parts = [str(x) if isinstance(x, Token) else self.node(x) for x in children]
+        if issubclass(kind, t.Named):
+            return kind(*parts, name_span=self.token(children[0]), span=span)
+        return kind(*parts, span=span)
 
     def nodes(self, trees: list[Any]) -> tuple[Any, ...]:
         return tuple(self.node(x) for x in trees if x is not None)
@@ -252,32 +248,11 @@ class _Builder:
         place = self.token(target) if is_spec else self.span(target.meta)
         return t.Import(name=implied, name_span=place, target=words, is_spec=is_spec, span=span)
 
-    def on_param(self, c: list[Any], span: Span) -> t.Param:
-        return t.Param(**self.named(c[0]), type=c[1] and str(c[1]), default=self.node(c[2]), span=span)
-
-    def on_let(self, c: list[Any], span: Span) -> t.Let:
-        return t.Let(**self.named(c[0]), value=self.node(c[1]), span=span)
-
     def _model(self, role: str, c: list[Any], span: Span) -> t.Model:
         return t.Model(**self.named(c[0]), role=role, source=self.node(c[1]), block=self.node(c[2]), span=span)
 
-    def on_teacher(self, c: list[Any], span: Span) -> t.Model:
-        return self._model("teacher", c, span)
-
-    def on_student(self, c: list[Any], span: Span) -> t.Model:
-        return self._model("student", c, span)
-
-    def on_head(self, c: list[Any], span: Span) -> t.Head:
-        return t.Head(**self.named(c[0]), source=self.node(c[1]), span=span)
-
-    def on_data(self, c: list[Any], span: Span) -> t.Data:
-        return t.Data(**self.named(c[0]), source=self.node(c[1]), span=span)
-
-    def on_tap(self, c: list[Any], span: Span) -> t.Tap:
-        return t.Tap(**self.named(c[0]), value=self.node(c[1]), span=span)
-
-    def on_proj(self, c: list[Any], span: Span) -> t.Proj:
-        return t.Proj(**self.named(c[0]), value=self.node(c[1]), span=span)
+    on_teacher = partialmethod(_model, "teacher")
+    on_student = partialmethod(_model, "student")
 
     def on_cache(self, c: list[Any], span: Span) -> t.Cache:
         return t.Cache(**self.named(c[0]), value=self.node(c[1]), path=self.text(c[2]), span=span)
@@ -285,57 +260,23 @@ class _Builder:
     def on_sample(self, c: list[Any], span: Span) -> t.Sample:
         return t.Sample(self.node(c[0]), self.node(c[1]), self.nodes(c[2:]), span=span)
 
-    def on_task(self, c: list[Any], span: Span) -> t.Task:
-        return t.Task(**self.named(c[0]), block=self.node(c[1]), span=span)
-
-    def on_stage(self, c: list[Any], span: Span) -> t.Stage:
-        return t.Stage(**self.named(c[0]), length=self.node(c[1]), block=self.node(c[2]), span=span)
-
-    def on_train(self, c: list[Any], span: Span) -> t.Train:
-        return t.Train(self.node(c[0]), span=span)
-
-    def on_equation(self, c: list[Any], span: Span) -> t.Equation:
-        return t.Equation(**self.named(c[0]), value=self.node(c[1]), span=span)
-
     def on_function(self, c: list[Any], span: Span) -> t.Function:
         return t.Function(**self.named(c[0]), parameters=self.nodes(c[1:-1]), value=self.node(c[-1]), span=span)
 
-    def on_parameter(self, c: list[Any], span: Span) -> t.Parameter:
-        return t.Parameter(**self.named(c[0]), default=self.node(c[1]), span=span)
-
-    def on_block(self, c: list[Any], span: Span) -> t.Block:
-        return t.Block(self.nodes(c), span=span)
-
     # expressions
-    def on_arrow(self, c: list[Any], span: Span) -> t.Arrow:
-        return t.Arrow(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_via(self, c: list[Any], span: Span) -> t.Via:
-        return t.Via(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_binary(self, c: list[Any], span: Span) -> t.Binary:
-        return t.Binary(self.node(c[0]), str(c[1]), self.node(c[2]), span=span)
-
     def on_negative(self, c: list[Any], span: Span) -> t.Negative:
         return t.Negative(self.node(c[-1]), span=span)
 
-    def on_attribute(self, c: list[Any], span: Span) -> t.Attribute:
-        return t.Attribute(self.node(c[0]), str(c[1]), span=span)
-
     def on_call(self, c: list[Any], span: Span) -> t.Call:
-        arguments = [self._argument(x) for x in c[1:] if x is not None]
-        return t.Call(self.node(c[0]), tuple(arguments), span=span)
-
-    def _argument(self, tree: Tree) -> t.Argument:
-        span = self.span(tree.meta)
-        if tree.data == "named":
-            return self.on_named(tree.children, span)
-        if tree.data == "pair":
-            return t.Argument(self.node(tree.children[1]), key=self.node(tree.children[0]), span=span)
-        return t.Argument(self.node(tree), span=span)
+        arguments = [self.node(x) for x in c[1:] if x is not None]
+        wrapped = (x if isinstance(x, t.Argument) else t.Argument(x, span=x.span) for x in arguments)
+        return t.Call(self.node(c[0]), tuple(wrapped), span=span)
 
     def on_named(self, c: list[Any], span: Span) -> t.Argument:
         return t.Argument(self.node(c[1]), name=str(c[0]), name_span=self.token(c[0]), span=span)
+
+    def on_pair(self, c: list[Any], span: Span) -> t.Argument:
+        return t.Argument(self.node(c[1]), key=self.node(c[0]), span=span)
 
     def on_index(self, c: list[Any], span: Span) -> t.Index:
         return t.Index(self.node(c[0]), self.nodes(c[1:]), span=span)
@@ -367,15 +308,3 @@ class _Builder:
 
     def on_string(self, c: list[Any], span: Span) -> t.String:
         return self.text(c[0])
-
-    def on_list(self, c: list[Any], span: Span) -> t.List:
-        return t.List(self.nodes(c), span=span)
-
-    def on_mapping(self, c: list[Any], span: Span) -> t.Mapping:
-        return t.Mapping(self.nodes(c), span=span)
-
-    def on_pairing(self, c: list[Any], span: Span) -> t.Pairing:
-        return t.Pairing(self.node(c[0]), self.node(c[1]), span=span)
-
-    def on_tuple(self, c: list[Any], span: Span) -> t.Tuple:
-        return t.Tuple(self.nodes(c), span=span)

@@ -1,10 +1,11 @@
-"""A training state on disk and back: student, projections, optimizer, schedule, how far it was, what it has summed up.
+"""A training state on disk and back: student, projections, optimizer, schedule, progress, sums; and the best student.
 
-No generator is kept: everything random follows from the seed and the step.
+No generator is saved: everything random follows from the seed and the step.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -23,19 +24,49 @@ from brewgraph.models.adapters import has_adapter, merged, save_adapter
 from brewgraph.models.heads import HeadedModel
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.tokenization import as_loaded
+from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.best import Progress
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.records import Sums
 
 
 @dataclass
-class State:
-    """What a training is made of apart from its settings. `identity` tells it from every other training.
+class Progress:
+    """The best score of a stage, its step in the run, and the number of evaluations since without a better one.
 
-    `step` counts the optimizer steps of the whole run, `stage_step` those of the stage at place `stage`. `sums` are
-    loss and terms since the last line of metrics. `scaler` is that of fp16. `carried` are projections by name as
-    earlier stages left them: a later stage that uses one of them again goes on with it.
+    Of equal scores the earliest stays the best. As in transformers, only a score that is better by more than the
+    threshold resets the patience.
+    """
+
+    score: float | None = None
+    step: int = 0
+    misses: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def take(self, value: float, step: int, scores: dict[str, float], settings: Train) -> bool:
+        """Note an evaluation; whether it is the best so far. NaN never is."""
+        gain = math.inf if self.score is None else value - self.score
+        if self.score is not None and not settings.greater_is_better:
+            gain = -gain
+        better = not math.isnan(value) and gain > 0
+        self.misses = 0 if better and gain > settings.early_stopping_threshold else self.misses + 1
+        if better:
+            self.score, self.step, self.scores = value, step, scores
+        return better
+
+    def exhausted(self, settings: Train) -> bool:
+        """Whether the stage ends early."""
+        patience = settings.early_stopping_patience
+        return patience is not None and self.misses >= patience
+
+
+@dataclass
+class State:
+    """The state of a training; `identity` distinguishes it from every other training.
+
+    `step` counts the optimizer steps of the whole run, `stage_step` those of the stage with index `stage`. `sums` are
+    loss and terms since the last line of metrics. `scaler` is that of fp16. `carried` are the projections by name at
+    the end of earlier stages, from which a later stage that uses them continues.
     """
 
     identity: str
@@ -52,8 +83,8 @@ class State:
 
 
 def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
-    """The student as plain transformers loads it: of a model with heads a folder for each, of one with an adapter the
-    merged weights, the adapter beside them. A module that is none of its models as a bare model.safetensors.
+    """Save the student so that plain transformers loads it: a folder for each head, merged weights beside an adapter;
+    a custom module becomes a bare model.safetensors.
     """
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -79,7 +110,7 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
 
 
 def load_student(student: nn.Module, path: Path) -> nn.Module:
-    """The student that `save_student` wrote, given one of the same build; returns it with those weights."""
+    """The student that `save_student` wrote, given one of the same architecture."""
     with quiet_transformers():
         if isinstance(student, HeadedModel):
             return HeadedModel.load(path)
@@ -91,14 +122,14 @@ def load_student(student: nn.Module, path: Path) -> nn.Module:
 
 
 def save_projections(distiller: Distiller, path: Path) -> None:
-    """The projections' parameters, where there are any."""
+    """Save the projections' parameters, if there are any."""
     state = {k: v.detach().contiguous() for k, v in distiller.projections.state_dict().items()}
     if state:
         save_file(state, path)
 
 
 def save_checkpoint(folder: RunFolder, state: State) -> None:
-    """Write a checkpoint that a run goes on from."""
+    """Write a checkpoint to resume from."""
     with folder.writing_checkpoint(state.step) as path:
         save_student(state.distiller.student, path / "student")
         save_projections(state.distiller, path / "projections.safetensors")
@@ -112,7 +143,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "seen": state.sums.seen,
             "progress": asdict(state.progress),
             "carried": state.carried,
-            # beside the readable student: the state dict by name, so that loading needs no model class
+            # the state dict by name, beside the student, so that loading needs no model class
             "module": state.distiller.state_dict(),
             "extra": dict(state.distiller.extra_state()),
             "optimizer": state.optimizer.state_dict(),
@@ -124,7 +155,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint as it was read; it is loaded into the stage that it is of."""
+    """A checkpoint as it was read, to load into its stage."""
 
     path: Path
     content: dict[str, Any]
@@ -138,37 +169,39 @@ class SavedState:
         return int(self.content["step"])
 
     def load(self, state: State) -> None:
-        """Put it into a state of the same stage, strictly. Raises `RunError` where it is another training's."""
-        said = self.content
+        """Load it into a state of the same stage, strictly. Raises `RunError` if it is another training's."""
+        content = self.content
         with _fitting(self.path):
-            if said["identity"] != state.identity:
-                raise ValueError("it is of another spec, other data or other settings")
-            state.distiller.load_state_dict(said["module"])
-            state.distiller.load_extra_state(said["extra"])
-            state.optimizer.load_state_dict(said["optimizer"])
-            state.schedule.load_state_dict(said["schedule"])
+            if content["identity"] != state.identity:
+                raise ValueError(_OTHER_TRAINING)
+            state.distiller.load_state_dict(content["module"])
+            state.distiller.load_extra_state(content["extra"])
+            state.optimizer.load_state_dict(content["optimizer"])
+            state.schedule.load_state_dict(content["schedule"])
             if state.scaler is not None:
-                state.scaler.load_state_dict(said["scaler"])
-            state.step, state.stage, state.stage_step = said["step"], said["stage"], said["stage_step"]
-            state.sums = Sums(said["sums"], said["since"], said["seen"])
-            state.progress, state.carried = Progress(**said["progress"]), said["carried"]
+                state.scaler.load_state_dict(content["scaler"])
+            state.step, state.stage, state.stage_step = content["step"], content["stage"], content["stage_step"]
+            state.sums = Sums(content["sums"], content["since"], content["seen"])
+            state.progress, state.carried = Progress(**content["progress"]), content["carried"]
+
+
+_OTHER_TRAINING = "it belongs to another spec, other data or other settings"
 
 
 def read_checkpoint(path: Path, stages: int) -> SavedState:
-    """A checkpoint of a run of so many stages. Nothing but tensors, numbers and names is unpickled.
-
-    Raises `RunError` where the file cannot be read.
+    """A checkpoint of a run with that many stages; only tensors, numbers and names are unpickled. Raises `RunError` if
+    the file cannot be read.
     """
     with _fitting(path):
         saved = SavedState(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
         if not (0 <= saved.stage < stages and saved.step >= 0):
-            raise ValueError("it is of another spec, other data or other settings")
+            raise ValueError(_OTHER_TRAINING)
     return saved
 
 
 @contextmanager
 def _fitting(path: Path) -> Iterator[None]:
-    """Say in one line why a checkpoint cannot be gone on from."""
+    """Report in one line why a checkpoint cannot be used."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
@@ -177,20 +210,20 @@ def _fitting(path: Path) -> Iterator[None]:
 
 
 class Keeper:
-    """Keeps the weights of a stage's best student and projections: in a run's folder, without one in memory."""
+    """Keeps the weights of a stage's best student and projections, in a run's folder or else in memory."""
 
     def __init__(self, folder: RunFolder | None, stage: int):
         self.folder, self.stage = folder, stage
         self._held: dict[str, Any] | None = None
 
     def forget(self) -> None:
-        """Begin without a best one."""
+        """Start without a best student."""
         self._held = None
         if self.folder is not None:
             shutil.rmtree(self.folder.best, ignore_errors=True)
 
     def keep(self, distiller: Distiller, step: int) -> None:
-        """Take these weights for the best. In a folder the main process alone does."""
+        """Keep these weights as the best. With a folder only the main process does."""
         module = {name: value.detach().clone() for name, value in distiller.state_dict().items()}
         content = {"stage": self.stage, "step": step, "module": module}
         if self.folder is None:
@@ -206,9 +239,9 @@ class Keeper:
         temporary.rename(self.folder.best)
 
     def give_back(self, distiller: Distiller) -> None:
-        """Load the best weights; nothing where no evaluation of this stage was one."""
-        said = self._held
+        """Load the best weights of this stage, if there are any."""
+        best = self._held
         if self.folder is not None and (path := self.folder.best / "state.pt").is_file():
-            said = torch.load(path, map_location="cpu", weights_only=True)
-        if said is not None and said["stage"] == self.stage:
-            distiller.load_state_dict(said["module"])
+            best = torch.load(path, map_location="cpu", weights_only=True)
+        if best is not None and best["stage"] == self.stage:
+            distiller.load_state_dict(best["module"])

@@ -1,25 +1,31 @@
-"""What a model scores on held-out examples, alone: captures disarmed, no teacher, no loss."""
+"""Evaluation on held-out examples: a model's scores, without teacher and loss; and in training also its losses."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from accelerate.utils import gather_object
-from torch import nn
+from accelerate import Accelerator
+from accelerate.utils import gather_object, reduce, send_to_device
+from torch import Tensor, nn
 
-from brewgraph.models.fake.modes import evaluating
+from brewgraph.data.sources.tensor_batches import ReadyBatches
+from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.recipe.label_types import VALUE, LabelType
+from brewgraph.recipe.label_types import LOSS, VALUE, LabelType
+from brewgraph.runtime.distiller import Distiller
+from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS
-from brewgraph.training.metrics import Metric, make_metric
-from brewgraph.training.processes import this_process
+from brewgraph.training.feeds import in_order
+from brewgraph.training.metrics import make_metric
+from brewgraph.training.processes import own_share, this_process
+from brewgraph.training.work import Material
 
 _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
-"""What of a batch metrics read beside the logits."""
+"""What metrics read of a batch beside the logits."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,12 @@ class Scores:
     values: Mapping[str, float]
     examples: int
 
-    def as_dict(self) -> dict[str, float]:
-        return dict(self.values)
 
-
-def scores(module: nn.Module, label_type: LabelType, classes: Sequence[str], head: str = "") -> bool:
-    """Whether a model has a head for labels of this type and these classes: only then is there something to score.
-
-    `head` names one of a model with several, each of which is a whole model (`module.heads[head]`).
-    """
+def can_score(module: nn.Module, label_type: LabelType, classes: Sequence[str], head: str = "") -> bool:
+    """Whether a model, or one of its heads (`module.heads[head]`), predicts labels of this type and these classes."""
     if head:
         heads = getattr(module, "heads", {})
-        return head in heads and scores(heads[head], label_type, classes)
+        return head in heads and can_score(heads[head], label_type, classes)
     if not type(module).__name__.endswith(label_type.ends):
         return False
     wanted = len(classes) if label_type.per_class else 1 if label_type == VALUE else None
@@ -55,22 +55,21 @@ def evaluate(
     *,
     label_type: LabelType,
     classes: Sequence[str],
-    device: Any,
     examples: Any = None,
     head: str = "",
     null_threshold: float | None = None,
 ) -> Scores:
-    """Score the model `name` on batches of labelled examples.
+    """Score the model `name`, or one `head` of it, on batches of labelled examples.
 
-    `examples` are the rows of the split, in which the tags of whole sentences and answers are looked up. For answers
-    `null_threshold` is by how much none must exceed the best one, None where every question has one. `head` names
-    one of a model with several. Where ranks hold different batches, every one of them gets the scores over all; what
-    goes between them is what metrics keep, never logits.
+    `examples` are the rows of the split, which hold the tags of whole sentences and the answers. `null_threshold` is
+    the margin by which "no answer" must beat the best answer, None if every question has an answer. If ranks hold
+    different batches, each gets the scores over all of them; ranks exchange the state of metrics, never logits.
     """
     metric = make_metric(label_type, classes, examples, null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
     if head:
         model = cast(Mapping[str, nn.Module], model.heads)[head]
+    device = next(model.parameters(), torch.empty(0)).device
     with evaluating(model):
         for batch in batches:
             view = own_view(name, batch)
@@ -79,45 +78,135 @@ def evaluate(
             reduced = metric.reduce(logits_of(model, inputs, label_type), reference)
             metric.update(*(part.cpu() for part in reduced))
             seen.update(view["index"].tolist())
-    _join_ranks(metric, seen)
+    process = this_process()
+    if process.num_processes > 1:
+        for rank, state, indices in gather_object([(process.process_index, metric.state(), sorted(seen))]):
+            if rank != process.process_index:
+                metric.merge(*state)
+                seen.update(indices)
     return Scores(metric.compute(), len(seen))
 
 
-def _join_ranks(metric: Metric, seen: set[int]) -> None:
-    """Take in what the other ranks have seen."""
-    process = this_process()
-    if process.num_processes == 1:
-        return
-    found = gather_object([(process.process_index, metric.state(), sorted(seen))])
-    for rank, state, indices in found:
-        if rank != process.process_index:
-            metric.merge(*state)
-            seen.update(indices)
-
-
-def logits_of(model: nn.Module, inputs: Mapping[str, torch.Tensor], label_type: LabelType) -> Any:
-    """The logits of a forward; of answers' starts and ends a pair. Padding stands where the model expects it, and
-    logits of tokens where `inputs` have the tokens.
+def logits_of(model: nn.Module, inputs: Mapping[str, Tensor], label_type: LabelType) -> Any:
+    """The logits of a forward; for answers the pair of starts and ends. Padding is moved to where the model expects it,
+    and logits of tokens back to the tokens of `inputs`.
     """
     shift_B = padding_shift(inputs, padding_side(model))
     outputs = model(**(inputs if shift_B is None else moved_inputs(inputs, shift_B)))
-    found: list[Any] = [getattr(outputs, name) for name in label_type.logits]
+    logits: list[Any] = [getattr(outputs, name) for name in label_type.logits]
     if shift_B is not None and label_type.aligned:
-        found = [moved(x, -shift_B, (1,)) for x in found]
-    return tuple(found) if len(found) > 1 else found[0]
+        logits = [moved(x, -shift_B, (1,)) for x in logits]
+    return tuple(logits) if len(logits) > 1 else logits[0]
 
 
 def own_view(name: str, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A batch as one model sees it: what is its own encoding's lies at the top too."""
+    """A batch as one model reads it: with the fields of its own encoding at the top."""
     own = batch.get(name)
     return {**batch, **own} if isinstance(own, Mapping) else batch
 
 
-def model_inputs(model: nn.Module, view: Mapping[str, Any], device: Any) -> dict[str, torch.Tensor]:
-    """What of a batch a model's forward names."""
+def model_inputs(model: nn.Module, view: Mapping[str, Any], device: Any) -> dict[str, Tensor]:
+    """The fields of a batch that a model's forward names."""
     names = inspect.signature(model.forward).parameters
     return {
         key: value.to(device)
         for key, value in view.items()
-        if key in names and key not in NOT_INPUTS and isinstance(value, torch.Tensor)
+        if key in names and key not in NOT_INPUTS and isinstance(value, Tensor)
     }
+
+
+# ── evaluation in training ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def is_scored(student: nn.Module, material: Material) -> bool:
+    """Whether the dev split has labels, and the student a head for them."""
+    if material.dev is None or isinstance(material.dev, ReadyBatches):
+        return False
+    return can_score(student, material.label_type, material.classes, material.head)
+
+
+def score(model: nn.Module, name: str, material: Material) -> Mapping[str, float]:
+    """The scores of a model on the dev split over all ranks, by metric."""
+    return evaluate(
+        model,
+        name,
+        _dev_batches(material, by_length=True),
+        label_type=material.label_type,
+        classes=material.classes,
+        examples=material.examples,
+        head=material.head,
+        null_threshold=material.null_threshold,
+    ).values
+
+
+def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = False) -> Iterator[Any]:
+    """This rank's rows of the dev split, or all of them, `in_order`."""
+    dev = material.dev
+    assert dev is not None
+    if isinstance(dev, ReadyBatches):
+        yield from dev.evaluation()
+    else:
+        yield from in_order(dev if whole else own_share(dev), material.collator, material.batch, by_length=by_length)
+
+
+@torch.no_grad()
+def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+    """The loss and its terms on the dev split in eval mode, as one batch of all its rows gives them, `loss` first.
+
+    Every sum is divided by the units of the whole split, so that neither batches nor ranks change it; a loss of unit
+    `batch` is the mean over batches of the spec's size. Weights are those of the stage's end, so that its evaluations
+    are comparable; a term whose weight is zero then is left out.
+    """
+    sums = dict[str, Any]()
+    before, distiller.progress = distiller.progress, 1.0
+    try:
+        with evaluating(distiller):
+            counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, accelerator)]).sum(0)
+            counts = _over_ranks(counts, material)
+            for batch in _moved(material, accelerator):
+                with accelerator.autocast():
+                    output = distiller(batch, counts, task)
+                for name, value in {LOSS: output.loss, **output.terms}.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach().double()
+    finally:
+        distiller.progress = before
+    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
+
+
+@torch.no_grad()
+def report_on_dev(distiller: Distiller, task: str, material: Material, accelerator: Accelerator) -> dict[str, float]:
+    """The reported values beside the loss's terms on the dev split in eval mode: means over batches, weighted by rows.
+
+    A task that reads several data sets has no such values: there are no dev batches of all of them.
+    """
+    if not material.has_losses:
+        return {}
+    sums: dict[str, Any] = {}
+    rows = torch.zeros((), device=accelerator.device)
+    with evaluating(distiller):
+        for batch in _moved(material, accelerator):
+            count = len(first_tensor(batch))
+            rows += count
+            with accelerator.autocast():
+                values = distiller.report(batch, task)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().float() * count
+    sums, rows = _over_ranks(sums, material), _over_ranks(rows, material)
+    return {name: float(value / rows) for name, value in sums.items()}
+
+
+def _moved(material: Material, accelerator: Accelerator) -> Iterator[Any]:
+    """The batches to evaluate losses on, on the device: of this rank's rows, or of all."""
+    batches = _dev_batches(material, whole=not _is_shared(material))
+    return (send_to_device(batch, accelerator.device) for batch in batches)
+
+
+def _is_shared(material: Material) -> bool:
+    """Whether each rank takes rows of its own: a rank without rows would not know which sums there are."""
+    world = this_process().num_processes
+    return world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
+
+
+def _over_ranks(values: Any, material: Material) -> Any:
+    """Sums over all ranks."""
+    return reduce(values, "sum") if _is_shared(material) else values

@@ -1,4 +1,4 @@
-"""Where a task's batches come from: rows of a data set, or batches that were made beforehand."""
+"""The sources of a task's batches: rows of a data set, or batches of tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from brewgraph.runtime.instructions import first_tensor
 
 
 class Feed(Protocol):
-    """Batches of a data set, epoch after epoch, the same ones whenever they are asked for."""
+    """The batches of a data set, epoch after epoch; the same on every call."""
 
     @property
     def rows(self) -> int:
@@ -28,15 +28,15 @@ class Feed(Protocol):
         """Batches in an epoch."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, counted from 0, from the one of index `start` on."""
+        """The batches of an epoch, counted from 0, starting with index `start`."""
 
 
 @dataclass(frozen=True)
 class RowFeed:
-    """Rows of an encoded split in an order drawn anew in every epoch, made to batches by `collator`.
+    """Rows of an encoded split, shuffled in every epoch and batched by `collator`.
 
-    `batch` counts rows over all ranks, of which this feed gives one's share. A collator that has `set_epoch` is told
-    the epoch before each batch: another feed may have used it in between.
+    `batch` counts rows over all ranks, of which this feed gives one rank's share. A collator with `set_epoch` gets the
+    epoch before each batch, because another feed may have used it in between.
     """
 
     dataset: datasets.Dataset
@@ -70,7 +70,7 @@ class RowFeed:
 
 @dataclass(frozen=True)
 class Part:
-    """One rank's rows of ready batches: a piece of each, the first ranks one row more where it does not divide.
+    """One rank's rows of batches of tensors: a share of each, the first ranks one row more if it does not divide.
 
     A rank without a row of a batch gets its first row, marked as idle.
     """
@@ -99,8 +99,14 @@ class Part:
         return content[:1] if idle else torch.tensor_split(content, self.world)[self.rank]
 
 
+def in_order(rows: datasets.Dataset, collator: Any, batch: int, *, by_length: bool = False) -> Any:
+    """Batches of rows in order, or sorted by length, which needs little padding; random masks are those of epoch 0."""
+    lengths = row_lengths(rows) if by_length else None
+    return loader(rows, BatchOrder(len(rows), batch, shuffle=False, lengths=lengths or None), at_epoch(collator, 0))
+
+
 def at_epoch(collator: Any, epoch: int) -> Any:
-    """A collator that knows its epoch, where it wants to."""
+    """A collator that gets the epoch, if it has `set_epoch`."""
     if not hasattr(collator, "set_epoch"):
         return collator
 
@@ -112,21 +118,21 @@ def at_epoch(collator: Any, epoch: int) -> Any:
 
 
 def place(feed: Feed, seed: int, rank: int, world: int, *, group_by_length: bool = False) -> Feed:
-    """The share of a feed that a rank reads, in the order that `seed` gives."""
+    """A rank's share of a feed, shuffled by `seed`."""
     if isinstance(feed, RowFeed):
         return replace(feed, seed=seed, rank=rank, world=world, group_by_length=group_by_length)
     return feed if world == 1 else Part(feed, rank, world)
 
 
 def order_seed(seed: int, stage: int, task: int, data: int) -> int:
-    """Of the order of a data set's rows; stage, task and data set count from 0, so that none replays another's."""
+    """The seed for the order of a data set's rows, different for each stage, task and data set, which count from 0."""
     return derive_seed(seed, "order", *((stage, task, data) if stage or task or data else ()))
 
 
 def steps_of_epoch(feeds: Mapping[str, Feed], accumulate: int) -> int:
-    """Optimizer steps in an epoch of the first data set; the last one may hold fewer micro-batches.
+    """Optimizer steps in an epoch of the first data set; the last one may have fewer micro-batches.
 
-    Raises `RunError` where a data set has no batch.
+    Raises `RunError` if a data set has no batch.
     """
     for feed in feeds.values():
         if not len(feed):
@@ -135,10 +141,10 @@ def steps_of_epoch(feeds: Mapping[str, Feed], accumulate: int) -> int:
 
 
 def micro_batches(feeds: Mapping[str, Feed], accumulate: int, done: int) -> Iterator[list[Any]]:
-    """The micro-batches of each optimizer step without end, `done` steps left out.
+    """The micro-batches of each optimizer step, without end, after `done` steps.
 
-    Of one data set they are its batches, of several dictionaries by its name. The first one makes the epochs; the
-    others go on through their own, whatever that one does.
+    For one data set they are its batches, for several dictionaries by their names. The first data set defines epochs;
+    the others go through epochs of their own.
     """
     (_, first), *others = feeds.items()
     epoch, in_epoch = divmod(done, steps_of_epoch(feeds, accumulate))

@@ -1,9 +1,9 @@
-"""A run's folder: what lies where, written so that a crash never leaves a half file under a whole name.
+"""A run's folder: its files, written so that a crash never leaves an incomplete one, and where runs are.
 
 RUN/
   spec.brew        the spec as it was run          resolved.json   params, hash, versions, models, data
   metrics.jsonl    a line per logging interval and per evaluation
-  tensorboard/     the same numbers for TensorBoard, where the `board` extra is installed
+  tensorboard/     the same numbers for TensorBoard, if the `board` extra is installed
   checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
   checkpoints/best/          with `metric_for_best_model`: student/ projections.safetensors state.pt of the best so far
   student/         the finished student, as save_pretrained writes it, with its tokenizer
@@ -18,8 +18,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ _BASELINE = "alone"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run and the few ways in which they are written."""
+    """The paths of a run, and how they are written."""
 
     path: Path
 
@@ -53,18 +53,18 @@ class RunFolder:
 
     @property
     def baseline(self) -> RunFolder:
-        """Where the same student without its teachers lies."""
+        """The folder of the same student trained without its teachers."""
         return RunFolder(self.path / _BASELINE)
 
     @property
     def whole(self) -> RunFolder:
-        """The run that this one is the baseline of; itself where it is none."""
+        """The run of which this folder is the baseline; itself if it is none."""
         around = RunFolder(self.path.absolute().parent)
         return around if self.path.absolute().name == _BASELINE and self.resolved is None else self
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """What `finished.json` says, or None for a run that has not ended."""
+        """The content of `finished.json`; None for an unfinished run."""
         return read_json(self.path / "finished.json")
 
     @property
@@ -72,7 +72,7 @@ class RunFolder:
         return read_json(self.path / "resolved.json")
 
     def prepare(self, option: str = "--runs") -> None:
-        """Make the folder. Raises `RunError` where it cannot be written, with the `option` that names another."""
+        """Create the folder. Raises `RunError`, with the `option` that names another one, if it is not writable."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".write-test"
@@ -80,12 +80,12 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise RunError(
-                f"the run folder `{shown(self.path)}` cannot be written: {error.strerror}; "
+                f"the run folder `{display_path(self.path)}` cannot be written: {error.strerror}; "
                 f"choose another folder with {option}"
             ) from error
 
     def clear(self) -> None:
-        """Remove what an earlier run left, so that nothing old is taken for new."""
+        """Remove what an earlier run left."""
         for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
         for path in (self.checkpoints, self.student, self.board, self.baseline.path):
@@ -100,24 +100,22 @@ class RunFolder:
             file.write(json_text(line) + "\n")
 
     def truncate_log(self, step: int) -> None:
-        """Drop the lines after a step, which a resumed run is going to write again, and one that a crash cut short."""
+        """Drop the lines after a step, which a resumed run writes again, and a line that a crash cut short."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+            with suppress(ValueError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except ValueError:
-                continue
         write_text(path, "".join(kept))
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[Path]:
-        """A temporary folder that becomes the checkpoint when the block ends well."""
+        """A temporary folder that becomes the checkpoint when the block succeeds."""
         name = f"step-{step:06d}"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         temporary = self.checkpoints / f".{name}.part"
@@ -131,21 +129,26 @@ class RunFolder:
         write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
         shutil.rmtree(self.checkpoints / name, ignore_errors=True)
         temporary.rename(self.checkpoints / name)
-        _sync_folder(self.checkpoints)
+        if os.name == "posix":  # have the names in the folder written to disk, as `fsync` has a file's content
+            descriptor = os.open(self.checkpoints, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def complete_checkpoints(self) -> list[tuple[int, Path]]:
-        """The checkpoints that are whole, oldest first: every file is there in the size that was written."""
-        found = []
-        for path in sorted(self.checkpoints.glob("step-*")):
-            said = read_json(path / "complete.json")
-            if said is not None and all(
-                (path / f).is_file() and (path / f).stat().st_size == size for f, size in said["files"].items()
+        """The complete checkpoints with their steps, oldest first: every file has the size that was written."""
+        complete = []
+        for path in self.checkpoints.glob("step-*"):
+            content = read_json(path / "complete.json")
+            if content is not None and all(
+                (path / f).is_file() and (path / f).stat().st_size == size for f, size in content["files"].items()
             ):
-                found.append((int(said["step"]), path))
-        return sorted(found)
+                complete.append((int(content["step"]), path))
+        return sorted(complete)
 
     def rotate(self, keep: int) -> None:
-        """Remove the oldest whole checkpoints, the last `keep` stay; and what an interrupted run left half written."""
+        """Remove all but the last `keep` complete checkpoints, and incomplete ones."""
         for _, path in self.complete_checkpoints()[:-keep]:
             shutil.rmtree(path)
         for path in self.checkpoints.glob(".*.part"):
@@ -153,7 +156,7 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one move."""
+    """Replace a file atomically."""
     temporary = path.with_name(f".{path.name}.part")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -162,45 +165,78 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _sync_folder(path: Path) -> None:
-    """Have the names in a folder written to the disk, as `fsync` has a file's content."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def json_text(content: Any, indent: int | None = None) -> str:
-    """A value as JSON, which knows no infinity and no `NaN`: both are null."""
+    """A value as JSON; infinity and NaN become null."""
 
-    def plain(value: Any) -> Any:
+    def finite(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: plain(x) for key, x in value.items()}
+            return {key: finite(x) for key, x in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(x) for x in value]
+            return [finite(x) for x in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
     except (OSError, ValueError):
         return None
 
 
-def shown(path: Path) -> str:
-    """A path to print: relative to the working directory where that is shorter."""
+def display_path(path: Path) -> str:
+    """A path to print: relative to the working directory if that is shorter."""
     try:
         return min(str(path), os.path.relpath(path), key=len)
-    except (OSError, ValueError):  # another drive, or a working directory that is gone
+    except (OSError, ValueError):  # another drive, or a deleted working directory
         return str(path)
 
 
 def folder_size(path: Path) -> int:
     """Bytes of a folder's files."""
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+# ── where runs are ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+VARIABLE = "BREWGRAPH_RUNS"
+_RUNS = "runs"
+
+
+def runs_folder(beside: Path, runs: Path | None = None) -> Path:
+    """The folder of the runs of specs in `beside`: `runs`, else what BREWGRAPH_RUNS names, else `runs` in `beside`."""
+    named = runs or os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else beside / _RUNS
+
+
+def teacher_folder(name: str, beside: Path, runs: Path | None, near: Sequence[Path]) -> RunFolder:
+    """The run of that name to learn from, of a spec in `beside`: a finished one if there is one, else the place where
+    it is trained.
+
+    It is searched where runs are made, beside its spec, and in `near`, the folders of the runs that learn from it. A
+    name holds the run's hash, so that runs of one name are the same run.
+    """
+    folders = dict.fromkeys((runs_folder(beside, runs), beside / _RUNS, *near))
+    places = [RunFolder(folder / name) for folder in folders]
+    return next((place for place in places if place.finished is not None), places[0])
+
+
+def named_run(target: str | Path) -> RunFolder:
+    """The folder that a user means by the path of a run, of a run's `alone`, or of the `student` in either.
+
+    If there is no such path, it may be a name in the working directory's folder of runs; else it stays as it is.
+    """
+    path = Path(target).expanduser()
+    for place in (path, runs_folder(Path()) / path):
+        around = place.parent if place.name else place.absolute().parent
+        if place.absolute() == RunFolder(around.absolute()).student and _is_run(around):
+            return RunFolder(around)
+        if place.is_dir() and (place == path or _is_run(place)):
+            return RunFolder(place)
+    return RunFolder(path)
+
+
+def _is_run(path: Path) -> bool:
+    return RunFolder(path).whole.resolved is not None

@@ -1,7 +1,7 @@
-"""Stages in, a trained student out. The loop stands on accelerate for devices, ranks and precision.
+"""Trains a student stage by stage, with accelerate for devices, ranks and precision.
 
-Each stage begins anew with a distiller, an optimizer, a schedule and seeds of its own around the same student;
-optimizer steps are counted through the whole run, progress within the stage.
+Each stage has its own distiller, optimizer, schedule and seeds around the same student. Optimizer steps count through
+the whole run, progress within the stage.
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
 from torch import Tensor
 
-from brewgraph.diagnostics import RunError
 from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
-from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.board import Board
 from brewgraph.training.checkpoint import SavedState, State, read_checkpoint
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.freezing import frozen, unreached_frozen
 from brewgraph.training.optimizer import build_optimizer, build_schedule
-from brewgraph.training.processes import this_process
-from brewgraph.training.records import Record
+from brewgraph.training.processes import make_accelerator, this_process
+from brewgraph.training.records import Board
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.stage import StageRun, Whole
 from brewgraph.training.work import Placed, StageWork, place_stage
@@ -34,41 +29,16 @@ from brewgraph.training.work import Placed, StageWork, place_stage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training gave: the last stage's distiller around the finished student, and how far it went.
+    """The result of training: the last stage's distiller around the finished student, and the number of steps.
 
-    `scores` are those of the last evaluation, or of the best student where that one was kept, by `task/metric`.
-    `finished` is False where `stop_after` ended it.
+    `scores` are those of the last evaluation, or of the best student if that was kept, by `task/metric`. `finished` is
+    False if `stop_after` ended training.
     """
 
     distiller: Distiller
     scores: Mapping[str, float]
     step: int
     finished: bool
-
-
-def make_accelerator(settings: Train) -> Accelerator:
-    """Devices, ranks and precision, as the machine and `accelerate launch` give them.
-
-    Raises `RunError` where parameters would be split over ranks, which checkpoints here do not know about.
-    """
-    this_process()
-    precision = "no" if settings.precision == "fp32" else settings.precision
-    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
-        # accelerate keeps one precision per process and refuses a second; another stage may be trained in another
-        AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        # micro-batches are counted here: what `accelerate launch` was told must not divide the loss again
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-    if accelerator.distributed_type in sharded:
-        said = accelerator.distributed_type.value
-        raise RunError(
-            f"{said} is not supported yet: launch with plain data parallelism (`accelerate launch --multi_gpu`)"
-        )
-    return accelerator
 
 
 def train(
@@ -81,16 +51,16 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
 ) -> Outcome:
-    """Train stage after stage, evaluate and checkpoint. `student` is the name of the model that is trained.
+    """Train stage after stage, evaluate and checkpoint. `student` is the name of the trained model.
 
-    Without a `folder` nothing is written. With `resume` it goes on from the folder's newest checkpoint, in its stage.
-    `stop_after` ends early after so many steps in all, as an interruption would. Distillers are released at the end of
-    their stage: each stage's `make` builds one.
+    Without a `folder` nothing is written. `resume` continues from the folder's newest checkpoint. `stop_after` is a
+    total number of steps after which training ends early, as by an interruption. Each stage's `make` builds a
+    distiller, which is released at the end of its stage.
     """
     process = this_process()
     placed = [place_stage(i, work, process.process_index, process.num_processes) for i, work in enumerate(stages)]
-    found = folder.complete_checkpoints() if folder is not None and resume else []
-    saved = read_checkpoint(found[-1][1], len(placed)) if found else None
+    checkpoints = folder.complete_checkpoints() if folder is not None and resume else []
+    saved = read_checkpoint(checkpoints[-1][1], len(placed)) if checkpoints else None
     training = _Training(
         placed, student, folder, reporter if process.is_main_process else Reporter(), name, stop_after, saved
     )
@@ -107,7 +77,7 @@ def train(
 
 @dataclass
 class _Training:
-    """What passes from stage to stage: the step, and projections. `saved` is what the first of them goes on from."""
+    """What passes from stage to stage: steps and projections. `saved` is the checkpoint to resume from."""
 
     placed: Sequence[Placed]
     student: str
@@ -121,7 +91,7 @@ class _Training:
     board: Board | None = None
 
     def stage(self, placed: Placed) -> Outcome:
-        """One stage from its beginning, or on from a checkpoint of it."""
+        """Run one stage from its beginning, or from a checkpoint of it."""
         accelerator = make_accelerator(placed.work.settings)
         distiller = placed.work.make()
         try:
@@ -140,12 +110,12 @@ class _Training:
             where = f" of stage {placed.work.name}" if placed.work.name else ""
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
-        record = self._record(state.step, accelerator)
+        board = self._open_board(state.step, accelerator)
         wrapped = accelerator.prepare_model(Whole(distiller))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(placed, state, wrapped, self.student, self.folder, record, self.reporter, accelerator)
+        run = StageRun(placed, state, wrapped, self.student, self.folder, board, self.reporter, accelerator)
         if fresh and placed.index and self.folder is not None:
-            run.save()  # what an earlier stage did is not done again
+            run.save()  # so that earlier stages are not repeated
         if fresh and accelerator.is_main_process:
             run.keeper.forget()
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
@@ -158,7 +128,7 @@ class _Training:
         return Outcome(distiller, run.scores, state.step, finished)
 
     def _state(self, placed: Placed, distiller: Distiller, accelerator: Accelerator) -> State:
-        """A stage as it begins: the student as it is, everything that trains it new."""
+        """The state at the beginning of a stage: the student as it is, with a new optimizer and schedule."""
         settings, length = placed.work.settings, placed.length
         distiller.to(accelerator.device)
         distiller.horizon = Horizon(length.steps, length.per_epoch)
@@ -174,17 +144,17 @@ class _Training:
         state.carried = self.carried
         return state
 
-    def _record(self, step: int, accelerator: Accelerator) -> Record:
-        """Where lines go; at the first stage what an earlier run wrote after this step is dropped."""
+    def _open_board(self, step: int, accelerator: Accelerator) -> Board:
+        """The board of the run; the first stage drops what an earlier run wrote after this step."""
         main = accelerator.is_main_process
         if self.board is None:
             accelerator.wait_for_everyone()
             if self.folder is not None and main:
                 self.folder.truncate_log(step)
             self.board = Board(self.folder.board if self.folder is not None and main else None, step)
-        return Record(self.folder, self.board)
+        return self.board
 
 
 def _projections(distiller: Distiller) -> dict[str, Tensor]:
-    """Copies of the projections' parameters by name, as a later stage may find them."""
+    """Copies of the projections' parameters by name, for later stages."""
     return {name: value.detach().cpu().clone() for name, value in distiller.projections.state_dict().items()}

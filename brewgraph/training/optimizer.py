@@ -1,4 +1,4 @@
-"""From settings to optimizer and schedule, torch's and transformers' own."""
+"""Optimizers and schedules of torch and transformers from the settings of a spec."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SCHEDULES = {Cosine: "cosine", Constant: "constant_with_warmup"}
 
 
 class BertAdamw(torch.optim.Optimizer):
-    """AdamW whose running means are not corrected for beginning at zero, as BERT was trained.
+    """AdamW without bias correction, as BERT was trained.
 
     m and v are the running means of gradient and squared gradient; p <- p - lr (m / (sqrt(v) + eps) + decay p). Its
-    first steps are longer than AdamW's, which is what a warm-up is for.
+    first steps are longer than AdamW's, which a warm-up compensates.
     """
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0):
@@ -28,7 +28,7 @@ class BertAdamw(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; a parameter without a gradient stays as it is."""
+        """One step; parameters without a gradient do not change."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -51,12 +51,12 @@ class BertAdamw(torch.optim.Optimizer):
 def build_optimizer(
     module: nn.Module, settings: Train, own: Mapping[str, Mapping[str, float]]
 ) -> torch.optim.Optimizer:
-    """An optimizer over the trainable parameters. Weight decay spares biases and norms, which have one axis, unless all
-    parameters are to decay.
+    """An optimizer over the trainable parameters. Weight decay spares biases and norms, which have one axis, unless the
+    spec decays all.
 
-    `own` gives settings for parameters by the beginning of their names (projections with an `lr` of their own). With
-    layer-wise decay below 1 the rate of the student's layers shrinks towards the embeddings; the part above the layers
-    and the projections learn at the whole rate.
+    `own` gives settings for parameters by prefixes of their names, such as the `lr` of a projection. Layer-wise decay
+    below 1 reduces the rate of the student's layers towards the embeddings; projections and everything above the layers
+    learn at the full rate.
     """
     optimizer = settings.optimizer
     decay = optimizer.layerwise_decay if isinstance(optimizer, Adamw) else 1.0
@@ -80,19 +80,19 @@ def build_optimizer(
         listed, (lr, betas, eps) = list(groups.values()), (optimizer.lr, optimizer.betas, optimizer.eps)
         if not optimizer.correct_bias:
             return BertAdamw(listed, lr=lr, betas=betas, eps=eps)
-        # one pass over each parameter instead of ten: large embeddings make the difference felt on a CPU
-        alone = all(p.device.type == "cpu" for p in module.parameters())
-        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=True if alone else None)
+        # one pass over each parameter instead of ten, which matters for large embeddings on a CPU
+        on_cpu = all(p.device.type == "cpu" for p in module.parameters())
+        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=True if on_cpu else None)
     return torch.optim.SGD(list(groups.values()), lr=optimizer.lr, momentum=optimizer.momentum)
 
 
 def layer_depths(student: nn.Module) -> dict[str, int]:
-    """How far up each parameter stands: 0 in the embeddings, i in the i-th layer counted from 1, one more above them.
+    """The depth of each parameter: 0 for embeddings, i for the i-th layer counted from 1, one more above the layers.
 
-    The layers are the longest list of modules; an embedding is what its name says.
+    The layers are the longest list of modules; embeddings are recognized by their names.
     """
     lists = [(len(m), name) for name, m in student.named_modules() if isinstance(m, nn.ModuleList)]
-    count, path = max(lists, default=(0, ""), key=lambda found: found[0])
+    count, path = max(lists, default=(0, ""), key=lambda item: item[0])
     depths = {}
     for name, _ in student.named_parameters():
         if count and name.startswith(f"{path}."):
@@ -116,9 +116,8 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: Train, steps: int
 
 
 def slanted(step: int, warmup: int, total: int, ratio: float) -> float:
-    """The share of the full rate at a step, counted from 0: 1 / ratio at both ends, 1 where the warm-up ends.
-
-    Howard and Ruder 2018, arXiv:1801.06146, eq. 3, whose rate is at its lowest again when training is over.
+    """The fraction of the full rate at a step, counted from 0: 1 / ratio at both ends of training, 1 at the end of the
+    warm-up (Howard and Ruder 2018, arXiv:1801.06146, eq. 3).
     """
     p = step / warmup if step < warmup else 1 - (step - warmup) / max(1, total - warmup)
     return (1 + max(0.0, p) * (ratio - 1)) / ratio

@@ -1,43 +1,74 @@
-"""The processes of a run, as `accelerate launch` or `torchrun` started them; alone, one that is all of them."""
+"""The processes of a run, as `accelerate launch` or `torchrun` started them, with devices and precision."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import datasets
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    parse_flag_from_env,
+)
+
+from brewgraph.diagnostics import RunError
+from brewgraph.recipe.settings.train import Train
+
+T = TypeVar("T")
 
 
 def this_process() -> PartialState:
-    """Which of how many this process is; the first call connects them."""
-    # accelerate takes the processes of a machine without an accelerator for strangers, unless told that it is to use
-    # the CPU: each would then train the whole alone, all of them into one folder
+    """Rank and world size of this process; the first call connects the processes."""
+    # on a machine without an accelerator, accelerate connects processes only if told to use the CPU; otherwise each
+    # would train alone, all into one folder
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or (several and not torch.accelerator.is_available())
     return PartialState(cpu=cpu)
 
 
-@contextmanager
-def main_process_alone() -> Iterator[bool]:
-    """True in the first process; all wait for each other before and after."""
+def on_main_process(action: Callable[[], T]) -> T | None:
+    """The result of an action in the first process, None in the others; all wait for each other before and after."""
     process = this_process()
     process.wait_for_everyone()
-    yield bool(process.is_main_process)
+    result = action() if process.is_main_process else None
     process.wait_for_everyone()
+    return result
 
 
 def own_share(rows: datasets.Dataset) -> datasets.Dataset:
-    """The part of some rows that this process evaluates: as many in one piece as fall to it, which may be none."""
-    process = this_process()
-    return piece(rows, process.num_processes, process.process_index)
-
-
-def piece(rows: datasets.Dataset, world: int, rank: int) -> datasets.Dataset:
-    """One of `world` pieces of some rows; of fewer rows than that, none for the last ranks."""
+    """The contiguous share of the rows that this process evaluates; the last ranks may have none."""
+    world, rank = this_process().num_processes, this_process().process_index
     if world == 1:
         return rows
     return rows.shard(world, rank, contiguous=True) if rank < len(rows) else rows.select([])
+
+
+def make_accelerator(settings: Train) -> Accelerator:
+    """Devices, ranks and precision, as the machine and `accelerate launch` give them.
+
+    Raises `RunError` if parameters would be sharded over ranks, which checkpoints do not support.
+    """
+    this_process()
+    precision = "no" if settings.precision == "fp32" else settings.precision
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+        # accelerate keeps one precision per process and refuses a second, which another stage may have
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        # the loss is divided here: a setting of `accelerate launch` must not divide it again
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+    if accelerator.distributed_type in sharded:
+        kind = accelerator.distributed_type.value
+        raise RunError(
+            f"{kind} is not supported yet: launch with plain data parallelism (`accelerate launch --multi_gpu`)"
+        )
+    return accelerator

@@ -1,9 +1,9 @@
 """The steps of one stage.
 
-A step: draw its task; take its micro-batches; count each unit over all of them and over ranks, once; for each
-micro-batch forward, with the loss divided by the global counts, and backward (ranks talk on the last one only); clip
-student and projections together, or the student alone; optimizer; schedule. Terms stay on the device until the logging
-interval.
+A step draws its task, takes its micro-batches, and counts each unit once over all of them and all ranks. Each
+micro-batch runs forward, with the loss divided by the global counts, and backward (ranks communicate on the last one
+only). Then follow clipping of student and projections together or of the student alone, optimizer, and schedule. Terms
+stay on the device until the logging interval.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ from torch import Tensor, nn
 
 from brewgraph.data.batching.order import derive_seed, is_idle
 from brewgraph.diagnostics import RunError, listing
-from brewgraph.recipe.settings.metric_names import LOSS
+from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.board import named
 from brewgraph.training.checkpoint import Keeper, State, save_checkpoint
+from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.feeds import micro_batches
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.records import Record, Sums, task_line
+from brewgraph.training.records import Board, Sums, full_name, task_line
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.scoring import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.work import Placed
 
 
 class Whole(nn.Module):
-    """A distiller for the length of a stage, as ranks and precision are to see it: one module that gives the loss.
+    """A distiller as accelerate wraps it for one stage: a single module that returns the loss.
 
-    Wrapped anew for each stage: accelerate marks what it has prepared, and would leave a module of another precision
-    as it is. Terms come detached, so that nothing but the loss decides which parameters a step reaches.
+    Each stage wraps it anew, because accelerate would leave a prepared module at its former precision. Terms are
+    detached, so that only the loss decides which parameters a step reaches.
     """
 
     def __init__(self, distiller: Distiller):
@@ -48,7 +47,7 @@ class Whole(nn.Module):
 
 
 class StageRun:
-    """One stage on one rank. `wrapped` is the distiller as ranks and precision need it."""
+    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it."""
 
     def __init__(
         self,
@@ -57,12 +56,12 @@ class StageRun:
         wrapped: Any,
         student: str,
         folder: RunFolder | None,
-        record: Record,
+        board: Board,
         reporter: Reporter,
         accelerator: Accelerator,
     ):
         self.placed, self.state, self.wrapped, self.student = placed, state, wrapped, student
-        self.folder, self.record, self.reporter, self.accelerator = folder, record, reporter, accelerator
+        self.folder, self.board, self.reporter, self.accelerator = folder, board, reporter, accelerator
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
         self.main, self.world = accelerator.is_main_process, accelerator.num_processes
@@ -76,7 +75,7 @@ class StageRun:
         self._demand_a_metric()
 
     def run(self, stop_after: int | None) -> bool:
-        """Train to the stage's end, and load its best student where that is asked for; False where stopped before."""
+        """Train to the stage's end, then load its best student if the settings say so; False if stopped early."""
         state, settings, total = self.state, self.settings, self.length.steps
         evaluate_every = max(1, settings.eval_steps.steps(total, self.length.per_epoch))
         save_every = max(1, settings.save_steps.steps(total, self.length.per_epoch))
@@ -102,9 +101,9 @@ class StageRun:
         return True
 
     def _steps(self) -> Iterator[tuple[str, list[Any]]]:
-        """The task and the micro-batches of each step that is still to be done, on the device.
+        """The task and the micro-batches of each remaining step, on the device.
 
-        Each task goes on in its own order where it was: how often it was drawn before follows from the draw.
+        Each task continues in its own order: the draw tells how often it was drawn before.
         """
         state, index = self.state, self.placed.index
         drawn = self.work.drawn(index, state.stage_step)
@@ -118,7 +117,7 @@ class StageRun:
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _step(self, task: str, batches: list[Any]) -> None:
-        """One optimizer step; of the global batch this rank holds its share."""
+        """One optimizer step on this rank's share of the global batch."""
         accelerator, state = self.accelerator, self.state
         self.distiller.progress = state.stage_step / self.length.steps
         self._seed()
@@ -130,13 +129,13 @@ class StageRun:
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
                 with accelerator.autocast():
                     output = self.wrapped(batch, counts, task)
-                # ranks average their gradients, and each holds a share of one sum
+                # ranks average their gradients, but each holds a share of one sum
                 accelerator.backward(output["loss"] * (self.world * share))
             state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
-        # a parameter that this step did not reach has no gradient, not one of zero: its weights and running means stay
+        # parameters that this step did not reach have no gradient (not zero), so their weights and running means stay
         self._clip()
         state.optimizer.step()
-        if not accelerator.optimizer_step_was_skipped:  # as fp16 does where its gradients overflow
+        if not accelerator.optimizer_step_was_skipped:  # fp16 skips steps whose gradients overflow
             state.schedule.step()
             self.distiller.after_step()
         state.optimizer.zero_grad(set_to_none=True)
@@ -145,7 +144,7 @@ class StageRun:
         state.sums.end_step(task, output)
 
     def _clip(self) -> None:
-        """Shorten gradients that are longer than the spec allows: all of them as one vector, or each parameter's."""
+        """Clip gradients to the spec's norm: all of them as one vector, or each parameter's."""
         longest = self.settings.max_grad_norm
         if longest is None:
             return
@@ -157,25 +156,25 @@ class StageRun:
             nn.utils.clip_grad_norm_(parameter, longest)
 
     def _seed(self) -> None:
-        """Dropout by seed, stage, step and rank: a resumed run draws what the uninterrupted one drew."""
+        """Seed dropout by seed, stage, step and rank, so that a resumed run draws the same."""
         index = self.placed.index
         place = (index, self.state.stage_step) if index else (self.state.stage_step,)
         torch.manual_seed(derive_seed(self.settings.seed, "dropout", *place, self.accelerator.process_index))
 
     def _counts(self, task: str, batches: list[Any]) -> Tensor | None:
-        """The units of the global batch; None where each batch counts its own."""
+        """The units of the global batch; None if each batch counts its own."""
         if self.settings.normalise == "micro" or (len(batches) == 1 and self.world == 1):
             return None
         counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
         return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
 
     def _check_finite(self, task: str, batches: list[Any]) -> None:
-        """Stop where a loss is no number. Its rows are known where each step is checked: on a CPU, at no cost."""
+        """Stop if a loss is not finite. Its rows are known if every step is checked, as on a CPU, at no cost."""
         for which, sums in self.state.sums.values.items():
             if bool(torch.isfinite(sums["loss"])):
                 continue
             bad = [
-                f"`{named(which, name)}`"
+                f"`{full_name(which, name)}`"
                 for name, value in sums.items()
                 if name != "loss" and not bool(torch.isfinite(value))
             ]
@@ -191,7 +190,7 @@ class StageRun:
     # ── what is written down ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _report(self, task: str, batches: list[Any], *, due: bool) -> None:
-        """Read the terms from the device at the logging interval only, and write a line per task that was drawn."""
+        """At the logging interval read the terms from the device, and write a line per task that was drawn."""
         state = self.state
         if not due:
             self.reporter.step(state.stage_step, None, {})
@@ -217,46 +216,57 @@ class StageRun:
 
     @torch.no_grad()
     def _reported(self, task: str, batches: list[Any]) -> dict[str, float]:
-        """The values that are reported beside the terms, on the batches of this step: means over these and ranks."""
-        found: list[Mapping[str, Tensor]] = []
+        """The values reported beside the terms on the batches of this step: means over batches and ranks."""
+        values: list[Mapping[str, Tensor]] = []
         for batch in batches:
             with self.accelerator.autocast():
-                found.append(self.distiller.report(batch, task))
-        own = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
+                values.append(self.distiller.report(batch, task))
+        busy = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
         sums = {
-            name: torch.stack([one[name].detach().float() for one in found])[own].sum().reshape(1) for name in found[0]
+            name: torch.stack([x[name].detach().float() for x in values])[busy].sum().reshape(1) for name in values[0]
         }
-        count = own.sum().reshape(1)
+        count = busy.sum().reshape(1)
         if self.world > 1:
             sums, count = self.accelerator.reduce(sums, "sum"), self.accelerator.reduce(count, "sum")
-        return {named(task, name): float(value / count) for name, value in sums.items()}
+        return {full_name(task, name): float(value / count) for name, value in sums.items()}
 
     def _write(self, task: str, content: Mapping[str, Any]) -> None:
-        if self.main:
-            self.record.write(self.placed, self.state.step, self.state.stage_step, task, content)
+        """Record a line; only the first process of a run with a folder does. `step` counts the whole run, `stage_step`
+        and `epoch` the stage.
+        """
+        if self.folder is None or not self.main:
+            return
+        state = self.state
+        line: dict[str, Any] = {"step": state.step}
+        if self.work.name:
+            line |= {"stage": self.work.name, "stage_step": state.stage_step}
+        line["epoch"] = state.stage_step / self.length.per_epoch
+        if task:
+            line["task"] = task
+        self.folder.log({**line, **content})
+        self.board.log(state.step, content, task)
 
     # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
 
     def _evaluate(self) -> None:
-        """Score the student on every task, write it down, and keep the student where it is the best so far.
+        """Score the student on every task, record the scores, and keep the student if it is the best so far.
 
-        A task without scores is evaluated on its losses; so is every one where the loss is what students are compared
-        by.
+        A task without scores is evaluated on its losses; so is every task if the loss decides which student is best.
         """
         self.scores = {}
         metric = self.settings.metric_for_best_model
         for task, material in self.work.materials.items():
-            found: dict[str, float] = {}
+            values: dict[str, float] = {}
             if self.settings.report:
-                found |= report_on_dev(self.distiller, task, material, self.accelerator)
+                values |= report_on_dev(self.distiller, task, material, self.accelerator)
             scored = is_scored(self.distiller.student, material)
             if scored:
-                found |= score(self.distiller.student, self.student, material)
-            if material.has_losses and (not scored or metric == named(task, LOSS) or metric == LOSS):
-                found |= losses_on_dev(self.distiller, task, material, self.accelerator)
-            if found:
-                self._write(task, {"dev": found})
-                self.scores |= {named(task, name): value for name, value in found.items()}
+                values |= score(self.distiller.student, self.student, material)
+            if material.has_losses and (not scored or metric == full_name(task, LOSS) or metric == LOSS):
+                values |= losses_on_dev(self.distiller, task, material, self.accelerator)
+            if values:
+                self._write(task, {"dev": values})
+                self.scores |= {full_name(task, name): value for name, value in values.items()}
         if self.scores:
             self.reporter.evaluated(self.state.stage_step, self.scores)
         if metric is None:
@@ -266,15 +276,15 @@ class StageRun:
             self._keep()
 
     def _demand_a_metric(self) -> None:
-        """Say before training, not at its first evaluation, that nothing is ever going to be scored."""
+        """Raise `RunError` before training, not at its first evaluation, if nothing will ever be scored."""
         metric, student = self.settings.metric_for_best_model, self.distiller.student
-        found = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
-        if metric is not None and not found and not self.settings.report:
+        scores = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
+        if metric is not None and not scores and not self.settings.report:
             message = f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on"
             raise RunError(f"{message}; give the data a dev split, or remove metric_for_best_model")
 
     def _metric(self, name: str) -> float:
-        """The score by which students are compared; the task may be left out where one alone has it."""
+        """The score that students are compared by; its task may be omitted if only one has it."""
         fits = [name] if name in self.scores else [k for k in self.scores if k.rpartition("/")[2] == name]
         if len(fits) != 1:
             there = listing(self.scores) or "none"
@@ -289,7 +299,7 @@ class StageRun:
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
-        """Write a checkpoint; of the ranks' sums it holds the whole."""
+        """Write a checkpoint with the sums over all ranks."""
         assert self.folder is not None
         mine = self.state.sums
         self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps, mine.seen)
@@ -301,12 +311,12 @@ class StageRun:
 
 
 def first_part(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The batch of the first data set, which makes the epochs; the batch itself where there is one."""
+    """The batch of the first data set, which defines epochs; the batch itself if there is only one."""
     return next((part for part in batch.values() if isinstance(part, Mapping) and "index" not in batch), batch)
 
 
 def _rows(batch: Any) -> list[str]:
-    """The numbers of a batch's rows, where it says them; those of its data sets one after the other."""
+    """The indices of a batch's rows, if it has them, for one data set after the other."""
     if not isinstance(batch, Mapping):
         return []
     own = batch.get("index")

@@ -15,8 +15,7 @@ from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.facts.memory import VARIABLE
 from brewgraph.inspect.batch_cost import costs
-from brewgraph.models.fake.limits import accepted, positions
-from brewgraph.models.fake.shapes import Shapes
+from brewgraph.models.fake.shapes import Shapes, accepted, positions
 from brewgraph.models.saved_tensors import missing_head, saved_names
 from brewgraph.running.data_cache import token_limit
 from tests.models.tiny import SETTINGS, tiny_config
@@ -55,7 +54,9 @@ def test_ready_tensors_may_hold_what_no_tokenizer_gives(tmp_path: Path) -> None:
     write_ready(tmp_path)
     (found,) = errors(tmp_path, READY)
     assert (found.code, found.span.position) == ("B337", (2, 14))
-    assert found.message == "the forward of `t5` needs `decoder_input_ids`, which neither its tokenizer nor `d` gives"
+    assert (
+        found.message == "the forward of `t5` needs `decoder_input_ids`, which neither its tokenizer nor `d` supplies"
+    )
     write_ready(tmp_path, decoder_input_ids=torch.ones(2, 3, dtype=torch.long))
     assert errors(tmp_path, READY) == []
 
@@ -84,7 +85,7 @@ def test_a_tokenizer_without_a_token_to_pad_with(tmp_path: Path) -> None:
     )
     (found,) = errors(tmp_path, spec)
     assert (found.code, found.span.text) == ("B339", '"bare"')
-    assert found.message == "the tokenizer of `tiny` has no token to pad the batches of `d` with"
+    assert found.message == "the tokenizer of `tiny` has no padding token, which the batches of `d` need"
     bare.eos_token = "[SEP]"
     bare.save_pretrained(tmp_path / "bare")
     assert errors(tmp_path, spec) == []
@@ -129,7 +130,7 @@ def test_a_head_reads_a_token_that_ends_texts(tmp_path: Path) -> None:
     )
     for token in (1, 2):  # the second begins every text
         (found,) = errors(tmp_path, spec.replace("eos_token_id=1", f"eos_token_id={token}"))
-        assert (found.code, found.help) == ("B340", "name the one that it ends texts with: eos_token_id=3")
+        assert (found.code, found.help) == ("B340", "name the token that it appends: eos_token_id=3")
         assert (
             found.message
             == f"`tiny` classifies at token id {token} (`eos_token_id`), but its tokenizer never appends that token"

@@ -69,8 +69,9 @@ brew 1
 
 # From c.json, a configuration of TextBrewer, as its GeneralDistiller computes it.
 #
-# What could not be carried over, is said otherwise, or was assumed:
-# - inputs_mask: padding is left out of matches, as if the adaptor returned it; --no-inputs-mask if yours does not
+# What could not be carried over, is written differently, or was assumed:
+# - inputs_mask: padding does not count in matches, assuming that the adaptor returns it; add --no-inputs-mask if
+#   yours does not
 # - train(...): optimizer, learning rate, its schedule, epochs or steps, max_grad_norm and the data with its batch
 #   size are arguments in TextBrewer: the values here are those of its examples, and max_grad_norm = none is its
 #   default
@@ -246,12 +247,12 @@ error[B120]: there is no setting `kd_loss_typ`
     [
         (["nowhere.json"], "there is no file `nowhere.json`"),
         (["."], "is a folder"),
-        (["c.json", "--task", "ner"], "--task belongs to --distiller MultiTaskDistiller"),
-        (["c.json", "--distiller", "MultiTaskDistiller", "--task", "ner"], "two tasks at least"),
-        (["c.json", "--distiller", "MultiTaskDistiller", "--task", "a", "--task", "b-c"], "`b-c` is no name"),
+        (["c.json", "--task", "ner"], "--task needs --distiller MultiTaskDistiller"),
+        (["c.json", "--distiller", "MultiTaskDistiller", "--task", "ner"], "at least two tasks"),
+        (["c.json", "--distiller", "MultiTaskDistiller", "--task", "a", "--task", "b-c"], "`b-c` cannot be the name"),
         (["c.json", "--distiller", "Nobody"], "Nobody"),
         (["c.json", "--matches", "L3"], "no list of matches `L3`"),
-        (["c.json", "--attention-from", "1"], "there is an attention layer 0"),
+        (["c.json", "--attention-from", "1"], "attention layers count from 0"),
         (["c.json", "--attention-from", "2"], "--attention-from"),
         (["c.json", "c.json"], "several configurations of one kind"),
         ([], "Missing argument"),

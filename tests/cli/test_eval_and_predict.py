@@ -118,7 +118,7 @@ def test_what_is_no_finished_run_is_a_usage_error(verb: str, run: Path, tmp_path
             f"`{tmp_path / 'runs'}` holds no run (in {tmp_path / 'runs'} there is copy): name the folder",
         ),
         (tmp_path / "copy", f"there is no folder `{tmp_path / 'copy'}` (in {tmp_path / 'runs'} there is copy)"),
-        (copy, f"the run in `{copy}` is not finished: give its `brewgraph run` again"),
+        (copy, f"the run in `{copy}` is not finished: repeat its `brewgraph run` command"),
     ):
         result = command(verb, str(folder), *file)
         assert (result.exit_code, result.stdout) == (2, "")
@@ -206,20 +206,20 @@ def test_what_cannot_be_predicted_from_is_a_usage_error(run: Path, tmp_path: Pat
     kept.write_text("text\ngood\n")
     (tmp_path / "link.csv").symlink_to(kept)
     for arguments, input, words in (
-        ((), None, "name a FILE, - for standard input, or give a `--text`"),
-        (("x.csv", "--text", "good"), None, "name a FILE, - for standard input, or give a `--text`"),
+        ((), None, "give either a FILE (- for standard input) or `--text`"),
+        (("x.csv", "--text", "good"), None, "give either a FILE (- for standard input) or `--text`"),
         (("-",), " \n", "standard input holds no rows"),
-        (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is no text in UTF-8"),
+        (("-",), b"good\n\xff\xfe\n", "line 2 of standard input is not UTF-8"),
         (("-",), '{"txt": "good"}', "standard input has no column `text` (did you mean `txt`?"),
-        (("--text", "good", "-o", "out.parquet"), None, "`out.parquet` says no format by its name"),
+        (("--text", "good", "-o", "out.parquet"), None, "the format of `out.parquet` is unknown"),
         (
             ("--text", "good", "-o", str(kept / "o.csv")),
             None,
             f"`{kept / 'o.csv'}` cannot be written: `{kept}` is a file",
         ),
-        (("--text", "good", "-o", str(tmp_path)), None, f"`{tmp_path}` says no format by its name"),
-        ((str(kept), "-o", str(kept)), None, f"`{kept}` is the file that is read"),
-        ((str(kept), "-o", str(tmp_path / "link.csv")), None, f"`{tmp_path / 'link.csv'}` is the file that is read"),
+        (("--text", "good", "-o", str(tmp_path)), None, f"the format of `{tmp_path}` is unknown"),
+        ((str(kept), "-o", str(kept)), None, f"`{kept}` is the input file"),
+        ((str(kept), "-o", str(tmp_path / "link.csv")), None, f"`{tmp_path / 'link.csv'}` is the input file"),
     ):
         result = command("predict", str(run), *arguments, input=input)
         assert (result.exit_code, result.stdout) == (2, ""), result.output

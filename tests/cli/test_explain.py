@@ -29,7 +29,7 @@ def test_a_code_without_a_page_has_its_family() -> None:
     """Its line, what it is about, and where to look."""
     result = command("explain", "B405")
     assert result.exit_code == 0
-    assert result.stdout.startswith("B405: data that cannot be fetched from the hub\n\nA fault of data.")
+    assert result.stdout.startswith("B405: data that cannot be downloaded\n\nA fault of data.")
     assert "help" in result.stdout
 
 
@@ -38,8 +38,8 @@ def test_a_code_without_a_page_has_its_family() -> None:
     [
         ("W299", "there is no code W299: did you mean `W209`?"),
         ("B000", "there is no code B000: "),
-        ("W20", "`W20` is no code: did you mean `W"),
-        ("everything", "`everything` is no code: write `brewgraph explain W205`"),
+        ("W20", "`W20` is not a code: did you mean `W"),
+        ("everything", "`everything` is not a code: write `brewgraph explain W205`"),
     ],
 )
 def test_what_is_no_code_ends_with_2(what: str, said: str) -> None:

@@ -80,7 +80,7 @@ def test_a_faulty_spec_is_left_alone_and_the_others_are_not(loose: Path, tmp_pat
     bad.write_text("loss = ce(a -> b\n")
     result = command("fmt", str(tmp_path))
     assert result.exit_code == 1
-    assert "error[B001]: this `(` is never closed" in result.stderr
+    assert "error[B001]: unclosed `(`" in result.stderr
     assert result.stderr.endswith("1 file changed, 1 file at fault\n")
     assert (bad.read_text(), loose.read_text()) == ("loss = ce(a -> b\n", neat())
 
@@ -115,7 +115,7 @@ def test_usage_errors(tmp_path: Path):
     result = command("fmt", str(tmp_path))
     assert (result.exit_code, result.stderr) == (2, f"error: there is no *.brew in {tmp_path}\n")
     missing.write_bytes("x = 1".encode("utf-16"))
-    said = f"error: line 1 of `{missing}` is no text in UTF-8: its byte 1 is 0xFF, and the file is probably in UTF-16; "
+    said = f"error: line 1 of `{missing}` is not UTF-8: byte 1 is 0xFF, and the file is probably UTF-16; "
     assert command("fmt", str(missing)).stderr.startswith(said)
 
 

@@ -14,7 +14,8 @@ from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFOR
 from brewgraph.ops import SCHEDULES as WEIGHTS
 from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-from brewgraph.recipe.settings.sources import ADAPTERS, DATA, HEADS, MODELS
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS
 from brewgraph.recipe.settings.train import OPTIMIZERS, SCHEDULES, Train
 from tests.cli.tiny import command
 
@@ -95,7 +96,7 @@ def test_a_temperature_says_what_it_does(name: str):
     temperature, page = TEMPERATURES[name], page_of(name)
     assert page.startswith(f"{name}(base, beta=1")
     assert all(f"  {o.name} = {o.default:g}" in page and o.text in page for o in temperature.options)
-    assert "depends on the others of its batch" in page
+    assert "depends on the other examples of its batch" in page
     assert f"  soft = ce(big.logits -> small.logits, T={name}(4))\n" in page
     assert page.endswith(f"source: {temperature.source}\n")
 
@@ -160,7 +161,7 @@ def test_the_settings_of_train_are_published_with_type_default_and_meaning():
     lines = page_of("train").splitlines()[4:]
     cells = {row.split()[0]: (row.strip(), words.strip()) for row, words in zip(lines[::2], lines[1::2], strict=True)}
     assert list(cells) == list(Train.model_fields)
-    assert cells["seed"] == ("seed = 0   integer", "everything random follows from it")
+    assert cells["seed"] == ("seed = 0   integer", "the seed of everything random")
     assert cells["precision"][0] == "precision = fp32   fp32 | bf16 | fp16"
     assert cells["eval_steps"][0] == "eval_steps = 1 epoch   length: 10%, 500 steps, 1 epochs"
     assert cells["optimizer"][0].startswith("optimizer = adamw()   ")
@@ -181,8 +182,8 @@ def test_a_name_with_two_meanings_has_two_pages():
     ("name", "said"),
     [
         ("kdd", "there is no `kdd`: did you mean `kd`?"),
-        ("zzzz", "there is no `zzzz`: `brewgraph ops` lists what there is"),
-        ("generate", "`generate` is a word of the language that this release does not support yet"),
+        ("zzzz", "there is no `zzzz`: `brewgraph ops` lists all names"),
+        ("generate", "`generate` belongs to the language, but is not supported in this version"),
     ],
 )
 def test_an_unknown_name_ends_with_2(name: str, said: str):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from brewgraph.cli.output import coloured, painter, parse_sets, parse_value, print_diagnostics, table, tally
+from brewgraph.cli.options import parse_sets, parse_value
+from brewgraph.cli.output import coloured, painter, print_diagnostics, table, tally
 from brewgraph.diagnostics import Diagnostic, Label, UsageError
 from brewgraph.source import Source, Span
 
@@ -50,7 +51,7 @@ def test_a_set_without_name_or_value_is_a_usage_error(text: str):
     with pytest.raises(UsageError) as error:
         parse_sets([text])
     example = "T=VALUE" if text == "T" else "NAME=VALUE"
-    assert str(error.value) == f"`--set {text}` is no `name=value`: write `--set {example}`"
+    assert str(error.value) == f"`--set {text}` is not of the form `name=value`: write `--set {example}`"
 
 
 def test_colours_only_on_a_terminal_and_not_against_the_users_will(monkeypatch):
@@ -59,7 +60,7 @@ def test_colours_only_on_a_terminal_and_not_against_the_users_will(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     assert coloured(Terminal())
     assert not coloured(io.StringIO())
-    assert painter(io.StringIO()) is None
+    assert painter(io.StringIO())("words", "error") == "words"
     monkeypatch.setenv("TERM", "dumb")
     assert not coloured(Terminal())
     monkeypatch.setenv("TERM", "xterm")

@@ -131,7 +131,7 @@ def test_a_folder_with_weights_alone(tmp_path: Path) -> None:
         (["nobody/nothing-of-this-name"], 2, "cannot be reached"),
         ([".", "--depth", "1"], 2, "holds no model"),
         (["nowhere.brew"], 2, "there is no file `nowhere.brew`"),
-        ([".", "small"], 2, "is no spec"),
+        ([".", "small"], 2, "is not a spec"),
         (["student.brew", "smal"], 2, "did you mean `small`?"),
         ([".", "--depth", "-1"], 2, "--depth"),
         (["faulty.brew"], 1, "error[B101]: there is no `a`"),

@@ -161,7 +161,7 @@ def test_a_list_of_unknown_length_leaves_the_loss_open(tmp_path: Path):
     )
     result = command("graph", spec)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr.endswith("error: the graph is not known until the models above can be reached\n")
+    assert result.stderr.endswith("error: the graph is unknown until the models above can be reached\n")
 
 
 def test_a_graph_is_a_tree_of_terms(tiny: Path):

@@ -86,7 +86,7 @@ def test_a_second_run_finds_the_first(ran):
     folder, spec, first = ran
     again = command("run", str(spec), "--runs", str(folder / "runs"))
     assert again.exit_code == 0
-    assert "is finished already; --force runs it again\n" in again.stderr
+    assert "is already finished; --force runs it again\n" in again.stderr
     assert "training" not in again.stderr
     assert again.stdout == first.stdout
 
@@ -117,7 +117,7 @@ def test_a_dry_run_leaves_nothing_behind(tmp_path: Path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     result = command("run", spec.name, "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "one step, one evaluation and one save went through" in result.stderr
+    assert "one step, one evaluation and one save succeeded" in result.stderr
     assert "the student is in" not in result.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -139,7 +139,7 @@ def test_a_pass_can_be_left_out(ran):
     folder, spec, _ = ran
     again = command("run", str(spec), "--runs", str(folder / "runs"), "--skip-pass", "truncate_models")
     assert again.exit_code == 0, again.output
-    assert "is finished already" in again.output
+    assert "is already finished" in again.output
     for name in ("run", "plan"):
         wrong = command(name, str(spec), "--skip-pass", "truncate")
         assert wrong.exit_code == 2
@@ -194,7 +194,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
     assert (result.exit_code, result.stderr) == (130, said)
 
 
-COPIES = "`init=` copies layers, embeddings and a head that fits"
+COPIES = "`init=` copies layers, embeddings and a matching head"
 
 
 def row(name: str, **changes: float) -> ScoreRow:
@@ -278,7 +278,7 @@ def test_a_student_with_heads_is_a_folder_for_each_of_them(tmp_path: Path):
     """No folder of its own would load: each head is named with the class that loads it."""
     heads = {"ner": Head("AutoModelForTokenClassification"), "qa": Head("AutoModelForQuestionAnswering")}
     assert list(where_it_is(tmp_path, SimpleNamespace(auto_class="AutoModel", heads=heads))) == [
-        f"the student is in {tmp_path}, a folder for each head",
+        f"the student is in {tmp_path}, one folder per head",
         f'plain transformers loads them: AutoModelForTokenClassification.from_pretrained("{tmp_path / "ner"}")',
         f'                               AutoModelForQuestionAnswering.from_pretrained("{tmp_path / "qa"}")',
     ]
@@ -333,7 +333,7 @@ def test_the_student_alone_has_its_sentence(tmp_path: Path, alone, student, kind
             recipe=SimpleNamespace(student=declared, teachers=[teacher]), facts=lambda model: None
         )
         said = list(summary(checked, [teacher, other, own], tmp_path, without_teacher=False))
-        begins = [f"s alone begins from weights of t: {COPIES}"] if init else []
+        begins = [f"s alone starts from weights of t: {COPIES}"] if init else []
         assert said[1] == "scored on test"
         told = [f"trained without its teacher it has {words}"] if words else []  # nothing of what is no number
         assert said[4:-2] == [*told, *begins]

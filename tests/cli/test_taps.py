@@ -62,8 +62,8 @@ cls                           BertOnlyMLMHead       (batch, length, 50)
       .LayerNorm              LayerNorm             (batch, length, 8)
     .decoder                  Linear                (batch, length, 50)
 
-A path is read from the outside in: tap t = model @ "encoder.layer.*"
---path shows modules in full, with their inputs and what to write.
+A path goes from the outside in: tap t = model @ "encoder.layer.*"
+--path shows modules in full, with their inputs and the tap statement to write.
 """
 DETAILS = """\
 {folder} (BertForMaskedLM)
@@ -102,7 +102,7 @@ def test_a_path_shows_its_modules_in_full(folder: Path) -> None:
     assert one[2] == "bert.encoder.layer.1.output (BertOutput)"
     assert one[-1] == '  write   tap t = model @ "encoder.layer.1.output"'
     never = command("taps", str(folder), "--path", "self.dropout", "--all").stdout.splitlines()
-    assert sum(line == "  never called, so there is nothing to tap" for line in never) == 3
+    assert sum(line == "  never called: nothing to tap" for line in never) == 3
     wrong = command("taps", str(folder), "--path", "encoder.layr")
     assert (wrong.exit_code, wrong.stdout) == (2, "")
     assert "did you mean `encoder.layer`?" in wrong.stderr
@@ -183,8 +183,8 @@ def test_a_model_may_be_written_as_in_a_spec(folder: Path, monkeypatch: pytest.M
         ('hf("bert"', 1, ["error[B001]", "hf("]),
         ('hf("bert", hidden_size=7)', 1, ["error[B306]", "^^^"]),
         ('hfs("bert")', 1, ["there is no model source `hfs`", "^^^"]),
-        ('brew("student.brew")', 2, ["only `hf(…)` and `bigru(…)` say themselves what a model is made of"]),
-        ('hf("bert"); let x = 3', 2, ["one model is asked for"]),
+        ('brew("student.brew")', 2, ["only `hf(…)` and `bigru(…)` define a model by themselves"]),
+        ('hf("bert"); let x = 3', 2, ["expected one model"]),
     ],
 )  # fmt: skip
 def test_a_written_model_at_fault(

@@ -20,7 +20,7 @@ from brewgraph.convert.spec_text import Script
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.display.equation import spell_out
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.source import Source
 
 Json = dict[str, Any]
@@ -200,11 +200,11 @@ def test_attention(loss: str, adaptors: Json, wanted: str) -> None:
 
 def test_layers_of_attention_are_never_guessed() -> None:
     """Without a layer 0 nothing says from where they count; with one they count from 0."""
-    with pytest.raises(UsageError, match="say --attention-from 0 or --attention-from 1"):
+    with pytest.raises(UsageError, match="add --attention-from 0 or --attention-from 1"):
         converted({"intermediate_matches": [ATTENTION]})
     zero = {"intermediate_matches": [ATTENTION, {**ATTENTION, "layer_S": 0}]}
     assert lines(converted(zero))["let map"] == "[4, 4] -> [1, 0]"
-    with pytest.raises(UsageError, match="there is an attention layer 0"):
+    with pytest.raises(UsageError, match="attention layers count from 0"):
         converted(zero, first=1)
 
 
@@ -246,7 +246,7 @@ def test_matches_that_textbrewer_ignores_are_left_out(distiller: Any) -> None:
     """Two distillers know no intermediate matches; the spec has none either, and a note says so."""
     found = converted({"intermediate_matches": [HIDDEN, ATTENTION]}, script=Script(distiller, 2))
     assert lines(found)["loss"] == "soft"
-    assert any(note.key == "intermediate_matches" and "in silence" in note.text for note in found.notes)
+    assert any(note.key == "intermediate_matches" and "silently" in note.text for note in found.notes)
 
 
 def test_several_teachers_are_averaged() -> None:
@@ -371,7 +371,7 @@ def test_lists_of_matches_are_chosen_by_name() -> None:
     both = lines(converted({"one": [HIDDEN], "two": [PAIR]}, "one", "two"))
     assert both["loss"] == "soft + one + two"
     assert lines(converted({"one": [HIDDEN]}))["one"].startswith("mse(")
-    with pytest.raises(UsageError, match="choose by --matches, `one` and `two`"):
+    with pytest.raises(UsageError, match="choose with --matches, `one` and `two`"):
         converted({"one": [HIDDEN], "two": [PAIR]})
     with pytest.raises(UsageError, match="no list of matches `tow`: did you mean `two`"):
         converted({"one": [HIDDEN], "two": [PAIR]}, "tow")
@@ -431,7 +431,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "did you mean `hidden_mse`?",
     ),
     ('{"intermediate_matches": [M{"loss": ⟨"mine"⟩}]}', "B122", "[0].loss` cannot be `mine`", "import"),
-    ('{"intermediate_matches": [M{"layer_T": ⟨"4"⟩}]}', "B122", "[0].layer_T`: a layer is a whole number", "write 4"),
+    ('{"intermediate_matches": [M{"layer_T": ⟨"4"⟩}]}', "B122", "[0].layer_T`: a layer is an integer", "write 4"),
     ('{"intermediate_matches": [M{"layer_T": ⟨[1, 2, 3]⟩}]}', "B122", "layer_T`: a layer", "write 4"),
     ('{"intermediate_matches": [M{⟨"layerT"⟩: 4}]}', "B120", "[0].layerT`", "did you mean `layer_T`?"),
     ('{"intermediate_matches": [⟨M{"loss": "fsp"}⟩]}', "B122", "`fsp` takes two layers of each model", "[4, 4]"),
@@ -444,16 +444,21 @@ FAULTS: list[tuple[str, str, str, str]] = [
         "the student's width",
     ),
     ('{"intermediate_matches": [M{"proj": ⟨["linaer", 1, 2]⟩}]}', "B122", "no projection `linaer`", "`linear`?"),
-    ('{"intermediate_matches": [M{"proj": ⟨["linear", 1, 2, {"lr": "x"}]⟩}]}', "B122", "are numbers", "correct it"),
+    (
+        '{"intermediate_matches": [M{"proj": ⟨["linear", 1, 2, {"lr": "x"}]⟩}]}',
+        "B122",
+        "must not be negative",
+        "correct it",
+    ),
     ('{"distill_config": {}, ⟨"tain_config"⟩: {}}', "B120", "`tain_config`", "did you mean `train_config`?"),
-    ('{"train_config": ⟨[]⟩}', "B122", "`TrainingConfig` is a mapping", "write"),
-    ("⟨3⟩", "B020", "this is no configuration", "write"),
+    ('{"train_config": ⟨[]⟩}', "B122", "`TrainingConfig` must be a mapping", "write"),
+    ("⟨3⟩", "B020", "expected a configuration", "write"),
     ('{"temperature": ⟨8⟩ "fp16": true}', "B020", "neither JSON nor Python", "correct it"),
     ('{"temperature": 8, ⟨"temperature"⟩: 9}', "B125", "`temperature` is given twice", "remove one"),
     ("{'temperature': ⟨args.T⟩}", "B122", "`args.T` is not a literal", "write the value itself"),
     ("{'temperature': ⟨__import__('os').getcwd()⟩}", "B122", "is not a literal", "nothing"),
-    ("{⟨4⟩: 8}", "B122", "a key is a text", "write"),
-    ("c = {'temperature': ⟨[1] + 2⟩}", "B122", "only lists are joined", "write the value itself"),
+    ("{⟨4⟩: 8}", "B122", "a key must be a quoted text", "write"),
+    ("c = {'temperature': ⟨[1] + 2⟩}", "B122", "`+` joins only lists", "write the value itself"),
 ]
 
 
@@ -515,7 +520,7 @@ def test_broken_json_is_shown_where_it_breaks() -> None:
     assert "cannot" in raised.value.diagnostics[0].message or "not a literal" in raised.value.diagnostics[0].message
     with pytest.raises(SpecError) as raised:
         convert([Source('{"temperature": 8\n "fp16": true}', "c.json")], Script())
-    assert raised.value.diagnostics[0].message.startswith("this is no JSON")
+    assert raised.value.diagnostics[0].message.startswith("this is not JSON")
     assert raised.value.diagnostics[0].span.position == (2, 2)
 
 

@@ -71,7 +71,7 @@ def test_a_configuration_that_is_changed_afterwards_is_a_fault(after: str, shown
     with pytest.raises(SpecError) as raised:
         read(f"c = DistillationConfig(temperature=8)\n{after}\n")
     (diagnostic,) = raised.value.diagnostics
-    assert f"`{shown}` changes a configuration after it was made" in diagnostic.message
+    assert f"`{shown}` changes a configuration after it is made" in diagnostic.message
     assert diagnostic.span.text == shown
 
 
@@ -103,7 +103,7 @@ def test_a_script_says_its_distiller(calls: str, wanted: str) -> None:
     [
         ("MultiTeacherDistiller(t, c, a, b, f, g)", "--distiller MultiTeacherDistiller --teachers 2"),
         ("MultiTaskDistiller(t, c, a, b, f, g)", "--distiller MultiTaskDistiller --task ner --task qa"),
-        ("GeneralDistiller() if x else BasicDistiller()", "`GeneralDistiller` and `BasicDistiller`: say which"),
+        ("GeneralDistiller() if x else BasicDistiller()", "`GeneralDistiller` and `BasicDistiller`: choose one"),
     ],
 )
 def test_a_distiller_of_which_more_has_to_be_said_is_asked_for(calls: str, wanted: str) -> None:
@@ -146,6 +146,6 @@ def test_what_is_noted_is_what_is_written() -> None:
     found = convert([Source('{"fp16": true, "fp16_opt_level": "O0", "hard_label_weight": 1}', "c.json")], Script())
     notes = {note.key: note.text for note in found.notes}
     assert "precision" not in found.text.partition("train {")[2]
-    assert notes["fp16_opt_level"] == "O0 is full precision, which is left as it is"
+    assert notes["fp16_opt_level"] == "O0 is full precision, which is the default"
     assert "losses" in notes
     assert "losses" not in {note.key for note in convert([Source('{"temperature": 8}', "c.json")], Script()).notes}

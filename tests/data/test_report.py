@@ -15,7 +15,7 @@ from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.report import DataReport, Lengths, Overlap, RowCount, data_report, lines
 from brewgraph.data.sources.examples import Examples, open_examples
 from brewgraph.recipe.label_types import MASKED, NEXT
-from brewgraph.recipe.settings.sources import Files
+from brewgraph.recipe.settings.data_sources import Files
 
 NAMES = ("no", "yes")
 
@@ -75,12 +75,12 @@ def test_copies_and_contradictions() -> None:
     assert report.splits["train"].repeated == RowCount(3, (3, 4, 5))
     assert report.splits["train"].contradicting == RowCount(1, (4,))
     assert warned(report, "earlier row: ") == (
-        "3 of 5 rows of train (60.0%; rows 3, 4, 5) have the texts of an earlier row: leave the copies out, or those "
+        "3 of 5 rows of train (60.0%; rows 3, 4, 5) have the texts of an earlier row: remove the copies, or those "
         "texts weigh more"
     )
     assert warned(report, "another label") == (
         "1 of 5 rows of train (20.0%; row 4) has another label than an earlier row with the same texts: "
-        "correct them or leave both out"
+        "correct them or remove both"
     )
 
 
@@ -105,7 +105,7 @@ def test_rows_of_dev_in_train() -> None:
     assert data_report(again).overlaps[0].train == (2, 1), "of several the first"
     assert warned(report, "too good") == (
         "2 of 4 rows of dev (50.0%; rows 1, 4) have the texts of a row of train, and figures will be too good: "
-        "take these rows out of train"
+        "remove these rows from train"
     )
 
 
@@ -127,7 +127,7 @@ def test_empty_texts_and_missing_labels() -> None:
     assert split.labels == {"no": 2, "yes": 1}
     assert warned(report, "no words").startswith("3 of 4 rows of train (75.0%; rows 2, 3, 4) have no words in a text: ")
     assert warned(report, "no label") == (
-        "1 of 4 rows of train (25.0%; row 4) has no label: fill it in or leave the rows out"
+        "1 of 4 rows of train (25.0%; row 4) has no label: fill it in or remove the rows"
     )
 
 
@@ -157,7 +157,7 @@ def test_uneven_classes(many: int, says: bool) -> None:
 def test_no_dev_split() -> None:
     """Nothing will be evaluated."""
     assert warned(data_report(examples(train=SOUND)), "dev=") == (
-        "there is no dev split, and nothing to evaluate on: name one with `dev=`"
+        "there is no dev split, so nothing is evaluated: name one with `dev=`"
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from brewgraph import loads
 from brewgraph.display.diagram import FORMATS, draw, drawing
-from brewgraph.display.picture import GRAINS, show_shape
+from brewgraph.display.picture import GRAINS
+from brewgraph.graph.nodes import show_shape
 
 SPEC = """
 brew 1

@@ -89,7 +89,7 @@ def test_what_is_saved_where(tmp_path: Path) -> None:
     assert shown.save(tmp_path / "a.svg").read_text() == shown._repr_svg_()
     assert shown.save(tmp_path / "a.html").read_text().startswith("<!doctype html>")
     assert shown.save(tmp_path / "a.txt").read_text().startswith("loss\n")
-    with pytest.raises(UsageError, match=r"`a.png` says no format"):
+    with pytest.raises(UsageError, match=r"`a.png` has no suffix of a format"):
         shown.save(tmp_path / "a.png")
 
 

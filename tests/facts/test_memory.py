@@ -15,9 +15,10 @@ import pytest
 import brewgraph.data.sources.examples
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError
 from brewgraph.facts import memory as module
-from brewgraph.facts.memory import VARIABLE, Memory, print_of_data, print_of_model
-from brewgraph.facts.model import Request
-from brewgraph.recipe.settings.sources import Files, Glue, Hub
+from brewgraph.facts.data import print_of_data
+from brewgraph.facts.memory import VARIABLE, Memory, print_of_model
+from brewgraph.facts.models import Request
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import classes
 from tests.faults.meaning import SENSE, add_files
@@ -61,9 +62,9 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def reach(*arguments: Any, **options: Any) -> Any:
         raise AssertionError("this was known")
 
-    monkeypatch.setattr(Request, "draw", reach)
+    monkeypatch.setattr(Request, "describe", reach)
     monkeypatch.setattr(brewgraph.data.sources.examples, "facts", reach)
-    monkeypatch.setattr("brewgraph.facts.model._token_facts", reach)
+    monkeypatch.setattr("brewgraph.facts.models.TokenFacts.of", reach)
     monkeypatch.setattr("brewgraph.models.tokenization.load_tokenizer", reach)
 
 

@@ -21,7 +21,7 @@ TWO = 'teacher other = hf("other")\nlet ts = [big, other]\n'
 def said(recipe: Recipe, ranks: int = 1, graphs: object = None) -> list[tuple[str, str]]:
     """The codes of all warnings with what they underline."""
     facts = {**FACTS, "other": FACTS["big"]}
-    subject = Subject(recipe, graphs or {}, lambda model, row: facts[model].rows(row), ranks)  # type: ignore[arg-type]
+    subject = Subject(recipe, graphs or {}, lambda model, row: facts[model].row_length(row), ranks)  # type: ignore[arg-type]
     found = list(lint(subject))
     assert all(d.help and d.severity == "warning" for d in found)
     return [(d.code, d.span.text) for d in found]
@@ -272,7 +272,9 @@ def test_a_term_that_is_lost_takes_its_projection_with_it() -> None:
 def test_losses_on_whole_batches(loss: str, whole: bool, train: str, ranks: int, parts: int) -> None:
     """W212, only where a step has several batches or ranks, and nobody said that each is by itself; with how many."""
     text = spec(f"loss = {loss}\ntrain {{ {train} }}", "")
-    subject = Subject(recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].rows(row), ranks)
+    subject = Subject(
+        recipe_of(text)[0], {("", ""): graph(text)}, lambda model, row: FACTS[model].row_length(row), ranks
+    )
     found = list(lint(subject))
     assert [x.code for x in found] == (["W212"] if parts > 1 and whole else [])
     assert all(f"each step is split into {parts} batches" in x.message for x in found)
@@ -405,7 +407,7 @@ def test_weights_of_joined_data() -> None:
 def test_losses_that_train_nothing(loss: str, said_: str) -> None:
     """W218: nothing comes to the student; a weight that only begins at zero is none."""
     recipe = known(f"soft = kd(big.logits -> tiny.logits)\nhard = ce(d.labels -> tiny.logits)\nloss = {loss}", "")
-    subject = Subject(recipe, {}, lambda model, row: FACTS[model].rows(row), 1)
+    subject = Subject(recipe, {}, lambda model, row: FACTS[model].row_length(row), 1)
     found = [d.message for d in lint(subject) if d.code == "W218"]
     assert len(found) == bool(said_)
     assert all(said_ in message for message in found)

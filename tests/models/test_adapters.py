@@ -25,7 +25,7 @@ from brewgraph.models.loading import build_model
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import Lora
+from brewgraph.recipe.settings.model_sources import Lora
 from tests.models.test_heads import CASES, headed
 from tests.models.tiny import batch, tiny, tiny_config
 

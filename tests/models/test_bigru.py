@@ -13,7 +13,7 @@ from brewgraph.models.capture.capture import Capture
 from brewgraph.models.fake.shapes import Shapes, count_parameters
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import MODELS, Bigru
+from brewgraph.recipe.settings.model_sources import MODELS, Bigru
 from tests.models.tiny import batch
 
 CONFIG = {"vocab_size": 64, "embedding_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_labels": 3}
@@ -99,7 +99,7 @@ def test_losses_and_gradients():
 def test_features():
     """Hidden states are recorded: embeddings, then each layer; pooled is what the head sees; attention there is none."""
     one = model()
-    assert dissect(one).rows("hidden") == 3
+    assert dissect(one).row_length("hidden") == 3
     features = [Feature("hidden", 0), Feature("hidden", 1), Feature("hidden", 2), Feature("pooled"), Feature("logits")]
     capture = Capture(one, features)
     with torch.no_grad(), capture.armed():

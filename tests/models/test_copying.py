@@ -25,7 +25,7 @@ from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.loading import build_model
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
-from brewgraph.recipe.settings.sources import Layers
+from brewgraph.recipe.settings.model_sources import Layers
 from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 
 INPUTS = batch(7, 4)

@@ -17,7 +17,7 @@ from brewgraph.models.loading import build_model
 from brewgraph.models.task_heads import Head, task_of
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASS, LABEL_TYPES, TAGS
-from brewgraph.recipe.settings.sources import Bigru, Hf, Lora
+from brewgraph.recipe.settings.model_sources import Bigru, Hf, Lora
 from tests.models.tiny import tiny, tiny_config
 
 LOGITS = [Feature("logits"), Feature("hidden", 1)]
@@ -140,7 +140,7 @@ def test_heads_and_adapter_are_carried(tmp_path):
 
 def test_an_adapter_needs_weights_to_stand_beside():
     """From scratch, frozen weights would be noise."""
-    with pytest.raises(SourceFault, match="random weights") as fault:
+    with pytest.raises(SourceFault, match="needs pretrained weights") as fault:
         made(Hf(model_type="bert", adapter=Lora()))
     assert (fault.value.code, fault.value.field) == ("B329", "adapter")
 

@@ -16,7 +16,7 @@ from brewgraph.models.bigru import BigruConfig
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import Lora
+from brewgraph.recipe.settings.model_sources import Lora
 from tests.models.test_heads import headed
 from tests.models.tiny import batch, tiny
 

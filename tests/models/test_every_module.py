@@ -154,7 +154,7 @@ def test_named_features_equal_the_models_own(kind: str) -> None:
     expected = {Feature("logits"): own.logits, Feature("embeddings"): own.hidden_states[0]}
     expected |= {Feature("hidden", i): x for i, x in enumerate(own.hidden_states)}
     expected |= {Feature("attention", i): x for i, x in enumerate(own.attentions)}
-    rows = {name: shapes.anatomy.rows(name) for name in ("hidden", "attention")}
+    rows = {name: shapes.anatomy.row_length(name) for name in ("hidden", "attention")}
     assert rows == {"hidden": len(own.hidden_states), "attention": len(own.attentions)} == {"hidden": 4, "attention": 3}
     capture = Capture(eager, list(expected))
     with capture.armed(), torch.no_grad():
@@ -169,7 +169,7 @@ def test_every_named_feature_has_a_shape_or_a_reason(kind: str) -> None:
     """Each is caught with the shape that was inferred; each that is not offered says why, and what to do instead."""
     shapes = Shapes.of(tiny_config(kind), AutoModel)
     model = tiny(kind)
-    told = shapes.infer(shapes.named())
+    told = shapes.infer(shapes.every_feature())
     faults = {feature: fault for feature, fault in told.items() if isinstance(fault, SourceFault)}
     sound = {feature: shape for feature, shape in told.items() if not isinstance(shape, SourceFault)}
     capture = Capture(model, list(sound))

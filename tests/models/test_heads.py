@@ -24,7 +24,13 @@ from brewgraph.models.task_heads import Head
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.label_types import CLASSES, TAGS, VALUE
-from brewgraph.recipe.settings.sources import CausalLm, MaskedLm, SequenceClassifier, SpanClassifier, TokenClassifier
+from brewgraph.recipe.settings.model_sources import (
+    CausalLm,
+    MaskedLm,
+    SequenceClassifier,
+    SpanClassifier,
+    TokenClassifier,
+)
 from tests.models.tiny import batch, tiny, tiny_config
 
 NER = Head("AutoModelForTokenClassification", ("O", "B-PER", "I-PER", "B-LOC"))

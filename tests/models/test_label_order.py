@@ -41,7 +41,7 @@ def test_every_permutation_is_found(order):
     moved = [f"its `{NAMES[i]}` is the data's `{NAMES[j]}`" for i, j in enumerate(order) if i != j]
     assert found.message.endswith(": " + ", ".join(moved))
     assert found.message.startswith(f"`bert` gets {found.accuracy:.0%} of 512 labelled examples right")
-    assert found.help == "say what its classes are: labels=[" + ", ".join(f'"{NAMES[j]}"' for j in order) + "]"
+    assert found.help == "name its classes: labels=[" + ", ".join(f'"{NAMES[j]}"' for j in order) + "]"
 
 
 def test_best_order_against_every_order():
@@ -122,7 +122,7 @@ def test_rare_tags_out_of_order_are_found(order):
     assert check_tag_order(said, true, words, TAGS).verdict == "ok"
     found = check_tag_order(np.argsort(order)[said], true, words, TAGS, "`bert`")
     assert (found.verdict, found.order) == ("permuted", order)
-    assert found.help == "say what its classes are: labels=[" + ", ".join(f'"{TAGS[j]}"' for j in order) + "]"
+    assert found.help == "name its classes: labels=[" + ", ".join(f'"{TAGS[j]}"' for j in order) + "]"
     recall = [(said[true == n] == n).mean() for n in range(5)]
     assert found.best == pytest.approx(np.mean(recall))
     padded = np.concatenate([true, np.full(99, -100)])
@@ -163,7 +163,7 @@ def test_several_labels_out_of_order():
     assert (found.verdict, found.best) == ("ok", pytest.approx(corr))
     moved = check_labels_order(said[:, [2, 0, 3, 1]], true, names)
     assert (moved.verdict, moved.order, moved.best) == ("permuted", (2, 0, 3, 1), pytest.approx(corr))
-    assert moved.help == 'say what its classes are: labels=["anger", "joy", "trust", "fear"]'
+    assert moved.help == 'name its classes: labels=["anger", "joy", "trust", "fear"]'
     assert check_labels_order(generator.random((300, 4)), true, names).verdict == "chance"
     assert check_labels_order(said[:60, ::-1], true[:60], names).verdict == "ok"
     assert check_labels_order(said * 0, true, names).verdict == "chance"

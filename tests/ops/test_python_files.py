@@ -240,7 +240,7 @@ def test_what_is_no_literal_is_said(decorator: str, signature: str, message: str
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def f(:\n", "`own_odd` is no Python: "),
+        ("def f(:\n", "`own_odd` is not valid Python: "),
         (f'{HEAD}@bg.operation\ndef odd(a, b):\n    """X."""\n', "the decorator has no keywords"),
         (
             f'{HEAD}@bg.operation(takes={{"hiden -> hidden": "token"}}, source="x")\ndef odd(a, b):\n    """X."""\n',
@@ -248,7 +248,7 @@ def test_what_is_no_literal_is_said(decorator: str, signature: str, message: str
         ),
         (
             f'{HEAD}@bg.operation(takes={{"hidden -> hidden": "token"}}, source="x")\ndef odd(a, b):\n    pass\n',
-            "a docstring is needed",
+            "it has no docstring",
         ),
     ],
 )

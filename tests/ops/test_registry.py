@@ -154,7 +154,7 @@ def nonsense(source: Any, target: Any, *, T: float = 1.0) -> Any:
         ({"logits -> logits": "example"}, {}, "options and signature differ", "has `T`, the decorator none"),
         ({"logit -> logits": "example"}, {"T": ("number", "t")}, "unknown kind in logit -> logits", "`logits`, "),
         ({"logits -> logits": "words"}, {"T": ("number", "t")}, "unknown unit words", "`word`, "),
-        ({"logits": "example"}, {"T": ("number", "t")}, "`logits` has no two sides", "hidden -> hidden"),
+        ({"logits": "example"}, {"T": ("number", "t")}, "`logits` needs two sides", "hidden -> hidden"),
         ({"logits -> logits": "example"}, {"T": ("numbr", "t")}, "`T` needs a kind and words", "number"),
         ({"logits -> logits": "example"}, {"T": ("number", "")}, "`T` needs a kind and words", "number"),
     ],
@@ -166,7 +166,7 @@ def test_a_declaration_that_contradicts_itself_is_refused(
     with pytest.raises(SourceFault) as caught:
         operation(takes=takes, source="none", **options)(nonsense)
     assert caught.value.code == "B330"
-    assert str(caught.value).startswith(f"the declaration of `nonsense` does not hold: {message}")
+    assert str(caught.value).startswith(f"invalid declaration of `nonsense`: {message}")
     assert help in caught.value.help
     assert "nonsense" not in OPERATIONS
 
@@ -180,7 +180,7 @@ def test_words_and_defaults_are_needed() -> None:
     def bare(source: Any, target: Any, *, T: float) -> Any:
         """Nothing."""
 
-    with pytest.raises(SourceFault, match="a docstring is needed"):
+    with pytest.raises(SourceFault, match="it has no docstring"):
         operation(takes={"logits -> logits": "example"}, source="none")(silent)
     with pytest.raises(SourceFault, match="`T` has no default"):
         operation(takes={"logits -> logits": "example"}, source="none", T=("number", "t"))(bare)

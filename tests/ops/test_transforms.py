@@ -128,7 +128,7 @@ def test_heads_have_to_divide_the_width(heads: float, near: str) -> None:
     with pytest.raises(SourceFault, match=f"{heads:g} relation heads do not divide a width of 768") as caught:
         TRANSFORMS["relation"].shape((BERT,), heads=heads)
     assert (caught.value.code, caught.value.field) == ("B219", "heads")
-    assert caught.value.help == f"write heads={near}, or leave it out"
+    assert caught.value.help == f"write heads={near}, or remove it"
 
 
 # ── probabilities ────────────────────────────────────────────────────────────────────────────────────────────────────

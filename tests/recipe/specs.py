@@ -64,7 +64,7 @@ class FakeFacts:
     def vocabulary(self, head: str | None) -> int | None:
         return None
 
-    def rows(self, name: str) -> int:
+    def row_length(self, name: str) -> int:
         return self.layers + (name == "hidden")
 
     def paths(self, pattern: str) -> tuple[str, ...]:

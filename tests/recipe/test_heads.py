@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from brewgraph.recipe.needs import lessons
-from brewgraph.recipe.settings.sources import Ema, Hf, Join, Lora
+from brewgraph.recipe.settings.data_sources import Join
+from brewgraph.recipe.settings.model_sources import Ema, Hf, Lora
 from tests.recipe.specs import HEAD, LOSS, fault, faults, names
 
 HEADS = HEAD.replace('bert")', 'bert") { head ner = token_classifier(labels=9); head cls = sequence_classifier() }')

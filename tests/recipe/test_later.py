@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brewgraph.recipe.evaluate.describe import LATER
+from brewgraph.recipe.evaluate.scope import LATER
 from tests.recipe.specs import faults, spec
 
 

@@ -86,14 +86,14 @@ def test_out_of_range(body: str, place: tuple[int, int], message: str, help: str
 @pytest.mark.parametrize(
     ("index", "place", "message"),
     [
-        ("0.5", (4, 16), "an index is a whole number, got a number"),
-        ('"a"', (4, 16), "an index is a whole number, got a string"),
-        ("true", (4, 16), "an index is a whole number, got a truth value"),
+        ("0.5", (4, 16), "an index must be an integer, got a number"),
+        ('"a"', (4, 16), "an index must be an integer, got a string"),
+        ("true", (4, 16), "an index must be an integer, got a truth value"),
         ("::0", (4, 16), "a slice cannot step by zero"),
-        ('0:"a"', (4, 16), "a slice is made of whole numbers"),
-        ("0, ::2", (4, 19), "a slice stands alone in its brackets"),
-        ("5:5", (4, 16), "this picks nothing"),
-        ("[]", (4, 16), "this picks nothing"),
+        ('0:"a"', (4, 16), "a slice needs integers"),
+        ("0, ::2", (4, 19), "a slice must be the only index"),
+        ("5:5", (4, 16), "this selects nothing"),
+        ("[]", (4, 16), "this selects nothing"),
     ],
 )
 def test_what_is_no_index(index: str, place: tuple[int, int], message: str) -> None:
@@ -177,11 +177,11 @@ def test_an_arrow_inside_an_argument_has_sides_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("body", "code", "place", "message"),
     [
-        ("let m = [0, 4] -> [0]", "B201", (4, 9), "a layer map needs as many layers on both sides: 2 and 1"),
+        ("let m = [0, 4] -> [0]", "B201", (4, 9), "a layer map needs equally many layers on both sides, got 2 and 1"),
         ("let m = [0] -> [1]\nlet x = m.left", "B103", (5, 11), "a layer map has no `left`"),
-        ("let m = 3 -> 4", "B209", (4, 9), "an arrow is a value only between layers"),
-        ("x = big.logits -> tiny.logits", "B209", (4, 5), "an arrow is a value only between layers"),
-        ("let m = [0.5] -> [1]", "B209", (4, 9), "an arrow is a value only between layers"),
+        ("let m = 3 -> 4", "B209", (4, 9), "an arrow alone is a value only between layers"),
+        ("x = big.logits -> tiny.logits", "B209", (4, 5), "an arrow alone is a value only between layers"),
+        ("let m = [0.5] -> [1]", "B209", (4, 9), "an arrow alone is a value only between layers"),
         ("let m = [0] -> [1]\nx = m[0]", "B202", (5, 5), "a layer map cannot be indexed"),
         ("let m = [0] -> [1]\nx = 2 * m", "B202", (5, 5), "`*` joins numbers, schedules and features"),
     ],

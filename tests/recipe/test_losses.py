@@ -45,7 +45,13 @@ def test_what_operations_take(call: str) -> None:
 @pytest.mark.parametrize(
     ("call", "code", "place", "message", "help"),
     [
-        ("ce(tiny.logits -> d.labels)", "B210", (4, 8), "`ce` does not compare logits with labels", "turn the arrow"),
+        (
+            "ce(tiny.logits -> d.labels)",
+            "B210",
+            (4, 8),
+            "`ce` does not compare logits with labels",
+            "reverse the arrow",
+        ),
         ("mse(big.hidden[0] -> tiny.logits)", "B210", (4, 9), "`mse` does not compare hidden with", "it takes"),
         ("nst(big.pooled -> tiny.pooled)", "B210", (4, 9), "`nst` does not compare vector with", "hidden -> hidden"),
         ("mse(big.query[0] -> tiny.query[0])", "B210", (4, 9), "`mse` does not compare states", "it takes"),
@@ -86,9 +92,9 @@ def test_what_operations_do_not_take(call: str, code: str, place: tuple[int, int
 def test_a_temperature_is_above_zero(T: str) -> None:
     """A number is looked at, and a schedule over the whole of the training; the caret is under the value."""
     found = fault(f"x = kd(big.logits -> tiny.logits, T={T})")
-    assert (found.code, found.message) == ("B207", "a temperature is above zero")
+    assert (found.code, found.message) == ("B207", "a temperature must be positive")
     assert (found.span.position, found.span.text) == ((4, 37), T)
-    assert found.help == "T=1 leaves the logits as they are"
+    assert found.help == "T=1 leaves the logits unchanged"
 
 
 @pytest.mark.parametrize("T", ["0.5", "ramp(4 -> 0)", "2 * ramp(4 -> 1)", "[1, 2]"])
@@ -155,7 +161,7 @@ def test_weighted_losses_are_losses(expression: str) -> None:
         ("big.logits * tiny.logits", "B208", "features are multiplied by numbers only", "batch"),
         ("big.logits + big.hidden[0]", "B208", "logits and hidden states cannot be combined by `+`", "one kind"),
         (f"{M} + big.logits", "B208", "a loss and logits cannot be combined by `+`", "one kind"),
-        ("d.labels * 2", "B202", "labels are no numbers to compute with", "ce(data.labels"),
+        ("d.labels * 2", "B202", "labels do not support arithmetic", "ce(data.labels"),
         ("2 * big", "B202", "`*` joins numbers, schedules and features, got a model", "`big.logits`"),
         ("2 * big.hidden", "B202", "`*` joins numbers, schedules and features, got a row", "`[:]`"),
         ("30% * 2", "B202", "`*` joins numbers, schedules and features, got a length", "`0.3`"),
@@ -184,7 +190,7 @@ def test_ramp() -> None:
 def test_a_ramp_goes_between_two_numbers(call: str) -> None:
     """Anything else is told how it is written."""
     found = fault(f"x = {call}")
-    assert (found.code, found.message) == ("B209", "`ramp` goes from one number to another")
+    assert (found.code, found.message) == ("B209", "`ramp` needs two numbers")
     assert (found.span.position, found.help) == ((4, 5), "write `ramp(1 -> 0)`")
 
 
@@ -218,19 +224,19 @@ def test_a_sum_of_numbers_and_schedules_is_a_weight() -> None:
 @pytest.mark.parametrize(
     ("expression", "code", "message", "help"),
     [
-        ("sum(big.hidden[0])", "B211", "`sum` goes across a list, got hidden states", "mse(teacher.…"),
-        ("mean(big.logits)", "B211", "`mean` goes across a list, got logits", "mse(teacher.…"),
-        (f"sum({M})", "B211", "`sum` goes across a list, got a loss", "leave it out"),
-        ("sum(big.hidden)", "B211", "`sum` goes across a list, got a row of features", "`big.hidden[:]`"),
-        ("sum(3)", "B211", "`sum` goes across a list, got a number", ""),
+        ("sum(big.hidden[0])", "B211", "`sum` reduces a list, got hidden states", "mse(teacher.…"),
+        ("mean(big.logits)", "B211", "`mean` reduces a list, got logits", "mse(teacher.…"),
+        (f"sum({M})", "B211", "`sum` reduces a list, got a loss", "remove it"),
+        ("sum(big.hidden)", "B211", "`sum` reduces a list, got a row of features", "`big.hidden[:]`"),
+        ("sum(3)", "B211", "`sum` reduces a list, got a number", ""),
         ("sum([])", "B211", "`sum` of an empty list", "name its members"),
         ("mean([])", "B211", "`mean` of an empty list", "name its members"),
         ("sum()", "B209", "`sum` takes one list", "write `sum([a, b])`"),
         ("mean(1, 2)", "B209", "`mean` takes one list", "write `mean([a, b])`"),
-        (f"sum([{M}, 1])", "B202", "`sum` needs a list of values of one kind, and this holds a loss and", "add"),
-        (f"sum([{M}, big.logits])", "B202", "`sum` needs a list of values of one kind", "losses with losses"),
-        ("sum([big, tiny])", "B202", "`sum` needs a list of values of one kind, and this holds a model", "add"),
-        ("sum([true, false])", "B202", "`sum` needs a list of values of one kind, and this holds a truth", "add"),
+        (f"sum([{M}, 1])", "B202", "`sum` needs values of one kind, but the list holds a loss and", "add"),
+        (f"sum([{M}, big.logits])", "B202", "`sum` needs values of one kind", "losses to losses"),
+        ("sum([big, tiny])", "B202", "`sum` needs values of one kind, but the list holds a model", "add"),
+        ("sum([true, false])", "B202", "`sum` needs values of one kind, but the list holds a truth", "add"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_added_up(expression: str, code: str, message: str, help: str) -> None:
@@ -248,10 +254,10 @@ def test_what_cannot_be_added_up(expression: str, code: str, message: str, help:
     ("loss", "message", "help"),
     [
         ("mse(big.hidden[0, 1] -> tiny.hidden[0, 1])", "the loss is a list, not one number", "`sum(…)` or `mean(…)`"),
-        ("3", "the loss is a number, and training lowers a sum of losses", "made by an operation"),
-        ("tiny.logits", "the loss is logits, and training lowers a sum of losses", "made by an operation"),
-        ("ramp(1 -> 0)", "the loss is a schedule, and training lowers a sum of losses", "made by an operation"),
-        ("big", "the loss is a model, and training lowers a sum of losses", "made by an operation"),
+        ("3", "the loss is a number; it must be a sum of losses", "made by an operation"),
+        ("tiny.logits", "the loss is logits; it must be a sum of losses", "made by an operation"),
+        ("ramp(1 -> 0)", "the loss is a schedule; it must be a sum of losses", "made by an operation"),
+        ("big", "the loss is a model; it must be a sum of losses", "made by an operation"),
         ("ce(d.labels -> big.logits)", "nothing in the loss depends on the student", "match something with `tiny`"),
     ],
 )
@@ -325,7 +331,7 @@ def test_sizes_of_a_projection() -> None:
         ("proj W = linear(3 -> 4, 5 -> 6)", "B125", (4, 25), "the sizes are given twice"),
         ("proj W = linear(lr=1, lr=2)", "B125", (4, 23), "`lr` is given twice"),
         ("proj W = 3", "B101", (4, 10), "there is no projection `3`"),
-        ("proj linear = tanh", "B105", (4, 6), "`linear` is the name of a projection already"),
+        ("proj linear = tanh", "B105", (4, 6), "`linear` is already the name of a projection"),
         ("proj W = linear\nx = 2 * W", "B202", (5, 5), "`*` joins numbers, schedules and features"),
     ],
 )  # fmt: skip
@@ -402,14 +408,14 @@ def test_masks_of_values_in_a_list() -> None:
         ("probabilities(big.scores[0], mask=pairs)", "B122", "pairs", "the loss around it takes the others"),
         ("probabilities(big.scores[0], mask=d.keep)", "B122", "d.keep", "the loss around it takes the others"),
         ("relation(big.value[0], mask=none, mask=none)", "B125", "mask", "remove one of them"),
-        ("head_sum(big.scores[0], mask=none)", "B120", "mask", "`head_sum` treats padding like any token"),
+        ("head_sum(big.scores[0], mask=none)", "B120", "mask", "`head_sum` includes padding"),
         ("token_mean(big.hidden[0], mask=labels)", "B122", "labels", "the loss around it takes the others"),
         ("token_mean(big.hidden[0], over=d)", "B120", "over", "mask=none: padding counts"),
         (
             "token_mean(mse(big.hidden[0] -> tiny.hidden[0], reduce=none), mask=none)",
             "B122",
             "mask=none",
-            "what they are a mean over was chosen by the loss",
+            "the loss chooses their mask",
         ),
     ],
 )

@@ -126,12 +126,12 @@ def test_params(body: str, given: dict, value: object) -> None:
         ("param width = 4", {"widht": 1}, "B106", "the spec has no param `widht` to set", "did you mean `width`?"),
         ("", {"T": 1}, "B106", "the spec has no param `T` to set", "write `param T = 4`"),
         ("", {"steps": 1}, "B106", "the spec has no param `steps` to set", "and `train { steps = steps }`"),
-        ("param T: int = 4", {"T": 4.5}, "B109", "the param `T` is int, and 4.5 is not", "correct the value"),
-        ("param T: int = true", {}, "B109", "the param `T` is int, and True is not", "correct the value"),
-        ("param T = 4", {"T": "x"}, "B109", "the param `T` is int, and 'x' is not", "correct the value"),
-        ('param T = "x"', {"T": 4}, "B109", "the param `T` is str, and 4 is not", "correct the value"),
+        ("param T: int = 4", {"T": 4.5}, "B109", "the param `T` must be int, got 4.5", "correct the value"),
+        ("param T: int = true", {}, "B109", "the param `T` must be int, got True", "correct the value"),
+        ("param T = 4", {"T": "x"}, "B109", "the param `T` must be int, got 'x'", "correct the value"),
+        ('param T = "x"', {"T": 4}, "B109", "the param `T` must be str, got 4", "correct the value"),
         ("param T: flot = 4", {}, "B109", "there is no type `flot`", "did you mean `float`?"),
-        ("param T = big", {}, "B109", "the param `T` is a constant, got a model", "a `let` names any value"),
+        ("param T = big", {}, "B109", "the param `T` must be a constant, got a model", "use `let` for other values"),
     ],
 )
 def test_faulty_params(body: str, given: dict, code: str, message: str, help: str) -> None:
@@ -160,7 +160,7 @@ def test_only_plain_values_stand_in_a_string() -> None:
     """A model has no spelling."""
     found = fault('let s = "a {big}"')
     assert (found.code, found.span.text) == ("B202", "{big}")
-    assert found.message == "only numbers and strings can stand in a string, got a model"
+    assert found.message == "only numbers and strings can be interpolated, got a model"
     assert "param" in found.help
 
 

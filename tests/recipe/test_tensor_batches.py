@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from brewgraph.diagnostics import Collector, Diagnostic
-from brewgraph.recipe.evaluate.configure import settle, written_arguments
+from brewgraph.recipe.evaluate.declare import configure
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.source import Source
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.parser import parse
@@ -22,9 +22,9 @@ def read(arguments: str) -> tuple[Batches | None, tuple[Diagnostic, ...]]:
     (data,) = [s for s in parse(source, collector).statements if isinstance(s, t.Data)]
     assert isinstance(data.source, t.Call)
     evaluator = Evaluator(source, collector)
-    evaluate = lambda _, value: evaluator.evaluate(value)  # noqa: E731
-    written = written_arguments(data.source, Batches, evaluate, collector, "batches")
-    made = None if written is None else settle(Batches, written, data.source.span, collector, "batches")
+    evaluate = lambda settings, key, value: evaluator.evaluate(value)  # noqa: E731
+    configured = configure(evaluator, data.source, {"batches": Batches}, "data source", evaluate)
+    made = configured[0] if configured is not None else None
     return made, tuple(collector.sorted())
 
 

@@ -112,7 +112,7 @@ def test_no_answer_is_learnt_scored_and_predicted(tmp_path: Path) -> None:
     expected = by_hand(task.model, right, 0.0)
     assert tiny.scores == pytest.approx(official(right, expected))
     assert set(tiny.scores.values()) == {1.0}, "learnt by heart"
-    assert score(student, rows).as_dict() == pytest.approx(tiny.scores)
+    assert score(student, rows).values == pytest.approx(tiny.scores)
     found = list(predict(student, rows))
     assert {row["index"]: row["answer"] for row in found} == expected
     for row in found:
@@ -132,13 +132,13 @@ def test_no_answer_is_learnt_scored_and_predicted(tmp_path: Path) -> None:
     for threshold in (-4.0, 0.0, 4.0):
         moved = load_student(replace(task, null_threshold=threshold))
         expected = by_hand(task.model, list(other), threshold)
-        assert score(moved, other).as_dict() == pytest.approx(official(list(other), expected))
+        assert score(moved, other).values == pytest.approx(official(list(other), expected))
         assert {row["index"]: row["answer"] for row in predict(moved, other)} == expected
         assert 0 < sum(not text for text in expected.values()) < len(expected)
     # the student may answer nothing where the file that it is scored on has an answer everywhere
     write(tmp_path / "whole.json", [True] * 16)
     whole = labelled_rows(task, str(tmp_path / "whole.json"))
-    scores = score(student, whole).as_dict()
+    scores = score(student, whole).values
     assert set(scores) == {"exact_match", "f1", "has_answer_exact", "has_answer_f1"}
     assert scores["exact_match"] == scores["has_answer_exact"]
 

@@ -54,7 +54,7 @@ def test_stages_that_a_baseline_does_not_have_are_named(tmp_path: Path) -> None:
     lines[line_of(spec, "loss =") - 1] = stages
     spec.write_text("\n".join(lines))
     (warning,) = bg.check(spec)
-    assert (warning.code, warning.message) == ("W303", "the baseline has no `inner`: every term there needs a teacher")
+    assert (warning.code, warning.message) == ("W303", "the baseline skips `inner`: every term there needs a teacher")
     reporter = Names()
     bg.run(spec, reporter=reporter)
     alone = "spec without its teacher"

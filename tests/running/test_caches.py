@@ -287,7 +287,7 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "loss", "code", "message"),
     [
-        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "`mask=none` lets it count"),
+        ("bert.hidden[1]", "mse({} -> tiny.hidden[1] via linear, mask=none)", "B241", "but `mask=none` counts it"),
         ("probabilities(bert.start)", "kl({} -> probabilities(tiny.start))", "B241", "ends at the longest example"),
     ],
 )
@@ -322,11 +322,11 @@ def test_a_batch_of_another_length(world: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("train.jsonl", "this is a file, and values are kept in files of a folder"),
-        ("train.jsonl/deeper", "{world}/train.jsonl is a file, and values are kept in files of a folder"),
-        ("foreign", "notes.sqlite in it is no store of values"),
-        ("locked", "this user may not write into it"),
-        ("locked/deeper/still", "this user may not make a folder in {world}/locked"),
+        ("train.jsonl", "this is a file, but a cache is a folder"),
+        ("train.jsonl/deeper", "{world}/train.jsonl is a file, but a cache is a folder"),
+        ("foreign", "notes.sqlite in it is not a cache"),
+        ("locked", "this user may not write to it"),
+        ("locked/deeper/still", "this user may not create a folder in {world}/locked"),
     ],
 )
 def test_a_place_that_cannot_be_used(world: Path, monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:

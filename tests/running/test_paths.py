@@ -66,7 +66,7 @@ def test_what_can_be_no_path_is_said_at_its_place(place: str, name: str, world: 
     text = PLACES[place].replace("{}", name)
     (found,) = said(text, world)
     assert found.code == ("B244" if place == "cache" else "B346")
-    assert "cannot be looked up as a path" in found.message
+    assert "` is not a valid path: " in found.message
     assert "\0" not in found.message
     assert len(found.message) < 160
     assert name in found.span.text
@@ -83,9 +83,9 @@ def test_home_is_expanded_everywhere(world: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_where_a_file_is_due(world: Path) -> None:
     """It is called a folder, and not offered as its own correction."""
     (found,) = said(PLACES["train"].replace("{}", "folder.jsonl"), world)
-    assert (found.code, found.help) == ("B401", "it is a folder, and empty")
+    assert (found.code, found.help) == ("B401", "it is an empty folder")
     (found,) = said(PLACES["import"].replace("{}", "folder.jsonl"), world)
-    assert (found.code, found.help) == ("B114", "it is a folder, and empty")
+    assert (found.code, found.help) == ("B114", "it is an empty folder")
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_addresses_and_patterns(place: str, name: str, help: str, world: Path) -
 @pytest.mark.parametrize(
     ("name", "sign", "remedy"),
     [
-        ("a.csv", ";", "its columns stand between `;`: save it with commas as .csv, or with tabs as .tsv"),
-        ("a.csv", "|", "its columns stand between `|`: save it with commas as .csv, or with tabs as .tsv"),
-        ("a.csv", "\t", "its columns stand between tabs: a file with tabs is called .tsv"),
-        ("a.tsv", ",", "its columns stand between `,`: a file with commas is called .csv"),
+        ("a.csv", ";", "its columns are separated by `;`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "|", "its columns are separated by `|`: save it with commas as .csv, or with tabs as .tsv"),
+        ("a.csv", "\t", "its columns are separated by tabs: a file with tabs is called .tsv"),
+        ("a.tsv", ",", "its columns are separated by `,`: a file with commas is called .csv"),
     ],
 )
 def test_another_separator(name: str, sign: str, remedy: str, world: Path) -> None:

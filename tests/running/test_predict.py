@@ -18,7 +18,7 @@ import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.data.sources.examples import open_examples
 from brewgraph.recipe.label_types import CLASS, CLASSES, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
-from brewgraph.recipe.settings.sources import Conll, Files
+from brewgraph.recipe.settings.data_sources import Conll, Files
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.finished import FinishedRun, FinishedTask, open_run
 from brewgraph.running.predict import Student, labelled_rows, load_student, predict, read_logits, score
@@ -135,9 +135,9 @@ def test_answers_are_scored_per_question() -> None:
     """Two questions in three windows are two examples; punctuation does not count."""
     student, rows = spans()
     scores = score(student, rows)
-    assert (scores.as_dict(), scores.examples) == ({"exact_match": 1.0, "f1": 1.0}, 2)
+    assert (scores.values, scores.examples) == ({"exact_match": 1.0, "f1": 1.0}, 2)
     rows = datasets.Dataset.from_list([QUESTIONS[0], {**QUESTIONS[1], "answers": {"text": ["Ann B"], "start": [0]}}])
-    assert score(student, rows).as_dict() == pytest.approx({"exact_match": 0.5, "f1": (1 + 2 / 3) / 2})
+    assert score(student, rows).values == pytest.approx({"exact_match": 0.5, "f1": (1 + 2 / 3) / 2})
 
 
 def test_a_language_model_predicts_nothing() -> None:
@@ -231,9 +231,9 @@ def test_labels_that_the_run_does_not_know(tmp_path: Path, train: list, file: li
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("new.jsonl", '{"text": "t", "id": 1}\n', "has no column `label`, and so no labels to score the student on "
+        ("new.jsonl", '{"text": "t", "id": 1}\n', "has no column `label`, so no labels to score the student on "
          "(the columns are `text` and `id`; `brewgraph predict` needs no labels)"),
-        ("new.csv", "text,label\nt,\n", "is missing (fill it in or leave the row out; `brewgraph predict` needs no labels)"),
+        ("new.csv", "text,label\nt,\n", "is missing (fill it in or remove the row; `brewgraph predict` needs no labels)"),
         ("new.csv", "txt,label\nt,a\n", "has no column `text` (did you mean `txt`? the columns are `txt` and `label`)"),
     ],
 )  # fmt: skip
@@ -309,7 +309,7 @@ def test_students_that_cannot_be_scored_are_refused(tmp_path: Path, monkeypatch:
     with pytest.raises(bg.UsageError, match=r"the student in `.*student` has no head for the labels of `d`"):
         load_student(task)
     (task.model / "config.json").unlink()
-    with pytest.raises(bg.UsageError, match="a module of its own"):
+    with pytest.raises(bg.UsageError, match="a custom module"):
         load_student(task)
 
 

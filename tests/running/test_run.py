@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec, reduced
+from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.run import identity_of
+from brewgraph.running.identity import identity_of
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
@@ -83,7 +83,7 @@ def test_a_run_leaves_its_folder_and_is_found_again(tmp_path: Path) -> None:
     again = bg.run(spec, reporter=reporter)
     assert (again.fresh, again.folder, again.table) == (False, result.folder, result.table)
     assert reporter.trained == []
-    assert reporter.said == [f"runs/{result.folder.name} is finished already; --force runs it again"]
+    assert reporter.said == [f"runs/{result.folder.name} is already finished; --force runs it again"]
     forced = bg.run(spec, reporter=reporter, force=True)
     assert (forced.fresh, forced.folder, reporter.trained) == (True, result.folder, ["spec"])
     assert len(metrics(forced.folder)) == len([line for line in metrics(forced.folder) if line["step"] <= 2])
@@ -192,7 +192,7 @@ def test_a_dry_run_leaves_nothing(tmp_path: Path) -> None:
     reporter = Steps()
     result = bg.run(spec, dry_run=True, reporter=reporter, out=tmp_path / "out")
     assert sorted(p for p in tmp_path.rglob("*")) == before
-    assert reporter.said[0].startswith("one step, one evaluation and one save went through; the student takes ")
+    assert reporter.said[0].startswith("one step, one evaluation and one save succeeded; the student takes ")
     assert [row.name for row in result.table] == ["bert", "tiny"]
 
 
@@ -322,7 +322,7 @@ def test_without_teacher_the_same_student_learns_from_labels(tmp_path: Path) -> 
     builder = SpecBuilder(checked)
     whole = {name: value.clone() for name, value in builder.distiller().student.state_dict().items()}
     builder.forget_student()
-    alone = builder.distiller(reduced(checked))
+    alone = builder.distiller(checked.without_teachers())
     assert all(torch.equal(value, whole[name]) for name, value in alone.student.state_dict().items())
     assert len(alone.projections) == 0
     assert alone.weights() == {"hard": 0.3}
@@ -604,5 +604,5 @@ def test_a_loss_that_reaches_nothing_but_what_is_frozen(tmp_path: Path) -> None:
         'brew 1\nteacher t = hf("one")\nstudent s = hf("one", pretrained=false)\ndata d = files(train="train.jsonl")\n'
         'loss = mse(t.embeddings -> s.embeddings)\ntrain { steps = 1; freeze = [s @ "embeddings"] }\n'
     )
-    with pytest.raises(RunError, match="all that the loss of this stage reaches is frozen"):
+    with pytest.raises(RunError, match="everything that this stage's loss reaches is frozen"):
         bg.run(tmp_path / "spec.brew", out=tmp_path / "out")

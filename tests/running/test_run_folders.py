@@ -53,7 +53,7 @@ def test_runs_lie_beside_their_specs(spec: Path, tmp_path: Path, monkeypatch: py
     assert reporter.trained == ["teacher", "spec"]
     assert result.folder.parent == Path("work/runs")
     (teacher,) = (tmp_path / "bank" / "runs").iterdir()
-    assert f"bank/runs/{teacher.name} is finished already" in reporter.said
+    assert f"bank/runs/{teacher.name} is already finished" in reporter.said
     assert names(tmp_path / "work" / "runs") == ["spec"]
     assert not (tmp_path / "runs").exists()
     weights = load_file(teacher / "student" / "model.safetensors")
@@ -137,7 +137,7 @@ def test_a_baseline_is_a_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         folders = {open_run(target).folder.path.resolve() for target in targets}
         assert folders == {(result.folder / ("alone" if row == "tiny alone" else "")).resolve()}
         task = open_run(targets[0]).task(None)
-        assert score(load_student(task), labelled_rows(task, "dev")).as_dict() == pytest.approx(table[row])
+        assert score(load_student(task), labelled_rows(task, "dev")).values == pytest.approx(table[row])
         assert {Path(*named_folders(target)).resolve() for target in targets} == {task.model.resolve()}
     assert table["tiny"] != table["tiny alone"]
     for place in (result.folder / "alone", result.folder / "alone" / "student"):

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.speed import Work, faster, measure, spread
+from brewgraph.running.table import TimedBatch, faster, measure, spread
 from tests.running.test_run import Steps
 from tests.small import project, rows, save, write_data, write_rows
 
@@ -45,7 +45,7 @@ def test_a_teacher_of_an_earlier_stage_has_a_row(tmp_path: Path, monkeypatch: py
     assert [row.name for row in result.table] == ["early", "late", "tiny"]
     assert all("accuracy" in row.scores for row in result.table)
     assert len({(row.parameters, row.size) for row in result.table}) == 1  # one measure for saved and loaded models
-    said = "elsewhere has no score in the table: it is a teacher on other, and the last stage is on d"
+    said = "elsewhere has no score in the table: it teaches on other, but the last stage is on d"
     assert [text for text in reporter.said if "no score" in text] == [said]
 
 
@@ -55,8 +55,8 @@ class Machine:
     def __init__(self, pace: dict[str, float], load: Callable[[int], float] = lambda batch: 1.0):
         self.pace, self.load, self.now, self.ran = pace, load, 0.0, []
 
-    def works(self, count: int = 4) -> dict[str, list[Work]]:
-        return {name: [Work(10, partial(self.run, name)) for _ in range(count)] for name in self.pace}
+    def works(self, count: int = 4) -> dict[str, list[TimedBatch]]:
+        return {name: [TimedBatch(10, partial(self.run, name)) for _ in range(count)] for name in self.pace}
 
     def run(self, name: str) -> None:
         self.now += self.pace[name] * self.load(len(self.ran))

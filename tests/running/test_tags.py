@@ -104,7 +104,7 @@ def test_the_whole_file_is_scored(tmp_path: Path, name: str) -> None:
             warnings.simplefilter("ignore")
             expected = f1_score(gold, guesses, **REFERENCES[name])
         assert row.scores["f1"] == pytest.approx(expected)
-        assert score(student, rows).as_dict() == pytest.approx(row.scores)
+        assert score(student, rows).values == pytest.approx(row.scores)
         right = [a == b for one, two in zip(gold, guesses, strict=True) for a, b in zip(one, two, strict=True)]
         assert row.scores["token_accuracy"] == pytest.approx(sum(right) / sum(lengths))
         assert 0.3 < expected < 1, "the model has learnt something, so that the comparison says something"

@@ -163,7 +163,7 @@ def test_moved_classes_stop_and_the_remedy_works(tmp_path: Path, kind: str) -> N
         fault, _ = stopped(write_spec(tmp_path, teacher, kind))
         assert fault.code == "B332"
         assert "in another order: its `" in fault.message
-        remedy = fault.help.removeprefix("say what its classes are: ")
+        remedy = fault.help.removeprefix("name its classes: ")
         assert json.loads(remedy.removeprefix("labels=")) == [names[i] for i in order]
         reporter = Says()
         after = bg.run(write_spec(tmp_path, teacher, kind, more=f", {remedy}"), reporter=reporter)
@@ -183,7 +183,7 @@ def test_swapped_starts_and_ends_stop_and_the_remedy_works(tmp_path: Path) -> No
     fault, _ = stopped(write_spec(tmp_path, teacher, "spans"))
     assert fault.code == "B341"
     assert fault.message.endswith("with its starts and ends swapped")
-    assert fault.help == "match them crosswise: `big.end` with the student's `start`, and `big.start` with its `end`"
+    assert fault.help == "swap them: match `big.end` with the student's `start`, and `big.start` with its `end`"
     loss = MATCHES["spans"].replace("big.start -> tiny.start", "big.end -> tiny.start")
     loss = loss.replace("big.end -> tiny.end", "big.start -> tiny.end")
     assert loss.count("big.end -> tiny.start") == loss.count("big.start -> tiny.end") == 1

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
-from brewgraph.cli.output import parse_sets
+from brewgraph.cli.options import parse_sets
 from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
 from tests.small import metrics, rows, tokenizer, write_rows

@@ -129,7 +129,7 @@ def test_missing_inputs_are_named(tmp_path: Path) -> None:
     distiller = build(tmp_path)
     whole = batch()
     with pytest.raises(
-        bg.RunError, match=r"the forward of `(bert|tiny)` needs `input_ids`, and the batch has `attention_mask`"
+        bg.RunError, match=r"the forward of `(bert|tiny)` needs `input_ids`, but the batch has `attention_mask`"
     ):
         distiller({k: v for k, v in whole.items() if k != "input_ids"})
     with pytest.raises(bg.RunError, match="the batch has no `labels`; it has `input_ids`"):

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, mse_loss, softmax
 from transformers import AutoConfig
 
 import brewgraph as bg
-from brewgraph.checking.check import check, given_models, read_spec
+from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import UsageError
 from brewgraph.graph.container import info
 from tests.runtime.test_distiller import batch
@@ -93,12 +93,12 @@ def test_hashes_stay(tmp_path: Path) -> None:
     """What is given changes neither the hash of a spec nor graphs in which no two models are declared alike."""
     recipe(tmp_path, MEAN)
     checked = check(read_spec(tmp_path / "spec.brew"))
-    apart = given_models(checked, {"big": object(), "two": object()})
+    apart = checked.with_modules({"big": object(), "two": object()})
     assert apart.identities == checked.identities
     assert apart.graph is not None
     assert checked.graph is not None
     assert info(apart.graph).objective != info(checked.graph).objective
-    assert given_models(checked, {"tiny": object()}) is checked
+    assert checked.with_modules({"tiny": object()}) is checked
 
 
 def test_a_cache_knows_weights_that_change(tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ def test_classes_of_a_given_teacher_go_by_its_own_names(tmp_path: Path) -> None:
 def test_what_cannot_take_the_place(tmp_path: Path) -> None:
     """A teacher of another depth whose layers are counted, and the student itself."""
     module = classifier(width=32, layers=4, seed=5)
-    with pytest.raises(UsageError, match="declared with 3 members of `hidden`, and the module given for it has 5"):
+    with pytest.raises(UsageError, match="declared with 3 members of `hidden`, but its module has 5"):
         recipe(tmp_path, "mse(big.hidden[-1] -> tiny.hidden[-1])").build(big=module)
     loaded = recipe(tmp_path, "mse(big.logits -> tiny.logits)")
     loaded.build(big=module)
-    with pytest.raises(UsageError, match="given the same module"):
+    with pytest.raises(UsageError, match="are the same module"):
         loaded.build(big=module, tiny=module)
     loaded.build(big=module, tiny=copy.deepcopy(module))
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from importlib.resources import files
 
 import pytest
 
 from brewgraph.checking.check import check_names
-from brewgraph.cli.main import COMMANDS
-from brewgraph.cli.unknown import about_command, about_option
+from brewgraph.cli.main import COMMANDS, about_command, about_option
 from brewgraph.convert.convert import convert
 from brewgraph.convert.spec_text import Script
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, suggest
-from brewgraph.inspect.written import written_model
+from brewgraph.inspect.targets import model_of_call
 from brewgraph.ops import OPERATIONS
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.settings.metric_names import validate_metric
 from brewgraph.recipe.settings.train import Train
 from brewgraph.source import Source
-from brewgraph.syntax.foreign import TABLE, from_outside, instead
-from brewgraph.syntax.foreign.entry import Instead
-from brewgraph.syntax.foreign.setting_words import OWN
+from brewgraph.syntax.foreign import Instead, foreign_words, from_outside, instead
 
+TABLE = foreign_words()
+OWN = TABLE["own setting"]
 BIG, TINY = 'teacher big = hf("bert")\n', 'student tiny = hf("small")\n'
 MODELS = BIG + TINY
 DATA = 'data d = files(train="train.jsonl", dev="dev.jsonl")\n'
@@ -165,7 +166,7 @@ def test_a_keyword_of_a_model(word: str) -> None:
     """The help names the keyword here, and following it makes a model."""
     entry = TABLE["configuration"][word]
     with pytest.raises(SpecError) as caught:
-        _ = written_model(MODEL.format(f"{word}=1"))
+        _ = model_of_call(MODEL.format(f"{word}=1"))
     assert [d.help for d in caught.value.diagnostics] == [entry.help]
 
 
@@ -175,7 +176,7 @@ def test_the_keyword_that_is_named_is_one(write: str) -> None:
     key = write.partition("=")[0]
     if key in ("name", "adapter"):  # not of a model from scratch
         return
-    _ = written_model(re.sub(rf"{key}=[^,]*, ", "", MODEL).format(write))
+    _ = model_of_call(re.sub(rf"{key}=[^,]*, ", "", MODEL).format(write))
 
 
 @pytest.mark.parametrize("word", TABLE["metric"])
@@ -276,6 +277,24 @@ def test_a_call_of_torch(call: str) -> None:
     (found,) = faults(MODELS + DATA + f"loss = {call}")
     assert found.help == TABLE["call"]["kl_div"].help
     assert found.span.text == call.partition("(")[0]
+
+
+def test_the_table_is_read_when_a_word_is_unknown() -> None:
+    """A sound spec needs no other tool's words, so checking it reads no table."""
+    foreign_words.cache_clear()
+    assert faults(MODELS + DATA + LOSS) == ()
+    assert foreign_words.cache_info().currsize == 0
+    assert faults(MODELS + DATA + LOSS + "train { lr = 1 }")
+    assert foreign_words.cache_info().currsize == 1
+
+
+def test_each_word_has_one_entry() -> None:
+    """A place lists no word twice: the second entry would replace the first one silently."""
+    for file in files("brewgraph.syntax.foreign").iterdir():
+        if file.name.endswith(".toml"):
+            for place, entries in tomllib.loads(file.read_text(encoding="utf-8")).items():
+                words = [word for entry in entries for word in entry["words"].split()]
+                assert len(words) == len(set(words)), place
 
 
 def test_help_of_an_entry() -> None:

@@ -299,7 +299,7 @@ def test_a_keyword_begins_its_own_statement() -> None:
     """The neighbour of the test above: where a statement begins, `data` is a keyword and no name."""
     collector = Collector()
     parse(Source("data = 2"), collector)
-    assert [d.message for d in collector.sorted()] == ["a name is expected after `data`"]
+    assert [d.message for d in collector.sorted()] == ["expected a name after `data`"]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \t\n\r\n", "# only a comment", ";;", "# one\n;\n# two"])

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
-from brewgraph.training.best import Progress
+from brewgraph.training.checkpoint import Progress
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.work import StageWork
 from tests.training.toy import EVERY, TASKS, Student, Toy, material, run, settings, two_stages, weights

@@ -10,7 +10,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.values import Combine, Symbol
 from brewgraph.source import Source, Span
-from brewgraph.training.draws import Draw
+from brewgraph.training.work import Draw
 
 SIZES = {"mnli": 392_702, "rte": 2_490, "qnli": 104_743}
 
@@ -61,11 +61,11 @@ def test_a_task_of_weight_zero_is_never_drawn() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Draw({"a": 0.0, "b": 0.0}), "every task is drawn with weight zero"),
-        (lambda: Draw({"a": -1.0}), "numbers from zero up"),
-        (lambda: Draw({"a": math.nan}), "numbers from zero up"),
-        (lambda: Draw({}), "numbers from zero up"),
-        (lambda: Draw({"a": 1.0}, order=("a", "b")), "names `b`, which is none of the tasks"),
+        (lambda: Draw({"a": 0.0, "b": 0.0}), "every task has weight zero"),
+        (lambda: Draw({"a": -1.0}), "must be finite and not negative"),
+        (lambda: Draw({"a": math.nan}), "must be finite and not negative"),
+        (lambda: Draw({}), "must be finite and not negative"),
+        (lambda: Draw({"a": 1.0}, order=("a", "b")), "names `b`, which is not a task"),
         (lambda: Draw({"a": 1.0, "b": 1.0}, floor=0.6), "2 tasks cannot all have a probability of 0.6 or more"),
     ],
 )

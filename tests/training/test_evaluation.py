@@ -20,8 +20,7 @@ from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
 from brewgraph.recipe.label_types import LABEL_TYPES
-from brewgraph.training.evaluation import Scores, evaluate
-from brewgraph.training.evaluation import scores as can_score
+from brewgraph.training.evaluation import Scores, can_score, evaluate
 
 Batches = list[dict[str, Any]]
 
@@ -114,7 +113,6 @@ def run(label_type: str, made: nn.Module, given: Batches | None = None, **option
         label_type=LABEL_TYPES[label_type],
         classes=CLASSES.get(label_type, ()),
         examples=tagged() if label_type == "tags" else QUESTIONS,
-        device=torch.device("cpu"),
         **options,
     )
 
@@ -145,14 +143,14 @@ def test_classifiers_and_regressors(label_type: str) -> None:
         "value": ("mse", lambda: (given[:, 0] - right) ** 2),
         "tags": ("token_accuracy", lambda: (given.argmax(-1) == right)[right != -100]),
     }[label_type]
-    assert found.as_dict()[name] == pytest.approx(float(of().float().mean()), rel=1e-5)
+    assert found.values[name] == pytest.approx(float(of().float().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(("label_type", "kind"), [("masked", "bert"), ("next", "gpt2")])
 def test_language_models(label_type: str, kind: str) -> None:
     """Perplexity is exp of the loss over all labelled tokens, whose labels stand at their logits: nothing is shifted."""
     made = model(label_type, kind)
-    found = run(label_type, made).as_dict()
+    found = run(label_type, made).values
     given, right = logits(made, label_type), labels(label_type)
     loss = functional.cross_entropy(given.flatten(0, 1), right.flatten())
     assert found["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
@@ -178,7 +176,7 @@ def test_answers() -> None:
                     ((i, j) for i in inside for j in inside if i <= j), key=lambda ij: float(start[ij[0]] + end[ij[1]])
                 )
                 hits += best == (int(index) % 8 + 2, int(index) % 8 + 2)
-    assert found.as_dict()["exact_match"] == pytest.approx(hits / 7)
+    assert found.values["exact_match"] == pytest.approx(hits / 7)
 
 
 def test_a_batch_may_hold_an_encoding_for_each_model() -> None:
@@ -187,7 +185,7 @@ def test_a_batch_may_hold_an_encoding_for_each_model() -> None:
     other = {"input_ids": torch.zeros(1, 1, dtype=torch.int64), "labels": torch.zeros(1, 1, dtype=torch.int64)}
     nested = [{"index": b["index"], "big": other, "tiny": {k: v for k, v in b.items() if k != "index"}} for b in flat]
     made = model("tags")
-    assert run("tags", made, nested).as_dict() == run("tags", made, flat).as_dict()
+    assert run("tags", made, nested).values == run("tags", made, flat).values
 
 
 class Headed(nn.Module):
@@ -205,7 +203,7 @@ def test_one_head_of_several() -> None:
     """A head scores as the model would alone, and its parts are in train mode as before."""
     alone = model("tags")
     both = Headed(ner=alone, topic=model("class"))
-    assert run("tags", both, head="ner").as_dict() == run("tags", alone).as_dict()
+    assert run("tags", both, head="ner").values == run("tags", alone).values
     assert both.heads["ner"].training
     assert scores(both, "tags", TAGS, "ner")
     assert scores(both, "class", CLASSES["class"], "topic")
@@ -273,7 +271,7 @@ def test_logits_never_leave_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
             found = run(label_type, made, part)
         monkeypatch.undo()
         assert found.examples == 7
-        assert found.as_dict() == pytest.approx(whole.as_dict()), label_type
+        assert found.values == pytest.approx(whole.values), label_type
         ((_, state, _),) = sent
         assert sum(part.numel() for part in state) <= 20, label_type
 
@@ -291,7 +289,7 @@ for label_type in AUTO:
     given = batches(label_type)
     part = given[:2] if rank == 0 else given[2:]
     found = run(label_type, model(label_type, "gpt2" if label_type == "next" else "bert"), part)
-    sys.stdout.write(f"{{label_type}} {{found.examples}} {{sorted(found.as_dict().items())}}\\n")
+    sys.stdout.write(f"{{label_type}} {{found.examples}} {{sorted(found.values.items())}}\\n")
     sys.stdout.flush()
 PartialState().destroy_process_group()
 """
@@ -309,7 +307,7 @@ def test_two_ranks_score_as_one(tmp_path: Path) -> None:
     lines = sorted(done.stdout.splitlines())
     assert len(lines) == 2 * len(AUTO)
     for label_type in AUTO:
-        whole = run(label_type, model(label_type, "gpt2" if label_type == "next" else "bert")).as_dict()
+        whole = run(label_type, model(label_type, "gpt2" if label_type == "next" else "bert")).values
         said = [line.split(" ", 2) for line in lines if line.split()[0] == label_type]
         assert [count for _, count, _ in said] == ["7", "7"]
         for _, _, values in said:

@@ -15,14 +15,16 @@ import pytest
 import torch
 
 import brewgraph as bg
-from brewgraph.checking.check import Checked, check, read_spec
+from brewgraph.checking.check import check, read_spec
+from brewgraph.checking.checked import Checked
 from brewgraph.data.batching.order import mark_idle
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.loop import make_accelerator, train
+from brewgraph.training.loop import train
+from brewgraph.training.processes import make_accelerator
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Material, StageWork
 from tests.small import metrics, project, rows, write_rows, write_spec
@@ -265,7 +267,7 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
     spec = project(tmp_path, train="steps = 5; save_steps = 1 steps")
     training(spec, tmp_path / "out", stop_after=2)
     write_spec(tmp_path, train="steps = 5; save_steps = 1 steps; seed = 1")
-    message = r"step-000002` does not fit this run: it is of another spec, other data or other settings; .*--force"
+    message = r"step-000002` does not fit this run: it belongs to another spec, other data or other settings; .*--force"
     with pytest.raises(RunError, match=message):
         training(spec, tmp_path / "out", resume=True)
     write_spec(tmp_path, train="steps = 5; save_steps = 1 steps", loss="soft + sum(hidden)")

@@ -22,11 +22,10 @@ from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.draws import Draw
 from brewgraph.training.freezing import Freeze
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import StageWork
+from brewgraph.training.work import Draw, StageWork
 from tests.small import metrics, project
 from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
 
@@ -297,7 +296,7 @@ def test_frozen_parts_stand_still_for_their_stage_and_come_back() -> None:
         (Freeze("module", "tiny", "layers.7"), "`tiny` has no parameters at `layers.7`; did you mean `base.layers.1`?"),
         (Freeze("module", "tiny", "dropout"), "`tiny` has no parameters at `dropout`"),
         (Freeze("projection", "prj_ner"), "no projection `prj_ner` is used here; did you mean `proj_ner`?"),
-        (Freeze("model", "bert"), "`bert` is not trained in the first place; the student is `tiny`"),
+        (Freeze("model", "bert"), "`bert` is never trained; the student is `tiny`"),
     ],
 )
 def test_freezing_nothing_is_a_fault(freeze: Freeze, message: str) -> None:
@@ -372,7 +371,9 @@ def test_a_checkpoint_of_other_stages_is_refused(tmp_path: Path) -> None:
     run(two_stages(Student(TASKS), []), tmp_path / "run", stop_after=6)
 
     def refused(stages: list[StageWork]) -> None:
-        with pytest.raises(RunError, match="is of another spec, other data or other settings; start anew with --force"):
+        with pytest.raises(
+            RunError, match="belongs to another spec, other data or other settings; start anew with --force"
+        ):
             run(stages, tmp_path / "run", resume=True)
 
     first, second = two_stages(Student(TASKS), [])
@@ -493,9 +494,9 @@ def test_stages_that_cannot_be() -> None:
     def make() -> Toy:
         return Toy(Student(TASKS), TASKS)
 
-    with pytest.raises(UsageError, match="several tasks, and no draw says whose turn it is"):
+    with pytest.raises(UsageError, match="several tasks but no draw of tasks"):
         StageWork("s", make, both, settings())
-    with pytest.raises(UsageError, match="not over its tasks"):
+    with pytest.raises(UsageError, match="does not match its tasks"):
         StageWork("s", make, both, settings(), Draw({"ner": 1.0}))
     with pytest.raises(UsageError, match="nothing to train on"):
         StageWork("s", make, {}, settings())

@@ -1,13 +1,12 @@
-"""Texts changed a little, anew in every epoch: words masked, left out, cut down to an n-gram, or out of order.
+"""Augmentation of texts, anew in every epoch: words masked, deleted, cut to an n-gram, or reordered.
 
 The five are those of TextBrewer (Yang et al. 2020, `data_utils`), after Tang et al. 2019 (masking, n-gram sampling) and
 Lample et al. 2018 (dropping and shuffling words). Each is a pure function of a sequence, its parameters and a
-generator, and it gives a new list. A sequence that is not empty never becomes so, and none is too short: what does not
-fit is left as it is.
+generator, and gives a new list. A sequence never becomes empty, and one that is too short stays unchanged.
 
-They work on the words of a text, before any tokenizer: so teacher and student see the same change whatever their
-tokenizers are, and special tokens are added later and never touched. The texts of a pair are changed each by itself.
-What exists as token ids only (a language model's windows) is changed by `augment_ids`, between its special tokens.
+They work on the words of a text, before any tokenizer, so teacher and student see the same change whatever their
+tokenizers are, and special tokens stay. The texts of a pair are changed separately. Token ids without a text (a
+language model's blocks) are changed by `augment_ids`, between their special tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from brewgraph.recipe.settings.augmentations import (
     NgramSampling,
     ShortDisorder,
 )
-from brewgraph.recipe.settings.sources import Settings
+from brewgraph.recipe.settings.base import Settings
 
 W = TypeVar("W")
 """A word or a token id."""
@@ -42,8 +41,6 @@ _ORDERS = ((1, 0, 2), (2, 1, 0), (2, 0, 1), (1, 2, 0))
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _IDEOGRAPH = re.compile(rf"[{_UNSPACED}]")
-
-"""Label types whose labels say where in the text they belong."""
 
 
 # ── the five ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +143,7 @@ def _normal(weights: Sequence[float] | None) -> list[float] | None:
     return None if weights is None else [weight / sum(weights) for weight in weights]
 
 
-# ── all that a data set asks for ─────────────────────────────────────────────────────────────────────────────────────
+# ── all settings of a data set ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def augment(
@@ -196,29 +193,6 @@ def augment_texts(
     return made
 
 
-def augmented_inputs(
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    rows: Sequence[Sequence[str]],
-    settings: Sequence[Settings],
-    *,
-    seed: int,
-    epoch: int,
-    examples: Sequence[int],
-) -> dict[str, list[list[int]]]:
-    """What a tokenizer gives for rows of one or two texts, changed first, and cut like those of an encoding.
-
-    `examples` are the rows' numbers in their split. Raises like `mask_of`.
-    """
-    mask = mask_of(tokenizer, settings)
-    changed = [
-        augment_texts(texts, settings, seed=seed, epoch=epoch, example=example, mask=mask)
-        for texts, example in zip(rows, examples, strict=True)
-    ]
-    columns = [list(column) for column in zip(*changed, strict=True)]
-    return dict(tokenizer(*columns, truncation="longest_first", max_length=max_length).items())
-
-
 def augment_ids(
     ids: Sequence[int],
     settings: Sequence[Settings],
@@ -262,18 +236,16 @@ def join_words(words: Sequence[str]) -> str:
     return "".join(made)
 
 
-# ── what is checked before ───────────────────────────────────────────────────────────────────────────────────────────
+# ── checks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_augmentations(label_type: LabelType, settings: Sequence[Settings]) -> None:
-    """Raise `SourceFault` B410 where labels would no longer belong to the words that they were given for."""
+    """Raise `SourceFault` B410 where labels would no longer belong to their words."""
     if settings and label_type.marks:
-        raise SourceFault(
-            "B410",
-            f"the data has {label_type.marks}, and `{_name(settings[0])}` moves or removes words under them",
-            help="leave `augment` out here: it is for data with one label per text, or for language models",
-            field="augment",
-        )
+        name = next(name for name, kind in AUGMENTATIONS.items() if kind is type(settings[0]))
+        message = f"the data has {label_type.marks}, and `{name}` moves or removes words under them"
+        help = "leave `augment` out here: it is for data with one label per text, or for language models"
+        raise SourceFault("B410", message, help=help, field="augment")
 
 
 def mask_of(tokenizer: PreTrainedTokenizerBase, settings: Sequence[Settings]) -> str:
@@ -281,14 +253,7 @@ def mask_of(tokenizer: PreTrainedTokenizerBase, settings: Sequence[Settings]) ->
     if not any(isinstance(setting, Masking) for setting in settings):
         return ""
     if tokenizer.mask_token is None:
-        raise SourceFault(
-            "B410",
-            f"`masking` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none",
-            help="take `deleting` instead, or set the tokenizer's `mask_token` and save it again",
-            field="augment",
-        )
+        message = f"`masking` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none"
+        help = "take `deleting` instead, or set the tokenizer's `mask_token` and save it again"
+        raise SourceFault("B410", message, help=help, field="augment")
     return str(tokenizer.mask_token)
-
-
-def _name(setting: Settings) -> str:
-    return next(name for name, kind in AUGMENTATIONS.items() if kind is type(setting))

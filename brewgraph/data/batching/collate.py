@@ -1,7 +1,7 @@
-"""Rows of token ids to padded batches, where masks are drawn and texts are changed: anew in every epoch.
+"""Rows of token ids to padded batches; masks and augmentation are drawn anew in every epoch.
 
-Everything random is a function of the seed, the epoch and the row's `index`, so that it depends neither on the batch
-nor on the process that a row lands in. Shapes: B rows, L tokens, W words, C classes.
+Everything random is a function of the seed, the epoch and the row's `index`, independent of the batch and process of
+a row. Shapes: B rows, L tokens, W words, C classes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from brewgraph.data.batching.augmentation import augment_ids, augment_texts, mas
 from brewgraph.data.batching.masking import Masks, WordGroups
 from brewgraph.data.encoding.texts import IGNORED, encode_texts
 from brewgraph.data.encoding.tokenizer import Encoding
+from brewgraph.data.encoding.word_alignment import Span
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import DataSource, Join, Text
+from brewgraph.recipe.settings.data_sources import DataSource, Join, Text
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -30,29 +31,29 @@ class Collator:
     One encoding gives a flat batch:
 
         input_ids, attention_mask, token_type_ids   (B, L) int64, the last where there are such
-        words          (B, W) int64, the position of each word's first token, -1 where it was cut off, and as padding
+        words          (B, W) int64, the position of each word's first token, -1 if it was cut off, and as padding
         labels         (B) int64 classes, (B, C) float32 several classes, (B) float32 numbers; (B, L) int64 tags, next
-                       tokens (already moved: at t stands token t + 1) and masked tokens, -100 where there is none
-        start, end     (B) int64, the tokens of an answer, -100 where there is nothing to learn from the window
-        null           (B) int64, the token that stands for no answer
+                       tokens (already shifted: token t + 1 at t) and masked tokens, -100 for none
+        start, end     (B) int64, the tokens of an answer, -100 for windows without a label
+        null           (B) int64, the token for no answer
         offsets        (B, L, 2) int64, characters of the context, -1 outside it
         weights        (B) float32
         index          (B) int64
         first          (B) int64, of sentences in evaluation: the number of a row's first word in its sentence
         NAME           each of `columns`: (B), or (B, L) for lists, padded with 0
 
-    Several give a dictionary under each encoding's key, with what belongs to its tokens, beside what belongs to the
-    example (classes and numbers as labels, weights, index, columns).
+    Several give a dictionary under each encoding's key for the values of tokens, beside the values of examples (classes
+    and numbers as labels, weights, index, columns).
 
-    `source` says what is masked and how texts change; with `training` they change in every epoch, which `set_epoch`
-    tells. Without it nothing is changed, and masks are always those of epoch 0.
+    `source` holds the masking and the augmentation; with `training` both are drawn anew in every epoch (`set_epoch`).
+    Without it texts are not augmented, and masks are those of epoch 0.
     """
 
     def __init__(
         self,
         encodings: Sequence[Encoding],
         *,
-        source: DataSource | Join | None = None,
+        source: DataSource | None = None,
         words: bool = False,
         columns: Sequence[str] = (),
         seed: int = 0,
@@ -77,7 +78,9 @@ class Collator:
         views = {encoding.key: self._view(encoding, rows) for encoding in self.encodings}
         batch: dict[str, Any] = views if len(views) > 1 else dict(*views.values())
         if "label" in rows[0]:
-            batch["labels"] = _labels([row["label"] for row in rows])
+            # classes as whole numbers; several classes and numbers as fractions
+            kind = torch.int64 if isinstance(rows[0]["label"], int) else torch.float32
+            batch["labels"] = torch.tensor([row["label"] for row in rows], dtype=kind)
         if "weights" in rows[0]:
             batch["weights"] = torch.tensor([row["weights"] for row in rows], dtype=torch.float32)
         for name in ("index", "first"):
@@ -88,18 +91,18 @@ class Collator:
         return batch
 
     def _view(self, encoding: Encoding, rows: Rows) -> dict[str, Tensor]:
-        """What belongs to the tokens of one encoding."""
-        own = self._columns(encoding, rows)
-        tokenizer = encoding.tokenizer
-        left = encoding.left
-        lengths = [len(ids) for ids in own["input_ids"]]
+        """The tensors of one encoding's tokens."""
+        columns = self._columns(encoding, rows)
+        tokenizer, left = encoding.tokenizer, encoding.left
+        lengths = [len(ids) for ids in columns["input_ids"]]
         longest = max(lengths)
         # with padding on the left, positions move by as much
         shift_B = torch.tensor([longest - length if left else 0 for length in lengths])
         if self.text is not None and self.text.mask:
-            words = [WordGroups(of, _count_words(row)) for of, row in zip(own.pop("word_of", ()), rows, strict=False)]
-            own["input_ids"], own["labels"] = self._masks[encoding.key].draw(
-                own["input_ids"], words, self.seed, self.epoch, [row["index"] for row in rows]
+            pairs = zip(columns.pop("word_of", ()), rows, strict=False)
+            groups = [WordGroups(of, _count_words(row)) for of, row in pairs]
+            columns["input_ids"], columns["labels"] = self._masks[encoding.key].draw(
+                columns["input_ids"], groups, self.seed, self.epoch, [row["index"] for row in rows]
             )
         fills = {
             "input_ids": tokenizer.pad_token_id,
@@ -108,7 +111,7 @@ class Collator:
             "offsets": -1,
         }
         batch: dict[str, Tensor] = {}
-        for name, values in own.items():
+        for name, values in columns.items():
             if name in ("start", "end", "null"):
                 at_B = torch.tensor(values, dtype=torch.int64)
                 batch[name] = torch.where(at_B >= 0, at_B + shift_B, at_B)
@@ -118,58 +121,44 @@ class Collator:
             else:
                 batch[name] = _pad(values, fills.get(name, 0), left=left)
         if self.text is not None and not self.text.mask:
-            batch["labels"] = next_tokens(batch["input_ids"], batch["attention_mask"])
+            batch["labels"] = _next_tokens(batch["input_ids"], batch["attention_mask"])
         return batch
 
     def _columns(self, encoding: Encoding, rows: Rows) -> dict[str, list[Any]]:
-        """The columns of one encoding, changed where augmentation is asked for."""
+        """The columns of one encoding, augmented if requested."""
         prefix = f"{encoding.key}/"
         names = [c.removeprefix(prefix) for c in rows[0] if c.rpartition("/")[0] == encoding.key]
         if not names:
             raise ValueError(f"the rows have no columns of the encoding `{encoding.key}`: encode them with it")
         if self.words and "words" not in names:
             raise ValueError("the rows do not tell their words: encode(…, words=True)")
-        own = {name: [row[f"{prefix}{name}"] for row in rows] for name in names}
+        columns = {name: [row[f"{prefix}{name}"] for row in rows] for name in names}
         if not self.augment:
-            return own
+            return columns
         if self.text is None:
             return self._changed_texts(encoding, rows, words="words" in names)
-        return self._changed_ids(encoding, rows, own)
+        return self._changed_ids(encoding, rows, columns)
 
     def _changed_texts(self, encoding: Encoding, rows: Rows, *, words: bool) -> dict[str, list[Any]]:
         names = [name for name in ("text_0", "text_1") if name in rows[0]]
         mask = mask_of(encoding.tokenizer, self.augment)
+        ways = {"seed": self.seed, "epoch": self.epoch}
         changed = [
-            augment_texts(
-                [row[name] for name in names],
-                self.augment,
-                seed=self.seed,
-                epoch=self.epoch,
-                example=row["index"],
-                mask=mask,
-            )
+            augment_texts([row[name] for name in names], self.augment, **ways, example=row["index"], mask=mask)
             for row in rows
         ]
         return encode_texts(encoding, list(zip(*changed, strict=True)), words=words)
 
-    def _changed_ids(self, encoding: Encoding, rows: Rows, own: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        special = frozenset(encoding.tokenizer.all_special_ids)
-        mask_id = encoding.tokenizer.mask_token_id
+    def _changed_ids(self, encoding: Encoding, rows: Rows, columns: dict[str, list[list[int]]]) -> dict[str, list[Any]]:
+        special, mask = frozenset(encoding.tokenizer.all_special_ids), encoding.tokenizer.mask_token_id
+        ways = {"seed": self.seed, "epoch": self.epoch, "mask": -1 if mask is None else mask}
         ids = [
-            augment_ids(
-                row,
-                self.augment,
-                seed=self.seed,
-                epoch=self.epoch,
-                example=example["index"],
-                mask=-1 if mask_id is None else mask_id,
-                special=special,
-            )
-            for row, example in zip(own["input_ids"], rows, strict=True)
+            augment_ids(tokens, self.augment, **ways, example=row["index"], special=special)
+            for tokens, row in zip(columns["input_ids"], rows, strict=True)
         ]
-        # of what else there is (masks, types) a block has the same everywhere
-        return {name: ids if name == "input_ids" else [v[:1] * len(i) for v, i in zip(values, ids, strict=True)]
-                for name, values in own.items()}  # fmt: skip
+        # the other inputs (masks, types) of a block are constant
+        others = {name: [v[:1] * len(i) for v, i in zip(values, ids, strict=True)] for name, values in columns.items()}
+        return {**others, "input_ids": ids}
 
     @cached_property
     def _masks(self) -> dict[str, Masks]:
@@ -178,31 +167,29 @@ class Collator:
 
 
 def _count_words(row: Mapping[str, Any]) -> int:
-    """Words of a block, those among them that some encoding has no room for."""
+    """Words of a block, with those that do not fit into some encoding."""
     return 1 + max(max(of, default=-1) for name, of in row.items() if name.endswith("/word_of"))
 
 
-def next_tokens(ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-    """At each token the one that follows it; -100 at the last one and where either is padding."""
+def _next_tokens(ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """The next token at each token; -100 at the last one and where either is padding."""
     labels_BL = torch.full_like(ids_BL, IGNORED)
     both = mask_BL[:, :-1].bool() & mask_BL[:, 1:].bool()
     labels_BL[:, :-1] = torch.where(both, ids_BL[:, 1:], IGNORED)
     return labels_BL
 
 
-def _labels(values: list[Any]) -> Tensor:
-    """Classes as whole numbers; several classes and numbers as fractions."""
-    return torch.tensor(values, dtype=torch.int64 if isinstance(values[0], int) else torch.float32)
-
-
-def _column(values: list[Any]) -> Tensor:
-    if not isinstance(values[0], list):
+def _column(values: list[float] | list[list[float]]) -> Tensor:
+    rows = [row for row in values if isinstance(row, list)]
+    if not rows:
         return torch.tensor(values)
-    fractions = any(isinstance(x, float) for row in values for x in row)
-    return _pad(values, 0, kind=torch.float32 if fractions else torch.int64)
+    fractions = any(isinstance(x, float) for row in rows for x in row)
+    return _pad(rows, 0, kind=torch.float32 if fractions else torch.int64)
 
 
-def _pad(rows: list[list[Any]], fill: int, *, left: bool = False, kind: torch.dtype = torch.int64) -> Tensor:
+def _pad(
+    rows: Sequence[Sequence[float | Span]], fill: int, *, left: bool = False, kind: torch.dtype = torch.int64
+) -> Tensor:
     """Lists of different lengths as one tensor, (B, longest) or, for pairs of numbers, (B, longest, 2)."""
     longest = max(map(len, rows))
     pairs = any(row and isinstance(row[0], list | tuple) for row in rows)

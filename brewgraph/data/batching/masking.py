@@ -1,4 +1,4 @@
-"""Which tokens of a row are to be guessed, and what stands in their place (Devlin et al. 2019, section 3.1)."""
+"""The tokens of a row to predict, and their replacements (Devlin et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from brewgraph.data.encoding.texts import IGNORED
 from brewgraph.data.encoding.tokenizer import require_mask
 
 _MASKED, _OTHER = 0.8, 0.1
-"""How many of the tokens to guess become the mask, and another token; the rest stay as they are."""
+"""The shares of the tokens to predict that become the mask, and another token; the others stay."""
 
 
 @dataclass(frozen=True)
 class WordGroups:
-    """The word of each token of a row, -1 where it has none, and how many words there are in all."""
+    """The word of each token of a row, -1 for none, and the number of words."""
 
     of: Sequence[int]
     count: int
@@ -26,9 +26,9 @@ class WordGroups:
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of a tokenizer: `share` of a row's tokens are to be guessed, at least one, special tokens never.
+    """Masks of a tokenizer: `share` of a row's tokens are predicted, at least one, special tokens never.
 
-    `ordinary` are the ids that may stand in for another token.
+    `ordinary` are the ids that may replace a token.
     """
 
     share: float

@@ -1,4 +1,4 @@
-"""Which rows make which batch: a pure function of seed, epoch and position, the same on any number of ranks."""
+"""The rows of each batch: a pure function of seed, epoch and position, the same on any number of ranks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from brewgraph.diagnostics import RunError
 
 def derive_seed(*parts: str | float) -> int:
     """A seed from 0 to 2**63 - 1 that depends on all parts, in their order: `1` and `"1"` differ, processes do not."""
-    said = [repr(int(part) if isinstance(part, Integral) else part) for part in parts]  # numpy's integers too
-    text = "".join(f"{len(part)}:{part}" for part in said)
+    forms = [repr(int(part) if isinstance(part, Integral) else part) for part in parts]  # numpy's integers too
+    text = "".join(f"{len(form)}:{form}" for form in forms)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 
@@ -26,7 +26,7 @@ _IDLE = "brewgraph/idle"
 
 
 def mark_idle(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch of which no row belongs to this rank: it runs, so that ranks stay together, and counts for nothing."""
+    """Mark a batch without a row for this rank: it runs, so that ranks stay together, with weight zero."""
     return {**batch, _IDLE: True}
 
 
@@ -100,8 +100,8 @@ class BatchOrder(Sampler[list[int]]):
         order = self._order()
         for number in range(self.start, len(self)):
             chosen = order[number * self.batch : (number + 1) * self.batch]
-            own = chosen[:1] if self.idle(number) else numpy.array_split(chosen, self.world)[self.rank]
-            yield own.tolist()
+            mine = chosen[:1] if self.idle(number) else numpy.array_split(chosen, self.world)[self.rank]
+            yield mine.tolist()
 
     def _order(self) -> numpy.ndarray:
         if not self.shuffle:

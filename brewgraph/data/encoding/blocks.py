@@ -1,4 +1,4 @@
-"""Plain text as blocks of tokens, for language models: lines follow each other without regard to where they end."""
+"""Plain text as blocks of tokens for language models; blocks run across the ends of lines."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy
 
 from brewgraph.data.batching.augmentation import split_words
 from brewgraph.data.encoding.tokenizer import Encoding, require_mask, special_affixes
-from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_spans, words_of_tokens
+from brewgraph.data.encoding.word_alignment import NO_SPAN, Span, word_places, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Text
+from brewgraph.recipe.settings.data_sources import Text
 
 _CHUNK = 1000
 """Lines that are tokenised together."""
 _LEAST = 2
-"""Tokens of text that a block has at least: one to read, one to guess."""
+"""The least tokens of text in a block: one to read, one to predict."""
 
 
 def encode_blocks(
     split: datasets.Dataset, encodings: Sequence[Encoding], source: Text, words: bool
 ) -> dict[str, list[Any]]:
-    """Columns of all blocks, in the order of the text, as `encode` names them; `index` counts the blocks.
+    """Columns of all blocks, in the order of the text, named as in `encode`; `index` counts the blocks.
 
     With one encoding every block but the last is full. With several the first one's tokenizer cuts between words, and
-    the others see the same stretches of text, each as far as its own length goes; for `mask` each row also tells the
-    words of its tokens (`key/word_of`), which are then masked as a whole, the same ones in all encodings.
+    the others see the same pieces of text, each up to its own length; for `mask` each row also has the words of its
+    tokens (`key/word_of`), which are then masked as a whole, the same ones in all encodings.
 
     Raises `SourceFault` B407 for a block that is too small or longer than an encoding, B404 for too little text.
     """
@@ -39,41 +39,39 @@ def encode_blocks(
     lines = split["text_0"][:]
     text = "".join(f"{line}\n" for line in lines)
     ids, spans = _tokens(first, lines)
-    cuts = _cuts(text, spans[:, 0], _room(first, source), between_words=several)
-    parts = list(itertools.pairwise(cuts))
+    parts = list(itertools.pairwise(_cuts(text, spans[:, 0], _room(first, source), between_words=several)))
     stretches = [(int(spans[a, 0]), int(spans[b, 0]) if b < len(spans) else len(text)) for a, b in parts]
     columns: dict[str, list[Any]] = {"index": list(range(len(parts)))}
     of_text = [word_spans(text[a:b]) for a, b in stretches] if words or (source.mask and several) else []
     for encoding in encodings:
         if encoding is first:
-            own = [(ids[a:b].tolist(), (spans[a:b] - spans[a, 0]).tolist()) for a, b in parts]
-            inputs, offsets = _with_affixes(encoding, own)
+            rows = [(ids[a:b].tolist(), (spans[a:b] - spans[a, 0]).tolist()) for a, b in parts]
+            inputs, offsets = _with_affixes(encoding, rows)
         else:
             inputs, offsets = _tokenise(encoding, [text[a:b] for a, b in stretches])
         columns |= {f"{encoding.key}/{name}": values for name, values in inputs.items()}
-        of = [words_of_tokens(own_words, row) for own_words, row in zip(of_text, offsets, strict=False)]
+        pairs = list(zip(of_text, offsets, strict=False))
         if words:
-            pairs = zip(of, of_text, strict=True)
-            columns[f"{encoding.key}/words"] = [first_tokens(row, len(own_words)) for row, own_words in pairs]
+            columns[f"{encoding.key}/words"] = [word_places(block, row) for block, row in pairs]
         if source.mask and several:
-            columns[f"{encoding.key}/word_of"] = of
+            columns[f"{encoding.key}/word_of"] = [words_of_tokens(block, row) for block, row in pairs]
     return columns
 
 
 def _with_affixes(
-    encoding: Encoding, rows: list[tuple[list[int], list[Any]]]
-) -> tuple[dict[str, list[Any]], list[Any]]:
-    """Inputs and offsets of blocks, given their ids and offsets without special tokens."""
+    encoding: Encoding, rows: list[tuple[list[int], list[Span]]]
+) -> tuple[dict[str, list[list[int]]], list[list[Span]]]:
+    """Inputs and offsets of blocks, from their ids and offsets without special tokens."""
     before, behind = special_affixes(encoding.tokenizer)
     whole = [[*before, *ids, *behind] for ids, _ in rows]
-    inputs: dict[str, list[Any]] = {}
-    for name in encoding.tokenizer("a"):  # what the model is given, in the tokenizer's order
+    inputs: dict[str, list[list[int]]] = {}
+    for name in encoding.tokenizer("a"):  # the inputs of the model, in the tokenizer's order
         fill = 1 if name == "attention_mask" else 0
         inputs[name] = whole if name == "input_ids" else [[fill] * len(row) for row in whole]
     return inputs, [[*[NO_SPAN] * len(before), *offsets, *[NO_SPAN] * len(behind)] for _, offsets in rows]
 
 
-def _tokenise(encoding: Encoding, pieces: list[str]) -> tuple[dict[str, list[Any]], list[Any]]:
+def _tokenise(encoding: Encoding, pieces: list[str]) -> tuple[dict[str, list[list[int]]], list[list[Span]]]:
     made = encoding.tokenizer(pieces, truncation=True, max_length=encoding.max_length, return_offsets_mapping=True)
     offsets = [
         [NO_SPAN if sequence is None else span for span, sequence in zip(row, made.sequence_ids(n), strict=True)]
@@ -87,19 +85,13 @@ def _room(encoding: Encoding, source: Text) -> int:
     size = source.block or encoding.max_length
     special = sum(map(len, special_affixes(encoding.tokenizer)))
     if size > encoding.max_length:
-        raise SourceFault(
-            "B407",
-            f"block = {size} is longer than the {encoding.max_length} tokens that are encoded at most",
-            help=f"block={encoding.max_length}, or a larger `max_length` where the models allow it",
-            field="block",
-        )
+        message = f"block = {size} is longer than max_length = {encoding.max_length}"
+        help = f"block={encoding.max_length}, or a larger `max_length` where the models allow it"
+        raise SourceFault("B407", message, help=help, field="block")
     if size < special + _LEAST:
-        raise SourceFault(
-            "B407",
-            f"a block of {size} tokens leaves no room for text beside {special} special tokens",
-            help=f"at least {special + _LEAST} tokens are needed",
-            field="block" if source.block else "max_length",
-        )
+        message = f"a block of {size} tokens leaves no room for text beside {special} special tokens"
+        help = f"at least {special + _LEAST} tokens are needed"
+        raise SourceFault("B407", message, help=help, field="block" if source.block else "max_length")
     return size - special
 
 
@@ -121,7 +113,7 @@ def _tokens(encoding: Encoding, lines: Sequence[str]) -> tuple[numpy.ndarray, nu
 
 
 def _cuts(text: str, starts: numpy.ndarray, room: int, *, between_words: bool) -> list[int]:
-    """The first token of each block, and behind the last one the number of tokens. Raises B404 for too little text."""
+    """The first token of each block, then the number of tokens. Raises B404 for too little text."""
     if len(starts) < _LEAST:
         raise SourceFault("B404", "there is too little text", help="a file with more of it", field="train")
     cuts = [0]

@@ -17,19 +17,15 @@ from brewgraph.data.encoding.windows import cut_sentences, encode_windows
 from brewgraph.data.sources.rows import quiet
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import NONE, SPANS, TAGS
-from brewgraph.recipe.settings.sources import DataSource, Join, Squad, Text
+from brewgraph.recipe.settings.data_sources import DataSource, Join, Squad, Text
 
 __all__ = ["Collator", "Encoding", "encode", "row_lengths", "train_wordpiece"]
 
-_LABELS = {
-    "input_ids": datasets.List(datasets.Value("int32")),
-    "words": datasets.List(datasets.Value("int32")),
-    "word_of": datasets.List(datasets.Value("int32")),
+_FEATURES = {
+    **dict.fromkeys(("input_ids", "words", "word_of"), datasets.List(datasets.Value("int32"))),
+    **dict.fromkeys(("start", "end", "null"), datasets.Value("int64")),
     "labels": datasets.List(datasets.Value("int64")),
     "offsets": datasets.List(datasets.List(datasets.Value("int32"))),
-    "start": datasets.Value("int64"),
-    "end": datasets.Value("int64"),
-    "null": datasets.Value("int64"),
 }
 """Features of the columns of an encoding; all others (masks, types) are `int8`."""
 
@@ -38,22 +34,22 @@ def encode(
     split: datasets.Dataset,
     encodings: Sequence[Encoding],
     *,
-    source: DataSource | Join | None = None,
+    source: DataSource | None = None,
     words: bool = False,
     whole: bool = False,
 ) -> datasets.Dataset:
     """The examples of a split as token ids, once for each encoding, cut to `max_length` (of a pair the longer text).
 
-    Columns, for each encoding under its key: what its tokenizer gives, `key/input_ids` (int32), `key/attention_mask`
-    and, where there is one, `key/token_type_ids` (int8), each a list as long as the example; `key/words`, the position
-    of the first token of each word, -1 where it was cut off (of sentences always, else with `words`); for tags
-    `key/labels`, -100 off first tokens; for answers `key/start`, `key/end`, `key/null` and `key/offsets`. `label`,
-    `weights`, `index` and `column/NAME` are kept, and texts where `source` asks for augmentation.
+    Columns for each encoding, under its key: the inputs of its tokenizer, `key/input_ids` (int32), `key/attention_mask`
+    and perhaps `key/token_type_ids` (int8), each a list as long as the example; `key/words`, the position of the first
+    token of each word, -1 if it was cut off (always for sentences, otherwise with `words`); for tags `key/labels`, -100
+    off first tokens; for answers `key/start`, `key/end`, `key/null` and `key/offsets`. `label`, `weights`, `index` and
+    `column/NAME` are kept, and texts if `source` asks for augmentation.
 
-    Texts, pairs and sentences give one row each. A question gives one for each window of its text, all with the
-    question's `index`; plain text gives blocks. `source` says how: it is needed for these two. With `whole`, which is
-    for evaluation, a sentence that is too long gives several rows, which have its `index`; `first` is the number of a
-    row's first word, and only words that are the row's own have places and labels (see `cut_sentences`).
+    Texts, pairs and sentences give one row each. A question gives one row for each window of its text, all with the
+    question's `index`; plain text gives blocks; both need `source`. With `whole`, for evaluation, a sentence that is
+    too long gives several rows with its `index`; `first` is the number of a row's first word, and only words that
+    belong to the row have places and labels (see `cut_sentences`).
 
     Raises `SourceFault` B407 where `max_length` leaves no room for text, B404 where no row is left, B410 for an
     augmentation that the data or a tokenizer does not allow.
@@ -66,12 +62,9 @@ def encode(
         mask_of(encoding.tokenizer, augment)
     if isinstance(first, Text):
         if augment and (words or len(encodings) > 1):
-            raise SourceFault(
-                "B410",
-                "plain text is changed token by token: several tokenizers would not see the same words",
-                help="leave `augment` out, or let all models share a tokenizer: `tokenizer=…`",
-                field="augment",
-            )
+            message = "plain text is changed token by token: several tokenizers would not see the same words"
+            help = "leave `augment` out, or let all models share a tokenizer: `tokenizer=…`"
+            raise SourceFault("B410", message, help=help, field="augment")
         return _dataset(encode_blocks(split, encodings, first, words), split.features)
     if kind == SPANS:
         if not isinstance(first, Squad):
@@ -112,10 +105,10 @@ def _encode_rows(
         made: dict[str, list[Any]] = {}
         for encoding in encodings:
             if sentences:
-                found = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("own"))
+                encoded = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("tagged"))
             else:
-                found = encode_texts(encoding, [batch[column] for column in columns], words=words)
-            made |= {f"{encoding.key}/{name}": values for name, values in found.items()}
+                encoded = encode_texts(encoding, [batch[column] for column in columns], words=words)
+            made |= {f"{encoding.key}/{name}": values for name, values in encoded.items()}
         return made
 
     with quiet():
@@ -129,14 +122,14 @@ def _encode_rows(
         )
 
 
-def _dataset(columns: dict[str, list[Any]], known: datasets.Features) -> datasets.Dataset:
-    """The columns of windows or blocks as rows; `known` are the features of what they keep of their examples."""
-    features = {column: known.get(column) or _feature(column.rpartition("/")[2]) for column in columns}
+def _dataset(columns: dict[str, list[Any]], kept: datasets.Features) -> datasets.Dataset:
+    """The columns of windows or blocks as rows; `kept` has the features of the columns kept from examples."""
+    features = {column: kept.get(column) or _feature(column.rpartition("/")[2]) for column in columns}
     schema = datasets.Features(features).arrow_schema
-    # straight to arrow: `from_dict` looks at every number by itself, which takes many times as long
+    # straight to arrow: `from_dict` inspects every number by itself, which takes many times as long
     arrays = [pyarrow.array(columns[field.name], type=field.type) for field in schema]
     return datasets.Dataset(datasets.table.InMemoryTable(pyarrow.table(arrays, schema=schema)))
 
 
-def _feature(name: str) -> Any:
-    return _LABELS.get(name, datasets.List(datasets.Value("int8")))
+def _feature(name: str) -> datasets.Value | datasets.List:
+    return _FEATURES.get(name, datasets.List(datasets.Value("int8")))

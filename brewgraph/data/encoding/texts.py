@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from brewgraph.data.encoding.tokenizer import Encoding
-from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_spans, words_of_tokens
+from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_places, word_spans
 from brewgraph.diagnostics import SourceFault
 
 KEPT = ("label", "weights", "index", "first")
-"""Columns of the examples that rows keep, beside `column/NAME`."""
+"""Columns of the examples that encoded rows keep, beside `column/NAME`."""
 IGNORED = -100
 """The label of a token that has none."""
 
@@ -19,16 +19,12 @@ def check_room(encoding: Encoding, texts: int) -> None:
     """Raise `SourceFault` B407 where `max_length` leaves no room for so many texts beside special tokens."""
     special = encoding.tokenizer.num_special_tokens_to_add(pair=texts == 2)
     if encoding.max_length < special + texts:
-        raise SourceFault(
-            "B407",
-            f"max_length = {encoding.max_length} leaves no room for text beside {special} special tokens",
-            help=f"at least {special + texts} tokens are needed",
-            field="max_length",
-        )
+        message = f"max_length = {encoding.max_length} leaves no room for text beside {special} special tokens"
+        raise SourceFault("B407", message, help=f"at least {special + texts} tokens are needed", field="max_length")
 
 
 def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: bool) -> dict[str, list[Any]]:
-    """What a tokenizer gives for columns of texts, one or two, the longer of a pair cut first; `words` where asked.
+    """The inputs of one or two columns of texts, the longer of a pair cut first; with `words` the places of words.
 
     The words of a pair are those of the first text, then those of the second.
     """
@@ -40,29 +36,30 @@ def encode_texts(encoding: Encoding, texts: Sequence[Sequence[str]], *, words: b
     encoding.fill_empty(inputs)
     if not words:
         return inputs
-    found = []
+    rows = []
     for row, spans in enumerate(offsets):
         sequences = made.sequence_ids(row)
         places: list[int] = []
         for number, column in enumerate(texts):
-            own = [span if sequence == number else NO_SPAN for span, sequence in zip(spans, sequences, strict=True)]
-            of_text = word_spans(column[row])
-            places += first_tokens(words_of_tokens(of_text, own), len(of_text))
-        found.append(places)
-    return {**inputs, "words": found}
+            own_spans = [
+                span if sequence == number else NO_SPAN for span, sequence in zip(spans, sequences, strict=True)
+            ]
+            places += word_places(word_spans(column[row]), own_spans)
+        rows.append(places)
+    return {**inputs, "words": rows}
 
 
 def encode_sentences(
     encoding: Encoding,
     sentences: Sequence[Sequence[str]],
     tags: Sequence[Sequence[int]] | None,
-    own: Sequence[Sequence[bool]] | None = None,
+    tagged: Sequence[Sequence[bool]] | None = None,
 ) -> dict[str, list[Any]]:
-    """What a tokenizer gives for given words (`is_split_into_words`); `words`, and `labels` where there are tags.
+    """The inputs of sentences that are split into words, with `words`, and `labels` if there are tags.
 
-    The label of a word stands at its first token by `word_ids()`, as in transformers' token classification; all other
-    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label, nor one that is not the row's
-    `own`.
+    The label of a word is at its first token by `word_ids()`, as in transformers' token classification; all other
+    tokens have -100, also a lone `▁` inside a word. A word without tokens has no label, nor one that is not
+    `tagged` in this row.
     """
     made = encoding.tokenizer(
         [list(sentence) for sentence in sentences],
@@ -70,21 +67,21 @@ def encode_sentences(
         truncation=True,
         max_length=encoding.max_length,
     )
-    found = dict(made.items())
-    encoding.fill_empty(found)
-    found["words"] = []
+    columns = dict(made.items())
+    encoding.fill_empty(columns)
+    columns["words"] = []
     for row, sentence in enumerate(sentences):
         word_of = [-1 if word is None else word for word in made.word_ids(row)]
         places = first_tokens(word_of, len(sentence))
-        if own is not None:
-            places = [place if kept else -1 for place, kept in zip(places, own[row], strict=True)]
-        found["words"].append(places)
+        if tagged is not None:
+            places = [place if here else -1 for place, here in zip(places, tagged[row], strict=True)]
+        columns["words"].append(places)
     if tags is not None:
-        found["labels"] = []
-        for ids, own_places, own_tags in zip(found["input_ids"], found["words"], tags, strict=True):
+        columns["labels"] = []
+        for ids, word_tokens, word_tags in zip(columns["input_ids"], columns["words"], tags, strict=True):
             labels = [IGNORED] * len(ids)
-            for place, tag in zip(own_places, own_tags, strict=True):
+            for place, tag in zip(word_tokens, word_tags, strict=True):
                 if place >= 0:
                     labels[place] = tag
-            found["labels"].append(labels)
-    return found
+            columns["labels"].append(labels)
+    return columns

@@ -1,4 +1,4 @@
-"""Tokenizers as models see texts through them, and the one that is learnt from the data."""
+"""The tokenizers of models, and one that is trained on the data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from brewgraph.diagnostics import SourceFault
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""The special tokens of a vocabulary that is trained here; their ids count from 0."""
+"""The special tokens of a trained vocabulary; their ids count from 0."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one model sees the texts: `key` names it in columns and batches, `max_length` counts all its tokens.
+    """How one model encodes texts: `key` names it in columns and batches, `max_length` counts all tokens.
 
-    Batches are padded on the right, with `left` on the left, whatever the tokenizer's `padding_side` is. A tokenizer
-    without a padding token pads with its end-of-text token, in a copy: the one given stays as it is. Raises
-    `SourceFault` B407 for a slow tokenizer and for one that has neither token.
+    Batches are padded on the right, with `left` on the left, whatever the tokenizer's `padding_side`. A tokenizer
+    without a padding token pads with its end-of-text token, in a copy. Raises `SourceFault` B407 for a slow tokenizer
+    and for one that has neither token.
     """
 
     key: str
@@ -32,21 +32,15 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if not self.tokenizer.is_fast:
-            raise SourceFault(
-                "B407",
-                f"`{type(self.tokenizer).__name__}` is a slow tokenizer, which does not know where its tokens stand",
-                help="name one with a fast version (a folder with tokenizer.json): `tokenizer=...`",
-                field="tokenizer",
-            )
+            message = f"`{type(self.tokenizer).__name__}` is a slow tokenizer, which gives no offsets of its tokens"
+            help = "name one with a fast version (a folder with tokenizer.json): `tokenizer=...`"
+            raise SourceFault("B407", message, help=help, field="tokenizer")
         if self.tokenizer.pad_token_id is not None:
             return
         if self.tokenizer.eos_token_id is None:
-            raise SourceFault(
-                "B407",
-                f"the tokenizer `{type(self.tokenizer).__name__}` has no padding token and no end-of-text token",
-                help="set its `pad_token` and save it again with `save_pretrained`",
-                field="tokenizer",
-            )
+            message = f"the tokenizer `{type(self.tokenizer).__name__}` has no padding token and no end-of-text token"
+            help = "set its `pad_token` and save it again with `save_pretrained`"
+            raise SourceFault("B407", message, help=help, field="tokenizer")
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
         object.__setattr__(self, "tokenizer", tokenizer)
@@ -54,19 +48,19 @@ class Encoding:
     def fill_empty(self, inputs: dict[str, list[Any]]) -> None:
         """Give each row without tokens one, in place: the token for the beginning of a text, else for its end.
 
-        Models cannot run on no token. Tokenizers that put special tokens around a text have no such rows; those in
-        GPT-2's manner have one for each empty text, and `generate` begins with the same token there.
+        Models cannot run on no token. Tokenizers that add no special tokens, such as GPT-2's, give none for an empty
+        text; `generate` begins with the same token there.
         """
         tokenizer = self.tokenizer
-        known = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-        token = next(x for x in known if x is not None)
+        marks = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        token = next(x for x in marks if x is not None)
         for row in [row for row, ids in enumerate(inputs["input_ids"]) if not ids]:
             for name in inputs:
                 inputs[name][row] = [token if name == "input_ids" else int(name == "attention_mask")]
 
 
 def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and behind a text."""
+    """The special tokens that a tokenizer adds before and after a text."""
     made = tokenizer("a", return_special_tokens_mask=True)
     marks = made["special_tokens_mask"]
     first = marks.index(0) if 0 in marks else len(marks)
@@ -77,12 +71,9 @@ def special_affixes(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
 def require_mask(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `SourceFault` B407 where a tokenizer has no mask token."""
     if tokenizer.mask_token_id is None:
-        raise SourceFault(
-            "B407",
-            f"words are to be guessed, and the tokenizer `{type(tokenizer).__name__}` has no mask token",
-            help="leave `mask` out to guess the next word, or set the tokenizer's `mask_token` and save it again",
-            field="mask",
-        )
+        message = f"`mask` needs a mask token, and the tokenizer `{type(tokenizer).__name__}` has none"
+        help = "remove `mask` to predict the next word, or set the tokenizer's `mask_token` and save it again"
+        raise SourceFault("B407", message, help=help, field="mask")
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

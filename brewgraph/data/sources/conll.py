@@ -5,58 +5,53 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import datasets
 
 from brewgraph.data.sources.file_forms import check_form, plain_suffix
 from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.sources.rows import Split, find_file, no_rows, read_text
-from brewgraph.data.sources.source_facts import stamp
+from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault, listing
-from brewgraph.recipe.settings.sources import Conll
+from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
 
 _DOCUMENT = "-DOCSTART-"
 """How the line between two documents begins."""
-_SAID = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
-"""A comment that says something of the sentence below it, as CoNLL-U has them: `# sent_id = 7`."""
+_ATTRIBUTE = re.compile(r"#\s+([^\s=]+)\s*=\s*(.*)")
+"""A comment with an attribute of the sentence below it, as in CoNLL-U: `# sent_id = 7`."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The words of a sentence, their tags (none where none are asked for), and the lines that they stand in, from 1.
+    """The words of a sentence, their tags (if requested), and their line numbers, from 1.
 
-    `said` are the names and values of the comments above it.
+    `attributes` are the names and values in the comments above it.
     """
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
     lines: tuple[int, ...]
-    said: tuple[tuple[str, str], ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every split, tags in IOB1 as IOB2; `notes` say what was changed, or is not what it may seem to be."""
+    """Every split with the name of its file, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
 
     splits: dict[str, tuple[Sentence, ...]]
+    names: dict[str, str]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
 def read_conll(source: Conll, folder: Path) -> Sentences:
-    """All sentences that a source names. Raises `SourceFault`: B401 no such file, B404 lines, B403 tags."""
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    names = {field: name for field, name in named.items() if name is not None}
-    splits = {}
-    for field, name in names.items():
-        path = find_file(name, folder, field)
-        columns = (source.words, source.tags)
-        splits[field] = _read(name, path, field, columns, source.separator, stamp([path]))
+    """All sentences of a source. Raises `SourceFault`: B401 a missing file, B404 lines, B403 tags."""
+    names = named_splits(source)
+    splits = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
     if source.tags is None:
-        return Sentences(splits, ())
+        return Sentences(splits, names, ())
     notes: tuple[str, ...] = ()
     scheme = find_scheme(tag for sentences in splits.values() for sentence in sentences for tag in sentence.tags)
     if scheme is not None and scheme.separator:  # bare letters may be anything
@@ -66,14 +61,14 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
         notes = (_no_entities(classes),)
     if source.classes is not None:
         seen = {tag for sentence in splits["train"] for tag in sentence.tags}
-        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), named=True), source.classes).names
-    known = set(classes)
+        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), by_name=True), source.classes).names
+    allowed = set(classes)
     for field, sentences in splits.items():
         for sentence in sentences:
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-                if tag not in known:
+                if tag not in allowed:
                     raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
-    return Sentences(splits, classes, notes)
+    return Sentences(splits, names, classes, notes)
 
 
 def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:
@@ -88,10 +83,10 @@ def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> dataset
 
 
 def beside(sentences: Sequence[Sentence], name: str) -> Split:
-    """The `words`, and what comments say of each sentence as text, a column for each name; `name` is the file's."""
-    said = [dict(sentence.said) for sentence in sentences]
-    names = dict.fromkeys(key for own in said for key in own)
-    columns: dict[str, list] = {key: [own.get(key) for own in said] for key in names}
+    """The `words`, and a column of text for each attribute in comments; `name` is the file's."""
+    attributes = [dict(sentence.attributes) for sentence in sentences]
+    names = dict.fromkeys(key for row in attributes for key in row)
+    columns: dict[str, list] = {key: [row.get(key) for row in attributes] for key in names}
     columns["words"] = [list(sentence.words) for sentence in sentences]
     return Split(datasets.Dataset.from_dict(columns), f"`{name}`", typed=False)
 
@@ -101,34 +96,34 @@ def beside(sentences: Sequence[Sentence], name: str) -> Split:
 
 @lru_cache(maxsize=16)
 def _read(
-    name: str, path: Path, field: str, columns: tuple[int, int | None], separator: str, _stamp: object
+    columns: tuple[int, int | None], separator: str, name: str, path: Path, field: str, _stamp: object
 ) -> tuple[Sentence, ...]:
-    """The sentences of one file, read once while the file stays as it is."""
+    """The sentences of one file."""
     text = read_text(name, path, field)
     check_form(name, text, field, "conll")
-    found = tuple(_sentences(text, name, field, columns, separator))
-    if not found:
+    sentences = tuple(_sentences(text, name, field, columns, separator))
+    if not sentences:
         raise no_rows(f"`{name}`", field)
-    return found
+    return sentences
 
 
 def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None], separator: str) -> Iterator[Sentence]:
     words: list[str] = []
     tags: list[str] = []
     lines: list[int] = []
-    said: dict[str, str] = {}
+    attributes: dict[str, str] = {}
     first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
     layout = _layout(text, columns[1], separator)
     for number, line in enumerate((*text.split("\n"), ""), 1):
         if not line.strip() or line.startswith(_DOCUMENT):
             if words:
-                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(said.items()))
-                said = {}
+                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(attributes.items()))
+                attributes = {}
             words, tags, lines = [], [], []
             continue
         if not words and _is_comment(line, layout, columns[1], separator):
-            if comment := _SAID.fullmatch(line.strip()):
-                said[comment[1]] = comment[2]
+            if comment := _ATTRIBUTE.fullmatch(line.strip()):
+                attributes[comment[1]] = comment[2]
             continue
         parts = _split(line, separator)
         first = first or (number, len(parts))
@@ -148,7 +143,7 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
             help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
             raise _bad_line(name, field, number, f"{_count(len(parts))}, so that words and tags are the same", help)
         if not all(cells):
-            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or leave the line out")
+            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
         words.append(cells[0])
         tags += cells[1:]
         lines.append(number)
@@ -156,8 +151,8 @@ def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None]
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the lines that do not begin with a number sign show: how many columns they have, and what is in the one of
-    the tags, the last one where there are none; whether tabs stand between the columns.
+    """Of the lines that do not begin with a number sign: how many columns they have, the values of the tag column (the
+    last one without tags), and whether tabs separate the columns.
     """
 
     columns: int
@@ -177,15 +172,15 @@ def _layout(text: str, tags: int | None, separator: str) -> _Layout:
 
 
 def _is_comment(line: str, layout: _Layout, tags: int | None, separator: str) -> bool:
-    """Whether a line before a sentence that begins with a number sign is about it, and not its first word.
+    """Whether a line before a sentence is a comment about it, and not its first word.
 
-    A word has as many columns as others have, and a tag that others have, too, or that marks an entity: `# O`.
+    A word has as many columns as others, and a tag that others have, too, or that marks an entity: `# O`.
     """
     if not line.startswith("#"):
         return False
     parts = _split(line, separator)
     if not layout.columns:  # no other line tells how many
-        return len(parts) < 2 or _SAID.fullmatch(line.strip()) is not None
+        return len(parts) < 2 or _ATTRIBUTE.fullmatch(line.strip()) is not None
     if len(parts) != layout.columns or (layout.tabs and "\t" not in line):
         return True
     if layout.columns == 1:  # words alone
@@ -216,11 +211,11 @@ def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceF
 
 def _classes(tags: Iterable[Sequence[str]], scheme: Scheme | None) -> tuple[str, ...]:
     """`O`, then for each type in alphabetical order all its tags; those that mark no typed entities by the alphabet."""
-    found = {tag for row in tags for tag in row}
-    kinds = sorted({part[1] for tag in found if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
+    distinct = {tag for row in tags for tag in row}
+    kinds = sorted({part[1] for tag in distinct if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
     if scheme is None or not kinds:
-        return tuple(sorted(found))
-    # all tags of a type, whichever occur: what is rare may be in dev alone
+        return tuple(sorted(distinct))
+    # all tags of a type, whichever occur: a rare one may be in dev alone
     return (OUTSIDE, *(tag for kind in kinds for tag in scheme.tags(kind)))
 
 
@@ -237,51 +232,41 @@ def _to_iob2(
 ) -> tuple[dict[str, tuple[Sentence, ...]], tuple[str, ...]]:
     """The same sentences, those in IOB1 with a `B` where an entity begins.
 
-    In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right behind another of its type.
-    Raises B403 for what is neither that nor of the scheme.
+    In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right after another of its type.
+    Raises B403 for tags that fit neither IOB1 nor the scheme.
     """
-    loose: tuple[str, str, int] | None = None  # the first I- that goes on with nothing
-    free = scheme.closes  # whether a B- stands where IOB1 has none
+    loose: tuple[str, str, int] | None = None  # the first I- that continues no entity
+    free = scheme.closes  # whether a B- occurs where IOB1 has none
     for field, sentences in splits.items():
         for sentence in sentences:
             before: tuple[str, str] | None = None
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
                 part = scheme.split(tag)
                 if tag != OUTSIDE and part is None:
-                    raise SourceFault(
-                        "B403",
-                        f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities",
-                        help=f"write `O`, or {_listed(scheme)} with the entity's type",
-                        field=field,
-                    )
-                goes_on = _goes_on(before, part)
-                if part is not None and part[0] in "IE" and not goes_on and loose is None:
+                    message = f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities"
+                    marks = listing([scheme.tag(mark, "…") for mark in scheme.marks])
+                    help = f"write `O`, or {marks} with the entity's type"
+                    raise SourceFault("B403", message, help=help, field=field)
+                continues = _continues(before, part)
+                if part is not None and part[0] in "IE" and not continues and loose is None:
                     loose = (field, tag, line)
-                free = free or (part is not None and part[0] == "B" and not goes_on)
+                free = free or (part is not None and part[0] == "B" and not continues)
                 before = part
     if loose is None:
         return splits, ()
     field, tag, line = loose
     if free:
         (_, kind), name = scheme.split(tag) or ("", ""), scheme.name
-        raise SourceFault(
-            "B403",
-            f"the tag in line {line} of `{names[field]}` is `{tag}`, and no entity of this type goes on there",
-            help=f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout",
-            field=field,
-        )
+        message = f"the tag in line {line} of `{names[field]}` is `{tag}`, but no entity of this type precedes it"
+        help = f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout"
+        raise SourceFault("B403", message, help=help, field=field)
     note = f"tags are IOB1 (line {line} of `{names[field]}` begins an entity with `{tag}`), and were read as IOB2"
     return {field: tuple(_converted(s, scheme) for s in sentences) for field, sentences in splits.items()}, (note,)
 
 
-def _goes_on(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
-    """Whether the word before is of the same type, and does not end its entity."""
+def _continues(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
+    """Whether the previous word is of the same type, and does not end its entity."""
     return before is not None and part is not None and before[0] in "BI" and before[1] == part[1]
-
-
-def _listed(scheme: Scheme) -> str:
-    """The marks of a scheme, as they stand in tags: `B-…`, `I-…`."""
-    return listing([scheme.tag(mark, "…") for mark in scheme.marks])
 
 
 def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:
@@ -289,7 +274,7 @@ def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:
     before: tuple[str, str] | None = None
     for tag in sentence.tags:
         part = scheme.split(tag)
-        begins = part is not None and part[0] == "I" and not _goes_on(before, part)
+        begins = part is not None and part[0] == "I" and not _continues(before, part)
         tags.append(scheme.tag("B", part[1]) if begins and part is not None else tag)
         before = part
     return replace(sentence, tags=tuple(tags))

@@ -1,4 +1,4 @@
-"""How much each example counts, and other numbers that a spec asks for by their column."""
+"""Weights of examples, and other columns of numbers that a spec names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import datasets
+from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.labels import read_numbers
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing
-from brewgraph.recipe.settings.sources import Conll, DataSource, Files, Hub, Squad
+from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Hub, Squad
 
-RESERVED = frozenset(
+_RESERVED = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}
 )
-"""What a batch calls its own tensors: no column of these names can stand beside them."""
+"""The names of a batch's own tensors, which no column can have."""
 
 
 def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Sequence[str]) -> list[float] | None:
@@ -31,12 +32,8 @@ def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Seque
         counts = Counter(train)
         return [len(train) / (len(classes) * counts[n]) if counts[n] else 1.0 for n in range(len(classes))]
     if len(asked) != len(classes):
-        raise SourceFault(
-            "B403",
-            f"there are {len(asked)} weights for {len(classes)} classes",
-            help=f"one for each, in the order {listing(classes)}",
-            field="class_weights",
-        )
+        message = f"there are {len(asked)} weights for {len(classes)} classes"
+        raise SourceFault("B403", message, help=f"one for each, in the order {listing(classes)}", field="class_weights")
     return list(asked)
 
 
@@ -47,26 +44,31 @@ def add_columns(
     source: DataSource,
     columns: Sequence[str],
     of_classes: Sequence[float] | None = None,
-    labels: Any = None,
+    numbers: Sequence[int] = (),
 ) -> datasets.Dataset:
-    """The rows with `weights`, where their source has such, and `column/NAME` for all that is asked for of a split.
+    """The rows with `weights`, if their source has weights, and `column/NAME` for each requested column.
 
-    Raises `SourceFault` B402, B403 and B404.
+    `numbers` are those of the rows' classes. Raises `SourceFault` B402, B403 and B404.
     """
     if source.weighted and isinstance(source, Files | Hub | Conll | Squad):
-        weights = weigh(source.weight, split, field, of_classes, labels)
+        weights = weigh(source.weight, split, field, of_classes, numbers)
         rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
-    for name, (values, feature) in read_columns(split, columns).items():
+    for name in columns:
+        values, feature = _read_column(split, name)
         rows = rows.add_column(f"column/{name}", values, feature=feature)
     return rows
 
 
 def weigh(
-    column: str | None, split: Split, field: str, of_classes: Sequence[float] | None = None, label: Any = None
+    column: str | None,
+    split: Split,
+    field: str,
+    of_classes: Sequence[float] | None = None,
+    numbers: Sequence[int] = (),
 ) -> list[float]:
-    """The weight of each row: its column's times its class's. Raises `SourceFault` B402 and B403.
+    """The weight of each row: that of its column times that of its class, by the class's number.
 
-    Only training rows need the column: others have 1 where it is not there.
+    Only training rows need the column: others weigh 1 without it. Raises `SourceFault` B402 and B403.
     """
     weights = [1.0] * len(split.rows)
     if column is not None and (field == "train" or column in split.rows.column_names):
@@ -74,41 +76,31 @@ def weigh(
         weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
         for row, weight in enumerate(weights, 1):
             if weight < 0:
-                raise SourceFault(
-                    "B403",
-                    f"the weight in row {row} of {split.place} is {weight:g}",
-                    help="a weight is zero or above",
-                    field="weight",
-                )
+                message = f"the weight in row {row} of {split.place} is {weight:g}"
+                raise SourceFault("B403", message, help="a weight is zero or above", field="weight")
     if of_classes is not None:
-        weights = [weight * of_classes[number] for weight, number in zip(weights, label, strict=True)]
+        weights = [weight * of_classes[number] for weight, number in zip(weights, numbers, strict=True)]
     return weights
 
 
-def read_columns(split: Split, columns: Sequence[str]) -> dict[str, tuple[list[Any], Any]]:
-    """Values and feature of each column that is asked for: numbers, truth values, or lists of them.
+def _read_column(split: Split, column: str) -> tuple[list[Any], FeatureType]:
+    """Values and feature of a column of numbers, truth values, or lists of them.
 
-    Raises `SourceFault` B402 for a column that is not there or whose name is taken, B411 for one that is there twice,
+    Raises `SourceFault` B402 for a column that is missing or whose name is taken, B411 for one whose name occurs twice,
     B404 for other values.
     """
-    found = {}
-    for column in columns:
-        split.require(column)
-        if column in RESERVED:
-            raise SourceFault("B402", f"batches have something else called `{column}`", help="rename the column")
-        found[column] = _column(split, column)
-    return found
-
-
-def _column(split: Split, column: str) -> tuple[list[Any], Any]:
+    split.require(column)
+    if column in _RESERVED:
+        raise SourceFault("B402", f"batches already have a tensor called `{column}`", help="rename the column")
     values = split.rows[column][:]
     if values and isinstance(values[0], list):
         for row, value in enumerate(values, 1):
             if not isinstance(value, list) or not all(isinstance(x, int | float) for x in value):
-                said = "missing" if value is None else f"{value!r}"
+                what = "missing" if value is None else f"{value!r}"
                 help = "it is a list of numbers in every row, or a number in every row"
-                raise SourceFault("B404", f"`{column}` in row {row} of {split.place} is {said}", help=help)
-        kind = _kind(x for value in values for x in value)
+                raise SourceFault("B404", f"`{column}` in row {row} of {split.place} is {what}", help=help)
+        kinds = {type(x) for value in values for x in value}
+        kind = "bool" if kinds == {bool} else "int64" if kinds <= {int, bool} else "float32"
         return values, datasets.List(datasets.Value(kind))
     if all(isinstance(value, bool) for value in values):
         return values, datasets.Value("bool")
@@ -117,8 +109,3 @@ def _column(split: Split, column: str) -> tuple[list[Any], Any]:
     if whole or (not split.typed and all(number.is_integer() for number in numbers)):
         return [int(value) for value in values] if whole else [int(n) for n in numbers], datasets.Value("int64")
     return numbers, datasets.Value("float32")
-
-
-def _kind(numbers: Any) -> str:
-    kinds = {type(x) for x in numbers}
-    return "bool" if kinds == {bool} else "int64" if kinds <= {int, bool} else "float32"

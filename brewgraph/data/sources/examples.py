@@ -1,4 +1,4 @@
-"""Examples as a spec's data source means them: checked texts, labels as numbers, the same columns from everywhere."""
+"""The examples of a data source: checked texts, labels as numbers, the same columns for every source."""
 
 from __future__ import annotations
 
@@ -14,13 +14,23 @@ from brewgraph.data.sources.conll import as_dataset, beside, read_conll
 from brewgraph.data.sources.example_weights import add_columns, weigh
 from brewgraph.data.sources.joining import join_splits, unite_classes
 from brewgraph.data.sources.python_docs import LABELS, builtin
-from brewgraph.data.sources.rows import Split
+from brewgraph.data.sources.rows import Split, read_lines
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.data.sources.squad import read_squad
 from brewgraph.data.sources.tables import open_table, table_facts
-from brewgraph.data.sources.text_lines import read_plain
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Batches, Builtin, Conll, DataSource, Files, Glue, Hub, Join, Squad, Text
+from brewgraph.recipe.settings.data_sources import (
+    Batches,
+    Builtin,
+    Conll,
+    DataSource,
+    Files,
+    Glue,
+    Hub,
+    Join,
+    Squad,
+    Text,
+)
 
 _COLUMNS = {
     Builtin: ("text", "label"),
@@ -28,15 +38,15 @@ _COLUMNS = {
     Squad: ("id", "question", "context", "answers"),
     Text: ("text",),
 }
-"""What sources have whose columns have no names of their own."""
+"""The columns of sources that do not name them."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """What a data source holds.
 
-    `splits` maps `train`, and `dev` and `test` where there are such, to data sets with `index` (int64, the row's number
-    in its split from 0) and these columns, absent where the source has no such thing:
+    `splits` maps `train`, and `dev` and `test` if the source has them, to data sets with `index` (int64, the row's
+    number in its split from 0) and those of these columns that the source has:
 
     text_0, text_1   texts; of `squad` the question and its context, of `text` a line
     words            a list of texts, of `conll`
@@ -45,11 +55,11 @@ class Examples:
     answers          {text: list of texts, start: list of int64}, characters of the context; empty lists for no answer
     id               the question's name
     weights          float32, how much the row counts
-    column/NAME      whatever was asked for by its name
+    column/NAME      each column that was requested
 
-    `classes` are the names in the order of the labels. `fingerprint` is a sha256 in hex of texts, labels and classes:
-    it stays the same wherever the files lie. `notes` say what was changed in reading. `marks` tells of labels that are
-    lists of numbers whether these are 0 or 1 for each class, or the numbers of classes; None where there are none such.
+    `classes` are the names in the order of the labels. `fingerprint` is a sha256 in hex of texts, labels and classes,
+    whatever the folder of the files. `notes` say what reading changed. `marks` tells of labels that are lists of
+    numbers whether these are 0 or 1 for each class, or the numbers of classes; None for other labels.
     """
 
     splits: Mapping[str, datasets.Dataset]
@@ -64,26 +74,22 @@ class Examples:
         return any(unanswerable(self.splits[field]) for field in ("train", "dev") if field in self.splits)
 
 
-def open_examples(
-    source: DataSource | Join, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
-) -> Examples:
+def open_examples(source: DataSource, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Examples:
     """Read and check everything that `source` names; relative paths start at `folder`.
 
-    `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. `marks` is that of `Examples` like
-    which these are. Raises `SourceFault`: B401 a file, folder or split that is not there; B402 a column or subset;
-    B403 labels; B404 what cannot be read or is no text; B405 the hub; B406 too little text on this machine; B408 data
-    that cannot be joined.
+    `columns` are kept as `column/NAME`: numbers, truth values, or lists of them. `marks` is that of `Examples` to read
+    these alike. Raises `SourceFault`: B401 a missing file, folder or split; B402 a column or subset; B403 labels; B404
+    what cannot be read or is no text; B405 the hub; B406 too little text on this machine; B408 data that cannot be
+    joined.
     """
     if isinstance(source, Join):
         return join_examples([open_examples(part, folder, columns) for part in source.parts])
     if source.holds_tensors:
-        raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
+        raise _no_examples()
     if columns and source.no_columns:
-        raise SourceFault(
-            "B402",
-            f"`{type(source).__name__.lower()}` has no column `{columns[0]}`: {source.no_columns}",
-            help="columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`",
-        )
+        what = f"`{type(source).__name__.lower()}` has no column `{columns[0]}`: {source.no_columns}"
+        help = "columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`"
+        raise SourceFault("B402", what, help=help)
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     splits: Mapping[str, datasets.Dataset]
@@ -92,20 +98,18 @@ def open_examples(
             splits, classes = _builtin_splits(source), LABELS
         case Conll():
             read = read_conll(source, folder)
+            classes, notes = read.classes, read.notes
             splits = {
-                field: add_columns(
-                    as_dataset(rows, read.classes), beside(rows, getattr(source, field)), field, source, columns
-                )
+                field: add_columns(as_dataset(rows, classes), beside(rows, read.names[field]), field, source, columns)
                 for field, rows in read.splits.items()
             }
-            classes, notes = read.classes, read.notes
         case Squad():
             splits = {
                 field: add_columns(questions.rows, questions.beside, field, source, columns)
                 for field, questions in read_squad(source, folder).items()
             }
         case Text():
-            splits = read_plain(source, folder)
+            splits = read_lines(source, folder)
         case Files() | Glue() | Hub():
             splits, labels = open_table(source, folder, columns, marks)
             classes, notes, marks = labels.classes, labels.notes, labels.marks
@@ -113,7 +117,7 @@ def open_examples(
 
 
 def join_examples(parts: Sequence[Examples]) -> Examples:
-    """Data sets one after the other: `dev` and `test` of those that have one, classes brought together by their names.
+    """Data sets one after the other: `dev` and `test` of those that have one, classes united by name.
 
     Raises `SourceFault` B408 where classes are numbers and differ, or columns do: pairs and single texts, labels of
     several kinds. Where some have weights, the rows of others weigh 1.
@@ -124,44 +128,34 @@ def join_examples(parts: Sequence[Examples]) -> Examples:
     return _examples(splits, classes, notes, parts[0].marks)
 
 
-def facts(source: DataSource | Join, folder: Path) -> DataFacts:
+def facts(source: DataSource, folder: Path) -> DataFacts:
     """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
 
-    Built-in data and GLUE are known beforehand; a data set of the hub tells them without its rows where it can; files
-    are read, once for all who ask, and their labels, tags and answers checked, before a teacher is trained.
+    The facts of built-in data and GLUE are fixed; a data set of the hub tells them without its rows where it can; files
+    are read, and their labels, tags and answers checked, before a teacher is trained.
     """
     match source:
         case Join():
-            known = [facts(part, folder) for part in source.parts]
-            named = [column for column in known[0].columns if all(column in other.columns for other in known)]
-            fields = dict.fromkeys(field for other in known for field in other.rows)
-            whole = [field for field in fields if all(other.rows for other in known)]
-            rows = {field: sum(other.rows.get(field, 0) for other in known) for field in whole}
-            classes = unite_classes([other.classes for other in known])
-            every = [other.seen for other in known]
-            seen = None if None in every else tuple(c for c in classes if any(c in (own or ()) for own in every))
-            alike = seen is not None and len(set(every)) == 1 and all(other.alike for other in known)
-            twice = dict.fromkeys(column for other in known for column in other.twice)
-            lost = {field: sum(other.unanswerable.get(field, 0) for other in known) for field in fields}
-            lost = {field: count for field, count in lost.items() if count}
-            return DataFacts(classes, tuple(named), rows, tuple(twice), seen, alike, lost)
+            return _joined_facts([facts(part, folder) for part in source.parts])
         case Batches():
-            raise SourceFault("B408", "ready tensors are no examples", help="they cannot be joined: write tasks")
+            raise _no_examples()
         case Builtin():
             return DataFacts(LABELS, _COLUMNS[Builtin], {})
         case Conll():
             read = read_conll(source, folder)
-            said = {field: beside(rows, getattr(source, field)) for field, rows in read.splits.items()}
+            beside_words = {field: beside(rows, read.names[field]) for field, rows in read.splits.items()}
             tags = {tag for sentence in read.splits["train"] for tag in sentence.tags}
             seen = tuple(name for name in read.classes if name in tags)
-            return replace(_facts(source, read.classes, said), seen=seen or None, alike=len(seen) == 1)
+            return replace(_facts(source, read.classes, beside_words), seen=seen or None, alike=len(seen) == 1)
         case Squad():
-            asked = read_squad(source, folder)
-            known_here = _facts(source, (), {field: questions.beside for field, questions in asked.items()})
-            counts = {field: unanswerable(questions.rows) for field, questions in asked.items()}
-            return replace(known_here, unanswerable={field: count for field, count in counts.items() if count})
+            questions = read_squad(source, folder)
+            lost = {field: unanswerable(split.rows) for field, split in questions.items()}
+            return replace(
+                _facts(source, (), {field: split.beside for field, split in questions.items()}),
+                unanswerable={field: count for field, count in lost.items() if count},
+            )
         case Text():
-            read_plain(source, folder)  # how many blocks its lines make, only a tokenizer tells
+            read_lines(source, folder)  # how many blocks its lines make, only a tokenizer tells
             return DataFacts((), _COLUMNS[Text], {})
         case Files() | Glue() | Hub():
             return table_facts(source, folder)
@@ -169,8 +163,22 @@ def facts(source: DataSource | Join, folder: Path) -> DataFacts:
             raise TypeError(f"nothing reads {type(source).__name__}")
 
 
+def _joined_facts(parts: Sequence[DataFacts]) -> DataFacts:
+    columns = [column for column in parts[0].columns if all(column in part.columns for part in parts)]
+    fields = dict.fromkeys(field for part in parts for field in part.rows)
+    rows = {field: sum(part.rows.get(field, 0) for part in parts) for field in fields if all(x.rows for x in parts)}
+    classes = unite_classes([part.classes for part in parts])
+    every = [part.seen for part in parts]
+    seen = None if None in every else tuple(c for c in classes if any(c in (names or ()) for names in every))
+    alike = seen is not None and len(set(every)) == 1 and all(part.alike for part in parts)
+    twice = dict.fromkeys(column for part in parts for column in part.twice)
+    counts = {field: sum(part.unanswerable.get(field, 0) for part in parts) for field in fields}
+    lost = {field: count for field, count in counts.items() if count}
+    return DataFacts(classes, tuple(columns), rows, tuple(twice), seen, alike, lost)
+
+
 def _facts(source: Conll | Squad, classes: tuple[str, ...], splits: Mapping[str, Split]) -> DataFacts:
-    """What is known of sentences or questions, given what stands beside them; their weights are checked."""
+    """The facts of sentences or questions from the columns beside them, whose weights are checked."""
     if source.weighted:
         for field, split in splits.items():
             weigh(source.weight, split, field)
@@ -185,8 +193,12 @@ def texts(examples: Examples) -> list[str]:
     train = examples.splits["train"]
     if "words" in train.column_names:
         return [" ".join(words) for words in train["words"][:]]
-    found = [text for column in train.column_names if column.startswith("text_") for text in train[column][:]]
-    return list(dict.fromkeys(found)) if "answers" in train.column_names else found
+    every = [text for column in train.column_names if column.startswith("text_") for text in train[column][:]]
+    return list(dict.fromkeys(every)) if "answers" in train.column_names else every
+
+
+def _no_examples() -> SourceFault:
+    return SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")
 
 
 def unanswerable(split: datasets.Dataset) -> int:

@@ -1,4 +1,4 @@
-"""What a file is, where the source that names it reads files of another form."""
+"""The form of a file, to name the source that reads it."""
 
 from __future__ import annotations
 
@@ -16,52 +16,47 @@ _WORDS = {
     "squad": "questions in the form of SQuAD",
 }
 _LINES = 50
-"""How many lines are looked at."""
+"""How many lines are inspected."""
 
 
 def plain_suffix(name: str) -> str:
-    """The suffix of a file's name, that of what is packed where it ends in `.gz`."""
+    """The suffix of a file's name in lower case, without `.gz`."""
     return Path(name.removesuffix(".gz")).suffix.lower()
 
 
 def check_form(name: str, text: str, field: str, source: str) -> None:
-    """Raise B415 for a file with this text that is not for `source` (`files`, `conll`, `squad`, `text`) but another."""
+    """Raise B415 for a text that another source reads than `source` (`files`, `conll`, `squad`, `text`)."""
     suffix = plain_suffix(name)
     if source == "text" and suffix in _TABLES:
         help = "write its texts into a plain file; a plain file that is called so needs another suffix, such as .txt"
         raise _fault(name, field, "files", source, help)
-    form = form_of(text, suffix) if source != "text" else ""
+    form = _form_of(text, suffix) if source != "text" else ""
     if form and form != source:
         raise _fault(name, field, form, source, f"`{form}(train=…)` reads it")
 
 
-def form_of(text: str, suffix: str) -> str:
-    """Which source reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
+def _form_of(text: str, suffix: str) -> str:
+    """The source that reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
     text = text.lstrip()
     lines = [line for line in text.split("\n", _LINES)[:_LINES] if line.strip()]
     if text[:1] in ("{", "["):
-        found = _json(lines[0])
-        whole = found if found is not None and len(lines) > 1 else _json(text)
-        if is_squad(whole):
+        first = _json(lines[0])
+        whole = first if first is not None and len(lines) > 1 else _json(text)
+        data = whole.get("data") if isinstance(whole, dict) else None
+        if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
             return "squad"
         rows = whole if isinstance(whole, list) else [whole]
         return "files" if rows and all(isinstance(row, dict) and "data" not in row for row in rows) else ""
     words = [line.split() for line in lines if not line.startswith(("#", "-DOCSTART-"))]
-    if suffix != ".csv" and is_tagged([row[-1] for row in words if len(row) > 1]) and len(set(map(len, words))) == 1:
+    if suffix != ".csv" and _are_tags([row[-1] for row in words if len(row) > 1]) and len(set(map(len, words))) == 1:
         return "conll"
     return "files" if suffix == ".csv" and lines and "," in lines[0] else ""
 
 
-def is_tagged(tags: list[str]) -> bool:
+def _are_tags(tags: list[str]) -> bool:
     """Whether these are tags of entities throughout, as `O` and `B-PER` are."""
     scheme = find_scheme(tags)
     return scheme is not None and bool(scheme.separator) and all(tag == OUTSIDE or scheme.split(tag) for tag in tags)
-
-
-def is_squad(whole: Any) -> bool:
-    """Whether json, read whole, has the outline of SQuAD."""
-    data = whole.get("data") if isinstance(whole, dict) else None
-    return isinstance(data, list) and bool(data) and isinstance(data[0], dict) and "paragraphs" in data[0]
 
 
 def binary(name: str, field: str) -> SourceFault:

@@ -1,9 +1,8 @@
-"""Data sets one after the other: classes brought together, splits joined, rows numbered anew by whoever asks."""
+"""Data sets one after the other: classes united, splits joined; the caller numbers the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import datasets
 import numpy
@@ -21,15 +20,12 @@ def unite_classes(parts: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """
     numbered = [names == tuple(map(str, range(len(names)))) for names in parts]
     if any(numbered) and len(set(parts)) > 1:
-        told = " and ".join(
-            f"{len(names)} that are numbers" if plain else f"names like {listing(names[:3])}"
-            for names, plain in zip(parts, numbered, strict=True)
+        kinds = " and ".join(
+            f"{len(names)} that are numbers" if is_numbered else f"names like {listing(names[:3])}"
+            for names, is_numbered in zip(parts, numbered, strict=True)
         )
-        raise SourceFault(
-            "B408",
-            f"the classes of joined data are not the same: {told}",
-            help="write the labels as names, then they are brought together, or join data with the same classes",
-        )
+        help = "write the labels as names, then they are brought together, or join data with the same classes"
+        raise SourceFault("B408", f"the joined data sets have different classes: {kinds}", help=help)
     return tuple(dict.fromkeys(name for names in parts for name in names))
 
 
@@ -40,9 +36,9 @@ def join_splits(
 
     Raises `SourceFault` B408 where the columns differ: pairs and single texts, labels of several kinds.
     """
-    found = {}
+    joined = {}
     for field in ("train", "dev", "test"):
-        pieces = [_prepared(splits[field], own, classes) for splits, own in parts if field in splits]
+        pieces = [_prepared(splits[field], names, classes) for splits, names in parts if field in splits]
         if not pieces:
             continue
         if any("weights" in piece.column_names for piece in pieces):
@@ -51,24 +47,21 @@ def join_splits(
         other = next((names for names in columns if names != columns[0]), None)
         if other is not None:
             odd = sorted(set(other) ^ set(columns[0]))
-            raise SourceFault(
-                "B408",
-                f"not all of the joined data have {_said(odd[0])}",
-                help="join data with as many texts and labels of one kind; for several kinds, write tasks",
-            )
+            help = "join data with as many texts and labels of one kind; for several kinds, write tasks"
+            raise SourceFault("B408", f"only some of the joined data have {_described(odd[0])}", help=help)
         features = _common(pieces)
         with quiet():
-            found[field] = datasets.concatenate_datasets(
+            joined[field] = datasets.concatenate_datasets(
                 [piece.select_columns(list(features)).cast(features, keep_in_memory=True) for piece in pieces]
             )
-    return found
+    return joined
 
 
-def _prepared(rows: datasets.Dataset, own: tuple[str, ...], classes: tuple[str, ...]) -> datasets.Dataset:
+def _prepared(rows: datasets.Dataset, names: tuple[str, ...], classes: tuple[str, ...]) -> datasets.Dataset:
     rows = rows.remove_columns("index")
-    if own == classes:
+    if names == classes:
         return rows
-    places = numpy.array([classes.index(name) for name in own], dtype=numpy.int64)
+    places = numpy.array([classes.index(name) for name in names], dtype=numpy.int64)
     if "tags" in rows.column_names:
         return _replaced(rows, "tags", [places[tags].tolist() for tags in rows["tags"][:]])
     if isinstance(rows.features["label"], datasets.Value):
@@ -78,7 +71,9 @@ def _prepared(rows: datasets.Dataset, own: tuple[str, ...], classes: tuple[str, 
     return _replaced(rows, "label", marks.tolist())
 
 
-def _replaced(rows: datasets.Dataset, column: str, values: list[Any]) -> datasets.Dataset:
+def _replaced(
+    rows: datasets.Dataset, column: str, values: list[int] | list[list[int]] | list[list[float]]
+) -> datasets.Dataset:
     feature = rows.features[column]
     return rows.remove_columns(column).add_column(column, values, feature=feature)
 
@@ -91,16 +86,16 @@ def _with_weights(rows: datasets.Dataset) -> datasets.Dataset:
 
 def _common(pieces: Sequence[datasets.Dataset]) -> datasets.Features:
     """Features that hold the values of all pieces: those of the first, numbers as fractions where kinds differ."""
-    found = dict(pieces[0].features)
-    for column, feature in found.items():
+    features = dict(pieces[0].features)
+    for column, feature in features.items():
         if column.startswith("text_"):
-            found[column] = datasets.Value("string")
+            features[column] = datasets.Value("string")
         elif any(piece.features[column] != feature for piece in pieces):
-            one = datasets.Value("float32")
-            found[column] = datasets.List(one) if isinstance(feature, datasets.List) else one
-    return datasets.Features(found)
+            number = datasets.Value("float32")
+            features[column] = datasets.List(number) if isinstance(feature, datasets.List) else number
+    return datasets.Features(features)
 
 
-def _said(column: str) -> str:
-    named = {"text_1": "a second text", "label": "labels of this kind", "tags": "tags", "answers": "answers"}
-    return named.get(column, f"a column `{column.removeprefix('column/')}`")
+def _described(column: str) -> str:
+    names = {"text_1": "a second text", "label": "labels of this kind", "tags": "tags", "answers": "answers"}
+    return names.get(column, f"a column `{column.removeprefix('column/')}`")

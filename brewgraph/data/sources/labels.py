@@ -1,156 +1,231 @@
-"""Labels as numbers: which classes a column of labels holds, and what is wrong with it."""
+"""Labels as numbers: the classes in a column of labels, one or several per row, and the faults of labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
+from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing, suggest
 
+Label = str | int | float
+"""A label as its source holds it; truth values are `int`."""
+
 _SHOWN = 12
 """How many classes a help text lists at most."""
 
-MOST = 1_000_000
+_MOST = 1_000_000
 """Classes that a column of numbers may make; more are no classes but identifiers."""
-IDENTIFIERS = "is this a column of identifiers?"
 NO_LABELS = "; `label=none` where there are no labels"
-"""What a spec can say of data without labels, behind the help on labels that are missing."""
+"""What a spec can say of data without labels, added to the help on missing labels."""
+_NUMBERS = (
+    "or the numbers of classes, whole numbers from 0 on and each once; or 0 or 1 for each class, equally many in "
+    "every row"
+)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes in the order of their numbers; `named` tells whether labels are found by their text among `names`.
+    """The classes in the order of their numbers; with `by_name` labels are looked up among `names`.
 
-    Where they are not, a label is a number and counts them. With `marks` a label is a list of 0 and 1, one per class.
+    Otherwise a label is a number and counts them. With `marks` a label is a list of 0 and 1, one per class.
     """
 
     names: tuple[str, ...]
-    named: bool
+    by_name: bool
     marks: bool = False
 
 
-def find_classes(train: Split, column: str, said: Sequence[str] | None = None) -> Classes:
+def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) -> Classes:
     """The classes of the training rows: text in alphabetical order, numbers from 0 to the largest.
 
-    Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … `said` are those of the
-    spec, in its order. Where they hold every label as it is written (`100`, `-1`, `true`, a name of the data's list),
-    labels are found by that; else numbers count them from 0. Raises `SourceFault` B403.
+    Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … `asked` are the classes
+    of the spec, in its order. Where they hold every label in its written form (`100`, `-1`, `true`, a name of the
+    data's list), labels are looked up by that; otherwise numbers count them from 0. Raises `SourceFault` B403.
     """
     feature = train.rows.features[column]
     values = _present(train, column)
     numbers = _numbers(train, values)
-    if said is not None and all(
-        place_of(value, feature, said, numbers.get(value)) is not None for value in dict.fromkeys(values)
+    if asked is not None and all(
+        place_of(value, feature, asked, numbers.get(value)) is not None for value in dict.fromkeys(values)
     ):
-        return Classes(tuple(said), named=True)
-    values = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
-    if isinstance(values[0], str):
-        return put_in_order(Classes(tuple(sorted(set(values))), named=True), said)
+        return Classes(tuple(asked), by_name=True)
+    checked = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
+    return _classes_of(train, [[value] for value in checked], feature, asked)
+
+
+def find_several(
+    train: Split, columns: Sequence[str], asked: Sequence[str] | None = None, marks: bool | None = None
+) -> Classes:
+    """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
+
+    Lists of one length of two or more that hold only 0 and 1 are marks, one for each class, and so are truth values and
+    fractions; where the spec names its classes (`asked`), only lists of that length. Other numbers are those of
+    classes. `marks` decides for 0 and 1 where it is already known; all rows may then be without a class. Raises
+    `SourceFault` B403.
+    """
+    if len(columns) > 1:
+        return Classes(tuple(columns), by_name=True)
+    rows = _lists(train, columns[0])
+    values = [value for row in rows for value in row]
+    if not values and asked is not None and marks is not None:
+        return Classes(tuple(asked), by_name=False, marks=marks)
+    if not values:
+        raise label_fault(train, 1, "an empty list, as are all others", "some training row has a class")
+    feature = _member_feature(train, columns[0])
+    listed = isinstance(feature, datasets.ClassLabel)
+    if not listed and not isinstance(values[0], str) and _are_marks(rows, asked, marks):
+        names = tuple(map(str, range(len(rows[0])))) if asked is None else tuple(asked)
+        classes = Classes(names, by_name=False, marks=True)
+        encode_several(train, columns, classes)  # every list of the same length
+        return classes
+    if asked is not None and all(place_of(value, feature, asked) is not None for value in set(values)):
+        return Classes(tuple(asked), by_name=True)
+    if not isinstance(values[0], str):
+        for row, numbers in enumerate(rows, 1):
+            _check_numbers(train, row, numbers)
+    return _classes_of(train, rows, feature, asked)
+
+
+def _classes_of(
+    train: Split, rows: Sequence[Sequence[Label]], feature: FeatureType, asked: Sequence[str] | None
+) -> Classes:
+    """The classes of checked labels, those of each row in a list."""
+    values = [value for row in rows for value in row]
+    numbers = [value for value in values if isinstance(value, int)]
+    if not numbers:
+        return put_in_order(Classes(tuple(sorted({str(value) for value in values})), by_name=True), asked)
     if isinstance(feature, datasets.ClassLabel):
-        return put_in_order(Classes(tuple(feature.names), named=False), said)
+        return put_in_order(Classes(tuple(feature.names), by_name=False), asked)
     if isinstance(values[0], bool):
-        return put_in_order(Classes(("false", "true"), named=False), said)
-    if said is not None:
-        check_count(train, values, said)
-        return Classes(tuple(said), named=False)
-    largest = max(values)
-    if largest >= MOST:
-        row = values.index(largest) + 1
-        raise label_fault(train, row, f"{largest}, which makes {largest + 1} classes", IDENTIFIERS)
-    return Classes(tuple(str(number) for number in range(largest + 1)), named=False)
+        return put_in_order(Classes(("false", "true"), by_name=False), asked)
+    if asked is not None:
+        _check_count(train, numbers, asked)
+        return Classes(tuple(asked), by_name=False)
+    largest = max(numbers)
+    if largest >= _MOST:
+        row = next(row for row, labels in enumerate(rows, 1) if largest in labels)
+        help = "is this a column of identifiers?"
+        raise label_fault(train, row, f"{largest}, which makes {largest + 1} classes", help)
+    return Classes(tuple(str(number) for number in range(largest + 1)), by_name=False)
 
 
-def put_in_order(found: Classes, said: Sequence[str] | None) -> Classes:
-    """The classes as a spec orders them; it may name more than the data has. Numbers 0, 1, … take the names in turn.
+def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
+    """The classes in the order of a spec, which may name more than the data has. Numbers 0, 1, … take names in turn.
 
     Raises `SourceFault` B403 where one of the data's is left out.
     """
-    if said is None:
-        return found
-    missing = [name for name in found.names if name not in said] if found.named else list(found.names[len(said) :])
-    if missing:
-        message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
-        raise SourceFault("B403", message, help=f"name every class; the data's are {_some(found.names)}",
-                          field="classes")  # fmt: skip
-    return Classes(tuple(said), found.named)
-
-
-def check_count(train: Split, numbers: Sequence[int], said: Sequence[str]) -> None:
-    """Raise B403 where numbers that count the classes from 0 go beyond those that a spec names."""
-    there = sorted(set(numbers))
-    if there[-1] < len(said):
-        return
-    written = [number for number in there if str(number) not in said]
-    if len(written) < len(there):
-        message = (
-            f"`classes` leaves out {listing([str(number) for number in written[:_SHOWN]])}, which training rows have"
-        )
-        help = f"name every class; the data's are {_some([str(number) for number in there])}"
+    if asked is None:
+        return classes
+    if classes.by_name:
+        missing = [name for name in classes.names if name not in asked]
     else:
-        counted = f"{len(said)}, counted from 0 to {len(said) - 1}"
-        message = f"{train.place} has the label {there[-1]}, and `classes` names {counted}"
-        help = f"where labels count from {there[0]}, subtract {there[0]} from each; or " if there[0] else ""
-        help += f"name the labels as they are written: classes=[{_quoted([str(n) for n in there])}]"
+        missing = list(classes.names[len(asked) :])
+    if missing:
+        raise _left_out(missing, classes.names)
+    return Classes(tuple(asked), classes.by_name)
+
+
+def _left_out(missing: Sequence[str], names: Sequence[str]) -> SourceFault:
+    message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
+    return SourceFault("B403", message, help=f"name every class; the data's are {_some(names)}", field="classes")
+
+
+def _check_count(train: Split, numbers: Sequence[int], asked: Sequence[str]) -> None:
+    """Raise B403 where numbers that count the classes from 0 go beyond those that a spec names."""
+    distinct = sorted(set(numbers))
+    if distinct[-1] < len(asked):
+        return
+    texts = [str(number) for number in distinct]
+    missing = [text for text in texts if text not in asked]
+    if len(missing) < len(texts):
+        raise _left_out(missing, texts)
+    counted = f"{len(asked)}, counted from 0 to {len(asked) - 1}"
+    message = f"{train.place} has the label {distinct[-1]}, and `classes` names {counted}"
+    help = f"where labels count from {distinct[0]}, subtract {distinct[0]} from each; or " if distinct[0] else ""
+    help += f"name the labels as they are written: classes=[{_quoted(texts)}]"
     raise SourceFault("B403", message, help=help, field="classes")
 
 
 def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
     feature = split.rows.features[column]
-    values = _present(split, column)
-    if not classes.named:
+    values: Sequence[Label] = _present(split, column)
+    if not classes.by_name:
         values = _checked(split, values)
-    numbers = _numbers(split, values) if classes.named else {}
-    places: dict[Any, int | None] = {}
+    numbers = _numbers(split, values) if classes.by_name else {}
+    places: dict[Label, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
             places[value] = (
                 place_of(value, feature, classes.names, numbers.get(value))
-                if classes.named
-                else count_of(value, classes)
+                if classes.by_name
+                else _count_of(value, classes)
             )
         if places[value] is not None:
             continue
         text = isinstance(value, str)
-        if not classes.named if text else not all(map(_reads_as_number, classes.names)):
-            raise label_fault(
-                split, row, f"{value!r} where the training rows have {'numbers' if text else 'text'}",
-                "write the labels of all splits in the same way",
-            )  # fmt: skip
+        if not classes.by_name if text else any(isinstance(_as_numbers([name])[0], str) for name in classes.names):
+            what = f"{value!r} where the training rows have {'numbers' if text else 'text'}"
+            raise label_fault(split, row, what, "write the labels of all splits in the same way")
         raise unknown_class(f"the label in row {row} of {split.place}", value, classes.names)
     return [number for value in values if (number := places[value]) is not None]
 
 
-def place_of(value: Any, feature: Any, names: Sequence[str], number: Any = None) -> int | None:
-    """The place of a label among names, as it is written; None where it is none of them.
+def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
+    """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
+    if len(columns) > 1:
+        return [list(row) for row in zip(*(_column_of_marks(split, column) for column in columns), strict=True)]
+    feature = _member_feature(split, columns[0])
+    encoded = []
+    for row, values in enumerate(_lists(split, columns[0]), 1):
+        if classes.marks:
+            encoded.append(_marks(split, row, values, len(classes.names)))
+            continue
+        if not all(isinstance(value, str) for value in values):
+            _check_numbers(split, row, values, below=not classes.by_name)
+        marks = [0.0] * len(classes.names)
+        for value in values:
+            place = place_of(value, feature, classes.names) if classes.by_name else _count_of(value, classes)
+            if place is None:
+                raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
+            marks[place] = 1.0
+        encoded.append(marks)
+    return encoded
+
+
+def is_open(train: Split, columns: Sequence[str], classes: Classes) -> bool:
+    """Whether marks could be numbers of classes: no list says 0 or 1 twice, and each would have both classes."""
+    return classes.marks and all(
+        sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool)
+        for row in _lists(train, columns[0])
+    )
+
+
+def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: Label | None = None) -> int | None:
+    """The place of a label among names by its written form; None where it is none of them.
 
     A truth value is written `true` or `false`, a whole number without a point, a number of the data's own list by its
-    name there. A text of a column that holds numbers may be found by its `number`, too: `1.0` by `1`.
+    name there. A text of a column that holds numbers may also be named by its `number`: `1.0` by `1`.
     """
-    written = [value]
     if isinstance(feature, datasets.ClassLabel) and isinstance(value, int):
-        written = [feature.names[value]] if 0 <= value < len(feature.names) else []
+        forms = [feature.names[value]] if 0 <= value < len(feature.names) else []
     elif isinstance(value, bool):
-        written = [str(value).lower()]
+        forms = [str(value).lower()]
     elif isinstance(value, str):
-        written += [str(number)] if number is not None else []
-    elif math.isfinite(value):
-        written = [str(int(value) if value == int(value) else value)]
-    return next((names.index(text) for text in written if text in names), None)
+        forms = [value] if number is None else [value, str(number)]
+    else:
+        forms = [str(int(value) if value == int(value) else value)] if math.isfinite(value) else []
+    return next((names.index(form) for form in forms if form in names), None)
 
 
-def count_of(value: Any, classes: Classes) -> int | None:
+def _count_of(value: Label, classes: Classes) -> int | None:
     """The place of a label that counts the classes from 0; None where it counts beyond them, or is text."""
     return int(value) if not isinstance(value, str) and value < len(classes.names) else None
-
-
-def _reads_as_number(name: str) -> bool:
-    return not isinstance(_as_numbers([name])[0], str)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -162,11 +237,16 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-def unknown_class(what: str, value: Any, classes: Sequence[str], field: str = "label") -> SourceFault:
-    """The fault of a label that no training row has; `what` says where it stands."""
+def unknown_class(what: str, value: object, classes: Sequence[str], field: str = "label") -> SourceFault:
+    """The fault of a label that no training row has; `what` names its place."""
     guess = suggest(value, classes) if isinstance(value, str) else ""
     help = f"{guess} the classes are {_some(classes)}".strip()
     return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
+
+
+def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
+    """The fault of one label; `what` describes it."""
+    return SourceFault("B403", f"the label in row {row} of {split.place} is {what}", help=help, field="label")
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,9 +260,9 @@ def encode_numbers(split: Split, column: str) -> list[float]:
 def read_numbers(split: Split, column: str, code: str, field: str | None, what: str) -> list[float]:
     """A column of finite numbers; numbers written as text count where the format has no types.
 
-    `what` says whose value is at fault, with the place of its `{row}`.
+    `what` names the value in a fault, with `{row}` in place of its row.
     """
-    found = []
+    numbers = []
     for row, value in enumerate(split.rows[column][:], 1):
         try:
             if value is None or value == "" or (isinstance(value, str) and split.typed):
@@ -191,58 +271,69 @@ def read_numbers(split: Split, column: str, code: str, field: str | None, what: 
             if not math.isfinite(number):
                 raise ValueError
         except (TypeError, ValueError):
-            said = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
-            help = "write a number, or leave the row out"
+            fault = "missing" if value is None or value == "" else f"{value!r}, and no finite number"
+            help = "write a number, or remove the row"
             if isinstance(value, list) and field == "label":
                 help = "a regression predicts one number for each row: name a column of single numbers"
-            raise SourceFault(code, f"{what.format(row=row)} is {said}", help=help, field=field) from None
-        found.append(number)
-    return found
+            raise SourceFault(code, f"{what.format(row=row)} is {fault}", help=help, field=field) from None
+        numbers.append(number)
+    return numbers
 
 
 # ── one class ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _present(split: Split, column: str) -> list[Any]:
-    """A column of labels as they stand there, texts or numbers, none of them missing."""
-    values: list[Any] = split.rows[column][:]
+def _present(split: Split, column: str) -> list[Label]:
+    """A column of labels, texts or numbers, none of them missing."""
+    values: list[Label] = split.rows[column][:]
     for row, value in enumerate(values, 1):
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-            raise label_fault(split, row, "missing", f"fill it in or leave the row out{NO_LABELS}")
+            raise label_fault(split, row, "missing", f"fill it in or remove the row{NO_LABELS}")
         if not isinstance(value, str | int | float):
             several = '; of several at once: problem_type="multi_label"' if isinstance(value, list) else ""
             raise label_fault(split, row, f"{value!r}", f"a label is a text or a whole number from 0 on{several}")
     return values
 
 
-def _checked(split: Split, values: Sequence[Any], *, by_name: bool = False) -> list[Any]:
-    """Labels, each checked by itself: all text, or all whole numbers from 0 on.
+def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) -> list[str] | list[int]:
+    """Labels that are all text, or all whole numbers from 0 on.
 
-    Where the format has no types, labels that are all written as numbers are such. `by_name` tells whether a spec may
+    Where the format has no types, texts that are all written as numbers are numbers. `by_name` tells whether a spec may
     name them instead.
     """
-    values = list(values) if split.typed else _as_numbers(values)
-    text = isinstance(values[0], str)
+    values = values if split.typed else _as_numbers([str(value) for value in values])
+    if isinstance(values[0], str):
+        for row, value in enumerate(values, 1):
+            if not isinstance(value, str):
+                raise _mixed(split, row, values)
+        return [str(value) for value in values]
+    numbers = []
     for row, value in enumerate(values, 1):
-        if isinstance(value, str) is not text:
-            raise label_fault(
-                split,
-                row,
-                f"{value!r} where row 1 has {values[0]!r}",
-                "labels are all text or all numbers",
-            )
-        if not text and (not math.isfinite(value) or value != int(value) or value < 0):
+        if isinstance(value, str):
+            raise _mixed(split, row, values)
+        if not _is_whole(value) or value < 0:
+            finite = [x for x in values if not isinstance(x, str) and math.isfinite(x)]
             help = "a label that is a number is whole, and counts classes from 0 on"
-            if by_name and all(isinstance(x, int | float) and math.isfinite(x) and x == int(x) for x in values):
-                there = _quoted([str(x) for x in sorted({int(x) for x in values})])
-                help += f"; or name the labels as they are written: classes=[{there}]"
-            elif any(isinstance(x, float) and math.isfinite(x) and x != int(x) for x in values):
+            if by_name and len(finite) == len(values) and all(map(_is_whole, finite)):
+                names = _quoted([str(x) for x in sorted({int(x) for x in finite})])
+                help += f"; or name the labels as they are written: classes=[{names}]"
+            elif not all(map(_is_whole, finite)):
                 help = f'write problem_type="regression" where labels are quantities to predict; for classes, {help}'
             raise label_fault(split, row, f"{value!r}", help)
-    return [int(value) if isinstance(value, float) else value for value in values]
+        numbers.append(int(value) if isinstance(value, float) else value)
+    return numbers
 
 
-def _as_numbers(values: Sequence[str]) -> list[Any]:
+def _mixed(split: Split, row: int, values: Sequence[Label]) -> SourceFault:
+    what = f"{values[row - 1]!r} where row 1 has {values[0]!r}"
+    return label_fault(split, row, what, "labels are all text or all numbers")
+
+
+def _is_whole(value: float) -> bool:
+    return math.isfinite(value) and value == int(value)
+
+
+def _as_numbers(values: Sequence[str]) -> Sequence[Label]:
     """Labels of a format without types: numbers where every one is written as programs write a number, all of them
     whole (`0`, `12`, `-1`) or all with a point (`0.0`, `2.5`). Else text, so that no two labels become one: `01`, `+1`,
     ` 1`, `1e3`, `1.0` beside `1`.
@@ -250,21 +341,83 @@ def _as_numbers(values: Sequence[str]) -> list[Any]:
     for number in (int, float):
         try:
             numbers = [number(value) for value in values]
-            plain = all(math.isfinite(x) and str(x) == value for x, value in zip(numbers, values, strict=True))
+            exact = all(math.isfinite(x) and str(x) == value for x, value in zip(numbers, values, strict=True))
         except (ValueError, OverflowError):
             continue
-        if plain and not any("e" in value or value == "-0.0" for value in values):
+        if exact and not any("e" in value or value == "-0.0" for value in values):
             return [int(x) if x == int(x) else x for x in numbers]
-    return list(values)
+    return values
 
 
-def _numbers(split: Split, values: Sequence[Any]) -> dict[Any, Any]:
+def _numbers(split: Split, values: Sequence[Label]) -> Mapping[Label, Label]:
     """The number that each text of a column is, where the format has no types and the column holds numbers."""
     if split.typed:
         return {}
-    return {text: x for text, x in zip(values, _as_numbers(values), strict=True) if not isinstance(x, str)}
+    texts = [str(value) for value in values]
+    return {text: x for text, x in zip(texts, _as_numbers(texts), strict=True) if not isinstance(x, str)}
 
 
-def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
-    """The fault of one label; `what` says what it is."""
-    return SourceFault("B403", f"the label in row {row} of {split.place} is {what}", help=help, field="label")
+# ── several classes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _member_feature(split: Split, column: str) -> FeatureType:
+    """The feature of the members of a column's lists."""
+    return getattr(split.rows.features[column], "feature", None)
+
+
+def _lists(split: Split, column: str) -> list[list[Label]]:
+    """The lists of a column, each of texts or of numbers."""
+    kinds: set[type] = set()
+    rows: list[list[Label]] = split.rows[column][:]
+    for row, value in enumerate(rows, 1):
+        if not isinstance(value, list):
+            what = "missing" if value is None else f"{value!r}, and no list"
+            help = "write a list of classes in json or jsonl, or name a column of 0 and 1 for each class: "
+            raise label_fault(split, row, what, help + "`label=[first, second]`")
+        kinds |= {type(x) for x in value}
+        if not all(isinstance(x, str | int | float) for x in value) or len(kinds) > 1:
+            raise label_fault(split, row, f"{value!r}", f"a list holds names of classes; {_NUMBERS}")
+    return rows
+
+
+def _are_marks(rows: Sequence[Sequence[Label]], asked: Sequence[str] | None, decided: bool | None) -> bool:
+    """Whether lists of numbers say of each class whether it is right, instead of numbering the classes that are.
+
+    Truth values and fractions do; for other numbers it may be `decided`.
+    """
+    values = [value for row in rows for value in row]
+    if not isinstance(values[0], int) or any(isinstance(value, bool) for value in values):
+        return True
+    if decided is not None:
+        return decided
+    widths = {len(row) for row in rows}
+    width = widths.pop()
+    even = not widths and width > 1 and all(value in (0, 1) for value in values)
+    return even and (asked is None or width == len(asked))
+
+
+def _marks(split: Split, row: int, values: Sequence[Label], count: int) -> list[float]:
+    if len(values) != count:
+        help = "write as many numbers in every row, each 0 or 1; `classes` names as many"
+        raise label_fault(split, row, f"{values!r}, and not 0 or 1 for each of {count} classes", help)
+    if any(isinstance(x, str) or x not in (0, 1) for x in values):
+        help = "fractions are 1 where a class is right, else 0; numbers of classes are whole"
+        raise label_fault(split, row, f"{values!r}", help)
+    return [float(x) for x in values]
+
+
+def _check_numbers(split: Split, row: int, values: Sequence[Label], *, below: bool = True) -> None:
+    """Raise B403 for labels that do not number classes; with `below`, negative numbers do not."""
+    whole = all(isinstance(x, int) and not isinstance(x, bool) and not (below and x < 0) for x in values)
+    if not whole or len(set(values)) < len(values):
+        raise label_fault(split, row, f"{values!r}", f"a list holds names of classes; {_NUMBERS}")
+
+
+def _column_of_marks(split: Split, column: str) -> list[float]:
+    """A column of 0 and 1."""
+    values = split.rows[column][:]
+    for row, value in enumerate(values, 1):
+        if value not in (0, 1, "0", "1", "0.0", "1.0"):
+            message = f"`{column}` in row {row} of {split.place} is {'missing' if value in (None, '') else repr(value)}"
+            raise SourceFault("B403", message, help="a column of one class of several holds 0 or 1", field="label")
+    return [float(value) for value in values]

@@ -1,6 +1,6 @@
-"""Real text that is on every machine: the docstrings of Python's standard library, by the package they come from.
+"""Text that every machine has: the docstrings of Python's standard library, labelled with their package.
 
-The sources are parsed, never imported. Which release of Python runs it decides the exact rows; the classes are fixed.
+The sources are parsed, never imported. The rows depend on the release of Python; the classes are fixed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LABELS = (
 """The classes, in the order of the labels: modules and packages with enough text in every release from 3.10 on."""
 
 _MOVED = {"datetime": ("_pydatetime", "datetime"), "decimal": ("_pydecimal",)}
-"""Where the text of a module is in a sibling, which one; the first that exists counts."""
+"""Siblings that hold the text of a module; the first that exists counts."""
 
 _LEFT_OUT = {"test", "tests", "idle_test", "__pycache__"}
 _SHORTEST = 20
-"""Characters that a paragraph has at least."""
+"""The least characters of a paragraph."""
 _FEWEST = 40
-"""Paragraphs that every class has at least; a complete standard library has twice as many."""
+"""The least paragraphs of a class; a complete standard library has twice as many."""
 _DEV_SHARE = 0.22
 
 
@@ -52,25 +52,21 @@ class Paragraph:
 def builtin(name: str) -> Mapping[str, tuple[Paragraph, ...]]:
     """The data set of that name as `train` and `dev`. Raises `SourceFault` B406 where there is too little text."""
     if name not in BUILTINS:
-        raise SourceFault(
-            "B402",
-            f"no data set `{name}` is built in",
-            help=suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}",
-            field="name",
-        )
+        help = suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}"
+        raise SourceFault("B402", f"no data set `{name}` is built in", help=help, field="name")
     return BUILTINS[name]()
 
 
 def python_docs(stdlib: Path | None = None) -> Mapping[str, tuple[Paragraph, ...]]:
     """The paragraphs of the standard library below `stdlib` (left out, the running Python's), as `train` and `dev`.
 
-    The two never share a top-level class or function, nor a text: what two classes both say is dropped, what one class
-    says twice is kept once. The same sources give the same rows in the same order.
+    The two never share a top-level class or function, nor a text: texts of two classes are dropped, repeated texts of
+    one class are kept once. The same sources give the same rows in the same order.
     """
     folder = stdlib or Path(sysconfig.get_path("stdlib"))
-    found = [paragraph for label in LABELS for paragraph in _paragraphs(folder, label)]
-    kept = _without_repetition(found)
-    counts = Counter(paragraph.label for paragraph in kept)
+    every = [paragraph for label in LABELS for paragraph in _paragraphs(folder, label)]
+    distinct = _without_repetition(every)
+    counts = Counter(paragraph.label for paragraph in distinct)
     short = [label for label in LABELS if counts[label] < _FEWEST]
     if short:
         raise SourceFault(
@@ -83,10 +79,10 @@ def python_docs(stdlib: Path | None = None) -> Mapping[str, tuple[Paragraph, ...
             "build): install the complete one, or name your own data with `files(train=...)`",
             field="name",
         )
-    chosen = {unit for label in LABELS for unit in _dev_units([p for p in kept if p.label == label])}
+    chosen = {unit for label in LABELS for unit in _dev_units([p for p in distinct if p.label == label])}
     return {
-        "train": tuple(p for p in kept if p.unit not in chosen),
-        "dev": tuple(p for p in kept if p.unit in chosen),
+        "train": tuple(p for p in distinct if p.unit not in chosen),
+        "dev": tuple(p for p in distinct if p.unit in chosen),
     }
 
 
@@ -140,18 +136,18 @@ def _without_repetition(paragraphs: list[Paragraph]) -> list[Paragraph]:
     words = [re.sub(r"\W+", " ", paragraph.text).strip().casefold() for paragraph in paragraphs]
     for key, paragraph in zip(words, paragraphs, strict=True):
         labels.setdefault(key, set()).add(paragraph.label)
-    kept: dict[str, Paragraph] = {}
+    distinct: dict[str, Paragraph] = {}
     for key, paragraph in zip(words, paragraphs, strict=True):
         if key and len(labels[key]) == 1:  # an underline of a heading has no words
-            kept.setdefault(key, paragraph)
-    return list(kept.values())
+            distinct.setdefault(key, paragraph)
+    return list(distinct.values())
 
 
 def _dev_units(paragraphs: list[Paragraph]) -> set[tuple[str, str]]:
-    """The units of one class that are kept for evaluation.
+    """The units of one class for evaluation.
 
-    Whole units are drawn in the order of their hashes, and those taken that still fit into the share: a class whose
-    text is nearly all in one unit then has some of both splits too.
+    Whole units are drawn in the order of their hashes as long as they fit into the share, so that a class with nearly
+    all its text in one unit has rows in both splits.
     """
     sizes = Counter(paragraph.unit for paragraph in paragraphs)
     room = round(_DEV_SHARE * len(paragraphs))

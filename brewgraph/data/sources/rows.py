@@ -1,4 +1,4 @@
-"""Rows from files and from the hub, through `datasets`: what stands there, not yet checked."""
+"""Unchecked rows of files and of the hub, read through `datasets`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar, cast
 
 import datasets
 import pandas
 
 from brewgraph.data.sources.delimited import bad_row, csv_layout, folder_layout
-from brewgraph.data.sources.file_forms import binary, check_form
+from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
 from brewgraph.data.sources.source_facts import stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
+from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
 from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -33,17 +34,20 @@ FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".pa
 _KEPT = 16
 """How many files, and how many local folders, are kept in memory once they are read."""
 _LOOK = 65536
-"""How many bytes of a file are looked at to tell its form."""
-
+"""Bytes of a file that tell its form."""
 _BLOCK = 1 << 20
-"""Bytes that are looked at together."""
+"""Bytes that are decoded together."""
+
+CUT_SHORT = "look at the file: one that was cut short, or has another format than its name says?"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split as it stands in its source. `place` names it in messages; `typed` is false where all is text.
+    """One split as its source holds it. `place` names it in messages; `typed` is false where every value is text.
 
-    `twice` are names that stand twice in a header: which of the columns is meant nobody knows.
+    `twice` are names that occur twice in a header, so that it is unclear which column they mean.
     """
 
     rows: datasets.Dataset
@@ -52,30 +56,24 @@ class Split:
     twice: tuple[str, ...] = ()
 
     def require(self, column: str, field: str | None = None, remedy: str = "") -> None:
-        """Raise `SourceFault` B402 for a column that is not there, B411 for one that is there twice."""
-        there = self.rows.column_names
-        if column not in there:
-            help = f"{suggest(column, there)} the columns are {listing(there)}{remedy}".strip()
-            if len(there) == 1 and not self.typed and (other := re.search(r"[;,|\t]", there[0])):
+        """Raise `SourceFault` B402 for a column that is missing, B411 for one whose name occurs twice."""
+        names = self.rows.column_names
+        if column not in names:
+            help = f"{suggest(column, names)} the columns are {listing(names)}{remedy}".strip()
+            if len(names) == 1 and not self.typed and (other := re.search(r"[;,|\t]", names[0])):
                 sign = "tabs" if other[0] == "\t" else f"`{other[0]}`"
                 where = {",": "a file with commas is called .csv", "\t": "a file with tabs is called .tsv"}
                 remedy = where.get(other[0], "save it with commas as .csv, or with tabs as .tsv")
-                help = f"its columns stand between {sign}: {remedy}"
+                help = f"its columns are separated by {sign}: {remedy}"
             raise SourceFault("B402", f"{self.place} has no column `{column}`", help=help, field=field)
         if column in self.twice:
-            raise two_columns(self.place, column, field)
-
-
-def two_columns(place: str, column: str, field: str | None = None) -> SourceFault:
-    """The fault of a column that is asked for and whose name stands twice in the header."""
-    return SourceFault(
-        "B411", f"{place} has two columns `{column}`", help="rename one of them in the header", field=field
-    )
+            help = "rename one of them in the header"
+            raise SourceFault("B411", f"{self.place} has two columns `{column}`", help=help, field=field)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no log lines of `datasets` inside; afterwards both are as they were before."""
+    """Silences progress bars and log lines of `datasets`, and restores both at the end."""
     bars, level = not datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     if bars:
         datasets.disable_progress_bars()
@@ -88,24 +86,45 @@ def quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) -> Split:
-    """All rows of one file, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    In csv a field may stand in double quotes, in tsv a quote is a character like any other; `quoting` says otherwise.
 
-    Read once for all who ask, while the file stays as it is: a check, and a run that trains its teachers, ask many
-    times. Raises `SourceFault` B401 for a missing file and B404 for one that cannot be read.
+def named_splits(source: Files | Hub | Conll | Squad | Text) -> dict[str, str]:
+    """The names that a source gives its splits; `train` comes first."""
+    return {field: name for field in ("train", "dev", "test") if (name := getattr(source, field)) is not None}
+
+
+def read_each(
+    source: Files | Conll | Squad | Text, folder: Path, read: Callable[[str, Path, str, object], T]
+) -> dict[str, T]:
+    """The result of `read(name, path, field, stamp)` for each file of a source, by split.
+
+    File names are relative to `folder`. The stamp changes when the file does, so that `read` may cache its results: a
+    check, and a run that trains its teachers, read the same file many times. Raises `SourceFault` B401.
     """
-    path = find_file(name, folder, field)
-    return _read_file(name, path, field, quoting, stamp([path]))
+    splits = {}
+    for field, name in named_splits(source).items():
+        path = find_file(name, folder, field)
+        splits[field] = read(name, path, field, stamp([path]))
+    return splits
 
 
 def find_file(name: str, folder: Path, field: str) -> Path:
-    """The path of a file that is there; `name` is relative to `folder`. Raises `SourceFault` B401."""
+    """The path of an existing file; `name` is relative to `folder`. Raises `SourceFault` B401."""
     path = locate(name, folder, field).resolve()
     if not path.is_file():
         raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
     return path
+
+
+def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) -> Split:
+    """All rows of one table, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
+
+    In csv a field may stand in double quotes, in tsv a quote is an ordinary character; `quoting` overrides this. Cached
+    while the file does not change. Raises `SourceFault` B401 for a missing file and B404 for an unreadable one.
+    """
+    path = find_file(name, folder, field)
+    return _read_file(name, path, field, quoting, stamp([path]))
 
 
 def read_text(name: str, path: Path, field: str) -> str:
@@ -114,27 +133,36 @@ def read_text(name: str, path: Path, field: str) -> str:
     Raises `SourceFault` B404 for a file that is empty, no text, or cut short.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        with _opened(path) as file:
+            raw = file.read()
         if raw[:4] == b"PAR1":
             raise binary(name, field)
         text = decode(raw, f"`{name}`").removeprefix("\ufeff")
     except EncodingError as error:
         raise SourceFault("B404", error.message, help=error.help, field=field) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceFault(
-            "B404",
-            f"`{name}` cannot be unpacked: {_cause(error)}",
-            help="look at the file: one that was cut short, or no gzip file after all?",
-            field=field,
-        ) from error
+        help = "look at the file: one that was cut short, or no gzip file after all?"
+        raise SourceFault("B404", f"`{name}` cannot be unpacked: {_cause(error)}", help=help, field=field) from error
     if not text.strip():
         raise no_rows(f"`{name}`", field)
     return text.replace("\r\n", "\n")
 
 
+def read_lines(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
+    """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
+    return read_each(source, folder, _read_lines)
+
+
+@lru_cache(maxsize=_KEPT)
+def _read_lines(name: str, path: Path, field: str, _stamp: object) -> datasets.Dataset:
+    text = read_text(name, path, field)
+    check_form(name, text, field, "text")
+    return datasets.Dataset.from_dict({"text_0": [line for line in text.split("\n") if line.strip()]})
+
+
 @lru_cache(maxsize=_KEPT)
 def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = plain_suffix(path.name)
     if suffix == ".tsv" or suffix not in FORMATS:
         check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
     if suffix not in FORMATS:
@@ -172,7 +200,7 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 raise no_rows(f"`{name}`", field) from error
             what, help = bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
-                "look at the file: one that was cut short, or has another format than its name says?",
+                CUT_SHORT,
             )
             raise SourceFault("B404", f"`{name}` {what}", help=help, field=field) from error
     if suffix == ".json" and "paragraphs" in str(rows.features.get("data")):
@@ -180,102 +208,144 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
     return Split(rows, f"`{name}`", typed=FORMATS[suffix] != "csv", twice=twice)
 
 
-def read_hub(
-    name: str,
-    subset: str | None,
-    revision: str | None,
-    splits: Mapping[str, str],
-    folder: Path,
-    optional: frozenset[str],
-) -> dict[str, Split]:
-    """Some splits of a data set of the hub, or of a local folder below `folder` that is laid out like one.
+# ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. A local folder is read once
-    for all who ask, as a file is; the hub's data `datasets` keeps itself. Raises `SourceFault`: B401 for a folder or a
-    split that is not there, B402 for a subset, B404 for unreadable files, B405 for the hub.
+
+@dataclass(frozen=True)
+class Repository:
+    """A data set of the hub, or a local folder laid out like one; relative paths start at `folder`."""
+
+    name: str
+    subset: str | None
+    revision: str | None
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return locate(self.name, self.folder, "name")
+
+    @property
+    def is_local(self) -> bool:
+        return self.path.is_dir()
+
+
+def read_hub(
+    repository: Repository, splits: Mapping[str, str], optional: frozenset[str] = frozenset()
+) -> dict[str, Split]:
+    """Some splits of a repository.
+
+    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. A local folder is cached
+    while its files do not change; `datasets` caches the hub's data. Raises `SourceFault`: B401 for a missing folder or
+    split, B402 for a subset, B404 for unreadable files, B405 for the hub.
     """
     wanted = tuple(splits.items())
-    if not _local(name, folder):
-        return _read_hub(name, subset, revision, wanted, folder, optional)
-    files = sorted(path for path in (folder / Path(name).expanduser()).rglob("*") if path.is_file())
-    return dict(_read_folder(name, subset, revision, wanted, folder.resolve(), optional, stamp(files)))
+    if not repository.is_local:
+        return _read_hub(repository, wanted, optional)
+    files = sorted(path for path in repository.path.rglob("*") if path.is_file())
+    return dict(_read_folder(replace(repository, folder=repository.folder.resolve()), wanted, optional, stamp(files)))
 
 
 @lru_cache(maxsize=_KEPT)
 def _read_folder(
-    name: str,
-    subset: str | None,
-    revision: str | None,
-    splits: tuple[tuple[str, str], ...],
-    folder: Path,
-    optional: frozenset[str],
-    _stamp: object,
+    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str], _stamp: object
 ) -> dict[str, Split]:
-    return _read_hub(name, subset, revision, splits, folder, optional)
+    return _read_hub(repository, splits, optional)
 
 
 def _read_hub(
-    name: str,
-    subset: str | None,
-    revision: str | None,
-    splits: tuple[tuple[str, str], ...],
-    folder: Path,
-    optional: frozenset[str],
+    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str]
 ) -> dict[str, Split]:
-    local = _local(name, folder)
+    name, local = repository.name, repository.is_local
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        builder = _builder(name, subset, revision, folder, cache if local else None)
+        builder = _builder(repository, cache if local else None)
         try:
             builder.download_and_prepare()
         except Exception as error:
             if local:
-                raise SourceFault(
-                    "B404",
-                    f"the files in `{name}` cannot be read: {_cause(error)}",
-                    help="look at its files, or name those that are good with `files(train=...)`",
-                    field="name",
-                ) from error
-            raise _unreachable(name, subset, error) from error
-        there = list(builder.info.splits or {})
-        found = {}
+                message = f"the files in `{name}` cannot be read: {_cause(error)}"
+                help = "look at its files, or name those that are good with `files(train=...)`"
+                raise SourceFault("B404", message, help=help, field="name") from error
+            raise _unreachable(repository, error) from error
+        available = list(builder.info.splits or {})
+        read = {}
         for field, wanted in splits:
             base = re.split(r"[\[+]", wanted)[0]
-            if base not in there:
+            if base not in available:
                 if field in optional:
                     continue
-                raise SourceFault(
-                    "B401",
-                    f"`{name}` has no split `{base}`",
-                    help=f"{suggest(base, there)} the splits are {listing(there)}".strip(),
-                    field=field,
-                )
+                help = f"{suggest(base, available)} the splits are {listing(available)}".strip()
+                raise SourceFault("B401", f"`{name}` has no split `{base}`", help=help, field=field)
             place = f"split `{wanted}` of `{name}`"
             try:
                 rows = builder.as_dataset(split=wanted, in_memory=local)
             except ValueError as error:
                 if _is_empty(error):
                     raise no_rows(place, field) from error
-                raise SourceFault(
-                    "B401",
-                    f"there is no {place}: {_cause(error)}",
-                    help=f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(there)}",
-                    field=field,
-                ) from error
-            found[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
-        return found
+                help = f"name a split, or a part of one as `{base}[:10%]`: the splits are {listing(available)}"
+                raise SourceFault("B401", f"there is no {place}: {_cause(error)}", help=help, field=field) from error
+            read[field] = Split(rows, place, typed=not getattr(builder.config, "converters", None))
+        return read
 
 
-def hub_info(name: str, subset: str | None, revision: str | None, folder: Path) -> datasets.DatasetInfo:
-    """What is known of a data set before its rows are fetched; raises like `read_hub`."""
+def hub_info(repository: Repository) -> datasets.DatasetInfo:
+    """What a data set says of itself before its rows are fetched; raises like `read_hub`."""
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        return _builder(name, subset, revision, folder, cache if _local(name, folder) else None).info
+        return _builder(repository, cache if repository.is_local else None).info
+
+
+def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuilder:
+    name, subset, local = repository.name, repository.subset, repository.is_local
+    if repository.path.is_file():
+        help = f'`files(train="{name}")` reads a file of rows'
+        raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
+    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        help = no_path(name) or nearby(locate(name, repository.folder).resolve())
+        raise SourceFault("B401", f"there is no folder `{name}`", help=help, field="name")
+    path = str(repository.path.resolve()) if local else name
+    build = partial(datasets.load_dataset_builder, path, subset, revision=repository.revision, cache_dir=cache)
+    try:
+        layout = folder_layout(Path(path), FORMATS) if local else {}
+        builder = build(**layout)
+        if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
+            del layout["na_filter"]
+            builder = build(**layout)
+        return builder
+    except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
+        available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
+        if available:
+            names = re.findall(r"'([^']+)'", available.group(0))
+            message = f"there is no subset `{subset}` in `{name}`" if subset else f"`{name}` has several subsets"
+            help = f"{suggest(subset or '', names)} the subsets are {listing(names)}".strip()
+            raise SourceFault("B402", message, help=help, field="subset") from error
+        if local:
+            message = f"the folder `{name}` cannot be read as a data set: {_cause(error)}"
+            help = "put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`"
+            raise SourceFault("B404", message, help=help, field="name") from error
+        raise _unreachable(repository, error) from error
+
+
+def _unreachable(repository: Repository, error: Exception) -> SourceFault:
+    arguments = f'"{repository.name}"' + (f', "{repository.subset}"' if repository.subset else "")
+    why = _cause(error)
+    if datasets.config.HF_HUB_OFFLINE:
+        why = "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before"
+    return SourceFault(
+        "B405",
+        f"the data set `{repository.name}` cannot be fetched from the hub: {why}",
+        help=f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
+        'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
+        field="name",
+    )
+
+
+# ── what readers say ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _check_utf8(name: str, path: Path, field: str) -> None:
-    """SourceFault B404 for text in another encoding: the reader of JSON lets it pass until a row is asked for."""
+    """SourceFault B404 for text in another encoding, which the reader of JSON accepts until a row is asked for."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _opened(path) as file:
             sound = 0 not in file.read(2)  # ASCII in UTF-16 without a byte order mark
             file.seek(0)
             while sound and (block := file.read(_BLOCK)):
@@ -294,68 +364,12 @@ def no_rows(place: str, field: str) -> SourceFault:
     )
 
 
-def _builder(name: str, subset: str | None, revision: str | None, folder: Path, cache: str | None) -> Any:
-    local = _local(name, folder)
-    path = str(locate(name, folder, "name").resolve()) if local else name
-    if locate(name, folder, "name").is_file():
-        help = f'`files(train="{name}")` reads a file of rows'
-        raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
-    if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise SourceFault(
-            "B401",
-            f"there is no folder `{name}`",
-            help=no_path(name) or nearby(locate(name, folder).resolve()),
-            field="name",
-        )
-    try:
-        layout = folder_layout(Path(path), FORMATS) if local else {}
-        builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
-        if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
-            del layout["na_filter"]
-            builder = datasets.load_dataset_builder(path, subset, revision=revision, cache_dir=cache, **layout)
-        return builder
-    except Exception as error:  # the network, the hub's answers and the folder's layout all have errors of their own
-        available = re.search(r"Available: \[(.*?)\]|available configs: \[(.*?)\]", str(error), re.DOTALL)
-        if available:
-            names = re.findall(r"'([^']+)'", available.group(0))
-            said = f"there is no subset `{subset}` in `{name}`" if subset else f"`{name}` has several subsets"
-            help = f"{suggest(subset or '', names)} the subsets are {listing(names)}".strip()
-            raise SourceFault("B402", said, help=help, field="subset") from error
-        if local:
-            raise SourceFault(
-                "B404",
-                f"the folder `{name}` cannot be read as a data set: {_cause(error)}",
-                help="put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`",
-                field="name",
-            ) from error
-        raise _unreachable(name, subset, error) from error
-
-
-def _local(name: str, folder: Path) -> bool:
-    return locate(name, folder, "name").is_dir()
-
-
-def _unreachable(name: str, subset: str | None, error: Exception) -> SourceFault:
-    arguments = f'"{name}"' + (f', "{subset}"' if subset else "")
-    offline = datasets.config.HF_HUB_OFFLINE
-    why = (
-        "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before" if offline else _cause(error)
-    )
-    return SourceFault(
-        "B405",
-        f"the data set `{name}` cannot be fetched from the hub: {why}",
-        help=f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
-        'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
-        field="name",
-    )
-
-
 def _bad_line(path: Path, suffix: str) -> str:
-    """Where a file of one JSON object per line goes wrong: the readers count within the chunk that they are at."""
+    """The first faulty line of a file of one JSON object per line; the readers' own numbers count within a chunk."""
     if suffix != ".jsonl":
         return ""
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as lines:
+        with _opened(path) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     if line.strip():
@@ -367,15 +381,20 @@ def _bad_line(path: Path, suffix: str) -> str:
     return ""
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked where its name ends in `.gz`."""
+    return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
+
+
 def _unpacked(path: Path, folder: Path) -> Path:
     target = folder / path.name.removesuffix(".gz")
-    with gzip.open(path) as packed, target.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
+    with gzip.open(path) as packed, target.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
     return target
 
 
 def _is_empty(error: BaseException | None) -> bool:
-    """Whether a reader failed because there was nothing to read: each format has its own way to say so."""
+    """Whether a reader failed because the file is empty: each format has an error of its own for that."""
     while error is not None:
         if isinstance(error, StopIteration | pandas.errors.EmptyDataError):
             return True
@@ -386,7 +405,7 @@ def _is_empty(error: BaseException | None) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what lies at the bottom of an error."""
+    """The first line of an error's root cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""What is known of a data set before its rows are prepared, and whether its files are still those that told it."""
+"""The facts of a data set before its rows are prepared, and a stamp of the files that they come from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 class DataFacts:
     """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
 
-    `rows` holds what is known without preparing the data, and may be empty. `twice` are columns whose name stands twice
-    in the training file, `seen` the classes that training rows have (None: not known); `alike` tells that there are
-    several, all with one label. `unanswerable` counts the questions of each split that have no answer.
+    `rows` may be empty, where only preparing the data tells them. `twice` are columns whose name occurs twice in the
+    training file, `seen` the classes of training rows (None: unknown); `alike` means that there are several rows, all
+    with one label. `unanswerable` counts the questions of each split without an answer.
     """
 
     classes: tuple[str, ...]
@@ -26,6 +26,6 @@ class DataFacts:
 
 
 def stamp(files: Iterable[Path]) -> object:
-    """What changes when one of the files does: what was read before is not taken for what stands there now."""
+    """A value that changes when one of the files does, to tell whether a cached reading is still valid."""
     stats = ((str(file), file.stat()) for file in files)
     return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)

@@ -1,4 +1,4 @@
-"""Questions whose answers are stretches of a text, from json in the form of SQuAD (Rajpurkar et al. 2016, 2018)."""
+"""Questions whose answers are spans of a text, from json in the format of SQuAD (Rajpurkar et al. 2016, 2018)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import datasets
 import pyarrow
 
 from brewgraph.data.sources.file_forms import check_form
-from brewgraph.data.sources.rows import Split, find_file, no_rows, read_text
-from brewgraph.data.sources.source_facts import stamp
+from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Squad
+from brewgraph.recipe.settings.data_sources import Squad
 
 FEATURES = datasets.Features(
     {
@@ -32,12 +31,12 @@ FEATURES = datasets.Features(
 _SHOWN = 40
 """Characters of an answer that a message shows at most."""
 _READ = ("question", "answers", "id", "is_impossible", "plausible_answers")
-"""What is known to stand with a question; whatever else does is a column."""
+"""The known keys of a question; every other key is a column."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions of a split as `FEATURES` says; `beside` has their `id` and what else stands with them."""
+    """The questions of a split with `FEATURES`; `beside` has their `id` and other columns."""
 
     rows: datasets.Dataset
     beside: Split
@@ -46,15 +45,9 @@ class Questions:
 def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
     """Every split: `text_0` the question, `text_1` the context, `answers` (none where it cannot be answered), `id`.
 
-    Raises `SourceFault`: B401 no such file, B404 another form, B403 an answer that is not where it is said to be.
+    Raises `SourceFault`: B401 a missing file, B404 another format, B403 an answer that is not at its offset.
     """
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    found = {}
-    for field, name in named.items():
-        if name is not None:
-            path = find_file(name, folder, field)
-            found[field] = _read(name, path, field, stamp([path]))
-    return found
+    return read_each(source, folder, _read)
 
 
 @lru_cache(maxsize=16)
@@ -65,21 +58,17 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
     except ValueError as error:
         check_form(name, text, field, "squad")
         line, what = getattr(error, "lineno", 1), getattr(error, "msg", error)
-        raise SourceFault(
-            "B404",
-            f"`{name}` cannot be read as json: line {line}: {what}",
-            help="look at the file: one that was cut short, or has another format than its name says?",
-            field=field,
-        ) from error
+        message = f"`{name}` cannot be read as json: line {line}: {what}"
+        raise SourceFault("B404", message, help=CUT_SHORT, field=field) from error
     if '"context"' not in text:  # questions in rows are told of the form that they need
         check_form(name, text, field, "squad")
-    found = list(_questions(whole, name, field))
-    if not found:
+    questions = list(_questions(whole, name, field))
+    if not questions:
         raise no_rows(f"`{name}`", field)
-    rows, more = zip(*found, strict=True)
+    rows, extras = zip(*questions, strict=True)
     columns = {column: [row[column] for row in rows] for column in FEATURES}
-    names = dict.fromkeys(key for own in more for key in own)
-    beside = {"id": _values(columns["id"]), **{key: _values([own.get(key) for own in more]) for key in names}}
+    names = dict.fromkeys(key for extra in extras for key in extra)
+    beside = {"id": _values(columns["id"]), **{key: _values([extra.get(key) for extra in extras]) for key in names}}
     table = datasets.table.InMemoryTable(pyarrow.table(beside))
     return Questions(
         datasets.Dataset.from_dict(columns, features=FEATURES), Split(datasets.Dataset(table), f"`{name}`")
@@ -87,7 +76,7 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
 
 
 def _values(values: list[Any]) -> pyarrow.Array:
-    """A column of json; of values that are not of one type their text, which whoever asks for numbers will refuse."""
+    """A column of json; values of several types become text, which a request for numbers refuses."""
     try:
         return pyarrow.array(values)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
@@ -95,7 +84,7 @@ def _values(values: list[Any]) -> pyarrow.Array:
 
 
 def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each question, and what else stands beside it."""
+    """Each question, and its other columns."""
 
     def part(of: Any, key: str, kind: type, place: str) -> Any:
         value = of.get(key) if isinstance(of, dict) else None
@@ -117,35 +106,31 @@ def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, An
             for k, asked in enumerate(part(paragraph, "qas", list, place), 1):
                 question = part(asked, "question", str, f"question {k}, {place}")
                 id = str(asked.get("id", f"{n}-{m}-{k}"))
-                given = [] if asked.get("is_impossible") else asked.get("answers") or []
                 answers: dict[str, list] = {"text": [], "start": []}
-                for answer in given:
+                for answer in [] if asked.get("is_impossible") else asked.get("answers") or []:
                     place_of_answer = f"an answer to question `{id}`"
                     text = part(answer, "text", str, place_of_answer)
                     start = part(answer, "answer_start", int, place_of_answer)
                     _check(text, start, context, f"the answer to question `{id}` in `{name}`", field)
                     answers["text"].append(text)
                     answers["start"].append(start)
-                more = {key: value for key, value in asked.items() if key not in _READ}
-                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}, more
+                extra = {key: value for key, value in asked.items() if key not in _READ}
+                yield {"text_0": question, "text_1": context, "answers": answers, "id": id}, extra
 
 
 def _check(text: str, start: int, context: str, what: str, field: str) -> None:
-    """Raise B403 where an answer does not stand where it is said to."""
-    there = context[start : start + len(text)] if start >= 0 else ""
-    if there == text and text.strip():
+    """Raise B403 where an answer is not at its offset."""
+    actual = context[start : start + len(text)] if start >= 0 else ""
+    if actual == text and text.strip():
         return
     if not text.strip():
         raise SourceFault(
             "B403", f"{what} is empty", help="leave `answers` empty where there is no answer", field=field
         )
     at = context.find(text)
-    raise SourceFault(
-        "B403",
-        f"{what}, `{_short(text)}`, does not stand at {start} of its text, where there is `{_short(there)}`",
-        help=f"it stands at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it",
-        field=field,
-    )
+    message = f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there"
+    help = f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it"
+    raise SourceFault("B403", message, help=help, field=field)
 
 
 def _short(text: str) -> str:

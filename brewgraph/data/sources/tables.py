@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
+from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.example_weights import add_columns, weigh, weights_of_classes
 from brewgraph.data.sources.labels import (
@@ -15,14 +15,16 @@ from brewgraph.data.sources.labels import (
     Classes,
     encode_labels,
     encode_numbers,
+    encode_several,
     find_classes,
+    find_several,
+    is_open,
 )
-from brewgraph.data.sources.multi_label import encode_several, find_several, is_open
-from brewgraph.data.sources.rows import Split, hub_info, no_rows, read_file, read_hub
+from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
-from brewgraph.recipe.settings.sources import Files, Glue, Hub
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
 
@@ -57,16 +59,23 @@ _GLUE_TASKS = {
 
 @dataclass(frozen=True)
 class Labelling:
-    """The labels of every split as numbers, with their feature; no values where the source has none. `marks` is that of
+    """The labels of every split as numbers, with their feature; no values for a source without labels. `marks` is as in
     `Examples`.
     """
 
     classes: tuple[str, ...]
-    values: dict[str, list[Any]]
-    feature: Any = None
+    values: Mapping[str, Labels]
+    feature: FeatureType = None
     notes: tuple[str, ...] = ()
     marks: bool | None = None
 
+    def numbers(self, split: str) -> list[int]:
+        """The number of each row's class, where rows have one."""
+        return [value for value in self.values.get(split, ()) if isinstance(value, int)]
+
+
+Labels = list[int] | list[float] | list[list[float]]
+"""One class of each row, a number, or 0 and 1 for each class."""
 
 _MARKS = (
     "every label in {place} is [0, 1] or [1, 0]: read as 0 or 1 for each of two classes, not as the numbers of both"
@@ -78,56 +87,52 @@ def open_table(
 ) -> tuple[dict[str, datasets.Dataset], Labelling]:
     """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; their labels.
 
-    `marks` tells of lists of 0 and 1 what they are, where it is known.
+    `marks` tells whether lists of 0 and 1 are marks, where that is known.
     """
-    splits = _read(source, folder)
     text, label = _columns(source)
+    splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label, marks)
     of_classes = _class_weights(source, labelling)
     made = {}
     for field, split in splits.items():
-        _check_columns(split, text, ())
         _check_texts(split, text)
         rows = split.rows.select_columns(list(text))
         rows = rows.rename_columns({column: f"text_{n}" for n, column in enumerate(text)})
         labels = labelling.values.get(field)
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
-        made[field] = add_columns(rows, split, field, source, columns, of_classes, labels)
+        made[field] = add_columns(rows, split, field, source, columns, of_classes, labelling.numbers(field))
     return made, labelling
 
 
 def table_facts(source: Table, folder: Path) -> DataFacts:
     """Classes, columns and rows of each split; labels and weights are checked, texts are not.
 
-    GLUE is known beforehand; a data set of the hub tells them without its rows where it can.
+    The facts of GLUE are fixed; a data set of the hub tells them without its rows where it can.
     """
     text, label = _columns(source)
     if isinstance(source, Glue):
         task = _GLUE_TASKS[source.task]
         return DataFacts(task.classes, (*task.text, "label"), {"train": task.train, "dev": task.dev})
     if isinstance(source, Hub) and source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
-        known = _hub_facts(source, folder, text, label[0] if label else None)
-        if known is not None:
-            return known
-    splits = _read(source, folder)
-    for split in splits.values():
-        _check_columns(split, text, label)
+        facts = _hub_facts(source, folder, text, label[0] if label else None)
+        if facts is not None:
+            return facts
+    splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label)  # now, not once teachers are trained
     of_classes = _class_weights(source, labelling)
     if source.weighted:
         for field, split in splits.items():
-            weigh(source.weight, split, field, of_classes, labelling.values.get(field))
-    sizes = {field: len(split.rows) for field, split in splits.items()}
-    train = splits["train"]
-    seen, labels = None, labelling.values.get("train", [])
+            weigh(source.weight, split, field, of_classes, labelling.numbers(field))
+    train, labels = splits["train"], labelling.values.get("train", [])
+    seen = None
     if source.label_type == CLASS:
-        seen = tuple(labelling.classes[number] for number in sorted(set(labels)))
+        seen = tuple(labelling.classes[number] for number in sorted(set(labelling.numbers("train"))))
     elif source.label_type == CLASSES:
-        seen = tuple(
-            name for name, marks in zip(labelling.classes, zip(*labels, strict=True), strict=True) if any(marks)
-        )
+        columns = zip(*(row for row in labels if isinstance(row, list)), strict=True)
+        seen = tuple(name for name, marks in zip(labelling.classes, columns, strict=True) if any(marks))
     alike = len(labels) > 1 and all(label == labels[0] for label in labels)
+    sizes = {field: len(split.rows) for field, split in splits.items()}
     return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice, seen, alike)
 
 
@@ -136,8 +141,8 @@ def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if isinstance(source, Glue):
         return _GLUE_TASKS[source.task].text, ("label",)
     label = (source.label,) if isinstance(source.label, str) else source.label or ()
-    for field, named in (("text", source.text), ("label", label)):
-        twice = [column for n, column in enumerate(named) if column in named[:n]]
+    for field, columns in (("text", source.text), ("label", label)):
+        twice = [column for n, column in enumerate(columns) if column in columns[:n]]
         if twice:
             help = "name two columns, or one" if field == "text" else "name each class once"
             raise SourceFault("B402", f"`{twice[0]}` is named twice", help=help, field=field)
@@ -145,24 +150,23 @@ def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], marks: bool | None = None) -> Labelling:
-    """The labels of every split. Raises `SourceFault` B402 and B403."""
+    """The labels of every split. Raises `SourceFault` B403."""
     if not label:
         return Labelling((), {})
-    for split in splits.values():
-        _check_columns(split, (), label)
     train = splits["train"]
+    asked = None if isinstance(source, Glue) else source.classes
     if source.label_type == VALUE:
         values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
         return Labelling((), values, datasets.Value("float32"))
     if source.label_type == CLASSES:
-        several = find_several(train, label, None if isinstance(source, Glue) else source.classes, marks)
-        found = {field: encode_several(split, label, several) for field, split in splits.items()}
+        several = find_several(train, label, asked, marks)
+        rows = {field: encode_several(split, label, several) for field, split in splits.items()}
         notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()
-        known = None if several.named else several.marks
-        return Labelling(several.names, found, datasets.List(datasets.Value("float32")), notes, known)
-    classes = find_classes(train, label[0], None if isinstance(source, Glue) else source.classes)
-    if isinstance(source, Glue) and not classes.named:
-        classes = Classes(_GLUE_TASKS[source.task].classes, named=False)
+        feature = datasets.List(datasets.Value("float32"))
+        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
+    classes = find_classes(train, label[0], asked)
+    if isinstance(source, Glue) and not classes.by_name:
+        classes = Classes(_GLUE_TASKS[source.task].classes, by_name=False)
     numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
     return Labelling(classes.names, numbers, datasets.Value("int64"))
 
@@ -170,71 +174,63 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], mar
 def _class_weights(source: Table, labelling: Labelling) -> list[float] | None:
     if isinstance(source, Glue) or source.class_weights is None:
         return None
-    return weights_of_classes(source, labelling.values["train"], labelling.classes)
+    return weights_of_classes(source, labelling.numbers("train"), labelling.classes)
 
 
-def _read(source: Table, folder: Path) -> dict[str, Split]:
-    """The splits as they stand in the source, none of them empty, `train` first."""
+def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]) -> dict[str, Split]:
+    """The unchecked splits of a source, `train` first, each with rows and the text and label columns.
+
+    Raises B402 for a missing column, B411 for one whose name occurs twice, B404 for a split without rows.
+    """
     if isinstance(source, Files):
-        named = {"train": source.train, "dev": source.dev, "test": source.test}
-        splits = {
-            field: read_file(name, folder, field, source.quoting) for field, name in named.items() if name is not None
-        }
+        splits = {field: read_file(name, folder, field, source.quoting) for field, name in named_splits(source).items()}
     elif isinstance(source, Glue):
         wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
         try:
-            splits = read_hub(GLUE, source.task, None, wanted, folder, frozenset())
+            splits = read_hub(Repository(GLUE, source.task, None, folder), wanted)
         except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
             raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
     else:
-        given = {"train": source.train, "dev": source.dev, "test": source.test}
-        wanted = {field: name for field, name in given.items() if name is not None}
         optional = frozenset({"dev"}) - source.model_fields_set  # nobody asked for the default by name
-        splits = read_hub(source.name, source.subset, source.revision, wanted, folder, optional)
+        splits = read_hub(_repository(source, folder), named_splits(source), optional)
     for field, split in splits.items():
         if len(split.rows) == 0:
             raise no_rows(split.place, field)
+    for split in splits.values():
+        for column in text:
+            split.require(column, "text")
+        for column in label:
+            split.require(column, "label", NO_LABELS)
     return splits
+
+
+def _repository(source: Hub, folder: Path) -> Repository:
+    return Repository(source.name, source.subset, source.revision, folder)
 
 
 def _hub_facts(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
     """What a hub's data set says of itself, or None where that is not enough."""
-    info = hub_info(source.name, source.subset, source.revision, folder)
+    info = hub_info(_repository(source, folder))
     if not info.features or not info.splits or (label is not None and label not in info.features):
         return None
     feature = info.features[label] if label is not None else None
-    named = {"train": source.train, "dev": source.dev, "test": source.test}
-    asked = {
-        field: name
-        for field, name in named.items()
-        if name is not None and field in {"train", *source.model_fields_set}
-    }
-    if set(asked.values()) - set(info.splits) or set(text) - set(info.features):
+    splits = named_splits(source)
+    asked = {name for field, name in splits.items() if field in {"train", *source.model_fields_set}}
+    if asked - set(info.splits) or set(text) - set(info.features):
         return None  # a fault or a slice: reading tells which
     if label is not None and not isinstance(feature, datasets.ClassLabel):
         return None
-    rows = {field: info.splits[name].num_examples for field, name in named.items() if name in info.splits}
+    rows = {field: info.splits[name].num_examples for field, name in splits.items() if name in info.splits}
     classes = tuple(feature.names) if feature is not None else ()
     return DataFacts(classes, tuple(info.features), rows)
 
 
-def _check_columns(split: Split, text: Sequence[str], label: Sequence[str]) -> None:
-    """Raise B402 for the first column that is named and not there, B411 for one that is there twice."""
-    for column in text:
-        split.require(column, "text")
-    for column in label:
-        split.require(column, "label", NO_LABELS)
-
-
 def _check_texts(split: Split, text: Sequence[str]) -> None:
-    """Raise B404 for the first value of a text column that is no text."""
+    """Raise B404 for the first value of a text column that is not text."""
     for column in text:
         for row, value in enumerate(split.rows[column][:], 1):
             if not isinstance(value, str):
-                said = "missing" if value is None else f"no text: {value!r}"
-                raise SourceFault(
-                    "B404",
-                    f"`{column}` in row {row} of {split.place} is {said}",
-                    help="write it as text, leave the row out, or name another column with `text=`",
-                    field="text",
-                )
+                what = "missing" if value is None else f"no text: {value!r}"
+                message = f"`{column}` in row {row} of {split.place} is {what}"
+                help = "write it as text, remove the row, or name another column with `text=`"
+                raise SourceFault("B404", message, help=help, field="text")

@@ -31,7 +31,7 @@ from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
 from brewgraph.paths import locate
 from brewgraph.recipe.label_types import TAGS, VALUE
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 
 Batch = dict[str, Any]
 """Tensors by field, and under the name of a model such a dictionary of its own."""
@@ -49,9 +49,9 @@ _OTHER_NAMES = {"start_positions": "start", "end_positions": "end"}
 class ReadyBatches:
     """The batches of a folder, on the CPU: whole numbers int64, labels of type `classes` and `value` float32.
 
-    Each holds `index` (int64, rows): the row's number in its file, counted over all batches before it.
-    `models` are the names of the models with fields of their own, `fingerprint` is a sha256 in hex of all tensors that
-    are trained and evaluated on, wherever the folder lies.
+    Each holds `index` (int64, rows): the row's number in its file, counted over all batches before it. `models` are the
+    names of the models with fields of their own, `fingerprint` is a sha256 in hex of all tensors that are trained and
+    evaluated on, whatever their folder.
     """
 
     train: tuple[Batch, ...]
@@ -67,9 +67,9 @@ class ReadyBatches:
     def epoch(self, epoch: int, *, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from number `start` on; of each the rows of this rank.
 
-        Where they are shuffled the order is a function of (seed, epoch). Ranks share a batch as those of any other data
-        do: contiguous rows, the first ranks one more where it does not come out even. Raises `RunError` where a batch
-        has fewer rows than there are ranks.
+        The order of shuffled batches is a function of (seed, epoch). Ranks share a batch as with other data: contiguous
+        rows, the first ranks one more if it does not divide evenly. Raises `RunError` where a batch has fewer rows than
+        there are ranks.
         """
         order = numpy.arange(len(self.train))
         if self.shuffle:
@@ -77,53 +77,47 @@ class ReadyBatches:
         return (_share(self.train[number], rank, world) for number in order[start:])
 
     def evaluation(self, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches to evaluate on, in order, shared like those of an epoch; none where the folder has none."""
+        """The batches to evaluate on, in order, shared like those of an epoch; none if the folder has none."""
         return (_share(batch, rank, world) for batch in self.dev)
 
 
 def open_batches(source: Batches, folder: Path, models: Collection[str] | None = None) -> ReadyBatches:
-    """Read what `source` names; a relative path starts at `folder`. `models` are those of the spec, where known.
+    """Read what `source` names; a relative path starts at `folder`. `models` are those of the spec, if known.
 
-    Raises `SourceFault`: B401 for a folder or file that is not there, B403 for labels, B404 for anything else that is
-    wrong with the files, all of it found before a tensor is read.
+    Raises `SourceFault`: B401 for a missing folder or file, B403 for labels, B404 for any other fault of the files, all
+    of them before a tensor is read.
     """
-    paths, layouts = _look(source, folder)
-    own = frozenset(model for layout in layouts.values() for batch in layout for model, _ in batch if model)
-    if models is not None and (unknown := sorted(own - set(models))):
-        raise SourceFault(
-            "B404",
+    paths, layouts = _read_headers(source, folder)
+    owners = frozenset(model for layout in layouts.values() for batch in layout for model, _ in batch if model)
+    if models is not None and (unknown := sorted(owners - set(models))):
+        help = "call the model so, or rename the fields: the spec has"
+        raise _fault(
             f"`{source.folder}` has fields of `{unknown[0]}`, and the spec has no such model",
-            help=f"{suggest(unknown[0], models)} call the model so, or rename the fields: the spec has "
-            f"{listing(models)}".strip(),
-            field="folder",
+            f"{suggest(unknown[0], models)} {help} {listing(models)}".strip(),
         )
     read = {split: _read(paths[split], layout, source) for split, layout in layouts.items()}
-    read["train"] = read["train"][source.first : None if source.last is None else source.last + 1]
-    return ReadyBatches(tuple(read["train"]), tuple(read.get("dev", ())), source.shuffle, own, _fingerprint(read))
+    read["train"] = read["train"][_chosen(source)]
+    return ReadyBatches(tuple(read["train"]), tuple(read.get("dev", ())), source.shuffle, owners, _fingerprint(read))
 
 
-def ready_facts(source: Batches, folder: Path) -> DataFacts:
-    """Fields and rows, from the files' headers alone; the classes are not known. Raises like `open_batches`."""
-    _, layouts = _look(source, folder)
-    train = layouts["train"][source.first : None if source.last is None else source.last + 1]
-    used = {"train": train, **({"dev": layouts["dev"]} if "dev" in layouts else {})}
+def batch_facts(source: Batches, folder: Path) -> DataFacts:
+    """Fields and rows, from the files' headers alone; the classes are unknown. Raises like `open_batches`."""
+    _, layouts = _read_headers(source, folder)
+    used = {**layouts, "train": layouts["train"][_chosen(source)]}
     rows = {split: sum(_rows(batch) for batch in layout) for split, layout in used.items()}
-    return DataFacts((), tuple(dict.fromkeys(field for model, field in train[0] if not model)), rows)
+    return DataFacts((), tuple(dict.fromkeys(field for model, field in used["train"][0] if not model)), rows)
 
 
-def ready_fields(source: Batches, folder: Path, model: str) -> frozenset[str]:
-    """The fields that a model finds in a batch: its own, and those that belong to all. Raises like `open_batches`."""
-    _, layouts = _look(source, folder)
+def batch_fields(source: Batches, folder: Path, model: str) -> frozenset[str]:
+    """The fields of a batch for a model: its own, and the common ones. Raises like `open_batches`."""
+    _, layouts = _read_headers(source, folder)
     return frozenset(field for owner, field in layouts["train"][0] if owner in ("", model))
 
 
 def largest_batch(source: Batches, folder: Path) -> Batch:
-    """A batch of zeros of the sizes of the largest one to train on, from the files' headers alone. Raises like
-    `open_batches`.
-    """
-    _, layouts = _look(source, folder)
-    train = layouts["train"][source.first : None if source.last is None else source.last + 1]
-    largest = max(train, key=lambda batch: sum(math.prod(x.shape) for x in batch.values()))
+    """Zeros in the sizes of the largest training batch, from the files' headers alone. Raises like `open_batches`."""
+    _, layouts = _read_headers(source, folder)
+    largest = max(layouts["train"][_chosen(source)], key=lambda batch: sum(math.prod(x.shape) for x in batch.values()))
     tensors = {
         key: torch.zeros(x.shape, dtype=torch.int64 if x.whole and not _is_float(key, source) else torch.float32)
         for key, x in largest.items()
@@ -131,7 +125,12 @@ def largest_batch(source: Batches, folder: Path) -> Batch:
     return _nested({**tensors, ("", "index"): torch.arange(_rows(largest))})
 
 
-# ── what the headers tell ────────────────────────────────────────────────────────────────────────────────────────────
+def _chosen(source: Batches) -> slice:
+    """The batches of a file that a source trains on."""
+    return slice(source.first, None if source.last is None else source.last + 1)
+
+
+# ── headers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -146,62 +145,50 @@ class _Stored:
 _Layout = list[dict[Key, _Stored]]
 
 
-def _look(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[str, _Layout]]:
-    """The files that are there and what they hold, checked."""
+def _read_headers(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[str, _Layout]]:
+    """The paths of the existing files, and their layouts, checked."""
     place = locate(source.folder, folder, "folder").resolve()
     if not place.is_dir():
         names = sorted(p.name for p in place.parent.iterdir() if p.is_dir()) if place.parent.is_dir() else []
-        there = f"in {place.parent} there is {listing(names[:8])}" if names else f"{place.parent} holds no folder"
-        raise SourceFault(
-            "B401", f"there is no folder `{source.folder}`", help=suggest(place.name, names) or there, field="folder"
-        )
+        siblings = f"in {place.parent} there is {listing(names[:8])}" if names else f"{place.parent} holds no folder"
+        help = suggest(place.name, names) or siblings
+        raise SourceFault("B401", f"there is no folder `{source.folder}`", help=help, field="folder")
     paths = {split: place / name for split, name in FILES.items() if (place / name).is_file()}
     if "train" not in paths:
         names = sorted(path.name for path in place.iterdir())
-        raise SourceFault(
-            "B401",
-            f"there is no `{FILES['train']}` in `{source.folder}`",
-            help=f"write it with `safetensors.torch.save_file`, keys `INDEX.FIELD`; there is {listing(names[:8])}"
-            if names
-            else "write it with `safetensors.torch.save_file`, keys `INDEX.FIELD`; the folder is empty",
-            field="folder",
-        )
+        content = f"there is {listing(names[:8])}" if names else "the folder is empty"
+        help = f"write it with `safetensors.torch.save_file`, keys `INDEX.FIELD`; {content}"
+        raise SourceFault("B401", f"there is no `{FILES['train']}` in `{source.folder}`", help=help, field="folder")
     layouts = {split: _layout(path, source) for split, path in paths.items()}
     for field, number in (("first", source.first), ("last", source.last)):
         if number is not None and number >= len(layouts["train"]):
-            raise SourceFault(
-                "B404",
-                f"`{source.folder}` has {len(layouts['train'])} batches, and no batch {number}",
-                help=f"they are counted from 0: the last one is {len(layouts['train']) - 1}",
-                field=field,
-            )
+            message = f"`{source.folder}` has {len(layouts['train'])} batches, and no batch {number}"
+            help = f"they are counted from 0: the last one is {len(layouts['train']) - 1}"
+            raise SourceFault("B404", message, help=help, field=field)
     return paths, layouts
 
 
 def _layout(path: Path, source: Batches) -> _Layout:
     """The tensors of each batch of a file."""
-    found: dict[int, dict[Key, _Stored]] = {}
+    batches: dict[int, dict[Key, _Stored]] = {}
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
             for name, tensor in stored.items():
                 index, key = _parse(name, path)
                 kind = tensor.get_dtype()
-                found.setdefault(index, {})[key] = _Stored(
-                    name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL"
-                )
+                stored_tensor = _Stored(name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL")
+                batches.setdefault(index, {})[key] = stored_tensor
     except (SafetensorError, OSError) as error:
-        raise _fault(
-            f"`{path.name}` cannot be read: {error}", "write it again with `safetensors.torch.save_file`"
-        ) from error
-    if not found:
+        help = "write it again with `safetensors.torch.save_file`"
+        raise _fault(f"`{path.name}` cannot be read: {error}", help) from error
+    if not batches:
         raise _fault(f"`{path.name}` holds no tensor", "its keys are `INDEX.FIELD`: `0.input_ids`, `0.labels`, …")
-    gap = next(index for index in count() if index not in found)
-    if gap < len(found):
-        raise _fault(
-            f"`{path.name}` has a batch {max(found)}, and no batch {gap}", "number the batches from 0 on, without a gap"
-        )
-    layout = [found[index] for index in range(len(found))]
+    gap = next(index for index in count() if index not in batches)
+    if gap < len(batches):
+        help = "number the batches from 0 on, without a gap"
+        raise _fault(f"`{path.name}` has a batch {max(batches)}, and no batch {gap}", help)
+    layout = [batches[index] for index in range(len(batches))]
     for index, batch in enumerate(layout):
         _check_batch(path.name, index, batch, layout[0])
         _check_labels(path.name, index, batch, source)
@@ -213,7 +200,7 @@ def _parse(name: str, path: Path) -> tuple[int, Key]:
     index, *rest = name.split(".")
     if not index.isdecimal() or not 1 <= len(rest) <= 2 or not all(rest) or str(int(index)) != index:
         raise _fault(
-            f"`{name}` in `{path.name}` is no key of ready batches",
+            f"`{name}` in `{path.name}` is not a key of ready batches",
             "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`",
         )
     field = _OTHER_NAMES.get(rest[-1], rest[-1])
@@ -238,7 +225,7 @@ def _check_batch(file: str, index: int, batch: Mapping[Key, _Stored], first: Map
                 "the first axis of each tensor counts the rows of its batch",
             )
     for model in dict.fromkeys(model for model, _ in batch):
-        inputs = [batch[found] for field in INPUTS[:3] if (found := _key(batch, model, field)) is not None]
+        inputs = [batch[place] for field in INPUTS[:3] if (place := _key(batch, model, field)) is not None]
         for tensor in inputs[1:]:
             if tensor.shape[:2] != inputs[0].shape[:2]:
                 raise _fault(
@@ -260,8 +247,8 @@ def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: B
             tensor, inputs = batch[key], _key(batch, key[0], "input_ids")
             if len(tensor.shape) != kind.axes or (kind.per_token and inputs and batch[inputs].shape != tensor.shape):
                 wanted = "one for each token" if kind.per_token else ("rows", "rows × classes")[kind.axes - 1]
-                said = f"`{tensor.name}` in `{file}` is {_size(tensor)}, and not {wanted}"
-                raise _label_fault(said, source, "write them in this shape, or")
+                message = f"`{tensor.name}` in `{file}` is {_size(tensor)}, and not {wanted}"
+                raise _label_fault(message, source, "write them in this shape, or")
             if not (kind.is_float or tensor.whole):
                 raise _label_fault(f"`{tensor.name}` in `{file}` holds floats", source, "write them as int64, or")
 
@@ -269,20 +256,20 @@ def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: B
 def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
     return SourceFault(
         "B403",
-        f"{message}: labels of type `{source.label_type}` are wanted",
+        f"{message}: expected labels of type `{source.label_type}`",
         help=f'{help} say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` '
         "for none at all",
         field="labels",
     )
 
 
-def _key(batch: Mapping[Key, Any], model: str, field: str) -> Key | None:
-    """Where a model finds a field: its own, or the common one."""
+def _key(batch: Mapping[Key, _Stored], model: str, field: str) -> Key | None:
+    """The key of a model's field: its own, or the common one."""
     return next((key for key in ((model, field), ("", field)) if key in batch), None)
 
 
 def _is_float(key: Key, source: Batches) -> bool:
-    """Whether a field holds labels that are numbers to come near to."""
+    """Whether a field holds labels that are floats."""
     return source.label_type.is_float and key[1] in source.label_type.fields
 
 
@@ -317,11 +304,11 @@ def _read(path: Path, layout: _Layout, source: Batches) -> list[Batch]:
 
 
 def _nested(tensors: Mapping[Key, Tensor]) -> Batch:
-    """The common fields, and under each model that has its own all that it sees."""
+    """The common fields, and under each model with fields of its own all its fields."""
     batch: Batch = {field: tensor for (model, field), tensor in tensors.items() if not model}
     for model in dict.fromkeys(model for model, _ in tensors if model):
-        own = {field: tensor for (name, field), tensor in tensors.items() if name == model}
-        batch[model] = {**{field: batch[field] for field in INPUTS if field in batch}, **own}
+        fields = {field: tensor for (name, field), tensor in tensors.items() if name == model}
+        batch[model] = {**{field: batch[field] for field in INPUTS if field in batch}, **fields}
     return batch
 
 

@@ -1,7 +1,7 @@
-"""Two graphs side by side: the same names for the same things, and where two values part.
+"""Two graphs side by side: the same names for the same things, and where two values differ.
 
-The graphs are those of two specs, whose models and data may be called otherwise and may have changed themselves. So
-nodes are compared by what they do with things of paired names, not by their content hashes.
+The graphs are those of two specs, whose models and data may have other names and may have changed themselves. So nodes
+are compared by what they do with things of paired names, not by their content hashes.
 """
 
 from __future__ import annotations
@@ -10,21 +10,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
-
-import networkx as nx
 
 from brewgraph.display.equation import in_order, mask_of, spell, spell_mask
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import structure_hashes
-from brewgraph.graph.container import Graph, node, rewritten
-
-NAMED = (n.Input, n.Column, n.Forward, n.Tap, n.Loss, n.Mean)
+from brewgraph.graph.container import Graph, node, nodes_of, rewritten, used_by
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two values part: `aspect` says in what, `before` and `after` how each of them has it."""
+    """Where two values differ: `aspect` says in what, `before` and `after` how each of them has it."""
 
     aspect: str
     before: str
@@ -32,27 +27,20 @@ class Difference:
 
 
 def rename(graph: Graph, models: Mapping[str, str], data: Mapping[str, str]) -> Graph:
-    """The graph with other names of models and data; names that are not given stay."""
-    found = {}
-    for key in graph:
-        current = node(graph, key)
-        if isinstance(current, NAMED):
-            own: dict[str, Any] = {}
-            if hasattr(current, "model"):
-                own["model"] = models.get(current.model, current.model)
-            if hasattr(current, "data"):
-                own["data"] = data.get(current.data, current.data)
-            current = replace(current, **own)
-        found[key] = current
-    return rewritten(graph, found)
+    """The graph with other names of models and data; names that are not in the maps stay."""
+
+    def other(x: n.Node) -> n.Node:
+        if isinstance(x, n.Input | n.Forward | n.Tap):
+            x = replace(x, model=models.get(x.model, x.model))
+        if isinstance(x, n.Input | n.Column | n.Loss | n.Mean):
+            x = replace(x, data=data.get(x.data, x.data))
+        return x
+
+    return rewritten(graph, {key: other(x) for key, x in nodes_of(graph).items()})
 
 
-def signatures(graph: Graph) -> dict[str, str]:
-    """For each node a hash of what it computes from models and data as they are named, however those are made."""
-    return structure_hashes(graph, _content)
-
-
-def _content(current: n.Node) -> tuple[Any, ...]:
+def _content(current: n.Node) -> n.Content:
+    """What a node does with models and data as they are named, however those are made."""
     match current:
         case n.Input():
             return (current.data, current.model)
@@ -69,40 +57,36 @@ def _content(current: n.Node) -> tuple[Any, ...]:
     return current.content()
 
 
-def traits(graph: Graph, key: str) -> Counter[tuple[Any, ...]]:
+def traits(graph: Graph, key: str) -> Counter[n.Content]:
     """What a value is made of: the more two values share of it, the more alike they are."""
-    below = (node(graph, k) for k in (*nx.ancestors(graph, key), key))
     left_out = n.Input | n.Forward | n.Mask | n.Number
-    found = [
-        (x.kind, x.operation) if isinstance(x, n.Loss) else (x.kind, *_content(x))
-        for x in below
-        if not isinstance(x, left_out)
-    ]
-    return Counter(found)
+    below = (x for used in used_by(graph, [key]) if not isinstance(x := node(graph, used), left_out))
+    return Counter((x.kind, x.operation) if isinstance(x, n.Loss) else (x.kind, *_content(x)) for x in below)
 
 
 @dataclass
 class Aligner:
-    """Finds where values of two graphs part. `sites` collects which projections stand at the same place."""
+    """Finds where values of two graphs differ. `sites` collects the projections that have the same place in both."""
 
     one: Graph
     other: Graph
 
     def __post_init__(self) -> None:
         self.sites: list[tuple[str, str]] = []
-        self.signs = signatures(self.one), signatures(self.other)
+        self.signs = structure_hashes(self.one, _content), structure_hashes(self.other, _content)
 
     def differences(self, a: str, b: str) -> list[Difference]:
         """Every difference between two values, from the outside in."""
         return list(dict.fromkeys(self._walk(a, b, free=True)))
 
     def _walk(self, a: str, b: str, free: bool) -> Iterator[Difference]:
-        """`free`: the width that a projection ends in does not follow from the other side."""
+        """`free`: the output width of a projection does not follow from the other side of its loss."""
         x, y = node(self.one, a), node(self.other, b)
         projected = isinstance(x, n.Projection), isinstance(y, n.Projection)
         if projected[0] != projected[1]:
             yield Difference("projection", *(self._via(z) for z in (x, y)))
-            yield from self._walk(_inner(x, a), _inner(y, b), free)
+            a, b = (z.value if isinstance(z, n.Projection) else key for z, key in ((x, a), (y, b)))
+            yield from self._walk(a, b, free)
             return
         if type(x) is not type(y):
             yield Difference("value", spell(self.one, a), spell(self.other, b))
@@ -169,12 +153,10 @@ class Aligner:
         if not same:
             yield Difference("operation", x.operation, y.operation)
         sides = ((x.source, y.source), (x.target, y.target))
-        for own, partners in (sides, sides[::-1]):
+        for pair, (one, other) in (sides, sides[::-1]):
             # beside a value that is not projected a projection ends in that value's width
-            free = any(
-                isinstance(node(g, p), n.Projection) for g, p in zip((self.one, self.other), partners, strict=True)
-            )
-            yield from self._walk(*own, free)
+            free = isinstance(node(self.one, one), n.Projection) or isinstance(node(self.other, other), n.Projection)
+            yield from self._walk(*pair, free)
         if x.reduced != y.reduced:
             yield Difference("reduce", *("mean" if z.reduced else "none" for z in (x, y)))
         masks = mask_of(self.one, x), mask_of(self.other, y)
@@ -184,15 +166,12 @@ class Aligner:
 
     def _options(self, x: n.Loss | n.Transform, y: n.Loss | n.Transform, same: bool) -> Iterator[Difference]:
         """Options by name; of different operations those that both have."""
-        own, theirs = x.arguments, y.arguments
-        for name in dict.fromkeys([*own, *theirs]):
-            if name in own and name in theirs:
-                found = list(self._walk(own[name], theirs[name], True))
-                if found:
-                    yield Difference(name, spell(self.one, own[name]), spell(self.other, theirs[name]))
-            elif same:
-                texts = [spell(g, o[name]) if name in o else "none" for g, o in ((self.one, own), (self.other, theirs))]
-                yield Difference(name, *texts)
+        mine, theirs = x.arguments, y.arguments
+        for name in dict.fromkeys([*mine, *theirs]):
+            both = name in mine and name in theirs
+            if any(self._walk(mine[name], theirs[name], True)) if both else same:
+                before = spell(self.one, mine[name]) if name in mine else "none"
+                yield Difference(name, before, spell(self.other, theirs[name]) if name in theirs else "none")
         words, others = dict(x.words), dict(y.words)
         for name in dict.fromkeys([*words, *others]):
             if words.get(name) != others.get(name) and (same or (name in words and name in others)):
@@ -213,17 +192,17 @@ class Aligner:
         if not x.commutes:
             yield from self._each(x.inputs, y.inputs)
             return
-        signs = Counter(self.signs[0][k] for k in x.inputs) & Counter(self.signs[1][k] for k in y.inputs)
-        sides = (self.one, self.signs[0], x.inputs), (self.other, self.signs[1], y.inputs)
-        rest = [_apart(graph, own, inputs, signs) for graph, own, inputs in sides]
-        for own, theirs in zip(*rest, strict=True):
-            yield from self._each(tuple(own), tuple(theirs))
+        shared = Counter(self.signs[0][k] for k in x.inputs) & Counter(self.signs[1][k] for k in y.inputs)
+        mine = _apart(self.one, self.signs[0], x.inputs, shared)
+        theirs = _apart(self.other, self.signs[1], y.inputs, shared)
+        for ones, others in zip(mine, theirs, strict=True):
+            yield from self._each(tuple(ones), tuple(others))
 
 
 def _apart(
     graph: Graph, signs: Mapping[str, str], inputs: tuple[str, ...], shared: Counter[str]
 ) -> tuple[list[str], list[str]]:
-    """Operands whose like the other side has too, by what they are, and the others in the order of the spec."""
+    """Operands that the other side has too, by their hashes, and the others in the order of the spec."""
     left = Counter(shared)
     equal: list[str] = []
     alone: list[str] = []
@@ -231,8 +210,3 @@ def _apart(
         (equal if left[signs[key]] > 0 else alone).append(key)
         left[signs[key]] -= 1
     return sorted(equal, key=signs.__getitem__), sorted(alone, key=lambda key: in_order(graph, key))
-
-
-def _inner(x: n.Node, key: str) -> str:
-    """What a projection is of; any other value itself."""
-    return x.value if isinstance(x, n.Projection) else key

@@ -1,30 +1,38 @@
-"""What differs between two specs in meaning: terms, weights, taps, models, data, settings; never names and places."""
+"""The differences in meaning between two specs: terms, weights, taps, models, data, settings; never names and places.
+
+What belongs together is paired first, by what it is before its name; then pairs are compared.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from brewgraph.display.diff.alignment import Aligner, Difference, rename, traits
-from brewgraph.display.diff.pairing import Pairs, pair, pair_declarations, source_differences, value_differences
 from brewgraph.display.equation import TermPlan, spell_out
-from brewgraph.graph.container import Graph, info
-from brewgraph.graph.identity import QUIET
+from brewgraph.display.lines import one_line
+from brewgraph.graph.container import Graph, info, node, nodes_of
+from brewgraph.graph.identity import QUIET, Graphs
 from brewgraph.recipe.recipe import Recipe, Stage, Task
-from brewgraph.recipe.settings.base import setting_text
+from brewgraph.recipe.settings.base import Settings, setting_text
+from brewgraph.recipe.settings.data_sources import Join
+from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
+from brewgraph.source import Span
 
 ALIKE = 0.4
 """Two terms that share less of what they are made of are not one term that was changed."""
+T = TypeVar("T")
+Declaration: TypeAlias = ModelDeclaration | DataDeclaration
 
 
 @dataclass(frozen=True)
 class Side:
-    """A checked spec: what is compared. `identities` say what models and data are; `classes` those of each data set."""
+    """A checked spec to compare. `identities` say what models and data are; `classes` those of each data set."""
 
     recipe: Recipe
-    graphs: Mapping[tuple[str, str], Graph]
+    graphs: Graphs
     identities: Mapping[str, str]
     classes: Mapping[str, tuple[str, ...]]
     hash: str
@@ -32,8 +40,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """One difference. `how` is added, removed or changed; `subject` what kind of thing it is (term, teacher, student,
-    data, setting, stage, task, sample, loss) and `name` which one; `aspect` what of it; `where` the stage and task.
+    """One difference. `how` is added, removed or changed; `subject` the kind of thing (term, teacher, student, data,
+    setting, stage, task, sample, loss), `name` which one, `aspect` what of it; `where` the stage and task.
 
     `lines` are those of the two specs, 0 where there is none.
     """
@@ -50,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`changes` is empty where both specs train the same; `notes` say what differs and changes nothing trained."""
+    """`changes` is empty where both specs train the same; `notes` are differences that change nothing trained."""
 
     hashes: tuple[str, str]
     changes: tuple[Change, ...]
@@ -67,189 +75,273 @@ def compare(one: Side, other: Side) -> Comparison:
     notes = tuple(dict.fromkeys(_notes(one, other)))
     if one.hash == other.hash:
         return Comparison(hashes, (), notes)
-    models = pair_declarations(one.recipe.models, other.recipe.models, one.identities, other.identities)
-    data = pair_declarations(one.recipe.data, other.recipe.data, one.identities, other.identities)
-    names = models.names | data.names
-    graphs = {key: rename(graph, models.names, data.names) for key, graph in other.graphs.items()}
-    found = [*_declared(one, other, models, "models", names), *_declared(one, other, data, "data", names)]
-    stages = _stages(one, replace(other, graphs=graphs), names)
-    found += _joined(list(stages), len(one.recipe.tasks))
-    if not found:
-        text = [" + ".join(sorted(_addends(side.graphs))) for side in (one, replace(other, graphs=graphs))]
-        found = [_changed("loss", "", "form", text)]
-    return Comparison(hashes, tuple(found), notes)
+    models = _pair_declarations(one.recipe.models, other.recipe.models, one, other)
+    data = _pair_declarations(one.recipe.data, other.recipe.data, one, other)
+    model_names, data_names = ({b: a for a, b in paired.pairs} for paired in (models, data))
+    names = model_names | data_names
+    renamed = {key: rename(graph, model_names, data_names) for key, graph in other.graphs.items()}
+    changes = [
+        *_declared(one, other, models, one.recipe.models, other.recipe.models, names),
+        *_declared(one, other, data, one.recipe.data, other.recipe.data, names),
+        *_joined(_stages(one, replace(other, graphs=renamed), names), len(one.recipe.tasks)),
+    ]
+    if not changes:
+        texts = (" + ".join(sorted(_addends(graphs))) for graphs in (one.graphs, renamed))
+        changes = [_changed("loss", "", "form", texts)]
+    return Comparison(hashes, tuple(changes), notes)
 
 
-def _addends(graphs: Mapping[tuple[str, str], Graph]) -> list[str]:
+def _addends(graphs: Graphs) -> list[str]:
     return [f"{t.weight} * {t.equation}" for graph in graphs.values() for t in spell_out(graph)]
 
 
 def _notes(one: Side, other: Side) -> Iterator[str]:
     for mine, theirs in zip(one.recipe.stages, other.recipe.stages, strict=False):
         a, b = dict(mine.train), dict(theirs.train)
-        for name in sorted(QUIET):
-            if a[name] != b[name]:
-                said = f"{setting_text(a[name])} -> {setting_text(b[name])}"
-                yield f"{name}: {said}, which changes nothing that is trained"
+        for name in sorted(name for name in QUIET if a[name] != b[name]):
+            yield f"{name}: {setting_text(a[name])} -> {setting_text(b[name])}, which changes nothing that is trained"
+
+
+# ── pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Paired(Generic[T]):
+    """What belongs together, and what is left of the first (`removed`) and of the second (`added`)."""
+
+    pairs: tuple[tuple[T, T], ...]
+    removed: tuple[T, ...]
+    added: tuple[T, ...]
+
+
+def _pair(ones: Sequence[T], others: Sequence[T], likeness: Callable[[T, T], float], least: float) -> Paired[T]:
+    """Pairs by likeness, the most alike first, none below `least`; of equal ones the first in both orders."""
+    scores = [(-likeness(a, b), abs(i - j), i, j) for i, a in enumerate(ones) for j, b in enumerate(others)]
+    partners: dict[int, int] = {}
+    for score, _, i, j in sorted(scores):
+        if -score >= least and i not in partners and j not in partners.values():
+            partners[i] = j
+    return Paired(
+        tuple((ones[i], others[partners[i]]) for i in sorted(partners)),
+        tuple(x for i, x in enumerate(ones) if i not in partners),
+        tuple(x for j, x in enumerate(others) if j not in partners.values()),
+    )
+
+
+def _pair_declarations(
+    ones: Mapping[str, Declaration], others: Mapping[str, Declaration], mine: Side, theirs: Side
+) -> Paired[str]:
+    """The names of models, or data sets, of two specs: equal ones, then those of one name, then similar ones."""
+
+    def likeness(a: str, b: str) -> float:
+        one, other = ones[a], others[b]
+        if _subject(one) != _subject(other):
+            return -1.0
+        fields, wanted = _fields(one.source), _fields(other.source)
+        share = sum(fields.get(key) == value for key, value in wanted.items()) / max(1, len(wanted))
+        alike = share if type(one.source) is type(other.source) else 0.0
+        return 2 * (mine.identities[a] == theirs.identities[b]) + (a == b) + alike
+
+    return _pair(list(ones), list(others), likeness, 0.0)
 
 
 # ── models and data ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _declared(one: Side, other: Side, pairs: Pairs, kind: str, names: Mapping[str, str]) -> Iterator[Change]:
-    """Models, or data sets, that were added, removed or changed; those that no loss uses say nothing."""
-    mine, theirs = getattr(one.recipe, kind), getattr(other.recipe, kind)
+def _declared(
+    one: Side,
+    other: Side,
+    paired: Paired[str],
+    mine: Mapping[str, Declaration],
+    theirs: Mapping[str, Declaration],
+    names: Mapping[str, str],
+) -> Iterator[Change]:
+    """Models, or data sets, that were added, removed or changed, if a loss uses them."""
     used = _used(one), _used(other)
-    for name in pairs.removed:
+    for name in paired.removed:
         if name in used[0]:
-            yield Change("removed", _role(mine[name]), name, before=_line(mine[name].span.text), lines=_at(mine[name]))
-    for name in pairs.added:
+            x = mine[name]
+            yield Change("removed", _subject(x), name, before=one_line(x.span.text), lines=_lines(x.span, None))
+    for name in paired.added:
         if name in used[1]:
-            text = _line(theirs[name].span.text)
-            yield Change("added", _role(theirs[name]), name, after=text, lines=_at(None, theirs[name]))
-    for name_there, name in pairs.names.items():
-        a, b = mine[name], theirs[name_there]
+            x = theirs[name]
+            yield Change("added", _subject(x), name, after=one_line(x.span.text), lines=_lines(None, x.span))
+    for name, name_there in paired.pairs:
         if name not in used[0] and name_there not in used[1]:
             continue
-        found = []
-        if one.identities[name] != other.identities[name_there] or kind == "data":
-            found = list(source_differences(a, b, names))
+        a, b, is_data = mine[name], theirs[name_there], isinstance(mine[name], DataDeclaration)
+        identities = one.identities[name], other.identities[name_there]
+        same = identities[0] == identities[1]
+        differences = list(_source_differences(a, b, names)) if is_data or not same else []
         classes = one.classes.get(name, ()), other.classes.get(name_there, ())
-        if kind == "data" and classes[0] != classes[1]:
-            found.append(Difference("classes", *(", ".join(c) or "none" for c in classes)))
-        if not found and one.identities[name] != other.identities[name_there] and not _references(a.source):
-            found = [Difference("content", one.identities[name], other.identities[name_there])]
-        for x in found:
-            yield Change("changed", _role(a), name, x.aspect, x.before, x.after, lines=_at(a, b))
+        if is_data and classes[0] != classes[1]:
+            differences.append(Difference("classes", *(", ".join(c) or "none" for c in classes)))
+        if not differences and not same and not _references(a.source):
+            differences = [Difference("content", *identities)]
+        for d in differences:
+            lines = _lines(a.span, b.span)
+            yield Change("changed", _subject(a), name, d.aspect, d.before, d.after, lines=lines)
 
 
-def _role(declaration: Any) -> str:
-    return getattr(declaration, "role", "data")
+def _subject(x: Declaration) -> str:
+    return x.role if isinstance(x, ModelDeclaration) else "data"
 
 
 def _used(side: Side) -> set[str]:
     """Models and data that some loss is computed from, and those that these are made from."""
-    found = {d for _, task in side.recipe.tasks for d in task.data}
+    names = {d for _, task in side.recipe.tasks for d in task.data}
     for graph in side.graphs.values():
-        for key in graph:
-            current = graph.nodes[key]["node"]
-            found |= {getattr(current, "model", ""), getattr(current, "data", "")}
-    for name in [x for x in found if x in side.recipe.models]:
-        found |= _references(side.recipe.models[name].source)
-    return found & (side.recipe.models.keys() | side.recipe.data.keys())
+        for x in nodes_of(graph).values():
+            names |= {getattr(x, "model", ""), getattr(x, "data", "")}
+    for name in names & side.recipe.models.keys():
+        names |= _references(side.recipe.models[name].source)
+    return names & (side.recipe.models.keys() | side.recipe.data.keys())
 
 
-def _references(source: Any) -> set[str]:
-    """The models that a source may name: what they are is part of what it is."""
+def _references(source: Settings) -> set[str]:
+    """The models that a source names: what they are is part of what it is."""
     init = getattr(source, "init", None)
-    names = getattr(source, "model", None), getattr(source, "tokenizer", None), init.model if init is not None else None
+    names = (getattr(source, "model", None), getattr(source, "tokenizer", None), getattr(init, "model", None))
     return {name for name in names if name is not None}
+
+
+def _fields(source: Settings) -> dict[str, Any]:
+    """The settings of a source, its keyword arguments spelled out."""
+    fields: dict[str, Any] = {}
+    for name in type(source).model_fields:
+        value = getattr(source, name)
+        fields |= {f"{name}.{k}": x for k, x in value.items()} if isinstance(value, dict) else {name: value}
+    return fields
+
+
+def _source_differences(one: Declaration, other: Declaration, names: Mapping[str, str]) -> Iterator[Difference]:
+    """How two declarations differ; where the second names a model, `names` give its name in the first."""
+    a, b = one.source, other.source
+    if type(a) is not type(b):
+        yield Difference("source", *(one_line(x.span.text) for x in (one, other)))
+        return
+    mine, theirs = _fields(a), _fields(b)
+    for name in dict.fromkeys([*mine, *theirs]):
+        x, y = mine.get(name), theirs.get(name)
+        if name == "init" and y is not None:
+            y = y.model_copy(update={"model": names.get(y.model, y.model)})
+        if name in ("tokenizer", "model") and isinstance(y, str):
+            y = names.get(y, y)
+        yield from _value_differences(name.removeprefix("config."), x, y)
+    if isinstance(one, ModelDeclaration) and isinstance(other, ModelDeclaration):
+        for head in dict.fromkeys([*one.heads, *other.heads]):
+            yield from _value_differences(f"head {head}", one.heads.get(head), other.heads.get(head))
+
+
+def _value_differences(name: str, x: Any, y: Any) -> Iterator[Difference]:
+    """How two values of a setting differ, field by field where they are of one kind."""
+    if x == y and type(x) is type(y):
+        return
+    if isinstance(x, Settings) and type(x) is type(y) and not isinstance(x, Join):
+        for key in type(x).model_fields:
+            yield from _value_differences(f"{name}.{key}", getattr(x, key), getattr(y, key))
+    elif name == "parts" and len(x) == len(y):
+        for i, (one, other) in enumerate(zip(x, y, strict=True)):
+            yield from _value_differences(f"parts[{i}]", one, other)
+    elif x != y:
+        yield Difference(name, *("none" if z is None else setting_text(z) for z in (x, y)))
+    else:
+        yield Difference(name, *(f"{type(z).__name__.lower()} {setting_text(z)}" for z in (x, y)))
 
 
 # ── stages, tasks, terms ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _stages(one: Side, other: Side, names: Mapping[str, str]) -> Iterator[Change]:
-    mine, theirs = list(one.recipe.stages), list(other.recipe.stages)
+    mine, theirs = one.recipe.stages, other.recipe.stages
 
     def likeness(a: Stage, b: Stage) -> float:
         tasks = [_likeness(one, other, (a, s), (b, t)) for s in a.tasks for t in b.tasks]
         return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (a.train == b.train)
 
-    found = pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
-    for stage in found.removed:
-        yield Change("removed", "stage", stage.name, before=_stage_text(stage), lines=_at(stage))
-    for stage in found.added:
-        yield Change("added", "stage", stage.name, after=_stage_text(stage), lines=_at(None, stage))
-    orders = [
-        sorted(found.pairs, key=lambda p: mine.index(p[0])),
-        sorted(found.pairs, key=lambda p: theirs.index(p[1])),
-    ]
-    if orders[0] != orders[1]:
-        yield _changed("stages", "", "order", (", ".join(a.name for a, _ in order) for order in orders))
-    for a, b in found.pairs:
+    paired = _pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
+    for stage in paired.removed:
+        yield Change("removed", "stage", stage.name, before=_stage_text(stage), lines=_lines(stage.span, None))
+    for stage in paired.added:
+        yield Change("added", "stage", stage.name, after=_stage_text(stage), lines=_lines(None, stage.span))
+    before = sorted(paired.pairs, key=lambda p: mine.index(p[0]))
+    after = sorted(paired.pairs, key=lambda p: theirs.index(p[1]))
+    if before != after:
+        yield _changed("stages", "", "order", (", ".join(a.name for a, _ in order) for order in (before, after)))
+    for a, b in paired.pairs:
         yield from _tasks(one, other, a, b, names)
 
 
 def _stage_text(stage: Stage) -> str:
-    return ", ".join(task.name for task in stage.tasks if task.name) or _line(stage.tasks[0].loss.span.text)
+    return ", ".join(task.name for task in stage.tasks if task.name) or one_line(stage.tasks[0].loss.span.text)
 
 
 def _likeness(one: Side, other: Side, at: tuple[Stage, Task], there: tuple[Stage, Task]) -> float:
-    a, b = one.graphs[at[0].name, at[1].name], other.graphs[there[0].name, there[1].name]
-    return _shared(traits(a, info(a).objective), traits(b, info(b).objective))
+    graphs = one.graphs[at[0].name, at[1].name], other.graphs[there[0].name, there[1].name]
+    a, b = (traits(graph, info(graph).objective) for graph in graphs)
+    return _shared(a, b)
 
 
 def _tasks(one: Side, other: Side, a: Stage, b: Stage, names: Mapping[str, str]) -> Iterator[Change]:
-    found = pair(
-        list(a.tasks), list(b.tasks), lambda s, t: _likeness(one, other, (a, s), (b, t)) + 0.5 * (s.name == t.name), 0.2
-    )
+    paired = _pair(a.tasks, b.tasks, lambda s, t: _likeness(one, other, (a, s), (b, t)) + 0.5 * (s.name == t.name), 0.2)
     if len(a.tasks) == len(b.tasks) == 1:
-        found = replace(found, pairs=((a.tasks[0], b.tasks[0]),), added=(), removed=())
-    for task in found.removed:
-        yield Change("removed", "task", task.name, before=_line(task.loss.span.text), where=a.name, lines=_at(task))
-    for task in found.added:
-        yield Change("added", "task", task.name, after=_line(task.loss.span.text), where=a.name, lines=_at(None, task))
-    called = {t.name: s.name for s, t in found.pairs}
+        paired = Paired(((a.tasks[0], b.tasks[0]),), (), ())
+    for task in paired.removed:
+        text, lines = one_line(task.loss.span.text), _lines(task.span, None)
+        yield Change("removed", "task", task.name, before=text, where=a.name, lines=lines)
+    for task in paired.added:
+        text, lines = one_line(task.loss.span.text), _lines(None, task.span)
+        yield Change("added", "task", task.name, after=text, where=a.name, lines=lines)
     sites: list[tuple[str, str]] = []
-    for s, t in found.pairs:
+    for s, t in paired.pairs:
         where = "/".join(x for x in (a.name, s.name) if x)
         graphs = one.graphs[a.name, s.name], other.graphs[b.name, t.name]
         yield from (replace(change, where=where) for change in _terms(*graphs, sites))
         epochs = [x.data[0] for x in (s, t)]
         if epochs[0] != names.get(epochs[1], epochs[1]):
             yield _changed("task", s.name, "data of its epochs", epochs, where)
-    yield from _settings(a, b, called, names, {theirs: mine for mine, theirs in sites})
+    tasks = {t.name: s.name for s, t in paired.pairs}
+    yield from _settings(a, b, tasks, names, {theirs: mine for mine, theirs in sites})
 
 
 def _terms(one: Graph, other: Graph, sites: list[tuple[str, str]]) -> Iterator[Change]:
     aligner = Aligner(one, other)
-    known: dict[tuple[int, str], Counter[Any]] = {}
-
-    def made(graph: Graph, term: TermPlan) -> Counter[Any]:
-        place = id(graph), term.key
-        if place not in known:
-            known[place] = traits(graph, term.key)
-        return known[place]
+    terms = spell_out(one), spell_out(other)
+    made = [{t.key: traits(graph, t.key) for t in of} for graph, of in zip((one, other), terms, strict=True)]
 
     def likeness(a: TermPlan, b: TermPlan) -> float:
         called_alike = bool(set(a.names) & set(b.names))
         if aligner.signs[0][a.key] == aligner.signs[1][b.key]:
             return 2.0 + (a.weight == b.weight) + 0.5 * called_alike
-        return _shared(made(one, a), made(other, b)) + 0.3 * called_alike
+        return _shared(made[0][a.key], made[1][b.key]) + 0.3 * called_alike
 
-    found = pair(list(spell_out(one)), list(spell_out(other)), likeness, ALIKE)
-    for a in found.removed:
-        yield Change("removed", "term", _named(a), before=a.weighted, lines=_at(one.nodes[a.key]["node"]))
-    for b in found.added:
-        yield Change("added", "term", _named(b), after=b.weighted, lines=_at(None, other.nodes[b.key]["node"]))
-    for a, b in found.pairs:
-        lines = _at(one.nodes[a.key]["node"], other.nodes[b.key]["node"])
-        if a.weight != b.weight:
-            yield Change("changed", "term", _named(a), "weight", a.weight, b.weight, lines=lines)
-        for x in aligner.differences(a.key, b.key):
-            yield Change("changed", "term", _named(a), x.aspect, x.before, x.after, lines=lines)
+    paired = _pair(*terms, likeness, ALIKE)
+    for a in paired.removed:
+        yield Change("removed", "term", a.title, before=a.weighted, lines=_lines(node(one, a.key).span, None))
+    for b in paired.added:
+        yield Change("added", "term", b.title, after=b.weighted, lines=_lines(None, node(other, b.key).span))
+    for a, b in paired.pairs:
+        lines = _lines(node(one, a.key).span, node(other, b.key).span)
+        weights = [Difference("weight", a.weight, b.weight)] if a.weight != b.weight else []
+        for x in (*weights, *aligner.differences(a.key, b.key)):
+            yield Change("changed", "term", a.title, x.aspect, x.before, x.after, lines=lines)
     sites += aligner.sites
     yield from _sharing(aligner.sites)
 
 
 def _sharing(sites: list[tuple[str, str]]) -> Iterator[Change]:
-    """A module that stood at several places and is now several, or the other way round."""
+    """A module that was used at several places and is now several, or the other way round."""
     for forth, how in ((True, ("one module", "a module each")), (False, ("a module each", "one module"))):
-        found: dict[str, dict[str, None]] = {}
+        partners: dict[str, dict[str, None]] = {}
         for pair_of_sites in sites:
             mine, theirs = pair_of_sites if forth else pair_of_sites[::-1]
-            found.setdefault(mine, {})[theirs] = None
-        for site, others in found.items():
+            partners.setdefault(mine, {})[theirs] = None
+        for site, others in partners.items():
             if len(others) > 1:
                 yield _changed("projection", ", ".join(dict.fromkeys([site, *others])), "shared", how)
 
 
-def _named(term: TermPlan) -> str:
-    return " = ".join(term.names) or term.equation
-
-
-def _shared(a: Counter[Any], b: Counter[Any]) -> float:
+def _shared(a: Counter[T], b: Counter[T]) -> float:
     total = a.total() + b.total()
     return 2 * (a & b).total() / total if total else 1.0
 
@@ -261,63 +353,47 @@ def _settings(
     a: Stage, b: Stage, tasks: Mapping[str, str], names: Mapping[str, str], sites: Mapping[str, str]
 ) -> Iterator[Change]:
     mine, theirs = dict(a.train), dict(b.train)
-    for name in mine:
-        if name in QUIET or name == "freeze":
-            continue
+    for name in (name for name in mine if name not in QUIET and name != "freeze"):
         x, y = mine[name], theirs[name]
         if name == "metric_for_best_model" and y:
             of, slash, score = y.rpartition("/")
             y = f"{tasks.get(of, of)}{slash}{score}"
-        lines = _written(a, name), _written(b, name)
-        for found in value_differences(name, x, y):
+        lines = _lines(a.places.get(name), b.places.get(name))
+        for found in _value_differences(name, x, y):
             yield Change("changed", "setting", found.aspect, "", found.before, found.after, a.name, lines)
-    frozen = [{(x.kind, x.name, x.path) for x in a.freeze}, set()]
-    for x in b.freeze:
-        called = (sites if x.kind == "projection" else names).get(x.name, x.name)
-        frozen[1].add((x.kind, called, x.path))
-    if frozen[0] != frozen[1]:
-        said = [setting_text(tuple(_line(x.span.text) for x in stage.freeze)) for stage in (a, b)]
-        yield _changed("setting", "freeze", "", said, a.name)
+    called = {"projection": sites}
+    frozen = {(x.kind, x.name, x.path) for x in a.freeze}
+    if frozen != {(x.kind, called.get(x.kind, names).get(x.name, x.name), x.path) for x in b.freeze}:
+        texts = (setting_text(tuple(one_line(x.span.text) for x in stage.freeze)) for stage in (a, b))
+        yield _changed("setting", "freeze", "", texts, a.name)
     if a.sample is not None and b.sample is not None and len(a.tasks) > 1 and len(b.tasks) > 1:
-        laws = [s.sample.law.span.text or "size" for s in (a, b) if s.sample is not None]
+        samples = a.sample, b.sample
         if repr(a.sample.law) != repr(b.sample.law):
-            yield _changed("sample", "", "law", map(_line, laws), a.name)
+            yield _changed("sample", "", "law", (one_line(s.law.span.text or "size") for s in samples), a.name)
         if a.sample.floor != b.sample.floor:
-            yield _changed("sample", "", "floor", (f"{x:g}" for x in (a.sample.floor, b.sample.floor)), a.name)
-        order = tuple(tasks.get(x, x) for x in b.sample.order)
-        if a.sample.order != order:
-            said = [", ".join(x) or "at random" for x in (a.sample.order, order)]
-            yield _changed("sample", "", "order", said, a.name)
+            yield _changed("sample", "", "floor", (f"{s.floor:g}" for s in samples), a.name)
+        orders = a.sample.order, tuple(tasks.get(x, x) for x in b.sample.order)
+        if orders[0] != orders[1]:
+            yield _changed("sample", "", "order", (", ".join(x) or "at random" for x in orders), a.name)
 
 
-def _written(stage: Stage, setting: str) -> int:
-    """The line where a setting is written; 0 where it is left out."""
-    return stage.places[setting].position[0] if setting in stage.places else 0
+def _changed(subject: str, name: str, aspect: str, texts: Iterable[str], where: str = "") -> Change:
+    before, after = texts
+    return Change("changed", subject, name, aspect, before, after, where)
 
 
-def _changed(
-    subject: str, name: str, aspect: str, said: Iterable[str], where: str = "", lines: tuple[int, int] = (0, 0)
-) -> Change:
-    before, after = said
-    return Change("changed", subject, name, aspect, before, after, where, lines)
-
-
-def _joined(changes: list[Change], parts: int) -> list[Change]:
-    """The changes, those that every stage and task has alike said once."""
-    found: dict[Change, list[Change]] = {}
+def _joined(changes: Iterable[Change], tasks: int) -> list[Change]:
+    """The changes, equal ones of several stages and tasks joined into one."""
+    same: dict[Change, list[Change]] = {}
     for change in changes:
-        found.setdefault(replace(change, where="", lines=(0, 0)), []).append(change)
+        same.setdefault(replace(change, where="", lines=(0, 0)), []).append(change)
     joined: list[Change] = []
-    for same in found.values():
-        where = ", ".join(dict.fromkeys(x.where for x in same))
-        joined.append(replace(same[0], where="" if len(same) >= parts > 1 else where))
+    for group in same.values():
+        where = "" if len(group) >= tasks > 1 else ", ".join(dict.fromkeys(x.where for x in group))
+        joined.append(replace(group[0], where=where))
     return joined
 
 
-def _at(one: Any, other: Any = None) -> tuple[int, int]:
-    """The lines of two things that have spans; 0 for one that is not there."""
-    return tuple(x.span.position[0] if x is not None else 0 for x in (one, other))  # type: ignore[return-value]
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _lines(one: Span | None, other: Span | None) -> tuple[int, int]:
+    """The lines of two places; 0 for one that is not there."""
+    return one.position[0] if one is not None else 0, other.position[0] if other is not None else 0

@@ -1,7 +1,7 @@
-"""An attention function that lets itself be watched: registered with transformers under the name `brewgraph`.
+"""An attention function that probes can watch, registered with transformers under the name `brewgraph`.
 
-Modules that somebody watches for `attention` run their own eager attention, all others what they ran before
-(scaled dot product attention where that was the choice). No model's code is touched.
+Modules that are watched for `attention` run their own eager attention, all others what they ran before (such as scaled
+dot product attention). No model's code is changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "brewgraph"
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One watcher of one attention module: the names it wants and the function that gets each call's values."""
+    """A watcher of an attention module: the names of the values it wants, and the function that gets them."""
 
     wants: frozenset[str]
     record: Callable[[dict[str, Tensor]], None]
@@ -103,17 +103,16 @@ _borrowed: dict[int, _Borrowed] = {}  # by id of the config: models built from o
 
 
 def watch(module: nn.Module, probe: Probe) -> Callable[[], None]:
-    """Watch an attention module; returns what ends it."""
+    """Watch an attention module; returns the function that ends it."""
     probes = _probes.setdefault(module, [])
     probes.append(probe)
     return lambda: probes.remove(probe)
 
 
 def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
-    """Switch a model to the attention implementation `name`; returns what restores the former one.
+    """Switch a model to the attention implementation `name`; returns the function that restores the former one.
 
-    Holders are counted per configuration, and the last to leave restores. A model that cannot be switched raises
-    SourceFault B304.
+    Holders are counted per configuration, and the last one restores. SourceFault B304 for a model that cannot switch.
     """
     config = model.config
     entry = _borrowed.get(id(config))
@@ -133,11 +132,9 @@ def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
     model.set_attn_implementation(name)
     if config._attn_implementation != name:
         give_back()
-        raise SourceFault(
-            "B304",
-            f"{type(model).__name__} cannot switch its attention from {entry.former} to {name}",
-            help="its attention weights are out of reach; match hidden states instead, or tap modules by path",
-        )
+        message = f"{type(model).__name__} cannot switch its attention from {entry.former} to {name}"
+        help = "its attention weights are not available; match hidden states instead, or tap modules by path"
+        raise SourceFault("B304", message, help=help)
     return give_back
 
 
@@ -151,12 +148,12 @@ def attention_forward(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention as transformers' interface wants it.
+    """Attention for transformers' interface.
 
     query (batch, heads, length, size), key and value (batch, key heads, length, size), mask additive
-    (batch, 1, length, length) or None. Returns output (batch, length, heads, size), and the probabilities where the
-    module runs eagerly. What runs depends on who watches, never on whether a capture is armed, so that activation
-    checkpointing recomputes the same graph.
+    (batch, 1, length, length) or None. Returns output (batch, length, heads, size), and the probabilities if the module
+    runs eagerly. What runs depends on the probes, never on whether a capture is armed, so that activation checkpointing
+    recomputes the same graph.
     """
     tokens = _packed
     if tokens is not None and tokens.is_packed(query.transpose(1, 2)):
@@ -215,8 +212,7 @@ def _attend(
     wanted = frozenset[str]().union(*(probe.wants for probe in probes))
     values = {"query": query, "key": key, "value": value}
     if "scores" in wanted:
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        values["scores"] = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+        values["scores"] = _scores(query, key, scaling)
     weights: Tensor | None = None
     if "attention" in wanted or _former(module) == "eager":
         # The module's own eager function is called without dropout: what it returns is then the probabilities as such,
@@ -246,22 +242,27 @@ def plain_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention without dropout, for modules whose file has no `eager_attention_forward` of its own."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+    scores = _scores(query, key, scaling)
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return torch.matmul(weights, _spread(value, query)).transpose(1, 2).contiguous(), weights
 
 
+def _scores(query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
+    """Attention scores before mask and softmax."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return torch.matmul(query, _spread(key, query).transpose(2, 3)) * scale
+
+
 def _own_eager(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]]:
     """The eager attention of the file that a module's class comes from (a base class's, where it was wrapped)."""
     for kind in type(module).__mro__:
-        found: Callable[..., tuple[Tensor, Tensor]] | None = getattr(
+        eager: Callable[..., tuple[Tensor, Tensor]] | None = getattr(
             sys.modules.get(kind.__module__), "eager_attention_forward", None
         )
-        if found is not None:
-            return found
+        if eager is not None:
+            return eager
     return plain_attention
 
 

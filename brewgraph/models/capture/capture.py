@@ -1,4 +1,4 @@
-"""Features of a forward, caught by hooks: nothing of the model's code is changed or copied."""
+"""Captures features of a forward by hooks; no code of the model is changed or copied."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -15,13 +15,17 @@ from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy, Site
+from brewgraph.models.structure.module_io import ModuleValue, tensor_place
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.structure.trace_outputs import FLAGS
 from brewgraph.recipe.features import Feature
 
+Place = tuple[str, str, int]
+"""`input`, `output` or the name of an attention value; the module's path; the number of the call."""
+
 
 class Finished(BaseException):
-    """Ends a forward that has given all that is asked of it. No fault: code that catches those lets it pass."""
+    """Ends a forward that has given all requested features. Not an Exception, so that models do not catch it."""
 
 
 class Capture:
@@ -33,12 +37,11 @@ class Capture:
         values = capture.collect(output)       # {Feature: Tensor}, gradients intact
         capture.remove()
 
-    Outside `armed()` the hooks do nothing, so evaluation runs undisturbed. Where the model is called several times
-    inside the block, the last forward counts. Only where an attention-like feature is asked is the model's attention
-    implementation switched, until `remove()`: in the layers that are asked, or where `all_eager` in every one. Raises
-    SourceFault B301 to B304 for features the model does not have.
+    Outside `armed()` the hooks do nothing. If the model is called several times inside the block, the last forward
+    counts. Only for attention-like features the model's attention implementation is switched, until `remove()`: in the
+    layers of these features, or with `all_eager` in every one. Raises SourceFault B301 to B304 for missing features.
 
-    `anatomy` is that of the whole model, where this one has lost the layers behind the last feature.
+    `anatomy` is that of the whole model, if this one has lost the layers behind the last feature.
     """
 
     def __init__(
@@ -53,11 +56,12 @@ class Capture:
         self._all_eager = all_eager
         self.features = tuple(dict.fromkeys(features))
         self._sites = {feature: self.anatomy.site(feature) for feature in self.features}
-        self._seen: dict[tuple[str, str, int], Any] = {}
+        self._seen: dict[Place, object] = {}
         self._calls: Counter[tuple[str, str]] = Counter()
         self._armed = False
-        self._until: frozenset[tuple[str, str, int]] = frozenset()
-        self._missing: set[tuple[str, str, int]] = set()
+        self._until: frozenset[Place] = frozenset()
+        self._missing: set[Place] = set()
+        self._wanted: frozenset[Place] = frozenset()
         self._undo: list[Callable[[], None]] = []
         try:
             self._install(model)
@@ -72,18 +76,17 @@ class Capture:
         return tuple(h for h in self.anatomy.heads if any(p == h or p.startswith(f"{h}.") for p in paths))
 
     def can_stop(self, features: Collection[Feature]) -> bool:
-        """Whether these features are all there before the model returns."""
+        """Whether all these features are available before the model returns."""
         return bool(features) and all(self._sites[feature].kind != "result" for feature in features)
 
     @contextmanager
     def armed(self, until: Collection[Feature] = ()) -> Iterator[None]:
-        """Catch what the forwards inside the block give; a block that raises leaves nothing behind.
+        """Capture the features of forwards inside the block; a block that raises leaves nothing behind.
 
-        The forward ends as soon as it has given the features `until`, none of which is its result; the caller of the
-        model catches nothing, and the block goes on behind the `with`.
+        The forward ends once it has given the features `until`, none of which is its result, and so does the block.
         """
         if self._armed:
-            raise RunError("this capture is armed already: collect one forward before arming for the next")
+            raise RunError("this capture is already armed: collect the features of one forward before the next")
         self._clear()
         self._until = frozenset(_place(self._sites[feature]) for feature in until)
         self._armed = True
@@ -99,46 +102,43 @@ class Capture:
             self._until = frozenset()
 
     def collect(self, output: Any, features: Collection[Feature] | None = None) -> dict[Feature, Tensor]:
-        """The features, or those that are named, of the forward that returned `output`; the capture lets go of all.
+        """The features, or those named, of the forward that returned `output`; the capture releases all of them.
 
-        Raises RunError where a module did not run or gave no single tensor, SourceFault B304 where the model's output
-        has no such field.
+        Raises RunError if a module did not run or gave no single tensor, SourceFault B304 if the model's output lacks
+        the field.
         """
         try:
-            return {
-                feature: self.value(feature, output)
-                for feature in self.features
-                if features is None or feature in features
-            }
+            wanted = (feature for feature in self.features if features is None or feature in features)
+            return {feature: self.value(feature, output) for feature in wanted}
         finally:
             self._clear()
 
     def value(self, feature: Feature, output: Any) -> Tensor:
-        """One feature of the forward that returned `output`, as `collect` gives it, without letting go."""
+        """One feature of the forward that returned `output`, as `collect` gives it, without releasing it."""
         site = self._sites[feature]
         if site.kind == "result":
             if site.path and site.path not in output.heads:
                 raise RunError(f"`{feature}`: the head `{site.path}` did not run in the forward")
-            given = output.heads[site.path] if site.path else output
-            found = getattr(given, site.field, None)
-            if not isinstance(found, Tensor):
-                fields = listing(given) if isinstance(given, Mapping) else f"a {type(given).__name__}"
+            result = output.heads[site.path] if site.path else output
+            tensor = getattr(result, site.field, None)
+            if not isinstance(tensor, Tensor):
+                fields = listing(result) if isinstance(result, Mapping) else f"a {type(result).__name__}"
                 giver = f"the head `{site.path}`" if site.path else self.anatomy.name
-                raise SourceFault(
-                    "B304",
-                    f"{giver} gives no `{feature.name}`: its output holds {fields}",
-                    help="another head gives it: set `task=` on the model",
-                )
-            return found
+                message = f"{giver} gives no `{feature.name}`: its output holds {fields}"
+                raise SourceFault("B304", message, help="another head gives it: set `task=` on the model")
+            return tensor
         key = _place(site)
         if key not in self._seen:
             calls = self._calls[key[0] if site.kind == "attention" else "module", site.path]
-            raise RunError(f"`{feature}`: {_not_called(site, calls)}")
-        found = _pick(self._seen[key], site, feature)
-        return found.permute(site.axes).contiguous() if site.axes else found
+            what = "attention function of the module" if site.kind == "attention" else "module"
+            times = f"called {calls} times in the forward, so it has no call {site.call}"
+            times = times if calls else "not called in the forward"
+            raise RunError(f"`{feature}`: the {what} `{site.path}` was {times}")
+        tensor = _pick(self._seen[key], site, feature)
+        return tensor.permute(site.axes).contiguous() if site.axes else tensor
 
     def remove(self) -> None:
-        """Take the hooks away and give the model its former attention implementation back. Harmless when repeated."""
+        """Remove the hooks and restore the model's former attention implementation. Harmless when repeated."""
         while self._undo:
             self._undo.pop()()
         self._clear()
@@ -150,30 +150,29 @@ class Capture:
     def _install(self, model: nn.Module) -> None:
         self._undo.append(model.register_forward_pre_hook(self._starting(model)).remove)
         sites = set(self._sites.values()) - {site for site in self._sites.values() if site.kind == "result"}
-        wanted = {_place(site) for site in sites}
+        self._wanted = frozenset(map(_place, sites))
         watched: dict[str, set[str]] = {}
         for site in sites:
             if site.kind == "attention":
                 watched.setdefault(site.path, set()).add(site.field)
         hooked = {site.path for site in sites if site.kind != "attention"}
         if watched and self._all_eager:
-            there = dict(model.named_modules())
-            others = (path for path in self.anatomy.attention_paths if path in there)
+            present = dict(model.named_modules())
+            others = (path for path in self.anatomy.attention_paths if path in present)
             watched |= {path: watched.get(path, set()) | {"attention"} for path in others}
         if watched:
             self._undo.append(attention.borrow(trunk_of(model), attention.NAME))  # type: ignore[arg-type]
         elif any(site in self.anatomy.attention for site in sites):
             self._undo.append(attention.borrow(trunk_of(model), "eager"))  # type: ignore[arg-type]
         for path in sorted(watched):
-            probe = attention.Probe(frozenset(watched[path]), self._recording(path, wanted))
+            probe = attention.Probe(frozenset(watched[path]), self._recording(path))
             self._undo.append(attention.watch(model.get_submodule(path), probe))
         for path in sorted(hooked):
             module = model.get_submodule(path)
-            hook = self._watching(module, path, wanted)
-            self._undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
-            if any(side == "input" and at == path for side, at, _ in wanted):
-                before = self._entering(module, path, wanted)
-                self._undo.append(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            self._undo.append(module.register_forward_hook(self._watching(module, path), with_kwargs=True).remove)
+            if any(side == "input" and at == path for side, at, _ in self._wanted):
+                enter = self._entering(module, path)
+                self._undo.append(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         flags = {site.asks or FLAGS.get(site.field, "") for site in sites} - {""}
         if flags:
             base = model.get_submodule(self.anatomy.base)
@@ -184,145 +183,119 @@ class Capture:
     # and `called is module` keeps them silent in the copy.
 
     def _starting(self, model: nn.Module) -> Callable[..., None]:
-        def start(called: nn.Module, args: Any) -> None:
+        def start(called: nn.Module, args: object) -> None:
             if self._armed and called is model:
                 self._clear()
                 self._missing = set(self._until)
 
         return start
 
-    def _entering(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
-        parameters = inspect.signature(module.forward).parameters
-        first = next(iter(parameters), "")
+    def _entering(self, module: nn.Module, path: str) -> Callable[..., None]:
+        first = first_argument(module)
 
         def enter(called: nn.Module, args: tuple, kwargs: dict) -> None:
-            place = ("input", path, self._calls["module", path])
-            if self._armed and called is module and place in wanted:
-                self._take(place, args[0] if args else kwargs.get(first))
+            if self._armed and called is module:
+                self._take(("input", path, self._calls["module", path]), args[0] if args else kwargs.get(first))
 
         return enter
 
-    def _watching(self, module: nn.Module, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[..., None]:
-        def watch(called: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-            if not self._armed or called is not module:
-                return
-            place = ("output", path, self._calls["module", path])
-            self._calls["module", path] += 1
-            if place in wanted:
-                self._take(place, output)
+    def _watching(self, module: nn.Module, path: str) -> Callable[..., None]:
+        def watch(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            if self._armed and called is module:
+                self._take(("output", path, self._count("module", path)), output)
 
         return watch
 
-    def _take(self, place: tuple[str, str, int], value: Any) -> None:
-        """Keep a value; the forward ends with the last one that it is to give."""
-        self._seen[place] = value
+    def _count(self, kind: str, path: str) -> int:
+        """Count a call; returns its number from 0."""
+        self._calls[kind, path] += 1
+        return self._calls[kind, path] - 1
+
+    def _take(self, place: Place, value: object) -> None:
+        """Keep a value if it is wanted; the forward ends with the last one of `until`."""
+        if place in self._wanted:
+            self._seen[place] = value
         if place in self._missing:
             self._missing.remove(place)
             if not self._missing:
                 raise Finished
 
-    def _asking(self, module: nn.Module, flags: Collection[str]) -> Callable[..., Any]:
+    def _asking(self, module: nn.Module, flags: Collection[str]) -> Callable[..., tuple[tuple, dict] | None]:
         def ask(called: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
             return (args, kwargs | dict.fromkeys(flags, True)) if self._armed and called is module else None
 
         return ask
 
-    def _recording(self, path: str, wanted: Collection[tuple[str, str, int]]) -> Callable[[dict[str, Tensor]], None]:
+    def _recording(self, path: str) -> Callable[[dict[str, Tensor]], None]:
         capture = weakref.ref(self)  # watched modules are kept in a global table, which must not keep this alive
 
         def record(values: dict[str, Tensor]) -> None:
             live = capture()
             if live is not None and live._armed:
                 for name, value in values.items():
-                    call = live._calls[name, path]
-                    live._calls[name, path] += 1
-                    if (name, path, call) in wanted:
-                        live._take((name, path, call), value)
+                    live._take((name, path, live._count(name, path)), value)
 
         return record
 
     def _refuse_dropped(self, model: nn.Module) -> None:
-        """Attention from the model's own output comes after dropout: say so instead of training on it."""
+        """Refuse to train on attention from the model's own output, which comes after dropout."""
         if self.anatomy.backend or not any(f.name == "attention" for f in self.features):
             return
 
-        def check(called: nn.Module, args: Any) -> None:
+        def check(called: nn.Module, args: object) -> None:
             if self._armed and called is model and model.training and _drops(getattr(model, "config", None)):
                 raise RunError(
-                    f"the attention of {self.anatomy.name} can only be had after dropout: "
+                    f"{self.anatomy.name} returns its attention only after dropout: "
                     "set its attention dropout to 0 to train on it"
                 )
 
         self._undo.append(model.register_forward_pre_hook(check).remove)
 
 
-def _place(site: Site) -> tuple[str, str, int]:
-    """What a site's value is kept under."""
-    return _side(site), site.path, site.call
+def _place(site: Site) -> Place:
+    """The key of a site's value; fields and recorded outputs are read from a module's output."""
+    return {"input": "input", "attention": site.field}.get(site.kind, "output"), site.path, site.call
 
 
-def _side(site: Site) -> str:
-    """Under which name a site's value is kept: fields and recorded outputs are read from a module's output."""
-    return {"input": "input", "attention": site.field}.get(site.kind, "output")
-
-
-def _drops(config: Any) -> bool:
+def _drops(config: object) -> bool:
     """Whether a configuration sets a dropout that may reach attention probabilities (T5 has one rate for all)."""
     rates = {name: rate for name, rate in vars(config).items() if "drop" in name and isinstance(rate, float)}
-    own = [rate for name, rate in rates.items() if "att" in name]
-    return any(rate > 0 for rate in own or rates.values())
+    of_attention = [rate for name, rate in rates.items() if "att" in name]
+    return any(rate > 0 for rate in of_attention or rates.values())
 
 
-def _not_called(site: Site, calls: int) -> str:
-    what = "attention function of the module" if site.kind == "attention" else "module"
-    if not calls:
-        return f"the {what} `{site.path}` was not called in the forward"
-    return f"the {what} `{site.path}` was called {calls} times in the forward, so it has no call {site.call}"
-
-
-def _pick(value: Any, site: Site, feature: Feature) -> Tensor:
-    """The one tensor that is meant: a field, an element, or the value itself."""
+def _pick(value: object, site: Site, feature: Feature) -> Tensor:
+    """The one tensor of a site: a field, an element, or the value itself."""
     what = f"the {'input' if site.kind == 'input' else 'output'} of `{site.path}`" if site.path else "the output"
     item = site.item
     if site.kind == "field":
         if not hasattr(value, site.field):
             raise RunError(f"`{feature}`: {what} has no `{site.field}`; call the model with return_dict=True")
         value, what = getattr(value, site.field), f"`{site.field}` of {what}"
-    if site.kind in ("recorded", "attention") and isinstance(value, Tensor):
-        item = None
-    if value is None:
-        raise RunError(f"`{feature}`: {what} is None")
-    if isinstance(value, Tensor):
-        if item is not None:
-            raise RunError(f"`{feature}`: {what} is one tensor {tuple(value.shape)}; leave out [{item}]")
+    if isinstance(value, Tensor) and (item is None or site.kind in ("recorded", "attention")):
         return value
-    elements = list(value.values() if isinstance(value, Mapping) else value) if _holds(value) else None
-    if elements is None:
-        raise RunError(f"`{feature}`: {what} is no tensor but a {type(value).__name__}")
-    shown = ", ".join(f"[{i}] {_describe(element)}" for i, element in enumerate(elements))
-    if item is None:
-        tensors = [element for element in elements if isinstance(element, Tensor)]
-        if len(tensors) == 1:
-            return tensors[0]
-        raise RunError(f"`{feature}`: {what} is a tuple: {shown}; say which one is meant by adding [k]")
-    if not -len(elements) <= item < len(elements):
-        raise RunError(f"`{feature}`: {what} has no element [{item}]: {shown}")
-    found = elements[item]
-    if found is None:
-        raise RunError(
-            f"`{feature}`: {what} is None at [{item}] (attention weights are, unless attention runs eagerly); "
-            f"elements: {shown}. For attention, use the feature `attention[i]`"
+    try:
+        place = tensor_place(describe(value), item, what)
+    except SourceFault as fault:
+        raise RunError(f"`{feature}`: {fault.message}; {fault.help}") from fault
+    assert place is not None
+    tensor: Tensor = list(value.values() if isinstance(value, Mapping) else cast(tuple, value))[place]
+    return tensor
+
+
+def first_argument(module: nn.Module) -> str:
+    """The name of the first argument of a module's forward, which taps call its input."""
+    return next(iter(inspect.signature(module.forward).parameters), "")
+
+
+def describe(value: object) -> ModuleValue:
+    """What a module took or gave, with the sizes of its tensors."""
+    if isinstance(value, Tensor):
+        return ModuleValue("tensor", tuple(value.shape))
+    if isinstance(value, Mapping):
+        return ModuleValue(
+            type(value).__name__, None, tuple(describe(element) for element in value.values()), tuple(map(str, value))
         )
-    if not isinstance(found, Tensor):
-        raise RunError(f"`{feature}`: {what} is no tensor at [{item}]: {shown}")
-    return found
-
-
-def _holds(value: Any) -> bool:
-    return isinstance(value, (tuple, list, Mapping))
-
-
-def _describe(element: Any) -> str:
-    if isinstance(element, Tensor):
-        return str(tuple(element.shape))
-    return "None" if element is None else f"a {type(element).__name__}"
+    if isinstance(value, tuple | list):
+        return ModuleValue("tuple", None, tuple(describe(element) for element in value))
+    return ModuleValue("None" if value is None else type(value).__name__)

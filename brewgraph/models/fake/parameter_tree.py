@@ -1,8 +1,9 @@
-"""A model's parameters as a tree: how many, and their memory; tied ones count once, weights need not exist."""
+"""A model's parameters as a tree with counts and memory; tied ones count once, weights need not exist."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from brewgraph.recipe.features import Feature
 
 @dataclass
 class ParameterNode:
-    """A module or parameter: how many numbers lie below it, how many of them may learn, and their bytes.
+    """A module or parameter: the count of numbers below it, of trainable ones, and their bytes.
 
-    `tied` is the whole name of the parameter whose numbers this one shares; they are counted there, and here not.
+    `tied` is the full name of the parameter that this one shares its numbers with, and that counts them.
     """
 
     name: str
@@ -37,10 +38,10 @@ class ParameterNode:
     def as_json(self, depth: int | None = None) -> dict[str, Any]:
         """The same for machines, down to `depth` levels below this one; None: all of them."""
         below = None if depth is None else depth - 1
-        found = {"name": self.name, "parameters": self.parameters, "trainable": self.trainable, "bytes": self.bytes}
-        found |= {"tied": self.tied} if self.tied else {}
+        node = {"name": self.name, "parameters": self.parameters, "trainable": self.trainable, "bytes": self.bytes}
+        node |= {"tied": self.tied} if self.tied else {}
         children = [] if depth == 0 else [child.as_json(below) for child in self.children.values()]
-        return found | ({"children": children} if children else {})
+        return node | ({"children": children} if children else {})
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ class _Entry:
 
 
 def parameter_tree(model: nn.Module, name: str = "model") -> ParameterNode:
-    """The tree of a module, built on any device: `meta` and fake tensors, which have no memory to compare, as well."""
-    return _tree(_entries(model.named_parameters(remove_duplicate=False)), name)
+    """The tree of a module on any device, also of `meta` and fake tensors, which have no memory to compare."""
+    entries = (
+        _Entry(path, x.numel(), x.numel() * x.element_size(), x.requires_grad, _identity(x))
+        for path, x in model.named_parameters(remove_duplicate=False)
+    )
+    return _tree(entries, name)
 
 
 def saved_tree(file: Path, name: str = "model") -> ParameterNode:
@@ -63,17 +68,17 @@ def saved_tree(file: Path, name: str = "model") -> ParameterNode:
     try:
         with safe_open(str(file), framework="pt") as opened:
             slices = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 (it is no dictionary)
-            found = [(key, torch.Size(x.get_shape()).numel(), _size(x.get_dtype())) for key, x in slices.items()]
+            sizes = {key: (math.prod(x.get_shape()), _SIZES.get(x.get_dtype(), 1)) for key, x in slices.items()}
     except Exception as error:
         message = f"`{file}` cannot be read: {str(error).splitlines()[0]}"
         raise SourceFault("B310", message, help="write it again with `safetensors.torch.save_file`") from error
-    return _tree([_Entry(key, count, count * size, True, key) for key, count, size in found], name)
+    return _tree([_Entry(key, count, count * size, True, key) for key, (count, size) in sizes.items()], name)
 
 
 def configured_model(config: PreTrainedConfig) -> nn.Module:
-    """The model that a configuration names as its own, of fake tensors: no memory, no weights. SourceFault B306.
+    """The model that a configuration names, of fake tensors: no memory, no weights. SourceFault B306.
 
-    Where it names none, or one that transformers does not have, the one that its endings speak of.
+    If it names none, or one that transformers lacks, the one of the task that the name ends in.
     """
     architectures = config.architectures or ()
     exact = next((x for name in architectures if (x := getattr(transformers, name, None)) is not None), None)
@@ -85,23 +90,16 @@ def configured_model(config: PreTrainedConfig) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Exactly:
-    """A model class, to be built like an auto class, in the precision in which everything is built: torch's own."""
+    """A model class that is built like an auto class, in torch's default precision."""
 
-    model_class: Any
+    model_class: Callable[[PreTrainedConfig], nn.Module]
 
     def from_config(self, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-        model: nn.Module = self.model_class(config)
-        return model
-
-
-def _entries(named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[_Entry]:
-    for name, parameter in named:
-        count = parameter.numel()
-        yield _Entry(name, count, count * parameter.element_size(), parameter.requires_grad, _identity(parameter))
+        return self.model_class(config)
 
 
 def _identity(parameter: nn.Parameter) -> object:
-    """One parameter under two names is one object; of real ones two views of the same memory are one as well."""
+    """Equal for one parameter under two names, and for two views of the same memory."""
     if parameter.is_meta or isinstance(parameter, FakeTensor) or parameter.numel() == 0:
         return id(parameter)
     return (parameter.device, parameter.data_ptr(), tuple(parameter.shape), parameter.stride())
@@ -113,23 +111,17 @@ def _tree(entries: Iterable[_Entry], name: str) -> ParameterNode:
     for entry in entries:
         shared = first.setdefault(entry.identity, entry.name)
         tied = shared if shared != entry.name else ""
-        at = root
-        for node in (root, *(at := _child(at.children, part) for part in entry.name.split("."))):
-            if not tied:
-                node.parameters += entry.parameters
-                node.trainable += entry.parameters if entry.trainable else 0
-                node.bytes += entry.bytes
-        at.tied = tied
+        path = [root]
+        for part in entry.name.split("."):
+            path.append(path[-1].children.setdefault(part, ParameterNode(part)))
+        path[-1].tied = tied
+        for node in path if not tied else ():
+            node.parameters += entry.parameters
+            node.trainable += entry.parameters if entry.trainable else 0
+            node.bytes += entry.bytes
     return root
-
-
-def _child(children: dict[str, ParameterNode], name: str) -> ParameterNode:
-    return children.setdefault(name, ParameterNode(name))
 
 
 _SIZES: Mapping[str, int] = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
-
-def _size(dtype: str) -> int:
-    """Bytes of one number of a type as safetensors calls it."""
-    return _SIZES.get(dtype, 1)
+"""Bytes of one number of each type of safetensors; 1 for others."""

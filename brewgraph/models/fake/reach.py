@@ -1,12 +1,12 @@
-"""What a forward needs for some of its features: layers that run, parameters that are reached, modules that are left.
+"""The reach of features: the layers that a forward runs for them, the parameters behind them, the modules left over.
 
-A model is asked by running it on fake tensors, which takes no memory; nothing here knows an architecture by name.
+A model runs on fake tensors, which take no memory; nothing here knows an architecture by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from transformers import PreTrainedModel
 
 from brewgraph.models.capture.capture import Capture
-from brewgraph.models.fake.modes import evaluating
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.fake.shapes import Shapes, fake_mode
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
@@ -38,9 +38,9 @@ class Depth:
 
 
 class Reach:
-    """What one model needs for features. Its methods give None where it cannot be found out; each runs the model once.
+    """The parts of one model that features need. Its methods give None if that is unknown; each runs the model once.
 
-    The model is left as it was: its hooks, its mode, the random generators.
+    Hooks, mode and the random generators are restored.
     """
 
     def __init__(self, model: nn.Module, anatomy: Anatomy | None = None):
@@ -50,7 +50,7 @@ class Reach:
 
     @property
     def anatomy(self) -> Anatomy:
-        """The model's anatomy, read when it is first asked for."""
+        """The model's anatomy, read on first use."""
         if self._anatomy is None:
             self._anatomy = dissect(self.model)
         return self._anatomy
@@ -71,20 +71,20 @@ class Reach:
         return frozenset(name for name, _ in self.model.named_parameters())
 
     def depth(self, features: Collection[Feature]) -> Depth | None:
-        """The layers that run until these features are there; those of all stacks, where there are several."""
+        """The layers that run before these features are available, over all stacks."""
         layers = layers_of(self.anatomy)
         present = len(layers) or len(self.anatomy.attention)
-        own = [_layer(self.anatomy, feature) for feature in features]
-        if present and own and None not in own and len(self.anatomy.hidden) == present + 1:
-            return Depth(max(x for x in own if x is not None), present)
-        found = self._run(frozenset(features))
-        if found is None or not layers:
+        depths = [_layer(self.anatomy, feature) for feature in features]
+        if present and depths and None not in depths and len(self.anatomy.hidden) == present + 1:
+            return Depth(max(depth for depth in depths if depth is not None), present)
+        run = self._run(frozenset(features))
+        if run is None or not layers:
             return None
-        calls = [found.calls.get(path, 0) for path in layers]
+        calls = [run.calls.get(path, 0) for path in layers]
         return Depth(sum(calls), max(present, len(self.anatomy.hidden) - 1))
 
     def late(self, features: Collection[Feature]) -> tuple[Feature, ...]:
-        """Those for whose sake alone all layers run: the model returns them, and no module gives them."""
+        """The features that make all layers run: the model returns them, and no module gives them."""
         sites = {feature: self.anatomy.site(feature) for feature in features}
         if any(site.kind == "result" for site in sites.values()):
             return ()
@@ -93,26 +93,26 @@ class Reach:
     def parameters(self, features: Collection[Feature]) -> frozenset[str] | None:
         """The names of the parameters that gradients of these features reach."""
         if any(feature not in self._names for feature in features):
-            found = self._run(frozenset(features) | frozenset(self._names), gradients=True)
-            if found is None:
+            run = self._run(frozenset(features) | frozenset(self._names), gradients=True)
+            if run is None:
                 return None
-            self._names |= found.names
+            self._names |= run.names
         return frozenset[str]().union(*(self._names[feature] for feature in features))
 
     def dead_modules(self, features: Collection[Feature]) -> tuple[str, ...]:
-        """The paths of modules with weights that these features have no need of, the outermost ones, in their order.
+        """The paths of the outermost modules with weights that these features do not need, in order.
 
-        They are neither called nor reached, and a forward without them gives the features all the same. A layer stays
-        whole or goes as a whole; of one that only has its input taken the shell stays. None are found where the model
-        itself returns one of the features.
+        They are neither called nor reached, and a forward without them gives the same features. A layer stays or goes
+        as a whole; a layer of which only the input is taken stays as a shell. Empty if the model itself returns one of
+        the features.
         """
-        found = self._run(frozenset(features), gradients=True)
-        if found is None or not found.stopped:
+        run = self._run(frozenset(features), gradients=True)
+        if run is None or not run.stopped:
             return ()
-        live = {name.rpartition(".")[0] for names in found.names.values() for name in names} | set(found.calls)
+        live = {name.rpartition(".")[0] for names in run.names.values() for name in names} | set(run.calls)
         sites = [self.anatomy.site(feature) for feature in features]
         live |= {site.path for site in sites}
-        shells = {site.path for site in sites if site.kind == "input"} - found.calls.keys()
+        shells = {site.path for site in sites if site.kind == "input"} - run.calls.keys()
         live, shells = _with_outer(live), _with_outer(shells)
         dead: list[str] = []
         whole: list[str] = []
@@ -133,29 +133,29 @@ class Reach:
         return tuple(dead) if left is not None else ()
 
     def _run(self, features: Features, *, gradients: bool = False) -> _Run | None:
-        known = self._runs.get(features)
-        if known is None or (gradients and not known.gradients):
+        run = self._runs.get(features)
+        if run is None or (gradients and not run.gradients):
             try:
-                known = _run(self.model, self.anatomy, features, gradients)
-            except Exception:  # whatever a model's own code may raise: then nothing is known of it
-                known = None
-            self._runs[features] = known
-        return known
+                run = _run(self.model, self.anatomy, features, gradients)
+            except Exception:  # whatever a model's own code may raise
+                run = None
+            self._runs[features] = run
+        return run
 
 
 def _with_outer(paths: Collection[str]) -> set[str]:
-    """Paths, and those of the modules around them."""
+    """Paths with those of the modules around them."""
     return {*paths, *(path[:at] for path in paths for at, sign in enumerate(path) if sign == ".")}
 
 
-_known: WeakKeyDictionary[Shapes, Reach] = WeakKeyDictionary()
+_reaches: WeakKeyDictionary[Shapes, Reach] = WeakKeyDictionary()
 
 
 def reach_of(shapes: Shapes) -> Reach:
     """The reach of a model that is not built yet; models that share their shapes share it, too."""
-    if shapes not in _known:
-        _known[shapes] = Reach(shapes.model, shapes.anatomy)
-    return _known[shapes]
+    if shapes not in _reaches:
+        _reaches[shapes] = Reach(shapes.model, shapes.anatomy)
+    return _reaches[shapes]
 
 
 @dataclass(frozen=True)
@@ -187,41 +187,43 @@ def _run(model: nn.Module, anatomy: Anatomy, features: Features, gradients: bool
         with capture.armed(until):
             output = model(**_inputs(model, tensors[0].device))
         values = capture.collect(output)
-        own = {id(parameter): name for name, parameter in model.named_parameters()}
-        names = {feature: frozenset(_reached(value, own)) for feature, value in values.items()} if gradients else {}
+        ids = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {feature: frozenset(_reached(value, ids)) for feature, value in values.items()} if gradients else {}
     return _Run(calls, bool(until), gradients, names)
 
 
 def _inputs(model: nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """All that a tokenizer may give, as some weights are only there for some of it: XLNet's of token types."""
-    named = input_names(model)
-    names = [x for x in ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids") if x in named]
+    """All inputs that a tokenizer may give, as some have weights of their own: XLNet's token types."""
+    accepted = input_names(model)
+    names = [x for x in ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids") if x in accepted]
     return dict.fromkeys(names or ["input_ids"], torch.ones(2, 5, dtype=torch.long, device=device))
 
 
-def _counting(path: str, calls: dict[str, int]) -> Any:
-    def count(module: nn.Module, args: Any) -> None:
+def _counting(path: str, calls: dict[str, int]) -> Callable[..., None]:
+    def count(module: nn.Module, args: object) -> None:
         calls[path] = calls.get(path, 0) + 1
 
     return count
 
 
-def _reached(value: Tensor, own: dict[int, str]) -> Iterator[str]:
-    """The parameters behind a value, by walking what autograd has noted."""
-    seen: set[Any] = set()
+def _reached(value: Tensor, names: dict[int, str]) -> Iterator[str]:
+    """The names of the parameters behind a value in the autograd graph; `names` are those of all, by id."""
+    seen: set[Node] = set()
     waiting = [value.grad_fn]
     while waiting:
         step = waiting.pop()
         if step is None or step in seen:
             continue
         seen.add(step)
-        if (name := own.get(id(getattr(step, "variable", None)))) is not None:
+        if (name := names.get(id(getattr(step, "variable", None)))) is not None:
             yield name
         waiting += [after for after, _ in step.next_functions]
 
 
 def remove_modules(model: nn.Module, paths: Collection[str]) -> Callable[[], None]:
-    """Take modules out of a model; returns what puts them back. A list keeps its other members, a module has None."""
+    """Remove modules from a model; returns the function that restores them. A list keeps its other members, a module
+    has None.
+    """
     before: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
     for path in paths:
         at, _, name = path.rpartition(".")
@@ -246,7 +248,7 @@ def layers_of(anatomy: Anatomy) -> tuple[str, ...]:
 
 
 def _layer(anatomy: Anatomy, feature: Feature) -> int | None:
-    """How many layers have run when a feature is there, for a model whose layers run once each; None: not known."""
+    """How many layers run before a feature is available, if each layer runs once; None: unknown."""
     site = anatomy.site(feature)
     paths = anatomy.layer_paths
     if site.kind == "result":
@@ -258,7 +260,7 @@ def _layer(anatomy: Anatomy, feature: Feature) -> int | None:
 
 
 def may_draw(model: nn.Module) -> bool:
-    """Whether a forward in training mode may draw random numbers: dropout anywhere, or code that nobody knows."""
+    """Whether a forward in training mode may draw random numbers: any dropout, or code outside transformers."""
     trunk = trunk_of(model)
     if not isinstance(trunk, PreTrainedModel):
         return True
@@ -271,6 +273,18 @@ def may_draw(model: nn.Module) -> bool:
 
 
 def can_end_early(model: nn.Module) -> bool:
-    """Whether a forward of a model may be cut short from inside: not where it is compiled, or recomputed backwards."""
+    """Whether a hook may end a forward early: not if the model is compiled, or recomputed in the backward pass."""
     recomputed = model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     return not recomputed and not hasattr(model, "_orig_mod")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every part of a model into eval mode; restores each part's mode at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

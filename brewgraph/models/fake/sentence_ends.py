@@ -1,8 +1,8 @@
-"""Where a head reads the one token that ends a text: fake tensors hold no tokens, and yet the shapes are known."""
+"""Shapes of heads that read the one token at the end of a text, which fake tensors do not hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ _KEEPS_MARK = ("to", "sum", "bool", "int", "long")
 
 
 class OneEndEach(TorchFunctionMode):
-    """Inside, each example of fake tokens has one token `eos_token_id`, as the texts that a tokenizer ends do.
+    """Inside, each example of fake tokens has one token `eos_token_id`, as a tokenizer appends it.
 
     Encoder-decoders with a classifier (BART, mBART, T5) read the state at that token: they compare `input_ids` with its
-    number, and pick by the mask, `hidden[mask, :]`. Of any other mask nothing is assumed, so code that reads values in
-    other ways raises as before.
+    id, and index by the mask, `hidden[mask, :]`. No other mask is assumed, so other code that reads values raises as
+    before.
     """
 
     def __init__(self, model: nn.Module):
@@ -27,7 +27,7 @@ class OneEndEach(TorchFunctionMode):
         self.end = getattr(getattr(model, "config", None), "eos_token_id", None)
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
         first = args[0] if args and isinstance(args[0], FakeTensor) else None
@@ -38,18 +38,15 @@ class OneEndEach(TorchFunctionMode):
         if name == "__getitem__" and (rest := _after_mask(first, args[1])) is not None:
             return first[(slice(None), 0, *rest)]
         result = func(*args, **(kwargs or {}))
-        compared = name in ("eq", "__eq__") and len(args) > 1 and self.end is not None and _is_end(args[1], self.end)
+        operand = args[1] if name in ("eq", "__eq__") and len(args) > 1 else None
+        compared = operand is not None and not isinstance(operand, Tensor) and operand == self.end
         if isinstance(result, Tensor) and (compared or (name in _KEEPS_MARK and hasattr(first, _MARK))):
             setattr(result, _MARK, True)
         return result
 
 
-def _is_end(given: Any, end: Any) -> bool:
-    return not isinstance(given, Tensor) and given == end
-
-
-def _after_mask(value: Tensor, index: Any) -> tuple[Any, ...] | None:
-    """What follows the mask of ends in an index; None where the index does not begin with one."""
+def _after_mask(value: Tensor, index: object) -> tuple[Any, ...] | None:
+    """The rest of an index behind a mask of ends; None for an index that does not begin with one."""
     parts = index if isinstance(index, tuple) else (index,)
     mask = parts[0] if parts else None
     if not isinstance(mask, Tensor) or not hasattr(mask, _MARK) or mask.dtype != torch.bool:

@@ -1,9 +1,11 @@
-"""Shapes of features before any weight is loaded: the model is built of fake tensors and run twice."""
+"""Shapes of features without weights: the model is built of fake tensors and run twice."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -22,45 +24,40 @@ from transformers.initialization import no_init_weights
 
 from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
-from brewgraph.models.capture.capture import Capture
+from brewgraph.models.capture.capture import Capture, describe, first_argument
 from brewgraph.models.description import ModelDescription
-from brewgraph.models.fake.limits import accepted, positions
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import build_heads, input_names, trunk_of
 from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable
-from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, show, symbols
+from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, simple_shape, symbols
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.watch_forward import read_modules, watched
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class Shapes(FeatureTable):
-    """Shapes of one model's features; `anatomy` is its anatomy.
+    """Shapes of one model's features.
 
-    `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` takes one that exists (real, meta or
-    fake), runs it on fake tensors and leaves it as it was.
+    `Shapes.of(config, AutoModel)` builds the model without memory. `Shapes(model)` runs an existing model (real, meta
+    or fake) on fake tensors without changing it.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.anatomy = dissect(model)
-        self._known: dict[Feature, Shape | SourceFault] = {}
+        self._shapes: dict[Feature, Shape | SourceFault] = {}
 
     @classmethod
     def of(cls, config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> Shapes:
-        """The shapes of `auto_class.from_config(config)`; the configuration is left as it was.
-
-        A configuration that the architecture refuses raises SourceFault B306.
-        """
+        """The shapes of `auto_class.from_config(config)`, which does not change the configuration. SourceFault B306."""
         return cls(build_empty(config, auto_class, dtype))
 
     @classmethod
     def of_description(cls, description: ModelDescription) -> Shapes:
-        """The shapes of the model that a description stands for, with its heads and its adapter.
+        """The shapes of a described model, with its heads and its adapter.
 
-        Teachers that differ in their weights alone, and a spec that is checked again, share one.
+        Teachers that differ only in their weights, and a spec that is checked again, share one.
         """
         if description.heads or description.adapter is not None:
             return cls(empty_model(description))
@@ -68,67 +65,72 @@ class Shapes(FeatureTable):
         return _shared(_Kind(description.auto_class, type(config), config.to_json_string(False), description))
 
     def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
-        """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none.
+        """The feature's shape, with symbols for sizes that vary. SourceFault for a feature without one.
 
-        The first question for a named feature answers those for all of them, or of rows for those that are named here.
+        The first named feature infers all single features, and the members of `rows`, in the same forwards.
         """
-        if feature not in self._known:
+        if feature not in self._shapes:
             wanted = {feature.name, *rows}
-            others = () if feature.name == "tap" else self.named()
+            others = () if feature.name == "tap" else self.every_feature()
             self.infer([feature, *(x for x in others if x.name in wanted or x.name not in ROWS)])
-        found = self._known[feature]
-        if isinstance(found, SourceFault):
-            raise found
-        return found
+        shape = self._shapes[feature]
+        if isinstance(shape, SourceFault):
+            raise shape
+        return shape
 
     def infer(self, features: Collection[Feature]) -> dict[Feature, Shape | SourceFault]:
         """The shape of each feature, or its fault: named ones all from one pair of forwards, taps from another."""
-        open_ones = [feature for feature in dict.fromkeys(features) if feature not in self._known]
-        sites: list[Feature] = []
-        for feature in open_ones:
+        named: list[Feature] = []
+        for feature in dict.fromkeys(features):
+            if feature in self._shapes:
+                continue
             try:
                 self.anatomy.site(feature)
                 if feature.name == "tap":
-                    self._known[feature] = self._tapped(feature)
+                    self._shapes[feature] = self._tapped(feature)
                 else:
-                    sites.append(feature)
+                    named.append(feature)
             except SourceFault as fault:
-                self._known[feature] = fault
-        if sites:
-            first, second = (self._sizes(sites, sizes) for sizes in SIZES)
-            self._known |= {feature: _symbols(feature, first[feature], second[feature]) for feature in sites}
-        return {feature: self._known[feature] for feature in features}
+                self._shapes[feature] = fault
+        if named:
+            first, second = (self._sizes(named, sizes) for sizes in SIZES)
+            self._shapes |= {feature: _symbols(feature, first[feature], second[feature]) for feature in named}
+        return {feature: self._shapes[feature] for feature in features}
 
     @cached_property
     def modules(self) -> Mapping[str, Module]:
-        """Every module below the model, what it takes and gives, from one pair of forwards; in the order of the model.
+        """Every module below the model with its inputs and outputs, from two forwards; in the order of the model.
 
         A model that does not run raises SourceFault B306.
         """
         forwards = []
         for sizes in SIZES:
-            with watched(self.model) as forward:
+            with _watched(self.model) as calls:
                 self._run(sizes)
-            forwards.append(forward)
-        return read_modules(self.model, *forwards)
+            forwards.append(calls)
+        return _modules(self.model, *forwards)
 
     @cached_property
     def call(self) -> CallSignature:
-        """How the model can be called, a decoder's tokens among what it needs where it does not run without them."""
+        """How the model can be called; it needs a decoder's tokens if it does not run without them."""
         names, rest, needs = accepted(self.model)
         more = {"decoder_input_ids"} if self.needs_decoder else set()
         return CallSignature(names, rest, needs | more, positions(self.model))
 
     def record(self) -> FeatureRecord:
-        """All of it at once, named features and every module, to be kept."""
-        found = self.infer(self.named())
-        shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in found.items())
+        """All named features and modules as a value."""
+        inferred = self.infer(self.every_feature())
+        shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in inferred.items())
         anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
-        return FeatureRecord(anatomy, _kept(lambda: tuple(self.modules.values())), tuple(shapes), self.call)
+        try:
+            modules: tuple[Module, ...] | Refusal = tuple(self.modules.values())
+        except SourceFault as fault:
+            modules = Refusal.of(fault)
+        return FeatureRecord(anatomy, modules, tuple(shapes), self.call)
 
     @cached_property
     def needs_decoder(self) -> bool:
-        """Whether its forward asks for `decoder_input_ids` beside the encoder's, which no text gives by itself."""
+        """Whether its forward needs `decoder_input_ids`, which no text gives by itself."""
         if "decoder_input_ids" not in input_names(self.model):
             return False
         return not self._runs(decoder=False) and self._runs(decoder=True)
@@ -153,7 +155,7 @@ class Shapes(FeatureTable):
             capture.remove()
 
     def _run(self, sizes: Sizes) -> Any:
-        """The output of one forward. SourceFault B306 where there is none."""
+        """The output of one forward. SourceFault B306 if it fails."""
         try:
             return self._forward(sizes, self.needs_decoder)
         except Exception as error:
@@ -177,17 +179,9 @@ class Shapes(FeatureTable):
             return self.model(**inputs)
 
 
-def _kept(find: Callable[[], tuple[Module, ...]]) -> tuple[Module, ...] | Refusal:
-    """What is found, or the fault that stood in the way."""
-    try:
-        return find()
-    except SourceFault as fault:
-        return Refusal.of(fault)
-
-
 @dataclass(frozen=True)
 class _Kind:
-    """What tells the shapes of one description from those of another."""
+    """The parts of a description that its shapes depend on."""
 
     auto_class: str
     config_class: type
@@ -203,8 +197,10 @@ def _shared(kind: _Kind) -> Shapes:
 def build_empty(
     config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
 ) -> nn.Module:
-    """`auto_class.from_config(config)` in evaluation mode, of fake tensors that take no memory; they belong to `mode`,
-    to which those of other models may belong, too."""
+    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory.
+
+    They belong to `mode`, which models may share.
+    """
     try:
         with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
@@ -222,7 +218,7 @@ def build_empty(
 
 
 def empty_model(description: ModelDescription, mode: FakeTensorMode | None = None) -> nn.Module:
-    """The model of a description in evaluation mode, with its heads and its adapter, of fake tensors."""
+    """A described model in evaluation mode, with its heads and its adapter, of fake tensors."""
     if description.heads:
 
         def make(name: str, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
@@ -249,17 +245,14 @@ def _fake_the_rest(model: nn.Module) -> None:
 
 
 def fake_mode(model: nn.Module) -> FakeTensorMode:
-    """The mode that a model's fake tensors belong to; a new one where it has none."""
+    """The mode of a model's fake tensors; a new one for a model without."""
     tensors = chain(model.parameters(), model.buffers())
     modes = (tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
     return next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
-    """How many parameters a model has, tied ones once; `trainable`: only those that training may change.
-
-    Works without weights.
-    """
+    """The number of a model's parameters, tied ones once; with `trainable` only trainable ones. Needs no weights."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
@@ -278,17 +271,100 @@ def _symbols(
     """One shape from the sizes of two forwards."""
     if isinstance(first, SourceFault) or isinstance(second, SourceFault):
         return first if isinstance(first, SourceFault) else second
-    found = ModuleValue("tensor", symbols(first, second))
-    if not found.is_plain or found.shape is None:
-        return SourceFault(
-            "B305",
-            f"`{feature}` has the shape {show(found)}, in which batch and length do not stand by themselves",
-            help="tap a module before or after the reshaping",
-        )
-    return found.shape
+    try:
+        return simple_shape(ModuleValue("tensor", symbols(first, second)), f"`{feature}`")
+    except SourceFault as fault:
+        return fault
 
 
 def _line(error: Exception) -> str:
     if isinstance(error, _READS_VALUES):
         return "its code reads the values of tensors, which have none before weights are loaded"
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+# ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+Calls = list[tuple[str, ModuleValue, ModuleValue]]
+"""The calls of a forward in their order: the module's path, its first argument, its output."""
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[Calls]:
+    """Notes the calls of all modules below the model while the block runs."""
+    calls: Calls = []
+
+    def watching(path: str, first: str) -> Callable[..., None]:
+        def note(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+            calls.append((path, describe(args[0] if args else kwargs.get(first)), describe(output)))
+
+        return note
+
+    hooks = [
+        module.register_forward_hook(watching(path, first_argument(module)), with_kwargs=True)
+        for path, module in model.named_modules()
+        if path
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _modules(model: nn.Module, one: Calls, other: Calls) -> dict[str, Module]:
+    """Every module below the model by its path, in the order of the model, from the calls of two forwards."""
+    calls: tuple[dict[str, list[tuple[int, ModuleValue, ModuleValue]]], ...] = ({}, {})
+    for by_path, forward in zip(calls, (one, other), strict=True):
+        for order, (path, takes, gives) in enumerate(forward):
+            by_path.setdefault(path, []).append((order, takes, gives))
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    modules = {}
+    for path, module in model.named_modules():
+        if path:
+            pairs = list(zip(*(by_path.get(path, ()) for by_path in calls), strict=False))
+            modules[path] = Module(
+                path,
+                type(module).__name__,
+                tuple(_merged(a, b) for (_, a, _), (_, b, _) in pairs),
+                tuple(_merged(a, b) for (_, _, a), (_, _, b) in pairs),
+                tuple(order for order, _, _ in calls[0].get(path, ())),
+                tuple(alias for alias in paths[id(module)] if alias != path),
+                type(module).forward is not nn.Module.forward,
+            )
+    return modules
+
+
+def _merged(one: ModuleValue, other: ModuleValue) -> ModuleValue:
+    """One value from those of two forwards, with symbols for the sizes that differ."""
+    shape = symbols(one.shape, other.shape) if one.shape is not None and other.shape is not None else None
+    kind = one.kind if one.kind == other.kind and len(one.elements) == len(other.elements) else "varies"
+    elements = tuple(_merged(a, b) for a, b in zip(one.elements, other.elements, strict=False))
+    return ModuleValue(kind, shape, elements, one.names)
+
+
+# ── how a model is called ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def accepted(model: nn.Module) -> tuple[frozenset[str], bool, frozenset[str]]:
+    """The names of a forward's arguments, whether it takes any (and names none), and those it needs."""
+    trunk = trunk_of(model)
+    parameters = inspect.signature(trunk.forward).parameters.values()
+    names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters) and not names
+    required = frozenset(p.name for p in parameters if p.name in names and p.default is p.empty)
+    main = getattr(trunk, "main_input_name", None)
+    if main in names:
+        required |= {main}  # transformers gives it a default, and then fails in words of its own
+    return names, rest, required
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many position embeddings a model has; None without a table of them. Needs no weights."""
+    for name, part in model.named_modules():
+        if isinstance(part, nn.Embedding) and name.rsplit(".", 1)[-1] in ("position_embeddings", "wpe"):
+            offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
+            return part.num_embeddings - offset
+    return None

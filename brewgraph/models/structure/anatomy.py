@@ -1,6 +1,6 @@
-"""What a model is made of: its layers, its attention modules, and where in a forward each feature is met.
+"""The anatomy of a model: its layers, its attention modules, and the place of each feature in a forward.
 
-An anatomy is read off a model once (`dissection`) and is a plain value from then on, which answers without the model.
+An anatomy is read off a model once (`read_class`); from then on it is a value that needs no model.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.features import ROWS, Feature
 
 RESULTS = {"logits": "logits", "start": "start_logits", "end": "end_logits"}
-"""Features that are fields of what the whole model returns."""
+"""Features that are fields of the model's output."""
 
 BACKEND_ROWS = ("attention", "scores", "query", "key", "value")
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where one feature is met in a forward.
+    """The place of one feature in a forward.
 
-    `kind` says what is taken there: `result`, the field `field` of what the model returns; `field`, the same of the
-    module at `path`; `input` and `output` of that module (`item` picks from a tuple); `recorded`, its output with
-    `item` applied only where the output is a tuple, as transformers' own recorders do; `attention`, the value `field`
-    (query, key, value, scores, attention) of the attention function that the module calls. `call` counts the module's
-    calls in one forward from 0. The `path` of a result is the head that gives it (empty where the model has no heads).
-    `axes` is the order that the axes of an output are put in, `asks` the argument without which the modules of the
-    base model do not give it.
+    `kind` is `result`, the field `field` of the model's output; `field`, that of the output of the module at `path`;
+    `input` or `output` of that module (`item` picks from a tuple); `recorded`, its output with `item` applied only to a
+    tuple, as transformers' own recorders do; `attention`, the value `field` (query, key, value, scores, attention) of
+    the attention function that the module calls. `call` counts the module's calls in one forward from 0. The `path` of
+    a result is its head (empty without heads). `axes` permutes the axes of an output; `asks` is the argument of the
+    base model that the feature needs.
     """
 
     kind: Literal["result", "field", "input", "output", "recorded", "attention"]
@@ -43,14 +42,14 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """The parts of one model instance, read once.
+    """The parts of one model.
 
-    `base` is the path of the base model (empty where the model is its own), `hidden` and `attention` the sites of the
-    rows, `layer_paths` the layer modules in the order of the forward, each once (empty where the class records none),
-    `backend` whether attention runs through transformers' attention interface, `lacking` the reason for each feature
-    that the model does not offer, `modules` every module's path in the model's order with whether it can be called,
-    `heads` the names of its heads where it has several on one trunk, `stacks` the paths of the layers of each stack
-    (`encoder.block.*`) where it has several, and therefore no rows.
+    `base` is the path of the base model (empty for a base model), `hidden` and `attention` the sites of the rows,
+    `layer_paths` the layer modules in the order of the forward, each once (empty if the class records none), `backend`
+    whether attention runs through transformers' attention interface, `lacking` the reason for each missing feature,
+    `modules` the path of every module in the model's order with whether it can be called, `heads` the names of several
+    heads on one trunk, `stacks` the layer paths of each stack (`encoder.block.*`) of a model with several, which has no
+    rows.
     """
 
     name: str
@@ -74,12 +73,12 @@ class Anatomy:
         """The names of the rows and single features below the head that this model has."""
         return tuple(name for name in (*ROWS, "embeddings", "pooled") if name not in self.lacking)
 
-    def rows(self, name: str) -> int:
-        """How many members a row has (`hidden`: layers + 1). A row that the model lacks is a SourceFault B304."""
+    def row_length(self, name: str) -> int:
+        """How many members a row has (`hidden`: layers + 1). SourceFault B304 for a missing row."""
         return len(self._row(name))
 
     def site(self, feature: Feature) -> Site:
-        """Where a feature is met. SourceFault B301 to B304 where the model has no such place."""
+        """The place of a feature. SourceFault B301 to B304 for a feature that the model lacks."""
         if feature.head is not None and feature.head not in self.heads:
             raise self._no_head(f"{self.name} has no head `{feature.head}`")
         if feature.name == "tap":
@@ -97,18 +96,16 @@ class Anatomy:
             return self.hidden[0]
         row, index = self._row(feature.name), cast(int, feature.index)
         if not -len(row) <= index < len(row):
-            raise SourceFault(
-                "B303",
-                f"`{feature}` is out of range: {self.name} has {len(row)} of them",
-                help=f"`{feature.name}` counts from 0 to {len(row) - 1}, or from -{len(row)} to -1",
-            )
+            message = f"`{feature}` is out of range: {self.name} has {len(row)} of them"
+            help = f"`{feature.name}` counts from 0 to {len(row) - 1}, or from -{len(row)} to -1"
+            raise SourceFault("B303", message, help=help)
         site = row[index]
         return replace(site, field=feature.name) if site.kind == "attention" else site
 
     def resolve(self, path: str, head: str | None = None) -> str:
-        """The full path of a module, given in full, from below the base model, or from below a head.
+        """The full path of a module from its path in full, below the base model, or below a head.
 
-        Raises SourceFault B301 where there is no such module, B302 where it is a container that never runs.
+        SourceFault B301 for a missing module, B302 for a container that never runs.
         """
         for full in (f"{head}.{path}",) if head else (path, f"{self.base}.{path}"):
             if full in self.modules:
@@ -118,20 +115,20 @@ class Anatomy:
         raise self._missing(f"{head}.{path}" if head else path)
 
     def paths(self, pattern: str) -> tuple[str, ...]:
-        """The modules that a pattern stands for, in the model's order; `*` stays within one segment of the path.
+        """The modules that match a pattern, in the model's order, without containers; `*` matches within one segment.
 
-        Containers that never run are left out. Raises as `resolve` does where nothing matches.
+        Raises like `resolve` if nothing matches.
         """
         if not any(sign in pattern for sign in "*?["):
             return (self.resolve(pattern),)
         for full in (pattern, f"{self.base}.{pattern}"):
             segments = full.split(".")
-            found = [path for path in self.modules if _matches(path.split("."), segments)]
-            callable_ones = tuple(path for path in found if self.modules[path])
-            if callable_ones:
-                return callable_ones
-            if found:
-                raise self._container(found[0])
+            same_depth = [path for path in self.modules if path.count(".") == full.count(".")]
+            matches = [path for path in same_depth if all(map(fnmatchcase, path.split("."), segments))]
+            if runnable := tuple(path for path in matches if self.modules[path]):
+                return runnable
+            if matches:
+                raise self._container(matches[0])
         raise self._missing(pattern)
 
     def _row(self, name: str) -> tuple[Site, ...]:
@@ -141,16 +138,13 @@ class Anatomy:
     def _require(self, name: str) -> None:
         if name in self.lacking:
             others = f"it offers {listing(self.offered)}; " if self.offered else ""
-            raise SourceFault(
-                "B304",
-                f"{self.name} has no `{name}`: {self.lacking[name]}",
-                help=f'{others}any module can be tapped by its path: `tap t = model @ "path"`',
-            )
+            help = f'{others}any module can be tapped by its path: `tap t = model @ "path"`'
+            raise SourceFault("B304", f"{self.name} has no `{name}`: {self.lacking[name]}", help=help)
 
     def _no_head(self, message: str) -> SourceFault:
         if not self.heads:
-            return SourceFault("B304", message, help="leave it out: the model is one with a single head, or none")
-        return SourceFault("B304", message, help=f"say which: it has the heads {listing(self.heads)}")
+            return SourceFault("B304", message, help="remove the head: the model has a single head, or none")
+        return SourceFault("B304", message, help=f"name one: it has the heads {listing(self.heads)}")
 
     def _children(self, prefix: str) -> list[str]:
         depth = prefix.count(".") + 1 if prefix else 0
@@ -159,11 +153,9 @@ class Anatomy:
 
     def _container(self, path: str) -> SourceFault:
         member = next(iter(self._children(path)), "0")
-        return SourceFault(
-            "B302",
-            f"`{path}` is a container that is never called, so it has no output",
-            help=f'tap one of its members: "{path}.{member}", or all of them: "{path}.*"',
-        )
+        message = f"`{path}` is a container that is never called, so it has no output"
+        help = f'tap one of its members: "{path}.{member}", or all of them: "{path}.*"'
+        return SourceFault("B302", message, help=help)
 
     def _missing(self, path: str) -> SourceFault:
         short = [full.removeprefix(self.base + ".") for full in self.modules] if self.base else []
@@ -182,7 +174,3 @@ class Anatomy:
         inside = f"{f'`{longest}`' if longest else 'the model'} holds {inside}"
         near = suggest(path, [*short, *self.modules])
         return SourceFault("B301", f"{self.name} has no module `{path}`", help=f"{near} {inside}" if near else inside)
-
-
-def _matches(path: list[str], pattern: list[str]) -> bool:
-    return len(path) == len(pattern) and all(map(fnmatchcase, path, pattern))

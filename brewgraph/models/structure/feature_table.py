@@ -1,4 +1,4 @@
-"""What is known of a model's features once it was looked at: answers that need neither the model nor torch."""
+"""The features of a model as a table, whose answers need neither the model nor torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import cached_property
 
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.models.structure.anatomy import RESULTS, Anatomy
-from brewgraph.models.structure.module_io import Module, pick, show
+from brewgraph.models.structure.module_io import Module, simple_shape
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, Shape
 
 
 @dataclass(frozen=True)
 class CallSignature:
-    """How a model can be called: the `names` that its forward takes, whether it takes any other (`rest`), those that it
-    `needs`, and for how many tokens it has `positions` (None where no table of them limits it).
+    """The `names` of a forward's arguments, whether it takes any other (`rest`), those that it `needs`, and its number
+    of `positions` (None if no table of positions limits the length).
     """
 
     names: frozenset[str]
@@ -26,8 +26,8 @@ class CallSignature:
 
 
 class FeatureTable(ABC):
-    """A model's `anatomy`, and what its modules and features are in a forward. Every question raises SourceFault where
-    the model has no such thing, and names what it has instead.
+    """A model's `anatomy`, and its modules and features in a forward. Its methods raise SourceFault for what the model
+    lacks, and name what it has instead.
     """
 
     anatomy: Anatomy
@@ -35,7 +35,7 @@ class FeatureTable(ABC):
     @property
     @abstractmethod
     def modules(self) -> Mapping[str, Module]:
-        """Every module below the model by its path, in the order of the model; what it takes and gives.
+        """Every module below the model by its path, in the order of the model.
 
         SourceFault B306 for a model that does not run.
         """
@@ -47,95 +47,81 @@ class FeatureTable(ABC):
 
     @abstractmethod
     def shape(self, feature: Feature, rows: Collection[str] = ROWS) -> Shape:
-        """The feature's shape, sizes that vary as `batch` and `length`. SourceFault where it has none."""
+        """The feature's shape, with symbols for sizes that vary. SourceFault for a feature without one."""
 
     def infer(self, features: Collection[Feature]) -> Mapping[Feature, Shape | SourceFault]:
         """The shape of each feature, or its fault."""
-        found: dict[Feature, Shape | SourceFault] = {}
+        shapes: dict[Feature, Shape | SourceFault] = {}
         for feature in features:
             try:
-                found[feature] = self.shape(feature)
+                shapes[feature] = self.shape(feature)
             except SourceFault as fault:
-                found[feature] = fault
-        return found
+                shapes[feature] = fault
+        return shapes
 
     def calls(self, paths: Iterable[str]) -> tuple[tuple[str, int], ...]:
         """Each call of these modules in one forward: its path, and its number among the calls of that module.
 
-        Where one of them runs several times, in the order of the forward; else each once, as they were given.
+        In the order of the forward if one of them runs several times; otherwise in the order of `paths`.
         """
-        named = [(path, self._module(path)) for path in paths]
-        if all(module.calls <= 1 for _, module in named):
-            return tuple((path, 0) for path, _ in named)
-        found = [(place, path, call) for path, module in named for call, place in enumerate(module.order)]
-        return tuple((path, call) for _, path, call in sorted(found))
+        modules = [(path, self._module(path)) for path in paths]
+        if all(module.calls <= 1 for _, module in modules):
+            return tuple((path, 0) for path, _ in modules)
+        calls = [(place, path, call) for path, module in modules for call, place in enumerate(module.order)]
+        return tuple((path, call) for _, path, call in sorted(calls))
 
-    def rows(self, name: str) -> int:
-        """How many members a row has. SourceFault B304 where there is none; of several stacks it names their layers."""
+    def row_length(self, name: str) -> int:
+        """How many members a row has. SourceFault B304 for a missing row; with several stacks it names their layers."""
         try:
-            return self.anatomy.rows(name)
+            return self.anatomy.row_length(name)
         except SourceFault as fault:
             if not self.anatomy.stacks:
                 raise
             taps = " or ".join(f'`tap t = model @ "{path}"{self._item(path)}`' for path in self.anatomy.stacks)
             raise SourceFault(fault.code, fault.message, help=f"tap the layers of one of them: {taps}") from fault
 
-    def named(self) -> list[Feature]:
-        """Every named feature that the model may have: each member of its rows, and those that come once."""
+    def every_feature(self) -> list[Feature]:
+        """Every named feature that the model may have: each member of its rows, and single features."""
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
-        members = [Feature(name, index) for name in rows for index in range(self.anatomy.rows(name))]
+        members = [Feature(name, index) for name in rows for index in range(self.anatomy.row_length(name))]
         below = [name for name in SINGLES if name not in RESULTS]
         heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
         results = [Feature(name, head=head) for head in heads for name in RESULTS]
         return [*members, *(Feature(name) for name in below), *results]
 
     def _item(self, pattern: str) -> str:
-        """What picks the first tensor where modules give several."""
-        given = self._module(self.anatomy.paths(pattern)[0]).gives
-        tensors = [i for i, x in enumerate(given[0].elements) if x.kind == "tensor"] if given else []
+        """The index of the first tensor of a module's output with several, `[0]`."""
+        outputs = self._module(self.anatomy.paths(pattern)[0]).gives
+        tensors = [i for i, x in enumerate(outputs[0].elements) if x.kind == "tensor"] if outputs else []
         return f"[{tensors[0]}]" if len(tensors) > 1 else ""
 
     def _module(self, path: str) -> Module:
-        found = self.modules.get(path)
-        return found or next(module for module in self.modules.values() if path in module.also)
+        return self.modules.get(path) or next(module for module in self.modules.values() if path in module.also)
 
     def _tapped(self, feature: Feature) -> Shape:
-        """The shape of what a tap takes. SourceFault B336 where its module does not run, B305 where it is no tensor."""
+        """The shape of a tap. SourceFault B336 if its module does not run, B305 if it gives no tensor."""
         site = self.anatomy.site(feature)
         module = self._module(site.path)
         if site.call >= module.calls:
             times = f"is called {module.calls} times" if module.calls else "is never called"
-            raise SourceFault(
-                "B336",
-                f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap",
-                help=self._instead(site.path),
-            )
+            message = f"`{site.path}` {times} in a forward of {self.anatomy.name}, so there is nothing to tap"
+            raise SourceFault("B336", message, help=self._instead(site.path))
         value = (module.takes if feature.input else module.gives)[site.call]
         what = f"the {'input' if feature.input else 'output'} of `{site.path}`"
-        found = pick(value, feature.item, what)
-        if not found.is_plain:
-            raise SourceFault(
-                "B305",
-                f"{what} has the shape {show(found)}, in which batch and length do not stand by themselves",
-                help="tap a module before or after the reshaping",
-            )
-        assert found.shape is not None
-        return found.shape
+        return simple_shape(value.element(feature.item, what), what)
 
     def _instead(self, path: str) -> str:
-        """Where to tap instead of a module that does not run: the nearest around it that does."""
+        """A remedy for a module that does not run: the nearest module around it that runs."""
         above = path
         while above := above.rpartition(".")[0]:
             if above in self.modules and self.modules[above].calls:
-                return f'tap what runs around it: "{above}"; `brewgraph taps` lists what every module gives'
-        return "`brewgraph taps` lists what every module gives, and which are never called"
+                return f'tap the module around it: "{above}"; `brewgraph taps` lists the output of each module'
+        return "`brewgraph taps` lists the output of each module, and which are never called"
 
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """All that a feature table knows, as a plain value that can be written to disk. What a model refused to
-    tell is kept as its refusal.
-    """
+    """A feature table as a value that can be written to disk, with the faults of features that have no shape."""
 
     anatomy: Anatomy
     modules: tuple[Module, ...] | Refusal
@@ -144,17 +130,17 @@ class FeatureRecord:
 
 
 class Recorded(FeatureTable):
-    """The feature table that a record holds: the same answers as from the model itself."""
+    """The feature table of a record: the same answers as from the model itself."""
 
     def __init__(self, record: FeatureRecord):
         self.record, self.anatomy = record, record.anatomy
 
     @cached_property
     def modules(self) -> Mapping[str, Module]:
-        found = self.record.modules
-        if isinstance(found, Refusal):
-            raise found.fault
-        return {module.path: module for module in found}
+        modules = self.record.modules
+        if isinstance(modules, Refusal):
+            raise modules.fault
+        return {module.path: module for module in modules}
 
     @property
     def call(self) -> CallSignature:
@@ -168,7 +154,7 @@ class Recorded(FeatureTable):
         self.anatomy.site(feature)
         if feature.name == "tap":
             return self._tapped(feature)
-        found = self._shapes[feature]
-        if isinstance(found, Refusal):
-            raise found.fault
-        return found
+        shape = self._shapes[feature]
+        if isinstance(shape, Refusal):
+            raise shape.fault
+        return shape

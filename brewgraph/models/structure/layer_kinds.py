@@ -1,4 +1,4 @@
-"""What kind a layer is of: sliding or full attention, rotary positions or none, with a norm or experts or without."""
+"""Kinds of layers: sliding or full attention, rotary positions or none, with or without a norm or experts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Value = str | int | None
 
 @dataclass(frozen=True)
 class Kind:
-    """A layer's parameters with their shapes, and the settings of its modules by `path.attribute`: words, switches,
-    and whether a size is set at all.
+    """A layer's parameters with their shapes, and the settings of its modules by `path.attribute`: texts, switches, and
+    whether a size is set.
     """
 
     parameters: Mapping[str, tuple[int, ...]]
@@ -24,37 +24,37 @@ def kinds_of(model: nn.Module, paths: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds of these layers. `layer_types` of the configuration is the setting of that name."""
     layers = [model.get_submodule(path) for path in paths]
     types = getattr(getattr(model, "config", None), "layer_types", None) or ()
-    found = [_settings(layer) for layer in layers]
-    counters = {key for key in set().union(*found) if _counts(key, found)}
+    settings = [_settings(layer) for layer in layers]
+    counters = {key for key in set().union(*settings) if _counts(key, settings)}
     return tuple(
         Kind(
             {name: tuple(value.shape) for name, value in layer.state_dict(keep_vars=True).items()},
             ({"layer_types": types[i]} if len(types) == len(layers) else {})
-            | {key: _plain(value) for key, value in settings.items() if key not in counters},
+            | {key: _switch(value) for key, value in values.items() if key not in counters},
         )
-        for i, (layer, settings) in enumerate(zip(layers, found, strict=True))
+        for i, (layer, values) in enumerate(zip(layers, settings, strict=True))
     )
 
 
 def telling(*models: Collection[Kind]) -> frozenset[str]:
-    """The settings that tell layers apart: those that vary inside one of the models, and those that are called a type.
+    """The settings that tell layers apart: those that vary within one of the models, and those named as a type.
 
-    What is the same in all layers of a model, such as a dropout, is a matter of its configuration.
+    A setting that is equal in all layers of a model, such as a dropout, belongs to its configuration.
     """
-    found: set[str] = set()
+    telling_keys: set[str] = set()
     for kinds in models:
         for key in set().union(*(kind.settings for kind in kinds)):
             values = {kind.settings[key] for kind in kinds if key in kind.settings}
             if len(values) > 1 or key.endswith(("_type", "_types")):
-                found.add(key)
-    return frozenset(found)
+                telling_keys.add(key)
+    return frozenset(telling_keys)
 
 
-def difference(own: Kind, other: Kind, keys: Collection[str]) -> tuple[str, Value, Value] | None:
+def difference(one: Kind, other: Kind, keys: Collection[str]) -> tuple[str, Value, Value] | None:
     """The first setting in which two layers differ, with both values; None where they are of one kind."""
     for key in sorted(keys, key=lambda key: (key != "layer_types", key)):
-        if key in own.settings and key in other.settings and own.settings[key] != other.settings[key]:
-            return key, own.settings[key], other.settings[key]
+        if key in one.settings and key in other.settings and one.settings[key] != other.settings[key]:
+            return key, one.settings[key], other.settings[key]
     return None
 
 
@@ -72,6 +72,6 @@ def _counts(key: str, layers: Sequence[Mapping[str, Value]]) -> bool:
     return all(layer.get(key, i) == i for i, layer in enumerate(layers)) and not isinstance(layers[0].get(key), bool)
 
 
-def _plain(value: Value) -> Value:
-    """A size as the fact that there is one: 1 and 0, as which some write yes and no, stay what they are."""
+def _switch(value: Value) -> Value:
+    """A size as `set`, whatever it is; 1 and 0, which may mean yes and no, stay."""
     return value if not isinstance(value, int) or value in (0, 1) else "set"

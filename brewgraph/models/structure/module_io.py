@@ -1,8 +1,7 @@
-"""What every module of a model takes and gives in a forward: sizes seen twice, and the symbols that they follow."""
+"""The input and output of every module in a forward, and the symbols that their sizes follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from brewgraph.recipe.features import Shape
 
 
 class Sizes(NamedTuple):
-    """What varies between the forwards that shapes are inferred from. Small, so that they fit every model."""
+    """The sizes that vary between the two forwards that shapes are inferred from; small enough for every model."""
 
     batch: int
     length: int
@@ -24,10 +23,9 @@ SIZES = (Sizes(2, 5, 3), Sizes(5, 7, 8))
 
 @dataclass(frozen=True)
 class ModuleValue:
-    """What a module takes or gives: one tensor with its `shape`, `elements` of a tuple, or of a mapping with `names`.
+    """A module's input or output: one tensor with its `shape`, `elements` of a tuple, or of a mapping with `names`.
 
-    `kind` says in one word what it is: `tensor`, `tuple`, `None`, or a class. A size that follows none of what varies
-    is `?` in the shape.
+    `kind` is `tensor`, `tuple`, `None`, or the name of a class. A size that follows no known symbol is `?`.
     """
 
     kind: str
@@ -35,20 +33,17 @@ class ModuleValue:
     elements: tuple[ModuleValue, ...] = ()
     names: tuple[str, ...] = ()
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is a tensor whose sizes are numbers and what varies as such: not a product, not a part of it."""
-        return self.shape is not None and all(isinstance(s, int) or s in PLAIN for s in self.shape)
-
-
-PLAIN = frozenset({"batch", "length", "decoder_length"})
+    def element(self, item: int | None, what: str) -> ModuleValue:
+        """The one tensor that a tap means. SourceFault B305 as for `tensor_place`."""
+        place = tensor_place(self, item, what)
+        return self if place is None else self.elements[place]
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module in a forward: its class, and for each of its calls what its first argument is and what it gives.
+    """A module in a forward: its class, and its first argument and output in each of its calls.
 
-    `order` are the places of its calls among all calls of the forward. `also` are its other paths.
+    `order` holds the places of its calls among all calls of the forward, `also` its other paths.
     """
 
     path: str
@@ -65,7 +60,7 @@ class Module:
 
 
 def show(value: ModuleValue) -> str:
-    """A value in a few words: its shape, the elements of a tuple with their places, or what it is instead."""
+    """A value in a few words: its shape, the elements of a tuple with their places, or its class."""
     if value.kind == "tensor":
         return f"({', '.join(map(str, value.shape))})" if value.shape is not None else "(?)"
     if not value.elements:
@@ -74,10 +69,13 @@ def show(value: ModuleValue) -> str:
     return ", ".join(f"{name} {show(element)}" for name, element in zip(names, value.elements, strict=True))
 
 
-def pick(value: ModuleValue, item: int | None, what: str) -> ModuleValue:
-    """The one tensor of a value that a tap means. SourceFault B305 where there is none, or where several are."""
+def tensor_place(value: ModuleValue, item: int | None, what: str) -> int | None:
+    """The place of the one tensor of a value that a tap means, None for the value itself.
+
+    SourceFault B305 where no tensor is there, or several are.
+    """
     tensors = [i for i, element in enumerate(value.elements) if element.kind == "tensor"]
-    choice = f"behind the path write {' or '.join(f'[{i}]' for i in tensors)}"
+    choice = f"add {' or '.join(f'[{i}]' for i in tensors)} to the path"
     shown = show(value)
 
     def fault(message: str, help: str = choice) -> SourceFault:
@@ -85,43 +83,47 @@ def pick(value: ModuleValue, item: int | None, what: str) -> ModuleValue:
 
     if value.kind == "tensor":
         if item is not None:
-            raise fault(f"is one tensor {shown}", f"leave out [{item}]")
-        return value
+            raise fault(f"is one tensor {shown}", f"remove [{item}]")
+        return None
     if not tensors:
-        raise fault(f"is no tensor but {shown}", "tap another module: `brewgraph taps` lists what every one gives")
+        raise fault(f"is not a tensor but {shown}", "tap another module: `brewgraph taps` lists the output of each")
     if item is None:
         if len(tensors) > 1:
             raise fault(f"holds several tensors: {shown}")
-        return value.elements[tensors[0]]
+        return tensors[0]
     if not -len(value.elements) <= item < len(value.elements):
         raise fault(f"has no element [{item}]: {shown}")
-    found = value.elements[item]
-    if found.kind == "None":
-        weights = "attention weights are, unless attention runs eagerly: take the feature `attention[i]`"
+    kind = value.elements[item].kind
+    if kind == "None":
+        weights = "attention modules return no weights unless they run eagerly: use the feature `attention[i]`"
         raise fault(f"is None at [{item}]: {shown}", f"{weights}; or {choice}")
-    if found.kind != "tensor":
-        raise fault(f"is no tensor at [{item}]: {shown}")
-    return found
+    if kind != "tensor":
+        raise fault(f"is not a tensor at [{item}]: {shown}")
+    return item
 
 
-def symbols(one: Sequence[int], other: Sequence[int]) -> Shape | None:
+def simple_shape(value: ModuleValue, what: str) -> Shape:
+    """The shape of a tensor. SourceFault B305 where batch or length is part of a product or a sum."""
+    if value.shape is None or not all(isinstance(size, int) or size in Sizes._fields for size in value.shape):
+        message = f"{what} has the shape {show(value)}, in which batch and length are not axes of their own"
+        raise SourceFault("B305", message, help="tap a module before or after the reshaping")
+    return value.shape
+
+
+def symbols(one: Shape, other: Shape) -> Shape | None:
     """The sizes of two forwards as one shape; None where they have different numbers of axes."""
     if len(one) != len(other):
         return None
-    return tuple(a if a == b else _symbol(a, b) for a, b in zip(one, other, strict=True))
+    return tuple(a if a == b else _SYMBOLS.get((a, b), "?") for a, b in zip(one, other, strict=True))
 
 
-def _symbol(one: int, other: int) -> str:
-    return _SYMBOLS.get((one, other), "?")
-
-
-def _known_symbols() -> dict[tuple[int, int], str]:
-    """Sizes of both forwards, and the symbol of each: what varies, its products, and a step from a length."""
+def _size_symbols() -> dict[tuple[int | str, int | str], str]:
+    """The symbol of each pair of sizes of both forwards: what varies, its products, and a step from a length."""
     first, second = SIZES
-    found: dict[tuple[int, int], str] = {}
+    names: dict[tuple[int | str, int | str], str] = {}
 
     def add(a: int, b: int, name: str) -> None:
-        found.setdefault((a, b), name)
+        names.setdefault((a, b), name)
 
     for name in Sizes._fields:
         add(getattr(first, name), getattr(second, name), name)
@@ -136,7 +138,7 @@ def _known_symbols() -> dict[tuple[int, int], str]:
             add(factor * first.batch * a, factor * second.batch * b, f"{prefix}batch * {name}")
     for factor in range(2, 129):
         add(factor * first.batch, factor * second.batch, f"{factor} * batch")
-    return found
+    return names
 
 
-_SYMBOLS = _known_symbols()
+_SYMBOLS = _size_symbols()

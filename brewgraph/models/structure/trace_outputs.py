@@ -1,13 +1,13 @@
-"""Where the states that a model returns come from: which call of which module gave each, found by one forward.
+"""The origins of the states that a model returns: the module call that gave each, from one forward.
 
-A class that records nothing returns its hidden states and attentions when asked, at the end. Taken from the modules
-that give them, they are there as soon as their layer has run, and nothing behind it needs to run or to be loaded.
+A class that records nothing returns its hidden states and attentions at the end, on request. Taken from the modules
+that give them, they are available once their layer has run, and later layers need neither run nor be loaded.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -17,17 +17,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import Node
 from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
 
 FLAGS = {"hidden_states": "output_hidden_states", "attentions": "output_attentions"}
-"""Fields that a model returns only when asked, with the argument that asks."""
+"""Fields that a model returns only on request, with the argument that requests them."""
 
 
 @dataclass(frozen=True)
 class OutputOrigin:
-    """The output of one call of a module, or its element `item`; the model returns it with its axes in this order,
-    or as it is where `axes` is empty.
+    """The output of one call of a module, or its element `item`; the model returns it with its axes permuted by
+    `axes`, if any.
     """
 
     path: str
@@ -38,8 +39,8 @@ class OutputOrigin:
 
 @dataclass(frozen=True)
 class Returned:
-    """Of each field that was asked for, the place of each of its tensors; a field is missing where one of them is no
-    module's output. `layers` are the paths of the layers, none where no list of modules has as many members.
+    """For each requested field the origin of each of its tensors; a field is missing if one of them is no module's
+    output. `layers` are the paths of the layers, empty if no list of modules has as many members.
     """
 
     places: dict[str, tuple[OutputOrigin, ...]]
@@ -47,23 +48,22 @@ class Returned:
 
 
 def find_returned(model: nn.Module, at: str, fields: Sequence[str], count: int) -> Returned:
-    """Run a model of `count` layers on fake tensors and follow what it returns back to the modules that gave it.
+    """Run a model of `count` layers on fake tensors and follow its outputs back to the modules that gave them.
 
-    Their paths begin with the model's own, `at`. It runs as in training, and with dropout wherever a module may have
-    it, so that what dropout takes is not mistaken for what it gives. Random generators and the model stay as they were.
-    Nothing is found of a model that does not run on tensors without values.
+    Their paths begin with the model's own path, `at`. It runs in training mode, and with dropout wherever a module may
+    have it, so that the input of dropout is not mistaken for its output. Random generators and the model are restored.
+    The result is empty for a model that does not run on tensors without values.
     """
     modules = {f"{at}.{path}" if at else path: module for path, module in model.named_modules() if path}
-    asked = (tuple(fields), count, tuple(modules))
-    known, found = _known.get(model, (None, None))
-    if known != asked or found is None:
-        found = _run(model, modules, fields, count)
-        _known[model] = (asked, found)
-    return found
+    request = (tuple(fields), count, tuple(modules))
+    cached = _cache.get(model)
+    if cached is None or cached[0] != request:
+        cached = _cache[model] = (request, _run(model, modules, fields, count))
+    return cached[1]
 
 
-_known: WeakKeyDictionary[nn.Module, tuple[Any, Returned]] = WeakKeyDictionary()
-"""What was found of models that still stand as they did then."""
+_cache: WeakKeyDictionary[nn.Module, tuple[object, Returned]] = WeakKeyDictionary()
+"""Results by model, valid while the model has the same modules."""
 
 
 def _run(model: nn.Module, modules: Mapping[str, nn.Module], fields: Sequence[str], count: int) -> Returned:
@@ -78,24 +78,24 @@ def _run(model: nn.Module, modules: Mapping[str, nn.Module], fields: Sequence[st
             FakeTensorMode(allow_non_fake_inputs=True),
         ):
             ids = torch.ones(2, 5, dtype=torch.long)
-            output: Any = functional_call(model, _empty(model), (ids,), {"attention_mask": ids, **flags})
-        found = {name: [_traced(tensor, notes.made) for tensor in getattr(output, name)] for name in fields}
+            output = functional_call(model, empty_state(model), (ids,), {"attention_mask": ids, **flags})
+        traced = {name: [_traced(tensor, notes.made) for tensor in getattr(output, name)] for name in fields}
     except Exception:  # whatever a model's own code may raise, or a field that is not what its name says
         return Returned({}, ())
-    places = {name: tuple(p for p in row if p is not None) for name, row in found.items()}
-    whole = {name: row for name, row in places.items() if len(set(row)) == len(found[name])}
+    places = {name: tuple(p for p in row if p is not None) for name, row in traced.items()}
+    whole = {name: row for name, row in places.items() if len(set(row)) == len(traced[name])}
     return Returned(whole, _layers(modules, notes.calls, count))
 
 
-_Key = tuple[Any, int]
-"""What tells one tensor from others that autograd knows: the step that made it, and which of its results it is."""
+_Key = tuple[Node | None, int]
+"""A tensor as autograd identifies it: the step that made it, and its place among the step's results."""
 
 
 class _Notes:
-    """Of one forward: which place made each tensor, and how often each module was called.
+    """The origin of each tensor of one forward, and the number of calls of each module.
 
-    Where modules hand a tensor on as it is, the last of them counts; not one inside a module that began when the tensor
-    was there already: it takes the tensor for a purpose of its own.
+    If modules pass a tensor on unchanged, the last of them counts, except a module inside one that began when the
+    tensor existed already: it uses the tensor for a purpose of its own.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class _Notes:
 
     @contextmanager
     def taken(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Take notes while the block runs."""
+        """Takes notes while the block runs."""
         hooks = [module.register_forward_pre_hook(self._enter) for module in modules.values()]
         hooks += [module.register_forward_hook(self._leaving(path)) for path, module in modules.items()]
         try:
@@ -116,12 +116,12 @@ class _Notes:
             for hook in hooks:
                 hook.remove()
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
+    def _enter(self, module: nn.Module, args: object) -> None:
         self._clock += 1
         self._open.append(self._clock)
 
-    def _leaving(self, path: str) -> Any:
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def _leaving(self, path: str) -> Callable[..., None]:
+        def leave(module: nn.Module, args: object, output: object) -> None:
             self._open.pop()
             self._clock += 1
             call = self.calls[path]
@@ -138,7 +138,7 @@ class _Notes:
 
 @contextmanager
 def _training(model: nn.Module) -> Iterator[None]:
-    """A model in training, with dropout in each of its modules that could have it."""
+    """Puts a model into training mode, with dropout in each of its modules that could have it."""
     modes = [(module, module.training) for module in model.modules()]
     rates = [(module, module.p) for module in model.modules() if isinstance(module, _DropoutNd)]
     model.train()
@@ -153,20 +153,20 @@ def _training(model: nn.Module) -> Iterator[None]:
             dropout.p = rate
 
 
-def _empty(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers of a model without values, in the fake mode of the moment."""
+def empty_state(model: nn.Module, device: str = "cpu") -> dict[str, Tensor]:
+    """Parameters and buffers of a model without values, on `meta` or in the current fake mode."""
     return {
-        name: torch.empty(x.shape, dtype=x.dtype).requires_grad_(isinstance(x, nn.Parameter))
+        name: torch.empty(x.shape, dtype=x.dtype, device=device).requires_grad_(isinstance(x, nn.Parameter))
         for name, x in chain(model.named_parameters(), model.named_buffers())
     }
 
 
 def _traced(tensor: Tensor, seen: dict[_Key, OutputOrigin]) -> OutputOrigin | None:
-    """The place that a tensor comes from with nothing but the order of its axes changed."""
+    """The origin of a tensor from which at most the order of its axes differs."""
     key: _Key = (tensor.grad_fn, tensor.output_nr)
     axes = tuple(range(tensor.dim()))
     while key not in seen:
-        step = key[0]
+        step: Any = key[0]
         match step.name() if step is not None else "":
             case "PermuteBackward0":
                 dims = [_axis(d, len(axes)) for d in step._saved_dims]
@@ -186,13 +186,13 @@ def _traced(tensor: Tensor, seen: dict[_Key, OutputOrigin]) -> OutputOrigin | No
     return place if axes == tuple(range(len(axes))) else OutputOrigin(place.path, place.call, place.item, axes)
 
 
-def _axis(saved: int, count: int) -> int:
-    """One of `count` axes as autograd notes it: one that is counted from the end as an unsigned number of 64 bits."""
-    return (saved - 2**64 if saved >= 2**63 else saved) % count
+def _axis(number: int, count: int) -> int:
+    """One of `count` axes as autograd saves it: negative numbers as unsigned numbers of 64 bits."""
+    return (number - 2**64 if number >= 2**63 else number) % count
 
 
 def _keeps_shape(step: Any, tensor: Tensor, axes: tuple[int, ...]) -> bool:
-    """Whether a view gives a tensor of the shape that it took."""
+    """Whether a view keeps the shape of its input."""
     sizes = step._saved_self_sym_sizes
     return len(sizes) == len(axes) and [sizes[axis] for axis in axes] == list(tensor.shape)
 
@@ -201,7 +201,7 @@ def _layers(modules: Mapping[str, nn.Module], calls: Counter[str], count: int) -
     """The outermost list of as many modules as there are layers, each of them called."""
     for path, module in modules.items():
         if isinstance(module, nn.ModuleList) and len(module) == count:
-            found = tuple(f"{path}.{name}" for name in module._modules)
-            if all(calls[layer] for layer in found):
-                return found
+            layers = tuple(f"{path}.{name}" for name in module._modules)
+            if all(calls[layer] for layer in layers):
+                return layers
     return ()

@@ -1,124 +1,97 @@
-"""`cache NAME = … at "folder"`: which values may be kept on disk. Only what each epoch would compute again, alike."""
+"""`cache NAME = … at "folder"`: only values that are the same in every epoch can be cached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from brewgraph.ops import TEMPERATURES
-from brewgraph.recipe.evaluate.describe import describe
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.label_types import MASKED
-from brewgraph.recipe.values import (
-    FAULT,
-    Apply,
-    Cached,
-    Column,
-    DataDeclaration,
-    Group,
-    ModelDeclaration,
-    Project,
-    Row,
-    Scheduled,
-    Take,
-    Temperature,
-    Transform,
-    Value,
-    walk,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.syntax import tree as t
 
 Refusal = tuple[str, str, str]
 """A code, what is wrong, and the remedy."""
 
 
-def evaluate_cache(
-    e: Evaluator,
-    s: t.Cache,
-    name: str,
-    models: Mapping[str, ModelDeclaration],
-    data: Mapping[str, DataDeclaration],
-) -> Any:
-    """The value of a `cache` statement: that of its expression, or of each of its members, and where it is kept."""
-    value, path = e.evaluate(s.value), e.evaluate(s.path)
+def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
+    """The value of a `cache` statement: its expression, or each of its members, with the folder."""
+    value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
         return FAULT
-    if isinstance(value, Row):
+    if isinstance(value, v.Row):
         row = f"{value.take.model}.{value.take.feature.name}"
-        help = f"say which of them: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
-        return e.fault("B202", "a row is kept layer by layer, and no layer is named", s.value.span, help=help)
+        help = f"select layers: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
+        return e.fault("B202", "a cache needs the layers of a row", s.value.span, help=help)
 
-    def keep(x: Any) -> Any:
+    def keep(x: Evaluated) -> Evaluated:
         if isinstance(x, Group):
             return x.map(keep)
         if not isinstance(x, Value):
-            help = 'keep what a teacher computes: `cache soft = bert.logits at "folder"`'
+            help = 'cache what a teacher computes: `cache soft = bert.logits at "folder"`'
             return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
-        found = next((fault for ask in _QUESTIONS for part in walk(x) if (fault := ask(part, models, data))), None)
-        found = found or _as_a_whole(x)
-        if found is not None:
-            code, message, help = found
+        refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(e, part)))
+        if refusal := next(refusals, None) or _as_a_whole(x):
+            code, message, help = refusal
             return e.fault(code, message, s.value.span, help=help)
-        return Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
+        return v.Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
 
     return keep(value)
 
 
 def _as_a_whole(x: Value) -> Refusal | None:
-    """What a value as a whole must be: made by a model, and one for each example."""
-    if not any(isinstance(part, Take) for part in walk(x)):
-        return "B240", f"no model computes this: it is {describe(x)}", "leave the `cache` out: there is nothing to save"
+    """The whole value must be computed by a model, per example."""
+    if not any(isinstance(part, v.Take) for part in v.walk(x)):
+        return "B240", f"no model computes this: it is {describe(x)}", "remove the `cache`: there is nothing to save"
     if x.kind in ("loss", "number", "schedule"):
-        return (
-            "B241",
-            "this is one number per batch, and batches change from epoch to epoch",
-            "keep what it is computed from, as `bert.logits`: one value for each example",
-        )
+        help = "cache its inputs, such as `bert.logits`: one value for each example"
+        return "B241", "this is one number per batch, and batches change every epoch", help
     return None
 
 
-def _changes(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
+def _changes(e: Evaluator, x: Value) -> Refusal | None:
     """Parts that training changes."""
-    help = "keep what a teacher alone computes: its features, and what is made of them"
-    if isinstance(x, Take):
-        model = models[x.model]
+    help = "cache only what is computed from teachers"
+    if isinstance(x, v.Take):
+        model = e.models[x.model]
         if model.role == "student":
-            return "B240", f"`{x.model}` is trained: what it computes is another thing at each step", help
+            return "B240", f"`{x.model}` is trained: its output changes every step", help
         if model.source.averaged is not None:
-            return "B240", f"`{x.model}` follows the student: what it computes is another thing at each step", help
-    if isinstance(x, Project):
-        help = "keep the value before it is projected: `cache x = bert.hidden[4] at …`, then `x via linear`"
-        return "B240", "a projection is trained: what it gives is another thing at each step", help
-    if isinstance(x, Scheduled):
-        return "B240", "a schedule changes with training", "multiply by it after the cache"
+            return "B240", f"`{x.model}` follows the student: its output changes every step", help
+    if isinstance(x, v.Project):
+        help = "cache the value before the projection: `cache x = bert.hidden[4] at …`, then `x via linear`"
+        return "B240", "a projection is trained: its output changes every step", help
+    if isinstance(x, v.Scheduled):
+        return "B240", "a schedule changes with training", "apply it after the cache"
     return None
 
 
-def _couples(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
-    """Parts in which the value of an example depends on the others of its batch, or on padding."""
-    message = "what one example gets here depends on the others of its batch"
-    help = "keep what it is computed from, as `bert.logits`"
-    if isinstance(x, Temperature) and TEMPERATURES[x.name].couples_batch:
-        return "B241", f"{message}: `{x.name}` looks at all of them", help
-    if (isinstance(x, Transform) and x.declared.mean == "batch") or (isinstance(x, Apply) and x.reduced):
+def _couples(e: Evaluator, x: Value) -> Refusal | None:
+    """Parts in which an example depends on the rest of its batch, or on padding."""
+    message = "the value of an example depends on the rest of its batch here"
+    help = "cache its inputs, such as `bert.logits`"
+    if isinstance(x, v.Temperature) and TEMPERATURES[x.name].couples_batch:
+        return "B241", f"{message}: `{x.name}` uses all of them", help
+    if (isinstance(x, v.Transform) and x.declared.mean == "batch") or (isinstance(x, v.Apply) and x.reduced):
         return "B241", message, help
-    if isinstance(x, Transform | Apply) and x.mask == "none":
-        return "B241", "with `mask=none` padding counts, which changes from batch to batch", "leave `mask=none` out"
+    if isinstance(x, v.Transform | v.Apply) and x.mask == "none":
+        return "B241", "with `mask=none` the value depends on the padding of the batch", "leave `mask=none` out"
     return None
 
 
-def _drawn(x: Value, models: Mapping[str, ModelDeclaration], data: Mapping[str, DataDeclaration]) -> Refusal | None:
-    """Data that are another in every epoch, so that nothing kept would be read again."""
-    if not isinstance(x, Take | Column):
+def _drawn(e: Evaluator, x: Value) -> Refusal | None:
+    """Data that change every epoch, so no cached value would be read again."""
+    if not isinstance(x, v.Take | v.Column):
         return None
-    source = data[x.data].source
-    help = "leave the `cache` out, or the change of the data"
+    source = e.data[x.data].source
+    help = "remove the `cache`, or what changes the data"
     if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
-        return "B242", f"`augment` changes the texts of `{x.data}` from epoch to epoch", help
+        return "B242", f"`augment` changes the texts of `{x.data}` every epoch", help
     if source.label_type == MASKED:
-        return "B242", f"the words of `{x.data}` that are masked are drawn anew in every epoch", help
+        return "B242", f"the words of `{x.data}` that are masked change every epoch", help
     return None
 
 
-Question = Callable[[Value, Mapping[str, ModelDeclaration], Mapping[str, DataDeclaration]], Refusal | None]
+Question = Callable[[Evaluator, Value], Refusal | None]
 _QUESTIONS: tuple[Question, ...] = (_changes, _couples, _drawn)

@@ -1,38 +1,26 @@
-"""Calls in equations, by the name that is called: operations, functions of one's own, schedules, models on an input."""
+"""Calls in equations, by name: operations, functions of the spec, schedules, models on an input."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import OPERATIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
 from brewgraph.ops.alone import ALONE
-from brewgraph.recipe.evaluate.describe import LATER, as_value, describe, is_number, wrong_place
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
-from brewgraph.recipe.evaluate.list_functions import ACROSS, evaluate_across, evaluate_alone
+from brewgraph.recipe.evaluate.list_functions import evaluate_across, evaluate_alone
 from brewgraph.recipe.evaluate.operations import evaluate_operation, evaluate_transform
-from brewgraph.recipe.evaluate.scope import Scope
+from brewgraph.recipe.evaluate.scope import ACROSS, LATER, Scope, wrong_place
 from brewgraph.recipe.numbers import is_positive
-from brewgraph.recipe.values import (
-    FAULT,
-    DataDeclaration,
-    Forwarded,
-    Group,
-    Length,
-    Match,
-    ModelDeclaration,
-    Number,
-    Scheduled,
-    Temperature,
-)
-from brewgraph.source import Span
+from brewgraph.recipe.values import FAULT, Evaluated, Group, describe
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import TABLE, instead
+from brewgraph.syntax.foreign import foreign_words, instead
 
 
-def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
+def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Evaluated:
     """The value of a call."""
     function = call.function
+    if e.repeats(call.arguments):
+        return FAULT
     if isinstance(function, t.Attribute):
         return _of_namespace(e, call, function, side)
     if not isinstance(function, t.Name):
@@ -59,31 +47,31 @@ def evaluate_call(e: Evaluator, call: t.Call, side: str | None) -> Any:
         return _model_on_input(e, e.value_of(name, place), call)
     if help := wrong_place(name):
         return e.fault("B102", f"`{name}` cannot be used in an equation", place, help=help)
-    own = [f for scope in e.current.outward() for f in scope.functions]
-    known = [*own, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
+    functions = [f for scope in e.current.outward() for f in scope.functions]
+    known = [*functions, *OPERATIONS, *TRANSFORMS, *SCHEDULES, *ACROSS, *ALONE, *TEMPERATURES]
     help = instead("call", name, known) or f"there are {listing(x for x in known if ':' not in x)}"
     return e.fault("B101", f"there is no operation `{name}`", place, help=help)
 
 
-def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str | None) -> Any:
+def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str | None) -> Evaluated:
     """`lib.f(…)` of an imported spec, `my.huber(…)` of an imported module, `ner.bert(docs)` of a task."""
     owner = function.value
     word = owner.id if isinstance(owner, t.Name) else ""
-    place = Span(function.span.source, function.span.end - len(function.name), function.span.end)
+    place = function.name_span
     for scope in e.current.outward():
         if word in scope.modules:
             module = scope.modules[word]
             if module is None:
                 return FAULT
-            found = module.get(function.name)
-            if isinstance(found, Operation):
-                return evaluate_operation(e, found, call, side)
-            if isinstance(found, DeclaredTransform):
-                return evaluate_transform(e, found, call, side)
+            declared = module.get(function.name)
+            if isinstance(declared, Operation):
+                return evaluate_operation(e, declared, call, side)
+            if isinstance(declared, DeclaredTransform):
+                return evaluate_transform(e, declared, call, side)
             help = suggest(function.name, module) or f"it declares {listing(module)}"
             return e.fault("B101", f"`{word}` has no operation `{function.name}`", place, help=help)
     root = function.span.text.partition(".")[0]
-    if root not in e.current.known_names() and function.name in TABLE["call"] and not wrong_place(root):
+    if root not in e.current.known_names() and function.name in foreign_words()["call"] and not wrong_place(root):
         help = instead("call", function.name)
         return e.fault("B101", f"there is no operation `{function.span.text}`", function.span, help=help)
     value = e.evaluate(owner, side)
@@ -96,17 +84,14 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
     return _model_on_input(e, e.evaluate(function, side), call)
 
 
-# ── functions of one's own ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Any:
-    """The function's expression with its parameters filled in. Names are those of its home, data that of the caller."""
+def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Evaluated:
+    """The function's expression with its arguments. Names resolve where it is defined, data where it is called."""
     if any(scope.function is function for scope in e.current.data_outward()):
         help = "recursion is not supported; write the equation out"
         return e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}
-    given: dict[str, Any] = {}
-    written: dict[str, tuple[t.Expression, Scope]] = {}
+    values: dict[str, Evaluated] = {}
+    expressions: dict[str, tuple[t.Expression, Scope]] = {}
     free = list(parameters)
     for argument in call.arguments:
         place = argument.name_span or argument.span
@@ -117,96 +102,80 @@ def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call,
         if name not in parameters:
             help = suggest(name, parameters) or f"it takes {listing(parameters)}"
             return e.fault("B120", f"`{function.name}` has no parameter `{name}`", place, help=help)
-        if name in given:
+        if name in values:
             return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
         free.remove(name)
-        given[name] = e.evaluate(argument.value, side)
-        written[name] = (argument.value, e.current)
+        values[name] = e.evaluate(argument.value, side)
+        expressions[name] = (argument.value, e.current)
     missing = [name for name in free if parameters[name].default is None]
     if missing:
         message = f"`{function.name}` needs {listing(missing)}"
         return e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
-    if FAULT in given.values():
+    if FAULT in values.values():
         return FAULT
-    inner = Scope("call", home.path, home, home.source, e.current, function, values=given, arguments=written)
+    inner = Scope("call", home.path, home, home.source, e.current, function, values=values, arguments=expressions)
     with e.inside(inner, call.span):
-        return _body(e, function, given, free)
+        return _body(e, function, values, free)
 
 
-def _body(e: Evaluator, function: t.Function, given: dict[str, Any], free: list[str]) -> Any:
-    """The value of a function's expression inside its scope; parameters that are `free` take their defaults."""
+def _body(e: Evaluator, function: t.Function, values: dict[str, Evaluated], free: list[str]) -> Evaluated:
+    """The value of a function's expression in its scope; parameters in `free` take their defaults."""
     e.evaluated.add(id(function))
     for parameter in function.parameters:
         if parameter.name in free:
-            given[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
+            values[parameter.name] = e.evaluate(parameter.default) if parameter.default is not None else FAULT
     value = e.evaluate(function.value)
-    if isinstance(value, Match):
-        help = "put it into an operation: `mse(a -> b)`"
-        return e.fault("B209", "an arrow is a value only between layers", function.value.span, help=help)
+    if isinstance(value, v.Match):
+        help = "use it in an operation: `mse(a -> b)`"
+        return e.fault("B209", "an arrow alone is a value only between layers", function.value.span, help=help)
     return value
 
 
 def check_function(e: Evaluator, home: Scope, function: t.Function) -> None:
-    """Look for faults in a function that nobody calls: of its parameters and of its input nothing is known."""
+    """Check a function that is never called, with unknown parameters and input."""
     if id(function) in e.evaluated:
         return
-    given = {parameter.name: FAULT for parameter in function.parameters}
-    inner = Scope("call", home.path, home, home.source, None, function, values=given)
+    values: dict[str, Evaluated] = {parameter.name: FAULT for parameter in function.parameters}
+    inner = Scope("call", home.path, home, home.source, None, function, values=values)
     free = [parameter.name for parameter in function.parameters if parameter.default is not None]
     opened, e.open, e.needs_input = e.open, {}, False
     with e.inside(inner, function.value.span):
-        _body(e, function, given, free)
+        _body(e, function, values, free)
     e.open, e.needs_input = opened, True
 
 
-# ── models on an input ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _model_on_input(e: Evaluator, model: Any, call: t.Call) -> Any:
-    """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set, by a forward of its own where a pass is named."""
+def _model_on_input(e: Evaluator, model: Evaluated, call: t.Call) -> Evaluated:
+    """`bert(mnli)`, `bert(mnli, pass=2)`: a model on a data set; another pass is a separate forward."""
     if model is FAULT:
         return FAULT
     if isinstance(model, Group):
         return model.map(lambda each: _model_on_input(e, each, call))
-    if isinstance(model, Forwarded) and model.head is not None:
-        help = f"the trunk has the input: `{model.model.name}(mnli).{model.head}`"
+    if isinstance(model, v.Forwarded) and model.head is not None:
+        help = f"apply the trunk to the input: `{model.model.name}(mnli).{model.head}`"
         return e.fault("B202", f"a head is not called, and `{model.head}` is one", call.function.span, help=help)
-    if not isinstance(model, ModelDeclaration):
-        message = f"only functions and models are called, got {describe(model)}"
-        return e.fault("B202", message, call.function.span, help="a model's input is named so: `bert(mnli).logits`")
-    data: DataDeclaration | None = None
+    if not isinstance(model, v.ModelDeclaration):
+        message = f"only functions and models can be called, got {describe(model)}"
+        return e.fault("B202", message, call.function.span, help="name the input of a model: `bert(mnli).logits`")
+    data: v.DataDeclaration | None = None
     passing = 1
-    if twice := _twice(call):
-        return e.fault(
-            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
-        )
     for argument in call.arguments:
         value = e.evaluate(argument.value)
         if value is FAULT:
             return FAULT
-        if argument.name is None and argument.key is None and data is None and isinstance(value, DataDeclaration):
+        if argument.name is None and argument.key is None and data is None and isinstance(value, v.DataDeclaration):
             data = value
-        elif argument.name == "pass" and is_number(value) and isinstance(value, int) and value > 0:
+        elif argument.name == "pass" and v.is_whole(value) and value > 0:
             passing = value
         else:
-            help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a forward of its own"
-            return e.fault("B209", "a model is called on a data set", argument.span, help=help)
+            help = f"write `{model.name}(mnli)`, or `{model.name}(mnli, pass=2)` for a separate forward"
+            return e.fault("B209", "a model takes a data set", argument.span, help=help)
     if data is None and not e.needs_input:
-        return Forwarded(model, "", passing)
+        return v.Forwarded(model, "", passing)
     data = data or e.data_in_scope(call.span)
-    return FAULT if data is None else Forwarded(model, data.name, passing)
+    return FAULT if data is None else v.Forwarded(model, data.name, passing)
 
 
-def _twice(call: t.Call) -> t.Argument | None:
-    """The first argument whose name another one has had."""
-    names = [a.name for a in call.arguments]
-    return next((a for i, a in enumerate(call.arguments) if a.name is not None and a.name in names[:i]), None)
-
-
-# ── schedules, temperatures ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
+def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     """`ramp(1 -> 0)`, `cosine(1 -> 0)`, `piecewise(0%: 1, 30%: 0.2)`, `after(30%)`."""
     if name == "piecewise":
         return _piecewise(e, call)
@@ -215,51 +184,47 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Any:
         return FAULT
     first = values[0] if len(values) == 1 and all(a.name is None and a.key is None for a in call.arguments) else None
     if name == "after":
-        if isinstance(first, Length) and first.unit == "share" and first.value > 1:
-            return e.fault("B209", "this never comes: training ends at 100%", call.span, help="write `after(30%)`")
-        if isinstance(first, Length):
-            return Scheduled("schedule", name, (first,), span=call.span)
+        if isinstance(first, v.Length) and first.unit == "share" and first.value > 1:
+            return e.fault("B209", "never reached: training ends at 100%", call.span, help="write `after(30%)`")
+        if isinstance(first, v.Length):
+            return v.Scheduled("schedule", name, (first,), span=call.span)
         help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
         return e.fault("B209", "`after` takes a length of training", call.span, help=help)
-    if isinstance(first, Match):
-        ends = (as_value(first.source, call.span), as_value(first.target, call.span))
-        if isinstance(ends[0], Number) and isinstance(ends[1], Number):
-            return Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
-    message = f"`{name}` goes from one number to another"
+    if isinstance(first, v.Match):
+        ends = (v.as_value(first.source, call.span), v.as_value(first.target, call.span))
+        if isinstance(ends[0], v.Number) and isinstance(ends[1], v.Number):
+            return v.Scheduled("schedule", name, (ends[0].value, ends[1].value), span=call.span)
+    message = f"`{name}` needs two numbers"
     help = f"write `{name}(1 -> 0)`" + ("; the loss is `cos(a -> b)`" if name == "cosine" else "")
     return e.fault("B209", message, call.span, help=help)
 
 
-def _piecewise(e: Evaluator, call: t.Call) -> Any:
-    points: list[float | Length] = []
-    before: Length | None = None
+def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
+    points: list[float | v.Length] = []
+    before: v.Length | None = None
     help = "write `piecewise(0%: 1, 30%: 0.2)`, in the order of training"
     for argument in call.arguments:
         at = e.evaluate(argument.key) if argument.key is not None else None
         value = e.evaluate(argument.value)
         if FAULT in (at, value):
             return FAULT
-        at = Length(0.0, "share") if is_number(at) and at == 0 else at
-        if not isinstance(at, Length) or not is_number(value):
+        at = v.Length(0.0, "share") if v.is_number(at) and at == 0 else at
+        if not isinstance(at, v.Length) or not v.is_number(value):
             return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
         if at.unit == "share" and at.value > 1:
-            return e.fault("B209", "this point never comes: training ends at 100%", argument.span, help=help)
+            return e.fault("B209", "never reached: training ends at 100%", argument.span, help=help)
         if before is not None and (at.value == 0 or (before.unit == at.unit and at.value <= before.value)):
-            return e.fault("B209", "the points of `piecewise` stand in order", argument.span, help=help)
+            return e.fault("B209", "the points of `piecewise` must be in order", argument.span, help=help)
         before = at
         points += [at, float(value)]
     if not points:
         return e.fault("B209", "`piecewise` needs points", call.span, help=help)
-    return Scheduled("schedule", "piecewise", tuple(points), span=call.span)
+    return v.Scheduled("schedule", "piecewise", tuple(points), span=call.span)
 
 
-def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
+def _temperature(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     """`flsw(4, beta=1, gamma=2)`."""
     declared = TEMPERATURES[name]
-    if twice := _twice(call):
-        return e.fault(
-            "B125", f"`{twice.name}` is given twice", twice.name_span or twice.span, help="remove one of them"
-        )
     options = {o.name: o.default for o in declared.options}
     base: float | None = None
     for argument in call.arguments:
@@ -267,7 +232,7 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
         if value is FAULT:
             return FAULT
         known = argument.name in options or (argument.name is None and argument.key is None and base is None)
-        if not known or not is_number(value):
+        if not known or not v.is_number(value):
             named = "".join(f", {o}=1" for o in options)
             return e.fault("B120", f"`{name}` does not take this", argument.span, help=f"write `{name}(4{named})`")
         if argument.name is None:
@@ -275,5 +240,5 @@ def _temperature(e: Evaluator, name: str, call: t.Call) -> Any:
         else:
             options[argument.name] = float(value)
     if base is None or not is_positive(base):
-        return e.fault("B207", f"`{name}` starts from a temperature above zero", call.span, help=f"write `{name}(4)`")
-    return Temperature("temperature", name, base, tuple(options.items()), span=call.span)
+        return e.fault("B207", f"`{name}` needs a positive temperature", call.span, help=f"write `{name}(4)`")
+    return v.Temperature("temperature", name, base, tuple(options.items()), span=call.span)

@@ -1,143 +1,328 @@
-"""Statements that declare: where a model or a data set comes from, a model's heads, a param's value."""
+"""Statements that declare models, data and params, and the calls that configure them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from brewgraph.diagnostics import Label, listing, suggest
-from brewgraph.recipe.evaluate.configure import Written, places, settle, takes_text, written_arguments
-from brewgraph.recipe.evaluate.describe import describe, is_constant, wrong_place
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FEATURE_KINDS, Evaluator
+from brewgraph.recipe.evaluate.scope import wrong_place
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-from brewgraph.recipe.settings.sources import (
-    ADAPTERS,
-    DATA,
-    HEADS,
-    MODELS,
-    Builtin,
-    Ema,
-    Hf,
-    Join,
-    Layers,
-    SequenceClassifier,
-    Settings,
-)
-from brewgraph.recipe.values import FAULT, DataDeclaration, Group, Length, ModelDeclaration, Number
+from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.data_sources import DATA, Builtin, DataSource, Join
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Ema, Hf, Layers, SequenceClassifier
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
 
+S = TypeVar("S", bound=Settings)
+Written = dict[str, tuple[Any, Span]]
+"""Argument name -> its value, which pydantic validates, and where it stands."""
 CALLS: dict[str, Mapping[str, type[Settings]]] = {"adapter": ADAPTERS, "augment": AUGMENTATIONS}
 """Arguments that are calls themselves, and what they may call."""
 TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
-def declare_model(evaluator: Evaluator, s: t.Model, name: str) -> ModelDeclaration:
-    """A teacher or a student. A faulty source still leaves a model behind, so that more faults are found in one run."""
-    found = _source(evaluator, s.source, MODELS, "model source")
-    heads, head_places = _heads(evaluator, s)
-    if found is FAULT:
-        return ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
-    made, written = found
-    if made.averaged is not None and s.role == "teacher":
-        student = evaluator.models[made.averaged]
-        if student.role != "student":
-            help = "teachers stay as they are: name the student, `ema(tiny)`"
-            place = written["model"][1]
-            evaluator.collector.add("B331", f"`{student.name}` is no student to average", place, help=help)
-        heads = heads or student.heads
-    if isinstance(made, Hf):
-        _check_hf(evaluator, made, s.source, written)
-    elif s.block is not None:
-        help = "write them on a model from hf(…)"
-        evaluator.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
-    if made.averaged is not None and s.role == "student":
-        evaluator.fault(
-            "B117", "an average of a student is no student", s.source.span, help=f"teacher {s.name} = ema(…)"
-        )
-    where = {**places(written), **head_places}
-    return ModelDeclaration(
-        name, s.role, made, heads, span=s.source.span, places=where, params=_params(evaluator, s.source, written)
+# ── calls to settings ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def configure(
+    e: Evaluator,
+    x: t.Expression,
+    registry: Mapping[str, type[S]],
+    what: str,
+    evaluate: Callable[[type[S], str, t.Expression], object],
+) -> tuple[S, Written] | None:
+    """The settings that a call of `registry` makes, with its arguments; None and a diagnostic for anything else.
+
+    `evaluate` gives the value of an argument, by the settings, its name and its expression.
+    """
+    function = x.function if isinstance(x, t.Call) else x
+    name = function.id if isinstance(function, t.Name) else ""
+    if isinstance(x, t.Call) and name in registry:
+        settings = registry[name]
+        arguments = _arguments(e, x, settings, name, lambda key, value: evaluate(settings, key, value))
+        made = settle(settings, arguments, x.span, e.collector, name) if arguments is not None else None
+        return (made, arguments) if made is not None and arguments is not None else None
+    place = function.span
+    word = name or (function.name if isinstance(function, t.Attribute) else place.text)
+    if name in registry:
+        e.fault("B101", f"`{name}` needs parentheses", place, help=f"write `{name}(…)`")
+    elif elsewhere := wrong_place(word):
+        e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
+    else:
+        help = instead(what, word, registry) or f"there are {listing(registry)}"
+        if isinstance(x, t.String):
+            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
+            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
+            help = f"write `{call.replace('…', x.value)}`" if call else help
+        e.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
+    return None
+
+
+def _arguments(
+    e: Evaluator,
+    call: t.Call,
+    settings: type[Settings],
+    name: str,
+    evaluate: Callable[[str, t.Expression], object],
+) -> Written | None:
+    """The arguments of a call by field name; None and diagnostics where some are at fault."""
+    arguments: Written = {}
+    sound = True
+    free = list(settings.positional)
+    for argument in call.arguments:
+        place = argument.name_span or argument.span
+        if argument.key is not None:
+            e.fault("B121", f"`{name}` takes no `key: value` arguments", place, help="write `name=value`")
+        elif argument.name is None and not free:
+            takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
+            needed = [key for key in _fields(settings) if settings.model_fields[key].is_required()]
+            first = f"write `{needed[0]}={argument.span.text}`; or " if needed else ""
+            help = f"{first}name it: {listing(_fields(settings))}"
+            e.fault("B121", f"`{name}` takes {takes} without a name", place, help=help)
+        else:
+            key = argument.name or free[0]
+            if key in free:
+                free.remove(key)
+            if settings.extras is None and key not in settings.model_fields:
+                report_unknown(e, key, place, _fields(settings), f"`{name}`")
+            elif key in arguments:
+                e.fault("B125", f"`{key}` is given twice", place, help="remove one of them")
+            else:
+                arguments[key] = (evaluate(key, argument.value), argument.value.span)
+                sound = sound and arguments[key][0] is not FAULT
+                continue
+        sound = False
+    return arguments if sound else None
+
+
+def _fields(settings: type[Settings]) -> list[str]:
+    return [field for field in settings.model_fields if field != settings.extras]
+
+
+def report_unknown(
+    e: Evaluator, key: str, place: Span, fields: Iterable[str], owner: str, kind: str = "argument"
+) -> None:
+    """B120 for a setting that its owner does not have."""
+    names = list(fields)
+    help = instead(kind, key, names) or f"it has {listing(names)}"
+    e.fault("B120", f"{owner} has no setting `{key}`", place, help=help)
+
+
+def constant(
+    e: Evaluator, key: str, x: t.Expression, value: Evaluated, help: str, *, is_word: bool = False
+) -> Evaluated:
+    """The value of a setting that takes constants alone; `help` is the remedy for anything else."""
+    if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
+        return value
+    got = describe(value)
+    if isinstance(value, v.Number) and isinstance(x, t.Name) and not is_word:
+        got, help = "an equation", f"define it by `let {x.id} = …` or `param {x.id} = …`"
+    return e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
+
+
+def settle(settings: type[S], arguments: Written, place: Span, collector: Collector, name: str) -> S | None:
+    """Validate the arguments; None and diagnostics if pydantic rejects them."""
+    values = {key: value for key, (value, _) in arguments.items()}
+    if settings.extras is not None:
+        known = settings.model_fields.keys() - {settings.extras}
+        extra = {key: values.pop(key) for key in list(values) if key not in known}
+        values[settings.extras] = extra
+    faulty: set[str] = set()
+    for key, value in values.items():  # pydantic would take true for 1
+        info = settings.model_fields.get(key)
+        takes_truth = key == settings.extras or info is None or info.annotation in (bool, bool | None)
+        if isinstance(value, bool) and not takes_truth:
+            message = f"`{key}` is not a boolean"
+            collector.add("B122", message, arguments[key][1], help=_description(settings, key))
+            faulty.add(key)
+    try:
+        made = settings.model_validate(values)
+        return None if faulty else made
+    except ValidationError as error:
+        for fault in error.errors():
+            field = str(fault["loc"][0]) if fault["loc"] else ""
+            if field in faulty:
+                continue
+            faulty.add(field)
+            where = arguments[field][1] if field in arguments else place
+            message, help = _words(fault, field, name, _description(settings, field))
+            collector.add("B122", message, where, help=help)
+        return None
+
+
+def _takes_text(settings: type[Settings], key: str) -> bool:
+    """Whether an argument may be a text, or a list of texts."""
+    field = settings.model_fields.get(key)
+    return (
+        key == settings.extras or field is None or re.search(r"\bstr\b|Literal\['", str(field.annotation)) is not None
     )
 
 
-def _params(evaluator: Evaluator, x: t.Expression, written: Written) -> Mapping[str, frozenset[str]]:
-    """Of each argument of a call the params that it is made of."""
+def _description(settings: type[Settings], key: str) -> str:
+    field = settings.model_fields.get(key)
+    return f"`{key}`: {field.description}" if field is not None and field.description else ""
+
+
+def _places(arguments: Written) -> Mapping[str, Span]:
+    return MappingProxyType({key: span for key, (_, span) in arguments.items()})
+
+
+_PLAIN = {
+    "tuple_type": "expected a list",
+    "string_type": "expected a string",
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "dataclass_type": "expected a list of layers",
+    "model_type": "expected layers of a model",
+}
+"""pydantic's errors in the terms of a spec."""
+
+
+def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tuple[str, str]:
+    """Message and remedy for one pydantic error."""
+    kind, value, context = fault["type"], fault.get("input"), fault.get("ctx", {})
+    if kind == "missing" and len(fault["loc"]) == 1:
+        return f"`{name}` needs `{field}`", f"add {field}=…"
+    if kind == "literal_error":
+        expected = str(context.get("expected", ""))
+        words = [w.strip("' ") for w in expected.replace(" or ", ", ").split(",")]
+        if name in ("glue", "builtin") and re.search(r"\.\w+$", str(value)):
+            return f"`{field}` cannot be `{value}`", f"`files(train=…)` reads a file; it is one of {expected}"
+        return f"`{field}` cannot be `{value}`", suggest(str(value), words) or f"it is one of {expected}"
+    text = str(fault["msg"]).removeprefix("Value error, ").removesuffix(" after validation")
+    if kind in ("missing", "too_long", "too_short"):
+        text = "wrong number of members"
+    elif kind == "string_pattern_mismatch":
+        text = "it is written module:name"
+    text = _PLAIN.get(kind, text[0].lower() + text[1:]).replace("input should be", "it must be")
+    shown = f", got `{value}`" if isinstance(value, str | int | float) and kind != "value_error" else ""
+    if not field:
+        return text, "correct one of them"
+    return f"`{field}`: {text}{shown}", description or "correct it"
+
+
+# ── models and data ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
+    """A teacher or a student. A faulty source still declares a model, so that one check finds more faults."""
+    source = _source(e, s.source, MODELS, "model source")
+    heads, head_places = _heads(e, s)
+    if source is None:
+        return v.ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
+    made, arguments = source
+    if made.averaged is not None and s.role == "teacher":
+        student = e.models[made.averaged]
+        if student.role != "student":
+            help = "teachers do not change: name the student, `ema(tiny)`"
+            place = arguments["model"][1]
+            e.collector.add("B331", f"`{student.name}` is no student to average", place, help=help)
+        heads = heads or student.heads
+    if isinstance(made, Hf):
+        if (made.name is None) == (made.model_type is None):
+            help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
+            e.fault("B123", "a model needs either a name or a model_type", s.source.span, help=help)
+        elif "revision" in arguments and made.name is None:
+            place = arguments["revision"][1]
+            e.fault("B123", "a model from scratch has no revision", place, help="remove `revision`")
+    elif s.block is not None:
+        help = "declare them on a model from hf(…)"
+        e.collector.add("B117", "only models from hf(…) take heads", s.block.span, help=help)
+    if made.averaged is not None and s.role == "student":
+        e.fault("B117", "`ema(…)` declares a teacher, not a student", s.source.span, help=f"teacher {s.name} = ema(…)")
+    where = {**_places(arguments), **head_places}
+    return v.ModelDeclaration(
+        name, s.role, made, heads, span=s.source.span, places=where, params=_params(e, s.source, arguments)
+    )
+
+
+def _params(e: Evaluator, x: t.Expression, arguments: Written) -> Mapping[str, frozenset[str]]:
+    """The params that each argument of a call uses."""
     spans = {argument.value.span: argument.value for argument in getattr(x, "arguments", ())}
-    return {key: evaluator.current.params_in(spans[span]) for key, (_, span) in written.items() if span in spans}
+    return {key: e.current.params_in(spans[span]) for key, (_, span) in arguments.items() if span in spans}
 
 
-def _heads(evaluator: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
-    """The heads in a model's braces, and where each has its name, under `head NAME`."""
+def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[str, Span]]:
+    """The heads in a model's braces, and the places of their names under `head NAME`."""
     heads: dict[str, Settings] = {}
     first: dict[str, t.Head] = {}
     for head in s.block.statements if s.block is not None else ():
         if not isinstance(head, t.Head):
             help = "write `head ner = token_classifier(labels=9)`"
-            evaluator.collector.add("B110", "a model's braces hold heads only", head.span, help=help)
+            e.collector.add("B110", "a model's braces may hold only heads", head.span, help=help)
         elif head.name in first:
             labels = (Label(first[head.name].name_span, "first here"),)
             message = f"the head `{head.name}` is given twice"
-            evaluator.collector.add("B105", message, head.name_span, labels=labels, help="rename one of them")
+            e.collector.add("B105", message, head.name_span, labels=labels, help="rename one of them")
         elif head.name in FEATURE_KINDS or head.name == "layers":
-            message = f"`{head.name}` is a feature of every model, and no name for a head"
-            evaluator.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
+            message = f"`{head.name}` is a feature of every model and cannot name a head"
+            e.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
         else:
             first[head.name] = head
-            found = _source(evaluator, head.source, HEADS, "head")
+            source = _source(e, head.source, HEADS, "head")
             # a head at fault is there all the same: what names it is none of its own faults
-            heads[head.name] = SequenceClassifier() if found is FAULT else found[0]
+            heads[head.name] = SequenceClassifier() if source is None else source[0]
     return heads, {f"head {name}": head.name_span for name, head in first.items()}
 
 
-def declare_data(evaluator: Evaluator, s: t.Data, name: str) -> DataDeclaration:
-    """A data set, or two joined by `+`."""
-    anything = DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
+def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
+    """A data set, or several joined by `+`. A faulty source still leaves a data set behind."""
+    anything = v.DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
     parts = _addends(s.source)
+    forms = "write `data both = a + b`, or sources: `files(…) + files(…)`"
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
-        help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-        evaluator.fault("B202", "data are joined by `+` alone", wrong.span, help=help)
+        e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=forms)
         return anything
     if len(parts) == 1 and not isinstance(s.source, t.Name):
-        found = _source(evaluator, s.source, DATA, "data source")
-        if found is FAULT:
+        source = _source(e, s.source, DATA, "data source")
+        if source is None:
             return anything
-        params = _params(evaluator, s.source, found[1])
-        return DataDeclaration(name, found[0], span=s.source.span, places=places(found[1]), params=params)
-    joined: list[Any] = []
-    if len(parts) == 1:
-        value = evaluator.evaluate(parts[0])
-        if isinstance(value, DataDeclaration):
-            return replace(value, name=name, span=s.source.span)
-        if value is not FAULT:
-            help = "write `data NAME = files(…)`, or the name of another data set"
-            evaluator.fault("B202", f"data come from a source, got {describe(value)}", s.source.span, help=help)
-        return anything
+        made, arguments = source
+        params = _params(e, s.source, arguments)
+        return v.DataDeclaration(name, made, span=s.source.span, places=_places(arguments), params=params)
+    joined: list[DataSource] = []
     for part in parts:
         if isinstance(part, t.Call):
-            found = _source(evaluator, part, DATA, "data source")
-            value = FAULT if found is FAULT else found[0]
-        else:
-            value = evaluator.evaluate(part)
-            if value is not FAULT and not isinstance(value, DataDeclaration):
-                help = "write `data both = a + b`, or sources: `files(…) + files(…)`"
-                value = evaluator.fault("B202", f"data are joined, got {describe(value)}", part.span, help=help)
-            value = value.source if isinstance(value, DataDeclaration) else value
-        if value is FAULT:
+            source = _source(e, part, DATA, "data source")
+            if source is None:
+                return anything
+            joined.append(source[0])
+            continue
+        value = e.evaluate(part)
+        if isinstance(value, v.DataDeclaration) and len(parts) == 1:
+            return replace(value, name=name, span=s.source.span)
+        if not isinstance(value, v.DataDeclaration):
+            if value is not FAULT and len(parts) == 1:
+                help = "write `data NAME = files(…)`, or the name of another data set"
+                e.fault("B202", f"expected a data source, got {describe(value)}", part.span, help=help)
+            elif value is not FAULT:
+                e.fault("B202", f"only data sets can be joined, got {describe(value)}", part.span, help=forms)
             return anything
-        joined += value.parts if isinstance(value, Join) else (value,)
-    kinds = {source.label_type for source in joined}
+        joined += value.source.sources
+    kinds = {part.label_type for part in joined}
     if len(kinds) > 1:
-        help = "both need the same kind of labels; for several, write tasks"
         said = [f"data labelled `{kind}`" if kind else "unlabelled data" for kind in sorted(kinds, reverse=True)]
-        message = f"cannot join {' with '.join(said)}"
-        evaluator.fault("B118", message, s.source.span, help=help)
+        help = "both need the same kind of labels; for several, write tasks"
+        e.fault("B118", f"cannot join {' with '.join(said)}", s.source.span, help=help)
         return anything
-    return DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
+    return v.DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
 
 
 def _addends(x: t.Expression) -> list[t.Expression]:
@@ -146,189 +331,149 @@ def _addends(x: t.Expression) -> list[t.Expression]:
     return [x]
 
 
-def _source(evaluator: Evaluator, x: t.Expression, registry: Any, what: str) -> Any:
-    """The settings that a call of `registry` makes, with what was written; a fault, diagnosed, where it is none."""
-    name = x.function.id if isinstance(x, t.Call) and isinstance(x.function, t.Name) else None
-    if name is None or name not in registry or not isinstance(x, t.Call):
-        place = x.function.span if isinstance(x, t.Call) else x.span
-        if place.text in registry:
-            return evaluator.fault("B101", f"`{place.text}` needs its brackets", place, help=f"write `{place.text}(…)`")
-        if elsewhere := wrong_place(name or place.text):
-            return evaluator.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
-        help = instead(what, name or place.text, registry) or f"there are {listing(registry)}"
-        if isinstance(x, t.String):
-            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
-            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
-            help = f"write `{call.replace('…', x.value)}`" if call else help
-        return evaluator.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
-    settings = registry[name]
-    evaluate = lambda key, value: _setting(evaluator, settings, key, value)  # noqa: E731
-    written = written_arguments(x, settings, evaluate, evaluator.collector, name)
-    made = settle(settings, written, x.span, evaluator.collector, name) if written is not None else None
-    return FAULT if made is None or written is None else (made, written)
-
-
-def _check_hf(evaluator: Evaluator, made: Hf, x: t.Expression, written: Written) -> None:
-    if (made.name is None) == (made.model_type is None):
-        help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
-        evaluator.collector.add("B123", "a model needs a name or a model_type, and not both", x.span, help=help)
-    elif "revision" in written and made.name is None:
-        place = written["revision"][1]
-        evaluator.collector.add("B123", "a model from scratch has no revision", place, help="leave `revision` out")
+def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what: str) -> tuple[S, Written] | None:
+    return configure(e, x, registry, what, lambda settings, key, value: _setting(e, settings, key, value))
 
 
 # ── arguments of sources ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _setting(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> Any:
+def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> object:
     """The value of a source's argument: a bare name is a column, or another model."""
     if key in getattr(settings, "columns", ()):
-        return _columns(evaluator, settings, key, x)
+        return _columns(e, settings, key, x)
     if isinstance(x, t.Mapping):
-        return _mapping(evaluator, settings, key, x)
+        return _mapping(e, key, x)
     calls = CALLS.get(key, {})
     if calls and (isinstance(x, t.Call | t.List) or (isinstance(x, t.Name) and x.id in calls)):
-        return _calls(evaluator, key, calls, x)
+        return _calls(e, key, calls, x)
     if calls and not isinstance(x, t.Constant):
-        help = f"write `{key}={next(iter(calls))}(…)`"
-        return evaluator.fault("B122", f"`{key}` is written as a call", x.span, help=help)
+        return e.fault("B122", f"`{key}` needs a call", x.span, help=f"write `{key}={next(iter(calls))}(…)`")
     if key == "inputs" and issubclass(settings, Hf):
         help = "write `inputs={token_type_ids: column}`"
-        return evaluator.fault("B122", "`inputs` maps names to columns", x.span, help=help)
-    if isinstance(x, t.Name) and x.id not in evaluator.current.known_names() and key in settings.bare:
+        return e.fault("B122", "`inputs` maps names to columns", x.span, help=help)
+    if isinstance(x, t.Name) and x.id not in e.current.known_names() and key in settings.bare:
         return x.id
-    if (words := _unquoted(evaluator, x)) and takes_text(settings, key):
-        known = evaluator.current.known_names()
+    if (words := _unquoted(e, x)) and _takes_text(settings, key):
+        known = e.current.known_names()
         near = suggest(words[0], known) if x.span.text == words[0] else ""
         if key not in settings.model_fields and not near and known:  # a number just as well
             near = f"the spec has {listing(known)};"
-        help = f"{near} a text stands in quotes: {_quoted(x)}".strip()
-        return evaluator.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
-    value = evaluator.evaluate(x)
+        help = f"{near} strings need quotes: {_quoted(x)}".strip()
+        return e.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
+    value = e.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
-        return evaluator.fault(
-            "B122", "`ema` averages a model of this spec", x.span, help="write its name: `ema(tiny)`"
-        )
-    if isinstance(value, ModelDeclaration):
+        return e.fault("B122", "`ema` takes a model of this spec", x.span, help="write its name: `ema(tiny)`")
+    if isinstance(value, v.ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
-        return evaluator.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
-    a_length = isinstance(value, Length) and key in settings.model_fields and key != settings.extras
-    constant = is_constant(value) or a_length or (isinstance(value, Layers) and key == "init")
-    if value is not FAULT and not constant:
-        message = f"`{key}` is a setting and needs a constant, got {describe(value)}"
-        help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
-        if isinstance(value, Number) and isinstance(x, t.Name):
-            message = f"`{key}` is a setting and needs a constant, got an equation"
-            help = f"define it by `let {x.id} = …` or `param {x.id} = …`"
-        return evaluator.fault("B202", message, x.span, help=help)
-    return value
+        return e.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
+    if isinstance(value, Layers) and key == "init":
+        return value
+    help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
+    if isinstance(value, v.Length) and (key not in settings.model_fields or key == settings.extras):
+        return e.fault("B202", f"`{key}` is a setting and needs a constant, got {describe(value)}", x.span, help=help)
+    return constant(e, key, x, value, help)
 
 
-def _unquoted(evaluator: Evaluator, x: t.Expression) -> list[str]:
-    """The words in a setting that look like texts without their quotes: `train.jsonl`, `[joy, anger]`; none if any is
-    known. Of each the first name."""
+def _unquoted(e: Evaluator, x: t.Expression) -> list[str]:
+    """The words of a setting that look like unquoted strings (`train.jsonl`, `[joy, anger]`), up to the first dot; none
+    if any is a known name.
+    """
     items = [item for item in (x.items if isinstance(x, t.List) else (x,)) if not isinstance(item, t.String)]
     if not all(re.fullmatch(r"[A-Za-z_][\w./-]*", item.span.text) for item in items):
         return []
     words = [re.split(r"\W", item.span.text)[0] for item in items if not isinstance(item, t.Constant)]
-    return words if not set(words) & set(evaluator.current.known_names()) else []
+    return words if not set(words) & set(e.current.known_names()) else []
 
 
 def _quoted(x: t.Expression) -> str:
-    """What was meant by words without quotes."""
+    """The same words with quotes."""
     items = [item.span.text.strip('"') for item in (x.items if isinstance(x, t.List) else (x,))]
     text = ", ".join(f'"{item}"' for item in items)
     return f"`[{text}]`" if isinstance(x, t.List) else f"`{text}`"
 
 
-def _calls(evaluator: Evaluator, key: str, registry: Mapping[str, type[Settings]], x: t.Expression) -> Any:
+def _calls(
+    e: Evaluator, key: str, registry: Mapping[str, type[Settings]], x: t.Expression
+) -> Settings | tuple[Settings, ...] | Fault:
     """`adapter=lora(r=8)`, `augment=[masking(p=0.1)]`: settings of their own."""
-    found = []
+    made: list[Settings] = []
     for item in x.items if isinstance(x, t.List) else (x,):
         if isinstance(item, t.Name) and item.id in registry:
             item = t.Call(item, (), span=item.span)  # `augment=masking` leaves everything at its default
-        made = _source(evaluator, item, registry, {"augment": "augmentation"}.get(key, key))
-        if made is FAULT:
+        source = _source(e, item, registry, {"augment": "augmentation"}.get(key, key))
+        if source is None:
             return FAULT
-        found.append(made[0])
-    return tuple(found) if isinstance(x, t.List) or key == "augment" else found[0]
+        made.append(source[0])
+    return tuple(made) if isinstance(x, t.List) or key == "augment" else made[0]
 
 
-def _mapping(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Mapping) -> Any:
+def _mapping(e: Evaluator, key: str, x: t.Mapping) -> dict[str, str] | Fault:
     """`inputs={token_type_ids: column}`: an argument of the model's forward, and the column that it gets."""
     if key != "inputs":
-        return evaluator.fault("B122", f"`{key}` is not a mapping", x.span, help="only `inputs` maps names to columns")
-    found: dict[str, str] = {}
+        return e.fault("B122", f"`{key}` is not a mapping", x.span, help="only `inputs` maps names to columns")
+    columns: dict[str, str] = {}
     for item in x.items:
-        words = [
-            _column(evaluator, part) if isinstance(part, t.Name | t.String) else None for part in (item.key, item.value)
-        ]
-        if None in words:
+        if not isinstance(item.key, t.Name | t.String) or not isinstance(item.value, t.Name | t.String):
             help = "write `inputs={token_type_ids: column}`"
-            return evaluator.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
-        if FAULT in words:
+            return e.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
+        name, column = _column(e, item.key), _column(e, item.value)
+        if name is FAULT or column is FAULT:
             return FAULT
-        if words[0] in found:
-            return evaluator.fault("B125", f"`{words[0]}` is given twice", item.key.span, help="remove one of them")
-        found[str(words[0])] = str(words[1])
-    return found
+        if name in columns:
+            return e.fault("B125", f"`{name}` is given twice", item.key.span, help="remove one of them")
+        columns[name] = column
+    return columns
 
 
-def _columns(evaluator: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> Any:
+def _columns(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> v.Plain | tuple[str, ...] | Fault:
     """One column or several, by bare names or strings."""
     names = x.items if isinstance(x, t.List) else (x,)
     several = key == "text" or (key == "label" and "problem_type" in settings.model_fields)
     if isinstance(x, t.Constant) and (x.value is None or isinstance(x.value, int)) and key != "text":
         return x.value
-    if all(isinstance(n, t.Name | t.String) for n in names):
-        words = tuple(_column(evaluator, n) for n in names)
-        if FAULT in words:
-            return FAULT
-        if key == "text":
-            return words
-        if len(words) == 1 or several:
-            return words[0] if len(words) == 1 else words
+    columns = [_column(e, n) for n in names if isinstance(n, t.Name | t.String)]
+    if FAULT in columns:
+        return FAULT
+    if len(columns) == len(names) and (key == "text" or several or len(names) == 1):
+        words = tuple(str(column) for column in columns)
+        return words if key == "text" or len(words) != 1 else words[0]
     message = "`text` names one or two columns" if key == "text" else f"`{key}` names one column, or is none"
     help = "write `text=column`, or `text=[first, second]`" if key == "text" else f"write `{key}=column`"
-    return evaluator.fault("B122", message, x.span, help=help)
+    return e.fault("B122", message, x.span, help=help)
 
 
-def _column(evaluator: Evaluator, x: t.Expression) -> Any:
+def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
     """The name of a column, bare or as a string."""
-    return evaluator.interpolate(x) if isinstance(x, t.String) else x.span.text
+    return e.interpolate(x) if isinstance(x, t.String) else x.id
 
 
-# ── params ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def evaluate_param(evaluator: Evaluator, s: t.Param, given: Mapping[str, Any]) -> Any:
-    """The value of a param: what was given from outside, else its default, of the type that it declares."""
-    if s.name in given:
-        value = tuple(given[s.name]) if isinstance(given[s.name], list) else given[s.name]
-    elif s.default is None:
-        help = f"give it: `--set {s.name}=…`, or a default in the spec"
-        return evaluator.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
-    else:
-        value = evaluator.evaluate(s.default)
+def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Evaluated:
+    """The value of a param: from outside, else its default, checked against its type."""
+    if s.name not in params and s.default is None:
+        help = f"set it: `--set {s.name}=…`, or a default in the spec"
+        return e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
+    asks_default = s.name not in params or s.type is None
+    default = e.evaluate(s.default) if s.default is not None and asks_default else None
+    value: object = params.get(s.name, default)
+    value = tuple(value) if isinstance(value, list) else value
     if value is FAULT:
         return FAULT
-    declared = s.type
-    if declared is not None and declared not in TYPES:
-        help = suggest(declared, TYPES) or f"there are {listing(TYPES)}"
-        return evaluator.fault("B109", f"there is no type `{declared}`", s.span, help=help)
-    if not is_constant(value) or isinstance(value, Group):
-        message = f"the param `{s.name}` is a constant, got {describe(value)}"
+    if s.type is not None and s.type not in TYPES:
+        help = suggest(s.type, TYPES) or f"there are {listing(TYPES)}"
+        return e.fault("B109", f"there is no type `{s.type}`", s.span, help=help)
+    if not v.is_constant(value):
+        message = f"the param `{s.name}` must be a constant, got {describe(value)}"
         place = s.default.span if s.default is not None else s.name_span
-        return evaluator.fault("B109", message, place, help="a `let` names any value")
-    default = None if declared or s.default is None else evaluator.evaluate(s.default)
-    wanted = TYPES[declared] if declared else type(default) if isinstance(default, int | float | str) else None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return e.fault("B109", message, place, help="use `let` for other values")
+    wanted = TYPES[s.type] if s.type else type(default) if isinstance(default, int | float | str) else None
+    if wanted is float and v.is_whole(value):
         return float(value)
-    if wanted is int and declared is None and isinstance(value, float):
+    if wanted is int and s.type is None and isinstance(value, float):
         return value
     if wanted is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-        message = f"the param `{s.name}` is {wanted.__name__}, and {value!r} is not"
-        return evaluator.fault("B109", message, s.name_span, help="correct the value, or the param's type")
+        message = f"the param `{s.name}` must be {wanted.__name__}, got {value!r}"
+        return e.fault("B109", message, s.name_span, help="correct the value, or the param's type")
     return value

@@ -4,73 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
 from brewgraph.recipe.evaluate.declare import declare_data, declare_model, evaluate_param
-from brewgraph.recipe.evaluate.describe import as_value, describe
-from brewgraph.recipe.evaluate.enter import enter, warn_of_hidden
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
-from brewgraph.recipe.evaluate.imports import Library
 from brewgraph.recipe.evaluate.indexing import evaluate_index
-from brewgraph.recipe.evaluate.scope import Scope
-from brewgraph.recipe.evaluate.stages import make_stages
-from brewgraph.recipe.evaluate.train_block import Written, settle_train
-from brewgraph.recipe.evaluate.unread_settings import warn_of_strays
+from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
+from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.values import (
-    FAULT,
-    Axis,
-    Declaration,
-    Group,
-    Match,
-    ModelDeclaration,
-    Projector,
-    Row,
-    Value,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import from_outside
-
-D = TypeVar("D", bound=Declaration)
 
 
 def elaborate(
     spec: t.Spec,
     source: Source,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     collector: Collector,
     facts: FactsOf | None = None,
     library: Library | None = None,
 ) -> Recipe | None:
-    """The recipe of a spec, or None where it is at fault (then the collector holds why).
-
-    Without `facts` everything that needs no model is checked; lists whose length only a model tells stay open.
-    """
+    """The recipe of a spec, or None and diagnostics. Without `facts`, lists that depend on a model stay open."""
     return _Elaboration(source, collector, params, facts, library).run(spec)
 
 
-def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> ModelDeclaration | None:
-    """The first model that a spec declares, where nothing else of the spec is asked for; None where there is none."""
-    alone = _Elaboration(source, collector)
-    enter(alone.root, spec.statements, collector, alone.library)
-    with alone.inside(alone.root):
-        for name, statement in alone.root.statements.items():
-            if isinstance(statement, t.Model):
-                found: ModelDeclaration = alone.value_of(name, statement.name_span)
-                return found
-    return None
+def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.ModelDeclaration | None:
+    """The first model that a spec declares, or None; the rest of the spec is ignored."""
+    e = _Elaboration(source, collector)
+    enter(e.root, spec.statements, collector, e.library)
+    model = next((s for s in e.root.statements.values() if isinstance(s, t.Model)), None)
+    return declare_model(e, model, model.name) if model is not None else None
 
 
 class _Elaboration(Evaluator):
     """The evaluator with the meaning of statements, calls, indices and projections; `run` goes through a whole spec."""
-
-    # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, spec: t.Spec) -> Recipe | None:
         enter(self.root, spec.statements, self.collector, self.library)
@@ -84,7 +58,7 @@ class _Elaboration(Evaluator):
                     self.value_of(name, statement.name_span)
         warn_of_strays(self.scopes, spec, self.collector)
         self._check_roles()
-        outer: Written = {}
+        outer = own_settings(self, self.root)
         stages = make_stages(self, outer)
         for scope in self.scopes:
             for function in scope.functions.values():
@@ -103,7 +77,7 @@ class _Elaboration(Evaluator):
             stages=stages,
             train=train,
             train_span=self._train_span(),
-            modules=self.library.modules,
+            modules=tuple(self.library.modules),
             open=tuple(self.open),
             projections=MappingProxyType(self.projections),
             places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),
@@ -113,15 +87,15 @@ class _Elaboration(Evaluator):
         return self.root.trains[0].span if self.root.trains else Span(self.source, 0, 0)
 
     def _equations(self) -> dict[str, tuple[Scope, t.Equation]]:
-        """Those of scalars and lists by full names; a task's `kd` is `ner/kd`, one of an imported spec `lib/kd`."""
-        found = {}
+        """Equations of scalars and lists by full name: `ner/kd` of a task, `lib/kd` of an imported spec."""
+        equations = {}
         imported = [scope for scope in self.library.scopes if scope.source != self.source]
         for scope in (*self.scopes, *imported):
             for name, statement in scope.statements.items():
                 value = scope.values.get(name)
                 if isinstance(statement, t.Equation) and isinstance(value, Value | Group):
-                    found[scope.full(name, "/")] = (scope, statement)
-        return found
+                    equations[scope.full(name, "/")] = (scope, statement)
+        return equations
 
     def _check_given(self) -> None:
         """Params given from outside (`--set`, `load(..., T=8)`) must exist."""
@@ -135,23 +109,19 @@ class _Elaboration(Evaluator):
 
     def _check_roles(self) -> None:
         """There is one student, and something to train it on."""
-        end = Span(self.source, max(0, len(self.source.text.rstrip()) - 1), len(self.source.text.rstrip()))
         every = [s for scope in self.scopes for s in scope.statements.values()]
         students = [s for s in every if isinstance(s, t.Model) and s.role == "student"]
         if not students:
-            self.collector.add(
-                "B107", "nothing is trained: there is no student", end, help="add `student NAME = hf(…)`"
-            )
+            help = "add `student NAME = hf(…)`"
+            self.fault("B107", "nothing is trained: there is no student", self.source.end, help=help)
         for extra in students[1:]:
-            help = "one student learns at a time: heads on a shared trunk do several tasks, `brew(…)` makes a chain"
-            self.collector.add("B111", "there is a student already", extra.name_span, help=help)
+            help = "use heads on a shared trunk for several tasks, `brew(…)` for a chain of students"
+            self.collector.add("B111", "a spec has only one student", extra.name_span, help=help)
         if not any(isinstance(s, t.Data) for s in every):
             help = "add `data NAME = files(…)`, `glue(…)`, `hub(…)` or `builtin(…)`"
-            self.collector.add("B107", "there is no data to train on", end, help=help)
+            self.fault("B107", "there is no data to train on", self.source.end, help=help)
 
-    # ── statements ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+    def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         full = scope.full(s.name)
         match s:
             case t.Param():
@@ -166,7 +136,7 @@ class _Elaboration(Evaluator):
                 return data
             case t.Proj():
                 if s.name in PROJECTIONS:
-                    message = f"`{s.name}` is the name of a projection already"
+                    message = f"`{s.name}` is already the name of a projection"
                     return self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
                 projector = make_projector(self, s.value, full, full, s.name_span)
                 if projector is None:
@@ -175,65 +145,29 @@ class _Elaboration(Evaluator):
                 return projector
             case t.Tap():
                 value = self.evaluate(s.value)
-                if value is not FAULT and not isinstance(value, Value | Group | Row):
+                if value is not FAULT and not isinstance(value, Value | Group | v.Row):
                     message = f"a tap is a model's feature, got {describe(value)}"
                     help = f'write `tap {s.name} = model @ "path.of.a.module"`'
                     return self.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Cache():
-                return evaluate_cache(self, s, full, self.models, self.data)
+                return evaluate_cache(self, s, full)
             case t.Let() | t.Equation():
                 return self._named_value(scope, s)
         raise AssertionError(type(s).__name__)
 
-    def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Any:
+    def _named_value(self, scope: Scope, s: t.Let | t.Equation) -> Evaluated:
         value = self.evaluate(s.value)
-        if isinstance(value, Match):
+        if isinstance(value, v.Match):
             help = "an operation compares them: `mse(a -> b)`"
-            message = "an arrow is a value only between layers"
-            return self.fault("B209", message, s.value.span, help=help)
+            return self.fault("B209", "an arrow alone is a value only between layers", s.value.span, help=help)
         if isinstance(s, t.Equation):
-            return as_value(value, s.value.span) if isinstance(value, int | float) else value
+            return v.as_value(value, s.value.span) if isinstance(value, int | float) else value
         if isinstance(value, Group) and value.axis.kind == "list" and not value.axis.name:
-            kind = "models" if all(isinstance(x, ModelDeclaration) for x in value) else "list"
-            return Group(value.items, span=value.span, axis=Axis(s.name, kind, f"let {scope.full(s.name)}"))
+            kind = "models" if all(isinstance(x, v.ModelDeclaration) for x in value) else "list"
+            return Group(value.items, span=value.span, axis=v.Axis(s.name, kind, f"let {scope.full(s.name)}"))
         return value
 
-    # ── calls, indices and projections in equations ──────────────────────────────────────────────────────────────────
-
-    def call(self, call: t.Call, side: str | None) -> Any:
-        return evaluate_call(self, call, side)
-
-    def index(self, x: t.Index, side: str | None) -> Any:
-        return evaluate_index(self, x, side)
-
-    def via(self, x: t.Via, side: str | None) -> Any:
-        word = x.projection.id if isinstance(x.projection, t.Name) else ""
-        root = x.projection
-        while isinstance(root, t.Attribute):
-            root = root.value
-        named = word not in PROJECTIONS and isinstance(root, t.Name) and root.id in self.current.known_names()
-
-        def find() -> Projector | None:
-            if not named:
-                site = self._site(x)
-                return make_projector(self, x.projection, None, site, x.projection.span)
-            value = self.evaluate(x.projection)
-            if value is not FAULT and not isinstance(value, Projector):
-                message = f"`via` needs a projection, got {describe(value)}"
-                help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
-                self.fault("B212", message, x.projection.span, help=help)
-            return value if isinstance(value, Projector) else None
-
-        return evaluate_via(self, x, side, find, inline=not named)
-
-    def _site(self, x: t.Via) -> str:
-        """Where an inline projection stands: the statement, and the how-manieth place in it, calls spelled out."""
-        scope, name = self.path[-1] if self.path else (self.current, "")
-        statement = scope.full(name)
-        place = (*((f.source.name, f.start) for f in self.frames), x.span.source.name, x.span.start)
-        seen = self.sites.setdefault(statement, [])
-        if place not in seen:
-            seen.append(place)
-        position = seen.index(place)
-        return statement if position == 0 else f"{statement}-{position}"
+    call = evaluate_call
+    index = evaluate_index
+    via = evaluate_via

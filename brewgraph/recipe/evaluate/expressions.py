@@ -4,67 +4,37 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
-from brewgraph.recipe.evaluate.arithmetic import combine
-from brewgraph.recipe.evaluate.describe import LATER, are_layers, describe, wrong_place
-from brewgraph.recipe.evaluate.imports import Library
-from brewgraph.recipe.evaluate.scope import IN_TEXT, Scope
+from brewgraph.recipe import values as v
+from brewgraph.recipe.evaluate.joining import combine
+from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
-from brewgraph.recipe.values import (
-    FAULT,
-    Axis,
-    Bundle,
-    Column,
-    DataDeclaration,
-    Forwarded,
-    Group,
-    LayerMap,
-    Length,
-    Match,
-    ModelDeclaration,
-    Projector,
-    Row,
-    Take,
-    Value,
-)
+from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
 
-FEATURE_KINDS = {
-    "logits": "logits",
-    "start": "positions",
-    "end": "positions",
-    "embeddings": "hidden",
-    "pooled": "vector",
-    "hidden": "hidden",
-    "attention": "attention",
-    "scores": "scores",
-    "query": "states",
-    "key": "states",
-    "value": "states",
-}
-FactsOf = Callable[[ModelDeclaration], ModelFacts | None]
-"""What is known of a model before its weights are loaded, or None where nothing can be."""
+FEATURE_KINDS = {**SINGLES, **ROWS}
+FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
+"""What is known of a model before its weights are loaded, or None."""
 
 
 class Evaluator:
-    """One reading of a spec: the values of its names and expressions, each evaluated when it is first asked for.
+    """Evaluates the names and expressions of a spec, lazily.
 
-    Faults go to the collector once; the value is then `FAULT`, which spreads silently. What statements, calls, indices
-    and projections mean is said in files of their own, which know the evaluator; `elaborate` joins them to it.
+    A fault goes to the collector once; its value is `FAULT`, which spreads silently. Statements, calls, indices and
+    projections are evaluated in other files that take the evaluator; `elaborate` joins them.
     """
 
     def __init__(
         self,
         source: Source,
         collector: Collector,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         facts: FactsOf | None = None,
         library: Library | None = None,
     ):
@@ -74,44 +44,51 @@ class Evaluator:
         self.root = Scope("spec", (), None, source)
         self.current = self.root
         self.scopes: list[Scope] = [self.root]
-        self.models: dict[str, ModelDeclaration] = {}
-        self.data: dict[str, DataDeclaration] = {}
-        self.projections: dict[str, Projector] = {}
+        self.models: dict[str, v.ModelDeclaration] = {}
+        self.data: dict[str, v.DataDeclaration] = {}
+        self.projections: dict[str, v.Projector] = {}
         self.path: list[tuple[Scope, str]] = []
-        """The names whose values are being evaluated, each inside the one before it."""
+        """The stack of names in evaluation."""
         self.frames: list[Span] = []
-        """The calls of functions that led from the last of them to here."""
-        self.sites: dict[str, list[Any]] = {}
-        """Of each statement where its inline projections stand, in the order in which they were met."""
+        """The stack of function calls inside the last of them."""
+        self.sites: dict[str, list[tuple[tuple[str, int], ...]]] = {}
+        """The places of the inline projections of each statement, in the order of evaluation."""
         self.needs_input = True
-        """Whether a model's feature belongs to a forward on data; in `freeze` a tap only names a module, and a function
-        that nobody calls has no data yet."""
+        """Whether a feature needs data: not in `freeze`, where a tap names a module, nor in an uncalled function."""
         self.evaluated: set[int] = set()
-        """Functions, by their `id`, whose expressions were evaluated: some call of them was sound that far."""
-        self.open: dict[Take, None] = {}
-        """Rows of which members were picked while nobody knows how many there are."""
+        """The `id` of each function whose body was evaluated in a call."""
+        self.open: dict[v.Take, None] = {}
+        """Rows that were indexed while their length is unknown."""
 
-    # ── what `elaborate` gives a meaning ─────────────────────────────────────────────────────────────────────────────
-
-    def statement_value(self, scope: Scope, s: t.Named) -> Any:
+    def statement_value(self, scope: Scope, s: t.Named) -> Evaluated:
         raise NotImplementedError
 
-    def call(self, call: t.Call, side: str | None) -> Any:
+    def call(self, call: t.Call, side: str | None) -> Evaluated:
         raise NotImplementedError
 
-    def index(self, x: t.Index, side: str | None) -> Any:
+    def index(self, x: t.Index, side: str | None) -> Evaluated:
         raise NotImplementedError
 
-    def via(self, x: t.Via, side: str | None) -> Any:
+    def via(self, x: t.Via, side: str | None) -> Evaluated:
         raise NotImplementedError
 
     # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fault(self, code: str, message: str, place: Span, **more: Any) -> Any:
-        self.collector.add(code, message, place, **more)
+    def fault(self, code: str, message: str, place: Span, *, help: str = "") -> Fault:
+        self.collector.add(code, message, place, help=help)
         return FAULT
 
-    def evaluate(self, x: t.Expression, side: str | None = None) -> Any:
+    def repeats(self, arguments: Sequence[t.Argument]) -> bool:
+        """Whether a name is given twice, with a diagnostic."""
+        names = [argument.name for argument in arguments]
+        for i, argument in enumerate(arguments):
+            if argument.name is not None and argument.name in names[:i]:
+                place = argument.name_span or argument.span
+                self.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
+                return True
+        return False
+
+    def evaluate(self, x: t.Expression, side: str | None = None) -> Evaluated:
         """The value of an expression; `side` is `from` or `to` inside an arrow, and picks a layer map's column."""
         match x:
             case t.Constant():
@@ -121,9 +98,9 @@ class Evaluator:
             case t.String():
                 return self.interpolate(x)
             case t.Percent():
-                return Length(x.value / 100, "share")
+                return v.Length(x.value / 100, "share")
             case t.Duration():
-                return Length(x.value, x.unit)
+                return v.Length(x.value, x.unit)
             case t.Name():
                 return self.value_of(x.id, x.span)
             case t.Attribute():
@@ -150,27 +127,28 @@ class Evaluator:
                 return self.via(x, side)
         raise AssertionError(f"no meaning for {type(x).__name__}")
 
-    def _several(self, x: t.List | t.Tuple, side: str | None) -> Any:
-        """A list, or a tuple, which is one argument."""
+    def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
+        """A list or a tuple."""
         items = tuple(self.evaluate(item, side) for item in x.items)
         if FAULT in items:
             return FAULT
-        if all(isinstance(i, int | float | str | bool) for i in items):
+        if v.are_plain(items):
             return items
         if isinstance(x, t.List):
-            return Group(items, span=x.span, axis=Axis("", "list", f"list {x.span.start}"))
+            return Group(items, span=x.span, axis=v.Axis("", "list", f"list {x.span.start}"))
         for item, part in zip(items, x.items, strict=True):
             if not isinstance(item, Value):
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
-                message = f"a tuple is one argument and goes over no list, got {describe(item)}"
+                message = f"a tuple holds single values, got {describe(item)}"
                 return self.fault("B202", message, part.span, help=help)
-        return Bundle(f"({', '.join(i.kind for i in items)})", items, span=x.span)
+        values = tuple(item for item in items if isinstance(item, Value))
+        return v.Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
 
     # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
     def inside(self, scope: Scope, frame: Span | None = None) -> Iterator[None]:
-        """Names are looked up from `scope` on; `frame` is the call that led there."""
+        """Look up names from `scope`; `frame` is the call that entered it."""
         before, self.current = self.current, scope
         if frame is not None:
             self.frames.append(frame)
@@ -181,8 +159,8 @@ class Evaluator:
             if frame is not None:
                 self.frames.pop()
 
-    def value_of(self, name: str, place: Span) -> Any:
-        """The value of a name, evaluated when it is first asked for."""
+    def value_of(self, name: str, place: Span) -> Evaluated:
+        """The value of a name, evaluated on first use."""
         for scope in self.current.outward():
             if name in scope.values or name in scope.statements:
                 return self.value_inside(scope, name, place)
@@ -195,7 +173,7 @@ class Evaluator:
         if any(name in scope.functions for scope in self.current.outward()):
             return self._no_value(name, "a function", f"call it: `{name}(…)`", place)
         if help := wrong_place(name):
-            return self.fault("B102", f"`{name}` is no value", place, help=help)
+            return self.fault("B102", f"`{name}` is not a value", place, help=help)
         known = self.current.known_names()
         there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
         roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
@@ -203,13 +181,13 @@ class Evaluator:
             there = f"the {name} here is called {listing(roles)}"
         help = instead("name", name, known) or there
         if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
-            help = "comments begin with `#`"
+            help = "comments start with `#`"
         return self.fault("B101", f"there is no `{name}`", place, help=help)
 
-    def _no_value(self, name: str, what: str, help: str, place: Span) -> Any:
-        return self.fault("B102", f"`{name}` is {what}, and no value", place, help=help)
+    def _no_value(self, name: str, what: str, help: str, place: Span) -> Fault:
+        return self.fault("B102", f"`{name}` is {what}, not a value", place, help=help)
 
-    def value_inside(self, scope: Scope, name: str, place: Span) -> Any:
+    def value_inside(self, scope: Scope, name: str, place: Span) -> Evaluated:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
         if name in scope.values:
             return scope.values[name]
@@ -236,18 +214,17 @@ class Evaluator:
         scope.values[name] = value
         return value
 
-    def data_in_scope(self, place: Span) -> DataDeclaration | None:
-        """The one data set of the innermost body that declares any; a diagnostic where there are several, or none."""
+    def data_in_scope(self, place: Span) -> v.DataDeclaration | None:
+        """The one data set of the innermost body that declares any; a diagnostic if there are several or none."""
         for scope in self.current.data_outward():
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
-                message = f"there are several data sets here: {listing(names)}"
-                self.collector.add("B112", message, place, help=which)
+                self.collector.add("B112", f"there are several data sets here: {listing(names)}", place, help=which)
                 return None
             if names:
                 value = self.value_inside(scope, names[0], place)
-                return value if isinstance(value, DataDeclaration) else None
+                return value if isinstance(value, v.DataDeclaration) else None
         if any(isinstance(s, t.Data) for scope in self.scopes for s in scope.statements.values()):
             help = (
                 "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
@@ -255,40 +232,38 @@ class Evaluator:
             self.collector.add("B112", "there is no data set here", place, help=help)
         return None
 
-    # ── strings, arrows ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def interpolate(self, x: t.String) -> Any:
+    def interpolate(self, x: t.String) -> str | Fault:
         """The string with `{name}` replaced by the value of that name."""
 
         def fill(match: re.Match[str]) -> str:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
-            if (not isinstance(value, int | float | str) or isinstance(value, bool)) and value is not FAULT:
-                message = f"only numbers and strings can stand in a string, got {describe(value)}"
+            if not (v.is_number(value) or isinstance(value, str) or value is FAULT):
+                message = f"only numbers and strings can be interpolated, got {describe(value)}"
                 value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
-            faulty.append(value is FAULT)
+            pieces.append(value)
             return str(value)
 
-        faulty: list[bool] = []
+        pieces: list[Evaluated] = []
         text = re.sub(IN_TEXT, fill, x.value)
-        return FAULT if any(faulty) else text
+        return FAULT if FAULT in pieces else text
 
-    def _arrow(self, x: t.Arrow) -> Any:
+    def _arrow(self, x: t.Arrow) -> Evaluated:
         source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
         if source is FAULT or target is FAULT:
             return FAULT
-        if are_layers(source) and are_layers(target):
+        if v.are_layers(source) and v.are_layers(target):
             if len(source) != len(target):
-                message = f"a layer map needs as many layers on both sides: {len(source)} and {len(target)}"
-                return self.fault("B201", message, x.span, help="pair each layer with one other")
-            return LayerMap(source, target)
-        return Match(source, target, span=x.span)
+                message = f"a layer map needs equally many layers on both sides, got {len(source)} and {len(target)}"
+                return self.fault("B201", message, x.span, help="pair each layer with exactly one other")
+            return v.LayerMap(source, target)
+        return v.Match(source, target, span=x.span)
 
     # ── features ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _attribute(self, x: t.Attribute, value: Any) -> Any:
-        place = Span(x.span.source, x.span.end - len(x.name), x.span.end)
+    def _attribute(self, x: t.Attribute, value: Evaluated) -> Evaluated:
+        place = x.name_span
         if value is FAULT:
             return FAULT
         if isinstance(value, Scope):
@@ -297,24 +272,24 @@ class Evaluator:
             return value.map(lambda item: self._attribute(x, item))
         if isinstance(value, tuple) and value and isinstance(value[0], str):
             return self.fault("B202", "a list of strings has no features", x.span, help="list models: `[big, small]`")
-        if isinstance(value, LayerMap):
+        if isinstance(value, v.LayerMap):
             if x.name in ("from", "to"):
                 return value.left if x.name == "from" else value.right
             return self.fault("B103", f"a layer map has no `{x.name}`", place, help="it has `from` and `to`")
-        if isinstance(value, ModelDeclaration | Forwarded):
+        if isinstance(value, v.ModelDeclaration | v.Forwarded):
             return self._of_model(x, value, place)
-        if isinstance(value, DataDeclaration):
+        if isinstance(value, v.DataDeclaration):
             return self._of_data(x, value, place)
-        help = "features are taken from models: `bert.logits`, `bert.hidden[3]`"
+        help = "only models have features: `bert.logits`, `bert.hidden[3]`"
         return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
-    def _of_data(self, x: t.Attribute, data: DataDeclaration, place: Span) -> Any:
+    def _of_data(self, x: t.Attribute, data: v.DataDeclaration, place: Span) -> Evaluated:
         """Labels, or any other column of a data set."""
         if not data.known:
             return FAULT
         label_type = data.source.label_type
         if x.name in label_type.fields:
-            return Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
+            return v.Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
         if x.name == "labels" and label_type:
             help = f"`{data.name}.start` and `{data.name}.end`: `ce({data.name}.start -> tiny.start)`"
             return self.fault("B103", "the answers of this data are spans, with a start and an end", place, help=help)
@@ -334,14 +309,14 @@ class Evaluator:
             if "class_weights" in type(data.source.sources[0]).model_fields:
                 help += ", or weigh the classes: `class_weights=balanced`"
             return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
-        return Column("values", data.name, x.name, span=x.span)
+        return v.Column("values", data.name, x.name, span=x.span)
 
-    def _of_model(self, x: t.Attribute, model: ModelDeclaration | Forwarded, place: Span) -> Any:
-        owner = model.model if isinstance(model, Forwarded) else model
-        head = model.head if isinstance(model, Forwarded) else None
+    def _of_model(self, x: t.Attribute, model: v.ModelDeclaration | v.Forwarded, place: Span) -> Evaluated:
+        owner = model.model if isinstance(model, v.Forwarded) else model
+        head = model.head if isinstance(model, v.Forwarded) else None
         if x.name == "layers":
             help = f"`init={owner.name}.layers[0, 4, 8]` on another model starts it from these layers"
-            return self.fault("B203", "layers are picked by a list of numbers", x.span, help=help)
+            return self.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
         if head is None and x.name in owner.heads:
             forwarded = self._forwarded(model, x.span)
             return FAULT if forwarded is None else replace(forwarded, head=x.name)
@@ -349,9 +324,9 @@ class Evaluator:
             help = f"write `{owner.name}.{x.name}`: heads lie side by side on the trunk"
             return self.fault("B103", f"a head has no head `{x.name}`", place, help=help)
         if x.name not in FEATURE_KINDS:
-            known = [*owner.heads, *SINGLES, *ROWS]
+            known = [*owner.heads, *FEATURE_KINDS]
             tapped = f'any module\'s output: `{owner.name} @ "path"`'
-            help = instead("feature", x.name, known) or f"models have {listing([*SINGLES, *ROWS])}; {tapped}"
+            help = instead("feature", x.name, known) or f"models have {listing(FEATURE_KINDS)}; {tapped}"
             return self.fault("B103", f"models have no feature `{x.name}`", place, help=help)
         of_head = x.name in ("logits", "start", "end")
         if of_head and owner.heads and head is None:
@@ -361,23 +336,23 @@ class Evaluator:
         if head is not None and not of_head:
             help = f"hidden states belong to the trunk: `{owner.name}.{x.name}`"
             return self.fault("B103", f"a head has no `{x.name}`", place, help=help)
-        found = self._forwarded(model, x.span)
-        if found is None:
+        forwarded = self._forwarded(model, x.span)
+        if forwarded is None:
             return FAULT
         feature = Feature(x.name, head=head)
-        take = Take(FEATURE_KINDS[x.name], owner.name, found.data, feature, found.passing, span=x.span)
-        return Row(take) if x.name in ROWS else take
+        take = v.Take(FEATURE_KINDS[x.name], owner.name, forwarded.data, feature, forwarded.passing, span=x.span)
+        return v.Row(take) if x.name in ROWS else take
 
-    def _forwarded(self, model: ModelDeclaration | Forwarded, place: Span) -> Forwarded | None:
+    def _forwarded(self, model: v.ModelDeclaration | v.Forwarded, place: Span) -> v.Forwarded | None:
         """A model on its input: the one that was named, or the one data set in scope."""
-        if isinstance(model, Forwarded):
+        if isinstance(model, v.Forwarded):
             return model
         if not self.needs_input:
-            return Forwarded(model, "")
+            return v.Forwarded(model, "")
         data = self.data_in_scope(place)
-        return Forwarded(model, data.name) if data is not None else None
+        return v.Forwarded(model, data.name) if data is not None else None
 
-    def tap(self, x: t.At, item: int | None) -> Any:
+    def tap(self, x: t.At, item: int | None) -> Evaluated:
         """The value of a module's output, or of its input."""
         model = self.evaluate(x.model)
         path = self.interpolate(x.path)
@@ -387,50 +362,50 @@ class Evaluator:
             return model.map(lambda each: self._tap_of(each, x, path, item))
         return self._tap_of(model, x, path, item)
 
-    def _tap_of(self, model: Any, x: t.At, path: str, item: int | None) -> Any:
-        if not isinstance(model, ModelDeclaration | Forwarded):
+    def _tap_of(self, model: Evaluated, x: t.At, path: str, item: int | None) -> Evaluated:
+        if not isinstance(model, v.ModelDeclaration | v.Forwarded):
             help = 'write `model @ "path.of.a.module"`'
             return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
-        found = self._forwarded(model, x.span)
-        if found is None:
+        forwarded = self._forwarded(model, x.span)
+        if forwarded is None:
             return FAULT
-        owner = found.model
-        known = self.facts_of(owner)
-        axis = Axis("", "row", f"tap {path}")
+        owner = forwarded.model
+        facts = self.facts_of(owner)
+        axis = v.Axis("", "row", f"tap {path}")
 
-        def take(at: str, call: int = 0) -> Take:
+        def take(at: str, call: int = 0) -> v.Take:
             feature = Feature("tap", path=at, input=x.input, item=item, call=call)
-            return Take("tensor", owner.name, found.data, feature, found.passing, span=x.span)
+            return v.Take("tensor", owner.name, forwarded.data, feature, forwarded.passing, span=x.span)
 
-        if known is None:
+        if facts is None:
             return self.open_row(take(path), axis) if "*" in path else take(path)
         try:
-            paths = known.paths(path)
+            paths = facts.paths(path)
             # what freezes or names a module means the module, not its calls
-            calls = known.calls(paths) if self.needs_input else tuple((found, 0) for found in paths)
+            calls = facts.calls(paths) if self.needs_input else tuple((module, 0) for module in paths)
         except SourceFault as fault:
             return self.source_fault(fault, owner, x.path.span)
         if "*" in path or len(calls) > 1:
             return Group(tuple(take(*call) for call in calls), span=x.span, axis=axis)
         return take(*calls[0])
 
-    def open_row(self, take: Take, axis: Axis) -> Group:
-        """Members of a row whose length only the model tells."""
+    def open_row(self, take: v.Take, axis: v.Axis) -> Group:
+        """Members of a row of unknown length."""
         self.open[take] = None
         return Group(None, span=take.span, kind=take.kind, axis=axis)
 
     def may_be_row(self, value: Value) -> bool:
-        """Whether a value is a tap of which only the model, still unknown, tells if its module runs several times."""
-        if not isinstance(value, Take) or value.feature.name != "tap":
+        """Whether a value is a tap of an unknown model, whose module might run several times."""
+        if not isinstance(value, v.Take) or value.feature.name != "tap":
             return False
         model = self.models[value.model]
-        return bool(model.source.is_known) and self.facts_of(model) is None
+        return model.source.is_known and self.facts_of(model) is None
 
-    def facts_of(self, model: ModelDeclaration) -> ModelFacts | None:
+    def facts_of(self, model: v.ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None
 
-    def source_fault(self, fault: SourceFault, model: ModelDeclaration, place: Span) -> Any:
-        """What a model's facts object to; a model that cannot be built at all is at fault where it is declared."""
+    def source_fault(self, fault: SourceFault, model: v.ModelDeclaration, place: Span) -> Fault:
+        """A fault of a model's facts; one of a model that cannot be built is placed at its declaration."""
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")
         return self.fault(fault.code, fault.message, place, help=fault.help)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from brewgraph.diagnostics import listing, suggest
 from brewgraph.ops import DeclaredTransform, Operation, is_row
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.axes import pair
-from brewgraph.recipe.evaluate.describe import as_value, describe, is_number
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.indexing import whole_row
+from brewgraph.recipe.evaluate.joining import pair
 from brewgraph.recipe.numbers import WEIGHTS, is_positive
-from brewgraph.recipe.values import FAULT, Bundle, Group, Match, Row, Value
+from brewgraph.recipe.values import FAULT, Bundle, Evaluated, Fault, Group, Match, Row, Value, as_value, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
 
 MASKS = ("none", "tokens", "pairs", "labels")
 TOKEN_MASKS = ("none", "tokens")
-"""What a function from values to a value can be told: it has no units to choose among, only tokens to hide."""
+"""The masks of a function from values to a value: it has no units to choose among, only tokens to hide."""
 NOT_COMPARED = ("number", "schedule", "loss", "values", "temperature")
 
 
@@ -30,25 +28,21 @@ class _Call:
     """An operation with everything but its match: options, mask, and whether it reduces to one number."""
 
     operation: Operation
-    options: Mapping[str, Any]
+    options: Mapping[str, Evaluated]
     mask: str | v.Column | None
     reduced: bool
     span: Span
 
 
-def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: str | None) -> Any:
+def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: str | None) -> Evaluated:
     """The losses that a call gives: one, or a list where its match or its options hold lists."""
-    match: Any = None
-    options: dict[str, Any] = {}
+    match: Evaluated = None
+    options: dict[str, Evaluated] = {}
     mask: str | v.Column | None = None
     reduced = True
     known = {option.name for option in operation.options}
-    seen: set[str] = set()
     for argument in call.arguments:
         name, place = argument.name, argument.name_span or argument.span
-        if name is not None and name in seen:
-            return e.fault("B125", f"`{name}` is given twice", place, help="remove one of them")
-        seen.add(name or "")
         if name is None and argument.key is None and match is None:
             match = e.evaluate(argument.value, side)
             if match is not FAULT and not isinstance(match, Match):
@@ -56,13 +50,12 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
                 message = f"`{operation.name}` compares the two sides of an arrow"
                 return e.fault("B209", message, argument.span, help=help)
         elif name == "mask":
-            found = _mask(e, argument)
-            if found is None:
+            mask = _mask(e, argument)
+            if mask is None:
                 return FAULT
-            mask = found
         elif name == "reduce":
-            if not _is_reduce(argument.value):
-                help = '`reduce="none"` gives one number per example or token; left out, their mean'
+            if argument.value.span.text not in ("none", '"none"'):
+                help = '`reduce="none"` gives one number per example or token; default: their mean'
                 return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
             reduced = False
         elif name in known:
@@ -77,27 +70,25 @@ def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: s
     if match is None:
         help = f"write `{operation.name}(teacher.… -> student.…)`"
         return e.fault("B209", f"`{operation.name}` needs a match", call.span, help=help)
-    if match is FAULT or FAULT in options.values():
+    if not isinstance(match, Match) or FAULT in options.values():
         return FAULT
     if not reduced and set(operation.takes.values()) == {"batch"}:
-        help = "leave `reduce` out: what it gives is one number already"
+        help = "remove `reduce`: the result is already one number"
         return e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
     return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
-
-
-def _is_reduce(x: t.Expression) -> bool:
-    return (isinstance(x, t.String) and x.value == "none") or (isinstance(x, t.Constant) and x.value is None)
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _option(e: Evaluator, operation: Operation | DeclaredTransform, argument: t.Argument, side: str | None) -> Any:
+def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.Argument, side: str | None) -> Evaluated:
     """The value of a keyword argument: a number, a schedule, a word, or a list of them."""
     name, x = argument.name or "", argument.value
-    option = next(o for o in operation.options if o.name == name)
-    if isinstance(option.default, str):
-        return _word(e, option.default, name, x, option.text)
+    option = next(o for o in declared.options if o.name == name)
+    if isinstance(option.default, str):  # a word, bare or as a string
+        if isinstance(x, t.String | t.Name):
+            return x.value if isinstance(x, t.String) else x.id
+        return e.fault("B202", f"`{name}` is a word", x.span, help=f"{option.text}; default: {option.default}")
     value, place = e.evaluate(x, side), x.span
     if value is FAULT:
         return FAULT
@@ -106,201 +97,193 @@ def _option(e: Evaluator, operation: Operation | DeclaredTransform, argument: t.
     if isinstance(value, Group) and value.items == ():
         return e.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
     for single in v.leaves(value) if isinstance(value, Group) else (value,):
-        own = isinstance(single, v.Temperature) and name == "T"
-        if not (own or is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
+        is_temperature = isinstance(single, v.Temperature) and name == "T"
+        if not (is_temperature or v.is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
             help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
-            message = f"`{name}` is a number or a schedule, got {describe(single)}"
-            return e.fault("B202", message, place, help=help)
-        if name == "T" and not own and not is_positive(single):
-            return e.fault("B207", "a temperature is above zero", place, help="T=1 leaves the logits as they are")
+            return e.fault("B202", f"`{name}` is a number or a schedule, got {describe(single)}", place, help=help)
+        if name == "T" and not is_temperature and not is_positive(single):
+            return e.fault("B207", "a temperature must be positive", place, help="T=1 leaves the logits unchanged")
     return value
 
 
-def _word(e: Evaluator, default: str, name: str, x: t.Expression, text: str) -> Any:
-    """An option that is a word: bare or as a string."""
-    if isinstance(x, t.String | t.Name):
-        return x.value if isinstance(x, t.String) else x.id
-    return e.fault("B202", f"`{name}` is a word", x.span, help=f"{text}; left out, {default}")
-
-
 def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
-    """`mask=none` or `mask=tokens` on what makes a value of others; None, with a diagnostic, for anything else."""
+    """`mask=none` or `mask=tokens` of a function from values to a value; None, with a diagnostic, for anything else."""
     x = argument.value
+    choices = f"it is one of {listing(TOKEN_MASKS)}"
+    if _mask_word(x) in MASKS or isinstance(x, t.Attribute):
+        choices += " here; the loss around it takes the others"
+    return _named_mask(e, x, TOKEN_MASKS, choices)
+
+
+def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
+    x = argument.value
+    value = e.evaluate(x) if isinstance(x, t.Attribute) else None
+    if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
+        e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
+        return None
+    if isinstance(value, v.Column) or value is FAULT:
+        return value if isinstance(value, v.Column) else None
+    return _named_mask(e, x, MASKS, f"it is one of {listing(MASKS)}, or a column of the data")
+
+
+def _named_mask(e: Evaluator, x: t.Expression, masks: tuple[str, ...], choices: str) -> str | None:
+    """A mask by its name; None, with a diagnostic, for anything else. `choices` says what the masks are."""
     word = _mask_word(x)
-    if word in TOKEN_MASKS:
+    if word in masks:
         return word
-    help = suggest(word, TOKEN_MASKS) or f"it is one of {listing(TOKEN_MASKS)}"
-    if word in MASKS or isinstance(x, t.Attribute):
-        help = f"it is one of {listing(TOKEN_MASKS)} here; the loss around it takes the others"
-    if isinstance(x, t.String) and x.value in TOKEN_MASKS:
+    help = (suggest(word, masks) if word not in MASKS else "") or choices
+    if isinstance(x, t.String) and x.value in masks:
         help = f"write it without quotes: `mask={x.value}`"
     e.fault("B122", "unknown mask", x.span, help=help)
     return None
 
 
 def _mask_word(x: t.Expression) -> str:
-    """A mask's name as it was written, empty for what is none."""
+    """The name of a mask, empty for any other expression."""
     if isinstance(x, t.Constant) and x.value is None:
         return "none"
     return x.id if isinstance(x, t.Name) else ""
 
 
-def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
-    x = argument.value
-    word = _mask_word(x)
-    if word in MASKS:
-        return word
-    if isinstance(x, t.String) and x.value in MASKS:
-        e.fault("B122", "unknown mask", x.span, help=f"write it without quotes: `mask={x.value}`")
-        return None
-    if isinstance(x, t.Attribute):
-        value = e.evaluate(x)
-        if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
-            e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
-            return None
-        if isinstance(value, v.Column) or value is FAULT:
-            return value if isinstance(value, v.Column) else None
-    help = suggest(word, MASKS) or f"it is one of {listing(MASKS)}, or a column of the data"
-    e.fault("B122", "unknown mask", x.span, help=help)
-    return None
+def _settled(
+    declared: Operation | DeclaredTransform, options: Mapping[str, Evaluated], place: Span
+) -> tuple[tuple[str, v.Option], ...]:
+    """Every option with its value, defaults filled in."""
+    settled: list[tuple[str, v.Option]] = []
+    for option in declared.options:
+        chosen = options.get(option.name, option.default)
+        value = chosen if isinstance(chosen, str) else as_value(chosen, place)
+        assert isinstance(value, v.Number | v.Scheduled | v.Combine | v.Temperature | str), option.name
+        settled.append((option.name, value))
+    return tuple(settled)
 
 
-def _over_options(e: Evaluator, call: _Call, match: Match) -> Any:
+# ── lists and pairs ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _over_options(e: Evaluator, call: _Call, match: Match) -> Evaluated:
     """The operation for each member of lists among its options, then for each pair of its match."""
-    for name, value in call.options.items():
-        if not isinstance(value, Group):
-            continue
-        rest = {k: x for k, x in call.options.items() if k != name}
-        if value.items is None:
-            return Group(None, span=call.span, kind="loss")
+    name = next((name for name, value in call.options.items() if isinstance(value, Group)), None)
+    if name is None:
+        return _over_pairs(e, call, match)
+    values = call.options[name]
+    assert isinstance(values, Group)
+    if values.items is None:
+        return Group(None, span=call.span, kind="loss")
 
-        def with_option(m: Match, x: Any, name: str = name, rest: dict[str, Any] = rest) -> Any:
-            if isinstance(m, Group) or isinstance(x, Group):
-                return pair(m, x, call.span, e.fault, with_option, "loss")
-            return _over_options(e, replace(call, options={**rest, name: x}), m)
-
-        matches = _pairs(e, call, match)
-        if matches is FAULT:
-            return FAULT
-        known = isinstance(matches, Group) and matches.items is not None and len(matches.axes) == 1
-        if known and value.axis.kind == "list" and len(value.items) != len(matches.items):
-            message = f"`{name}` has {len(value.items)} values, and the match {len(matches.items)} pairs"
-            help = f"give one `{name}` for each pair, or a single one"
-            return e.fault("B201", message, value.span, help=help)
-        return pair(matches, value, call.span, e.fault, with_option, "loss")
-    return _over_pairs(e, call, match.source, match.target, match.span)
-
-
-def _pairs(e: Evaluator, call: _Call, match: Match) -> Any:
-    """The match as one, or a list of matches of single values."""
-
-    def join(a: Any, b: Any) -> Any:
+    def join(a: Evaluated, b: Evaluated) -> Evaluated:
         if isinstance(a, Group) or isinstance(b, Group):
             return pair(a, b, call.span, e.fault, join, arrow=True)
         return Match(a, b, span=match.span)
 
-    return join(match.source, match.target)
+    def with_option(m: Evaluated, x: Evaluated) -> Evaluated:
+        if isinstance(m, Match) and not isinstance(x, Group):
+            return _over_options(e, replace(call, options={**call.options, name: x}), m)
+        return pair(m, x, call.span, e.fault, with_option, "loss")
+
+    matches = join(match.source, match.target)
+    if matches is FAULT:
+        return FAULT
+    pairs = matches.items if isinstance(matches, Group) and len(matches.axes) == 1 else None
+    if pairs is not None and values.axis.kind == "list" and len(values.items) != len(pairs):
+        message = f"`{name}` has {len(values.items)} values, and the match {len(pairs)} pairs"
+        return e.fault("B201", message, values.span, help=f"give one `{name}` for each pair, or a single one")
+    return pair(matches, values, call.span, e.fault, with_option, "loss")
 
 
-def _over_pairs(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
-    whole = any(is_row(side) for sides in call.operation.takes for side in sides)
-
-    if whole:
+def _over_pairs(e: Evaluator, call: _Call, match: Match) -> Evaluated:
+    source, target = match.source, match.target
+    takes_rows = any(is_row(side) for sides in call.operation.takes for side in sides)
+    if takes_rows:
         source, target = (whole_row(e, side) if isinstance(side, Row) else side for side in (source, target))
         if FAULT in (source, target):
             return FAULT
 
-    def apply(a: Any, b: Any) -> Any:
-        if whole and all(isinstance(side, Bundle) for side in (_as_row(a), _as_row(b))):
-            return _apply(e, call, _as_row(a), _as_row(b), place)
-        if whole and isinstance(a, Group) and isinstance(b, Group) and _is_table(a) != _is_table(b):
-            # a list of models, and one row that goes with the row of each
-            table, function = (a, lambda x: apply(x, b)) if _is_table(a) else (b, lambda x: apply(a, x))
-            return table.map(function)
+    def apply(a: Evaluated, b: Evaluated) -> Evaluated:
+        if takes_rows:
+            left, right = _as_row(a), _as_row(b)
+            if isinstance(left, Bundle) and isinstance(right, Bundle):
+                return _apply(e, call, left, right, match.span)
+            if isinstance(a, Group) and isinstance(b, Group) and _is_table(a) != _is_table(b):
+                # a list of models, and one row that goes with the row of each
+                return a.map(lambda x: apply(x, b)) if _is_table(a) else b.map(lambda x: apply(a, x))
         if isinstance(a, Group) or isinstance(b, Group):
+            if any(isinstance(side, Group) and side.items is None for side in (a, b)):
+                # such a pair keeps nothing of what stands beside the list whose length is not known yet
+                e.open.update(dict.fromkeys(v.takes_in(*v.members(a), *v.members(b))))
             kind = "loss" if call.reduced else "values"
-            _note_uses(e, a, b)
             return pair(a, b, call.span, e.fault, apply, kind, arrow=True)
-        return _apply(e, call, a, b, place)
+        return _apply(e, call, a, b, match.span)
 
     return apply(source, target)
-
-
-def _note_uses(e: Evaluator, *sides: Any) -> None:
-    """Keep what is taken beside a list whose length is not known yet: of such a pair nothing else is left."""
-    if any(isinstance(side, Group) and side.items is None for side in sides):
-        e.open.update(dict.fromkeys(v.takes_in(*(x for side in sides for x in v.members(side)))))
 
 
 def _is_table(side: Group) -> bool:
     return any(isinstance(x, Group) for x in side)
 
 
-def _as_row(side: Any) -> Any:
+def _as_row(side: Evaluated) -> Evaluated:
     """A list of features of one kind as one argument, for operations that take a whole row.
 
     A row whose length is not known yet is one without members.
     """
-    if isinstance(side, Group) and side.items is None and side.axis.kind == "row":
-        return Bundle(f"{side.kind}...", (), span=side.span)
-    if isinstance(side, Group) and side.items and all(isinstance(x, Value) for x in side.items):
-        kinds = {x.kind for x in side.items}
-        return Bundle(f"{kinds.pop()}...", side.items, span=side.span) if len(kinds) == 1 else side
-    return side
+    if not isinstance(side, Group):
+        return side
+    if side.items is None:
+        return Bundle(f"{side.kind}...", (), span=side.span) if side.axis.kind == "row" else side
+    values = tuple(x for x in side if isinstance(x, Value))
+    kinds = {x.kind for x in values}
+    whole = len(kinds) == 1 and len(values) == len(side.items)
+    return Bundle(f"{kinds.pop()}...", values, span=side.span) if whole else side
 
 
-def _apply(e: Evaluator, call: _Call, source: Any, target: Any, place: Span) -> Any:
+def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, place: Span) -> Evaluated:
     operation = call.operation
     for side in (source, target):
         if isinstance(side, Row):
             help = f"pick layers: `{side.take.span.text}[0]`, or all of them: `{side.take.span.text}[:]`"
-            message = f"`{side.take.feature.name}` is one value per layer"
-            return e.fault("B202", message, side.take.span, help=help)
+            return e.fault("B202", f"`{side.take.feature.name}` is one value per layer", side.take.span, help=help)
         if not isinstance(side, Value) or side.kind in NOT_COMPARED:
             where = side.span if isinstance(side, Value) else place
             message = f"`{operation.name}` compares features, got {describe(side)}"
             return e.fault("B202", message, where, help=_feature_of(side) or f"it takes {takes(operation)}")
-    open_kind = any("tensor" in side.kind for side in (source, target))
-    if not open_kind and operation.unit(source.kind, target.kind) is None:
-        reverse = operation.unit(target.kind, source.kind)
-        help = (
-            "turn the arrow round: labels and teachers stand on the left" if reverse else f"it takes {takes(operation)}"
-        )
+    assert isinstance(source, Value)
+    assert isinstance(target, Value)
+    kinds = (source.kind, target.kind)
+    if not any("tensor" in kind for kind in kinds) and operation.unit(*kinds) is None:
+        help = f"it takes {takes(operation)}"
+        if operation.unit(*reversed(kinds)):
+            help = "reverse the arrow: labels and teachers belong on the left"
         if source.kind == "targets" and operation.name == "ce":
-            help = "labels of several classes at once are compared by `bce`, numbers by `mse`"
+            help = "use `bce` for multi-label classes, `mse` for numbers"
         elif source.kind == "labels" and operation.name == "bce":
-            help = 'labels of one class are compared by `ce`; of several at once: data with problem_type="multi_label"'
+            help = 'use `ce` for single-label classes; multi-label data needs problem_type="multi_label"'
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
         return e.fault("B210", message, place, help=help)
-    own = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
-    if own is not None and any(side.kind not in ("logits", "positions", "tensor") for side in (source, target)):
-        message = f"`{own.name}` weighs two models' logits, got {describe(source)} and {describe(target)}"
-        return e.fault("B210", message, own.span, help="a number or a schedule serves here: `T=4`")
-    options = _settled(operation, call.options, call.span)
-    kind = "loss" if call.reduced else "values"
-    means, written = (call.mask, call.reduced, operation), frozenset(call.options)
-    return v.Apply(kind, operation.key, source, target, options, *means, written, span=call.span)
+    temperature = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
+    if temperature is not None and any(kind not in ("logits", "positions", "tensor") for kind in kinds):
+        message = f"`{temperature.name}` needs the logits of two models, got {describe(source)} and {describe(target)}"
+        return e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
+    return v.Apply(
+        "loss" if call.reduced else "values",
+        operation.key,
+        source,
+        target,
+        _settled(operation, call.options, call.span),
+        call.mask,
+        call.reduced,
+        frozenset(call.options),
+        declared=operation,
+        span=call.span,
+    )
 
 
-def _feature_of(x: Any) -> str:
+def _feature_of(x: Evaluated) -> str:
     """What to write instead of a model, or of a head of one; empty where it is neither."""
     if isinstance(x, v.Forwarded) and x.head is not None:
         return f"pick a feature of it: `{x.model.name}.{x.head}.logits`"
     model = x.model if isinstance(x, v.Forwarded) else x
     return f"pick a feature of it: `{model.name}.logits`" if isinstance(model, v.ModelDeclaration) else ""
-
-
-def _settled(
-    operation: Operation | DeclaredTransform, options: Mapping[str, Any], place: Span
-) -> tuple[tuple[str, v.Option], ...]:
-    """Every option with its value, defaults filled in."""
-    settled: list[tuple[str, v.Option]] = []
-    for option in operation.options:
-        given = options.get(option.name, option.default)
-        value = given if isinstance(given, str) else as_value(given, place)
-        assert isinstance(value, v.Number | v.Scheduled | v.Combine | v.Temperature | str), option.name
-        settled.append((option.name, value))
-    return tuple(settled)
 
 
 def takes(operation: Operation) -> str:
@@ -311,85 +294,84 @@ def takes(operation: Operation) -> str:
 # ── transforms ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def evaluate_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side: str | None) -> Any:
+def evaluate_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side: str | None) -> Evaluated:
     """`relation(bert.value[-1], heads=48)`: values and options to a value, over lists member by member.
 
     `mask=none` on one that hides padding makes it treat padding like real tokens.
     """
-    given: list[Any] = []
-    options: dict[str, Any] = {}
-    masked: str | None = None
+    arguments: list[Evaluated] = []
+    options: dict[str, Evaluated] = {}
+    mask: str | None = None
     known = {option.name for option in transform.options}
     for argument in call.arguments:
         if argument.name is None and argument.key is None:
-            given.append(e.evaluate(argument.value, side))
-        elif argument.name in options:
-            place = argument.name_span or argument.span
-            return e.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
+            arguments.append(e.evaluate(argument.value, side))
         elif argument.name in known:
             options[argument.name or ""] = _option(e, transform, argument, side)
         elif argument.name == "mask" and transform.needs_layout:
-            if masked is not None:
-                place = argument.name_span or argument.span
-                return e.fault("B125", "`mask` is given twice", place, help="remove one of them")
-            masked = token_mask(e, argument)
-            if masked is None:
+            mask = token_mask(e, argument)
+            if mask is None:
                 return FAULT
         else:
             place = argument.name_span or argument.span
             help = instead("option", argument.name or "", known) or f"it takes {_transforms(transform)}"
             if argument.name == "mask":
-                help = f"`{transform.name}` treats padding like any token; a loss chooses: `mse(a -> b, mask=none)`"
+                help = f"`{transform.name}` includes padding; choose the mask in a loss: `mse(a -> b, mask=none)`"
             return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
-    if FAULT in given or FAULT in options.values():
+    if FAULT in arguments or FAULT in options.values():
         return FAULT
-    wanted = len(next(iter(transform.takes)))
-    if len(given) != wanted:
-        message = f"`{transform.name}` takes {wanted} value{'s' if wanted > 1 else ''}"
+    count = len(next(iter(transform.takes)))
+    if len(arguments) != count:
+        message = f"`{transform.name}` takes {count} value{'s' if count > 1 else ''}"
         return e.fault("B209", message, call.span, help=f"it takes {_transforms(transform)}")
 
-    def apply(*members: Any) -> Any:
-        if any(isinstance(m, Group) for m in members):
-            if len(members) == 1 and members[0].items is None and members[0].kind != "tensor":
-                like = apply(Value(members[0].kind, span=members[0].span))
-                return FAULT if like is FAULT else replace(members[0], kind=like.kind)
-            if len(members) == 1:
-                return members[0].map(apply)
-            return pair(members[0], members[1], call.span, e.fault, apply)
-        return _transform(e, transform, members, options, masked, call)
+    def apply(*members: Evaluated) -> Evaluated:
+        first = members[0]
+        if not any(isinstance(m, Group) for m in members):
+            return _transform(e, transform, members, options, mask, call.span)
+        if len(members) == 1 and isinstance(first, Group):
+            return first.map_values(apply)
+        return pair(first, members[1], call.span, e.fault, apply)
 
-    return apply(*given)
+    return apply(*arguments)
 
 
 def _transform(
     e: Evaluator,
     transform: DeclaredTransform,
-    members: tuple[Any, ...],
-    options: Mapping[str, Any],
-    masked: str | None,
-    call: t.Call,
-) -> Any:
+    members: tuple[Evaluated, ...],
+    options: Mapping[str, Evaluated],
+    mask: str | None,
+    place: Span,
+) -> v.Transform | Fault:
     for member in members:
         if not isinstance(member, Value):
             what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
             message = f"`{transform.name}` takes {_transforms(transform)}, got {describe(member)}"
-            return e.fault("B202", message, call.span, help=f"pick {what}")
-    kinds = [m.kind for m in members]
+            return e.fault("B202", message, place, help=f"pick {what}")
+    values = tuple(member for member in members if isinstance(member, Value))
+    kinds = [x.kind for x in values]
     result = transform.result(*kinds)
     if result is None and "tensor" not in kinds:
         message = f"`{transform.name}` does not take {' and '.join(kinds)}"
-        return e.fault("B210", message, call.span, help=f"it takes {_transforms(transform)}")
+        return e.fault("B210", message, place, help=f"it takes {_transforms(transform)}")
     for name, value in options.items():
         if isinstance(value, Group):
             help = f"write `{name}=4`, and the call once for each of them"
             return e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
         if isinstance(value, v.Temperature):
-            message = f"`{value.name}` is a temperature between two models, and here is one value"
+            message = f"`{value.name}` is a temperature for two models, and here is one value"
             return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
-    settled = _settled(transform, options, call.span)
-    result = result or next(iter(transform.takes.values()))
-    mask = "none" if masked == "none" else None
-    return v.Transform(result, transform.key, members, settled, mask, transform, frozenset(options), span=call.span)
+    return v.Transform(
+        result or next(iter(transform.takes.values())),
+        transform.key,
+        values,
+        _settled(transform, options, place),
+        "none" if mask == "none" else None,
+        frozenset(options),
+        declared=transform,
+        span=place,
+    )
 
 
 def _transforms(transform: DeclaredTransform) -> str:

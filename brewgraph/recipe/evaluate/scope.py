@@ -1,21 +1,42 @@
-"""Bodies of statements and the names in them: a spec, its tasks and stages, imported specs, calls of functions."""
+"""Bodies of statements and the names in them: a spec, its tasks and stages, calls of functions, and what is imported.
+
+Other specs are imported for their definitions, Python modules for the operations they declare. A module is read, never
+run: its decorated functions say all that a check needs.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from brewgraph.source import Source, Span
+from brewgraph.diagnostics import Collector, Label, SourceFault, suggest
+from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS, DeclaredTransform, Operation
+from brewgraph.ops.alone import ALONE
+from brewgraph.ops.python_files import declared, find_source
+from brewgraph.paths import locate, nearby
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import HEADS, MODELS
+from brewgraph.recipe.settings.train import OPTIMIZERS
+from brewgraph.recipe.settings.train import SCHEDULES as RATES
+from brewgraph.recipe.values import FAULT, Evaluated, Namespace
+from brewgraph.source import EncodingError, Source, Span
 from brewgraph.syntax import tree as t
+from brewgraph.syntax.foreign import foreign_words
+from brewgraph.syntax.parser import parse
 
 IN_TEXT = r"\{([A-Za-z_]\w*)\}"
 """A name whose value stands in a string: `"{k}"`."""
 
 
+Module = Mapping[str, Operation | DeclaredTransform]
+"""What a Python module declares, by name."""
+
+
 @dataclass(eq=False)
-class Scope:
+class Scope(Namespace):
     """One body. Names that it lacks are looked up in its `parent`; values are evaluated when first asked for.
 
     `path` is what stands before its names when they are said in full: `("warm", "ner")`; `statement` opened it.
@@ -32,10 +53,10 @@ class Scope:
     statement: t.Task | t.Stage | t.Import | None = None
     statements: dict[str, t.Named] = field(default_factory=dict)
     functions: dict[str, t.Function] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Evaluated] = field(default_factory=dict)
     inner: dict[str, Scope] = field(default_factory=dict)
     """Tasks, stages and imported specs by name."""
-    modules: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    modules: dict[str, Module | None] = field(default_factory=dict)
     """Operations of imported Python modules, by the module's name here; None of one that cannot be read."""
     places: dict[str, Span] = field(default_factory=dict)
     """Where each value name of this body was given first, whatever it names."""
@@ -89,17 +110,17 @@ class Scope:
 
     def params_in(self, x: t.Expression) -> frozenset[str]:
         """The params of the whole spec that an expression is made of, by itself, by other names, or in its texts."""
-        found: set[str] = set()
+        params: set[str] = set()
         for node in x.walk():
             texts = re.findall(IN_TEXT, node.value) if isinstance(node, t.String) else ()
             for name in (node.id,) if isinstance(node, t.Name) else texts:
                 home = next((s for s in self.outward() if name in s.places), None)
                 statement = home.statements.get(name) if home is not None else None
                 if isinstance(statement, t.Param) and home is not None and home.kind == "spec":
-                    found.add(name)
+                    params.add(name)
                 elif isinstance(statement, t.Let | t.Equation) and home is not None and statement.value is not x:
-                    found |= home.params_in(statement.value)
-        return frozenset(found)
+                    params |= home.params_in(statement.value)
+        return frozenset(params)
 
     def descend(self) -> Iterator[Scope]:
         """This scope and its tasks and stages, in the order of the text; imported specs are left out."""
@@ -107,3 +128,266 @@ class Scope:
         for scope in self.inner.values():
             if scope.kind != "import":
                 yield from scope.descend()
+
+
+ACROSS = ("sum", "mean", "max", "softmax")
+"""Functions across a list."""
+LANGUAGE = frozenset({*OPERATIONS, *TRANSFORMS, *SCHEDULES, *TEMPERATURES, *ACROSS, *ALONE})
+"""Functions that a spec has without defining them."""
+LATER = frozenset({"generate"})
+"""Functions of the language whose meaning is still to come."""
+
+
+def wrong_place(name: str) -> str:
+    """Where a name of the language belongs; empty where it is none. For messages about names that stand elsewhere."""
+    places = (
+        (OPERATIONS, f"`{name}` is an operation: write `{name}(teacher.… -> student.…)`"),
+        (TRANSFORMS, f"`{name}` makes a value of others: write `{name}(teacher.…)`"),
+        (TEMPERATURES, f"`{name}` is a temperature: write `T={name}(4)`"),
+        (SCHEDULES, f"`{name}` is a weight that changes with training: write `{name}(1 -> 0) * term`"),
+        (MODELS, f"`{name}` is a model source: write `teacher NAME = {name}(…)` or `student NAME = {name}(…)`"),
+        (HEADS, f"`{name}` is a head: write `student NAME = hf(…) {{ head NAME = {name}(…) }}`"),
+        (DATA, f"`{name}` is a data source: write `data NAME = {name}(…)`"),
+        (OPTIMIZERS, f"`{name}` is an optimizer: write `optimizer = {name}(…)` in `train {{ }}`"),
+        (PROJECTIONS, f"`{name}` is a projection: write `x via {name}`"),
+        (RATES, f"`{name}` is a schedule of the learning rate: write `schedule = {name}(…)` in `train {{ }}`"),
+    )
+    return next((words for registry, words in places if name in registry), "")
+
+
+# ── imports ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Library:
+    """The specs and modules that one reading of a spec imports, each once. `modules` are the dotted names to load.
+
+    `given` are the values of the outermost spec's params that come from outside.
+    """
+
+    def __init__(self, given: Mapping[str, object] | None = None) -> None:
+        self.given = given or {}
+        self.scopes: list[Scope] = []
+        self.modules: dict[str, None] = {}
+        self._open: list[Path] = []
+
+    def spec(self, s: t.Import, scope: Scope, collector: Collector) -> Scope | None:
+        """The definitions of another spec; its path starts at the importing spec's folder."""
+        target = self._filled(s, scope, collector)
+        if target is None:
+            return None
+        try:
+            path = locate(target, scope.source.folder)
+        except SourceFault as fault:
+            collector.add(fault.code, fault.message, s.span, help=fault.help)
+            return None
+        self._open = self._open or [Path(scope.source.name).resolve()]
+        if path.resolve() in self._open:
+            circle = " -> ".join(p.name for p in (*self._open[self._open.index(path.resolve()) :], path.resolve()))
+            collector.add("B113", f"specs import each other in a circle: {circle}", s.span, help="break the circle")
+            return None
+        try:
+            source = Source.read(path)
+        except EncodingError as error:
+            collector.add("B114", error.message, s.span, help=error.help)
+            return None
+        except OSError as error:
+            near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
+            help = suggest(path.name, near) or "the path starts at this spec's folder"
+            help = nearby(path) if path.is_dir() else help
+            collector.add("B114", f"`{target}` cannot be read: {error.strerror}", s.span, help=help)
+            return None
+        imported = Scope("import", (*scope.path, s.name), None, source, statement=s)
+        self._open.append(path.resolve())
+        enter(imported, parse(source, collector).statements, collector, self)
+        self._open.pop()
+        self.scopes.append(imported)
+        return imported
+
+    def _filled(self, s: t.Import, scope: Scope, collector: Collector) -> str | None:
+        """The path, its `{name}` filled in: params that stand above, as files are read before anything is evaluated.
+
+        None, with a diagnostic, where a name is no such param.
+        """
+        faults: list[str] = []
+
+        def fill(match: re.Match[str]) -> str:
+            name = match.group(1)
+            param = scope.statements.get(name)
+            default = param.default if isinstance(param, t.Param) else None
+            value: object = default.value if isinstance(default, t.String | t.Constant) else None
+            if isinstance(param, t.Param) and scope.kind == "spec":
+                value = self.given.get(name, value)
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                faults.append(name)
+            return str(value)
+
+        path = re.sub(IN_TEXT, fill, s.target)
+        for name in faults:
+            message = f"the path of an import needs a text or a number, and `{name}` is no param above that has one"
+            collector.add("B114", message, s.span, help=f'write `param {name} = "…"` above')
+        return None if faults else path
+
+    def module(self, s: t.Import, scope: Scope, collector: Collector) -> Module | None:
+        """The operations that a Python module declares, by name; None, with a diagnostic, where none can be read."""
+        path = find_source(s.target, scope.source.folder)
+        if path is None:
+            help = "install it, or put it next to the spec"
+            collector.add("B114", f"there is no Python module `{s.target}`", s.span, help=help)
+            return None
+        try:
+            operations = declared(path.read_text(encoding="utf-8"), s.target)
+        except SourceFault as fault:
+            collector.add(fault.code, fault.message, s.span, help=fault.help or "fix the module")
+            return None
+        except (OSError, UnicodeDecodeError, SyntaxError) as error:
+            collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="fix the module")
+            return None
+        if not operations:
+            help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
+            collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
+            return None
+        self.modules[s.target] = None
+        return operations
+
+
+# ── statements into scopes ────────────────────────────────────────────────────────────────────────────────────────────
+
+SAID = {"spec": "the top of a spec", "import": "the top of a spec", "task": "a task", "stage": "a stage"}
+OUTSIDE = {
+    t.Param: ("param", ("spec", "import")),
+    t.Import: ("import", ("spec", "import")),
+    t.Stage: ("stage", ("spec", "import")),
+    t.Task: ("task", ("spec", "import", "stage")),
+    t.Sample: ("sample", ("spec", "import", "stage")),
+    t.Train: ("train", ("spec", "import", "stage")),
+    t.Head: ("head", ()),
+}
+"""Statements that may not stand everywhere: their keyword, and the bodies that may hold them."""
+
+
+def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector, library: Library) -> None:
+    """Put statements into a scope, and those of tasks and stages into inner scopes. Nothing is evaluated yet."""
+    for s in statements:
+        if not _may_stand(scope, s, collector):
+            continue
+        if isinstance(s, t.Version):
+            if s.number != 1:
+                help = "this version of brewgraph supports `brew 1`; a newer one may support more"
+                collector.add("B104", f"version {s.number} of the language is unknown", s.span, help=help)
+        elif isinstance(s, t.Train):
+            _check_once(s, scope.trains, "train", collector)
+            scope.trains.append(s)
+        elif isinstance(s, t.Sample):
+            _check_once(s, scope.samples, "sample", collector)
+            scope.samples.append(s)
+        elif isinstance(s, t.Named) and _is_free(scope, s, collector):
+            _enter_named(scope, s, collector, library)
+
+
+def _check_once(s: t.Statement, earlier: Sequence[t.Statement], keyword: str, collector: Collector) -> None:
+    if earlier:
+        labels = (Label(word_of(earlier[0], keyword), "the first"),)
+        collector.add("B105", f"`{keyword}` appears twice", word_of(s, keyword), labels=labels, help="merge the two")
+
+
+def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Library) -> None:
+    match s:
+        case t.Function():
+            for i, p in enumerate(s.parameters):
+                if p.name in {q.name for q in s.parameters[:i]}:
+                    message = f"the parameter `{p.name}` is given twice"
+                    collector.add("B105", message, p.span, help="rename one of them")
+            scope.functions[s.name] = s
+        case t.Task() | t.Stage():
+            inner = Scope("task" if isinstance(s, t.Task) else "stage", (*scope.path, s.name), scope, scope.source)
+            inner.statement = s
+            scope.inner[s.name] = inner
+            enter(inner, s.block.statements, collector, library)
+        case t.Import():
+            if s.is_spec:
+                imported = library.spec(s, scope, collector)
+                if imported is not None:
+                    scope.inner[s.name] = imported
+                else:
+                    scope.values[s.name] = FAULT  # said already; what is asked of it is not reported too
+            else:
+                scope.modules[s.name] = library.module(s, scope, collector)
+        case _:
+            scope.statements[s.name] = s
+
+
+def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
+    """Whether this body may hold this statement; a diagnostic if not."""
+    keyword, homes = OUTSIDE.get(type(s), ("", None))
+    if homes is None or scope.kind in homes:
+        return True
+    help = f"move it to {' or into '.join(dict.fromkeys(SAID[home] for home in homes))}"
+    if isinstance(s, t.Head):
+        help = "write it into the braces of a model: `student NAME = hf(…) { head ner = token_classifier() }`"
+    collector.add("B110", f"`{keyword}` is not allowed in {SAID[scope.kind]}", word_of(s, keyword), help=help)
+    return False
+
+
+def _is_free(scope: Scope, s: t.Named, collector: Collector) -> bool:
+    """Whether a name is free in its body; functions have a separate name space."""
+    functions = {name: function.name_span for name, function in scope.functions.items()}
+    taken = (functions if isinstance(s, t.Function) else scope.places).get(s.name)
+    if taken is None:
+        if not isinstance(s, t.Function):
+            scope.places[s.name] = s.name_span
+        return True
+    labels = (Label(taken, "first here"),)
+    collector.add("B105", f"the name `{s.name}` is given twice", s.name_span, labels=labels, help="rename one of them")
+    return False
+
+
+def warn_of_hidden(scope: Scope, collector: Collector) -> None:
+    """Warn of names that hide outer names, and functions that hide built-in ones."""
+    for name, function in scope.functions.items():
+        if name in LANGUAGE:
+            message = f"`{name}` hides a built-in function"
+            collector.add("W101", message, function.name_span, help="rename it if you need both")
+    for outer in scope.outward():
+        for parameter in (p for function in scope.functions.values() for p in function.parameters):
+            if parameter.name in outer.places:
+                _warn(parameter.name, parameter.name_span, outer.places[parameter.name], collector)
+        if outer is scope:
+            continue
+        for name, place in scope.places.items():
+            if name in outer.places and name != "loss":
+                _warn(name, place, outer.places[name], collector)
+        for name, function in scope.functions.items():
+            if name in outer.functions:
+                _warn(name, function.name_span, outer.functions[name].name_span, collector)
+
+
+def _warn(name: str, place: Span, outside: Span, collector: Collector) -> None:
+    labels = (Label(outside, "an outer definition"),)
+    message = f"`{name}` hides an outer definition"
+    collector.add("W101", message, place, labels=labels, help="rename one of them if you need both")
+
+
+def word_of(s: t.Statement, keyword: str) -> Span:
+    """The keyword that begins a statement."""
+    return Span(s.span.source, s.span.start, s.span.start + len(keyword))
+
+
+def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
+    """W406 for an unused constant that is named like a setting, here or in other tools."""
+    read: set[str] = set()
+    for node in spec.walk():
+        if isinstance(node, t.Name | t.Attribute):
+            read.add(node.id if isinstance(node, t.Name) else node.name)
+        elif isinstance(node, t.String):
+            read.update(re.findall(IN_TEXT, node.value))
+    for scope in scopes:
+        for name, statement in scope.statements.items():
+            if name in (*read, "loss") or not isinstance(statement, t.Equation | t.Let):
+                continue
+            if isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration):
+                is_own, entry = name in foreign_words()["own setting"], foreign_words()["setting"].get(name)
+                if not is_own and entry is None:
+                    continue
+                write = f"write `train {{ {name} = {statement.value.span.text} }}`"
+                help = write if is_own or entry is None else entry.help
+                collector.add("W406", f"nothing reads `{name}`", statement.name_span, help=help)

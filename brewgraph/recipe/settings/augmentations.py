@@ -6,24 +6,13 @@ Chances are numbers from 0 to 1, or percentages.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from brewgraph.recipe.settings.sources import Settings
-from brewgraph.recipe.values import Length
+from brewgraph.recipe.settings.base import Settings, Share
 
-
-def _share(value: Any) -> Any:
-    """`10%` is 0.1."""
-    if isinstance(value, Length):
-        if value.unit != "share":
-            raise ValueError("a number is wanted, or a percentage: 0.1 or 10%")
-        return value.value
-    return value
-
-
-Chance = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Chance = Annotated[float, Share, Field(ge=0, le=1)]
 
 
 class Masking(Settings):
@@ -50,7 +39,7 @@ class NgramSampling(Settings):
     p: Chance = Field(default=0.25, description="chance of each text to be cut down")
     n: tuple[PositiveInt, ...] = Field(default=(1, 2, 3, 4, 5), description="how many words may be left", min_length=1)
     weights: tuple[NonNegativeFloat, ...] | None = Field(
-        default=None, description="how often each of `n` is taken, in any unit; left out, all equally often"
+        default=None, description="relative frequency of each of `n`; default: all equal"
     )
 
     @model_validator(mode="after")
@@ -89,8 +78,8 @@ class LongDisorder(Settings):
     positional: ClassVar[tuple[str, ...]] = ("p",)
 
     p: Chance = Field(default=0.1, description="chance of each word to begin such a span")
-    length: Annotated[PositiveFloat, BeforeValidator(_share)] = Field(
-        default=20.0, description="words in a span, or up to 1 its share of the text"
+    length: Annotated[PositiveFloat, Share] = Field(
+        default=20.0, description="words in a span; up to 1, its share of the text"
     )
 
 

@@ -1,14 +1,18 @@
-"""The base of everything that a call in a spec is turned into."""
+"""The base of the pydantic models that calls in a spec become."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+)
 
 
 class Settings(BaseModel):
-    """Base of everything that a call in a spec is turned into: immutable, and strict about names."""
+    """The base of whatever a call in a spec becomes: immutable, and strict about names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -42,3 +46,15 @@ def _each_once(value: Any) -> Any:
 
 EachOnce = BeforeValidator(_each_once)
 """For an argument that may be a list of names."""
+
+
+def _share(value: Any) -> Any:
+    """`15%` is 0.15. A length's module imports this one, so that it is known by its unit."""
+    unit = getattr(value, "unit", None)
+    if unit is not None and unit != "share":
+        raise ValueError("expected a number or a percentage: 0.1 or 10%")
+    return value if unit is None else value.value
+
+
+Share = BeforeValidator(_share)
+"""For an argument that may be a percentage."""

@@ -1,8 +1,8 @@
-"""Which metrics a model is scored by, for each type of label; no torch here. The maths is in `training/metrics`."""
+"""The metrics of each label type; no torch here. The maths is in `training/metrics`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.label_types import CLASS, LOSS, SPANS, TAGS, LabelType
@@ -10,58 +10,40 @@ from brewgraph.recipe.tag_schemes import find_scheme
 from brewgraph.syntax.foreign import instead
 
 _LESS_IS_BETTER = frozenset({"mse", "perplexity", LOSS})
-_WORDS = {
-    "f1": "F1",
-    "has_answer_exact": "HasAns exact",
-    "has_answer_f1": "HasAns F1",
-    "no_answer_exact": "NoAns exact",
-    "no_answer_f1": "NoAns F1",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "strict_f1": "strict F1",
-    "matthews": "Matthews",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-    "mse": "MSE",
-}
+_WORDS = {"f1": "F1", "mse": "MSE", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
 
 
 def metric_names(label_type: LabelType, classes: Sequence[str] = ()) -> tuple[str, ...]:
-    """The metrics that exist for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`.
-
-    Classes that are not known yet, an empty sequence, exclude nothing. Empty too for data without labels.
+    """The metrics for these classes: `f1` of class 1 needs two, entities need tags such as `B-PER`. Unknown classes
+    (empty) exclude nothing.
     """
     names = label_type.metrics
     if label_type == CLASS and classes and len(classes) != 2:
         return tuple(name for name in names if name != "f1")
-    if label_type == TAGS and classes and not marks_entities(classes):
+    if label_type == TAGS and classes and find_scheme(classes) is None:
         return ("token_accuracy",)
     return names
 
 
-def marks_entities(classes: Iterable[str]) -> bool:
-    """Whether tags mark where entities begin and go on, as `B-PER` and `I-PER` do; parts of speech do not."""
-    return find_scheme(classes) is not None
-
-
 def greater_is_better(name: str) -> bool:
-    """Whether a higher value is the better one; the task in `ner/f1` plays no part."""
+    """Whether a higher value is better; the task in `ner/f1` does not matter."""
     return name.rpartition("/")[2] not in _LESS_IS_BETTER
 
 
 def metric_words(name: str) -> str:
-    """A metric as people read it: `macro F1`, `exact match`, `ner/F1`."""
+    """The display name of a metric: `macro F1`, `exact match`, `ner/F1`."""
     task, slash, metric = name.rpartition("/")
-    return f"{task}{slash}{_WORDS.get(metric, metric.replace('_', ' '))}"
+    words = metric.replace("has_answer", "HasAns").replace("no_answer", "NoAns").split("_")
+    return f"{task}{slash}{' '.join(_WORDS.get(word, word) for word in words)}"
 
 
 def keyed(task: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The values of a task under the names by which they are known: `ner/f1`, and `f1` where tasks have no name."""
+    """The values of a task by full metric name: `ner/f1`, or `f1` if tasks have no names."""
     return {f"{task}/{name}" if task else name: value for name, value in values.items()}
 
 
 def missing_metrics(unanswerable: Mapping[str, int]) -> tuple[str, ...]:
-    """The metrics of answers that a data set does not give, by how many questions of each split have no answer."""
+    """The answer metrics that a data set lacks, by the number of unanswerable questions per split."""
     names = SPANS.metrics
     if not (unanswerable.get("train") or unanswerable.get("dev")):
         return tuple(name for name in names if name.startswith(("has_answer", "no_answer")))
@@ -96,7 +78,8 @@ def validate_metric(
         return fits[0]
     field = "metric_for_best_model"
     if fits:
-        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=f"choose {_or(fits)}", field=field)
+        help = f"choose {' or '.join(f'`{full}`' for full in fits)}"
+        raise SourceFault("B126", f"several tasks have a metric `{name}`", help=help, field=field)
     near = instead("metric", name, known)
     raise SourceFault(
         "B126",
@@ -104,7 +87,3 @@ def validate_metric(
         help=f"{near}{'; ' if near.startswith('write') else ' '}the metrics here are {listing(known)}".strip(),
         field=field,
     )
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names)

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.metric_names import greater_is_better
-from brewgraph.recipe.settings.sources import Settings
 from brewgraph.recipe.values import Length
 
 
@@ -26,17 +26,16 @@ class Adamw(Settings):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two running means")
     eps: PositiveFloat = Field(default=1e-8, description="added to the root in the denominator")
     weight_decay: NonNegativeFloat = Field(
-        default=0.01, description="decoupled decay per step, times the learning rate; biases and norms are spared"
+        default=0.01, description="decoupled decay per step, times the learning rate; not of biases and norms"
     )
     decay_all: bool = Field(
-        default=False, description="true: biases and norms decay as well, as by torch's AdamW without parameter groups"
+        default=False, description="true: biases and norms decay too, as in torch's AdamW without parameter groups"
     )
     layerwise_decay: Annotated[PositiveFloat, Field(le=1)] = Field(
-        default=1.0,
-        description="each layer of the student learns at this share of the rate of the one above, embeddings slowest",
+        default=1.0, description="learning rate of each student layer as a share of the one above; embeddings lowest"
     )
     correct_bias: bool = Field(
-        default=True, description="correct the running means, which begin at zero; false: as BERT was trained"
+        default=True, description="correct the bias of the running means; false: as BERT was trained"
     )
 
 
@@ -49,9 +48,9 @@ class Sgd(Settings):
 
 
 def _length(value: Any) -> Length:
-    """A stretch of training. A bare number is refused, since it could mean steps as well as epochs."""
+    """A length of training. A bare number is rejected: it could mean steps or epochs."""
     if not isinstance(value, Length):
-        raise ValueError("a length has a unit: 10%, 500 steps or 1 epochs")
+        raise ValueError("a length needs a unit: 10%, 500 steps or 1 epochs")
     if value.unit == "share" and value.value > 1:
         raise ValueError("more than 100% of the training is too long")
     return value
@@ -59,12 +58,16 @@ def _length(value: Any) -> Length:
 
 def _period(value: Any) -> Length:
     if _length(value).value <= 0:
-        raise ValueError("the time between two of them is above zero")
+        raise ValueError("the interval must be positive")
     return _length(value)
 
 
+Stretch = Annotated[Length, BeforeValidator(_length)]
+Period = Annotated[Length, BeforeValidator(_period)]
+
+
 class _Warm(Settings):
-    warmup: Annotated[Length, BeforeValidator(_length)] = Field(
+    warmup: Stretch = Field(
         default=Length(0.0, "share"), description="from zero to the full rate: 10%, 500 steps, 1 epochs"
     )
 
@@ -84,11 +87,11 @@ class Constant(_Warm):
 class Slanted(Settings):
     """`slanted(warmup=10%, ratio=32)`: a triangle from a share of the full rate to all of it and back."""
 
-    warmup: Annotated[Length, BeforeValidator(_length)] = Field(
+    warmup: Stretch = Field(
         default=Length(0.1, "share"), description="from the lowest to the full rate: 10%, 500 steps, 1 epochs"
     )
     ratio: Annotated[float, Field(ge=1)] = Field(
-        default=32.0, description="the lowest rate, at both ends, is the full one divided by this"
+        default=32.0, description="the lowest rate, at both ends, is the full rate divided by this"
     )
 
 
@@ -97,11 +100,11 @@ SCHEDULES: dict[str, type[Settings]] = {"linear": Linear, "cosine": Cosine, "con
 
 
 EPOCHS = 3.0
-"""Passes over the data where a spec says neither epochs nor steps."""
+"""The default number of epochs."""
 
 
 class Train(Settings):
-    """What `train { }` may say. One of `epochs` and `steps` is a number, the other None."""
+    """The settings of `train { }`. One of `epochs` and `steps` is a number, the other None."""
 
     calls: ClassVar[dict[str, dict[str, type[Settings]]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
@@ -111,56 +114,44 @@ class Train(Settings):
     steps: PositiveInt | None = Field(default=None, description="optimizer steps, instead of epochs")
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
     schedule: Linear | Cosine | Constant | Slanted = Field(default=Linear(), description="of the learning rate")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="autocast of the student and the losses"
-    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="autocast of student and losses")
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
-        default=1.0, description="clip the gradient's norm, student and projections together"
+        default=1.0, description="clip the gradient norm of student and projections together"
     )
-    clip_projections: bool = Field(
-        default=True, description="false: max_grad_norm is for the student alone, projections are left as they are"
-    )
+    clip_projections: bool = Field(default=True, description="false: max_grad_norm applies to the student only")
     clip_each: bool = Field(
-        default=False, description="true: clip the gradient of each parameter by itself, as BERT's own optimizer did"
+        default=False, description="true: clip the gradient of each parameter separately, as BERT's optimizer"
     )
     normalise: Literal["global", "micro"] = Field(
-        default="global",
-        description="what a mean is over: all batches of an optimizer step, or each batch, and then the mean of these",
+        default="global", description="what losses average over: the optimizer step, or each micro-batch first"
     )
     freeze: tuple[str, ...] = Field(
-        default=(), description="parts of the student and projections that are not trained in this stage"
+        default=(), description="parts of the student, and projections, not trained in this stage"
     )
-    seed: NonNegativeInt = Field(default=0, description="everything random follows from it")
-    group_by_length: bool = Field(
-        default=False, description="batches of examples of like length, so that little is padding"
-    )
-    eval_steps: Annotated[Length, BeforeValidator(_period)] = Field(
-        default=Length(1.0, "epoch"), description="how often to evaluate"
-    )
-    save_steps: Annotated[Length, BeforeValidator(_period)] = Field(
-        default=Length(1.0, "epoch"), description="how often to write a checkpoint"
-    )
+    seed: NonNegativeInt = Field(default=0, description="the seed of everything random")
+    group_by_length: bool = Field(default=False, description="group examples of similar length to save padding")
+    eval_steps: Period = Field(default=Length(1.0, "epoch"), description="how often to evaluate")
+    save_steps: Period = Field(default=Length(1.0, "epoch"), description="how often to write a checkpoint")
     save_total_limit: PositiveInt = Field(default=2, description="how many checkpoints are kept")
     logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
     report: tuple[str, ...] = Field(
-        default=(), description="values to write down at logging and evaluation, beside those that the loss reaches"
+        default=(), description="further values to record at logging and evaluation, beside those of the loss"
     )
     metric_for_best_model: str | None = Field(
-        default=None,
-        description='score on the dev split by which students are compared: "accuracy", "ner/f1"; "loss" is always one',
+        default=None, description='dev score that selects the best student: "accuracy", "ner/f1"; "loss" always exists'
     )
     greater_is_better: bool = Field(
-        default=True, description="whether a higher score is a better one; left out, it follows from the metric's name"
+        default=True, description="whether a higher score is better; default: by the metric's name"
     )
     load_best_model_at_end: bool = Field(
-        default=False, description="keep the best student, not the last; true where metric_for_best_model is given"
+        default=False, description="keep the best student, not the last; true if metric_for_best_model is set"
     )
     early_stopping_patience: PositiveInt | None = Field(
-        default=None, description="end the stage after this many evaluations in a row without a better score"
+        default=None, description="end the stage after this many evaluations without a better score"
     )
     early_stopping_threshold: NonNegativeFloat = Field(
-        default=0.0, description="a score must be better by more than this for patience to begin anew"
+        default=0.0, description="the minimum improvement that resets patience"
     )
     baseline: bool = Field(default=False, description="also train the same student without its teacher, and compare")
 
@@ -170,29 +161,21 @@ class Train(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_length(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("epochs") is None and given.get("steps") is None:
-            return {**given, "epochs": EPOCHS}
-        return given
-
-    @model_validator(mode="before")
-    @classmethod
-    def _follow_the_metric(cls, given: Any) -> Any:
-        metric = given.get("metric_for_best_model") if isinstance(given, dict) else None
+    def _derive_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("epochs") is None and values.get("steps") is None:
+            values = {**values, "epochs": EPOCHS}
+        metric = values.get("metric_for_best_model")
         if not isinstance(metric, str):
-            return given
-        return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **given}
+            return values
+        return {"greater_is_better": greater_is_better(metric), "load_best_model_at_end": True, **values}
 
     @model_validator(mode="after")
-    def _a_metric(self) -> Train:
-        if self.metric_for_best_model is None:
-            for name in ("load_best_model_at_end", "early_stopping_patience"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} needs metric_for_best_model")
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> Train:
+    def _fits(self) -> Train:
+        for name in ("load_best_model_at_end", "early_stopping_patience"):
+            if self.metric_for_best_model is None and getattr(self, name):
+                raise ValueError(f"{name} needs metric_for_best_model")
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("give epochs or steps, not both")
+            raise ValueError("set epochs or steps, not both")
         return self

@@ -1,85 +1,74 @@
 """What other tools call things, and what to write here instead: one table, asked before near names are looked for.
 
-An entry holds what to write here, as it could stand in a spec, and a remark: why there is no such thing, what else to
-know. Words are in the table under the place where people write them (`TABLE`).
+The table is data: the TOML files beside this module hold one `[[place]]` per entry, where the place is the position in
+which people write the words. `words` are separated by blanks; `Instead` describes the other fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cached_property
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
 
 from brewgraph.diagnostics import closest
-from brewgraph.syntax.foreign.entry import Instead, as_param
 
-__all__ = ["TABLE", "Instead", "from_outside", "instead"]
-
-
-class _Tables(Mapping[str, Mapping[str, Instead]]):
-    """The words by the place where they stand, read when one is first looked for: most specs hold none."""
-
-    @cached_property
-    def _all(self) -> dict[str, Mapping[str, Instead]]:
-        from brewgraph.syntax.foreign import (
-            command,
-            equation_words,
-            setting_words,
-            source_words,
-            statements,
-            textbrewer,
-        )
-
-        return {
-            "setting": setting_words.SETTINGS,
-            "own setting": setting_words.OWN,
-            "optimizer": setting_words.OPTIMIZERS,
-            "schedule": setting_words.SCHEDULES,
-            "metric": setting_words.METRICS,
-            "call": equation_words.CALLS,
-            "option": equation_words.OPTIONS,
-            "feature": equation_words.FEATURES,
-            "name": equation_words.NAMES,
-            "projection": equation_words.PROJECTIONS,
-            "model source": source_words.MODELS,
-            "data source": source_words.DATA,
-            "argument": source_words.ARGUMENTS,
-            "configuration": source_words.CONFIGURATION,
-            "statement": {**statements.STATEMENTS, **statements.WORDS},
-            "word": statements.WORDS,
-            "command": command.COMMANDS,
-            "command option": command.OPTIONS,
-            "configuration of TextBrewer": textbrewer.CONVERTED,
-        }
-
-    def __getitem__(self, place: str) -> Mapping[str, Instead]:
-        return self._all[place]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-
-TABLE = _Tables()
-"""Where a word stands -> the word -> what to write instead."""
-
+_FILES = ("settings", "equations", "sources", "statements", "commands")
 _KNOWN_ONLY = ("argument", "option", "metric", "configuration", "command option")
-"""Places where a word is offered only where it is known: sources, operations and commands take different ones."""
+"""Places where a remedy is offered only if what it writes is known: sources, operations and commands take different
+words.
+"""
 
 _LONG, _SURE, _CLEAR = 4, 0.8, 0.8
-"""Letters of a foreign word that is recognized although it is written otherwise, how near it has to be, and how near a
-known word is that comes before any.
-"""
+"""A misspelled foreign word needs `_LONG` letters and a nearness of `_SURE`; a known word nearer than `_CLEAR` wins."""
+
+_LAST = re.compile(r"(\w+)( ?= ?)([^\s=,()]+(?: \w+)?)(\)*)$")
+"""The last setting of a piece of a spec: its name, `=`, its value, closing brackets."""
+
+
+class Instead(NamedTuple):
+    """What to write in place of a foreign word.
+
+    `write` is a piece of a spec for the place where the word stands, `elsewhere` one for another place. `remark` is
+    further advice; before `elsewhere` it says where that place is.
+    """
+
+    write: str = ""
+    remark: str = ""
+    elsewhere: str = ""
+
+    @property
+    def help(self) -> str:
+        """The remedy of a diagnostic."""
+        there = ": ".join(x for x in (self.remark, f"`{self.elsewhere}`" if self.elsewhere else "") if x)
+        return "; ".join(x for x in (f"write `{self.write}`" if self.write else "", there) if x)
+
+
+@cache
+def foreign_words() -> Mapping[str, Mapping[str, Instead]]:
+    """Place -> word -> entry. The files are read on the first call: most specs hold no foreign word."""
+    import tomllib
+
+    places: dict[str, dict[str, Instead]] = {}
+    for name in _FILES:
+        text = (files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
+        for place, entries in tomllib.loads(text).items():
+            for entry in entries:
+                places.setdefault(place, {}).update(dict.fromkeys(entry.pop("words").split(), Instead(**entry)))
+    places["statement"] |= places["word"]  # these words are foreign at the beginning of a statement, too
+    return places
 
 
 def instead(place: str, word: str, known: Iterable[str] = ()) -> str:
-    """The remedy for a word that is not known at this place: what other tools mean by it, else a near known word.
+    """The remedy for an unknown word at this place: what other tools mean by it, else a near known word, else empty.
 
-    Empty where neither is there. `known` are the words of this place, here.
+    `known` are the words that this place takes.
     """
     names = list(known)
-    entries = {x: entry for x, entry in TABLE.get(place, {}).items() if _is_offered(place, entry, names)}
+    entries = foreign_words().get(place, {})
+    if place in _KNOWN_ONLY:
+        entries = {x: e for x, e in entries.items() if not e.write or e.write.partition("=")[0].split()[0] in names}
     if word in entries:
         return entries[word].help
     near, foreign = closest(word, names), closest(word, (x for x in entries if len(x) >= _LONG))
@@ -88,15 +77,26 @@ def instead(place: str, word: str, known: Iterable[str] = ()) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
-def _is_offered(place: str, entry: Instead, names: Collection[str]) -> bool:
-    return place not in _KNOWN_ONLY or not entry.write or entry.write.partition("=")[0].split()[0] in names
-
-
 def from_outside(word: str) -> str:
-    """The remedy for a setting that is given with the command: in the spec, by a param. Empty for what is none."""
-    entry = TABLE["own setting"].get(word) or TABLE["setting"].get(word)
+    """The remedy for a setting that was passed to the command: in the spec, by a param. Empty for other words."""
+    entry = foreign_words()["own setting"].get(word) or foreign_words()["setting"].get(word)
     if entry is None:
         return ""
     if entry.write:
-        return "it is a setting of the spec: " + as_param(entry.write, "train {{ {} }}")
-    return f"{entry.remark}: {as_param(entry.elsewhere)}" if entry.elsewhere else entry.remark
+        return "it is a setting of the spec: " + _as_param(entry.write, "train {{ {} }}")
+    return f"{entry.remark}: {_as_param(entry.elsewhere)}" if entry.elsewhere else entry.remark
+
+
+def _as_param(piece: str, frame: str = "{}") -> str:
+    """How to change a piece of a spec from the command line: `optimizer = adamw(lr=5e-5)` needs `param lr = 5e-5` and
+    `optimizer = adamw(lr=lr)`. No param holds 10%, 500 steps or a list: the spec itself must change.
+
+    `frame` is what surrounds the piece.
+    """
+    last = _LAST.search(piece)
+    if last is None or re.search(r"[%\[\]\s…]", last[3]):
+        return f"`{frame.format(piece)}`"
+    name, joint, value, close = last.groups()
+    quoted = f'"{value}"' if re.fullmatch(r"(?!true|false)[a-z]\w*", value) else value
+    used = frame.format(f"{piece[: last.start()]}{name}{joint}{name}{close}")
+    return f"write `param {name} = {quoted}` and `{used}` there, then `--set {name}=…`"

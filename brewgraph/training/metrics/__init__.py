@@ -1,8 +1,8 @@
-"""Metrics by label type: what a batch comes to, how batches and ranks are joined, what it says in the end.
+"""Metrics by label type.
 
-Each metric has four parts. `reduce`, on the device, makes of a model's logits what is kept of them: classes, spans,
-sums; logits themselves are never kept, nor sent between ranks. `update` takes that in, `state` gives everything taken
-in so far as tensors on the CPU, `merge` takes in the states of other ranks, `compute` gives the values by name.
+`reduce` runs on the device and turns a model's logits into classes, spans or sums; logits are neither kept nor sent
+between ranks. `update` accumulates these, `state` returns everything accumulated as tensors on the CPU, `merge` adds
+the state of another rank, `compute` returns the values by name.
 
 Shapes: B examples, L tokens, C classes, V vocabulary.
 """
@@ -22,20 +22,20 @@ from brewgraph.training.metrics.tags import TagMetrics
 
 
 class Metric(Protocol):
-    """What every metric here can do; see the module."""
+    """The interface of every metric; see the module."""
 
     @staticmethod
     def reduce(logits: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """On the device: what `update` takes, from logits and the batch that holds their labels."""
+        """The arguments of `update`, from logits and the batch with their labels."""
 
     def update(self, *reduced: Any, **none: Any) -> None:
-        """Take in a batch."""
+        """Add a batch."""
 
     def state(self) -> tuple[Tensor, ...]:
-        """All that was taken in, on the CPU."""
+        """Everything added so far, on the CPU."""
 
     def merge(self, *state: Any, **none: Any) -> None:
-        """Take in what another rank took in."""
+        """Add the state of another rank."""
 
     def compute(self) -> dict[str, float]:
         """The values by name, those of `recipe.metrics.metric_names`."""
@@ -44,8 +44,8 @@ class Metric(Protocol):
 def make_metric(
     label_type: LabelType, classes: Sequence[str], examples: Any = None, null_threshold: float | None = None
 ) -> Metric:
-    """The metric of a label type. Tags and answers are looked up in the rows `examples`; `null_threshold` is None where
-    every question has an answer.
+    """The metric of a label type. `examples` are the rows that hold tags and answers; `null_threshold` is None if every
+    question has an answer.
     """
     makers: dict[LabelType, Callable[[], Metric]] = {
         CLASS: lambda: ClassMetrics(len(classes)),

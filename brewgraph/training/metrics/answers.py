@@ -1,4 +1,4 @@
-"""How well an answer's text agrees with the right ones: by the rules of SQuAD, and of CMRC 2018 for Chinese."""
+"""How well the text of an answer agrees with the right ones, by the rules of SQuAD, or of CMRC 2018 for Chinese."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def is_chinese(texts: Iterable[str]) -> bool:
 
 
 def agreement(answer: str, right: Sequence[str], *, chinese: bool = False) -> Agreement:
-    """The best agreement of an answer with any of the right ones. Where there are none, no answer is the right one."""
+    """The best agreement of an answer with any of the right ones; without right ones, "no answer" is right."""
     score: Callable[[str, str], Agreement] = cmrc if chinese else squad
-    found = [score(answer, other) for other in right] or [score(answer, "")]
-    return max(exact for exact, _ in found), max(f1 for _, f1 in found)
+    agreements = [score(answer, other) for other in right] or [score(answer, "")]
+    return max(exact for exact, _ in agreements), max(f1 for _, f1 in agreements)
 
 
 def squad(answer: str, right: str) -> Agreement:
@@ -76,7 +76,7 @@ def _without_marks(text: str) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    spaced = _CHINESE.sub(lambda found: f" {found[0]} ", _without_marks(text))
+    spaced = _CHINESE.sub(lambda match: f" {match[0]} ", _without_marks(text))
     return _PIECES.findall(spaced)
 
 

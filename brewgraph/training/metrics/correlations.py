@@ -13,7 +13,7 @@ from torch import Tensor
 class ValueMetrics:
     """Pearson's and Spearman's correlation, and the mean squared error.
 
-    Correlations of what does not vary, as of a single example, are not defined: not a number, as in scipy.
+    Correlations of constant values, as of a single example, are NaN, as in scipy.
 
     >>> metric = ValueMetrics()
     >>> metric.update(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([1.0, 2.0, 3.0]))
@@ -43,7 +43,7 @@ class ValueMetrics:
 
     def compute(self) -> dict[str, float]:
         guess, labels = self._pairs_2N()
-        error = float(((guess - labels) ** 2).mean())  # of no pairs: not a number
+        error = float(((guess - labels) ** 2).mean())  # NaN without pairs
         return {
             "spearman": correlation(ranks(guess), ranks(labels)),
             "pearson": correlation(guess, labels),
@@ -52,16 +52,16 @@ class ValueMetrics:
 
 
 def correlation(one_N: Tensor, other_N: Tensor) -> float:
-    """Pearson's correlation; not a number where one of the two is constant, of which there is none."""
+    """Pearson's correlation; NaN if one of the two is constant."""
     one, other = one_N - one_N.mean(), other_N - other_N.mean()
     spread = one.norm() * other.norm()
-    # rounding leaves a constant column a spread of its last digit
+    # rounding leaves a constant column with a small spread
     small = 1e-12 * (one_N.norm() * other_N.norm())
     return float((one @ other / spread).clamp(-1, 1)) if len(one) > 1 and spread > small else math.nan
 
 
 def ranks(values_N: Tensor) -> Tensor:
-    """The place of each value from 1; equal values share the mean of theirs."""
+    """The rank of each value from 1; equal values share the mean of their ranks."""
     _, inverse, counts = values_N.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     mean: Tensor = (last - (counts - 1) / 2)[inverse]

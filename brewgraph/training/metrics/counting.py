@@ -11,16 +11,31 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
-"""The label of what is not counted."""
+"""The label of positions that do not count."""
 
 
 def ratio(over: Tensor, under: Tensor) -> Tensor:
-    """A quotient in double precision, 0 where there is nothing to divide by."""
+    """A quotient in double precision, 0 for a divisor of 0."""
     over, under = over.double(), under.double()
     return torch.where(under > 0, over / under.clamp(min=1e-300), torch.zeros_like(over))
 
 
-class ClassMetrics:
+class SummedMetric:
+    """A metric whose state are sums, which those of other ranks are added to."""
+
+    def __init__(self, *sums: Tensor):
+        self.sums = sums
+
+    def add(self, *sums: Tensor) -> None:
+        self.sums = tuple(old + new for old, new in zip(self.sums, sums, strict=True))
+
+    merge = add
+
+    def state(self) -> tuple[Tensor, ...]:
+        return self.sums
+
+
+class ClassMetrics(SummedMetric):
     """Accuracy, F1 and Matthews' correlation of one label per example.
 
     `macro_f1` is the mean over the classes that occur, as labels or as guesses; `f1`, of two classes alone, is that of
@@ -34,8 +49,8 @@ class ClassMetrics:
     """
 
     def __init__(self, classes: int):
-        # per class: guessed rightly, guessed, labelled: enough for every metric here, and no C x C matrix
-        self.counts_3C = torch.zeros(3, classes, dtype=torch.int64)
+        # per class: guessed rightly, guessed, labelled: enough for every metric here, without a C x C matrix
+        super().__init__(torch.zeros(3, classes, dtype=torch.int64))
 
     @staticmethod
     def reduce(logits_BC: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -45,18 +60,12 @@ class ClassMetrics:
     def update(self, guess_B: Tensor, labels_B: Tensor) -> None:
         counted = labels_B != IGNORED
         guess, labels = guess_B[counted], labels_B[counted]
-        size = self.counts_3C.shape[1]
-        for row, found in enumerate((labels[guess == labels], guess, labels)):
-            self.counts_3C[row] += torch.bincount(found.cpu(), minlength=size)
-
-    def state(self) -> tuple[Tensor, ...]:
-        return (self.counts_3C,)
-
-    def merge(self, counts_3C: Tensor) -> None:
-        self.counts_3C = self.counts_3C + counts_3C
+        size = self.sums[0].shape[1]
+        members = (labels[guess == labels], guess, labels)
+        self.add(torch.stack([torch.bincount(x.cpu(), minlength=size) for x in members]))
 
     def compute(self) -> dict[str, float]:
-        right, guessed, labelled = self.counts_3C.double()
+        right, guessed, labelled = self.sums[0].double()
         total, correct = labelled.sum(), right.sum()
         f1 = ratio(2 * right, guessed + labelled)
         occurs = guessed + labelled > 0
@@ -71,16 +80,15 @@ class ClassMetrics:
         return {**values, "matthews": float(ratio(covariance, spread.sqrt()))}
 
 
-class LabelsMetrics:
-    """F1 and exact matches where each example has any number of labels; those of a probability above 0.5 are guessed.
+class LabelsMetrics(SummedMetric):
+    """F1 and exact matches of any number of labels per example; a label is guessed at a probability above 0.5.
 
     `macro_f1` is the mean over all classes, 0 for one that neither occurs nor is guessed; `exact_match` is the share of
     examples of which every label is right.
     """
 
     def __init__(self, classes: int):
-        self.counts_3C = torch.zeros(3, classes, dtype=torch.int64)
-        self.examples_2 = torch.zeros(2, dtype=torch.int64)
+        super().__init__(torch.zeros(3, classes, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
 
     @staticmethod
     def reduce(logits_BC: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -89,34 +97,28 @@ class LabelsMetrics:
 
     def update(self, guess_BC: Tensor, labels_BC: Tensor) -> None:
         guess, labels = guess_BC.bool().cpu(), labels_BC.bool().cpu()
-        self.counts_3C += torch.stack([(guess & labels).sum(0), guess.sum(0), labels.sum(0)])
-        self.examples_2 += torch.tensor([int((guess == labels).all(-1).sum()), len(labels)])
-
-    def state(self) -> tuple[Tensor, ...]:
-        return self.counts_3C, self.examples_2
-
-    def merge(self, counts_3C: Tensor, examples_2: Tensor) -> None:
-        self.counts_3C, self.examples_2 = self.counts_3C + counts_3C, self.examples_2 + examples_2
+        counts_3C = torch.stack([(guess & labels).sum(0), guess.sum(0), labels.sum(0)])
+        self.add(counts_3C, torch.tensor([int((guess == labels).all(-1).sum()), len(labels)]))
 
     def compute(self) -> dict[str, float]:
-        right, guessed, labelled = self.counts_3C.double()
+        right, guessed, labelled = self.sums[0].double()
         f1 = ratio(2 * right, guessed + labelled)
         return {
             "micro_f1": float(ratio(2 * right.sum(), guessed.sum() + labelled.sum())),
             "macro_f1": float(f1.mean()) if len(f1) else 0.0,
-            "exact_match": float(ratio(*self.examples_2)),
+            "exact_match": float(ratio(*self.sums[1])),
         }
 
 
-class TokenMetrics:
+class TokenMetrics(SummedMetric):
     """Perplexity and accuracy of a language model over the tokens that have a label.
 
-    `perplexity` is exp of the mean negative log-likelihood over all of them, not a mean over batches or texts. It is
-    infinite where it exceeds what a float holds.
+    `perplexity` is exp of the mean negative log-likelihood over all of them, not a mean over batches or texts; infinite
+    if it exceeds the range of a float.
     """
 
     def __init__(self) -> None:
-        self.sums_3 = torch.zeros(3, dtype=torch.float64)
+        super().__init__(torch.zeros(3, dtype=torch.float64))
 
     @staticmethod
     def reduce(logits_BLV: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -129,16 +131,10 @@ class TokenMetrics:
         return loss, (logits.argmax(-1) == labels).sum(), counted.sum()
 
     def update(self, loss: Tensor, right: Tensor, tokens: Tensor) -> None:
-        self.sums_3 += torch.stack([x.detach().cpu().double() for x in (loss, right, tokens)])
-
-    def state(self) -> tuple[Tensor, ...]:
-        return (self.sums_3,)
-
-    def merge(self, sums_3: Tensor) -> None:
-        self.sums_3 = self.sums_3 + sums_3
+        self.add(torch.stack([x.detach().cpu().double() for x in (loss, right, tokens)]))
 
     def compute(self) -> dict[str, float]:
-        loss, right, tokens = self.sums_3.tolist()
+        loss, right, tokens = self.sums[0].tolist()
         mean = loss / tokens if tokens else math.nan
         try:
             perplexity = math.exp(mean)

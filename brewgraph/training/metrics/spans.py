@@ -1,4 +1,4 @@
-"""Answers, stretches of a text or none: from logits to characters, the best of several windows, and their scores."""
+"""Answers as spans of a text: from logits to characters, the best of several windows, and their scores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from brewgraph.training.metrics.answers import Agreement, agreement, is_blank, is_chinese
 
 LONGEST = 30
-"""Tokens of an answer at most, as in BERT's own evaluation of SQuAD."""
+"""The maximum number of tokens of an answer, as in BERT's evaluation of SQuAD."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A stretch of the context by character offsets, `end` excluded. `score` is the sum of its two logits, `null_score`
-    that of the token that stands for no answer, the least of all windows.
+    """A span of the context by character offsets, `end` excluded. `score` is the sum of its two logits, `null_score`
+    that of the token for "no answer", the lowest of all windows.
     """
 
     score: float
@@ -27,11 +27,11 @@ class Answer:
     null_score: float
 
     def is_null(self, threshold: float | None) -> bool:
-        """Whether no answer is the better one, by more than `threshold`; None never has it so."""
+        """Whether "no answer" scores higher by more than `threshold`; never without a threshold."""
         return threshold is not None and self.null_score - self.score > threshold
 
     def text(self, context: str, threshold: float | None) -> str:
-        """The characters of the answer, none where there is no answer."""
+        """The text of the answer, empty for "no answer"."""
         return "" if self.is_null(threshold) else context[self.begin : self.end]
 
 
@@ -57,14 +57,14 @@ def best_spans(start_BL: Tensor, end_BL: Tensor, offsets_BL2: Tensor) -> tuple[T
 
 
 class BestAnswers:
-    """For each example, by its index, the best answer of all its windows, whichever rank saw them.
+    """The best answer of each example, by its index, over all its windows and all ranks.
 
-    As in `run_qa.py` of transformers' examples, a question has no answer only where every window says so: of the scores
-    of no answer the least one counts.
+    As in `run_qa.py` of transformers' examples, a question has no answer only if every window says so: the lowest score
+    of "no answer" counts.
     """
 
     def __init__(self) -> None:
-        self.found: dict[int, Answer] = {}
+        self.best: dict[int, Answer] = {}
 
     @staticmethod
     def reduce(logits: tuple[Tensor, Tensor], batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -78,15 +78,15 @@ class BestAnswers:
         columns = (index_B, score_B.double(), begin_B, end_B, null_B.double())
         for index, *values in zip(*(x.tolist() for x in columns), strict=True):
             new = Answer(*values)
-            old = self.found.get(index, new)
-            # of equal ones that which begins first: the same on any number of ranks
+            old = self.best.get(index, new)
+            # of equal ones the first, so that the number of ranks does not matter
             best = max(new, old, key=lambda answer: (answer.score, -answer.begin, -answer.end))
-            self.found[index] = replace(best, null_score=min(new.null_score, old.null_score))
+            self.best[index] = replace(best, null_score=min(new.null_score, old.null_score))
 
     def state(self) -> tuple[Tensor, ...]:
-        answers = self.found.values()
+        answers = self.best.values()
         return (
-            torch.tensor(list(self.found), dtype=torch.int64),
+            torch.tensor(list(self.best), dtype=torch.int64),
             torch.tensor([a.score for a in answers], dtype=torch.float64),
             torch.tensor([a.begin for a in answers], dtype=torch.int64),
             torch.tensor([a.end for a in answers], dtype=torch.int64),
@@ -113,24 +113,26 @@ class SpanMetrics(BestAnswers):
         self.examples, self.null_threshold = examples, null_threshold
 
     def compute(self) -> dict[str, float]:
-        asked = [row for row in self.examples if row["index"] in self.found]
+        asked = [row for row in self.examples if row["index"] in self.best]
         chinese = is_chinese(text for row in asked for text in row["answers"]["text"])
-        found: dict[bool, list[Agreement]] = {True: [], False: []}
+        by_kind: dict[bool, list[Agreement]] = {True: [], False: []}
         for row in asked:
-            text = self.found[row["index"]].text(row["text_1"], self.null_threshold)
+            text = self.best[row["index"]].text(row["text_1"], self.null_threshold)
             right = row["answers"]["text"]
             if self.null_threshold is not None and not chinese:
                 right = [answer for answer in right if not is_blank(answer)]
-            found[bool(row["answers"]["text"])].append(agreement(text, right, chinese=chinese))
-        values = _means(found[True] + found[False])
+            by_kind[bool(row["answers"]["text"])].append(agreement(text, right, chinese=chinese))
+        values = _means(by_kind[True] + by_kind[False])
         if self.null_threshold is not None:
             names = {True: "has_answer", False: "no_answer"}
-            for kind, own in found.items():
-                values |= {f"{names[kind]}_{name.split('_')[0]}": x for name, x in _means(own).items() if own}
+            for kind, members in by_kind.items():
+                means = _means(members) if members else {}
+                values |= {f"{names[kind]}_{name.split('_')[0]}": x for name, x in means.items()}
         return values
 
 
-def _means(found: Sequence[Agreement]) -> dict[str, float]:
-    """The means of exact matches and F1; 0 where there are none."""
-    count = max(1, len(found))
-    return {"exact_match": sum(exact for exact, _ in found) / count, "f1": sum(f1 for _, f1 in found) / count}
+def _means(agreements: Sequence[Agreement]) -> dict[str, float]:
+    """The means of exact matches and F1; 0 without any."""
+    count = max(1, len(agreements))
+    exact, f1 = (sum(values) / count for values in zip(*agreements, strict=True)) if agreements else (0.0, 0.0)
+    return {"exact_match": exact, "f1": f1}

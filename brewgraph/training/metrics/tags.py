@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
+from brewgraph.training.metrics.counting import SummedMetric
 
 Entity = tuple[str, int, int]
 """Type, first word, last word."""
@@ -32,25 +33,25 @@ def entities(tags: Sequence[str], scheme: Scheme, *, strict: bool = False) -> se
     >>> sorted(entities(["B-PER", "I-PER", "O", "U-PER"], find_scheme(["B-PER", "U-PER"])))
     [('PER', 3, 3)]
     """
-    found: set[Entity] = set()
-    kind, begin = "", -1  # the entity that is open; `begin` is -1 where there is none
+    marked: set[Entity] = set()
+    kind, begin = "", -1  # the open entity; `begin` is -1 without one
     for position, tag in enumerate([*tags, OUTSIDE]):
         mark, own = scheme.split(tag) or ("", "")
         if mark in ("I", "E") and begin >= 0 and own == kind:
             if mark == "E":
-                found.add((kind, begin, position))
+                marked.add((kind, begin, position))
                 begin = -1
             continue
         if begin >= 0 and not scheme.closes:
-            found.add((kind, begin, position - 1))
+            marked.add((kind, begin, position - 1))
         if mark == "S":
-            found.add((own, position, position))
+            marked.add((own, position, position))
         begins = mark == "B" or (mark == "I" and not (strict or scheme.closes))
         kind, begin = (own, position) if begins else ("", -1)
-    return found
+    return marked
 
 
-class TagMetrics:
+class TagMetrics(SummedMetric):
     """Precision, recall and F1 of entities: one is right where its type, its first and its last word are.
 
     `strict_f1` reads tags in IOB2 strictly (see `entities`); `token_accuracy` is the share of words whose tag is right,
@@ -67,8 +68,7 @@ class TagMetrics:
         self.examples = examples
         self.labels: dict[int, list[int]] | None = None
         self.open: dict[int, dict[int, int]] = {}  # of sentences that are not tagged to the end, the words that are
-        self.entities_23 = torch.zeros(2, 3, dtype=torch.int64)
-        self.words_2 = torch.zeros(2, dtype=torch.int64)
+        super().__init__(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
 
     @staticmethod
     def reduce(logits_BLC: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -84,8 +84,7 @@ class TagMetrics:
             self.open.setdefault(index, {})[word] = guess
         for index in dict.fromkeys(index_N.tolist()):
             if len(self.open[index]) == len(self.labels[index]):
-                counted = self._count(index, self.open.pop(index))
-                self.entities_23, self.words_2 = self.entities_23 + counted[0], self.words_2 + counted[1]
+                self.add(*self._count(index, self.open.pop(index)))
 
     def _count(self, index: int, guesses: Mapping[int, int]) -> tuple[Tensor, Tensor]:
         """Entities, in both readings, and words of a sentence: right, guessed, there; right, there."""
@@ -103,14 +102,15 @@ class TagMetrics:
 
     def state(self) -> tuple[Tensor, ...]:
         rest = [(index, word, guess) for index, own in self.open.items() for word, guess in own.items()]
-        return self.entities_23, self.words_2, torch.tensor(rest, dtype=torch.int64).reshape(-1, 3).T
+        return *self.sums, torch.tensor(rest, dtype=torch.int64).reshape(-1, 3).T
 
-    def merge(self, entities_23: Tensor, words_2: Tensor, open_3N: Tensor) -> None:
-        self.entities_23, self.words_2 = self.entities_23 + entities_23, self.words_2 + words_2
+    def merge(self, *state: Tensor) -> None:
+        *sums, open_3N = state
+        self.add(*sums)
         self.update(*open_3N)
 
     def compute(self) -> dict[str, float]:
-        entities_23, words_2 = self.entities_23.clone(), self.words_2.clone()
+        entities_23, words_2 = self.sums
         for index, own in self.open.items():
             counted = self._count(index, own)
             entities_23, words_2 = entities_23 + counted[0], words_2 + counted[1]
@@ -123,6 +123,6 @@ class TagMetrics:
 
 
 def _scores(counts: Iterable[int]) -> tuple[float, float, float]:
-    """Precision, recall and F1; each 0 where there is nothing to divide by."""
+    """Precision, recall and F1; each 0 for a divisor of 0."""
     right, guessed, there = counts
     return right / max(1, guessed), right / max(1, there), 2 * right / max(1, guessed + there)

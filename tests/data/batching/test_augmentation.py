@@ -6,7 +6,6 @@ import doctest
 from collections import Counter
 from collections.abc import Callable
 
-import datasets
 import numpy
 import pytest
 import tokenizers
@@ -19,7 +18,6 @@ from brewgraph.data.batching.augmentation import (
     augment,
     augment_ids,
     augment_texts,
-    augmented_inputs,
     check_augmentations,
     deleting,
     join_words,
@@ -30,11 +28,11 @@ from brewgraph.data.batching.augmentation import (
     short_disorder,
     split_words,
 )
-from brewgraph.data.encoding.encode import Encoding, encode, train_wordpiece
+from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.recipe.settings.augmentations import Deleting, LongDisorder, Masking, NgramSampling, ShortDisorder
-from brewgraph.recipe.settings.sources import Settings
+from brewgraph.recipe.settings.base import Settings
 
 ALL = (Masking(), Deleting(), NgramSampling(), ShortDisorder(), LongDisorder(length=4))
 ALWAYS = (Masking(p=1), Deleting(p=1), NgramSampling(p=1), ShortDisorder(p=1), LongDisorder(p=1, length=2))
@@ -240,26 +238,6 @@ def test_the_tokenizer_reads_the_mask() -> None:
         *[tokenizer.mask_token_id] * 3,
         tokenizer.sep_token_id,
     ]
-
-
-def test_inputs_that_nothing_happens_to_are_those_of_the_encoding() -> None:
-    """With chances of zero the ids of pairs are those of `encode`, long ones cut alike; with others they are not."""
-    texts = ["the cat sat on the mat and the dog lay on the rug", "a dog", "mats and rugs and cats"]
-    pairs = list(zip(texts, texts[::-1], strict=True))
-    tokenizer = train_wordpiece(texts, 80)
-    split = datasets.Dataset.from_dict({"text_0": texts, "text_1": texts[::-1], "index": [0, 1, 2]})
-    encoded = encode(split, [Encoding("bert", tokenizer, 12)])
-    ways = {"seed": 1, "epoch": 0, "examples": [0, 1, 2]}
-    same = augmented_inputs(tokenizer, 12, pairs, [Masking(p=0), Deleting(p=0)], **ways)
-    assert max(map(len, same["input_ids"])) == 12
-    assert same.keys() == {"input_ids", "token_type_ids", "attention_mask"}
-    for name, values in same.items():
-        assert values == encoded[f"bert/{name}"][:]
-    other = augmented_inputs(tokenizer, 12, pairs, [Masking(p=0.5)], **ways)
-    assert tokenizer.mask_token_id in {token for row in other["input_ids"] for token in row}
-    assert other == augmented_inputs(tokenizer, 12, pairs, [Masking(p=0.5)], **ways)
-    later = augmented_inputs(tokenizer, 12, pairs[1:], [Masking(p=0.5)], seed=1, epoch=0, examples=[1, 2])
-    assert later["input_ids"] == other["input_ids"][1:]
 
 
 def test_a_tokenizer_without_a_mask_token() -> None:

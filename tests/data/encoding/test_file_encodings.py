@@ -10,11 +10,10 @@ import pytest
 
 from brewgraph.checking.check import check_names, read_spec
 from brewgraph.data.sources.conll import read_conll
-from brewgraph.data.sources.rows import read_file
+from brewgraph.data.sources.rows import read_file, read_lines
 from brewgraph.data.sources.squad import read_squad
-from brewgraph.data.sources.text_lines import read_plain
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError
-from brewgraph.recipe.settings.sources import Conll, Squad, Text
+from brewgraph.recipe.settings.data_sources import Conll, Squad, Text
 from brewgraph.source import EncodingError, Source, decode
 
 WESTERN, WINDOWS, CHINESE = "un café déjà bu", "it’s “fine” – déjà", "我喜欢这部电影 很好看"
@@ -45,7 +44,7 @@ def read(name: str, folder: Path) -> object:
     if name.endswith(".conll"):
         return read_conll(Conll(train=name), folder)
     if name.endswith(".txt"):
-        return read_plain(Text(train=name), folder)
+        return read_lines(Text(train=name), folder)
     if name.endswith(".squad"):
         return read_squad(Squad(train=name), folder)
     return read_file(name, folder, "train")
@@ -62,11 +61,11 @@ def test_line_byte_encoding_and_remedy(name: str, text: str, codec: str, said: s
         read(name, tmp_path)
     fault = caught.value
     assert (fault.code, fault.field) == ("B404", "train")
-    place = re.match(rf"line (\d+) of `{name}` is no text in UTF-8: its byte (\d+) is 0x(..)", fault.message)
+    place = re.match(rf"line (\d+) of `{name}` is not UTF-8: byte (\d+) is 0x(..)", fault.message)
     assert place is not None, fault.message
     assert int(place[1]) == line
     assert raw.split(b"\n")[line - 1][int(place[2]) - 1] == int(place[3], 16)
-    assert fault.message.endswith(f", and the file is probably in {said}")
+    assert fault.message.endswith(f", and the file is probably {said}")
     named = re.search(r"`iconv -f (\S+) -t UTF-8", fault.help)
     assert named is not None
     assert raw.decode(named[1]) == whole
@@ -82,13 +81,13 @@ def test_one_place_in_a_file_of_utf8() -> None:
     """Where the rest is UTF-8, nothing is to be converted."""
     with pytest.raises(EncodingError) as caught:
         decode(f"{CHINESE}\n{WESTERN}\n".encode() + b"caf\xe9\n", "`x`")
-    assert caught.value.message == "line 3 of `x` is no text in UTF-8: its byte 4 is 0xE9"
-    assert caught.value.help == "the rest of the file is UTF-8: correct this place"
+    assert caught.value.message == "line 3 of `x` is not UTF-8: byte 4 is 0xE9"
+    assert caught.value.help == "the rest of the file is UTF-8: fix this byte"
 
 
 def test_what_is_no_text() -> None:
     """A workbook that is called csv."""
-    with pytest.raises(EncodingError, match="save the file as UTF-8; or is it no text at all?"):
+    with pytest.raises(EncodingError, match="save the file as UTF-8; it may not be a text file"):
         decode(b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0\xb5U0#\xf4\0\0\0L\x02", "`x.csv`")
 
 
@@ -102,7 +101,7 @@ def test_nothing_is_guessed_that_does_not_tell() -> None:
 def test_packed_files(tmp_path: Path) -> None:
     """The same words for what is gzipped."""
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(FORMATS["a.csv"].format(WESTERN).encode("latin-1")))
-    with pytest.raises(SourceFault, match=r"line 3 of `a.csv.gz` .* probably in ISO-8859-1"):
+    with pytest.raises(SourceFault, match=r"line 3 of `a.csv.gz` .* probably ISO-8859-1"):
         read("a.csv.gz", tmp_path)
 
 
@@ -110,12 +109,10 @@ def test_a_spec_and_what_it_imports(tmp_path: Path) -> None:
     """The spec itself, and with its place the spec that it imports."""
     path = tmp_path / "a.brew"
     path.write_bytes('# Größe\nlet x = "größer"\n'.encode("latin-1"))
-    with pytest.raises(
-        UsageError, match=r"line 1 of `.*a.brew` is no text in UTF-8: its byte 5 is 0xF6, and .*ISO-8859-1"
-    ):
+    with pytest.raises(UsageError, match=r"line 1 of `.*a.brew` is not UTF-8: byte 5 is 0xF6, and .*ISO-8859-1"):
         read_spec(path)
     with pytest.raises(SpecError) as caught:
         check_names(Source('import "a.brew" as a\n', str(tmp_path / "b.brew")), {})
     found = [d for d in caught.value.diagnostics if d.code == "B114"]
-    assert [d.message.partition(":")[0] for d in found] == [f"line 1 of `{path}` is no text in UTF-8"]
+    assert [d.message.partition(":")[0] for d in found] == [f"line 1 of `{path}` is not UTF-8"]
     assert "iconv -f ISO-8859-1" in found[0].help

@@ -12,7 +12,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wor
 from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.augmentations import Deleting, Masking
-from brewgraph.recipe.settings.sources import Files
+from brewgraph.recipe.settings.data_sources import Files
 from tests.data.texts import MANNERS, byte_level
 
 TEXTS = ["The unbelievable cats", "战国 wu 三杰!", "one"]

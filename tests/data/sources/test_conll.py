@@ -16,8 +16,8 @@ from brewgraph.data.sources.examples import facts, open_examples, texts
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import TAGS
+from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.settings.metric_names import metric_names
-from brewgraph.recipe.settings.sources import Conll
 from tests.data.texts import MANNERS, byte_level, fault
 
 LONG = ["alice", "visited", "new", "york", "and", "never", "came", "back", "from", "there", "unbelievably"]
@@ -212,9 +212,9 @@ def test_what_marks_no_entities_is_said_where_it_looks_like_it(tmp_path: Path) -
         ("a O\nb c O\n", "B404", "train", "line 2 of `train.conll` has 3 columns where line 1 has 2", "separator=tab"),
         ("a\n", "B404", "train", "line 1 of `train.conll` has 1 column, so that words and tags are", "`separator`"),
         ("a O\nb B-X\nc X\n", "B403", "train", "the tag in line 3 of `train.conll` is `X`, where others", "`B-…`"),
-        ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, and no entity", "begins with `B-Y`"),
+        ("a B-X\nb I-Y\n", "B403", "train", "line 2 of `train.conll` is `I-Y`, but no entity", "begins with `B-Y`"),
         ("a B-X\nb L-X\nc S-X\n", "B403", "train", "the tag in line 2 of `train.conll` is `L-X`, where", "and `S-…`"),
-        ("a B_X\nb E_X\nc I_X\n", "B403", "train", "line 3 of `train.conll` is `I_X`, and no entity", "`B_X`; tags are IOBES"),
+        ("a B_X\nb E_X\nc I_X\n", "B403", "train", "line 3 of `train.conll` is `I_X`, but no entity", "`B_X`; tags are IOBES"),
     ],
 )  # fmt: skip
 def test_faulty_lines(tmp_path: Path, text: str, code: str, field: str, message: str, help: str) -> None:
@@ -240,7 +240,7 @@ def test_other_faults(tmp_path: Path) -> None:
     assert found.message == "the tag in line 2 of `dev.conll` is 'VERB', which no training row has"
     assert found.help == "the classes are `O`"
     (tmp_path / "latin.conll").write_bytes(b"a O\n\xe9 O\n")
-    assert fault(Conll(train="latin.conll"), tmp_path).message.startswith("line 2 of `latin.conll` is no text in UTF-8")
+    assert fault(Conll(train="latin.conll"), tmp_path).message.startswith("line 2 of `latin.conll` is not UTF-8")
     (tmp_path / "cut.conll.gz").write_bytes(gzip.compress(b"a O\n" * 99)[:-9])
     assert "`cut.conll.gz` cannot be unpacked" in fault(Conll(train="cut.conll.gz"), tmp_path).message
     found = fault(Conll(train="trian.conll"), tmp_path)

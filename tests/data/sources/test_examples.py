@@ -17,7 +17,7 @@ from brewgraph.data.sources import tables as module
 from brewgraph.data.sources.examples import facts, open_examples
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Builtin, Files, Glue, Hub
+from brewgraph.recipe.settings.data_sources import Builtin, Files, Glue, Hub
 
 ROWS = [
     {"premise": "a cat sits", "hypothesis": "an animal sits", "label": "yes", "id": 7},
@@ -254,7 +254,7 @@ def test_a_local_folder_is_read_again_when_a_file_of_it_changes(
 @pytest.mark.parametrize(
     ("labels", "said", "remedy"),
     [
-        (("a", None, "b"), "the label in row 2 of `a{}` is missing", "fill it in or leave the row out"),
+        (("a", None, "b"), "the label in row 2 of `a{}` is missing", "fill it in or remove the row"),
         ((0, 1, -1), "the label in row 3 of `a{}` is -1", "whole, and counts classes from 0 on"),
         ((0, 0.5, 1), "the label in row 2 of `a{}` is 0.5", "whole, and counts classes from 0 on"),
         ((3, 10**12), "the label in row 2 of `a{}` is 1000000000000, which makes", "is this a column of identifiers?"),
@@ -311,7 +311,7 @@ def test_a_text_that_is_none(tmp_path: Path, value: object, said: str) -> None:
     found = fault(Files(train="good.jsonl", dev="bad.jsonl", **PAIR), tmp_path)
     assert (found.code, found.field) == ("B404", "text")
     assert found.message == f"`hypothesis` in row 2 of `bad.jsonl` is {said}"
-    assert "leave the row out" in found.help
+    assert "remove the row" in found.help
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_quoting_is_chosen(tmp_path: Path, name: str, separator: str) -> None:
         ("a.csv", "text,label\nx,1\nx,1,2\n", "B404", "has 3 fields in line 3, and 2 names", 'into "quotes", or correct'),
         ("a.tsv", "text\tlabel\nx\t1\n\"x\ty\"\t1\n", "B404", "has 3 fields in line 3", "and say `quoting=true`"),
         ("a.csv", 'text,label\na,x\n"b,y\nc,x\n', "B404", "has a quote in row 2 that is never closed", "`quoting=false`"),
-        ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` takes them off"),
+        ("a.tsv", '"text"\t"label"\n"a"\t"x"\n', "B404", "has its header in quotes", "`quoting=true` removes them"),
         ("a.csv", "text,label,label\na,x,1\n", "B411", "has two columns `label`", "rename one"),
         ("a.tsv", "text\ttext\tlabel\na\tx\t1\n", "B411", "has two columns `text`", "rename one"),
         ("a.jsonl", '{"text": "a", "label": "x", "label": "y"}\n', "B404", "Column(/label) was specified twice", "look at"),

@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from brewgraph.data.sources.examples import open_examples
-from brewgraph.recipe.settings.sources import Conll, Files, Hub, Squad, Text
+from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
 from tests.data.texts import fault
 
 ROWS = [{"text": "good film", "label": "a"}, {"text": "bad", "label": "b"}]

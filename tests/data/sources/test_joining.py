@@ -12,7 +12,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources.examples import Examples, facts, join_examples, open_examples
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Batches, Conll, Files, Join, Text
+from brewgraph.recipe.settings.data_sources import Batches, Conll, Files, Join, Text
 from tests.data.texts import byte_level
 
 
@@ -93,7 +93,7 @@ def test_columns_of_all_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("left", "right", "message", "help"),
     [
-        ((0, 1), (0, 1, 2), "the classes of joined data are not the same: 2 that are numbers and 3", "as names"),
+        ((0, 1), (0, 1, 2), "the joined data sets have different classes: 2 that are numbers and 3", "as names"),
         ((0, 1), ("a", "b"), "2 that are numbers and names like `a` and `b`", "as names"),
     ],
 )
@@ -114,9 +114,9 @@ def test_texts_that_do_not_fit(tmp_path: Path) -> None:
     pairs = Files(train="pairs.jsonl", text=("text", "other"))
     with pytest.raises(SourceFault) as caught:
         joined(tmp_path, files(tmp_path, "a", "yes"), pairs)
-    assert (caught.value.code, caught.value.message) == ("B408", "not all of the joined data have a second text")
+    assert (caught.value.code, caught.value.message) == ("B408", "only some of the joined data have a second text")
     for read in (open_examples, facts):
-        with pytest.raises(SourceFault, match="ready tensors are no examples"):
+        with pytest.raises(SourceFault, match="ready tensors cannot be joined with other data"):
             read(Join(parts=(pairs, Batches(folder="x"))), tmp_path)
 
 

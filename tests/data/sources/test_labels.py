@@ -14,7 +14,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources import tables
 from brewgraph.data.sources.examples import facts, open_examples
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Files, Glue, Hub, Join
+from brewgraph.recipe.settings.data_sources import Files, Glue, Hub, Join
 from tests.data.texts import byte_level, fault
 
 MULTI: dict[str, Any] = {"problem_type": "multi_label"}
@@ -83,7 +83,7 @@ def test_a_column_for_each_class(tmp_path: Path, name: str) -> None:
         (["a"], "the label in row 1 of `train.jsonl` is 'a', and no list", "write a list of classes"),
         ([[0], [-1]], "the label in row 2 of `train.jsonl` is [-1]", "whole numbers from 0 on and each once"),
         ([[], []], "an empty list, as are all others", "some training row"),
-        ([[0, 10**7]], "some list has 10000000", "column of identifiers?"),
+        ([[0, 10**7]], "10000000, which makes", "column of identifiers?"),
         ([[0], [1, 1]], "the label in row 2 of `train.jsonl` is [1, 1]", "0 or 1 for each class, equally many"),
         ([[0.0, 1.0], [1.0]], "is [1.0], and not 0 or 1 for each of 2 classes", "as many numbers in every row"),
         ([[0.0, 0.5]], "the label in row 1 of `train.jsonl` is [0.0, 0.5]", "1 where a class is right"),
@@ -302,7 +302,7 @@ def test_columns_of_a_format_without_types(tmp_path: Path) -> None:
     ("column", "code", "message", "help"),
     [
         ("rnak", "B402", "`train.jsonl` has no column `rnak`", "did you mean `rank`?"),
-        ("index", "B402", "batches have something else called `index`", "rename the column"),
+        ("index", "B402", "batches already have a tensor called `index`", "rename the column"),
         ("text", "B404", "`text` in row 1 of `train.jsonl` is 'text 0', and no finite number", "write a number"),
         ("rank", "B404", "`rank` in row 2 of `train.jsonl` is missing", "write a number"),
         ("odd", "B404", "`odd` in row 2 of `train.jsonl` is missing", "a list of numbers in every row"),

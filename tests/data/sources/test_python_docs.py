@@ -15,7 +15,7 @@ from brewgraph.data.sources import examples as module
 from brewgraph.data.sources.examples import open_examples
 from brewgraph.data.sources.python_docs import LABELS, Paragraph, builtin, python_docs
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Builtin
+from brewgraph.recipe.settings.data_sources import Builtin
 
 Splits = Mapping[str, tuple[Paragraph, ...]]
 

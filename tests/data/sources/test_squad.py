@@ -17,7 +17,7 @@ from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wor
 from brewgraph.data.sources.examples import Examples, facts, open_examples, texts
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.sources import Join, Squad
+from brewgraph.recipe.settings.data_sources import Join, Squad
 from tests.data.texts import byte_level, fault
 
 CONTEXT = "The tower was built by Ada Stone in 1889. It is 300 metres tall, and it stands in the old town of Brack."
@@ -108,10 +108,10 @@ def test_faults(tmp_path: Path) -> None:
     found = said(moved)
     assert (found.code, found.field) == ("B403", "train")
     assert found.message == (
-        "the answer to question `q0` in `train.json`, `Ada Stone`, does not stand at 22 of its text, "
-        "where there is ` Ada Ston`"
+        "the answer to question `q0` in `train.json`, `Ada Stone`, is not at offset 22 of its text, "
+        "which has ` Ada Ston` there"
     )
-    assert found.help == "it stands at 23"
+    assert found.help == "it is at 23"
     moved["data"][0]["paragraphs"][0]["qas"][0]["answers"][0] = {"text": "Eve", "answer_start": -1}
     assert said(moved).help == "`answer_start` counts characters from 0; the text does not hold it"
     moved["data"][0]["paragraphs"][0]["qas"][0]["answers"][0] = {"text": " ", "answer_start": 3}

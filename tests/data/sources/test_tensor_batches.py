@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches, ready_facts
+from brewgraph.data.sources.tensor_batches import ReadyBatches, batch_facts, open_batches
 from brewgraph.diagnostics import RunError, SourceFault
-from brewgraph.recipe.settings.sources import Batches
+from brewgraph.recipe.settings.data_sources import Batches
 
 HERE = Batches(folder="ready")
 
@@ -105,9 +105,9 @@ def test_a_part_of_the_batches(tmp_path: Path) -> None:
     ready = open_batches(part, tmp_path)
     assert ids_of(ready.epoch(0)) == [200, 300]
     assert [len(batch["labels"]) for batch in ready.evaluation()] == [5]
-    assert ready_facts(part, tmp_path).rows == {"train": 4, "dev": 5}
-    assert ready_facts(HERE, tmp_path).rows == {"train": 12, "dev": 5}
-    assert ready_facts(HERE, tmp_path).columns == ("attention_mask", "input_ids", "labels")
+    assert batch_facts(part, tmp_path).rows == {"train": 4, "dev": 5}
+    assert batch_facts(HERE, tmp_path).rows == {"train": 12, "dev": 5}
+    assert batch_facts(HERE, tmp_path).columns == ("attention_mask", "input_ids", "labels")
     with pytest.raises(ValidationError, match="from batch 3 to batch 2 there is none"):
         Batches(folder="ready", first=3, last=2)
 
@@ -181,7 +181,7 @@ def test_the_fingerprint_is_of_contents(tmp_path: Path) -> None:
 
 def check(folder: Path, code: str, field: str, message: str, help: str, source: Batches = HERE) -> None:
     """Both the facts and the batches raise this fault."""
-    for read in (open_batches, ready_facts):
+    for read in (open_batches, batch_facts):
         with pytest.raises(SourceFault) as fault:
             read(source, folder)
         assert (fault.value.code, fault.value.field) == (code, field)
@@ -218,7 +218,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_keys_of_another_form(key: str, tmp_path: Path) -> None:
     """They are named, and the form is shown."""
     write_keys(tmp_path, **{key: torch.ones(1)})
-    check(tmp_path, "B404", "folder", f"`{key}` in `batches.safetensors` is no key", "`0.bert.input_ids`")
+    check(tmp_path, "B404", "folder", f"`{key}` in `batches.safetensors` is not a key", "`0.bert.input_ids`")
 
 
 @pytest.mark.parametrize(("numbers", "gap"), [((0, 2), 1), ((1, 2), 0), ((0, 1, 2, 4, 9), 3)])
@@ -261,10 +261,10 @@ def test_inputs_of_different_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "tensor", "message", "help"),
     [
-        ("class", None, "has no `labels`: labels of type `class`", "write `0.labels`"),
-        ("spans", torch.tensor([0, 1]), "has no `start`: labels of type `spans`", "write `0.start`"),
-        ("class", torch.ones(2, 3).long(), "is 2 × 3, and not rows: labels of type `class`", "in this shape"),
-        ("class", torch.ones(2), "holds floats: labels of type `class`", "as int64"),
+        ("class", None, "has no `labels`: expected labels of type `class`", "write `0.labels`"),
+        ("spans", torch.tensor([0, 1]), "has no `start`: expected labels of type `spans`", "write `0.start`"),
+        ("class", torch.ones(2, 3).long(), "is 2 × 3, and not rows: expected labels of type `class`", "in this shape"),
+        ("class", torch.ones(2), "holds floats: expected labels of type `class`", "as int64"),
         ("classes", torch.ones(2), "is 2, and not rows × classes", "in this shape"),
         ("tags", torch.ones(2, 4).long(), "is 2 × 4, and not one for each token", "in this shape"),
         ("next", torch.ones(2).long(), "is 2, and not one for each token", "in this shape"),

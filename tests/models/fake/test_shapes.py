@@ -21,7 +21,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.models.description import describe_model
 from brewgraph.models.fake.shapes import Shapes, build_empty, count_parameters
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.settings.sources import Hf, Lora
+from brewgraph.recipe.settings.model_sources import Hf, Lora
 from tests.models.tiny import RECORDED, batch, tiny, tiny_config
 
 
@@ -212,7 +212,7 @@ def test_models_that_differ_in_their_weights_alone_are_run_once(monkeypatch, tmp
     ]
     one, same, fewer, adapted = (Shapes.of_description(found) for found in made)
     assert one is same
-    assert one.anatomy.rows("hidden") == 1 + tiny_config("bert").num_hidden_layers
-    assert fewer.anatomy.rows("hidden") == 2
+    assert one.anatomy.row_length("hidden") == 1 + tiny_config("bert").num_hidden_layers
+    assert fewer.anatomy.row_length("hidden") == 2
     trained = [count_parameters(shapes.model, trainable=True) for shapes in (one, adapted)]
     assert trained[0] > trained[1] > 0

@@ -37,8 +37,8 @@ def test_finds_layers_and_attention_in_order(bert: Anatomy):
 def test_rows_are_counted(kind, auto_class):
     """Each architecture of three layers has four hidden states and three of each attention row, shared layers too."""
     anatomy = dissect(tiny(kind, auto_class))
-    assert anatomy.rows("hidden") == 4
-    assert [anatomy.rows(name) for name in ("attention", "scores", "query", "key", "value")] == [3] * 5
+    assert anatomy.row_length("hidden") == 4
+    assert [anatomy.row_length(name) for name in ("attention", "scores", "query", "key", "value")] == [3] * 5
 
 
 @pytest.mark.parametrize(("groups", "inner", "rows"), [(1, 1, 7), (2, 1, 7), (3, 2, 13)])
@@ -46,7 +46,7 @@ def test_shared_layers_are_counted_by_call(groups, inner, rows):
     """ALBERT's rows are calls of few modules: six layers, each of `inner` blocks."""
     model = tiny("albert", num_hidden_layers=6, num_hidden_groups=groups, inner_group_num=inner)
     anatomy = dissect(model)
-    assert anatomy.rows("hidden") == rows
+    assert anatomy.row_length("hidden") == rows
     assert len(anatomy.layer_paths) == groups * inner
 
 
@@ -56,7 +56,7 @@ def test_works_on_the_meta_device():
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     anatomy = dissect(model)
-    assert anatomy.rows("hidden") == 4
+    assert anatomy.row_length("hidden") == 4
     assert anatomy.layer_paths == ("encoder.albert_layer_groups.0.albert_layers.0",)
 
 
@@ -132,9 +132,9 @@ def test_a_feature_that_is_not_offered(bert: Anatomy):
 def test_attention_without_the_interface_is_offered_alone():
     """T5 records attentions but not through the interface: scores and the like are a B304."""
     anatomy = dissect(T5EncoderModel(tiny_config("t5")))
-    assert anatomy.rows("hidden") == 4
-    assert anatomy.rows("attention") == 3
-    found = fault(anatomy.rows, "scores")
+    assert anatomy.row_length("hidden") == 4
+    assert anatomy.row_length("attention") == 3
+    found = fault(anatomy.row_length, "scores")
     assert found.code == "B304"
     assert "does not go through transformers' attention interface" in found.message
 
@@ -142,17 +142,17 @@ def test_attention_without_the_interface_is_offered_alone():
 def test_an_encoder_decoder_has_two_stacks():
     """Rows of two stacks would be ambiguous; taps stay."""
     anatomy = dissect(tiny("t5"))
-    assert "it has 2 stacks of layers (`encoder` and `decoder`)" in fault(anatomy.rows, "hidden").message
+    assert "it has 2 stacks of layers (`encoder` and `decoder`)" in fault(anatomy.row_length, "hidden").message
     assert anatomy.resolve("encoder.block.0") == "encoder.block.0"
 
 
 def test_a_model_that_records_nothing_is_followed():
     """DeBERTa-v2 returns hidden states and attention when asked; they are met where its modules give them."""
     anatomy = dissect(tiny("deberta-v2", AutoModelForTokenClassification))
-    assert (anatomy.rows("hidden"), anatomy.rows("attention")) == (4, 3)
+    assert (anatomy.row_length("hidden"), anatomy.row_length("attention")) == (4, 3)
     assert anatomy.layer_paths == tuple(f"deberta.encoder.layer.{i}" for i in range(3))
     assert [site.path for site in anatomy.hidden] == ["deberta.embeddings", *anatomy.layer_paths]
-    assert fault(anatomy.rows, "query").code == "B304"
+    assert fault(anatomy.row_length, "query").code == "B304"
 
 
 def test_any_torch_module_can_be_tapped():
@@ -160,5 +160,5 @@ def test_any_torch_module_can_be_tapped():
     anatomy = dissect(nn.Sequential(nn.Linear(2, 3), nn.ModuleList([nn.ReLU()])))
     assert anatomy.resolve("0") == "0"
     assert anatomy.offered == ()
-    assert "it is no transformers model" in fault(anatomy.rows, "hidden").message
+    assert "it is not a transformers model" in fault(anatomy.row_length, "hidden").message
     assert fault(anatomy.resolve, "1").code == "B302"

@@ -36,7 +36,7 @@ def answers(feature_table: FeatureTable) -> dict[str, Any]:
         f"again {path}": said(lambda path=path: feature_table.shape(Feature("tap", path=path, call=1)))
         for path in paths
     }
-    found |= {f"rows {name}": said(lambda name=name: feature_table.rows(name)) for name in ROWS}
+    found |= {f"rows {name}": said(lambda name=name: feature_table.row_length(name)) for name in ROWS}
     found |= {f"paths {path}": said(lambda path=path: feature_table.anatomy.paths(path)) for path in paths}
     found |= {
         f"calls {path}": said(lambda path=path: feature_table.calls(feature_table.anatomy.paths(path)))
@@ -67,7 +67,7 @@ def test_a_model_that_does_not_run_is_recorded_with_its_reason() -> None:
     shapes = Shapes(tiny("bert", AutoModelForSequenceClassification))
     shapes.model.forward = lambda **inputs: 1 / 0  # type: ignore[method-assign, assignment]
     feature_table = kept(shapes)
-    assert feature_table.rows("hidden") == shapes.rows("hidden")
+    assert feature_table.row_length("hidden") == shapes.row_length("hidden")
     for ask in (lambda c: c.modules, lambda c: c.shape(Feature("hidden", 0))):
         (one, other) = (said(lambda ask=ask, c=c: ask(c)) for c in (shapes, feature_table))
         assert one == other

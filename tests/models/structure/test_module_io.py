@@ -8,7 +8,7 @@ from transformers import AutoModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.module_io import SIZES, ModuleValue, pick, show, symbols
+from brewgraph.models.structure.module_io import SIZES, ModuleValue, show, symbols
 from brewgraph.models.structure.tap_list import ModuleRow, collapsed, gathered, taps_of
 from tests.models.tiny import tiny_config
 
@@ -57,27 +57,27 @@ def test_values_in_words():
 
 def test_the_one_tensor_that_is_meant():
     """The only one of a tuple, or the one that is named."""
-    assert pick(TENSOR, None, "it") is TENSOR
-    assert pick(PAIR, None, "it") is TENSOR
-    assert pick(PAIR, -2, "it") is TENSOR
-    assert pick(TRIPLE, 2, "it") is TENSOR
+    assert TENSOR.element(None, "it") is TENSOR
+    assert PAIR.element(None, "it") is TENSOR
+    assert PAIR.element(-2, "it") is TENSOR
+    assert TRIPLE.element(2, "it") is TENSOR
 
 
 @pytest.mark.parametrize(
     ("value", "item", "message", "help"),
     [
-        (TENSOR, 0, "it is one tensor (batch, 3)", "leave out [0]"),
-        (PAIR, 1, "it is None at [1]", "take the feature `attention[i]`; or behind the path write [0]"),
-        (PAIR, 2, "it has no element [2]", "behind the path write [0]"),
-        (TRIPLE, None, "it holds several tensors", "behind the path write [0] or [2]"),
-        (TRIPLE, 1, "it is no tensor at [1]", "behind the path write [0] or [2]"),
-        (NOTHING, None, "it is no tensor but None", "tap another module"),
+        (TENSOR, 0, "it is one tensor (batch, 3)", "remove [0]"),
+        (PAIR, 1, "it is None at [1]", "use the feature `attention[i]`; or add [0] to the path"),
+        (PAIR, 2, "it has no element [2]", "add [0] to the path"),
+        (TRIPLE, None, "it holds several tensors", "add [0] or [2] to the path"),
+        (TRIPLE, 1, "it is not a tensor at [1]", "add [0] or [2] to the path"),
+        (NOTHING, None, "it is not a tensor but None", "tap another module"),
     ],
 )
 def test_no_tensor_or_several_are_a_fault(value, item, message, help):
     """B305 shows what there is."""
     with pytest.raises(SourceFault) as caught:
-        pick(value, item, "it")
+        value.element(item, "it")
     assert caught.value.code == "B305"
     assert message in caught.value.message
     assert help in caught.value.help

@@ -51,13 +51,13 @@ def test_params_in_the_path() -> None:
         ("d.labels", "B240", "no model computes this"),
         ("3", "B202", "a cache keeps a value, got a number"),
         ("big", "B202", "got a model"),
-        ("big.hidden", "B202", "no layer is named"),
-        ("kd(big.logits -> other.logits)", "B241", "depends on the others of its batch"),
-        ('kd(big.logits -> other.logits, T=flsw(4), reduce="none")', "B241", "`flsw` looks at all of them"),
-        ('batch_mean(kd(big.logits -> other.logits, reduce="none"))', "B241", "depends on the others"),
+        ("big.hidden", "B202", "a cache needs the layers of a row"),
+        ("kd(big.logits -> other.logits)", "B241", "depends on the rest of its batch"),
+        ('kd(big.logits -> other.logits, T=flsw(4), reduce="none")', "B241", "`flsw` uses all of them"),
+        ('batch_mean(kd(big.logits -> other.logits, reduce="none"))', "B241", "depends on the rest"),
         ("token_mean(big.hidden[1], mask=none)", "B241", "`mask=none`"),
         ("big(e).logits", "B242", "`augment` changes the texts of `e`"),
-        ("big(m).hidden[1]", "B242", "the words of `m` that are masked are drawn anew"),
+        ("big(m).hidden[1]", "B242", "the words of `m` that are masked change every epoch"),
     ],
 )
 def test_what_cannot_be_kept(value: str, code: str, message: str) -> None:

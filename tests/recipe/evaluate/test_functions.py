@@ -95,7 +95,7 @@ def test_a_function_that_hides_an_operation() -> None:
     assert recipe.equations["x"].value == 6
     found = faults(spec("kd() = kd(big.logits -> tiny.logits)\nx = kd()", LOSS))
     assert [d.code for d in found if d.severity == "error"] == ["B108"]
-    assert "hides the function of the language" in next(d.message for d in found if d.code == "W101")
+    assert "hides a built-in function" in next(d.message for d in found if d.code == "W101")
 
 
 def test_a_parameter_that_hides_a_name_is_worth_a_word() -> None:
@@ -105,8 +105,8 @@ def test_a_parameter_that_hides_a_name_is_worth_a_word() -> None:
     elaborate(parse(Source(text), collector), Source(text), {}, collector)
     found = [(d.code, d.message, d.span.position, d.labels[0].span.position) for d in collector.diagnostics]
     assert found == [
-        ("W101", "`w` hides the one outside", (5, 3), (4, 5)),
-        ("W101", "`big` hides the one outside", (5, 6), (1, 9)),
+        ("W101", "`w` hides an outer definition", (5, 3), (4, 5)),
+        ("W101", "`big` hides an outer definition", (5, 6), (1, 9)),
     ]
 
 

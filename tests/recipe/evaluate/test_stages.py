@@ -75,7 +75,7 @@ def test_an_order_is_given_from_outside() -> None:
     [
         ('["a", "c"]', "there is no task `c` here", "the tasks are `a` and `b`"),
         ("3", "there is no task `turns` here", "the tasks are `a` and `b`"),
-        ('["a"]', "`b` never comes up in this order", "name every task"),
+        ('["a"]', "`b` is missing from this order", "name every task"),
     ],
 )
 def test_a_param_that_is_no_order(value: str, message: str, help: str) -> None:

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from brewgraph.diagnostics import Collector
 from brewgraph.recipe.evaluate.elaborate import elaborate
-from brewgraph.recipe.settings.sources import Files, Hf, Layers
+from brewgraph.recipe.settings.data_sources import Files
+from brewgraph.recipe.settings.model_sources import Hf, Layers
 from brewgraph.recipe.settings.train import Adamw, Constant, Cosine, Linear, Sgd, Slanted, Train
 from brewgraph.recipe.values import Length
 from brewgraph.source import Source
@@ -66,19 +67,19 @@ def test_calls_may_leave_their_brackets_out(setting: str, expected: object) -> N
     ("train", "code", "place", "message", "help"),
     [
         ("epochz = 3", "B120", (4, 9), "`train` has no setting `epochz`", "did you mean `epochs`?"),
-        ("epochs = 3; steps = 4", "B122", (4, 29), "give epochs or steps, not both", "remove one of them"),
+        ("epochs = 3; steps = 4", "B122", (4, 29), "set epochs or steps, not both", "remove one of them"),
         ("epochs = 3; epochs = 4", "B125", (4, 21), "`epochs` is given twice", "remove one of them"),
         ("epochs = 0", "B122", (4, 18), "`epochs`: it must be greater than 0, got `0`", "passes over"),
         ("epochs = -2", "B122", (4, 18), "`epochs`: it must be greater than 0, got `-2`", "passes over"),
-        ("epochs = true", "B122", (4, 18), "`epochs` is neither true nor false", "passes over the training data"),
-        ('epochs = "a"', "B122", (4, 18), "`epochs`: a number is wanted, got `a`", "passes over"),
+        ("epochs = true", "B122", (4, 18), "`epochs` is not a boolean", "passes over the training data"),
+        ('epochs = "a"', "B122", (4, 18), "`epochs`: expected a number, got `a`", "passes over"),
         ("epochs = nope", "B101", (4, 18), "there is no `nope`", "the spec has"),
         ("epochs = big", "B202", (4, 18), "`epochs` is a setting and needs a constant, got a model", "number"),
-        ("epochs = 3 epochs", "B122", (4, 18), "`epochs`: a number is wanted", "passes over"),
-        ("steps = 1.5", "B122", (4, 17), "`steps`: a whole number is wanted, got `1.5`", "optimizer steps"),
+        ("epochs = 3 epochs", "B122", (4, 18), "`epochs`: expected a number", "passes over"),
+        ("steps = 1.5", "B122", (4, 17), "`steps`: expected an integer, got `1.5`", "optimizer steps"),
         ("precision = bf61", "B122", (4, 21), "`precision` cannot be `bf61`", "did you mean `bf16`?"),
         ("precision = 3", "B122", (4, 21), "`precision` cannot be `3`", "'fp32', 'bf16' or 'fp16'"),
-        ("baseline = 3", "B122", (4, 20), "`baseline`: true or false is wanted, got `3`", "without its"),
+        ("baseline = 3", "B122", (4, 20), "`baseline`: expected true or false, got `3`", "without its"),
         ("seed = -1", "B122", (4, 16), "`seed`: it must be greater than or equal to 0, got `-1`", "random"),
         ("max_grad_norm = 0", "B122", (4, 25), "`max_grad_norm`: it must be greater than 0, got `0`", "clip"),
         ("optimizer = adam(lr=3)", "B101", (4, 21), "there is no optimizer `adam`", "write `optimizer = adamw(lr=5e-5)`; there are `adamw` and `sgd`"),
@@ -88,13 +89,13 @@ def test_calls_may_leave_their_brackets_out(setting: str, expected: object) -> N
         ("optimizer = adamw(l=3)", "B120", (4, 27), "`adamw` has no setting `l`", "`lr`"),
         ("optimizer = adamw(lr=1, lr=2)", "B125", (4, 33), "`lr` is given twice", "remove one of them"),
         ("optimizer = adamw(lr=big)", "B202", (4, 30), "`lr` is a setting and needs a constant", "number"),
-        ("optimizer = adamw(betas=[0.9])", "B122", (4, 33), "`betas`: another number of members is wanted", "means"),
+        ("optimizer = adamw(betas=[0.9])", "B122", (4, 33), "`betas`: wrong number of members", "means"),
         ("optimizer = adamw(key: 3)", "B121", (4, 27), "`adamw` takes no `key: value` arguments", "write `name=value`"),
-        ("schedule = linear(warmup=10)", "B122", (4, 34), "`warmup`: a length has a unit: 10%, 500 steps", "10%"),
+        ("schedule = linear(warmup=10)", "B122", (4, 34), "`warmup`: a length needs a unit: 10%, 500 steps", "10%"),
         ("schedule = linear(warmup=120%)", "B122", (4, 34), "`warmup`: more than 100% of the training", "10%"),
-        ('schedule = linear(warmup="a")', "B122", (4, 34), "`warmup`: a length has a unit", "10%"),
-        ("eval_steps = 100", "B122", (4, 22), "`eval_steps`: a length has a unit", "how often to evaluate"),
-        ("eval_steps = 0 steps", "B122", (4, 22), "`eval_steps`: the time between two of them is above zero", "how"),
+        ('schedule = linear(warmup="a")', "B122", (4, 34), "`warmup`: a length needs a unit", "10%"),
+        ("eval_steps = 100", "B122", (4, 22), "`eval_steps`: a length needs a unit", "how often to evaluate"),
+        ("eval_steps = 0 steps", "B122", (4, 22), "`eval_steps`: the interval must be positive", "how"),
         ("let x = 3", "B110", (4, 9), "`train` holds settings only", "write `name = value`"),
     ],
 )  # fmt: skip
@@ -111,7 +112,7 @@ def test_train_twice() -> None:
     found = fault("train { epochs = 1 }\ntrain { epochs = 2 }")
     assert (found.code, found.span.text, found.span.position) == ("B105", "train", (5, 1))
     assert found.labels[0].span.position == (4, 1)
-    assert found.help == "join the two"
+    assert found.help == "merge the two"
 
 
 def test_all_faulty_settings_at_once() -> None:
@@ -155,27 +156,27 @@ def test_columns_are_bare_names() -> None:
 @pytest.mark.parametrize(
     ("source", "code", "place", "message"),
     [
-        ("hf", "B101", (4, 13), "`hf` needs its brackets"),
+        ("hf", "B101", (4, 13), "`hf` needs parentheses"),
         ('"a"', "B101", (4, 13), 'there is no model source `"a"`'),
         ('files(train="a")', "B102", (4, 13), "`files` is no model source"),
         ("hff()", "B101", (4, 13), "there is no model source `hff`"),
-        ("hf()", "B123", (4, 13), "a model needs a name or a model_type, and not both"),
-        ('hf("a", model_type="bert")', "B123", (4, 13), "a model needs a name or a model_type, and not both"),
+        ("hf()", "B123", (4, 13), "a model needs either a name or a model_type"),
+        ('hf("a", model_type="bert")', "B123", (4, 13), "a model needs either a name or a model_type"),
         ('hf(model_type="bert", revision="x")', "B123", (4, 44), "a model from scratch has no revision"),
         ('hf("a", "b")', "B121", (4, 21), "`hf` takes only `name` without a name"),
         ('hf("a", name="b")', "B125", (4, 21), "`name` is given twice"),
         ('hf("a", x=3, x=4)', "B125", (4, 26), "`x` is given twice"),
-        ("hf(3)", "B122", (4, 16), "`name`: a string is wanted, got `3`"),
+        ("hf(3)", "B122", (4, 16), "`name`: expected a string, got `3`"),
         ('hf("")', "B122", (4, 16), "`name`: string should have at least 1 character, got ``"),
         ('hf("a", task="tokens")', "B122", (4, 26), "`task` cannot be `tokens`"),
-        ('hf("a", labels=3)', "B122", (4, 28), "`labels`: a list is wanted, got `3`"),
-        ('hf("a", labels=[1, 2])', "B122", (4, 28), "`labels`: a string is wanted, got `1`"),
-        ('hf("a", pretrained=3)', "B122", (4, 32), "`pretrained`: true or false is wanted, got `3`"),
+        ('hf("a", labels=3)', "B122", (4, 28), "`labels`: expected a list, got `3`"),
+        ('hf("a", labels=[1, 2])', "B122", (4, 28), "`labels`: expected a string, got `1`"),
+        ('hf("a", pretrained=3)', "B122", (4, 32), "`pretrained`: expected true or false, got `3`"),
         ('hf("a", vocab_size=0)', "B122", (4, 32), "`vocab_size`: it must be greater than 0, got `0`"),
         ('hf("a", init=big)', "B202", (4, 26), "`init` cannot be a model"),
-        ('hf("a", init=big.layers[0])', "B203", (4, 26), "layers are picked by a list of numbers"),
-        ('hf("a", init=big.layers)', "B203", (4, 26), "layers are picked by a list of numbers"),
-        ('hf("a", init=3)', "B122", (4, 26), "`init`: layers of a model are wanted, got `3`"),
+        ('hf("a", init=big.layers[0])', "B203", (4, 26), "`layers` needs a list of numbers"),
+        ('hf("a", init=big.layers)', "B203", (4, 26), "`layers` needs a list of numbers"),
+        ('hf("a", init=3)', "B122", (4, 26), "`init`: expected layers of a model, got `3`"),
         ('hf("a", hidden_size=big.logits)', "B202", (4, 33), "`hidden_size` is a setting and needs a constant, got"),
         ('hf("a", hidden_size=d)', "B202", (4, 33), "`hidden_size` is a setting and needs a constant, got a"),
         ('hf("a", hidden_size=3 epochs)', "B202", (4, 33), "`hidden_size` is a setting and needs a constant, got"),
@@ -197,25 +198,25 @@ def test_faulty_model_sources(source: str, code: str, place: tuple[int, int], me
     [
         ('files("a")', "B121", 16, "`files` takes nothing without a name", "name it: "),
         ("files()", "B122", 10, "`files` needs `train`", "add train=…"),
-        ("files(train=a)", "B101", 22, "there is no `a`", 'a text stands in quotes: `"a"`'),
-        ("files(train=ab/c-d.jsonl)", "B101", 22, "there is no `ab`", 'a text stands in quotes: `"ab/c-d.jsonl"`'),
+        ("files(train=a)", "B101", 22, "there is no `a`", 'strings need quotes: `"a"`'),
+        ("files(train=ab/c-d.jsonl)", "B101", 22, "there is no `ab`", 'strings need quotes: `"ab/c-d.jsonl"`'),
         ('files(train="a", classes=[yes, "no"])', "B101", 35, "there is no `yes`", '`["yes", "no"]`'),
         ('files(train="a", batch=a)', "B101", 33, "there is no `a`", "the spec has"),
         ('files(train="a", batch=0)', "B122", 33, "`batch`: it must be greater than 0, got `0`", "all ranks"),
-        ('files(train="a", batch=1.5)', "B122", 33, "`batch`: a whole number is wanted, got `1.5`", "ranks"),
-        ('files(train="a", batch=true)', "B122", 33, "`batch` is neither true nor false", "examples per batch"),
+        ('files(train="a", batch=1.5)', "B122", 33, "`batch`: expected an integer, got `1.5`", "ranks"),
+        ('files(train="a", batch=true)', "B122", 33, "`batch` is not a boolean", "examples per batch"),
         ('files(train="a", batch_size=3)', "B120", 27, "`files` has no setting `batch_size`", "write `batch=32`"),
         ('files(train="a", text=3)', "B122", 32, "`text` names one or two columns", "text=[first, second]"),
         ('files(train="a", text=none)', "B122", 32, "`text` names one or two columns", "text=column"),
-        ('files(train="a", text=[])', "B122", 32, "`text`: another number of members is wanted", "one or two"),
-        ('files(train="a", text=[a, b, c])', "B122", 32, "`text`: another number of members is wanted", "one or two"),
+        ('files(train="a", text=[])', "B122", 32, "`text`: wrong number of members", "one or two"),
+        ('files(train="a", text=[a, b, c])', "B122", 32, "`text`: wrong number of members", "one or two"),
         ('files(train="a", label=[a, b])', "B122", 10, "several label columns need problem_type=multi_label", "correct"),
         ('files(train="a", problem_type=regresion)', "B122", 40, "`problem_type` cannot be `regresion`", "`regression`"),
         ('files(train="a", class_weights=[0])', "B122", 41, "`class_weights`: it is `balanced`, or a list", "balanced"),
         ('conll(train="a", separator=tb)', "B122", 37, "`separator` cannot be `tb`", "did you mean `tab`?"),
         ('conll(train="a", tags=0)', "B122", 10, "words and tags cannot both be in column 0", "correct one of them"),
         ('squad(train="a", stride=384)', "B122", 10, "windows of 384 tokens cannot share 384", "correct one of them"),
-        ('text(train="a", mask=3 epochs)', "B122", 31, "`mask`: a share of the tokens is wanted: 15%", "as 15%"),
+        ('text(train="a", mask=3 epochs)', "B122", 31, "`mask`: expected a number or a percentage: 0.1 or 10%", "as 15%"),
         ('text(train="a", mask=120%)', "B122", 31, "`mask`: it must be less than 1", "as 15%"),
         ('glue("mnlii")', "B122", 15, "`task` cannot be `mnlii`", "did you mean `mnli`?"),
         ('builtin("python")', "B122", 18, "`name` cannot be `python`", "did you mean `python-docs`?"),
@@ -233,9 +234,9 @@ def test_faulty_data_sources(source: str, code: str, column: int, message: str, 
 
 def test_settings_are_strict_from_python_too() -> None:
     """Whoever builds them in Python meets the same rules."""
-    with pytest.raises(ValidationError, match="give epochs or steps, not both"):
+    with pytest.raises(ValidationError, match="set epochs or steps, not both"):
         Train(epochs=1, steps=2)
-    with pytest.raises(ValidationError, match="a length has a unit"):
+    with pytest.raises(ValidationError, match="a length needs a unit"):
         Linear(warmup=10)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Files(train="a", shuffle=True)  # type: ignore[call-arg]

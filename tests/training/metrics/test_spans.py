@@ -148,7 +148,7 @@ def test_a_window_without_context_never_wins() -> None:
     inside = torch.tensor([[[0, 5], [6, 8], [-1, -1]]])
     logits = (torch.tensor([[2.0, 0, 9]]), torch.tensor([[1.0, 0, 9]]))
     metric.update(*metric.reduce(logits, {"index": torch.tensor([0]), "offsets": inside, "null": torch.tensor([2])}))
-    assert (metric.found[0].score, metric.found[0].end) == (3.0, 5)
+    assert (metric.best[0].score, metric.best[0].end) == (3.0, 5)
     assert metric.compute() == {"exact_match": 0.5, "f1": 0.5}
 
 
@@ -255,10 +255,10 @@ def test_no_answer_has_to_win_in_every_window() -> None:
     metric = SpanMetrics(EXAMPLES, 0.0)
     index, begin, end = torch.tensor([0, 0, 2]), torch.tensor([0, 0, 0]), torch.tensor([8, 5, 6])
     metric.update(index, torch.tensor([1.0, 6.0, 3.0]), begin, end, torch.tensor([9.0, 5.5, 4.0]))
-    assert [metric.found[n].null_score for n in (0, 2)] == [5.5, 4.0]
-    assert [metric.found[n].text(EXAMPLES[n]["text_1"], 0.0) for n in (0, 2)] == ["Paris", ""]
-    assert [metric.found[n].text(EXAMPLES[n]["text_1"], 1.0) for n in (0, 2)] == ["Paris", "Nobody"]
-    assert [metric.found[n].text(EXAMPLES[n]["text_1"], -1.0) for n in (0, 2)] == ["", ""]
+    assert [metric.best[n].null_score for n in (0, 2)] == [5.5, 4.0]
+    assert [metric.best[n].text(EXAMPLES[n]["text_1"], 0.0) for n in (0, 2)] == ["Paris", ""]
+    assert [metric.best[n].text(EXAMPLES[n]["text_1"], 1.0) for n in (0, 2)] == ["Paris", "Nobody"]
+    assert [metric.best[n].text(EXAMPLES[n]["text_1"], -1.0) for n in (0, 2)] == ["", ""]
 
 
 def test_a_right_answer_of_articles_alone_is_none() -> None:
