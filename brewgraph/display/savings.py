@@ -14,8 +14,10 @@ from brewgraph.graph.optimize import (
     all_reached,
     check_names,
     features_of,
+    pack_tokens,
     running_order,
     skip_scheduled_zeros,
+    truncate_models,
 )
 from brewgraph.recipe.features import Feature
 
@@ -32,13 +34,15 @@ class Depth(Protocol):
 class ModelReach(Protocol):
     """What is asked of a model: whether its forward `draws` random numbers in training; its `depth` for some features,
     None where no stack of layers is known; those features that come `late`, when all layers have run; the names of the
-    `parameters` that features reach, None where that is not known.
+    `parameters` that features reach, None where that is not known; why its layers stay padded (`padded_because`).
     """
 
     @property
     def draws(self) -> bool: ...
     @property
     def attention_layers(self) -> int: ...
+    @property
+    def padded_because(self) -> str: ...
     @property
     def names(self) -> frozenset[str]: ...
     def depth(self, features: Collection[Feature]) -> Depth | None: ...
@@ -71,8 +75,8 @@ class PassSavings:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = "left out" if self.skipped else ", ".join(map(str, self.changes)) or "nothing"
-        return "; ".join([said, *self.notes])
+        said = "left out" if self.skipped else ", ".join(map(str, self.changes)) or ("" if self.notes else "nothing")
+        return "; ".join(filter(None, [said, *self.notes]))
 
 
 WORDS = {
@@ -102,7 +106,7 @@ def savings(unmerged: Graph, reach: ReachOf, skip: Collection[str] = ()) -> tupl
         graph = rewrite(graph)
         after = count(graph, reach)
         changes = [CountChange(words, before[k], after[k]) for k, words in WORDS.items() if before[k] != after[k]]
-        notes = _uncut(graph, reach) if name == "truncate_models" else ()
+        notes = NOTES[name](graph, reach) if name in NOTES else ()
         saved.append(PassSavings(name, tuple(changes), notes=notes))
         before = after
     return tuple(saved)
@@ -146,6 +150,27 @@ def _uncut(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
         elif model is None or model.depth(features) is None:
             reasons[x.model] = f"how many layers of {x.model} run is not known"
     return tuple(reasons[name] for name in sorted(reasons))
+
+
+def _padded(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
+    """Which models run on real tokens alone, and why the others do not."""
+    packed, reasons = [], []
+    for _, x in of_kind(graph, n.Forward, execution_order(graph)):
+        model = reach(x.model)
+        reason = "a loss or transform without a mask reads its padding" if not x.packed else ""
+        reason = reason or ("nothing is known of its layers" if model is None else model.padded_because)
+        packed += [] if reason else [x.model]
+        reasons += [f"{x.model} stays padded: {reason}"] if reason else []
+    names = sorted(set(packed))
+    first = [f"layers of {listing(names)} run on real tokens alone"] if names else []
+    return (*first, *sorted(set(reasons)))
+
+
+NOTES: Mapping[str, Callable[[Graph, ReachOf], tuple[str, ...]]] = {
+    truncate_models.__name__: _uncut,
+    pack_tokens.__name__: _padded,
+}
+"""What there is to say of a pass beside counts."""
 
 
 def _eager(graph: Graph, key: str, forward: n.Forward, model: ModelReach | None) -> int:

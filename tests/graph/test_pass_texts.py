@@ -86,7 +86,7 @@ def remarks(graph: nx.DiGraph) -> Iterator[str]:
     forwards = []
     for key, forward in of_kind(graph, n.Forward):
         taps = sorted(spell(graph, used) for used, _ in of_kind(graph, n.Tap, graph.successors(key)))
-        flags = [name for name, is_set in (("stops", forward.stops), ("narrow", forward.narrow)) if is_set]
+        flags = [name for name in ("stops", "narrow", "packed") if getattr(forward, name)]
         forwards.append(" ".join([", ".join(taps), *(f"({flag})" for flag in flags)]))
     yield f"forwards: {'; '.join(sorted(forwards))}"
     if known.reached is not None:

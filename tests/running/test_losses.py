@@ -111,7 +111,7 @@ def test_the_best_student_is_that_of_the_lowest_loss(tmp_path: Path) -> None:
         tmp_path,
         train='epochs = 8; optimizer = sgd(lr=40.0); metric_for_best_model = "loss"; early_stopping_patience = 2',
     )
-    result = bg.run(path)
+    result = bg.run(path, skip=["pack_tokens"])  # the course of so high a rate hangs on every draw of dropout
     values = [line["loss"] for line in dev_lines(result.folder)]
     best = min(values)
     assert values[-2:] > [best, best] or len(values) == 8

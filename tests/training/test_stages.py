@@ -157,7 +157,8 @@ def test_each_task_goes_through_its_own_epochs() -> None:
 @pytest.mark.parametrize("order", [("bf16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32", "bf16")])
 def test_each_stage_runs_in_its_own_precision(order: tuple[str, ...], tmp_path: Path) -> None:
     """Seen from inside the student's layers, with the real distiller, in either direction."""
-    builder = SpecBuilder(check(read_spec(project(tmp_path))))
+    # packing tries a model out once, in full precision, which the hooks below would see
+    builder = SpecBuilder(check(read_spec(project(tmp_path))), skip=["pack_tokens"])
     seen: dict[int, set[torch.dtype]] = {}
     stage = -1
     builder.model("tiny").classifier.register_forward_hook(lambda _, __, out: seen[stage].add(out.dtype))

@@ -144,8 +144,8 @@ def packing_of(model: nn.Module, anatomy: Anatomy) -> Packing | str:
 
 
 def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
-    if refusal := why_padded(anatomy):
-        return refusal
+    if anatomy.padded_because:
+        return anatomy.padded_because
     parameter = next(model.parameters(), None)
     if parameter is None or parameter.device.type == "meta" or not _is_plain(parameter):
         return "its weights are not loaded"
@@ -164,15 +164,6 @@ def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
         packing.remove()
         return f"its layers give other values on packed tokens (off by {difference:.1g})"
     return packing
-
-
-def why_padded(anatomy: Anatomy) -> str:
-    """Why a model of this anatomy cannot run on packed tokens; empty where it is worth a trial."""
-    if anatomy.stacks:
-        return f"it has {len(anatomy.stacks)} stacks of layers"
-    if not anatomy.layer_paths:
-        return "its class does not record its layers"
-    return "" if anatomy.backend else "its attention does not go through transformers' attention interface"
 
 
 def _is_plain(parameter: Tensor) -> bool:

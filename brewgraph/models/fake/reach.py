@@ -66,6 +66,11 @@ class Reach:
         return len(self.anatomy.attention)
 
     @property
+    def padded_because(self) -> str:
+        """Why its layers cannot run on packed tokens; empty where they may."""
+        return self.anatomy.padded_because
+
+    @property
     def names(self) -> frozenset[str]:
         """The names of all parameters."""
         return frozenset(name for name, _ in self.model.named_parameters())

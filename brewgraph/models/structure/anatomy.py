@@ -69,6 +69,15 @@ class Anatomy:
         return tuple(dict.fromkeys(site.path for site in self.attention if site.kind != "field"))
 
     @property
+    def padded_because(self) -> str:
+        """Why the layers cannot run on packed tokens; empty where their class allows it."""
+        if self.stacks:
+            return f"it has {len(self.stacks)} stacks of layers"
+        if not self.layer_paths:
+            return "its class does not record its layers"
+        return "" if self.backend else "its attention does not go through transformers' attention interface"
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """The names of the rows and single features below the head that this model has."""
         return tuple(name for name in (*ROWS, "embeddings", "pooled") if name not in self.lacking)
