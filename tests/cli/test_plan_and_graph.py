@@ -55,6 +55,7 @@ each batch costs
 
 saved by
   merge_equal_nodes  values computed 24 -> 22, values held at once 26 -> 23
+  pack_tokens        layers of `big` and `small` run on real tokens alone
   release_values     values held at once 23 -> 10
 
 projections
