@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
@@ -27,8 +28,12 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def fast_linear() -> AbstractContextManager[Any]:
-    """Inside, `linear` runs on the faster kernel; backward passes of what was computed there do, too."""
-    return OneDnnLinear() if _onednn_is_faster() else nullcontext()
+    """Inside, `linear` runs on the faster kernel; backward passes of what was computed there do, too.
+
+    Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
+    """
+    plain = _get_current_dispatch_mode() is None
+    return OneDnnLinear() if plain and _onednn_is_faster() else nullcontext()
 
 
 class OneDnnLinear(TorchFunctionMode):

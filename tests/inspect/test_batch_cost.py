@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,6 @@ LOSSES = [
     "loss = mse(relation(big.value[2]) -> relation(small.value[1]))",  # of the last layers only a part is computed
     "loss = mse(big.attention[0] -> small.attention[0])",
 ]
-
-
-@pytest.fixture(autouse=True)
-def torch_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products by torch's own kernels, which its counter knows."""
-    monkeypatch.setattr("brewgraph.runtime.program.fast_linear", nullcontext)
 
 
 @pytest.fixture
