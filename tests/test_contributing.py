@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 
 import brewgraph as bg
-from brewgraph.checking.check import check_names
+from brewgraph.checking.check import check, check_names, read_spec
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import node
 from brewgraph.lints import Subject
+from brewgraph.ops import OPERATIONS
+from brewgraph.recipe.settings.data_sources import DATA
 from brewgraph.source import Source
 from tests.conftest import REPOSITORY
 
@@ -24,6 +27,15 @@ teacher big = hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_atte
 student tiny = hf(model_type="bert", hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 data d = files(train="train.jsonl")
 """
+
+
+@pytest.fixture(autouse=True)
+def operations() -> Iterator[None]:
+    """What an example declares is gone after its test."""
+    before = dict(OPERATIONS)
+    yield
+    OPERATIONS.clear()
+    OPERATIONS.update(before)
 
 
 def example(name: str) -> str:
@@ -38,7 +50,7 @@ def run(name: str) -> dict[str, Any]:
     return space
 
 
-@pytest.mark.parametrize("name", ["loss", "pass", "lint"])
+@pytest.mark.parametrize("name", ["loss", "pass", "source", "lint"])
 def test_examples_are_short(name: str) -> None:
     """At most 20 lines of code."""
     assert len([line for line in example(name).splitlines() if line.strip()]) <= 20
@@ -72,6 +84,19 @@ def test_a_pass(tmp_path: Path) -> None:
     after = canonical(run("pass")["drop_double_stops"](before))
     count = [sum(isinstance(x := node(g, k), n.Transform) and x.name == "stop" for k in g) for g in (before, after)]
     assert count == [2, 1]
+
+
+def test_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checked, read and trained on like those of the package."""
+    monkeypatch.setitem(DATA, "marked", DATA["files"])  # taken away again afterwards
+    run("source")
+    lines = [f"{kind} {text}" for kind, text in zip("abab", ("one two", "three", "two", "four one"), strict=True)]
+    (tmp_path / "train.txt").write_text("\n".join(lines * 4))
+    models = MODELS.replace('files(train="train.jsonl")', 'marked(train="train.txt", batch=4)')
+    models = models.replace("teacher big", "# teacher big")
+    (tmp_path / "s.brew").write_text(f"brew 1\n{models}loss = ce(d.labels -> tiny.logits)\ntrain {{ steps = 1 }}\n")
+    assert check(read_spec(tmp_path / "s.brew")).classes["d"] == ("a", "b")
+    assert bg.run(tmp_path / "s.brew").folder.is_dir()
 
 
 def test_a_lint() -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import datasets
 
+from brewgraph.data.sources.example_weights import add_columns, facts_beside
 from brewgraph.data.sources.file_forms import check_form, plain_suffix
 from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
+from brewgraph.data.sources.reader import Read, facts, read
 from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
+from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme
@@ -69,6 +72,28 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
                 if tag not in allowed:
                     raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
     return Sentences(splits, names, classes, notes)
+
+
+@read.register
+def _examples(source: Conll, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+    sentences = read_conll(source, folder)
+    splits = {
+        field: add_columns(
+            as_dataset(rows, sentences.classes), beside(rows, sentences.names[field]), field, source, columns
+        )
+        for field, rows in sentences.splits.items()
+    }
+    return Read(splits, sentences.classes, notes=sentences.notes)
+
+
+@facts.register
+def _facts(source: Conll, folder: Path) -> DataFacts:
+    sentences = read_conll(source, folder)
+    splits = {field: beside(rows, sentences.names[field]) for field, rows in sentences.splits.items()}
+    tags = {tag for sentence in sentences.splits["train"] for tag in sentence.tags}
+    seen = tuple(name for name in sentences.classes if name in tags)
+    known = facts_beside(source, ("words", "tags"), sentences.classes, splits)
+    return replace(known, seen=seen or None, alike=len(seen) == 1)
 
 
 def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -11,6 +11,7 @@ from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.labels import read_numbers
 from brewgraph.data.sources.rows import Split
+from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Hub, Squad
 
@@ -50,13 +51,24 @@ def add_columns(
 
     `numbers` are those of the rows' classes. Raises `SourceFault` B402, B403 and B404.
     """
-    if source.weighted and isinstance(source, Files | Hub | Conll | Squad):
-        weights = weigh(source.weight, split, field, of_classes, numbers)
+    if source.weighted:
+        weights = weigh(getattr(source, "weight", None), split, field, of_classes, numbers)
         rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
     for name in columns:
         values, feature = _read_column(split, name)
         rows = rows.add_column(f"column/{name}", values, feature=feature)
     return rows
+
+
+def facts_beside(
+    source: Conll | Squad, columns: tuple[str, ...], classes: tuple[str, ...], splits: Mapping[str, Split]
+) -> DataFacts:
+    """The facts of sentences or questions from the columns beside them, whose weights are checked."""
+    if source.weighted:
+        for field, split in splits.items():
+            weigh(source.weight, split, field)
+    more = (name for name in splits["train"].rows.column_names if name not in columns)
+    return DataFacts(classes, (*columns, *more), {field: len(split.rows) for field, split in splits.items()})
 
 
 def weigh(

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy
 
-from brewgraph.data.sources.conll import as_dataset, beside, read_conll
-from brewgraph.data.sources.example_weights import add_columns, weigh
+from brewgraph.data.sources import conll, python_docs, squad, tables  # noqa: F401  they register their readers
 from brewgraph.data.sources.joining import join_splits, unite_classes
-from brewgraph.data.sources.python_docs import LABELS, builtin
-from brewgraph.data.sources.rows import Split, read_lines
+from brewgraph.data.sources.reader import Read, facts, read
 from brewgraph.data.sources.source_facts import DataFacts
-from brewgraph.data.sources.squad import read_squad
-from brewgraph.data.sources.tables import open_table, table_facts
+from brewgraph.data.sources.squad import unanswerable
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.settings.data_sources import (
-    Batches,
-    Builtin,
-    Conll,
-    DataSource,
-    Files,
-    Glue,
-    Hub,
-    Join,
-    Squad,
-    Text,
-)
+from brewgraph.recipe.settings.data_sources import DataSource, Join
 
-_COLUMNS = {
-    Builtin: ("text", "label"),
-    Conll: ("words", "tags"),
-    Squad: ("id", "question", "context", "answers"),
-    Text: ("text",),
-}
-"""The columns of sources that do not name them."""
+__all__ = ["Examples", "facts", "join_examples", "open_examples", "texts"]
 
 
 @dataclass(frozen=True)
@@ -84,36 +64,11 @@ def open_examples(source: DataSource, folder: Path, columns: Sequence[str] = (),
     """
     if isinstance(source, Join):
         return join_examples([open_examples(part, folder, columns) for part in source.parts])
-    if source.holds_tensors:
-        raise _no_examples()
     if columns and source.no_columns:
         what = f"`{type(source).__name__.lower()}` has no column `{columns[0]}`: {source.no_columns}"
         help = "columns come with rows: `files(…)`, `hub(…)`, `glue(…)`, `conll(…)`, `squad(…)`"
         raise SourceFault("B402", what, help=help)
-    notes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    splits: Mapping[str, datasets.Dataset]
-    match source:
-        case Builtin():
-            splits, classes = _builtin_splits(source), LABELS
-        case Conll():
-            read = read_conll(source, folder)
-            classes, notes = read.classes, read.notes
-            splits = {
-                field: add_columns(as_dataset(rows, classes), beside(rows, read.names[field]), field, source, columns)
-                for field, rows in read.splits.items()
-            }
-        case Squad():
-            splits = {
-                field: add_columns(questions.rows, questions.beside, field, source, columns)
-                for field, questions in read_squad(source, folder).items()
-            }
-        case Text():
-            splits = read_lines(source, folder)
-        case Files() | Glue() | Hub():
-            splits, labels = open_table(source, folder, columns, marks)
-            classes, notes, marks = labels.classes, labels.notes, labels.marks
-    return _examples(splits, classes, notes, marks)
+    return _examples(read(source, folder, columns, marks))
 
 
 def join_examples(parts: Sequence[Examples]) -> Examples:
@@ -125,45 +80,12 @@ def join_examples(parts: Sequence[Examples]) -> Examples:
     classes = unite_classes([part.classes for part in parts])
     splits = join_splits([(part.splits, part.classes) for part in parts], classes)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return _examples(splits, classes, notes, parts[0].marks)
+    return _examples(Read(splits, classes, notes=notes, marks=parts[0].marks))
 
 
-def facts(source: DataSource, folder: Path) -> DataFacts:
-    """Classes, columns and sizes of `source`, with as little reading as its kind allows; raises like `open_examples`.
-
-    The facts of built-in data and GLUE are fixed; a data set of the hub tells them without its rows where it can; files
-    are read, and their labels, tags and answers checked, before a teacher is trained.
-    """
-    match source:
-        case Join():
-            return _joined_facts([facts(part, folder) for part in source.parts])
-        case Batches():
-            raise _no_examples()
-        case Builtin():
-            return DataFacts(LABELS, _COLUMNS[Builtin], {})
-        case Conll():
-            read = read_conll(source, folder)
-            beside_words = {field: beside(rows, read.names[field]) for field, rows in read.splits.items()}
-            tags = {tag for sentence in read.splits["train"] for tag in sentence.tags}
-            seen = tuple(name for name in read.classes if name in tags)
-            return replace(_facts(source, read.classes, beside_words), seen=seen or None, alike=len(seen) == 1)
-        case Squad():
-            questions = read_squad(source, folder)
-            lost = {field: unanswerable(split.rows) for field, split in questions.items()}
-            return replace(
-                _facts(source, (), {field: split.beside for field, split in questions.items()}),
-                unanswerable={field: count for field, count in lost.items() if count},
-            )
-        case Text():
-            read_lines(source, folder)  # how many blocks its lines make, only a tokenizer tells
-            return DataFacts((), _COLUMNS[Text], {})
-        case Files() | Glue() | Hub():
-            return table_facts(source, folder)
-        case _:
-            raise TypeError(f"nothing reads {type(source).__name__}")
-
-
-def _joined_facts(parts: Sequence[DataFacts]) -> DataFacts:
+@facts.register
+def _joined_facts(source: Join, folder: Path) -> DataFacts:
+    parts = [facts(part, folder) for part in source.parts]
     columns = [column for column in parts[0].columns if all(column in part.columns for part in parts)]
     fields = dict.fromkeys(field for part in parts for field in part.rows)
     rows = {field: sum(part.rows.get(field, 0) for part in parts) for field in fields if all(x.rows for x in parts)}
@@ -177,17 +99,6 @@ def _joined_facts(parts: Sequence[DataFacts]) -> DataFacts:
     return DataFacts(classes, tuple(columns), rows, tuple(twice), seen, alike, lost)
 
 
-def _facts(source: Conll | Squad, classes: tuple[str, ...], splits: Mapping[str, Split]) -> DataFacts:
-    """The facts of sentences or questions from the columns beside them, whose weights are checked."""
-    if source.weighted:
-        for field, split in splits.items():
-            weigh(source.weight, split, field)
-    more = (name for name in splits["train"].rows.column_names if name not in _COLUMNS[type(source)])
-    return DataFacts(
-        classes, (*_COLUMNS[type(source)], *more), {field: len(split.rows) for field, split in splits.items()}
-    )
-
-
 def texts(examples: Examples) -> list[str]:
     """The training texts, to train a tokenizer on: each context once, the words of a sentence joined."""
     train = examples.splits["train"]
@@ -197,34 +108,12 @@ def texts(examples: Examples) -> list[str]:
     return list(dict.fromkeys(every)) if "answers" in train.column_names else every
 
 
-def _no_examples() -> SourceFault:
-    return SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")
-
-
-def unanswerable(split: datasets.Dataset) -> int:
-    """How many questions of a split have no answer; 0 where its rows are no questions."""
-    if "answers" not in split.column_names:
-        return 0
-    return sum(not answers["start"] for answers in split["answers"][:])
-
-
-def _builtin_splits(source: Builtin) -> dict[str, datasets.Dataset]:
-    numbers = {label: number for number, label in enumerate(LABELS)}
-    return {
-        field: datasets.Dataset.from_dict(
-            {"text_0": [p.text for p in paragraphs], "label": [numbers[p.label] for p in paragraphs]}
-        )
-        for field, paragraphs in builtin(source.name).items()
-    }
-
-
-def _examples(
-    splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...], notes: tuple[str, ...], marks: bool | None
-) -> Examples:
+def _examples(whole: Read) -> Examples:
     numbered = {
-        field: rows.add_column("index", numpy.arange(len(rows), dtype=numpy.int64)) for field, rows in splits.items()
+        field: rows.add_column("index", numpy.arange(len(rows), dtype=numpy.int64))
+        for field, rows in whole.splits.items()
     }
-    return Examples(numbered, classes, _fingerprint(numbered, classes), notes, marks)
+    return Examples(numbered, whole.classes, _fingerprint(numbered, whole.classes), whole.notes, whole.marks)
 
 
 def _fingerprint(splits: Mapping[str, datasets.Dataset], classes: tuple[str, ...]) -> str:

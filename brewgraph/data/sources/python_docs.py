@@ -12,11 +12,16 @@ import re
 import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
+
+from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.settings.data_sources import Builtin
 
 LABELS = (
     "asyncio", "codecs", "configparser", "datetime", "decimal", "difflib", "doctest", "email", "http", "imaplib",
@@ -55,6 +60,23 @@ def builtin(name: str) -> Mapping[str, tuple[Paragraph, ...]]:
         help = suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}"
         raise SourceFault("B402", f"no data set `{name}` is built in", help=help, field="name")
     return BUILTINS[name]()
+
+
+@read.register
+def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+    numbers = {label: number for number, label in enumerate(LABELS)}
+    splits = {
+        field: datasets.Dataset.from_dict(
+            {"text_0": [p.text for p in paragraphs], "label": [numbers[p.label] for p in paragraphs]}
+        )
+        for field, paragraphs in builtin(source.name).items()
+    }
+    return Read(splits, LABELS)
+
+
+@facts.register
+def _facts(source: Builtin, folder: Path) -> DataFacts:
+    return DataFacts(LABELS, ("text", "label"), {})
 
 
 def python_docs(stdlib: Path | None = None) -> Mapping[str, tuple[Paragraph, ...]]:

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -22,7 +22,8 @@ import pandas
 
 from brewgraph.data.sources.delimited import bad_row, csv_layout, folder_layout
 from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
-from brewgraph.data.sources.source_facts import stamp
+from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.source_facts import DataFacts, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
 from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
@@ -151,6 +152,17 @@ def read_text(name: str, path: Path, field: str) -> str:
 def read_lines(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
     """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
     return read_each(source, folder, _read_lines)
+
+
+@read.register
+def _examples(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+    return Read(read_lines(source, folder))
+
+
+@facts.register
+def _facts(source: Text, folder: Path) -> DataFacts:
+    read_lines(source, folder)  # how many blocks its lines make, only a tokenizer tells
+    return DataFacts((), ("text",), {})
 
 
 @lru_cache(maxsize=_KEPT)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from typing import Any
 import datasets
 import pyarrow
 
+from brewgraph.data.sources.example_weights import add_columns, facts_beside
 from brewgraph.data.sources.file_forms import check_form
+from brewgraph.data.sources.reader import Read, facts, read
 from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
+from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Squad
 
@@ -48,6 +51,28 @@ def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
     Raises `SourceFault`: B401 a missing file, B404 another format, B403 an answer that is not at its offset.
     """
     return read_each(source, folder, _read)
+
+
+@read.register
+def _examples(source: Squad, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+    questions = read_squad(source, folder)
+    return Read({field: add_columns(x.rows, x.beside, field, source, columns) for field, x in questions.items()})
+
+
+@facts.register
+def _facts(source: Squad, folder: Path) -> DataFacts:
+    questions = read_squad(source, folder)
+    columns = ("id", "question", "context", "answers")
+    known = facts_beside(source, columns, (), {field: x.beside for field, x in questions.items()})
+    lost = {field: unanswerable(x.rows) for field, x in questions.items()}
+    return replace(known, unanswerable={field: count for field, count in lost.items() if count})
+
+
+def unanswerable(split: datasets.Dataset) -> int:
+    """How many questions of a split have no answer; 0 where its rows are no questions."""
+    if "answers" not in split.column_names:
+        return 0
+    return sum(not answers["start"] for answers in split["answers"][:])
 
 
 @lru_cache(maxsize=16)

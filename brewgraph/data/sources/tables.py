@@ -20,6 +20,7 @@ from brewgraph.data.sources.labels import (
     find_several,
     is_open,
 )
+from brewgraph.data.sources.reader import Read, facts, read
 from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
@@ -82,13 +83,10 @@ _MARKS = (
 )
 
 
-def open_table(
-    source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None
-) -> tuple[dict[str, datasets.Dataset], Labelling]:
-    """The splits of a source, with `text_0`, for pairs `text_1`, `label`, `weights`, `column/NAME`; their labels.
-
-    `marks` tells whether lists of 0 and 1 are marks, where that is known.
-    """
+@read.register(Files)
+@read.register(Glue)
+@read.register(Hub)
+def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label, marks)
@@ -102,22 +100,29 @@ def open_table(
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labelling.numbers(field))
-    return made, labelling
+    return Read(made, labelling.classes, notes=labelling.notes, marks=labelling.marks)
 
 
-def table_facts(source: Table, folder: Path) -> DataFacts:
-    """Classes, columns and rows of each split; labels and weights are checked, texts are not.
+@facts.register
+def _glue_facts(source: Glue, folder: Path) -> DataFacts:
+    task = _GLUE_TASKS[source.task]
+    return DataFacts(task.classes, (*task.text, "label"), {"train": task.train, "dev": task.dev})
 
-    The facts of GLUE are fixed; a data set of the hub tells them without its rows where it can.
-    """
+
+@facts.register
+def _hub_facts(source: Hub, folder: Path) -> DataFacts:
+    """Without the rows where the data set describes itself."""
     text, label = _columns(source)
-    if isinstance(source, Glue):
-        task = _GLUE_TASKS[source.task]
-        return DataFacts(task.classes, (*task.text, "label"), {"train": task.train, "dev": task.dev})
-    if isinstance(source, Hub) and source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
-        facts = _hub_facts(source, folder, text, label[0] if label else None)
-        if facts is not None:
-            return facts
+    described = None
+    if source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
+        described = _described(source, folder, text, label[0] if label else None)
+    return described or _table_facts(source, folder)
+
+
+@facts.register(Files)
+def _table_facts(source: Files | Hub, folder: Path) -> DataFacts:
+    """Classes, columns and rows of each split; labels and weights are checked, texts are not."""
+    text, label = _columns(source)
     splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label)  # now, not once teachers are trained
     of_classes = _class_weights(source, labelling)
@@ -208,7 +213,7 @@ def _repository(source: Hub, folder: Path) -> Repository:
     return Repository(source.name, source.subset, source.revision, folder)
 
 
-def _hub_facts(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
+def _described(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
     """What a hub's data set says of itself, or None where that is not enough."""
     info = hub_info(_repository(source, folder))
     if not info.features or not info.splits or (label is not None and label not in info.features):

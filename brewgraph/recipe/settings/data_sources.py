@@ -486,7 +486,7 @@ class Join(DataSource):
         return self.parts[0].of_file(path, columns, classes, labelled=labelled)
 
 
-DATA: Mapping[str, type[DataSource]] = {
+DATA: dict[str, type[DataSource]] = {
     "files": Files,
     "glue": Glue,
     "hub": Hub,

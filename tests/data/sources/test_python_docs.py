@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brewgraph.data.sources import examples as module
+from brewgraph.data.sources import python_docs as module
 from brewgraph.data.sources.examples import open_examples
 from brewgraph.data.sources.python_docs import LABELS, Paragraph, builtin, python_docs
 from brewgraph.diagnostics import SourceFault
