@@ -1,7 +1,8 @@
-"""Kernels for matrix products in fp32 on a CPU, chosen by measurement once per process.
+"""Kernels for fp32 on a CPU: matrix products, chosen by measurement once per process, and dropout.
 
 torch sends `linear` to the BLAS library that it was built with. On many processors oneDNN computes the same product
-faster, to the same precision. `BREWGRAPH_KERNELS=off` keeps torch's choice.
+faster, to the same precision. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off` keeps torch's
+kernels.
 """
 
 from __future__ import annotations
@@ -20,30 +21,40 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from brewgraph.models.capture.attention import keep_mask
+
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
 _SMALL = 1 << 20
 """Products of fewer multiplications stay with torch: calling costs more than computing."""
+_FEW = 1 << 14
+"""Dropouts of fewer numbers stay with torch."""
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def fast_linear() -> AbstractContextManager[Any]:
-    """Inside, `linear` runs on the faster kernel; backward passes of what was computed there do, too.
+def fast_kernels() -> AbstractContextManager[Any]:
+    """Inside, `linear` and `dropout` run on faster kernels; backward passes of what was computed there do, too.
 
     Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
     """
-    plain = _get_current_dispatch_mode() is None
-    return OneDnnLinear() if plain and _onednn_is_faster() else nullcontext()
+    off = os.environ.get("BREWGRAPH_KERNELS") == "off" or _get_current_dispatch_mode() is not None
+    return nullcontext() if off else FastKernels(products=_onednn_is_faster())
 
 
-class OneDnnLinear(TorchFunctionMode):
-    """Sends large products of fp32 tensors on a CPU to oneDNN, and leaves every other call alone."""
+class FastKernels(TorchFunctionMode):
+    """Sends large products and dropouts of fp32 tensors on a CPU to faster kernels; leaves every other call alone."""
+
+    def __init__(self, *, products: bool = True):
+        super().__init__()
+        self.products = products
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.linear and not kwargs and _fits(*args):
+        if func is F.linear and self.products and not kwargs and _fits(*args):
             return linear(*args)
+        if func is F.dropout and _drops(*args, **(kwargs or {})):
+            return dropout(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -73,6 +84,32 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`x` with zeros at the rate `p`, the rest divided by 1 - p."""
+    dropped: Tensor = _Dropout.apply(x, p)
+    return dropped
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        mask = keep_mask(x.shape, rate)
+        ctx.save_for_backward(mask)
+        ctx.factor = 1 / (1 - rate)
+        return (x * mask).mul_(ctx.factor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (gradients[0] * mask).mul_(ctx.factor), None
+
+
+def _drops(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> bool:
+    """Whether this is a dropout of many fp32 numbers on a CPU."""
+    plain = type(x) in _PLAIN and x.dtype == torch.float32 and x.device.type == "cpu"
+    return plain and training and not inplace and 0 < p < 1 and x.numel() >= _FEW
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
@@ -95,7 +132,7 @@ def _fits(x: Any, weight: Any, bias: Any = None) -> bool:
 @cache
 def _onednn_is_faster() -> bool:
     """One product of a usual size on both kernels in turn: the values agree, and oneDNN is faster by `WORTHWHILE`."""
-    if os.environ.get("BREWGRAPH_KERNELS") == "off" or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():
         return False
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((512, 768), (768, 768)))

@@ -29,7 +29,7 @@ from brewgraph.runtime.instructions import (
     simple_instruction,
 )
 from brewgraph.runtime.kept_values import cached_values
-from brewgraph.runtime.kernels import fast_linear
+from brewgraph.runtime.kernels import fast_kernels
 from brewgraph.runtime.layouts import Padded
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
@@ -125,7 +125,7 @@ class Program:
         listing = self._listings.get((dead, held)) or self._list(dead, held)
         for key in dead:
             slots[self.slot[key]] = 0.0
-        with fast_linear():
+        with fast_kernels():
             for instruction, released in listing.steps:
                 instruction(step)
                 for i in released:

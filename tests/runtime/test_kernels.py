@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from brewgraph.models.capture import attention
+from brewgraph.models.capture.attention import keep_mask
 from brewgraph.runtime import kernels
-from brewgraph.runtime.kernels import OneDnnLinear, fast_linear
+from brewgraph.runtime.kernels import FastKernels, fast_kernels
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -37,7 +40,7 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, sen
     torch.manual_seed(0)
     layer = nn.Linear(160, 128, bias=bias)
     x, upstream = torch.randn(shape, requires_grad=True), torch.randn(*shape[:-1], 128)
-    with OneDnnLinear():
+    with FastKernels():
         layer(x).backward(upstream)
     exact = nn.Linear(160, 128, bias=bias).double()
     exact.load_state_dict(layer.state_dict())
@@ -48,7 +51,7 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, sen
     wanted = {"x": y.grad, **{name: p.grad for name, p in exact.named_parameters()}}
     for name, gradient in found.items():
         torch.testing.assert_close(gradient.double(), wanted[name], rtol=1e-4, atol=1e-4, msg=name)
-    with OneDnnLinear(), torch.no_grad():
+    with FastKernels(), torch.no_grad():
         torch.testing.assert_close(layer(x).double(), exact(y), rtol=1e-5, atol=1e-5)
 
 
@@ -56,7 +59,7 @@ def test_only_what_needs_it_gets_a_gradient() -> None:
     """A frozen layer passes a gradient on and keeps none."""
     layer = nn.Linear(256, 256).requires_grad_(False)
     x = torch.randn(64, 256, requires_grad=True)
-    with OneDnnLinear():
+    with FastKernels():
         layer(x).sum().backward()
     assert x.grad is not None
     assert layer.weight.grad is None
@@ -76,7 +79,7 @@ def test_only_what_needs_it_gets_a_gradient() -> None:
 )
 def test_everything_else_stays_with_torch(x: Tensor, weight: Tensor, sent: list[tuple[int, ...]]) -> None:
     """Sizes, number formats and devices that oneDNN is not meant for here."""
-    with OneDnnLinear():
+    with FastKernels():
         F.linear(x, weight)
     assert sent == []
 
@@ -84,21 +87,81 @@ def test_everything_else_stays_with_torch(x: Tensor, weight: Tensor, sent: list[
 def test_autocast_and_counters_see_torchs_operations(sent: list[tuple[int, ...]]) -> None:
     """Under autocast a product is torch's, in bf16; a counter of FLOPs counts it."""
     layer, x = nn.Linear(256, 256), torch.randn(256, 256)
-    with OneDnnLinear(), torch.autocast("cpu", torch.bfloat16):
+    with FastKernels(), torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
-    with FlopCounterMode(display=False) as counter, fast_linear():
+    with FlopCounterMode(display=False) as counter, fast_kernels():
         layer(x)
     assert counter.get_total_flops() == 2 * 256**3
     assert sent == []
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_is_torchs_distribution(rate: float) -> None:
+    """The share that is kept, the factor of what is kept, a gradient through the same mask, a seed that repeats it."""
+    x = torch.ones(400, 500, requires_grad=True)
+    torch.manual_seed(3)
+    with FastKernels():
+        dropped = F.dropout(x, rate)
+    dropped.sum().backward()
+    assert dropped.detach().unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+    kept = float((dropped > 0).float().mean())
+    deviation = (rate * (1 - rate) / x.numel()) ** 0.5
+    assert abs(kept - (1 - rate)) < 5 * deviation
+    assert x.grad is not None
+    assert torch.equal(x.grad, dropped.detach())
+    torch.manual_seed(3)
+    with FastKernels():
+        assert torch.equal(F.dropout(x, rate), dropped)
+
+
+def test_neighbours_are_drawn_apart() -> None:
+    """Four chances come from one random number, and know nothing of each other."""
+    torch.manual_seed(4)
+    kept = keep_mask(torch.Size([200_000]), 0.3).view(-1, 4).float()
+    correlations = torch.corrcoef(kept.T) - torch.eye(4)
+    assert float(correlations.abs().max()) < 5 / 50_000**0.5
+
+
+@pytest.mark.parametrize("call", [{"training": False}, {"p": 0.0}, {"inplace": True}], ids=str)
+def test_dropouts_of_another_kind_are_torchs(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In evaluation, without a rate, in place; and those of few numbers."""
+    monkeypatch.setattr(kernels, "dropout", lambda *_, **__: pytest.fail("sent to the fast kernel"))
+    with FastKernels():
+        F.dropout(torch.ones(400, 500), **({"p": 0.5} | call))
+        F.dropout(torch.ones(10, 10), 0.5)
+
+
+def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against autograd through softmax and the same dropout, example by example, in double precision; an example
+    without tokens has no part."""
+    lengths, rate, scale = [5, 1, 0, 9], 0.3, 0.4
+    generator = torch.Generator().manual_seed(5)
+    masks = {n: torch.rand(2, n, n, generator=generator) > rate for n in lengths}
+    monkeypatch.setattr(attention, "keep_mask", lambda shape, _: masks[shape[-1]])
+    given = [torch.randn(2, 15, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    upstream = torch.randn(2, 15, 4, generator=generator, dtype=torch.float64)
+
+    def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        outputs = []
+        for q, k, v in zip(*(x.split(lengths, 1) for x in (query, key, value)), strict=True):
+            weights = torch.softmax(q @ k.transpose(1, 2) * scale, -1)
+            outputs.append(weights * masks[q.shape[1]] / (1 - rate) @ v)
+        return torch.cat(outputs, 1)
+
+    expected = torch.autograd.grad(plain(*given), given, upstream)
+    found = attention.PackedAttention.apply(*given, lengths, scale, rate)
+    torch.testing.assert_close(found, plain(*given))
+    for one, other in zip(torch.autograd.grad(found, given, upstream), expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """`BREWGRAPH_KERNELS=off` keeps torch's kernels; else the faster one is measured, once."""
     monkeypatch.setenv("BREWGRAPH_KERNELS", "off")
     kernels._onednn_is_faster.cache_clear()
-    assert isinstance(fast_linear(), nullcontext)
+    assert isinstance(fast_kernels(), nullcontext)
     monkeypatch.setenv("BREWGRAPH_KERNELS", "on")
     kernels._onednn_is_faster.cache_clear()
-    chosen = [type(fast_linear()) for _ in range(3)]
-    assert len(set(chosen)) == 1
+    chosen = {fast_kernels().products for _ in range(3)}
+    assert len(chosen) == 1
     kernels._onednn_is_faster.cache_clear()

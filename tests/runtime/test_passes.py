@@ -380,7 +380,7 @@ def test_attention_is_eager_only_where_it_is_used(folder: Path, monkeypatch: pyt
     """One softmax per model instead of one per layer."""
     counted = []
     softmax = F.softmax
-    monkeypatch.setattr("brewgraph.runtime.program.fast_linear", nullcontext)  # it sees each of torch's functions, too
+    monkeypatch.setattr("brewgraph.runtime.program.fast_kernels", nullcontext)  # it sees each of torch's functions, too
     calls: Counter[str] = Counter()
     monkeypatch.setattr(F, "softmax", lambda *args, **more: (calls.update(["softmax"]), softmax(*args, **more))[1])
     for skip in (("truncate_models",), ("truncate_models", "narrow_attention")):
