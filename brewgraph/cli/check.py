@@ -14,7 +14,6 @@ from brewgraph.cli.complete import specs as completed_specs
 from brewgraph.cli.options import Deny, Quiet, Set, parse_deny, parse_sets, read
 from brewgraph.cli.output import hush, more_about, print_diagnostics, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.explanations import CODES, family, page_of
 from brewgraph.source import Source, Span
 
 if TYPE_CHECKING:
@@ -146,6 +145,8 @@ def as_sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
 
 
 def _rule(code: str) -> dict[str, Any]:
+    from brewgraph.explanations import CODES, family, page_of
+
     page = page_of(code)
     rule: dict[str, Any] = {
         "id": code,

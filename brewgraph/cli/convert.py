@@ -11,7 +11,6 @@ import typer
 from brewgraph.cli.options import read
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable, write_file
-from brewgraph.recipe.label_types import LABEL_TYPES
 
 Distillers = Literal[
     "GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer"
@@ -63,6 +62,7 @@ def command(
     from brewgraph.convert.convert import convert
     from brewgraph.convert.equations import Adaptors
     from brewgraph.convert.spec_text import Script
+    from brewgraph.recipe.label_types import LABEL_TYPES
 
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")

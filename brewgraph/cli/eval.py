@@ -8,7 +8,6 @@ import typer
 
 from brewgraph.cli.options import Format, Run, Task
 from brewgraph.cli.output import count, hush, number, table
-from brewgraph.recipe.settings.metric_names import keyed, metric_words
 
 
 def command(
@@ -26,6 +25,7 @@ def command(
 
     A student that no labels can score is evaluated on its losses, with its teacher.
     """
+    from brewgraph.recipe.settings.metric_names import keyed, metric_words
     from brewgraph.running.finished import SPLITS, open_run
 
     finished = open_run(run)

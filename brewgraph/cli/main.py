@@ -14,7 +14,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from brewgraph.cli.output import reported
 from brewgraph.diagnostics import suggest
-from brewgraph.syntax.foreign import foreign_words, from_outside, instead
 
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
@@ -37,6 +36,8 @@ COMMANDS: dict[str, str] = {
 
 def about_option(option: str, known: Sequence[str]) -> str:
     """The remedy for an unknown option; empty if there is none."""
+    from brewgraph.syntax.foreign import foreign_words, from_outside, instead
+
     name = option.lstrip("-").replace("-", "_")
     word = name.lower().replace("_", "-")
     if word in foreign_words()["command option"] and (remedy := instead("command option", word, known)):
@@ -46,6 +47,8 @@ def about_option(option: str, known: Sequence[str]) -> str:
 
 def about_command(word: str, rest: Sequence[str], commands: Sequence[str]) -> str:
     """The message for a first argument that is not a command."""
+    from brewgraph.syntax.foreign import instead
+
     if word.endswith(".brew") or Path(word).is_file():
         words = " ".join([word, *rest])
         return f"a command must precede the spec: write `brewgraph run {words}`, or `brewgraph check {word}` first"

@@ -13,7 +13,6 @@ from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
-from brewgraph.recipe.label_types import SPANS
 
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -48,6 +47,7 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Write the text of each row and the student's prediction."""
+    from brewgraph.recipe.label_types import SPANS
     from brewgraph.running.finished import open_run
 
     if (file is None) == (not text):

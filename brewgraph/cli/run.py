@@ -14,8 +14,6 @@ import typer
 from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec, check_spec, parse_deny
 from brewgraph.cli.output import more_about, print_diagnostics, table, tally
 from brewgraph.display.lines import number
-from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
-from brewgraph.training.folder import display_path
 
 if TYPE_CHECKING:
     from brewgraph.checking.checked import Checked
@@ -83,6 +81,7 @@ def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, 
     without them, and where it is saved. After a dry run (`folder` None) the table only.
     """
     from brewgraph.running.table import cells_of
+    from brewgraph.training.folder import display_path
 
     if rows:
         yield table(cells := cells_of(rows), right=range(1, len(cells[0])))
@@ -152,6 +151,8 @@ def ratio(student: ScoreRow, teacher: ScoreRow) -> str:
 
 def beside_alone(student: ScoreRow | None, alone: ScoreRow, init: str | None) -> Iterator[str]:
     """The same student trained without its teacher, in a sentence; `init` is the model whose layers both start from."""
+    from brewgraph.recipe.settings.metric_names import metric_words
+
     scores = [
         f"{metric_words(name)} {number(alone.scores[name])}{_difference(name, student, alone)}"
         for name in alone.main
@@ -165,6 +166,8 @@ def beside_alone(student: ScoreRow | None, alone: ScoreRow, init: str | None) ->
 
 def _difference(name: str, student: ScoreRow | None, alone: ScoreRow) -> str:
     """`, 0.0312 worse`: the difference between the student alone and the one with its teacher."""
+    from brewgraph.recipe.settings.metric_names import greater_is_better
+
     if student is None or name not in student.scores:
         return ""
     gap = alone.scores[name] - student.scores[name]
@@ -176,6 +179,8 @@ def _difference(name: str, student: ScoreRow | None, alone: ScoreRow) -> str:
 
 
 def _kept(name: str, student: float, teacher: float) -> str:
+    from brewgraph.recipe.settings.metric_names import greater_is_better, metric_words
+
     if greater_is_better(name):
         return f"keeps {student / teacher:.1%} of its {metric_words(name)}"
     return f"has {student / teacher:.2f} times its {metric_words(name)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
 MONO = "ui-monospace, 'SF Mono', Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 """Fonts of equal width, for a style attribute in double quotes."""
@@ -26,6 +25,8 @@ def one_line(text: str) -> str:
 
 def html_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     """Rows as a table of a page, the first one its header; the columns in `right` are aligned to the right."""
+    from html import escape
+
     right = set(right)
 
     def line(row: Sequence[str], tag: str) -> str:

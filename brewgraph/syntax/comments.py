@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 
 from brewgraph.diagnostics import Collector, Ignore, suggest
-from brewgraph.explanations import CODES
 from brewgraph.source import Source, Span
 from brewgraph.syntax.logical_lines import Lexeme
 
@@ -35,7 +34,6 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
     return source if said < 0 else Source(text, source.name)
 
 
-WARNINGS = tuple(code for code in CODES if code.startswith("W"))
 _MEANT = re.compile(r"#\s*brew\s*:")
 _FORM = re.compile(r"#\s*brew\s*:\s*(ignore|ignore-file)\s*\[([^\]]*)\]")
 
@@ -87,13 +85,18 @@ def _statement_end(pieces: Sequence[Lexeme], comment: int) -> int:
 
 def check_ignores(collector: Collector, source: Source, unsettled: frozenset[str] = frozenset()) -> None:
     """A warning for every ignored code that no diagnostic has, except for `unsettled` ones."""
+    if not collector.ignores:
+        return
+    from brewgraph.explanations import CODES
+
+    warnings = [code for code in CODES if code.startswith("W")]
     for ignore in [ignore for ignore in collector.ignores if ignore.source == source]:
         for code, place in ignore.codes:
-            if code in CODES and code not in WARNINGS:
+            if code in CODES and code not in warnings:
                 help = "fix the error: only warnings can be ignored"
                 collector.add("W110", f"`{code}` is an error, and errors cannot be silenced", place, help=help)
-            elif code not in WARNINGS:
-                help = suggest(code, WARNINGS) or "`brewgraph explain` lists the codes"
+            elif code not in warnings:
+                help = suggest(code, warnings) or "`brewgraph explain` lists the codes"
                 collector.add("W110", f"there is no warning `{code}`", place, help=help)
             elif code not in unsettled and not any(ignore.covers(code, d) for d in collector.diagnostics):
                 collector.add("W110", f"no {code} is reported here", place, help="remove it")
