@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,36 @@ def test_dropout_is_drawn_for_real_tokens(tmp_path: Path) -> None:
         torch.manual_seed(seed)
         losses.append(step(distiller, whole("right"))[0])
     assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # newer transformers call it activation checkpointing
+def test_gradient_checkpointing_runs_padded(tmp_path: Path) -> None:
+    """Layers that run again in the backward pass find the batch as it was: turned on after `build`, too."""
+    distiller = bg.load(project(tmp_path, "bert", "right")).build()
+    batch = whole("right")
+    loss, gradients = step(distiller, batch)
+    distiller.student.gradient_checkpointing_enable({"use_reentrant": False})
+    distiller.train()
+    assert places_seen(distiller, batch) == {(5, 16)}
+    again, others = step(distiller, batch)
+    assert again == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch itself
+def test_a_compiled_model_stays_as_it_is() -> None:
+    """Its graph was traced without packing."""
+    net = model("bert", 1)
+    net.bert.encoder.layer[1].output = torch.compile(net.bert.encoder.layer[1].output)
+    assert packing_of(net, dissect(net)) == "it is compiled"
+
+
+def test_models_are_let_go(tmp_path: Path) -> None:
+    """Nothing global keeps a model alive that was packed and never released."""
+    distiller = bg.load(project(tmp_path, "bert", "right")).build()
+    step(distiller, whole("right"))
+    student = weakref.ref(distiller.student)
+    del distiller
+    gc.collect()
+    assert student() is None

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Packing:
         modules = dict(model.named_modules())
         self.paths = tuple(path for path in anatomy.layer_paths if path in modules)
         self.layers = [modules[path] for path in self.paths]
+        self._checkpointing = [m for m in modules.values() if hasattr(m, "gradient_checkpointing")]
         self.users = 0
         self._tokens: Tokens | None = None
         self._undo: list[Callable[[], None]] = []
@@ -56,9 +57,12 @@ class Packing:
 
     @contextmanager
     def packed(self, mask_BL: Tensor) -> Iterator[Tokens | None]:
-        """Pack the forwards inside the block; None, and they run padded, where the batch has next to no padding."""
+        """Pack the forwards inside the block. None, and they run padded, if the batch has next to no padding, or if
+        gradient checkpointing runs the layers again, outside the block.
+        """
         real = int(mask_BL.sum())
-        if not real or real > WORTHWHILE * mask_BL.numel():
+        runs_again = torch.is_grad_enabled() and any(m.gradient_checkpointing for m in self._checkpointing)
+        if runs_again or not real or real > WORTHWHILE * mask_BL.numel():
             yield None
             return
         self._tokens = Tokens(mask_BL)
@@ -130,17 +134,18 @@ def _mapped(value: Any, tokens: Tokens) -> Any:
     return {k: _mapped(x, tokens) for k, x in value.items()} if isinstance(value, dict) else value
 
 
-_packings: WeakKeyDictionary[nn.Module, Packing | str] = WeakKeyDictionary()
+_packings: WeakValueDictionary[int, Packing] = WeakValueDictionary()
+"""Packings by the id of their model, alive as long as it is: its hooks hold them."""
 
 
 def packing_of(model: nn.Module, anatomy: Anatomy) -> Packing | str:
     """The packing of a model, installed and checked once, or why it has none. Each user ends with `release`."""
-    known = _packings.get(model)
-    if known is None or (isinstance(known, Packing) and known.is_removed):
-        known = _packings[model] = _install(model, anatomy)
-    if isinstance(known, Packing):
-        known.users += 1
-    return known
+    known = _packings.get(id(model))
+    packing = _install(model, anatomy) if known is None or known.is_removed else known
+    if isinstance(packing, Packing):
+        _packings[id(model)] = packing
+        packing.users += 1
+    return packing
 
 
 def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
@@ -149,8 +154,8 @@ def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
     parameter = next(model.parameters(), None)
     if parameter is None or parameter.device.type == "meta" or not _is_plain(parameter):
         return "its weights are not loaded"
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        return "gradient checkpointing runs its layers again"
+    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+        return "it is compiled"
     try:
         packing = Packing(model, anatomy)
     except SourceFault as fault:
