@@ -112,7 +112,7 @@ class Recipe:
         loaded. Raises `SpecError` B332 if your teacher scores far better on the spec's data with its classes in another
         order, as far as its tokenizer is known.
         """
-        from brewgraph.running.identity import finished_teachers
+        from brewgraph.running.run_identity import finished_teachers
         from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
 
         finished = finished_teachers(

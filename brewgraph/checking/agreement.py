@@ -32,7 +32,7 @@ _DATA_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
 
 def find_data(recipe: Recipe, collector: Collector, memory: Memory) -> dict[str, DataFacts | None]:
     """The facts of every data set; None, with a diagnostic, for one that cannot be read."""
-    from brewgraph.facts.data import data_facts
+    from brewgraph.facts.data_facts import data_facts
 
     facts: dict[str, DataFacts | None] = {}
     folder = recipe.source.folder

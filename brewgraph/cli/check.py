@@ -82,7 +82,7 @@ def _check(
         warnings = checked.warnings
         if not data:
             return warnings, {}
-        from brewgraph.inspect.data import data_reports
+        from brewgraph.inspect.data_reports import data_reports
 
         return warnings, data_reports(checked)
     except SpecError as error:

@@ -15,7 +15,7 @@ PER_LAYER = ("attention", "scores", "query", "key", "value")
 
 
 @dataclass(frozen=True)
-class LayerMap:
+class MappedLayers:
     """What an operation compares between a row of two models: pairs of indices, each with one place of it."""
 
     teacher: str
@@ -50,7 +50,7 @@ def find_shifted_maps(subject: Subject) -> Iterator[Diagnostic]:
                 break
 
 
-def _shifted(subject: Subject, hidden: LayerMap) -> Diagnostic | None:
+def _shifted(subject: Subject, hidden: MappedLayers) -> Diagnostic | None:
     """What is wrong with pairs of hidden states; None where nothing is."""
     counts = subject.count(hidden.teacher, "hidden"), subject.count(hidden.student, "hidden")
     if counts[0] is None or counts[1] is None or (0, 0) in hidden.pairs:
@@ -73,9 +73,9 @@ def _shifted(subject: Subject, hidden: LayerMap) -> Diagnostic | None:
     return Diagnostic("W206", message, apply.source.span.to(apply.target.span), help)
 
 
-def _layer_maps(subject: Subject) -> list[LayerMap]:
+def _layer_maps(subject: Subject) -> list[MappedLayers]:
     """The matches of single layers between two models, by operation and row, over all losses."""
-    maps: dict[tuple[str, str, str, str], LayerMap] = {}
+    maps: dict[tuple[str, str, str, str], MappedLayers] = {}
     for x in (x for loss in subject.losses for x in v.walk(loss) if isinstance(x, v.Apply)):
         sides = [v.takes_in(x.source), v.takes_in(x.target)]
         if [len(takes) for takes in sides] != [1, 1]:
@@ -85,7 +85,7 @@ def _layer_maps(subject: Subject) -> list[LayerMap]:
         if one.model == two.model or one.feature.name != two.feature.name or i is None or j is None:
             continue
         key = (x.operation, one.model, two.model, one.feature.name)
-        maps.setdefault(key, LayerMap(*key[1:], {})).pairs.setdefault((i, j), x)
+        maps.setdefault(key, MappedLayers(*key[1:], {})).pairs.setdefault((i, j), x)
     return list(maps.values())
 
 

@@ -18,8 +18,8 @@ from brewgraph.recipe.needs import columns_used
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.running.data_cache import DataCache, graphs_of
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
-from brewgraph.running.identity import finished_teachers
 from brewgraph.running.predict import labelled_rows, read_like, split_rows
+from brewgraph.running.run_identity import finished_teachers
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.checkpoint import load_student
 from brewgraph.training.evaluation import losses_on_dev

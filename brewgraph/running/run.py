@@ -20,7 +20,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.data_cache import DataCache, head_of
-from brewgraph.running.identity import Identity, folder_of_teacher, identify
+from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
 from brewgraph.running.teacher_check import check_teachers_agree

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
-from brewgraph.models.capture.attention import Tokens
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing
 from brewgraph.models.fake.reach import can_end_early, may_draw
@@ -110,7 +110,7 @@ def forward_instruction(
 
 
 @contextmanager
-def packed(packing: Packing | None, inputs: Mapping[str, Tensor]) -> Iterator[Tokens | None]:
+def packed(packing: Packing | None, inputs: Mapping[str, Tensor]) -> Iterator[PackedTokens | None]:
     """Run the forward inside the block on packed tokens, where the model can and the batch has a mask (B, L)."""
     mask_BL = inputs.get("attention_mask")
     if packing is None or mask_BL is None or mask_BL.dim() != 2:

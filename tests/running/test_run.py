@@ -20,7 +20,7 @@ from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.running.data_cache import DataCache
-from brewgraph.running.identity import identity_of
+from brewgraph.running.run_identity import identity_of
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter

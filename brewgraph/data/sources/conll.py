@@ -13,7 +13,7 @@ import datasets
 from brewgraph.data.sources.example_weights import add_columns, facts_beside
 from brewgraph.data.sources.file_forms import check_form, plain_suffix
 from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault, listing
@@ -75,7 +75,7 @@ def read_conll(source: Conll, folder: Path) -> Sentences:
 
 
 @read.register
-def _examples(source: Conll, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def _examples(source: Conll, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     sentences = read_conll(source, folder)
     splits = {
         field: add_columns(
@@ -83,7 +83,7 @@ def _examples(source: Conll, folder: Path, columns: Sequence[str] = (), marks: b
         )
         for field, rows in sentences.splits.items()
     }
-    return Read(splits, sentences.classes, notes=sentences.notes)
+    return Contents(splits, sentences.classes, notes=sentences.notes)
 
 
 @facts.register

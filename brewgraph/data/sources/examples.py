@@ -11,8 +11,8 @@ import datasets
 import numpy
 
 from brewgraph.data.sources import conll, python_docs, squad, tables  # noqa: F401  they register their readers
-from brewgraph.data.sources.joining import join_splits, unite_classes
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.join import join_splits, unite_classes
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.data.sources.squad import unanswerable
 from brewgraph.diagnostics import SourceFault
@@ -80,7 +80,7 @@ def join_examples(parts: Sequence[Examples]) -> Examples:
     classes = unite_classes([part.classes for part in parts])
     splits = join_splits([(part.splits, part.classes) for part in parts], classes)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return _examples(Read(splits, classes, notes=notes, marks=parts[0].marks))
+    return _examples(Contents(splits, classes, notes=notes, marks=parts[0].marks))
 
 
 @facts.register
@@ -108,7 +108,7 @@ def texts(examples: Examples) -> list[str]:
     return list(dict.fromkeys(every)) if "answers" in train.column_names else every
 
 
-def _examples(whole: Read) -> Examples:
+def _examples(whole: Contents) -> Examples:
     numbered = {
         field: rows.add_column("index", numpy.arange(len(rows), dtype=numpy.int64))
         for field, rows in whole.splits.items()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.settings.data_sources import Builtin
@@ -63,7 +63,7 @@ def builtin(name: str) -> Mapping[str, tuple[Paragraph, ...]]:
 
 
 @read.register
-def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     numbers = {label: number for number, label in enumerate(LABELS)}
     splits = {
         field: datasets.Dataset.from_dict(
@@ -71,7 +71,7 @@ def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks:
         )
         for field, paragraphs in builtin(source.name).items()
     }
-    return Read(splits, LABELS)
+    return Contents(splits, LABELS)
 
 
 @facts.register

@@ -23,7 +23,7 @@ from brewgraph.recipe.settings.data_sources import Batches
 
 
 @dataclass(frozen=True)
-class Read:
+class Contents:
     """What a source holds: `splits` with the columns of `Examples` but `index`, the class names in the order of the
     labels, notes on what reading changed, and whether lists of 0 and 1 are marks.
     """
@@ -35,7 +35,7 @@ class Read:
 
 
 @singledispatch
-def read(source: Settings, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def read(source: Settings, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     """Read and check a source; arguments and faults as of `open_examples`."""
     raise TypeError(f"no reader is registered for {type(source).__name__}")
 
@@ -49,5 +49,5 @@ def facts(source: Settings, folder: Path) -> DataFacts:
 
 
 @read.register
-def _read_batches(source: Batches, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def _read_batches(source: Batches, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     raise SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")

@@ -22,7 +22,7 @@ import pandas
 
 from brewgraph.data.sources.delimited import bad_row, csv_layout, folder_layout
 from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.source_facts import DataFacts, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
@@ -155,8 +155,8 @@ def read_lines(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
 
 
 @read.register
-def _examples(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
-    return Read(read_lines(source, folder))
+def _examples(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    return Contents(read_lines(source, folder))
 
 
 @facts.register

@@ -14,7 +14,7 @@ import pyarrow
 
 from brewgraph.data.sources.example_weights import add_columns, facts_beside
 from brewgraph.data.sources.file_forms import check_form
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
@@ -54,9 +54,9 @@ def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
 
 
 @read.register
-def _examples(source: Squad, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def _examples(source: Squad, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     questions = read_squad(source, folder)
-    return Read({field: add_columns(x.rows, x.beside, field, source, columns) for field, x in questions.items()})
+    return Contents({field: add_columns(x.rows, x.beside, field, source, columns) for field, x in questions.items()})
 
 
 @facts.register

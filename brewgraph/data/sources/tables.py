@@ -20,7 +20,7 @@ from brewgraph.data.sources.labels import (
     find_several,
     is_open,
 )
-from brewgraph.data.sources.reader import Read, facts, read
+from brewgraph.data.sources.reader import Contents, facts, read
 from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
@@ -86,7 +86,7 @@ _MARKS = (
 @read.register(Files)
 @read.register(Glue)
 @read.register(Hub)
-def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Read:
+def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label, marks)
@@ -100,7 +100,7 @@ def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: b
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labelling.numbers(field))
-    return Read(made, labelling.classes, notes=labelling.notes, marks=labelling.marks)
+    return Contents(made, labelling.classes, notes=labelling.notes, marks=labelling.marks)
 
 
 @facts.register

@@ -39,7 +39,7 @@ class _Borrowed:
     holders: int = 0
 
 
-class Tokens:
+class PackedTokens:
     """Where the real tokens of a batch stand: B examples of L places, N real tokens, packed one after the other."""
 
     def __init__(self, mask_BL: Tensor):
@@ -84,11 +84,11 @@ class Tokens:
         return known[1]
 
 
-_packed: Tokens | None = None
+_packed: PackedTokens | None = None
 
 
 @contextmanager
-def on(tokens: Tokens) -> Iterator[None]:
+def on(tokens: PackedTokens) -> Iterator[None]:
     """Attention inside the block is that of packed tokens."""
     global _packed
     _packed = tokens
@@ -168,7 +168,7 @@ def attention_forward(
 
 def _attend_packed(
     module: nn.Module,
-    tokens: Tokens,
+    tokens: PackedTokens,
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention
-from brewgraph.models.capture.attention import Tokens
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.padding import padding_side
@@ -42,7 +42,7 @@ class Packing:
         self.layers = [modules[path] for path in self.paths]
         self._checkpointing = [m for m in modules.values() if hasattr(m, "gradient_checkpointing")]
         self.users = 0
-        self._tokens: Tokens | None = None
+        self._tokens: PackedTokens | None = None
         self._undo: list[Callable[[], None]] = []
         first, last = self.layers[0], self.layers[-1]
         try:
@@ -56,7 +56,7 @@ class Packing:
             raise
 
     @contextmanager
-    def packed(self, mask_BL: Tensor) -> Iterator[Tokens | None]:
+    def packed(self, mask_BL: Tensor) -> Iterator[PackedTokens | None]:
         """Pack the forwards inside the block. None, and they run padded, if the batch has next to no padding, or if
         gradient checkpointing runs the layers again, outside the block.
         """
@@ -65,7 +65,7 @@ class Packing:
         if runs_again or not real or real > WORTHWHILE * mask_BL.numel():
             yield None
             return
-        self._tokens = Tokens(mask_BL)
+        self._tokens = PackedTokens(mask_BL)
         try:
             with attention.on(self._tokens):
                 yield self._tokens
@@ -123,7 +123,7 @@ class Packing:
         return unpack
 
 
-def _mapped(value: Any, tokens: Tokens) -> Any:
+def _mapped(value: Any, tokens: PackedTokens) -> Any:
     """What comes with the states of every layer, as rotary embeddings do: a row for each token, alike for all examples
     or for each its own.
     """
