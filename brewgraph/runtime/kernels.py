@@ -7,7 +7,6 @@ kernels.
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from brewgraph.models.capture.attention import keep_mask
+from brewgraph.models.capture.packed_tokens import fast_kernels_are_on, keep_mask
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
@@ -37,8 +36,8 @@ def fast_kernels() -> AbstractContextManager[Any]:
 
     Not under a mode that looks at torch's own operations, as fake tensors and counters of FLOPs do.
     """
-    off = os.environ.get("BREWGRAPH_KERNELS") == "off" or _get_current_dispatch_mode() is not None
-    return nullcontext() if off else FastKernels(products=_onednn_is_faster())
+    on = fast_kernels_are_on() and _get_current_dispatch_mode() is None
+    return FastKernels(products=_onednn_is_faster()) if on else nullcontext()
 
 
 class FastKernels(TorchFunctionMode):

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
+from brewgraph.models.capture import packed_tokens
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.structure.read_class import dissect
 from tests.models.tiny import RECORDED, SETTINGS
@@ -177,19 +178,26 @@ def test_an_empty_text_has_no_tokens(tmp_path: Path) -> None:
     assert all(bool(g.isfinite().all()) for g in gradients.values())
 
 
-def test_dropout_is_drawn_for_real_tokens(tmp_path: Path) -> None:
-    """A student with dropout draws: two steps differ, a seed repeats one, and rates are those of its configuration."""
+def test_dropout_is_drawn_for_real_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student with dropout draws: two steps differ, a seed repeats one; `BREWGRAPH_KERNELS=off` leaves it to torch."""
     spec = project(tmp_path, "bert", "right")
     student = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "tiny", hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3
     )
     student.save_pretrained(tmp_path / "tiny")
     distiller = bg.load(spec).build()
+    applied: list[int] = []
+    apply = packed_tokens.PackedAttention.apply
+    monkeypatch.setattr(packed_tokens.PackedAttention, "apply", lambda *args: (applied.append(1), apply(*args))[1])
     losses = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)
         losses.append(step(distiller, whole("right"))[0])
     assert losses[0] == losses[2] != losses[1]
+    assert len(applied) == 3 * 2  # of three layers one is watched, and attends padded
+    monkeypatch.setenv("BREWGRAPH_KERNELS", "off")
+    step(distiller, whole("right"))
+    assert len(applied) == 3 * 2
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # newer transformers call it activation checkpointing
