@@ -13,8 +13,8 @@ from brewgraph.recipe import values as v
 if TYPE_CHECKING:
     from brewgraph.checking.context import CheckContext
 
-_MAGIC = b"SQLite format 3\0"
-"""The first bytes of an SQLite file; a new one may be empty."""
+_SUFFIX, _MAGIC, _AT = ".lmdb", bytes.fromhex("dec0efbe"), 16
+"""How a file of a cache ends, and four bytes that each has at this place; a new one may be empty."""
 
 
 def check_cache_folders(context: CheckContext) -> None:
@@ -43,13 +43,16 @@ def _problem(path: Path) -> tuple[str, str] | None:
     if not os.access(there, os.W_OK | os.X_OK):
         what = "write to it" if there == path else f"create a folder in {there}"
         return f"this user may not {what}", f"{help}, or change its permissions"
-    for file in sorted(path.glob("*.sqlite")):
+    if old := sorted(path.glob("*.sqlite")):
+        what = f"{old[0].name} in it was written by an earlier version of brewgraph, whose format is no longer read"
+        return what, "delete that file, or name another folder: its values are computed again"
+    for file in sorted(path.glob(f"*{_SUFFIX}")):
         try:
             with file.open("rb") as opened:
-                first = opened.read(len(_MAGIC))
+                first = opened.read(_AT + len(_MAGIC))
         except OSError as error:
             return f"{file.name} in it cannot be read ({error.strerror})", f"{help}, or move that file away"
-        if first not in (b"", _MAGIC):
+        if first and first[_AT:] not in (_MAGIC, _MAGIC[::-1]):
             return f"{file.name} in it is not a cache", f"{help}, or move that file away"
         if not os.access(file, os.W_OK):
             return f"this user may not write to {file.name} in it", f"{help}, or change its permissions"

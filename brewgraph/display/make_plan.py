@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
-from brewgraph.display.cost import Cost
+from brewgraph.display.cost import Cost, megabytes
 from brewgraph.display.equation import in_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
+from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import drop_dead_terms
 from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -164,8 +164,13 @@ def plan_forwards(graph: Graph, skip: Collection[str] = ()) -> tuple[ForwardPlan
 
 
 def plan_caches(graph: Graph) -> tuple[tuple[str, str, str], ...]:
-    """What is kept on disk: the name of each `cache`, the value, the folder."""
-    return tuple(sorted((name, spell(graph, key), folder) for key, (name, folder) in info(graph).caches.items()))
+    """What is kept on disk: the name of each `cache`, the value, and the folder with format and limit."""
+    return tuple(sorted((x.name, spell(graph, key), _kept(x)) for key, x in info(graph).caches.items()))
+
+
+def _kept(x: Kept) -> str:
+    limit = "" if x.limit is None else f", at most {megabytes(x.limit)}"
+    return f'"{x.folder}"{f" as {x.dtype}" if x.dtype else ""}{limit}'
 
 
 def _projections(graphs: tuple[Graph, ...]) -> tuple[ProjectionPlan, ...]:

@@ -238,7 +238,7 @@ def _sections(plan: Plan) -> Iterator[tuple[str, Iterable[str]]]:
         yield f"loss{title}", _loss(part)
         yield f"each batch{title} runs", _forwards(part)
         if part.caches:
-            rows = ((name, f'{value}, in "{at}": read if present, else computed') for name, value, at in part.caches)
+            rows = ((name, f"{value}, in {at}: read if present, else computed") for name, value, at in part.caches)
             yield f"kept on disk{title}", _table(rows)
         if part.cost is not None:
             yield f"each batch{title} costs", _cost(part.cost, [x.model for x in part.forwards])

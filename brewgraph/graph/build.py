@@ -24,7 +24,7 @@ from brewgraph.graph.compatibility import (
     joined_units,
     kind_of,
 )
-from brewgraph.graph.container import Graph, GraphInfo, assemble
+from brewgraph.graph.container import Graph, GraphInfo, Kept, assemble
 from brewgraph.graph.identity import projection_seeds
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
@@ -84,8 +84,8 @@ class Builder:
         self.held: list[v.Value] = []  # so that no other value gets the `id` of a built one
         self.seeds = projection_seeds(recipe, identities)
         self.sizes: dict[str, tuple[int | None, int | None, Span]] = {}
-        self.caches: dict[str, tuple[str, str]] = {}
-        """Values kept on disk, by their keys: the name and the folder of their `cache`."""
+        self.caches: dict[str, Kept] = {}
+        """Values kept on disk, by their keys."""
 
     def add(self, node: n.Node) -> str:
         key = f"{len(self.nodes)}"
@@ -201,7 +201,7 @@ class Builder:
             key = self.build(x.value, wanted, near)
         made = isinstance(self.nodes[key], n.Transform)
         check_cached(self.context, x, self.shape(key), padding=self.padding, made=made)
-        self.caches.setdefault(key, (x.name, x.path))
+        self.caches.setdefault(key, Kept(x.name, x.path, x.dtype, x.limit))
         return key
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,18 @@ class Reached:
     sites: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, order=True)
+class Kept:
+    """Where and how a value is kept on disk: the name of its `cache`, the folder, the number format (None: that in
+    which it is computed), and the most bytes that the folder may take.
+    """
+
+    name: str
+    folder: str
+    dtype: str | None = None
+    limit: int | None = None
+
+
 @dataclass(frozen=True)
 class GraphInfo:
     """What is known of a graph beside its nodes; the keys are those of nodes."""
@@ -34,8 +46,8 @@ class GraphInfo:
     """The loss."""
     terms: Mapping[str, str]
     """Each reported scalar, by its name."""
-    caches: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Values kept on disk: the name and the folder of their cache. A cache changes no hash."""
+    caches: Mapping[str, Kept] = field(default_factory=dict)
+    """Values kept on disk. Only one that is rounded changes a hash, that of the spec."""
     guards: Mapping[str, tuple[str, ...]] | None = None
     """Products of the loss with the numbers in them that change, None before `skip_scheduled_zeros`. While one of these
     numbers is zero, what only the product needs is not computed."""

@@ -52,6 +52,8 @@ def _stage(
 def _task(task: Task, recipe: Recipe, graph: Graph | None, identities: Mapping[str, str], classes: Classes) -> str:
     """A task by its loss and its data, whose order counts: epochs are those of the first."""
     objective = info(graph).objective if graph is not None else repr(task.loss)
+    if graph is not None and (rounded := sorted((k, x.dtype) for k, x in info(graph).caches.items() if x.dtype)):
+        objective = digest(objective, rounded)
     data = [(identities[d], recipe.data[d].source.batch, classes.get(d, ())) for d in task.data]
     return digest(objective, data)
 

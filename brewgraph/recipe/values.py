@@ -17,7 +17,9 @@ from brewgraph.source import Span
 
 @dataclass(frozen=True)
 class Length:
-    """A stretch of training: `30%` (unit `share`, value 0.3), `1000 steps`, `3 epochs` (units `step`, `epoch`)."""
+    """A stretch of training: `30%` (unit `share`, value 0.3), `1000 steps`, `3 epochs` (units `step`, `epoch`); the
+    unit of `4096 tokens`, the length of a batch, is `token`.
+    """
 
     value: float
     unit: str
@@ -168,12 +170,15 @@ class Transform(Value):
 
 class Cached(Value):
     """A value cached in the folder `path`, computed once per example. `name` is that of its statement, `place` that of
-    the path.
+    the path. `dtype` is the number format on disk, None for that in which it is computed; the folder stays within
+    `limit` bytes.
     """
 
     value: Value
     name: str
     path: str
+    dtype: str | None = None
+    limit: int | None = None
     place: Span = field(compare=False, repr=False, kw_only=True)
 
 

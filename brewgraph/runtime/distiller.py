@@ -237,12 +237,14 @@ class Distiller(nn.Module):
         weights = objective_weights(graph, self.progress, self.horizon)
         return {name: weights[key] for name, key in info(graph).terms.items()}
 
-    def cached(self) -> dict[str, tuple[int, int]]:
-        """For each `cache` how many examples this process computed and wrote, and how many it read instead."""
-        counts: dict[str, tuple[int, int]] = {}
+    def cached(self) -> dict[str, tuple[int, int, int]]:
+        """For each `cache` how many examples this process computed and wrote, how many it read instead, and how many it
+        computed and did not write, since the limit of the folder left no room.
+        """
+        counts: dict[str, tuple[int, int, int]] = {}
         for value in (value for program in self.programs.values() for value in program.caches):
-            written, read = counts.get(value.name, (0, 0))
-            counts[value.name] = (written + value.written, read + value.read)
+            written, read, left_out = counts.get(value.kept.name, (0, 0, 0))
+            counts[value.kept.name] = written + value.written, read + value.read, left_out + value.left_out
         return counts
 
     # ── teachers that follow the student ─────────────────────────────────────────────────────────────────────────────

@@ -17,17 +17,18 @@ from torch import Tensor, nn
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import structure_hashes
-from brewgraph.graph.container import Graph, execution_order, info, node, of_kind, used_by
+from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind, used_by
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
 from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
 from brewgraph.runtime.store import Store, example_digests, weights_digest, weights_stamp
 
-FORMAT = 2
+FORMAT = 3
 """The format of a row; another format is another store."""
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"})
 """Tensors of an encoding whose second axis is that of tokens, so that their padding is no part of an example."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -40,7 +41,7 @@ class CachedValue:
 
     graph: Graph
     key: str
-    name: str
+    kept: Kept
     folder: Path
     slots: Mapping[str, int]
     models: Mapping[str, nn.Module]
@@ -51,11 +52,12 @@ class CachedValue:
     real: Tensor | None = None
 
     def __post_init__(self) -> None:
-        kept = node(self.graph, self.key)
-        assert kept.shape is not None
-        self.shape: Shape = kept.shape
+        value = node(self.graph, self.key)
+        assert value.shape is not None
+        self.shape: Shape = value.shape
+        self.dtype = None if self.kept.dtype is None else _DTYPES[self.kept.dtype]
         self.slot = self.slots[self.key]
-        self.made_by = kept.forward if isinstance(kept, n.Tap) else self.key
+        self.made_by = value.forward if isinstance(value, n.Tap) else self.key
         used = used_by(self.graph, [self.key])
         below = [key for key in execution_order(self.graph) if key in used]
         inputs = dict(of_kind(self.graph, n.Input, below))
@@ -65,7 +67,7 @@ class CachedValue:
         forwards = [x for _, x in of_kind(self.graph, n.Forward, below)]
         self.used = list(dict.fromkeys(x.model for x in forwards))
         self.extra = [(inputs[x.entry].data, column) for x in forwards for _, column in x.columns]
-        positions = isinstance(kept, n.Tap) and kept.feature.name in ("start", "end") and not kept.padding
+        positions = isinstance(value, n.Tap) and value.feature.name in ("start", "end") and not value.padding
         self.fill = HIDDEN_SCORE if positions else 0.0
 
     def find(self, step: Step, known: dict[object, list[bytes]]) -> bool:
@@ -81,7 +83,7 @@ class CachedValue:
         if rows is None:
             return False
         device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
-        step.slots[self.slot] = restore(rows, self.shape, self.real, self.fill).to(device)
+        self._read(step, rows, device)
         return True
 
     def keep(self, step: Step) -> None:
@@ -91,8 +93,13 @@ class CachedValue:
         resumed run, which reads, has the same numbers as one that writes.
         """
         computed: Tensor = step.slots[self.slot]
-        kept = self._store().put(self.examples, trim(computed, self.shape, self.real))
-        step.slots[self.slot] = restore(kept, self.shape, self.real, self.fill).to(computed.device)
+        written = computed if self.dtype is None else computed.to(self.dtype)
+        rows = self._store().put(self.examples, trim(written, self.shape, self.real))
+        self._read(step, rows, computed.device)
+
+    def _read(self, step: Step, rows: Sequence[Tensor], device: torch.device) -> None:
+        value = restore(rows, self.shape, self.real, self.fill).to(device)
+        step.slots[self.slot] = value if self.dtype is None else value.float()
 
     def _parts(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor | None]]:
         """All tensors that the value is made of, each with its name and its real places: (B, L) bool, None for all."""
@@ -126,7 +133,9 @@ class CachedValue:
                 if self.stamps.get(name) != stamp:
                     self.stamps[name], self.weights[name] = stamp, weights_digest(self.models[name])
             hashes = structure_hashes(self.graph, partial(_content, weights=self.weights), ordered=True)
-            self.stores[key] = Store(self.folder, digest(FORMAT, hashes[self.key], precision))
+            self.stores[key] = Store(
+                self.folder, digest(FORMAT, hashes[self.key], precision, self.kept.dtype), self.kept.limit
+            )
         return self.stores[key]
 
     @property
@@ -139,6 +148,11 @@ class CachedValue:
         """Examples that were computed and written."""
         return sum(store.written for store in self.stores.values())
 
+    @property
+    def left_out(self) -> int:
+        """Examples that were computed and not written, since the limit of the folder left no room."""
+        return sum(store.left_out for store in self.stores.values())
+
 
 def cached_values(
     graph: Graph, folder: Path, slots: Mapping[str, int], models: Mapping[str, nn.Module]
@@ -146,8 +160,8 @@ def cached_values(
     """The values of a graph that its spec keeps; relative folders lie in `folder`."""
     weights, stamps = dict[str, str](), dict[str, object]()
     return tuple(
-        CachedValue(graph, key, name, locate(path, folder), slots, models, weights, stamps)
-        for key, (name, path) in sorted(info(graph).caches.items())
+        CachedValue(graph, key, kept, locate(kept.folder, folder), slots, models, weights, stamps)
+        for key, kept in sorted(info(graph).caches.items())
         if key in slots
     )
 
@@ -168,8 +182,11 @@ def trim(x: Tensor, shape: Shape, real_BL: Tensor | None) -> list[Tensor]:
     """The value of each example by itself, its axes of tokens without padding."""
     if real_BL is None:
         return list(x.unbind())
+    real_BL = real_BL.to(x.device)
+    if _token_axes(shape) == [0]:
+        return list(x[real_BL].split(real_BL.sum(1).tolist()))
     rows = []
-    for row, real in zip(x, real_BL.to(x.device), strict=True):
+    for row, real in zip(x, real_BL, strict=True):
         (places,) = real.nonzero(as_tuple=True)
         for axis in _token_axes(shape):
             row = row.index_select(axis, places)
@@ -181,10 +198,14 @@ def restore(rows: Sequence[Tensor], shape: Shape, real_BL: Tensor | None, fill: 
     """The value of a batch from those of its examples, with `fill` at padding."""
     if real_BL is None:
         return torch.stack(list(rows))
+    real_BL = real_BL.cpu()
     axes = _token_axes(shape)
     sizes = [real_BL.shape[1] if i in axes else size for i, size in enumerate(rows[0].shape)]
     whole = rows[0].new_full((len(rows), *sizes), fill)
-    for row, into, real in zip(rows, whole, real_BL.cpu(), strict=True):
+    if axes == [0]:
+        whole[real_BL] = torch.cat(list(rows))
+        return whole
+    for row, into, real in zip(rows, whole, real_BL, strict=True):
         (places,) = real.nonzero(as_tuple=True)
         grid = [torch.arange(size) for size in sizes]
         for axis in axes:

@@ -1,73 +1,74 @@
 """Values of frozen models on disk: each is computed once, written, and read from then on.
 
-A store is a folder with one SQLite file for each kept value, named by what the value is (its equation, the weights of
-its models, the precision), so that values of other weights are never read. In a file each example has a row, found by a
-digest of its tokens: neither the order of the data nor the batches matter.
+A store is a folder with one LMDB file for each kept value, named by what the value is (its equation, the weights of its
+models, the precision), so that values of other weights are never read. In a file each example has a row, found by a
+digest of its tokens: neither the order of the data nor the batches matter. A row holds its type, its shape, a checksum
+of all of it and of the example's digest, and the numbers one after the other; it is read from mapped memory.
+`bench/stores.py` compares LMDB with SQLite and Arrow files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import sqlite3
+import os
+import struct
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from threading import RLock
+from weakref import finalize
 
+import lmdb
+import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
+from xxhash import xxh3_64_intdigest
 
 from brewgraph.diagnostics import RunError
 
-_TABLE = "CREATE TABLE IF NOT EXISTS kept (example BLOB PRIMARY KEY, value BLOB)"
-_WAIT = 60.0
-"""Seconds to wait while another process writes."""
-_AT_ONCE = 500
-"""Rows of one query; SQLite allows some thousand parameters."""
+SUFFIX = ".lmdb"
+_DTYPES = (
+    torch.float32, torch.float16, torch.bfloat16, torch.float64,
+    torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool,
+)  # fmt: skip
+"""A row names its type by the place in this table: only append."""
+_HEAD = struct.Struct("<QBB6x")
+"""Checksum, type, number of axes; the sizes of the axes follow, then the numbers."""
+_LARGEST = 1 << 40
+"""Bytes of address space for a file: it takes as much of the disk as it holds."""
+_SYNCED_EVERY = 10.0
+"""Seconds between two times that a file is forced onto the disk: a killed process loses nothing, a machine that loses
+its power at most the rows of these seconds."""
+_OVERHEAD = 1 << 16
+"""Bytes that a commit may add to a file beside its rows."""
 
 
 class Store:
     """One kept value. `identity` says what it is; `read` and `written` count examples of this process.
 
-    Several processes may read and write one store at the same time, on a file system that locks files.
+    With a `limit`, in bytes, nothing is written by which the files of the folder could become larger. Several processes
+    of one machine may read and write one store at the same time.
     """
 
-    def __init__(self, folder: Path, identity: str):
-        self.path = folder / f"{identity}.sqlite"
-        self.read = self.written = 0
+    def __init__(self, folder: Path, identity: str, limit: int | None = None):
+        self.path, self.limit = folder / f"{identity}{SUFFIX}", limit
+        self.read = self.written = self.left_out = 0
+        self._file: _File | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._create()
-        except (OSError, sqlite3.Error) as error:
+            self._open()
+        except (OSError, lmdb.Error) as error:
             raise self._fault(error) from error
-        self._connection: sqlite3.Connection | None = None
 
-    def _create(self) -> None:
-        """Make the table; wait while another process does, since SQLite does not wait to change the journal's mode."""
-        until = time.monotonic() + _WAIT
-        while True:
-            try:
-                with closing(self._connect()) as connection, connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    connection.execute(_TABLE)
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_WAIT)
-
-    def _open(self) -> sqlite3.Connection:
-        # opened when needed: a connection survives neither a fork nor a copy of the module that holds it
-        if self._connection is None:
-            self._connection = self._connect()
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-        return self._connection
+    def _open(self) -> lmdb.Environment:
+        """The file, opened or created; again if a child process or a deleted folder asks for another one."""
+        file = self._file
+        if file is None or file.process != os.getpid() or not self.path.exists():
+            self.close()
+            self._file = file = _File.borrow(self.path)
+            self._give_back = finalize(self, file.give_back)
+        return file.environment
 
     def get(self, examples: Sequence[bytes]) -> list[Tensor] | None:
         """The values of these examples, in their order; None where one of them is missing."""
@@ -76,49 +77,152 @@ class Store:
         return values
 
     def _find(self, examples: Sequence[bytes]) -> list[Tensor] | None:
-        rows: dict[bytes, bytes] = {}
-        wanted = list(dict.fromkeys(examples))
         try:
-            for start in range(0, len(wanted), _AT_ONCE):
-                part = wanted[start : start + _AT_ONCE]
-                marks = ", ".join("?" * len(part))
-                rows |= dict(self._open().execute(f"SELECT example, value FROM kept WHERE example IN ({marks})", part))
-        except sqlite3.Error as error:
+            with self._open().begin(buffers=True) as transaction:
+                rows = (transaction.get(example) for example in examples)
+                values: list[Tensor] = []
+                for example, row in zip(examples, rows, strict=True):
+                    if row is None:
+                        return None
+                    values.append(_value(example, row))
+                return values
+        except (OSError, lmdb.Error, ValueError) as error:
             raise self._fault(error) from error
-        return [load(rows[example])["value"] for example in examples] if len(rows) == len(wanted) else None
 
     def put(self, examples: Sequence[bytes], values: Iterable[Tensor]) -> list[Tensor]:
-        """Write values, (…) each, and return what the store holds then: values that are there already stay."""
+        """Write values, (…) each, and return what the store holds then: values that are there already stay. Where the
+        limit leaves no room nothing is written.
+        """
         computed = [x.detach().cpu().contiguous() for x in values]
-        rows = [(key, save({"value": x})) for key, x in zip(examples, computed, strict=True)]
+        rows = [(key, _row(key, x)) for key, x in zip(examples, computed, strict=True)]
         try:
-            with self._open() as connection:
-                before = connection.total_changes
-                connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", rows)
-                added = connection.total_changes - before
-        except sqlite3.Error as error:
+            if not self._has_room(rows):
+                self.left_out += len(rows)
+                return computed
+            with self._open().begin(write=True) as transaction:
+                added = sum(transaction.put(key, row, overwrite=False) for key, row in rows)
+            assert self._file is not None
+            self._file.sync(every=_SYNCED_EVERY)
+        except (OSError, lmdb.Error) as error:
             raise self._fault(error) from error
         self.written += added
         return computed if added == len(computed) else self._find(examples) or computed
 
+    def _has_room(self, rows: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether the folder may hold these rows too. Raises `RunError` if it may not even hold one of them alone."""
+        if self.limit is None or not rows:
+            return True
+        pages = [-(-len(row) // 4096) * 4096 for _, row in rows]
+        if min(pages) + _OVERHEAD > self.limit:
+            raise RunError(
+                f"the limit of the cache in {self.path.parent} is {self.limit:,} bytes, and one example of this value "
+                f"takes {min(pages):,} and the file itself {_OVERHEAD:,}: set a larger limit, or leave the `cache` out"
+            )
+        used = sum(file.stat().st_size for file in os.scandir(self.path.parent) if file.name.endswith(SUFFIX))
+        return used + sum(pages) + _OVERHEAD <= self.limit
+
     def __len__(self) -> int:
-        (count,) = self._open().execute("SELECT count(*) FROM kept").fetchone()
-        return int(count)
+        return int(self._open().stat()["entries"])
 
     def close(self) -> None:
-        """Close the file; it is opened again when needed."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Force the file onto the disk and give it back; it is opened again when needed."""
+        if self._file is not None:
+            self._give_back()
+            self._file = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_connection": None}
+        return {**self.__dict__, "_file": None, "_give_back": None}
 
     def _fault(self, error: Exception) -> RunError:
         return RunError(
             f"the cache in {self.path.parent} cannot be used: {error}. Name another folder in the `cache` statement, "
             "or delete this one: its values are computed again"
         )
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _File:
+    """An open file. All stores of a process share it, since LMDB opens a file once in a process; the last closes it."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.process, self.users, self._synced = os.getpid(), 0, time.monotonic()
+        self.environment = lmdb.open(
+            str(path), subdir=False, map_size=_LARGEST, sync=False, max_readers=1024, readahead=False
+        )
+        # of a truncated file, fill up what is missing: to read past its end would end the process, and a row of zeros
+        # has a wrong checksum
+        length = (self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"]
+        if path.stat().st_size < length:
+            os.truncate(path, length)
+
+    @classmethod
+    def borrow(cls, path: Path) -> _File:
+        place = os.getpid(), path.absolute()
+        with _opening:
+            if place not in _files or not path.exists():
+                _files[place] = cls(path)
+            _files[place].users += 1
+            return _files[place]
+
+    def give_back(self) -> None:
+        with _opening:
+            self.users -= 1
+            if self.users or self.process != os.getpid():
+                return
+            for place in [place for place, file in _files.items() if file is self]:
+                del _files[place]
+            self.sync()
+            self.environment.close()
+
+    def sync(self, every: float = 0.0) -> None:
+        """Force it onto the disk if this was not done for so many seconds."""
+        now = time.monotonic()
+        if now - self._synced >= every:
+            self.environment.sync(True)
+            self._synced = now
+
+
+_files: dict[tuple[int, Path], _File] = {}
+"""Open files by process and path."""
+_opening = RLock()
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _row(example: bytes, x: Tensor) -> bytes:
+    rest = struct.pack(f"<{x.dim()}I", *x.shape) + _bytes(x)
+    types = _DTYPES.index(x.dtype), x.dim()
+    return _HEAD.pack(_checksum(example, types, rest), *types) + rest
+
+
+def _value(example: bytes, row: memoryview) -> Tensor:
+    """The value of a row, copied out of the mapped memory. Raises `ValueError` where anything in it was changed."""
+    damaged = "a value in it is damaged"
+    if len(row) < _HEAD.size:
+        raise ValueError(damaged)
+    checksum, dtype, axes = _HEAD.unpack_from(row)
+    rest = row[_HEAD.size :]
+    if len(rest) < 4 * axes or dtype >= len(_DTYPES):
+        raise ValueError(damaged)
+    shape = struct.unpack_from(f"<{axes}I", rest)
+    if len(rest) != 4 * axes + _DTYPES[dtype].itemsize * int(np.prod(shape, dtype=np.uint64)):
+        raise ValueError(damaged)  # before a length that is wrong leads past the end of the file
+    if _checksum(example, (dtype, axes), rest) != checksum:
+        raise ValueError(damaged)
+    x = torch.empty(shape, dtype=_DTYPES[dtype])
+    _bytes(x)[:] = rest[4 * axes :]
+    return x
+
+
+def _checksum(example: bytes, types: tuple[int, int], rest: bytes | memoryview) -> int:
+    return xxh3_64_intdigest(rest, seed=xxh3_64_intdigest(example + bytes(types)))
+
+
+# ── digests ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def weights_digest(model: nn.Module) -> str:

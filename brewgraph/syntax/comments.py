@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from brewgraph.diagnostics import Collector, Ignore, suggest
 from brewgraph.source import Source, Span
-from brewgraph.syntax.logical_lines import Lexeme
+from brewgraph.syntax.logical_lines import Lexeme, lexemes
 
 _ENDS = {"/*": "*/", "<!--": "-->", '"""': '"""', "'''": "'''"}
-_BEGINS = re.compile(r"""^[ \t]*(--(?=[\s-]|$)|//|%|REM(?= +\w)|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
-"""Starts of comment lines in other languages; `--x` is a number negated twice."""
+_BEGINS = re.compile(r"""^[ \t]*(--(?=-*(?:\s|$))|//|%|REM(?= +\w)|/\*|<!--|\"{3}|'{3})""", re.MULTILINE)
+"""Starts of comment lines in other languages; `--x` and `---x` are values negated twice and thrice."""
 
 
 def without_foreign_comments(source: Source, collector: Collector) -> Source:
@@ -23,6 +23,9 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
     text, at, said = source.text, 0, -1
     while found := _BEGINS.search(text, at):
         begin, mark = found.start(1), found[1]
+        if mark == "--" and _goes_on(text[:begin]):
+            at = found.end()
+            continue
         closed = text.find(_ENDS[mark], found.end()) if mark in _ENDS else -1
         line_end = text.find("\n", closed if closed >= 0 else begin)
         end = len(text) if line_end < 0 else line_end
@@ -32,6 +35,14 @@ def without_foreign_comments(source: Source, collector: Collector) -> Source:
         text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
         at = said = end
     return source if said < 0 else Source(text, source.name)
+
+
+def _goes_on(text: str) -> bool:
+    """Whether a text ends inside parentheses or brackets, or behind an operator, so that `-- x` is an operand."""
+    pieces, faults = lexemes(text)
+    last = next((x for x in reversed(pieces) if not x.is_blank), None)
+    opened = [text[fault.start] for fault in faults if fault.kind == "unclosed"]
+    return (last is not None and last.kind == "operator") or (bool(opened) and opened[-1] in "([")
 
 
 _MEANT = re.compile(r"#\s*brew\s*:")

@@ -173,6 +173,8 @@ def _in_a_keyword_statement(place: Place) -> tuple[str, str] | None:
         return _in_a_sample(place, form)
     if first == "train":
         return ("braces are expected after `train`", form) if count == 1 else None
+    if first == "cache" and (fault := _in_a_cache(place, form)):
+        return fault
     if count == 1:
         also = " (a keyword cannot be a name at the beginning of a statement)" if here in ("=", "(", ".", "[") else ""
         return f"expected a name after `{first}`", form + also
@@ -384,6 +386,21 @@ def _equals(place: Place, level: list[str]) -> tuple[str, str]:
     if place.bracket:
         return "a keyword argument is not allowed here", "it belongs in the parentheses of a call: `f(a, T=4)`"
     return "a second `=` is not allowed here", "write one equation for each name; statements are separated by `;`"
+
+
+def _in_a_cache(place: Place, form: str) -> tuple[str, str] | None:
+    """The clauses around the path of a `cache`."""
+    words = [x.text for x in place.before]
+    if "at" not in words[3:]:
+        return (f"the path comes before `{place.here}`", form) if place.here in ("as", "limit") else None
+    if words[-1] == "at":
+        return None
+    clauses = f"write `{FORMS['cache']} as bf16 limit 20 GB`; both clauses may be left out"
+    if place.last == "as":
+        return "expected a number format after `as`: fp32, bf16 or fp16", clauses
+    if place.last == "limit":
+        return "expected a size after `limit`", clauses
+    return f"`{place.here}` cannot follow the path of a cache here", clauses
 
 
 def _side_by_side(place: Place) -> tuple[str, str]:

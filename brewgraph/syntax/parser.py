@@ -229,6 +229,10 @@ class _Builder:
     def text(self, token: Token) -> t.String:
         return t.String(str(token)[1:-1], span=self.token(token))
 
+    def size(self, token: Token) -> t.Size:
+        number, unit = str(token)[:-2], str(token)[-2:]
+        return t.Size(round(float(number) * 1000 ** (1 + "KMGT".index(unit[0].upper()))), span=self.token(token))
+
     def whole(self, token: Token) -> int:
         if len(token) > 18:
             raise _TooLong(self.token(token))
@@ -255,7 +259,10 @@ class _Builder:
     on_student = partialmethod(_model, "student")
 
     def on_cache(self, c: list[Any], span: Span) -> t.Cache:
-        return t.Cache(**self.named(c[0]), value=self.node(c[1]), path=self.text(c[2]), span=span)
+        dtype = None if c[3] is None else t.Name(str(c[3]), span=self.token(c[3]))
+        limit = None if c[4] is None else self.size(c[4])
+        value, path = self.node(c[1]), self.text(c[2])
+        return t.Cache(**self.named(c[0]), value=value, path=path, dtype=dtype, limit=limit, span=span)
 
     def on_sample(self, c: list[Any], span: Span) -> t.Sample:
         return t.Sample(self.node(c[0]), self.node(c[1]), self.nodes(c[2:]), span=span)

@@ -63,7 +63,7 @@ class Percent(Expression):
 
 
 class Duration(Expression):
-    """`1000 steps`, `3 epochs`."""
+    """`1000 steps`, `3 epochs`, `4096 tokens`."""
 
     value: float
     unit: str
@@ -220,9 +220,19 @@ class Proj(Named):
     value: Expression
 
 
+class Size(Expression):
+    """`20 GB`, in bytes."""
+
+    value: int
+
+
 class Cache(Named):
+    """`dtype` is the name behind `as`; both clauses may be missing."""
+
     value: Expression
     path: String
+    dtype: Name | None
+    limit: Size | None
 
 
 class Equation(Named):

@@ -122,8 +122,9 @@ class _Training:
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)
-        for cache, (written, read) in distiller.cached().items():
-            self.reporter.say(f"cache {cache}: {written:,} examples computed and written, {read:,} read")
+        for cache, (written, read, left_out) in distiller.cached().items():
+            full = f"; {left_out:,} computed and not written: the limit is reached" if left_out else ""
+            self.reporter.say(f"cache {cache}: {written:,} examples computed and written, {read:,} read{full}")
         self.step, self.carried = state.step, {**state.carried, **_projections(distiller)}
         return Outcome(distiller, run.scores, state.step, finished)
 

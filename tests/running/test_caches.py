@@ -16,8 +16,8 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
-from brewgraph.diagnostics import SpecError
-from brewgraph.graph.container import info
+from brewgraph.diagnostics import RunError, SpecError
+from brewgraph.graph.container import Kept, info
 from brewgraph.inspect.plan_of import plan_of
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
@@ -272,7 +272,7 @@ def test_a_list_has_a_file_for_each_member(world: Path) -> None:
     path.write_text(PLAIN.format(loss=loss) + 'cache kept = bert.hidden[0, 2] at "store"\n')
     _, said = run(path)
     assert said == ["cache kept: 40 examples computed and written, 40 read"]
-    assert len(list((world / "store").glob("*.sqlite"))) == 2
+    assert len(list((world / "store").glob("*.lmdb"))) == 2
 
 
 def test_the_spec_is_the_same_one(world: Path) -> None:
@@ -280,8 +280,55 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
     plain = check(read_spec(spec(world, *VALUES["logits"], cached=False, name="plain.brew")))
     cached = check(read_spec(spec(world, *VALUES["logits"], cached=True)))
     assert cached.spec_hash == plain.spec_hash
-    assert list(info(bg.load(world / "spec.brew").graph).caches.values()) == [("kept", "store")]
-    assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", "store"),)
+    assert list(info(bg.load(world / "spec.brew").graph).caches.values()) == [Kept("kept", "store")]
+    assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", '"store"'),)
+
+
+def test_values_kept_in_bf16(world: Path) -> None:
+    """Half the bytes, rounded from the first epoch on, another hash: a second run reads the numbers of the first."""
+    path = spec(world, *VALUES["hidden"], cached=True)
+    exact = check(read_spec(path)).spec_hash
+    first, _ = run(path)
+    size = sum(file.stat().st_size for file in (world / "store").glob("*.lmdb"))
+    shutil.rmtree(world / "store")
+    path.write_text(path.read_text().replace('at "store"', 'at "store" as bf16'))
+    assert check(read_spec(path)).spec_hash != exact
+    assert "as bf16" in str(plan_of(check(read_spec(path)), cost=False))
+    rounded, said = run(path)
+    assert said == ["cache kept: 20 examples computed and written, 20 read"]
+    again, _ = run(path, force=True)
+    assert losses(again) == losses(rounded) != losses(first)
+    assert losses(rounded) == pytest.approx(losses(first), rel=1e-2)
+    assert sum(file.stat().st_size for file in (world / "store").glob("*.lmdb")) < size
+
+
+def test_a_limit_that_is_reached(world: Path) -> None:
+    """The folder stays within it, the rest is computed in each epoch, and numbers are those without a cache."""
+    value, loss = VALUES["hidden"]
+    plain, _ = run(spec(world, value, loss, cached=False, name="plain.brew"))
+    path = spec(world, value, loss, cached=True)
+    path.write_text(path.read_text().replace('at "store"', 'at "store" limit 100 KB'))
+    limited, said = run(path)
+    (file,) = (world / "store").glob("*.lmdb")
+    assert file.stat().st_size <= 100_000
+    assert said[0].endswith("computed and not written: the limit is reached")
+    assert losses(limited) == pytest.approx(losses(plain), rel=2e-6)
+    path.write_text(path.read_text().replace("100 KB", "10 KB"))
+    with pytest.raises(RunError, match="set a larger limit"):
+        run(path, force=True)
+
+
+def test_a_store_of_an_earlier_version(world: Path) -> None:
+    """The check names the file, and what to do."""
+    (world / "store").mkdir()
+    (world / "store" / "abc.sqlite").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(SpecError) as error:
+        check(read_spec(spec(world, *VALUES["logits"], cached=True)))
+    (found,) = error.value.diagnostics
+    assert (found.code, found.help) == (
+        "B244", "delete that file, or name another folder: its values are computed again",
+    )  # fmt: skip
+    assert "abc.sqlite in it was written by an earlier version" in found.message
 
 
 @pytest.mark.parametrize(
@@ -324,7 +371,7 @@ def test_a_batch_of_another_length(world: Path) -> None:
     [
         ("train.jsonl", "this is a file, but a cache is a folder"),
         ("train.jsonl/deeper", "{world}/train.jsonl is a file, but a cache is a folder"),
-        ("foreign", "notes.sqlite in it is not a cache"),
+        ("foreign", "notes.lmdb in it is not a cache"),
         ("locked", "this user may not write to it"),
         ("locked/deeper/still", "this user may not create a folder in {world}/locked"),
     ],
@@ -332,7 +379,7 @@ def test_a_batch_of_another_length(world: Path) -> None:
 def test_a_place_that_cannot_be_used(world: Path, monkeypatch: pytest.MonkeyPatch, where: str, message: str) -> None:
     """The check says so at the path, which a run would find out after the models are loaded; it makes no folder."""
     (world / "foreign").mkdir()
-    (world / "foreign" / "notes.sqlite").write_text("these are notes of another kind")
+    (world / "foreign" / "notes.lmdb").write_text("these are notes of another kind")
     (world / "locked").mkdir(mode=0o500)
     allowed = os.access  # of those who may do anything, which tests are sometimes run by, too
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked" and allowed(path, mode))
@@ -350,5 +397,5 @@ def test_a_place_that_can_be_used(world: Path) -> None:
         check(read_spec(spec(world, *VALUES["logits"], cached=True, where=where)))
         assert not (world / where).exists()
     Store(world / "store", "an-older-value").close()
-    (world / "store" / "new.sqlite").touch()
+    (world / "store" / "new.lmdb").touch()
     check(read_spec(spec(world, *VALUES["logits"], cached=True)))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import sqlite3
+import resource
+import shutil
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,19 +89,118 @@ def test_two_writers(tmp_path: Path) -> None:
     assert sum(written) == 45 == len(Store(tmp_path, "one"))
 
 
-def test_a_store_that_another_process_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite finds it locked at once, however long it is to wait: it is asked again."""
-    connect, tried = Store._connect, []
+FILL = """
+import sys, time, torch
+from pathlib import Path
+from brewgraph.runtime.store import Store
+store = Store(Path(sys.argv[1]), "one")
+print("open", flush=True)
+for i in range(10**6):
+    store.put([f"{i}".encode()], [torch.full((i % 50, 64), float(i))])
+"""
 
-    def locked(self: Store) -> sqlite3.Connection:
-        tried.append(self.path)
-        if len(tried) < 3:
-            raise sqlite3.OperationalError("database is locked")
-        return connect(self)
 
-    monkeypatch.setattr(Store, "_connect", locked)
-    assert len(Store(tmp_path, "one")) == 0
-    assert len(tried) == 4
+@pytest.mark.slow
+def test_a_writer_that_is_killed(tmp_path: Path) -> None:
+    """At twenty points in time: every row that was written is whole, they are the first ones, and the next goes on."""
+    counts = []
+    for attempt in range(20):
+        with subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path)], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.01 * attempt)
+            writer.kill()
+        store = Store(tmp_path, "one")
+        counts.append(len(store))
+        values = store.get([f"{i}".encode() for i in range(counts[-1])])
+        assert values is not None
+        assert all(torch.equal(x, torch.full((i % 50, 64), float(i))) for i, x in enumerate(values))
+        store.close()
+    assert counts == sorted(counts)
+    assert counts[-1] > 50
+
+
+READ = """
+import sys, torch
+from pathlib import Path
+from brewgraph.diagnostics import RunError
+from brewgraph.runtime.store import Store
+wrong = 0
+for seed, kind in enumerate(["flipped"] * 60 + ["truncated"] * 20):
+    folder = Path(sys.argv[1]) / str(seed)
+    whole = bytearray((Path(sys.argv[1]) / "one.lmdb").read_bytes())
+    draw = torch.Generator().manual_seed(seed)
+    place = int(torch.randint(len(whole), (), generator=draw))
+    if kind == "flipped":
+        whole[place] ^= 1 << int(torch.randint(8, (), generator=draw))
+    else:
+        whole = whole[:place]
+    folder.mkdir()
+    (folder / "one.lmdb").write_bytes(whole)
+    for i in range(200):
+        try:
+            found = Store(folder, "one").get([f"{i}".encode()])
+        except RunError as error:
+            assert "delete this one" in str(error)
+            wrong += 1
+        else:
+            assert found is None or torch.equal(found[0], torch.full((i % 50, 8), float(i))), (seed, i)
+print(wrong)
+"""
+
+
+@pytest.mark.slow
+def test_a_damaged_file(tmp_path: Path) -> None:
+    """One bit flipped, or the end cut off: an error with the remedy or a value that is missing, never a wrong one, and
+    the process lives."""
+    store = Store(tmp_path, "one")
+    store.put([f"{i}".encode() for i in range(200)], [torch.full((i % 50, 8), float(i)) for i in range(200)])
+    store.close()
+    result = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 100
+
+
+def test_a_folder_that_was_deleted(tmp_path: Path) -> None:
+    """While it is open: the next value makes it anew."""
+    store = Store(tmp_path / "a", "one")
+    store.put(keys("x"), [torch.ones(1)])
+    shutil.rmtree(tmp_path / "a")
+    assert store.get(keys("x")) is None
+    store.put(keys("x"), [torch.zeros(1)])
+    assert store.get(keys("x")) == [torch.zeros(1)]
+    assert len(Store(tmp_path / "a", "one")) == 1
+
+
+def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
+    """As on a full disk: the error says why and what to do; rows before it stay."""
+    store = Store(tmp_path, "one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        store.put(keys("x"), [torch.ones(1)])
+        with pytest.raises(RunError, match=r"cannot be used: .*\. Name another folder"):
+            store.put(keys("y"), [torch.ones(100_000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert store.get(keys("x")) == [torch.ones(1)]
+    assert store.get(keys("y")) is None
+    store.put(keys("y"), [torch.ones(100_000)])
+    assert len(store) == 2
+
+
+def test_the_limit_of_a_folder(tmp_path: Path) -> None:
+    """Values are written as long as they fit, the rest is computed each time; one that never fits is an error."""
+    limit = 3_000_000
+    one, other = Store(tmp_path, "one", limit), Store(tmp_path, "other", limit)
+    values = [torch.full((100, 1000), float(i)) for i in range(10)]
+    for i, x in enumerate(values):
+        (kept,) = (one, other)[i % 2].put([f"{i}".encode()], [x])
+        assert torch.equal(kept, x)
+    assert (one.written + other.written, one.left_out + other.left_out) == (7, 3)
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.lmdb")) <= limit
+    with pytest.raises(RunError, match="one example of this value takes 401,408"):
+        Store(tmp_path, "third", 300_000).put(keys("x"), values[:1])
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -105,7 +208,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match="Name another folder"):
         Store(tmp_path / "file", "one")
-    (tmp_path / "one.sqlite").write_text("no database, and long enough to be seen as none" * 10)
+    (tmp_path / "one.lmdb").write_text("no database, and long enough to be seen as none" * 100)
     with pytest.raises(RunError, match="delete this one"):
         Store(tmp_path, "one")
 

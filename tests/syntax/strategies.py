@@ -233,7 +233,18 @@ class Author:
                 ["tap", name, "=", "bert", "@", *self.maybe(["input"]), '"layer.*"', *self.maybe(["[", "1", "]"])]
             )
         if kind == 9:
-            return self.render(["cache", name, "=", *value(), "at", self.pick(STRINGS)])
+            return self.render(
+                [
+                    "cache",
+                    name,
+                    "=",
+                    *value(),
+                    "at",
+                    self.pick(STRINGS),
+                    *self.maybe(["as", "bf16"]),
+                    *self.maybe(["limit", "20 GB"]),
+                ]
+            )
         if kind == 10:
             options = [token for _ in range(self.pick((0, 1))) for token in (",", name, "=", *self.argument(1))]
             return self.render(["sample", *value(), *self.maybe(["~", *value()]), *options])

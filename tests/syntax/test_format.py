@@ -76,6 +76,7 @@ def test_what_is_well_laid_out_stays(text: str) -> None:
         ("param T :int=3", "param T: int = 3"),
         ('tap t=bert@input"p" [1]', 'tap t = bert @ input "p"[1]'),
         ('cache c=y at"p"', 'cache c = y at "p"'),
+        ('cache c=y at"p"as bf16 limit  20GB', 'cache c = y at "p" as bf16 limit 20 GB'),
         ("sample[a]~size,b=1", "sample [a] ~ size, b = 1"),
         ('import"x"as y', 'import "x" as y'),
         ("import a . b", "import a.b"),

@@ -38,6 +38,8 @@ def shown(node: Any) -> str:
     match node:
         case t.Constant(found) | t.String(found) | t.Name(found):
             return str(found).lower() if found is None or isinstance(found, bool) else str(found)
+        case t.Size(found):
+            return str(found)
         case t.Percent(found):
             return f"{found:g}%"
         case t.Duration(found, unit):
@@ -117,7 +119,14 @@ STATEMENTS: dict[str, tuple[type, dict[str, Any]]] = {
     'tap t = bert @ "layer.*"[1]': (t.Tap, {"name": "t", "value": "bert@layer.*[1]"}),
     'tap t = bert @ input "layer"': (t.Tap, {"name": "t", "value": "bert@input layer"}),
     "proj W = linear(312 -> 768, lr=1e-3)": (t.Proj, {"name": "W", "value": "linear((312->768),lr=0.001)"}),
-    'cache h = bert.hidden at "folder"': (t.Cache, {"name": "h", "value": "bert.hidden", "path": "folder"}),
+    'cache h = bert.hidden at "folder"': (
+        t.Cache,
+        {"name": "h", "value": "bert.hidden", "path": "folder", "limit": None},
+    ),
+    'cache h = b.logits at "x" as bf16 limit 1.5 TB': (
+        t.Cache,
+        {"path": "x", "dtype": "bf16", "limit": "1500000000000"},
+    ),
     "loss = soft": (t.Equation, {"name": "loss", "value": "soft"}),
     "f(a, b=2,) = a -> b": (t.Function, {"name": "f", "value": "(a->b)"}),
     "f() = 1": (t.Function, {"name": "f", "parameters": (), "value": "1"}),
@@ -145,6 +154,12 @@ def test_parameters_of_a_function() -> None:
         ("a", None, "a"),
         ("b", "2", "b"),
     ]
+
+
+@pytest.mark.parametrize("text", ["x =\n---a", "x = (b\n-- a)", "x = b *\n-- a", "x = f([b,\n--- a])"])
+def test_a_number_negated_at_the_beginning_of_a_line(text: str) -> None:
+    """`--` begins no comment where an operand is expected or brackets are open."""
+    assert "-(-" in shown(only(text).value)
 
 
 def test_options_of_a_sample() -> None:

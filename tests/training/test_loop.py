@@ -196,7 +196,7 @@ def test_two_ranks_switch_terms_off_and_read_caches_as_one(tmp_path: Path) -> No
         found = on_two_ranks(spec, tmp_path / out)
         assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
         assert_close((found[0], metrics(tmp_path / out)), whole)
-        assert len(list((tmp_path / "store").glob("*.sqlite"))) == 1
+        assert len(list((tmp_path / "store").glob("*.lmdb"))) == 1
         shutil.rmtree(tmp_path / "store")
 
 

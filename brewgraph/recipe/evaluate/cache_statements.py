@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from brewgraph.diagnostics import suggest
 from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
@@ -11,6 +12,8 @@ from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
 from brewgraph.syntax import tree as t
 
+DTYPES = ("fp32", "bf16", "fp16")
+"""Number formats of kept values, by their names in `precision`."""
 Refusal = tuple[str, str, str]
 """A code, what is wrong, and the remedy."""
 
@@ -20,6 +23,15 @@ def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
     value, path = e.evaluate(s.value), e.interpolate(s.path)
     if value is FAULT or path is FAULT:
         return FAULT
+    dtype = None if s.dtype is None else s.dtype.id
+    if s.dtype is not None and dtype not in DTYPES:
+        help = f"{suggest(s.dtype.id, DTYPES)}; without `as`, values keep the format in which they are computed"
+        return e.fault("B122", f"no number format `{dtype}`", s.dtype.span, help=help)
+    limit = None if s.limit is None else s.limit.value
+    if s.limit is not None and limit == 0:
+        return e.fault(
+            "B122", "the limit must be positive", s.limit.span, help="leave `limit` out, or write `limit 20 GB`"
+        )
     if isinstance(value, v.Row):
         row = f"{value.take.model}.{value.take.feature.name}"
         help = f"select layers: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
@@ -35,7 +47,7 @@ def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
         if refusal := next(refusals, None) or _as_a_whole(x):
             code, message, help = refusal
             return e.fault(code, message, s.value.span, help=help)
-        return v.Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
+        return v.Cached(x.kind, x, name, path, dtype, limit, place=s.path.span, span=x.span)
 
     return keep(value)
 
