@@ -17,6 +17,7 @@ from brewgraph.data.sources.delimited import traces_of_quotes
 from brewgraph.data.sources.examples import Examples
 from brewgraph.diagnostics import listing
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.length import Length
 
 _FIRST = 5
 """Row numbers that a message names at most."""
@@ -102,13 +103,13 @@ def data_report(
     *,
     label_type: LabelType | None = None,
     delimited: bool = False,
-    batch: int | None = None,
+    batch: int | Length | None = None,
 ) -> DataReport:
     """Inspect every row of `examples`, and its length in each of `encodings`.
 
     Texts are equal if they differ only in white space and case, both texts of pairs. `label_type` is that of the
     source; without it, it follows from the columns, where `next` and `masked` look like no labels. `delimited` data is
-    csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples per step.
+    csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples, or tokens, per step.
     """
     kind = _label_type(examples.splits["train"]) if label_type is None else label_type
     first_rows: dict[bytes, int] = {}
@@ -126,7 +127,7 @@ def data_report(
         splits[name] = _split(split, keys, kind, examples.classes, delimited)
     lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
     report = DataReport(kind, splits, tuple(overlaps), lengths, notes=examples.notes)
-    return replace(report, warnings=tuple(_warnings(report, batch or 0)))
+    return replace(report, warnings=tuple(_warnings(report, batch if isinstance(batch, int) else 0)))
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────

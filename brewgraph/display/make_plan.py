@@ -214,7 +214,7 @@ def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
     per_epoch = 0
     for task in stage.tasks:
         first = data[task.data[0]]
-        if first.rows is None:
+        if first.rows is None or not isinstance(first.batch, int):
             return None
         per_epoch += math.ceil(math.ceil(first.rows / first.batch) / train.accumulate)
     return train.total_steps(per_epoch)

@@ -12,6 +12,7 @@ from typing import Any
 from brewgraph.display.cost import Cost, flops, megabytes
 from brewgraph.display.equation import TermPlan
 from brewgraph.display.lines import MONO, count, table
+from brewgraph.recipe.length import Length
 
 UNKNOWN = "unknown"
 WIDTH = 80
@@ -67,11 +68,11 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """A data set: examples per global batch, longest encoding in tokens, classes, training rows where known."""
+    """A data set: examples or tokens per global batch, longest encoding in tokens, classes, training rows if known."""
 
     name: str
     source: str
-    batch: int
+    batch: int | Length
     max_length: int | None
     classes: tuple[str, ...]
     rows: int | None

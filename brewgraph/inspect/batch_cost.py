@@ -14,6 +14,7 @@ from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
 from brewgraph.graph.container import info
 from brewgraph.models.fake.shapes import empty_model
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.running.spec_builder import data_of, models_of
 from brewgraph.runtime.count_cost import count_step, example_batch
@@ -57,7 +58,8 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
         return f"operations of {module} run in training only"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     models = _empty_models(checked, names, mode)
-    shapes = {d: (source.batch, _length(checked, d, names)) for d, source in sources.items() if d not in ready}
+    lengths = {d: _length(checked, d, names) for d in sources if d not in ready}
+    shapes = {d: (_examples(sources[d].batch, length), length) for d, length in lengths.items()}
     types = {d: source.label_type for d, source in sources.items()}
     classes = {d: len(checked.classes.get(d, ())) for d in sources}
     with mode:
@@ -70,6 +72,11 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"
+
+
+def _examples(batch: int | Length, length: int) -> int:
+    """The examples of a batch, each of full length."""
+    return batch if isinstance(batch, int) else max(1, int(batch.value) // length)
 
 
 def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:

@@ -37,8 +37,10 @@ def find_small_batches(subject: Subject) -> Iterator[Diagnostic]:
             if x.least == 1 or x.data not in subject.recipe.data:
                 continue
             data = subject.recipe.data[x.data]
+            if data.source.holds_tensors or not isinstance(data.source.batch, int):
+                continue
             count = data.source.batch // subject.ranks
-            if data.source.holds_tensors or count >= x.least:
+            if count >= x.least:
                 continue
             message = f"`{x.operation}` compares at least {x.least} examples, but a batch has {count}: it is always 0"
             labels = (Label(data.place("batch"), "examples of a batch"),)

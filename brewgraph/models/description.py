@@ -34,6 +34,7 @@ class ModelDescription:
 
     With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is
     trained instead of the trunk. `order` reorders its classes, by their places in the configuration; empty for none.
+    `number_format` is that of its weights in memory.
     """
 
     auto_class: str
@@ -45,6 +46,7 @@ class ModelDescription:
     heads: Mapping[str, Head] = field(default_factory=dict)
     adapter: Lora | None = None
     order: tuple[int, ...] = ()
+    number_format: str = "fp32"
 
     @property
     def model_class(self) -> Any:
@@ -121,6 +123,7 @@ def describe_model(
         source.init,
         heads=dict(heads or {}),
         adapter=source.adapter,
+        number_format=source.number_format,
     )
 
 

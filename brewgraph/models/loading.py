@@ -27,6 +27,10 @@ from brewgraph.recipe.settings.model_sources import Python
 log = logging.getLogger("brewgraph")
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number formats by their names in a spec."""
+
+
 def build_model(
     description: ModelDescription,
     *,
@@ -52,7 +56,7 @@ def build_model(
             model = _load(description, auto_class, description.config, frozen)
             if without is not None:
                 model.__class__ = without.whole
-        model = model.float()
+        model = model.to(DTYPES[description.number_format])
         if description.init is not None:
             donor = (donors or {})[description.init.model]
             log.info("init: %s", copy_layers(model, donor, description.init.layers))
@@ -121,6 +125,7 @@ def _load(
             revision=description.revision,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            dtype=DTYPES[description.number_format],
         )
     except OSError as error:
         message = f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}"

@@ -9,29 +9,11 @@ from typing import Final, TypeGuard, dataclass_transform
 
 from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.length import Length as Length
 from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.data_sources import DataSource, Join
 from brewgraph.recipe.settings.model_sources import Layers, ModelSource
 from brewgraph.source import Span
-
-
-@dataclass(frozen=True)
-class Length:
-    """A stretch of training: `30%` (unit `share`, value 0.3), `1000 steps`, `3 epochs` (units `step`, `epoch`); the
-    unit of `4096 tokens`, the length of a batch, is `token`.
-    """
-
-    value: float
-    unit: str
-
-    def steps(self, total: int, per_epoch: int) -> int:
-        """The same in optimizer steps."""
-        factor = {"share": total, "step": 1, "epoch": per_epoch}[self.unit]
-        return round(self.value * factor)
-
-    def __str__(self) -> str:
-        plural = "" if self.value == 1 else "s"
-        return f"{self.value * 100:g}%" if self.unit == "share" else f"{self.value:g} {self.unit}{plural}"
 
 
 @dataclass(frozen=True)

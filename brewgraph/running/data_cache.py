@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from brewgraph.checking.checked import Checked
-from brewgraph.data.encoding.encode import Collator, Encoding, encode
+from brewgraph.data.batching.order import fewest_tokens, too_few_tokens
+from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths
 from brewgraph.data.encoding.texts import IGNORED
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault
@@ -22,6 +23,7 @@ from brewgraph.graph.container import info, node
 from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.needs import columns_used, words_used
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task
@@ -200,6 +202,8 @@ class DataCache:
             else:
                 encoded = self.encoded(name, self.readers(graphs, name))
                 feeds[name] = RowFeed(encoded.splits["train"], encoded.collator, source.batch)
+                with blaming(self.recipe.data[name]):
+                    check_batch(source.batch, encoded.splits["train"])
         first = names[0]
         source = self.recipe.data[first].source
         if source.holds_tensors:
@@ -263,6 +267,14 @@ def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) ->
         help = "set a larger `max_length`, or a `stride` of more tokens than an answer has"
         message = f"no window of `{data}` holds a whole answer: there is nothing to learn from its training rows"
         raise SourceFault("B412", message, help=help, field="max_length")
+
+
+def check_batch(batch: int | Length, rows: datasets.Dataset) -> None:
+    """Raise `SourceFault` B413 if a batch of tokens is too small for the longest row."""
+    longest = 0 if isinstance(batch, int) else max(row_lengths(rows), default=0)
+    if not isinstance(batch, int) and batch.value < fewest_tokens(longest):
+        help = f"use `batch={fewest_tokens(longest)} tokens` or more, or a smaller `max_length`"
+        raise SourceFault("B413", too_few_tokens(int(batch.value), longest), help=help, field="batch")
 
 
 def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:

@@ -20,6 +20,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.data_cache import DataCache, head_of
+from brewgraph.running.rounding import report_rounding
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
@@ -143,6 +144,7 @@ def _train(
     trained: dict[str, Trained] = {}
     if not alone:
         check_teachers_agree(data_cache, checked, reporter)
+        report_rounding(data_cache, reporter)
     if recipe.has_baseline and not alone:
         baseline, title = folder.baseline, f"{name} without its teacher"
         on_main_process(baseline.prepare)

@@ -217,7 +217,7 @@ class SpecBuilder:
                 put_in_order(module, [labels.index(label) for label in classes])
         return module
 
-    def _build(self, model: ModelDeclaration) -> nn.Module:
+    def _build(self, model: ModelDeclaration, *, exact: bool = False) -> nn.Module:
         seed = derive_seed(self.recipe.train.seed, "model", model.role)
         if isinstance(model.source, Python):
             return build_python(model.source, folder=self.checked.folder, allow=self.allow_python, seed=seed)
@@ -235,10 +235,20 @@ class SpecBuilder:
             description = replace(description, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
         if not self.reads_tensors_only(model.name):
             description = self._with_vocabulary(model, description)
-        donors = {description.init.model: self.model(description.init.model)} if description.init else {}
+        if exact:
+            description = replace(description, number_format="fp32")
+        donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
         frozen = model.role == "teacher"
         without = self._without(model, description) if frozen else None
         return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
+
+    def _donor(self, name: str) -> nn.Module:
+        """The model whose layers another one starts from, in fp32."""
+        return self.model(name) if self.recipe.models[name].source.number_format == "fp32" else self.exact(name)
+
+    def exact(self, name: str) -> nn.Module:
+        """A model in fp32, whatever its `dtype`, built anew on each call."""
+        return self._build(self.recipe.models[name], exact=True)
 
     def _without(self, model: ModelDeclaration, description: ModelDescription) -> Without | None:
         """The parts that a teacher is loaded without: everything behind the last feature that any stage takes from it.

@@ -68,6 +68,7 @@ def forward_instruction(
     wanted = frozenset(tap.feature for tap in taps.values())
     heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
+    low = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
     stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
 
     def run_forward(step: Step) -> None:
@@ -85,6 +86,8 @@ def forward_instruction(
         missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
         if missing:
             raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+        if low is not None:
+            inputs = {key: x.to(low) if x.is_floating_point() else x for key, x in inputs.items()}
         shift_B = padding_shift(inputs, side)
         if shift_B is not None:
             inputs = moved_inputs(inputs, shift_B)
@@ -101,6 +104,8 @@ def forward_instruction(
             values |= {feature: tokens.unpack(values[feature]) for feature in inside}
         for slot, tap in taps.items():
             value = values[tap.feature]
+            if low is not None and value.dtype == low:  # losses are computed in fp32
+                value = value.float()
             if shift_B is not None:
                 value = moved(value, -shift_B, _token_axes(tap))
             hidden = tap.feature.name in ("start", "end") and not tap.padding

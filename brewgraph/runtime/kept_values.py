@@ -18,6 +18,7 @@ from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import structure_hashes
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind, used_by
+from brewgraph.models.loading import DTYPES
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
@@ -28,7 +29,6 @@ FORMAT = 3
 """The format of a row; another format is another store."""
 PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "special_tokens_mask"})
 """Tensors of an encoding whose second axis is that of tokens, so that their padding is no part of an example."""
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -55,7 +55,7 @@ class CachedValue:
         value = node(self.graph, self.key)
         assert value.shape is not None
         self.shape: Shape = value.shape
-        self.dtype = None if self.kept.dtype is None else _DTYPES[self.kept.dtype]
+        self.dtype = None if self.kept.dtype is None else DTYPES[self.kept.dtype]
         self.slot = self.slots[self.key]
         self.made_by = value.forward if isinstance(value, n.Tap) else self.key
         used = used_by(self.graph, [self.key])

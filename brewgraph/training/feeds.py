@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import datasets
 import torch
 
-from brewgraph.data.batching.order import BatchOrder, derive_seed, loader, mark_idle
+from brewgraph.data.batching.order import BatchOrder, derive_seed, fewest_tokens, loader, mark_idle
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.diagnostics import RunError
+from brewgraph.recipe.length import Length
 from brewgraph.runtime.instructions import first_tensor
 
 
@@ -35,13 +36,13 @@ class Feed(Protocol):
 class RowFeed:
     """Rows of an encoded split, shuffled in every epoch and batched by `collator`.
 
-    `batch` counts rows over all ranks, of which this feed gives one rank's share. A collator with `set_epoch` gets the
-    epoch before each batch, because another feed may have used it in between.
+    `batch` counts rows, or tokens, over all ranks, of which this feed gives one rank's share. A collator with
+    `set_epoch` gets the epoch before each batch, because another feed may have used it in between.
     """
 
     dataset: datasets.Dataset
     collator: Any
-    batch: int
+    batch: int | Length
     seed: int = 0
     rank: int = 0
     world: int = 1
@@ -52,20 +53,29 @@ class RowFeed:
         return len(self.dataset)
 
     def __len__(self) -> int:
-        return len(BatchOrder(self.rows, self.batch, rank=self.rank, world=self.world))
+        return len(self._order())
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        order = BatchOrder(
-            self.rows, self.batch, seed=self.seed, rank=self.rank, world=self.world, lengths=self._lengths
-        )
+        order = self._order()
         order.set_epoch(epoch)
         order.start_at(start)
         for number, batch in enumerate(loader(self.dataset, order, at_epoch(self.collator, epoch)), start):
             yield mark_idle(batch) if order.idle(number) else batch
 
+    def _order(self) -> BatchOrder:
+        return BatchOrder(
+            self.rows,
+            self.batch,
+            seed=self.seed,
+            rank=self.rank,
+            world=self.world,
+            lengths=self._lengths,
+            by_length=self.group_by_length,
+        )
+
     @cached_property
     def _lengths(self) -> list[int] | None:
-        return row_lengths(self.dataset) if self.group_by_length else None
+        return row_lengths(self.dataset) if self.group_by_length or not isinstance(self.batch, int) else None
 
 
 @dataclass(frozen=True)
@@ -99,10 +109,15 @@ class Part:
         return content[:1] if idle else torch.tensor_split(content, self.world)[self.rank]
 
 
-def in_order(rows: datasets.Dataset, collator: Any, batch: int, *, by_length: bool = False) -> Any:
-    """Batches of rows in order, or sorted by length, which needs little padding; random masks are those of epoch 0."""
-    lengths = row_lengths(rows) if by_length else None
-    return loader(rows, BatchOrder(len(rows), batch, shuffle=False, lengths=lengths or None), at_epoch(collator, 0))
+def in_order(rows: datasets.Dataset, collator: Any, batch: int | Length, *, by_length: bool = False) -> Any:
+    """Batches of rows in order, or sorted by length, which needs little padding; random masks are those of epoch 0.
+    A batch of tokens is made larger where a row needs it.
+    """
+    lengths = row_lengths(rows) if by_length or isinstance(batch, Length) else None
+    if isinstance(batch, Length):
+        batch = replace(batch, value=max(batch.value, fewest_tokens(max(lengths or [1]))))
+    order = BatchOrder(len(rows), batch, shuffle=False, lengths=lengths or None, by_length=by_length)
+    return loader(rows, order, at_epoch(collator, 0))
 
 
 def at_epoch(collator: Any, epoch: int) -> Any:

@@ -14,6 +14,7 @@ from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.recipe.label_types import CLASS, LabelType
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.feeds import Feed, order_seed, place, steps_of_epoch
@@ -87,16 +88,16 @@ class Material:
     """What a task is trained and evaluated on.
 
     `feeds` are its data sets by name, the first of which defines epochs. `dev` holds the rows to evaluate on in batches
-    of `batch` rows, made by `collator`, or batches of tensors; its labels are of the type `label_type` and belong to
-    `classes`; `examples` are its rows before encoding, which some metrics need. `name` is the data set that `dev`
-    belongs to. `head` is the student's head for this task, "" without heads. `null_threshold` is the margin by which
-    "no answer" must beat the best answer, None if every question has an answer.
+    of `batch` rows or tokens, made by `collator`, or batches of tensors; its labels are of the type `label_type` and
+    belong to `classes`; `examples` are its rows before encoding, which some metrics need. `name` is the data set that
+    `dev` belongs to. `head` is the student's head for this task, "" without heads. `null_threshold` is the margin by
+    which "no answer" must beat the best answer, None if every question has an answer.
     """
 
     feeds: Mapping[str, Feed]
     dev: datasets.Dataset | ReadyBatches | None = None
     collator: Any = None
-    batch: int = 1
+    batch: int | Length = 1
     classes: tuple[str, ...] = ()
     name: str = ""
     label_type: LabelType = CLASS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from brewgraph.diagnostics import RunError
+from brewgraph.recipe.length import Length
 
 
 def derive_seed(*parts: str | float) -> int:
@@ -47,18 +49,21 @@ class BatchOrder(Sampler[list[int]]):
     smaller, and is left out with `drop_last`. Where it has fewer rows than there are ranks, a rank without a row gets
     the batch's first one, and `idle` says so: every rank yields equally many batches and none of them is empty.
 
-    With `lengths`, one per row, shuffled batches hold rows of like length, so that little of them is padding: the rows
-    are shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
+    A `batch` that is a length, `4096 tokens`, is the most tokens of a batch, padding not counted; `lengths`, one per
+    row, say how many a row has. Every epoch has as many batches, of about as many tokens each.
+
+    With `by_length` shuffled batches hold rows of like length, so that little of them is padding: the rows are
+    shuffled, each stretch of 50 batches is sorted by length and cut, and the batches are shuffled again.
 
     With `shuffle` the order is drawn anew in every epoch; without, it is that of the rows, as for evaluation, and with
-    `lengths` from the longest row to the shortest. Nothing is taken from a global generator. Raises `RunError` where a
-    batch cannot be shared by that many ranks.
+    `by_length` from the longest row to the shortest. Nothing is taken from a global generator. Raises `RunError` where
+    a batch cannot be shared by that many ranks, or is shorter than `fewest_tokens`.
     """
 
     def __init__(
         self,
         rows: int,
-        batch: int,
+        batch: int | Length,
         *,
         seed: int = 0,
         shuffle: bool = True,
@@ -66,16 +71,29 @@ class BatchOrder(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
         lengths: Sequence[int] | None = None,
+        by_length: bool = False,
     ):
-        if rows < 0 or batch < 1 or not 0 <= rank < world:
+        if rows < 0 or not 0 <= rank < world or (isinstance(batch, int) and batch < 1):
             raise ValueError(f"no order of batches with {rows=}, {batch=}, {rank=}, {world=}")
-        if batch < world:
+        if isinstance(batch, int) and batch < world:
             raise RunError(f"a batch of {batch} cannot be shared by {world} processes: use batch={world} or more")
-        self.rows, self.batch, self.seed = rows, batch, seed
-        self.shuffle, self.drop_last, self.rank, self.world = shuffle, drop_last, rank, world
-        self.lengths = None if lengths is None else numpy.asarray(lengths)
+        self.rows, self.seed, self.shuffle, self.drop_last = rows, seed, shuffle, drop_last
+        self.rank, self.world, self.by_length = rank, world, by_length
+        self.lengths = numpy.asarray([0] * rows if lengths is None else lengths)
+        if isinstance(batch, int):
+            self.batch, self.tokens = batch, None
+            whole, tail = divmod(rows, batch)
+            self.count = whole + (tail > 0 and not drop_last)
+        else:
+            self.tokens, longest = int(batch.value), int(self.lengths.max(initial=1))
+            if self.tokens < fewest_tokens(longest):
+                raise RunError(too_few_tokens(self.tokens, longest))
+            # cut between rows, a batch of this share of all tokens has at most `tokens`
+            self.count = math.ceil(int(self.lengths.sum()) / (self.tokens - longest + 1))
+            self.batch = math.ceil(rows / max(1, self.count))
         self.epoch = 0
         self.start = 0
+        self._cut: tuple[int, list[numpy.ndarray]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, counted from 0."""
@@ -89,34 +107,66 @@ class BatchOrder(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch, wherever it starts."""
-        whole, tail = divmod(self.rows, self.batch)
-        return whole + (tail > 0 and not self.drop_last)
+        return self.count
 
     def idle(self, number: int) -> bool:
         """Whether none of the rows of an epoch's batch of this number belongs to this rank."""
-        return min(self.batch, self.rows - number * self.batch) <= self.rank
+        return len(self._batches()[number]) <= self.rank
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()
+        batches = self._batches()
         for number in range(self.start, len(self)):
-            chosen = order[number * self.batch : (number + 1) * self.batch]
+            chosen = batches[number]
             mine = chosen[:1] if self.idle(number) else numpy.array_split(chosen, self.world)[self.rank]
             yield mine.tolist()
 
-    def _order(self) -> numpy.ndarray:
+    def _batches(self) -> list[numpy.ndarray]:
+        """The rows of each batch of the epoch."""
+        if self._cut is None or self._cut[0] != self.epoch:
+            self._cut = self.epoch, self._cut_rows()
+        return self._cut[1]
+
+    def _cut_rows(self) -> list[numpy.ndarray]:
         if not self.shuffle:
-            return numpy.arange(self.rows) if self.lengths is None else numpy.argsort(-self.lengths, kind="stable")
+            order = numpy.argsort(-self.lengths, kind="stable") if self.by_length else numpy.arange(self.rows)
+            return self._cut_order(order)
         generator = numpy.random.default_rng(derive_seed(self.seed, self.epoch))
         order = generator.permutation(self.rows)
-        if self.lengths is None:
-            return order
+        if not self.by_length:
+            return self._cut_order(order)
         stretch = _STRETCH * self.batch
         parts = (order[i : i + stretch] for i in range(0, self.rows, stretch))
-        order = numpy.concatenate([part[numpy.argsort(-self.lengths[part], kind="stable")] for part in parts])
+        sort = [part[numpy.argsort(-self.lengths[part], kind="stable")] for part in parts]
+        batches = self._cut_order(numpy.concatenate([order[:0], *sort]))
         # the last batch may be smaller and stays at the end
-        whole = self.rows // self.batch
-        batches = order[: whole * self.batch].reshape(whole, self.batch)
-        return numpy.concatenate([generator.permutation(batches).ravel(), order[whole * self.batch :]])
+        whole = len(batches) if self.tokens is not None else self.rows // self.batch
+        return [batches[i] for i in generator.permutation(whole)] + batches[whole:]
+
+    def _cut_order(self, order: numpy.ndarray) -> list[numpy.ndarray]:
+        if self.tokens is None:
+            return [order[i * self.batch : (i + 1) * self.batch] for i in range(self.count)]
+        lengths = self.lengths[order]
+        begins = numpy.cumsum(lengths) - lengths
+        shares = numpy.arange(1, self.count) * int(lengths.sum()) // max(1, self.count)
+        cuts = numpy.searchsorted(begins, shares)
+        # a share in which no row begins takes one from its neighbour
+        number = numpy.arange(1, self.count)
+        cuts = numpy.maximum.accumulate(cuts - number) + number
+        cuts = numpy.minimum(numpy.maximum(cuts, number), self.rows - self.count + number)
+        return numpy.split(order, cuts)
+
+
+def fewest_tokens(longest: int) -> int:
+    """The least number of tokens of a batch: batches are cut between rows, the longest of which has so many tokens."""
+    return 2 * longest - 1
+
+
+def too_few_tokens(tokens: int, longest: int) -> str:
+    """Why a batch of so few tokens cannot be."""
+    return (
+        f"the longest example has {longest} tokens, and batches are cut between examples: a batch of {tokens} tokens "
+        f"is too small, it needs at least {fewest_tokens(longest)}"
+    )
 
 
 def loader(dataset: datasets.Dataset, order: BatchOrder, collator: Callable[[list[Any]], Any]) -> DataLoader[Any]:

@@ -184,19 +184,19 @@ def _difference(model: nn.Module, packing: Packing) -> float | None:
     mask_BL[1, slice(0, 3) if padding_side(model) == "left" else slice(3, 6)] = 0
     ids_BL[mask_BL == 0] = getattr(getattr(trunk_of(model), "config", None), "pad_token_id", None) or 0
     with evaluating(model), torch.no_grad():
-        padded = _real(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+        padded = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
         with packing.packed(mask_BL):
-            packed = _real(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
+            packed = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
     worst = 0.0
     for one, other in zip(padded, packed, strict=True):
         worst = max(worst, float((one - other).abs().max() / one.abs().max().clamp_min(1e-12)))
     return None if worst <= _TOLERANCE.get(words.dtype, 5e-2) else worst
 
 
-def _real(output: Any, mask_BL: Tensor) -> list[Tensor]:
-    """The tensors of an output without what stands at padding."""
+def real_outputs(output: Any, mask_BL: Tensor | None) -> list[Tensor]:
+    """The tensors of an output in fp32, without what stands at padding."""
     output = getattr(output, "heads", None) or output
     values = list(output.values() if isinstance(output, Mapping) else output)
     flat = [y for x in values for y in (x.values() if isinstance(x, Mapping) else (x,))]
     tensors = [x.float() for x in flat if isinstance(x, Tensor) and x.is_floating_point()]
-    return [x[mask_BL.bool()] if x.shape[:2] == mask_BL.shape else x for x in tensors]
+    return [x if mask_BL is None or x.shape[:2] != mask_BL.shape else x[mask_BL.bool()] for x in tensors]

@@ -186,7 +186,7 @@ def _schedule(e: Evaluator, name: str, call: t.Call) -> Evaluated:
     if name == "after":
         if isinstance(first, v.Length) and first.unit == "share" and first.value > 1:
             return e.fault("B209", "never reached: training ends at 100%", call.span, help="write `after(30%)`")
-        if isinstance(first, v.Length):
+        if isinstance(first, v.Length) and first.is_of_training:
             return v.Scheduled("schedule", name, (first,), span=call.span)
         help = "write `after(30%)`, `after(1000 steps)` or `after(1 epochs)`"
         return e.fault("B209", "`after` takes a length of training", call.span, help=help)
@@ -209,7 +209,7 @@ def _piecewise(e: Evaluator, call: t.Call) -> Evaluated:
         if FAULT in (at, value):
             return FAULT
         at = v.Length(0.0, "share") if v.is_number(at) and at == 0 else at
-        if not isinstance(at, v.Length) or not v.is_number(value):
+        if not isinstance(at, v.Length) or not at.is_of_training or not v.is_number(value):
             return e.fault("B209", "`piecewise` takes points: a length and a number each", argument.span, help=help)
         if at.unit == "share" and at.value > 1:
             return e.fault("B209", "never reached: training ends at 100%", argument.span, help=help)

@@ -238,6 +238,10 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
         if (made.name is None) == (made.model_type is None):
             help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
             e.fault("B123", "a model needs either a name or a model_type", s.source.span, help=help)
+        elif s.role == "student" and made.dtype not in (None, "fp32"):
+            help = "leave `dtype` out; `train { precision = bf16 }` computes in bf16 with weights in fp32"
+            message = f"`{s.name}` is trained, and its weights stay in fp32"
+            e.fault("B117", message, arguments["dtype"][1], help=help)
         elif "revision" in arguments and made.name is None:
             place = arguments["revision"][1]
             e.fault("B123", "a model from scratch has no revision", place, help="remove `revision`")

@@ -318,7 +318,7 @@ def stage_length(e: Evaluator, stage: t.Stage, block: Written) -> Written:
     help = "write `for 3 epochs` or `for 1000 steps`"
     if value is FAULT:
         return {}
-    if not isinstance(value, v.Length) or value.unit == "share" or value.value <= 0:
+    if not isinstance(value, v.Length) or value.unit not in ("step", "epoch") or value.value <= 0:
         e.fault("B122", "the length of a stage is a number of epochs or steps", stage.length.span, help=help)
         return {}
     for key in ("epochs", "steps"):

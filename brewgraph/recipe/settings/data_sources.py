@@ -32,6 +32,7 @@ from brewgraph.recipe.label_types import (
     Name,
     of_problem,
 )
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.base import EachOnce, Settings, Share
 
 
@@ -50,7 +51,7 @@ class DataSource(Settings):
     if TYPE_CHECKING:
 
         @property
-        def batch(self) -> int: ...
+        def batch(self) -> int | Length: ...
 
         @property
         def max_length(self) -> int | None: ...
@@ -110,10 +111,19 @@ class DataSource(Settings):
         return self.model_copy(update={k: v for k, v in update.items() if k in type(self).model_fields})
 
 
+def _batch(value: Any) -> Any:
+    if isinstance(value, Length) and (value.is_of_training or value.value < 1 or value.value % 1):
+        raise ValueError("a batch is a number of examples, or of tokens: 32, 4096 tokens")
+    return value
+
+
 class Data(DataSource):
     """What sources of examples share."""
 
-    batch: PositiveInt = Field(default=32, description="examples per batch, over all ranks")
+    batch: Annotated[PositiveInt | Length, BeforeValidator(_batch)] = Field(
+        default=32,
+        description="examples per batch over all ranks, or at most this many tokens, without padding: 4096 tokens",
+    )
     max_length: PositiveInt | None = Field(
         default=None, description="longest encoding in tokens; default: the model's limit"
     )
@@ -453,7 +463,7 @@ class Join(DataSource):
         return self.parts
 
     @property
-    def batch(self) -> int:
+    def batch(self) -> int | Length:
         return self.parts[0].batch
 
     @property

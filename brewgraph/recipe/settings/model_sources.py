@@ -6,7 +6,7 @@ evaluated (numbers, strings, tuples), names of columns and of other models as pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -97,6 +97,11 @@ class ModelSource(Settings):
         return {}
 
     @property
+    def number_format(self) -> str:
+        """The format of its weights in memory: `fp32`, `bf16` or `fp16`."""
+        return "fp32"
+
+    @property
     def weights(self) -> str:
         """Where its weights come from, in words."""
         raise NotImplementedError
@@ -131,12 +136,19 @@ class Hf(ModelSource):
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
     vocab_size: PositiveInt | None = Field(default=None, description="size of a vocabulary that is trained on the data")
+    dtype: Literal["fp32", "bf16", "fp16"] | None = Field(
+        default=None, description="number format of a teacher's weights and of its forward; default: fp32"
+    )
     inputs: dict[str, str] = Field(
         default_factory=dict, description="data columns for arguments of its forward: {token_type_ids: column}"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the model's configuration")
 
     has_configuration: ClassVar[bool] = True
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # hashes are made of it: what is left out does not count
+        return [(key, value) for key, value in super().__repr_args__() if (key, value) != ("dtype", None)]
 
     @property
     def checkpoint(self) -> str | None:
@@ -166,7 +178,13 @@ class Hf(ModelSource):
     def weights(self) -> str:
         if self.init is not None:
             return f"layers {', '.join(map(str, self.init.layers))} of {self.init.model}, the rest random"
-        return "random weights" if self.is_random else f"the weights of {self.name}"
+        return ("random weights" if self.is_random else f"the weights of {self.name}") + (
+            f", in {self.dtype}" if self.dtype else ""
+        )
+
+    @property
+    def number_format(self) -> str:
+        return self.dtype or "fp32"
 
 
 class Bigru(Hf):

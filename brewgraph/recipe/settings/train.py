@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.metric_names import greater_is_better
-from brewgraph.recipe.values import Length
 
 
 class Adamw(Settings):
@@ -49,7 +49,7 @@ class Sgd(Settings):
 
 def _length(value: Any) -> Length:
     """A length of training. A bare number is rejected: it could mean steps or epochs."""
-    if not isinstance(value, Length):
+    if not isinstance(value, Length) or not value.is_of_training:
         raise ValueError("a length needs a unit: 10%, 500 steps or 1 epochs")
     if value.unit == "share" and value.value > 1:
         raise ValueError("more than 100% of the training is too long")

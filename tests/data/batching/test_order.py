@@ -102,7 +102,7 @@ def test_evaluation_keeps_the_order() -> None:
 
 def test_evaluation_by_length_begins_with_the_longest() -> None:
     """With lengths rows come from the longest to the shortest, equal ones in their order, in every epoch."""
-    order = BatchOrder(5, 2, shuffle=False, lengths=[3, 9, 5, 9, 1])
+    order = BatchOrder(5, 2, shuffle=False, lengths=[3, 9, 5, 9, 1], by_length=True)
     assert list(order) == [[1, 3], [2, 0], [4]]
     order.set_epoch(4)
     assert list(order) == [[1, 3], [2, 0], [4]]
@@ -163,7 +163,7 @@ def test_derived_seeds() -> None:
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=300), batch=st.integers(1, 7), epoch=st.integers(0, 3))
 def test_batches_of_like_length(lengths: list[int], batch: int, epoch: int) -> None:
     """Every row once, whole batches but the last, and never more padding than the same rows sorted over the whole."""
-    order = BatchOrder(len(lengths), batch, seed=1, lengths=lengths)
+    order = BatchOrder(len(lengths), batch, seed=1, lengths=lengths, by_length=True)
     order.set_epoch(epoch)
     batches = list(order)
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
@@ -177,7 +177,7 @@ def test_batches_of_like_length(lengths: list[int], batch: int, epoch: int) -> N
 def test_the_order_by_length_changes_with_the_epoch() -> None:
     """Batches are shuffled, so that training does not go from long to short, and anew in every epoch."""
     lengths = list(range(200))
-    order = BatchOrder(200, 4, seed=0, lengths=lengths)
+    order = BatchOrder(200, 4, seed=0, lengths=lengths, by_length=True)
     first = list(order)
     order.set_epoch(1)
     assert list(order) != first

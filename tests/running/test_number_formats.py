@@ -1,0 +1,110 @@
+"""`hf(…, dtype=bf16)`: a teacher in a lower number format, a student and losses in fp32, and what it costs is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import brewgraph as bg
+from brewgraph.checking.check import check, read_spec
+from brewgraph.diagnostics import SpecError
+from brewgraph.running.spec_builder import SpecBuilder
+from brewgraph.training.reporter import Reporter
+from tests.small import metrics, save, write_data
+
+SPEC = """teacher bert = hf("bert"{dtype})
+student tiny = hf("tiny")
+data d = files(train="train.jsonl", dev="dev.jsonl", batch=4, max_length=32)
+loss = kd(bert.logits -> tiny.logits) + mse(bert.hidden[1] -> tiny.hidden[1] via linear)
+train {{ epochs = 2; optimizer = adamw(lr=1e-3); logging_steps = 1 }}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, a teacher and a student."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    save(tmp_path / "bert", width=32, seed=1)
+    save(tmp_path / "tiny", layers=1, seed=2)
+    return tmp_path
+
+
+def spec(world: Path, dtype: str, name: str = "spec.brew") -> Path:
+    """The spec with the teacher in this format."""
+    path = world / name
+    path.write_text(SPEC.format(dtype=f', dtype="{dtype}"' if dtype else ""))
+    return path
+
+
+class Said(Reporter):
+    """Remembers what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+def test_a_teacher_in_a_lower_format(world: Path, dtype: str) -> None:
+    """Losses are close to those in fp32 and not equal; the run says how far the teacher's outputs are off."""
+    exact = bg.run(spec(world, "", "exact.brew")).folder
+    said = Said()
+    lower = bg.run(spec(world, dtype), reporter=said).folder
+    losses = [[line["loss"] for line in metrics(folder) if "loss" in line] for folder in (exact, lower)]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
+    (line,) = [line for line in said.lines if line.startswith("teacher bert in")]
+    error = float(line.split("are ")[1].split("%")[0])
+    assert 0.01 < error < 5 if dtype == "bf16" else error < 0.5
+
+
+def test_only_the_teacher_is_in_it(world: Path) -> None:
+    """The student, the projection, the gradients and the loss stay in fp32."""
+    distiller = bg.load(spec(world, "bf16")).build()
+    assert {p.dtype for teacher in distiller.teachers for p in teacher.parameters()} == {torch.bfloat16}
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 0]])
+    loss = distiller({"input_ids": ids, "attention_mask": (ids > 0).long()}).loss
+    loss.backward()
+    assert {x.dtype for p in distiller.parameters() for x in (p, p.grad) if x is not None} == {torch.float32}
+    assert loss.dtype == torch.float32
+
+
+def test_a_student_starts_from_exact_layers(world: Path) -> None:
+    """Layers of a teacher in bf16 are copied in fp32: master weights are never rounded."""
+    path = spec(world, "bf16")
+    student = 'hf("bert", init=bert.layers[1, 0], num_hidden_layers=2)'
+    path.write_text(path.read_text().replace('hf("tiny")', student))
+    exact = SpecBuilder(check(read_spec(spec(world, "", "exact.brew")))).model("bert")
+    copied = SpecBuilder(check(read_spec(path))).model("tiny")
+    own, given = (dict(m.named_parameters()) for m in (copied, exact))
+    place = "bert.encoder.layer.{}.output.dense.weight"
+    assert torch.equal(own[place.format(0)], given[place.format(1)])
+
+
+def test_the_hash(world: Path) -> None:
+    """Another format is another spec; fp32 by default is the same one as before."""
+    hashes = [check(read_spec(spec(world, dtype))).spec_hash for dtype in ("", "bf16", "fp16")]
+    assert len(set(hashes)) == 3
+    assert "dtype" not in repr(check(read_spec(spec(world, ""))).recipe.models["bert"].source)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "help"),
+    [
+        ('hf("tiny", dtype="bf16")', "B117", "leave `dtype` out; `train { precision = bf16 }`"),
+        ('hf("tiny", dtype="int7")', "B122", "it is one of"),
+    ],
+)
+def test_formats_that_cannot_be(world: Path, change: str, code: str, help: str) -> None:
+    """A student's weights stay in fp32; a format must be known."""
+    path = spec(world, "")
+    path.write_text(path.read_text().replace('hf("tiny")', change))
+    with pytest.raises(SpecError) as error:
+        check(read_spec(path))
+    (found,) = error.value.diagnostics
+    assert found.code == code
+    assert help in found.help
