@@ -18,6 +18,7 @@ from brewgraph.display.lines import number
 if TYPE_CHECKING:
     from brewgraph.checking.checked import Checked
     from brewgraph.models.description import ModelDescription
+    from brewgraph.running.profile import StepProfile
     from brewgraph.running.table import ScoreRow
 
 
@@ -38,6 +39,9 @@ def command(
     ] = False,
     allow_python: Annotated[
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time some steps by node of the loss; keeps only the trace of them.")
     ] = False,
     skip_pass: SkipPass = None,
     deny: Deny = None,
@@ -65,6 +69,13 @@ def command(
     from brewgraph.running.run import Options, run_checked
 
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
+    if profile:
+        from brewgraph.running.profile import profile_run
+
+        measured = profile_run(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
+        if main:
+            print("\n".join(profile_text(measured)))
+        return
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
     except KeyboardInterrupt as interrupt:
@@ -74,6 +85,21 @@ def command(
     if main:
         folder = None if dry_run else result.folder
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))
+
+
+def profile_text(profile: StepProfile) -> Iterator[str]:
+    """A profile as a table, and where its trace is."""
+    from brewgraph.training.folder import display_path
+
+    rows = [["", "forward", "backward", "of a step"]]
+    for x in profile.nodes:
+        backward = "" if x.backward is None else f"{x.backward:.1f} ms"
+        share = (x.forward + (x.backward or 0.0)) / profile.step
+        rows.append([x.name, f"{x.forward:.1f} ms", backward, f"{share:.1%}"])
+    rows.append(["a step", f"{profile.step:.1f} ms", "", ""])
+    yield table(rows, right=range(1, 4))
+    yield f"means of {profile.steps} steps under torch's profiler, which slows them down: compare shares"
+    yield f"trace: {display_path(profile.trace)}, which opens at https://ui.perfetto.dev"
 
 
 def summary(checked: Checked, rows: Sequence[ScoreRow], folder: Path | None, *, without_teacher: bool) -> Iterator[str]:

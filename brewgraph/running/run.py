@@ -80,7 +80,7 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     """Run a checked spec, or return its finished run unless forced. Raises `SpecError`, `UsageError` or `RunError`."""
     reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
-        with _scratch() as scratch:
+        with scratch_folder() as scratch:
             folder, rows = _one_step(checked, options, Reporter(), scratch)
             size = folder_size(folder.student)
         reporter.say(f"one step, one evaluation and one save succeeded; the student takes {size:,} bytes")
@@ -191,7 +191,21 @@ def _one_step(
     checked: Checked, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
 ) -> tuple[RunFolder, tuple[ScoreRow, ...]]:
     """Train for one step in the scratch folder; untrained teachers get one step, too."""
-    short = {"epochs": None, "steps": 1, "baseline": False}
+    builder = short_builder(checked, 1, options, reporter, scratch, near)
+    folder = RunFolder(scratch / "run")
+    on_main_process(folder.prepare)
+    data_cache = DataCache(builder)
+    trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
+    return folder, compare(data_cache, trained, reporter.say)
+
+
+def short_builder(
+    checked: Checked, steps: int, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
+) -> SpecBuilder:
+    """The builder of a spec that trains for so many steps. Untrained teachers are trained for one, in the scratch
+    folder.
+    """
+    short = {"epochs": None, "steps": steps, "baseline": False}
     stages = tuple(replace(s, train=s.train.model_copy(update=short)) for s in checked.recipe.stages)
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
@@ -204,15 +218,11 @@ def _one_step(
             below = replace(options, without_teacher=False)
             folder, _ = _one_step(other, below, reporter, scratch / name, near)
         builder.teachers[name] = folder.student
-    folder = RunFolder(scratch / "run")
-    on_main_process(folder.prepare)
-    data_cache = DataCache(builder)
-    trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(data_cache, trained, reporter.say)
+    return builder
 
 
 @contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A temporary folder for all ranks."""
     path = Path(str(broadcast_object_list([on_main_process(lambda: tempfile.mkdtemp(prefix="brewgraph-"))])[0]))
     try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from brewgraph.data.batching.order import is_idle
+from brewgraph.display.equation import spell
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, node, of_kind, used_by
 from brewgraph.graph.optimize import all_reached, needed, reached, releases, running_order
@@ -35,18 +38,22 @@ from brewgraph.runtime.layouts import Padded
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
 SHARED = frozenset({"example", "batch"})
 """Units that a mask of tokens does not choose among: such a mask is only there for the maths."""
+MARK = "brewgraph: "
+"""What the name of a node in a profile begins with."""
+_NOTHING = nullcontext()
 ParametersOf = Callable[[Reached], Mapping[str, nn.Parameter]]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What runs while some products of the loss are zero: instructions, each with the slots that are cleared after it.
+    """What runs while some products of the loss are zero: instructions, each with its node and the slots that are
+    cleared after it.
 
     `terms` are the slots of the terms that are computed; `zeros` the parameters that no gradient reaches now, and that
     get one of zero, as they would if everything ran.
     """
 
-    steps: tuple[tuple[Instruction, tuple[int, ...]], ...]
+    steps: tuple[tuple[str, Instruction, tuple[int, ...]], ...]
     terms: Mapping[str, int]
     zeros: tuple[nn.Parameter, ...]
 
@@ -126,8 +133,10 @@ class Program:
         for key in dead:
             slots[self.slot[key]] = 0.0
         with fast_kernels():
-            for instruction, released in listing.steps:
-                instruction(step)
+            profiled = torch.autograd._profiler_enabled()
+            for key, instruction, released in listing.steps:
+                with record_function(MARK + self._title(key)) if profiled else _NOTHING:
+                    instruction(step)
                 for i in released:
                     slots[i] = None
         loss = slots[self.objective]
@@ -172,6 +181,12 @@ class Program:
         wanted, known = self._alive[dead], dict[object, list[bytes]]()
         return tuple(cached.key for cached in self.caches if cached.key in wanted and cached.find(step, known))
 
+    def _title(self, key: str) -> str:
+        """A node in a profile."""
+        current = node(self.graph, key)
+        title = f"forward of {current.model}" if isinstance(current, n.Forward) else spell(self.graph, key)
+        return title if len(title) <= 70 else f"{title[:69]}…"
+
     # ── what runs when ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _list(self, dead: tuple[str, ...], held: tuple[str, ...] = ()) -> Listing:
@@ -183,15 +198,17 @@ class Program:
         drawing = [tap for key in students for tap in self._taps[key]]  # a student that draws dropout still draws it
         running |= used_by(graph, drawing)
         released = releases(graph, running) if self.info.released else {}
-        steps: list[tuple[Instruction, tuple[int, ...]]] = []
+        steps: list[tuple[str, Instruction, tuple[int, ...]]] = []
         for key in self.order:
             instruction = self.instructions.get(key)
             if key not in running or instruction is None:
                 continue
             if isinstance(current := node(graph, key), n.Forward) and not running.issuperset(self._taps[key]):
                 instruction = self._forward(key, current, {tap for tap in self._taps[key] if tap in running})
-            steps.append((instruction, tuple(self.slot[used] for used in released.get(key, ()))))
-            steps += [(cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running]
+            steps.append((key, instruction, tuple(self.slot[used] for used in released.get(key, ()))))
+            steps += [
+                (key, cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running
+            ]
         terms = {name: self.slot[key] for name, key in self.info.terms.items() if key in live}
         listing = self._listings[dead, held] = Listing(tuple(steps), terms, self._zeros(dead))
         return listing
