@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.checking.agreement import (
-    check_baseline,
-    check_columns,
-    check_combined,
-    check_heads,
-    check_labels,
-    check_metrics,
-    check_starts,
-    check_teachers,
-    check_trained,
-    find_data,
-)
-from brewgraph.checking.cache_folders import check_cache_folders
 from brewgraph.checking.checked import Checked, Graphs, build_graphs, merged
-from brewgraph.checking.inputs import (
-    check_built,
-    check_ends,
-    check_inputs,
-    check_lengths,
-    check_nulls,
-    check_own_tokens,
-    check_tokenizers,
-)
+from brewgraph.checking.checks import CHECKS, DATA_CHECKS, CheckContext
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError, UsageError, suggest
 from brewgraph.paths import locate, shown
 from brewgraph.recipe.evaluate.elaborate import elaborate
@@ -43,32 +22,7 @@ from brewgraph.syntax.parser import parse
 from brewgraph.syntax.tree import Spec
 
 if TYPE_CHECKING:
-    from brewgraph.checking.context import CheckContext
     from brewgraph.facts.models import UnbuiltModelFacts
-
-Check = Callable[["CheckContext"], None]
-
-DATA_CHECKS: tuple[Check, ...] = (check_columns, check_labels)
-"""Checks of data alone, which run before the length of every list is known."""
-
-CHECKS: tuple[Check, ...] = (
-    check_teachers,
-    check_built,
-    check_lengths,
-    check_starts,
-    check_inputs,
-    check_tokenizers,
-    check_own_tokens,
-    check_ends,
-    check_nulls,
-    check_combined,
-    check_heads,
-    check_metrics,
-    check_baseline,
-    check_cache_folders,
-    check_trained,
-)
-"""Checks of models and data that run before there is a graph, in this order."""
 
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
@@ -104,16 +58,14 @@ _Cache = dict[Any, Checked]
 
 def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...], cache: _Cache) -> Checked:
     spec, first, collector = _parsed(source, params)
-    from brewgraph.checking.context import CheckContext
     from brewgraph.facts.identities import identities
     from brewgraph.facts.memory import Memory
     from brewgraph.facts.models import FactsBook
 
     parents = (*parents, Path(source.name).resolve())
     others = _OtherSpecs(source, parents, collector, cache)
-    memory = Memory.of_user()
     # models and data at fault count as unknown, so that everything else is checked beside them
-    facts = FactsBook(first, source.folder, find_data(first, collector, memory), collector, others.facts, memory)
+    facts = FactsBook(first, collector, others.facts, Memory.of_user())
     for check in DATA_CHECKS:
         check(CheckContext(first, facts, collector))
     for model in first.models.values():

@@ -1,15 +1,15 @@
-"""What is known of a spec's models before weights are loaded: from memory, configurations, tokenizers, other specs."""
+"""What is known of models and data before they are loaded: from memory, configurations, files, other specs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.source_facts import DataFacts, stamp
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
@@ -31,9 +31,9 @@ from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.label_types import CLASS, NONE, LabelType
 from brewgraph.recipe.needs import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.data_sources import DataSource
+from brewgraph.recipe.settings.data_sources import Batches, DataSource
 from brewgraph.recipe.settings.model_sources import Hf, Layers, ModelSource
-from brewgraph.recipe.values import ModelDeclaration
+from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
     from brewgraph.models.description import ModelDescription
@@ -359,24 +359,40 @@ class Facts:
 
 @dataclass
 class FactsBook:
-    """Looks up the facts of every model of a recipe once; faults become diagnostics at the model's source.
+    """Looks up the facts of every model and data set of a recipe once; faults become diagnostics at their sources.
 
     `other_spec` gives the facts of the student of a `brew(...)` spec.
     """
 
     recipe: Recipe
-    folder: Path
-    data_facts: Mapping[str, DataFacts | None]
     collector: Collector
     other_spec: Callable[[ModelDeclaration], UnbuiltModelFacts]
     memory: Memory
     models: dict[str, UnbuiltModelFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.folder = self.recipe.source.folder
         self.features = features_used(self.recipe)
         self.data = data_used(self.recipe)
         self.partners = partners(self.recipe)
+        self.data_facts = {name: self._of_data(data) for name, data in self.recipe.data.items()}
         self.facts = Facts(self.models, self.data_facts, self.data, lessons(self.recipe))
+
+    def _of_data(self, data: DataDeclaration) -> DataFacts | None:
+        """The facts of a data set; None, with a diagnostic, if it cannot be read."""
+        try:
+            return data_facts(data.source, self.folder, self.memory)
+        except SourceFault as fault:
+            code, help = fault.code, data.remedy(fault.help, fault.field)
+            names = (part.hub_name for part in data.source.sources)
+            similar = next(filter(None, (_similar_folder(name, self.folder, _DATA_FILES) for name in names)), "")
+            if code == "B405" and similar:
+                code = "B401"
+                help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
+            elif code == "B405":
+                code, help = "W401", f"{help}; until then classes and columns are not checked"
+            self.collector.add(code, fault.message, data.place(fault.field), help=help)
+            return None
 
     def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         if model.name not in self.models:
@@ -397,7 +413,12 @@ class FactsBook:
         """Report a fault at the model's source; as a warning if only the network is at fault."""
         code, message, place = fault.code, fault.message, model.place(fault.field)
         help = model.remedy(fault.help, fault.field)
-        if similar := self._similar_folder(model, fault):
+        source, similar = model.source, ""
+        if source.has_configuration and code in ("B310", "B311", "B314"):
+            of_tokenizer = source.tokenizer_name is not None and code == "B314"
+            name = source.tokenizer_name if of_tokenizer else source.checkpoint
+            similar = _similar_folder(name, self.folder, _TOKENIZER_FILES if of_tokenizer else ("config.json",))
+        if similar:
             kind = "tokenizer" if code == "B314" else "model"
             help = f"did you mean `{similar}`? that folder holds a {kind}; the hub could not be reached, either"
             code, message = "B310", f"there is no folder `{place.text.strip(chr(34))}`"
@@ -406,20 +427,6 @@ class FactsBook:
             unchecked = f"{taken}, their shapes, " if taken else ""
             code, help = "W301", f"{help}; until then {unchecked}classes, tokens and positions are not checked"
         self.collector.add(code, message, place, help=help)
-
-    def _similar_folder(self, model: ModelDeclaration, fault: SourceFault) -> str:
-        """An existing folder with nearly the name that leads nowhere; empty if there is none."""
-        source = model.source
-        if not source.has_configuration or fault.code not in ("B310", "B311", "B314"):
-            return ""
-        of_tokenizer = source.tokenizer_name is not None and fault.code == "B314"
-        name = source.tokenizer_name if of_tokenizer else source.checkpoint
-        path = locate(name, self.folder) if name else None
-        if path is None or path.is_dir():
-            return ""
-        files = ("tokenizer.json", "tokenizer_config.json") if of_tokenizer else ("config.json",)
-        near = near_folder(path, files)
-        return str(Path(name or "").with_name(near)) if near else ""
 
     def _find(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         return self._of(model.source, model)
@@ -547,6 +554,15 @@ class FactsBook:
         return facts.tokens if facts is not None else None
 
 
+def _similar_folder(name: str | None, folder: Path, files: tuple[str, ...]) -> str:
+    """The folder with such files whose name is close to one that leads nowhere; empty if there is none."""
+    path = locate(name, folder) if name else None
+    near = near_folder(path, files) if path is not None and not path.is_dir() else ""
+    return str(Path(name or "").with_name(near)) if near else ""
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_DATA_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 
 
@@ -572,3 +588,46 @@ def _texts_of(source: DataSource, folder: Path) -> dict[str, Any]:
                 place = locate(value, folder).resolve()
                 settings[key] = str(place) if place.exists() else value
     return {"source": type(source).__name__, **settings}
+
+
+# ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def data_facts(source: DataSource, folder: Path, memory: Memory) -> DataFacts:
+    """The facts of a data set. Raises `SourceFault` if it does not match its source."""
+    if isinstance(source, Batches):
+        from brewgraph.data.sources.tensor_batches import batch_facts
+
+        return batch_facts(source, folder)
+    if augment := getattr(source, "augment", ()):
+        from brewgraph.data.batching.augmentation import check_augmentations
+
+        check_augmentations(source.label_type, augment)
+
+    def find() -> DataFacts:
+        from brewgraph.data.sources.examples import facts
+
+        return facts(source, folder)
+
+    return memory.recall(print_of_data(source, folder), DataFacts, find)
+
+
+def print_of_data(source: DataSource, folder: Path) -> str | None:
+    """A fingerprint of the content of a data set's files; None if only the hub knows it."""
+    stamps: list[object] = []
+    for part in source.sources:
+        if part.holds_tensors or (part.hub_name and not locate(part.hub_name, folder, "name").is_dir()):
+            return None
+        try:
+            stamps.append(stamp(_files(part, folder)))
+        except OSError:
+            return None  # a missing file is reported by whoever reads it
+    return digest(repr(source), *stamps)
+
+
+def _files(source: DataSource, folder: Path) -> Iterator[Path]:
+    """The local files of a data set."""
+    if source.hub_name:
+        yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
+    for argument, name in source.files.items():
+        yield locate(name, folder, argument).resolve()

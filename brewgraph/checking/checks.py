@@ -1,60 +1,50 @@
-"""What only models and data together show: columns, labels, classes, teachers with random weights, missing metrics."""
+"""Checks of a spec against its models and data, one function each: inputs, labels, classes, metrics, cache folders."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
-from brewgraph.paths import locate, near_folder
+from brewgraph.paths import locate
 from brewgraph.recipe import values as v
-from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, LabelType
+from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS, LabelType
 from brewgraph.recipe.needs import columns_used, data_used
 from brewgraph.recipe.recipe import Recipe, Task, data_of, without_teacher
-from brewgraph.recipe.settings.data_sources import DataSource
+from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
 from brewgraph.source import Span
 
 if TYPE_CHECKING:
-    from brewgraph.checking.context import CheckContext
-    from brewgraph.facts.memory import Memory
+    from brewgraph.facts.models import FactsBook, UnbuiltModelFacts
 
-_DATA_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
-"""Files that make a folder a data set."""
+
+class CheckContext(NamedTuple):
+    """The one argument of a check."""
+
+    recipe: Recipe
+    facts: FactsBook
+    collector: Collector
+
+    def models(self) -> Iterator[tuple[v.ModelDeclaration, UnbuiltModelFacts]]:
+        """Every model whose facts are known."""
+        for model in self.recipe.models.values():
+            if (facts := self.facts(model)) is not None:
+                yield model, facts
+
+    def readers(self) -> Iterator[tuple[v.ModelDeclaration, UnbuiltModelFacts, v.DataDeclaration]]:
+        """Every model whose facts are known, with each data set that it reads."""
+        for model, facts in self.models():
+            for name in self.facts.data.get(model.name, ()):
+                yield model, facts, self.recipe.data[name]
 
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def find_data(recipe: Recipe, collector: Collector, memory: Memory) -> dict[str, DataFacts | None]:
-    """The facts of every data set; None, with a diagnostic, for one that cannot be read."""
-    from brewgraph.facts.data_facts import data_facts
-
-    facts: dict[str, DataFacts | None] = {}
-    folder = recipe.source.folder
-    for name, data in recipe.data.items():
-        facts[name] = None
-        try:
-            facts[name] = data_facts(data.source, folder, memory)
-        except SourceFault as fault:
-            code, help = fault.code, data.remedy(fault.help, fault.field)
-            if code == "B405" and (similar := _similar_folder(data.source, folder)):
-                code = "B401"
-                help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
-            elif code == "B405":
-                code, help = "W401", f"{help}; until then classes and columns are not checked"
-            collector.add(code, fault.message, data.place(fault.field), help=help)
-    return facts
-
-
-def _similar_folder(source: DataSource, folder: Path) -> str:
-    """A folder of data with nearly the name that leads nowhere; empty if there is none."""
-    paths = (locate(part.hub_name, folder) for part in source.sources if part.hub_name)
-    return next((near for path in paths if not path.is_dir() and (near := near_folder(path, _DATA_FILES))), "")
 
 
 def check_columns(context: CheckContext) -> None:
@@ -335,3 +325,223 @@ def _applications(recipe: Recipe) -> Iterator[v.Apply]:
     """Every match and call of the equations, each once."""
     applies = {id(x): x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Apply)}
     yield from applies.values()
+
+
+# ── inputs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_built(context: CheckContext) -> None:
+    """Every model that reads data can be built from its configuration, even if no shape of it was needed so far."""
+    for model, facts in context.models():
+        try:
+            _ = facts.call if context.facts.data.get(model.name) else None
+        except SourceFault as fault:
+            context.facts.report(model, fault)
+            context.facts.models[model.name] = None  # for the checks that follow
+
+
+def check_lengths(context: CheckContext) -> None:
+    """B320: no model gets more tokens than it has positions."""
+    for model, facts, data in context.readers():
+        wanted = data.source.max_length
+        limit = facts.positions if wanted else None
+        if wanted and limit is not None and limit < wanted:
+            message = f"`{model.name}` has {limit} positions, but examples have up to {wanted} tokens"
+            help = f"set max_length={limit}, or use a model with more positions"
+            context.collector.add("B320", message, data.place("max_length"), help=help)
+
+
+def check_inputs(context: CheckContext) -> None:
+    """B337, B338: the tokenizer, the data or `inputs` supply every argument that a model's forward needs, and the
+    forward takes every argument that `inputs` names.
+    """
+    for model, facts, data in context.readers():
+        if not model.source.has_configuration:
+            continue
+        call = facts.call
+        unknown = next(
+            (name for name in model.source.forward_columns if name not in call.names and not call.rest), None
+        )
+        if unknown is not None:
+            message = f"the forward of `{model.name}` takes no `{unknown}`"
+            help = suggest(unknown, call.names) or f"it takes {listing(sorted(call.names)[:8])}"
+            context.collector.add("B338", message, model.place("inputs"), help=help)
+            continue
+        required, supplied = call.needs, set(model.source.forward_columns)
+        if isinstance(data.source, Batches):
+            from brewgraph.data.sources.tensor_batches import batch_fields
+
+            try:
+                supplied |= batch_fields(data.source, context.recipe.source.folder, model.name)
+            except SourceFault:
+                continue  # reported with the data
+            required -= {"input_ids"} if "inputs_embeds" in supplied else set()
+        elif required - supplied - _FROM_EVERY_TOKENIZER:
+            supplied |= facts.token_facts.inputs
+        else:
+            continue
+        if missing := sorted(required - supplied):
+            needed = f"the forward of `{model.name}` needs {listing(missing)}"
+            message = f"{needed}, which neither its tokenizer nor `{data.name}` supplies"
+            help = f"name a column: inputs={{{missing[0]}: column}}"
+            if missing[0] == "decoder_input_ids" and facts.outline.classifies_tokens:
+                help += '; or use its encoder alone: task="token-classification"'
+            context.collector.add("B337", message, model.span, help=help)
+
+
+_FROM_EVERY_TOKENIZER = frozenset({"input_ids", "attention_mask"})
+
+
+def check_tokenizers(context: CheckContext) -> None:
+    """B314, B339, W307: every model that reads text has a tokenizer, with a token to pad batches with, that keeps words
+    apart: it must not read `the cat` as `thecat`.
+    """
+    for model, facts, data in context.readers():
+        of_text, of_words = not data.source.holds_tensors, data.source.label_type == TAGS
+        if facts.tokens.name is None or not (of_text or of_words):
+            continue
+        try:
+            tokenizer = facts.token_facts
+        except SourceFault as fault:
+            if of_text:
+                context.facts.report(model, fault)
+            continue
+        if of_text and not tokenizer.pads:
+            message = f"the tokenizer of `{model.name}` has no padding token, which the batches of `{data.name}` need"
+            help = "set its `pad_token` and save it with `save_pretrained`, or name another tokenizer: tokenizer=…"
+            context.collector.add("B339", message, model.place("tokenizer"), help=help)
+        if of_words and tokenizer.joins:
+            message = f"the tokenizer of `{model.name}` puts no space between the words of `{data.name}`"
+            help = "load it with `add_prefix_space=True`, save it, and name that folder: tokenizer=…"
+            context.collector.add("W307", message, model.place("tokenizer"), help=help)
+
+
+def check_own_tokens(context: CheckContext) -> None:
+    """W306: pretrained weights read the token ids of the tokenizer that they were trained with."""
+    for model, facts in context.models():
+        if model.source.has_configuration and not facts.reads_its_own_tokens:
+            message = f"the weights of `{model.name}` were trained with another tokenizer"
+            help = "remove `tokenizer`, or start from random weights: pretrained=false"
+            context.collector.add("W306", message, model.place("tokenizer"), help=help)
+
+
+def check_ends(context: CheckContext) -> None:
+    """B340: classifiers of encoder-decoders pool the state at `eos_token_id`, and fail on a text without that token."""
+    for model, facts in context.models():
+        read = [context.recipe.data[name].source for name in context.facts.data.get(model.name, ())]
+        end = None if all(source.holds_tensors for source in read) else facts.outline.reads_end
+        if end is None:
+            continue
+        try:
+            appended = _appended(facts)
+        except SourceFault:
+            continue  # reported where the model is declared
+        if end not in appended:
+            where = f"`{model.name}` classifies at token id {end} (`eos_token_id`)"
+            message = f"{where}, but its tokenizer never appends that token"
+            help = "name a tokenizer that ends texts with a token: tokenizer=…"
+            if appended:
+                help = f"name the token that it appends: eos_token_id={appended[-1]}"
+            context.collector.add("B340", message, model.place("eos_token_id"), help=help)
+
+
+def _appended(facts: UnbuiltModelFacts) -> tuple[int, ...]:
+    """The ids that a model's tokenizer appends to every text; one trained on the data appends what BERT's does."""
+    if facts.tokens.name is not None:
+        return facts.token_facts.behind
+    from brewgraph.data.encoding.encode import train_wordpiece
+    from brewgraph.models.tokenization import ids_behind
+
+    return ids_behind(train_wordpiece(["a"], 8))
+
+
+def check_nulls(context: CheckContext) -> None:
+    """W320: "no answer" is learnt at a token of the question if the tokenizer adds no special one."""
+    student = context.recipe.student
+    for model, facts, data in context.readers():
+        if model.name != student.name or data.source.label_type != SPANS or data.source.holds_tensors:
+            continue
+        known = context.facts.data_facts[data.name]
+        unanswerable = known.unanswerable.get("train", 0) if known is not None else 0
+        try:
+            marked = not unanswerable or facts.token_facts.null
+        except SourceFault:
+            continue  # reported where the model is declared
+        if not marked:
+            message = (
+                f"{unanswerable} questions of `{data.name}` have no answer, which `{student.name}` learns at their "
+                "first token: its tokenizer adds neither CLS nor BOS"
+            )
+            help = "use a tokenizer that adds such a token at either end, and a model that attends in both directions"
+            context.collector.add("W320", message, student.span, help=help)
+
+
+# ── caches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_MAGIC = b"SQLite format 3\0"
+"""The first bytes of an SQLite file; a new one may be empty."""
+
+
+def check_cache_folders(context: CheckContext) -> None:
+    """B244, once for each `cache` whose folder a run cannot use."""
+    folder = context.recipe.source.folder
+    caches = [x for value in context.recipe.values() for x in v.walk(value) if isinstance(x, v.Cached)]
+    for cache in {x.name: x for x in caches}.values():
+        try:
+            problem = _problem(locate(cache.path, folder))
+        except SourceFault as fault:
+            problem = fault.message, fault.help
+        if problem is not None:
+            message, help = problem
+            context.collector.add("B244", f"`{cache.name}` cannot be kept here: {message}", cache.place, help=help)
+
+
+def _problem(path: Path) -> tuple[str, str] | None:
+    """What is wrong with the folder of a cache, and the remedy; None if a run can use it or create it."""
+    help = "name another folder"
+    there = path
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        what = "this is a file" if there == path else f"{there} is a file"
+        return f"{what}, but a cache is a folder", f"{help}, which need not exist"
+    if not os.access(there, os.W_OK | os.X_OK):
+        what = "write to it" if there == path else f"create a folder in {there}"
+        return f"this user may not {what}", f"{help}, or change its permissions"
+    for file in sorted(path.glob("*.sqlite")):
+        try:
+            with file.open("rb") as opened:
+                first = opened.read(len(_MAGIC))
+        except OSError as error:
+            return f"{file.name} in it cannot be read ({error.strerror})", f"{help}, or move that file away"
+        if first not in (b"", _MAGIC):
+            return f"{file.name} in it is not a cache", f"{help}, or move that file away"
+        if not os.access(file, os.W_OK):
+            return f"this user may not write to {file.name} in it", f"{help}, or change its permissions"
+    return None
+
+
+Check = Callable[[CheckContext], None]
+
+DATA_CHECKS: tuple[Check, ...] = (check_columns, check_labels)
+"""Checks of data alone, which run before the length of every list is known."""
+
+CHECKS: tuple[Check, ...] = (
+    check_teachers,
+    check_built,
+    check_lengths,
+    check_starts,
+    check_inputs,
+    check_tokenizers,
+    check_own_tokens,
+    check_ends,
+    check_nulls,
+    check_combined,
+    check_heads,
+    check_metrics,
+    check_baseline,
+    check_cache_folders,
+    check_trained,
+)
+"""Checks of models and data that run before there is a graph, in this order."""
