@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.paths import locate
 from brewgraph.recipe import values as v

@@ -13,8 +13,8 @@ from typing import Any
 import datasets
 
 from brewgraph.data.encoding.encode import Encoding
-from brewgraph.data.sources.delimited import traces_of_quotes
 from brewgraph.data.sources.examples import Examples
+from brewgraph.data.sources.rows import traces_of_quotes
 from brewgraph.diagnostics import listing
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
 

@@ -9,7 +9,7 @@ from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.data.sources.source_facts import DataFacts, stamp
+from brewgraph.data.sources.reader import DataFacts, stamp
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model

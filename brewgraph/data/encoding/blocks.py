@@ -10,8 +10,8 @@ import datasets
 import numpy
 
 from brewgraph.data.batching.augmentation import split_words
+from brewgraph.data.encoding.texts import NO_SPAN, Span, word_places, word_spans, words_of_tokens
 from brewgraph.data.encoding.tokenizer import Encoding, require_mask, special_affixes
-from brewgraph.data.encoding.word_alignment import NO_SPAN, Span, word_places, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Text
 

@@ -10,9 +10,8 @@ import datasets
 import numpy
 from transformers import BatchEncoding
 
-from brewgraph.data.encoding.texts import KEPT, encode_sentences
+from brewgraph.data.encoding.texts import KEPT, NO_SPAN, Span, encode_sentences, word_places, word_spans
 from brewgraph.data.encoding.tokenizer import Encoding
-from brewgraph.data.encoding.word_alignment import NO_SPAN, Span, word_places, word_spans
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Squad
 

@@ -10,12 +10,9 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.example_weights import add_columns, facts_beside
-from brewgraph.data.sources.file_forms import check_form, plain_suffix
-from brewgraph.data.sources.labels import Classes, put_in_order, unknown_class
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.rows import Split, named_splits, no_rows, read_each, read_text
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.labels import Classes, add_columns, facts_beside, put_in_order, unknown_class
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.data.sources.rows import Split, check_form, named_splits, no_rows, plain_suffix, read_each, read_text
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import Conll
 from brewgraph.recipe.tag_schemes import OUTSIDE, Scheme, find_scheme

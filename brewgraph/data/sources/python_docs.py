@@ -18,8 +18,7 @@ from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.recipe.settings.data_sources import Builtin
 

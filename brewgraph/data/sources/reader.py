@@ -9,17 +9,18 @@ reader; `facts` has a reading of its own where facts are known without one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import singledispatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
-
-from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.data_sources import Batches
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,24 @@ class Contents:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     marks: bool | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
+
+    `rows` may be empty, where only preparing the data tells them. `twice` are columns whose name occurs twice in the
+    training file, `seen` the classes of training rows (None: unknown); `alike` means that there are several rows, all
+    with one label. `unanswerable` counts the questions of each split without an answer.
+    """
+
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: dict[str, int]
+    twice: tuple[str, ...] = ()
+    seen: tuple[str, ...] | None = None
+    alike: bool = False
+    unanswerable: dict[str, int] = field(default_factory=dict)
 
 
 @singledispatch
@@ -51,3 +70,9 @@ def facts(source: Settings, folder: Path) -> DataFacts:
 @read.register
 def _read_batches(source: Batches, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     raise SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")
+
+
+def stamp(files: Iterable[Path]) -> object:
+    """A value that changes when one of the files does, to tell whether a cached reading is still valid."""
+    stats = ((str(file), file.stat()) for file in files)
+    return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)

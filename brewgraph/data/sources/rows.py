@@ -1,4 +1,4 @@
-"""Unchecked rows of files and of the hub, read through `datasets`."""
+"""Unchecked rows of files and of the hub, read through `datasets`; the form of a file tells which source reads it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from csv import QUOTE_MINIMAL, QUOTE_NONE
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,13 +22,11 @@ from typing import IO, Any, TypeVar, cast
 import datasets
 import pandas
 
-from brewgraph.data.sources.delimited import bad_row, csv_layout, folder_layout
-from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.source_facts import DataFacts, stamp
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
 from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
+from brewgraph.recipe.tag_schemes import OUTSIDE, find_scheme
 from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -422,3 +422,144 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+# ── csv and tsv, before pandas reads them ────────────────────────────────────────────────────────────────────────────
+
+
+def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The options that keep every value as text, and the names that occur twice in the header.
+
+    By default pandas reads `NA` as a missing value and `007` as a number, and renames the second of two equal names.
+    """
+    layout: dict[str, Any] = {
+        "sep": "\t" if suffix == ".tsv" else ",",
+        "quoting": QUOTE_MINIMAL if quoted else QUOTE_NONE,
+    }
+    head = pandas.read_csv(path, nrows=1, **layout)
+    if not quoted and all(re.fullmatch('".*"', str(name)) for name in head.columns):
+        message = f"`{path.name}` has its header in quotes, which are read as part of the names"
+        raise SourceFault("B404", message, help="`quoting=true` removes them, here and in the rows", field=field)
+    # pandas takes surplus fields for names of rows, and shifts the others
+    if not isinstance(head.index, pandas.RangeIndex):
+        message = f"`{path.name}` has more fields in row 1 than names in its header"
+        help = f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}"
+        raise SourceFault("B404", message, help=help, field=field)
+    names = pandas.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **layout).iloc[0].tolist()
+    features = datasets.Features({column: datasets.Value("string") for column in head.columns})
+    twice = tuple(name for name, count in Counter(names).items() if count > 1)
+    return {**layout, "features": features, "na_filter": False}, twice
+
+
+def _quoting(quoted: bool) -> str:
+    """The remedy for a separator within a value."""
+    return 'put values with a separator in them into "quotes"' + ("" if quoted else " and say `quoting=true`")
+
+
+def bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
+    """The fault of a row of csv or tsv and its remedy, from the error of pandas' reader; None for other faults."""
+    if more := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
+        what = f"has {more[3]} fields in line {more[2]}, and {more[1]} names in its header"
+        return what, f"{_quoting(quoted)}, or correct the line"
+    if left := re.search(r"EOF inside string starting at row (\d+)", error):
+        other = "" if suffix == ".tsv" else ", or say `quoting=false` where quotes are part of the text"
+        return f"has a quote in row {left[1]} that is never closed", f'close it; within a quoted field write ""{other}'
+    return None
+
+
+def folder_layout(folder: Path, formats: Collection[str]) -> dict[str, Any]:
+    """The options with which `datasets` reads a folder of csv or of tsv as `read_file` reads one file: every value as
+    text, and in tsv a quote as an ordinary character. Empty for other folders, and for mixed ones.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    suffixes = {path: plain_suffix(path.name) for path in paths}
+    present = set(suffixes.values()) & set(formats)
+    if present not in ({".csv"}, {".tsv"}):
+        return {}
+    layout: dict[str, Any] = {"quoting": QUOTE_NONE} if present == {".tsv"} else {}
+    sep = "\t" if present == {".tsv"} else ","
+    tables = (pandas.read_csv(path, nrows=0, sep=sep, **layout) for path in paths if suffixes[path] in present)
+    return {**layout, "na_filter": False, "converters": {column: str for table in tables for column in table.columns}}
+
+
+def traces_of_quotes(rows: Sequence[Sequence[str]]) -> tuple[list[int], list[int]]:
+    """Rows, counted from 1, whose texts suggest that quotes were misread: those with a tab or a line break in a text,
+    and those with a text in double quotes that holds only doubled ones, as csv escapes a quote.
+    """
+    broken = [row for row, texts in enumerate(rows, 1) if any(set(text) & set("\t\n\r") for text in texts)]
+    return broken, [row for row, texts in enumerate(rows, 1) if any(map(_is_enclosed, texts))]
+
+
+def _is_enclosed(text: str) -> bool:
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+
+
+# ── the form of a file ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_WORDS = {
+    "files": "rows with named columns",
+    "conll": "lines of a word and its tag",
+    "squad": "questions in the form of SQuAD",
+}
+_LINES = 50
+"""How many lines are inspected."""
+
+
+def plain_suffix(name: str) -> str:
+    """The suffix of a file's name in lower case, without `.gz`."""
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def check_form(name: str, text: str, field: str, source: str) -> None:
+    """Raise B415 for a text that another source reads than `source` (`files`, `conll`, `squad`, `text`)."""
+    suffix = plain_suffix(name)
+    if source == "text" and suffix in _TABLES:
+        help = "write its texts into a plain file; a plain file that is called so needs another suffix, such as .txt"
+        raise _fault(name, field, "files", source, help)
+    form = _form_of(text, suffix) if source != "text" else ""
+    if form and form != source:
+        raise _fault(name, field, form, source, f"`{form}(train=…)` reads it")
+
+
+def _form_of(text: str, suffix: str) -> str:
+    """The source that reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
+    text = text.lstrip()
+    lines = [line for line in text.split("\n", _LINES)[:_LINES] if line.strip()]
+    if text[:1] in ("{", "["):
+        first = _json(lines[0])
+        whole = first if first is not None and len(lines) > 1 else _json(text)
+        data = whole.get("data") if isinstance(whole, dict) else None
+        if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
+            return "squad"
+        rows = whole if isinstance(whole, list) else [whole]
+        return "files" if rows and all(isinstance(row, dict) and "data" not in row for row in rows) else ""
+    words = [line.split() for line in lines if not line.startswith(("#", "-DOCSTART-"))]
+    if suffix != ".csv" and _are_tags([row[-1] for row in words if len(row) > 1]) and len(set(map(len, words))) == 1:
+        return "conll"
+    return "files" if suffix == ".csv" and lines and "," in lines[0] else ""
+
+
+def _are_tags(tags: list[str]) -> bool:
+    """Whether these are tags of entities throughout, as `O` and `B-PER` are."""
+    scheme = find_scheme(tags)
+    return scheme is not None and bool(scheme.separator) and all(tag == OUTSIDE or scheme.split(tag) for tag in tags)
+
+
+def binary(name: str, field: str) -> SourceFault:
+    """B415 for a parquet file where a file of text is read."""
+    return _fault(name, field, "files", "", "`files(train=…)` reads it, where its name ends in .parquet")
+
+
+def _fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
+    read = f", which `{source}` does not read" if source else ", and no text"
+    return SourceFault("B415", f"`{name}` holds {_WORDS[form]}{read}", help=help, field=field)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -12,11 +12,9 @@ from typing import Any
 import datasets
 import pyarrow
 
-from brewgraph.data.sources.example_weights import add_columns, facts_beside
-from brewgraph.data.sources.file_forms import check_form
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.labels import add_columns, facts_beside
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.data.sources.rows import CUT_SHORT, Split, check_form, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Squad
 

@@ -9,20 +9,21 @@ from pathlib import Path
 import datasets
 from datasets.features.features import FeatureType
 
-from brewgraph.data.sources.example_weights import add_columns, weigh, weights_of_classes
 from brewgraph.data.sources.labels import (
     NO_LABELS,
     Classes,
+    add_columns,
     encode_labels,
     encode_numbers,
     encode_several,
     find_classes,
     find_several,
     is_open,
+    weigh,
+    weights_of_classes,
 )
-from brewgraph.data.sources.reader import Contents, facts, read
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
 from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
-from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub

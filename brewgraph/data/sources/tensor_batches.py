@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brewgraph.data.batching.order import derive_seed
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
 from brewgraph.paths import locate
 from brewgraph.recipe.label_types import TAGS, VALUE

@@ -15,7 +15,7 @@ import pytest
 
 from brewgraph.data.sources import tables as module
 from brewgraph.data.sources.examples import facts, open_examples
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Builtin, Files, Glue, Hub
 
