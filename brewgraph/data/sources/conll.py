@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.labels import Classes, add_columns, facts_beside, put_in_order, unknown_class
-from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.data.sources.labels import Classes, add_columns, put_in_order, unknown_class
+from brewgraph.data.sources.reader import Contents, read
 from brewgraph.data.sources.rows import Split, check_form, named_splits, no_rows, plain_suffix, read_each, read_text
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import Conll
@@ -36,64 +36,53 @@ class Sentence:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Sentences:
-    """Every split with the name of its file, tags in IOB1 as IOB2; `notes` say what was changed, or may be misread."""
-
-    splits: dict[str, tuple[Sentence, ...]]
-    names: dict[str, str]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+Files = dict[str, tuple[Sentence, ...]]
+"""The sentences of every split."""
 
 
-def read_conll(source: Conll, folder: Path) -> Sentences:
-    """All sentences of a source. Raises `SourceFault`: B401 a missing file, B404 lines, B403 tags."""
+@read.register
+def read_conll(source: Conll, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    """Every split: `words` and, unless there are none, `tags`; notes say what was changed, or may be misread.
+
+    Raises `SourceFault`: B401 a missing file, B404 lines, B403 tags.
+    """
     names = named_splits(source)
-    splits = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
-    if source.tags is None:
-        return Sentences(splits, names, ())
+    files = read_each(source, folder, partial(_read, (source.words, source.tags), source.separator))
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    if source.tags is not None:
+        files, classes, notes = _tagged(files, names, source.classes)
+    beside = {field: _beside(sentences, names[field]) for field, sentences in files.items()}
+    splits = {
+        field: add_columns(_as_dataset(sentences, classes), beside[field], field, source, columns)
+        for field, sentences in files.items()
+    }
+    more = (name for name in beside["train"].rows.column_names if name != "words")
+    return Contents(splits, classes, notes=notes, columns=("words", "tags", *more))
+
+
+def _tagged(
+    splits: Files, names: dict[str, str], asked: tuple[str, ...] | None
+) -> tuple[Files, tuple[str, ...], tuple[str, ...]]:
+    """The sentences with tags in IOB1 as IOB2, the classes, in the order that is `asked` for, and notes."""
     notes: tuple[str, ...] = ()
     scheme = find_scheme(tag for sentences in splits.values() for sentence in sentences for tag in sentence.tags)
     if scheme is not None and scheme.separator:  # bare letters may be anything
         splits, notes = _to_iob2(splits, names, scheme)
-    classes = _classes((sentence.tags for sentence in splits["train"]), scheme)
+    seen = {tag for sentence in splits["train"] for tag in sentence.tags}
+    classes = _classes(seen, scheme)
     if scheme is None and OUTSIDE in classes:
         notes = (_no_entities(classes),)
-    if source.classes is not None:
-        seen = {tag for sentence in splits["train"] for tag in sentence.tags}
-        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), by_name=True), source.classes).names
-    allowed = set(classes)
+    if asked is not None:
+        classes = put_in_order(Classes(tuple(c for c in classes if c in seen), by_name=True), asked).names
     for field, sentences in splits.items():
-        for sentence in sentences:
-            for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-                if tag not in allowed:
-                    raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
-    return Sentences(splits, names, classes, notes)
+        for tag, line in ((tag, line) for x in sentences for tag, line in zip(x.tags, x.lines, strict=True)):
+            if tag not in classes:
+                raise unknown_class(f"the tag in line {line} of `{names[field]}`", tag, classes, field)
+    return splits, classes, notes
 
 
-@read.register
-def _examples(source: Conll, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
-    sentences = read_conll(source, folder)
-    splits = {
-        field: add_columns(
-            as_dataset(rows, sentences.classes), beside(rows, sentences.names[field]), field, source, columns
-        )
-        for field, rows in sentences.splits.items()
-    }
-    return Contents(splits, sentences.classes, notes=sentences.notes)
-
-
-@facts.register
-def _facts(source: Conll, folder: Path) -> DataFacts:
-    sentences = read_conll(source, folder)
-    splits = {field: beside(rows, sentences.names[field]) for field, rows in sentences.splits.items()}
-    tags = {tag for sentence in sentences.splits["train"] for tag in sentence.tags}
-    seen = tuple(name for name in sentences.classes if name in tags)
-    known = facts_beside(source, ("words", "tags"), sentences.classes, splits)
-    return replace(known, seen=seen or None, alike=len(seen) == 1)
-
-
-def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:
+def _as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> datasets.Dataset:
     """Columns `words` (texts) and, where there are classes, `tags` (their numbers, one for each word)."""
     features = {"words": datasets.List(datasets.Value("string"))}
     columns: dict[str, list] = {"words": [list(sentence.words) for sentence in sentences]}
@@ -104,7 +93,7 @@ def as_dataset(sentences: Sequence[Sentence], classes: Sequence[str]) -> dataset
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
-def beside(sentences: Sequence[Sentence], name: str) -> Split:
+def _beside(sentences: Sequence[Sentence], name: str) -> Split:
     """The `words`, and a column of text for each attribute in comments; `name` is the file's."""
     attributes = [dict(sentence.attributes) for sentence in sentences]
     names = dict.fromkeys(key for row in attributes for key in row)
@@ -231,12 +220,11 @@ def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceF
 # ── tags ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _classes(tags: Iterable[Sequence[str]], scheme: Scheme | None) -> tuple[str, ...]:
+def _classes(tags: set[str], scheme: Scheme | None) -> tuple[str, ...]:
     """`O`, then for each type in alphabetical order all its tags; those that mark no typed entities by the alphabet."""
-    distinct = {tag for row in tags for tag in row}
-    kinds = sorted({part[1] for tag in distinct if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
+    kinds = sorted({part[1] for tag in tags if (part := scheme.split(tag))} - {"_"}) if scheme is not None else []
     if scheme is None or not kinds:
-        return tuple(sorted(distinct))
+        return tuple(sorted(tags))
     # all tags of a type, whichever occur: a rare one may be in dev alone
     return (OUTSIDE, *(tag for kind in kinds for tag in scheme.tags(kind)))
 
@@ -249,9 +237,7 @@ def _no_entities(classes: Sequence[str]) -> str:
     )
 
 
-def _to_iob2(
-    splits: dict[str, tuple[Sentence, ...]], names: dict[str, str], scheme: Scheme
-) -> tuple[dict[str, tuple[Sentence, ...]], tuple[str, ...]]:
+def _to_iob2(splits: Files, names: dict[str, str], scheme: Scheme) -> tuple[Files, tuple[str, ...]]:
     """The same sentences, those in IOB1 with a `B` where an entity begins.
 
     In IOB1 (Ramshaw and Marcus 1995) an entity begins with `I-`, and with `B-` only right after another of its type.

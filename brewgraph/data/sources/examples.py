@@ -11,9 +11,8 @@ import datasets
 import numpy
 
 from brewgraph.data.sources import conll, python_docs, squad, tables  # noqa: F401  they register their readers
-from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, unanswerable
 from brewgraph.data.sources.rows import quiet
-from brewgraph.data.sources.squad import unanswerable
 from brewgraph.diagnostics import SourceFault, listing
 from brewgraph.recipe.settings.data_sources import DataSource, Join
 

@@ -6,15 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 from datasets.features.features import FeatureType
 
-from brewgraph.data.sources.reader import DataFacts
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing, suggest
-from brewgraph.recipe.settings.data_sources import Conll, DataSource, Files, Hub, Squad
+from brewgraph.recipe.settings.data_sources import DataSource
 
 Label = str | int | float
 """A label as its source holds it; truth values are `int`."""
@@ -436,12 +435,12 @@ _RESERVED = frozenset(
 """The names of a batch's own tensors, which no column can have."""
 
 
-def weights_of_classes(source: Files | Hub, train: Sequence[int], classes: Sequence[str]) -> list[float] | None:
+def weights_of_classes(source: DataSource, train: Sequence[int], classes: Sequence[str]) -> list[float] | None:
     """A weight for each class, or None. `balanced` is rows / (classes x rows of the class), as scikit-learn has it.
 
     A class without a training row weighs 1. Raises `SourceFault` B403 for a list of another length.
     """
-    asked = source.class_weights
+    asked: Literal["balanced"] | tuple[float, ...] | None = getattr(source, "class_weights", None)
     if asked is None:
         return None
     if asked == "balanced":
@@ -464,50 +463,26 @@ def add_columns(
 ) -> datasets.Dataset:
     """The rows with `weights`, if their source has weights, and `column/NAME` for each requested column.
 
-    `numbers` are those of the rows' classes. Raises `SourceFault` B402, B403 and B404.
+    A row weighs what its column says times what its class weighs, by the class's number (`numbers`). Only training rows
+    need the column: others weigh 1 without it. Raises `SourceFault` B402, B403 and B404.
     """
     if source.weighted:
-        weights = weigh(getattr(source, "weight", None), split, field, of_classes, numbers)
+        weights = [1.0] * len(rows)
+        column: str | None = getattr(source, "weight", None)
+        if column is not None and (field == "train" or column in split.rows.column_names):
+            split.require(column, "weight")
+            weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
+            for row, weight in enumerate(weights, 1):
+                if weight < 0:
+                    message = f"the weight in row {row} of {split.place} is {weight:g}"
+                    raise SourceFault("B403", message, help="a weight is zero or above", field="weight")
+        if of_classes is not None:
+            weights = [weight * of_classes[number] for weight, number in zip(weights, numbers, strict=True)]
         rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
     for name in columns:
         values, feature = _read_column(split, name)
         rows = rows.add_column(f"column/{name}", values, feature=feature)
     return rows
-
-
-def facts_beside(
-    source: Conll | Squad, columns: tuple[str, ...], classes: tuple[str, ...], splits: Mapping[str, Split]
-) -> DataFacts:
-    """The facts of sentences or questions from the columns beside them, whose weights are checked."""
-    if source.weighted:
-        for field, split in splits.items():
-            weigh(source.weight, split, field)
-    more = (name for name in splits["train"].rows.column_names if name not in columns)
-    return DataFacts(classes, (*columns, *more), {field: len(split.rows) for field, split in splits.items()})
-
-
-def weigh(
-    column: str | None,
-    split: Split,
-    field: str,
-    of_classes: Sequence[float] | None = None,
-    numbers: Sequence[int] = (),
-) -> list[float]:
-    """The weight of each row: that of its column times that of its class, by the class's number.
-
-    Only training rows need the column: others weigh 1 without it. Raises `SourceFault` B402 and B403.
-    """
-    weights = [1.0] * len(split.rows)
-    if column is not None and (field == "train" or column in split.rows.column_names):
-        split.require(column, "weight")
-        weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
-        for row, weight in enumerate(weights, 1):
-            if weight < 0:
-                message = f"the weight in row {row} of {split.place} is {weight:g}"
-                raise SourceFault("B403", message, help="a weight is zero or above", field="weight")
-    if of_classes is not None:
-        weights = [weight * of_classes[number] for weight, number in zip(weights, numbers, strict=True)]
-    return weights
 
 
 def _read_column(split: Split, column: str) -> tuple[list[Any], FeatureType]:

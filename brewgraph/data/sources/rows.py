@@ -149,14 +149,10 @@ def read_text(name: str, path: Path, field: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def read_lines(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
-    """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
-    return read_each(source, folder, _read_lines)
-
-
 @read.register
-def _examples(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
-    return Contents(read_lines(source, folder))
+def read_lines(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
+    return Contents(read_each(source, folder, _read_lines))
 
 
 @facts.register

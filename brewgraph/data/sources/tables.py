@@ -19,10 +19,9 @@ from brewgraph.data.sources.labels import (
     find_classes,
     find_several,
     is_open,
-    weigh,
     weights_of_classes,
 )
-from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
 from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
@@ -91,7 +90,7 @@ def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: b
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
     labelling = _labels(source, splits, label, marks)
-    of_classes = _class_weights(source, labelling)
+    of_classes = weights_of_classes(source, labelling.numbers("train"), labelling.classes)
     made = {}
     for field, split in splits.items():
         _check_texts(split, text)
@@ -101,7 +100,15 @@ def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: b
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labelling.numbers(field))
-    return Contents(made, labelling.classes, notes=labelling.notes, marks=labelling.marks)
+    train = splits["train"]
+    return Contents(
+        made,
+        labelling.classes,
+        notes=labelling.notes,
+        marks=labelling.marks,
+        columns=tuple(train.rows.column_names),
+        twice=train.twice,
+    )
 
 
 @facts.register
@@ -117,29 +124,7 @@ def _hub_facts(source: Hub, folder: Path) -> DataFacts:
     described = None
     if source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
         described = _described(source, folder, text, label[0] if label else None)
-    return described or _table_facts(source, folder)
-
-
-@facts.register(Files)
-def _table_facts(source: Files | Hub, folder: Path) -> DataFacts:
-    """Classes, columns and rows of each split; labels and weights are checked, texts are not."""
-    text, label = _columns(source)
-    splits = _read(source, folder, text, label)
-    labelling = _labels(source, splits, label)  # now, not once teachers are trained
-    of_classes = _class_weights(source, labelling)
-    if source.weighted:
-        for field, split in splits.items():
-            weigh(source.weight, split, field, of_classes, labelling.numbers(field))
-    train, labels = splits["train"], labelling.values.get("train", [])
-    seen = None
-    if source.label_type == CLASS:
-        seen = tuple(labelling.classes[number] for number in sorted(set(labelling.numbers("train"))))
-    elif source.label_type == CLASSES:
-        columns = zip(*(row for row in labels if isinstance(row, list)), strict=True)
-        seen = tuple(name for name, marks in zip(labelling.classes, columns, strict=True) if any(marks))
-    alike = len(labels) > 1 and all(label == labels[0] for label in labels)
-    sizes = {field: len(split.rows) for field, split in splits.items()}
-    return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice, seen, alike)
+    return described or facts_by_reading(source, folder)
 
 
 def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,12 +160,6 @@ def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], mar
         classes = Classes(_GLUE_TASKS[source.task].classes, by_name=False)
     numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
     return Labelling(classes.names, numbers, datasets.Value("int64"))
-
-
-def _class_weights(source: Table, labelling: Labelling) -> list[float] | None:
-    if isinstance(source, Glue) or source.class_weights is None:
-        return None
-    return weights_of_classes(source, labelling.numbers("train"), labelling.classes)
 
 
 def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]) -> dict[str, Split]:
