@@ -16,7 +16,7 @@ from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.sources.examples import Examples
 from brewgraph.data.sources.rows import traces_of_quotes
 from brewgraph.diagnostics import listing
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
 
 _FIRST = 5
 """Row numbers that a message names at most."""
@@ -100,53 +100,32 @@ def data_report(
     examples: Examples,
     encodings: Sequence[Encoding] = (),
     *,
-    label_type: LabelType | None = None,
+    label_type: LabelType = CLASS,
     delimited: bool = False,
     batch: int | None = None,
 ) -> DataReport:
     """Inspect every row of `examples`, and its length in each of `encodings`.
 
     Texts are equal if they differ only in white space and case, both texts of pairs. `label_type` is that of the
-    source; without it, it follows from the columns, where `next` and `masked` look like no labels. `delimited` data is
-    csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples per step.
+    source. `delimited` data is csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples
+    per step.
     """
-    kind = _label_type(examples.splits["train"]) if label_type is None else label_type
-    first_rows: dict[bytes, int] = {}
-    splits: dict[str, SplitReport] = {}
+    keys = {name: list(_keys(_texts(split))) for name, split in examples.splits.items()}
+    first_rows = {key: row for row, key in reversed([*enumerate(keys["train"], 1)]) if key is not None}
     overlaps = []
-    for name, split in examples.splits.items():
-        keys = list(_keys(_texts(split)))
-        if name == "train":
-            for number, key in enumerate(keys, 1):
-                if key is not None:
-                    first_rows.setdefault(key, number)
-        else:
-            both = [(number, first_rows[key]) for number, key in enumerate(keys, 1) if key in first_rows]
-            overlaps.append(Overlap(name, _count(n for n, _ in both), tuple(row for _, row in both[:_FIRST])))
-        splits[name] = _split(split, keys, kind, examples.classes, delimited)
+    for name in list(keys)[1:]:
+        both = [(row, first_rows[key]) for row, key in enumerate(keys[name], 1) if key in first_rows]
+        overlaps.append(Overlap(name, _count(row for row, _ in both), tuple(row for _, row in both[:_FIRST])))
+    splits = {
+        name: _split(split, keys[name], label_type, examples.classes, delimited)
+        for name, split in examples.splits.items()
+    }
     lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
-    report = DataReport(kind, splits, tuple(overlaps), lengths, notes=examples.notes)
+    report = DataReport(label_type, splits, tuple(overlaps), lengths, notes=examples.notes)
     return replace(report, warnings=tuple(_warnings(report, batch or 0)))
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _label_column(split: datasets.Dataset) -> str | None:
-    """The column of labels; None without labels."""
-    return next((x.column for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), None)
-
-
-def _label_type(split: datasets.Dataset) -> LabelType:
-    column = _label_column(split)
-    if column is None:
-        return NONE
-    feature = split.features[column]
-    if column != CLASS.column:
-        return TAGS if column == TAGS.column else SPANS
-    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
-        return CLASSES
-    return VALUE if feature.dtype.startswith("float") else CLASS
 
 
 def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
@@ -168,44 +147,30 @@ def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
 def _split(
     split: datasets.Dataset, keys: Sequence[bytes | None], kind: LabelType, classes: Sequence[str], delimited: bool
 ) -> SplitReport:
-    column = _label_column(split)
-    labels = None if column is None else list(split[column][:])
+    labels = list(split[kind.column][:]) if kind.column in split.column_names else []
+    missing = [_is_missing(label) for label in labels]
+    present = [label for label, is_missing in zip(labels, missing, strict=True) if not is_missing]
+    if kind == TAGS:
+        rows = zip(missing, labels, split["words"][:], strict=True)
+        missing = [is_missing or len(tags) != len(words) for is_missing, tags, words in rows]
     first: dict[bytes, int] = {}
-    repeated, contradicting = [], []
-    for row, key in enumerate(keys):
-        if key is None:
-            continue
-        earlier = first.setdefault(key, row)
-        if earlier != row:
-            repeated.append(row + 1)
-            if labels is not None and kind != SPANS and labels[earlier] != labels[row]:
-                contradicting.append(row + 1)
+    repeated = [row for row, key in enumerate(keys) if key is not None and first.setdefault(key, row) != row]
+    contradicting = []
+    if labels and kind != SPANS:
+        contradicting = [row for row in repeated if labels[row] != labels[first[keys[row] or b""]]]
     texts = _texts(split)
-    present = [label for label in labels or () if not _is_missing(label)]
-    numbers = (min(present), fmean(present), max(present)) if kind == VALUE and present else None
-    broken, quoted = map(_count, traces_of_quotes(texts) if delimited else ((), ()))
+    broken, quoted = traces_of_quotes(texts) if delimited else ([], [])
     return SplitReport(
         rows=len(split),
         empty=_count(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
-        unlabelled=_count(row for row, missing in enumerate(_missing(split, labels), 1) if missing),
+        unlabelled=_count(row for row, is_missing in enumerate(missing, 1) if is_missing),
         labels=_histogram(present, kind, classes),
-        numbers=numbers,
-        repeated=_count(repeated),
-        contradicting=_count(contradicting),
-        broken=broken,
-        quoted=quoted,
+        numbers=(min(present), fmean(present), max(present)) if kind == VALUE and present else None,
+        repeated=_count(row + 1 for row in repeated),
+        contradicting=_count(row + 1 for row in contradicting),
+        broken=_count(broken),
+        quoted=_count(quoted),
     )
-
-
-def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool]:
-    """Whether each row lacks its label."""
-    if labels is None:
-        return
-    if TAGS.column in split.column_names:
-        pairs = zip(split["words"][:], labels, strict=True)
-        yield from (tags is None or len(tags) != len(words) for words, tags in pairs)
-    else:
-        yield from map(_is_missing, labels)
 
 
 def _is_missing(label: Any) -> bool:
