@@ -107,11 +107,11 @@ def data_report(
     """Inspect every row of `examples`, and its length in each of `encodings`.
 
     Texts are equal if they differ only in white space and case, both texts of pairs. `label_type` is that of the
-    source. `delimited` data is csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples
-    per step.
+    source. `delimited` data is csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of
+    examples per step.
     """
     keys = {name: list(_keys(_texts(split))) for name, split in examples.splits.items()}
-    first_rows = {key: row for row, key in reversed([*enumerate(keys["train"], 1)]) if key is not None}
+    first_rows = {key: row for row, key in reversed([*enumerate(keys["train"], 1)]) if key}
     overlaps = []
     for name in list(keys)[1:]:
         both = [(row, first_rows[key]) for row, key in enumerate(keys[name], 1) if key in first_rows]
@@ -136,16 +136,16 @@ def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
     return list(zip(*(split[column][:] for column in columns), strict=True))
 
 
-def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
-    """A digest of each row's texts, equal for equal texts; None if all of them are empty."""
+def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes]:
+    """A digest of each row's texts, equal for equal texts; empty if all of them are empty."""
     for row in texts:
         words = [" ".join(text.casefold().split()) for text in row]
         data = "\0".join(words).encode("utf-8", "surrogatepass")
-        yield blake2b(data, digest_size=16).digest() if any(words) else None
+        yield blake2b(data, digest_size=16).digest() if any(words) else b""
 
 
 def _split(
-    split: datasets.Dataset, keys: Sequence[bytes | None], kind: LabelType, classes: Sequence[str], delimited: bool
+    split: datasets.Dataset, keys: Sequence[bytes], kind: LabelType, classes: Sequence[str], delimited: bool
 ) -> SplitReport:
     labels = list(split[kind.column][:]) if kind.column in split.column_names else []
     missing = [_is_missing(label) for label in labels]
@@ -154,10 +154,10 @@ def _split(
         rows = zip(missing, labels, split["words"][:], strict=True)
         missing = [is_missing or len(tags) != len(words) for is_missing, tags, words in rows]
     first: dict[bytes, int] = {}
-    repeated = [row for row, key in enumerate(keys) if key is not None and first.setdefault(key, row) != row]
+    repeated = [row for row, key in enumerate(keys) if key and first.setdefault(key, row) != row]
     contradicting = []
     if labels and kind != SPANS:
-        contradicting = [row for row in repeated if labels[row] != labels[first[keys[row] or b""]]]
+        contradicting = [row for row in repeated if labels[row] != labels[first[keys[row]]]]
     texts = _texts(split)
     broken, quoted = traces_of_quotes(texts) if delimited else ([], [])
     return SplitReport(

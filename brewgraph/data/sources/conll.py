@@ -245,21 +245,26 @@ def _to_iob2(splits: Files, names: dict[str, str], scheme: Scheme) -> tuple[File
     """
     loose: tuple[str, str, int] | None = None  # the first I- that continues no entity
     free = scheme.closes  # whether a B- occurs where IOB1 has none
+    converted: Files = {}
     for field, sentences in splits.items():
+        rows = []
         for sentence in sentences:
-            before: tuple[str, str] | None = None
+            tags: list[str] = []
+            mark, kind = "", ""
             for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-                part = scheme.split(tag)
-                if tag != OUTSIDE and part is None:
+                before, (mark, kind) = (mark, kind), scheme.split(tag) or ("", "")
+                if not mark and tag != OUTSIDE:
                     message = f"the tag in line {line} of `{names[field]}` is `{tag}`, where others mark entities"
                     marks = listing([scheme.tag(mark, "…") for mark in scheme.marks])
                     help = f"write `O`, or {marks} with the entity's type"
                     raise SourceFault("B403", message, help=help, field=field)
-                continues = _continues(before, part)
-                if part is not None and part[0] in "IE" and not continues and loose is None:
-                    loose = (field, tag, line)
-                free = free or (part is not None and part[0] == "B" and not continues)
-                before = part
+                begins = before not in (("B", kind), ("I", kind))
+                if begins and mark in ("I", "E"):
+                    loose = loose or (field, tag, line)
+                free = free or (begins and mark == "B")
+                tags.append(scheme.tag("B", kind) if begins and mark == "I" else tag)
+            rows.append(replace(sentence, tags=tuple(tags)))
+        converted[field] = tuple(rows)
     if loose is None:
         return splits, ()
     field, tag, line = loose
@@ -269,20 +274,4 @@ def _to_iob2(splits: Files, names: dict[str, str], scheme: Scheme) -> tuple[File
         help = f"an entity begins with `{scheme.tag('B', kind)}`; tags are {name} throughout, or IOB1 throughout"
         raise SourceFault("B403", message, help=help, field=field)
     note = f"tags are IOB1 (line {line} of `{names[field]}` begins an entity with `{tag}`), and were read as IOB2"
-    return {field: tuple(_converted(s, scheme) for s in sentences) for field, sentences in splits.items()}, (note,)
-
-
-def _continues(before: tuple[str, str] | None, part: tuple[str, str] | None) -> bool:
-    """Whether the previous word is of the same type, and does not end its entity."""
-    return before is not None and part is not None and before[0] in "BI" and before[1] == part[1]
-
-
-def _converted(sentence: Sentence, scheme: Scheme) -> Sentence:
-    tags: list[str] = []
-    before: tuple[str, str] | None = None
-    for tag in sentence.tags:
-        part = scheme.split(tag)
-        begins = part is not None and part[0] == "I" and not _continues(before, part)
-        tags.append(scheme.tag("B", part[1]) if begins and part is not None else tag)
-        before = part
-    return replace(sentence, tags=tuple(tags))
+    return converted, (note,)

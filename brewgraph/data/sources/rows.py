@@ -105,27 +105,11 @@ def read_each(
     """
     splits = {}
     for field, name in named_splits(source).items():
-        path = find_file(name, folder, field)
+        path = locate(name, folder, field).resolve()
+        if not path.is_file():
+            raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
         splits[field] = read(name, path, field, stamp([path]))
     return splits
-
-
-def find_file(name: str, folder: Path, field: str) -> Path:
-    """The path of an existing file; `name` is relative to `folder`. Raises `SourceFault` B401."""
-    path = locate(name, folder, field).resolve()
-    if not path.is_file():
-        raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
-    return path
-
-
-def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) -> Split:
-    """All rows of one table, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
-
-    In csv a field may stand in double quotes, in tsv a quote is an ordinary character; `quoting` overrides this. Cached
-    while the file does not change. Raises `SourceFault` B401 for a missing file and B404 for an unreadable one.
-    """
-    path = find_file(name, folder, field)
-    return _read_file(name, path, field, quoting, stamp([path]))
 
 
 def read_text(name: str, path: Path, field: str) -> str:
@@ -137,7 +121,7 @@ def read_text(name: str, path: Path, field: str) -> str:
         with _opened(path) as file:
             raw = file.read()
         if raw[:4] == b"PAR1":
-            raise binary(name, field)
+            raise _form_fault(name, field, "files", "", "`files(train=…)` reads it, where its name ends in .parquet")
         text = decode(raw, f"`{name}`").removeprefix("\ufeff")
     except EncodingError as error:
         raise SourceFault("B404", error.message, help=error.help, field=field) from error
@@ -169,7 +153,11 @@ def _read_lines(name: str, path: Path, field: str, _stamp: object) -> datasets.D
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
+def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: object) -> Split:
+    """All rows of one table, in memory. Raises `SourceFault` B404 for an unreadable one.
+
+    In csv a field may stand in double quotes, in tsv a quote is an ordinary character; `quoting` overrides this.
+    """
     suffix = plain_suffix(path.name)
     if suffix == ".tsv" or suffix not in FORMATS:
         check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
@@ -248,20 +236,14 @@ def read_hub(
     """
     wanted = tuple(splits.items())
     if not repository.is_local:
-        return _read_hub(repository, wanted, optional)
+        return _read_hub.__wrapped__(repository, wanted, optional, None)
     files = sorted(path for path in repository.path.rglob("*") if path.is_file())
-    return dict(_read_folder(replace(repository, folder=repository.folder.resolve()), wanted, optional, stamp(files)))
+    return dict(_read_hub(replace(repository, folder=repository.folder.resolve()), wanted, optional, stamp(files)))
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_folder(
-    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str], _stamp: object
-) -> dict[str, Split]:
-    return _read_hub(repository, splits, optional)
-
-
 def _read_hub(
-    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str]
+    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str], _stamp: object
 ) -> dict[str, Split]:
     name, local = repository.name, repository.is_local
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
@@ -514,10 +496,10 @@ def check_form(name: str, text: str, field: str, source: str) -> None:
     suffix = plain_suffix(name)
     if source == "text" and suffix in _TABLES:
         help = "write its texts into a plain file; a plain file that is called so needs another suffix, such as .txt"
-        raise _fault(name, field, "files", source, help)
+        raise _form_fault(name, field, "files", source, help)
     form = _form_of(text, suffix) if source != "text" else ""
     if form and form != source:
-        raise _fault(name, field, form, source, f"`{form}(train=…)` reads it")
+        raise _form_fault(name, field, form, source, f"`{form}(train=…)` reads it")
 
 
 def _form_of(text: str, suffix: str) -> str:
@@ -544,12 +526,7 @@ def _are_tags(tags: list[str]) -> bool:
     return scheme is not None and bool(scheme.separator) and all(tag == OUTSIDE or scheme.split(tag) for tag in tags)
 
 
-def binary(name: str, field: str) -> SourceFault:
-    """B415 for a parquet file where a file of text is read."""
-    return _fault(name, field, "files", "", "`files(train=…)` reads it, where its name ends in .parquet")
-
-
-def _fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
+def _form_fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
     read = f", which `{source}` does not read" if source else ", and no text"
     return SourceFault("B415", f"`{name}` holds {_WORDS[form]}{read}", help=help, field=field)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -22,7 +23,16 @@ from brewgraph.data.sources.labels import (
     weights_of_classes,
 )
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
-from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
+from brewgraph.data.sources.rows import (
+    Repository,
+    Split,
+    hub_info,
+    named_splits,
+    no_rows,
+    read_each,
+    read_hub,
+    read_table,
+)
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
@@ -168,7 +178,7 @@ def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]
     Raises B402 for a missing column, B411 for one whose name occurs twice, B404 for a split without rows.
     """
     if isinstance(source, Files):
-        splits = {field: read_file(name, folder, field, source.quoting) for field, name in named_splits(source).items()}
+        splits = read_each(source, folder, partial(read_table, source.quoting))
     elif isinstance(source, Glue):
         wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
         try:

@@ -29,7 +29,7 @@ from torch import Tensor
 from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
-from brewgraph.paths import locate
+from brewgraph.paths import locate, nearby
 from brewgraph.recipe.label_types import TAGS, VALUE
 from brewgraph.recipe.settings.data_sources import Batches
 
@@ -149,15 +149,10 @@ def _read_headers(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[
     """The paths of the existing files, and their layouts, checked."""
     place = locate(source.folder, folder, "folder").resolve()
     if not place.is_dir():
-        names = sorted(p.name for p in place.parent.iterdir() if p.is_dir()) if place.parent.is_dir() else []
-        siblings = f"in {place.parent} there is {listing(names[:8])}" if names else f"{place.parent} holds no folder"
-        help = suggest(place.name, names) or siblings
-        raise SourceFault("B401", f"there is no folder `{source.folder}`", help=help, field="folder")
+        raise SourceFault("B401", f"there is no folder `{source.folder}`", help=nearby(place), field="folder")
     paths = {split: place / name for split, name in FILES.items() if (place / name).is_file()}
     if "train" not in paths:
-        names = sorted(path.name for path in place.iterdir())
-        content = f"there is {listing(names[:8])}" if names else "the folder is empty"
-        help = f"write it with `safetensors.torch.save_file`, keys `INDEX.FIELD`; {content}"
+        help = f"{nearby(place)}; write the file with `safetensors.torch.save_file`, keys `INDEX.FIELD`"
         raise SourceFault("B401", f"there is no `{FILES['train']}` in `{source.folder}`", help=help, field="folder")
     layouts = {split: _layout(path, source) for split, path in paths.items()}
     for field, number in (("first", source.first), ("last", source.last)):
