@@ -18,8 +18,7 @@ from brewgraph.convert.config import (
     settle,
 )
 from brewgraph.convert.config_files import CONFIGS, Read, distillers_called, python_module, read_from_files, read_values
-from brewgraph.convert.notes import Note
-from brewgraph.convert.spec_text import TAKEN, Configuration, Script, is_empty, write_spec
+from brewgraph.convert.spec_text import TAKEN, Configuration, Note, Script
 from brewgraph.diagnostics import Collector, UsageError, listing, suggest
 from brewgraph.lints.subject import Subject
 from brewgraph.lints.weights import find_unscaled_targets
@@ -78,14 +77,12 @@ def convert(
     if supervised or (supervised is None and not lists and all(part.kind == "train" for part in parts)):
         script = replace(script, distiller="BasicTrainer")
     matches = (*unnamed, *named)
-    script = _with_first(script, [match for _, match in matches])
     settings = frozenset(key for part in parts if part.kind == "train" for key in part.read.value)
     name = ", ".join(source.name.replace("\\", "/").rpartition("/")[2] for source in sources)
-    configuration = Configuration(name, distill, train, settings, matches)
-    if is_empty(configuration, script):
+    configuration = Configuration(name, distill, train, settings, matches, _with_first(script, matches))
+    if not configuration.terms:
         raise UsageError("every weight of the loss is zero: there is nothing to train; correct one of them")
-    text, notes = write_spec(configuration, script)
-    return Converted(_with_ignores(text), notes)
+    return Converted(_with_ignores(configuration.spec()), configuration.notes)
 
 
 def _modules(sources: Sequence[Source]) -> Iterator[tuple[Source, ast.Module]]:
@@ -135,22 +132,20 @@ def _with_ignores(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _with_first(script: Script, matches: Sequence[MatchEntry]) -> Script:
+def _with_first(script: Script, matches: Sequence[tuple[str, MatchEntry]]) -> Script:
     """The script with the index of its first attention layer, which a layer 0 reveals. Raises `UsageError`."""
-    ignored = script.distiller in ("BasicDistiller", "MultiTeacherDistiller", "BasicTrainer")
-    layers = [x for match in matches if match.feature == "attention" for x in (match.layer_T, match.layer_S)]
-    if ignored or not layers or script.adaptors.first == 0:
+    attention = [match for _, match in matches if match.feature == "attention"]
+    if script.supervised or script.ignores_matches or not attention or script.first == 0:
         return script
-    from_zero = 0 in layers
-    if script.adaptors.first is None and not from_zero:
+    from_zero = any(0 in (match.layer_T, match.layer_S) for match in attention)
+    if script.first is None and not from_zero:
         raise UsageError(
             "attention layers may count from 0, as transformers' `attentions` do, or from 1, as in the lists of "
             "TextBrewer's examples, which begin with None: add --attention-from 0 or --attention-from 1"
         )
-    if script.adaptors.first == 1 and from_zero:
+    if script.first == 1 and from_zero:
         raise UsageError("attention layers count from 0, because there is a layer 0: remove --attention-from 1")
-    first = 0 if from_zero else script.adaptors.first
-    return replace(script, adaptors=replace(script.adaptors, first=first))
+    return replace(script, first=0 if from_zero else script.first)
 
 
 # ── which part is which ──────────────────────────────────────────────────────────────────────────────────────────────
