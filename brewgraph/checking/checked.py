@@ -117,16 +117,12 @@ def build_graphs(
     from brewgraph.graph.build import build_graph, build_reports
     from brewgraph.graph.canonical import canonical, tell_apart
 
-    graphs: Graphs = {}
-    reports: Graphs = {}
+    built: tuple[Graphs, Graphs] = ({}, {})
     for stage, task in recipe.tasks if not _has_open_lists(recipe) else ():
-        graph = build_graph(recipe, facts, collector, identities, task)
-        report = build_reports(recipe, facts, collector, identities, task)
-        if graph is not None:
-            graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}), merged=False)
-        if report is not None:
-            reports[stage.name, task.name] = canonical(tell_apart(report, own or {}), merged=False)
-    return graphs, reports
+        for graphs, build in zip(built, (build_graph, build_reports), strict=True):
+            if (graph := build(recipe, facts, collector, identities, task)) is not None:
+                graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}), merged=False)
+    return built
 
 
 def merged(graphs: Graphs) -> Graphs:

@@ -13,6 +13,7 @@ from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.label_types import CLASSES, VALUE, LabelType
 from brewgraph.recipe.settings.data_sources import DataSource
 
 Label = str | int | float
@@ -32,6 +33,23 @@ _NUMBERS = (
 
 
 @dataclass(frozen=True)
+class Labelling:
+    """The labels of every split as numbers, with their feature; no values for a source without labels. `marks` is as in
+    `Examples`.
+    """
+
+    classes: tuple[str, ...]
+    values: Mapping[str, list[int] | list[float] | list[list[float]]]
+    feature: FeatureType = None
+    notes: tuple[str, ...] = ()
+    marks: bool | None = None
+
+    def numbers(self, split: str) -> list[int]:
+        """The number of each row's class, where rows have one."""
+        return [value for value in self.values.get(split, ()) if isinstance(value, int)]
+
+
+@dataclass(frozen=True)
 class Classes:
     """The classes in the order of their numbers; with `by_name` labels are looked up among `names`.
 
@@ -42,8 +60,45 @@ class Classes:
     by_name: bool
     marks: bool = False
 
+    def place(self, value: Label, feature: FeatureType, number: Label | None = None) -> int | None:
+        """The place of a label; None where it is none of them."""
+        if self.by_name:
+            return place_of(value, feature, self.names, number)
+        return int(value) if not isinstance(value, str) and value < len(self.names) else None
 
-def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) -> Classes:
+
+def encode_labels(
+    label_type: LabelType,
+    splits: Mapping[str, Split],
+    columns: Sequence[str],
+    asked: Sequence[str] | None = None,
+    marks: bool | None = None,
+) -> Labelling:
+    """The labels in the `columns` of every split; `asked` are the classes of the spec. Raises `SourceFault` B403."""
+    if not columns:
+        return Labelling((), {})
+    train = splits["train"]
+    if label_type == VALUE:
+        values = {
+            field: read_numbers(split, columns[0], "B403", "label", f"the label in row {{row}} of {split.place}")
+            for field, split in splits.items()
+        }
+        return Labelling((), values, datasets.Value("float32"))
+    if label_type == CLASSES:
+        several = _find_several(train, columns, asked, marks)
+        rows = {field: _encode_several(split, columns, several) for field, split in splits.items()}
+        notes: tuple[str, ...] = ()
+        if marks is None and several.marks and _is_open(_lists(train, columns[0])):
+            forms = f"every label in {train.place} is [0, 1] or [1, 0]"
+            notes = (f"{forms}: read as 0 or 1 for each of two classes, not as the numbers of both",)
+        feature = datasets.List(datasets.Value("float32"))
+        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
+    classes = _find_classes(train, columns[0], asked)
+    numbers = {field: _encode_single(split, columns[0], classes) for field, split in splits.items()}
+    return Labelling(classes.names, numbers, datasets.Value("int64"))
+
+
+def _find_classes(train: Split, column: str, asked: Sequence[str] | None) -> Classes:
     """The classes of the training rows: text in alphabetical order, numbers from 0 to the largest.
 
     Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … `asked` are the classes
@@ -61,9 +116,7 @@ def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) 
     return _classes_of(train, [[value] for value in checked], feature, asked)
 
 
-def find_several(
-    train: Split, columns: Sequence[str], asked: Sequence[str] | None = None, marks: bool | None = None
-) -> Classes:
+def _find_several(train: Split, columns: Sequence[str], asked: Sequence[str] | None, marks: bool | None) -> Classes:
     """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
 
     Lists of one length of two or more that hold only 0 and 1 are marks, one for each class, and so are truth values and
@@ -84,7 +137,7 @@ def find_several(
     if not listed and not isinstance(values[0], str) and _are_marks(rows, asked, marks):
         names = tuple(map(str, range(len(rows[0])))) if asked is None else tuple(asked)
         classes = Classes(names, by_name=False, marks=True)
-        encode_several(train, columns, classes)  # every list of the same length
+        _encode_several(train, columns, classes)  # every list of the same length
         return classes
     if asked is not None and all(place_of(value, feature, asked) is not None for value in set(values)):
         return Classes(tuple(asked), by_name=True)
@@ -154,7 +207,7 @@ def _check_count(train: Split, numbers: Sequence[int], asked: Sequence[str]) -> 
     raise SourceFault("B403", message, help=help, field="classes")
 
 
-def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
+def _encode_single(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
     feature = split.rows.features[column]
     values: Sequence[Label] = _present(split, column)
@@ -164,11 +217,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     places: dict[Label, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
-            places[value] = (
-                place_of(value, feature, classes.names, numbers.get(value))
-                if classes.by_name
-                else _count_of(value, classes)
-            )
+            places[value] = classes.place(value, feature, numbers.get(value))
         if places[value] is not None:
             continue
         text = isinstance(value, str)
@@ -179,7 +228,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     return [number for value in values if (number := places[value]) is not None]
 
 
-def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
+def _encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
     """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
     if len(columns) > 1:
         return [list(row) for row in zip(*(_column_of_marks(split, column) for column in columns), strict=True)]
@@ -193,7 +242,7 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
             _check_numbers(split, row, values, below=not classes.by_name)
         marks = [0.0] * len(classes.names)
         for value in values:
-            place = place_of(value, feature, classes.names) if classes.by_name else _count_of(value, classes)
+            place = classes.place(value, feature)
             if place is None:
                 raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
             marks[place] = 1.0
@@ -201,12 +250,9 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
     return encoded
 
 
-def is_open(train: Split, columns: Sequence[str], classes: Classes) -> bool:
+def _is_open(rows: Sequence[Sequence[Label]]) -> bool:
     """Whether marks could be numbers of classes: no list says 0 or 1 twice, and each would have both classes."""
-    return classes.marks and all(
-        sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool)
-        for row in _lists(train, columns[0])
-    )
+    return all(sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool) for row in rows)
 
 
 def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: Label | None = None) -> int | None:
@@ -224,11 +270,6 @@ def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: L
     else:
         forms = [str(int(value) if value == int(value) else value)] if math.isfinite(value) else []
     return next((names.index(form) for form in forms if form in names), None)
-
-
-def _count_of(value: Label, classes: Classes) -> int | None:
-    """The place of a label that counts the classes from 0; None where it counts beyond them, or is text."""
-    return int(value) if not isinstance(value, str) and value < len(classes.names) else None
 
 
 def _some(names: Sequence[str]) -> str:
@@ -253,11 +294,6 @@ def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def encode_numbers(split: Split, column: str) -> list[float]:
-    """The labels of a regression. Raises `SourceFault` B403 for what is no finite number."""
-    return read_numbers(split, column, "B403", "label", f"the label in row {{row}} of {split.place}")
 
 
 def read_numbers(split: Split, column: str, code: str, field: str | None, what: str) -> list[float]:

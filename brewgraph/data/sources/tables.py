@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import datasets
-from datasets.features.features import FeatureType
 
-from brewgraph.data.sources.labels import (
-    NO_LABELS,
-    Classes,
-    add_columns,
-    encode_labels,
-    encode_numbers,
-    encode_several,
-    find_classes,
-    find_several,
-    is_open,
-    weights_of_classes,
-)
+from brewgraph.data.sources.labels import NO_LABELS, add_columns, encode_labels, weights_of_classes
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
 from brewgraph.data.sources.rows import (
     Repository,
@@ -34,7 +22,7 @@ from brewgraph.data.sources.rows import (
     read_table,
 )
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
+from brewgraph.recipe.label_types import CLASS, NONE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
 Table = Files | Glue | Hub
@@ -68,38 +56,14 @@ _GLUE_TASKS = {
 """Columns, classes and rows of each task; its test split has no labels and is left alone."""
 
 
-@dataclass(frozen=True)
-class Labelling:
-    """The labels of every split as numbers, with their feature; no values for a source without labels. `marks` is as in
-    `Examples`.
-    """
-
-    classes: tuple[str, ...]
-    values: Mapping[str, Labels]
-    feature: FeatureType = None
-    notes: tuple[str, ...] = ()
-    marks: bool | None = None
-
-    def numbers(self, split: str) -> list[int]:
-        """The number of each row's class, where rows have one."""
-        return [value for value in self.values.get(split, ()) if isinstance(value, int)]
-
-
-Labels = list[int] | list[float] | list[list[float]]
-"""One class of each row, a number, or 0 and 1 for each class."""
-
-_MARKS = (
-    "every label in {place} is [0, 1] or [1, 0]: read as 0 or 1 for each of two classes, not as the numbers of both"
-)
-
-
 @read.register(Files)
 @read.register(Glue)
 @read.register(Hub)
 def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
-    labelling = _labels(source, splits, label, marks)
+    asked = _GLUE_TASKS[source.task].classes or None if isinstance(source, Glue) else source.classes
+    labelling = encode_labels(source.label_type, splits, label, asked, marks)
     of_classes = weights_of_classes(source, labelling.numbers("train"), labelling.classes)
     made = {}
     for field, split in splits.items():
@@ -148,28 +112,6 @@ def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
             help = "name two columns, or one" if field == "text" else "name each class once"
             raise SourceFault("B402", f"`{twice[0]}` is named twice", help=help, field=field)
     return source.text, label
-
-
-def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], marks: bool | None = None) -> Labelling:
-    """The labels of every split. Raises `SourceFault` B403."""
-    if not label:
-        return Labelling((), {})
-    train = splits["train"]
-    asked = None if isinstance(source, Glue) else source.classes
-    if source.label_type == VALUE:
-        values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
-        return Labelling((), values, datasets.Value("float32"))
-    if source.label_type == CLASSES:
-        several = find_several(train, label, asked, marks)
-        rows = {field: encode_several(split, label, several) for field, split in splits.items()}
-        notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()
-        feature = datasets.List(datasets.Value("float32"))
-        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
-    classes = find_classes(train, label[0], asked)
-    if isinstance(source, Glue) and not classes.by_name:
-        classes = Classes(_GLUE_TASKS[source.task].classes, by_name=False)
-    numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
-    return Labelling(classes.names, numbers, datasets.Value("int64"))
 
 
 def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]) -> dict[str, Split]:

@@ -505,7 +505,7 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
 
 def test_builtin_facts_read_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The classes of built-in text are a fixed list."""
-    monkeypatch.setattr("brewgraph.data.sources.python_docs.builtin", None)
+    monkeypatch.setattr("brewgraph.data.sources.python_docs.python_docs", None)
     found = facts(Builtin(name="python-docs"), tmp_path)
     assert len(found.classes) == 28
     assert (found.columns, found.rows) == (("text", "label"), {})
