@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
 from brewgraph.paths import locate
 from brewgraph.recipe import values as v
-from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS, LabelType
+from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS
 from brewgraph.recipe.needs import columns_used, data_used
 from brewgraph.recipe.recipe import Recipe, Task, data_of, without_teacher
 from brewgraph.recipe.settings.data_sources import Batches
@@ -22,6 +22,9 @@ from brewgraph.source import Span
 
 if TYPE_CHECKING:
     from brewgraph.facts.models import FactsBook, UnbuiltModelFacts
+
+
+T = TypeVar("T")
 
 
 class CheckContext(NamedTuple):
@@ -43,6 +46,11 @@ class CheckContext(NamedTuple):
             for name in self.facts.data.get(model.name, ()):
                 yield model, facts, self.recipe.data[name]
 
+    def values(self, kind: type[T]) -> list[T]:
+        """Every value of a kind in the equations and losses, each once, in order."""
+        every = (x for value in self.recipe.values() for x in v.walk(value))
+        return list({id(x): x for x in every if isinstance(x, kind)}.values())
+
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,43 +61,40 @@ def check_columns(context: CheckContext) -> None:
         facts = context.facts.data_facts[name]
         for column in columns if facts is not None and facts.columns else ():
             assert facts is not None
+            place = _place_of_column(context, name, column)
             if column not in facts.columns:
                 help = suggest(column, facts.columns) or f"the columns are {listing(facts.columns)}"
-                place = _place_of_column(context.recipe, name, column)
                 context.collector.add("B402", f"`{name}` has no column `{column}`", place, help=help)
             elif column in facts.twice:
-                message, place = f"`{name}` has two columns `{column}`", _place_of_column(context.recipe, name, column)
-                context.collector.add("B411", message, place, help="rename one in the header")
+                help = "rename one in the header"
+                context.collector.add("B411", f"`{name}` has two columns `{column}`", place, help=help)
 
 
-def _place_of_column(recipe: Recipe, data: str, column: str) -> Span:
+def _place_of_column(context: CheckContext, data: str, column: str) -> Span:
     """Where the spec last names a column of a data set, in an equation or else in `inputs`."""
-    values = (x for value in recipe.values() for x in v.walk(value))
-    places = [x.span for x in values if isinstance(x, v.Column) and (x.data, x.column) == (data, column)]
-    for model in recipe.models.values() if not places else ():
-        if column in model.source.forward_columns.values():
-            return model.place("inputs")
-    return places[-1] if places else recipe.data[data].span
+    if places := [x.span for x in context.values(v.Column) if (x.data, x.column) == (data, column)]:
+        return places[-1]
+    models = context.recipe.models.values()
+    named = (model.place("inputs") for model in models if column in model.source.forward_columns.values())
+    return next(named, context.recipe.data[data].span)
 
 
 def check_labels(context: CheckContext) -> None:
     """W403 to W407: labels of training data that are legal but unlikely to be meant."""
     used = {name for names in data_used(context.recipe).values() for name in names}
-    for name, data in context.recipe.data.items():
-        facts = context.facts.data_facts[name]
+    for name, facts in context.facts.data_facts.items():
         if name in used and facts is not None:
-            _check_labels(data, facts, context.collector)
+            _check_labels(context.recipe.data[name], facts, context.collector)
 
 
 def _check_labels(data: v.DataDeclaration, facts: DataFacts, collector: Collector) -> None:
     column = data.source.label_type.column
     classes, name, place = facts.classes, data.name, data.place(column)
-    parts = data.source.sources
     if facts.alike:
         which = f", `{facts.seen[0]}`" if facts.seen is not None and len(facts.seen) == 1 else ""
         message = f"all training rows of `{name}` have the same label{which}: there is nothing to learn"
         collector.add("W404", message, place, help=f"add rows with other labels, or name another column: `{column}=…`")
-    if any(getattr(part, "classes", None) for part in parts):
+    if any(getattr(part, "classes", None) for part in data.source.sources):
         return
     alike: dict[str, list[str]] = {}
     for label in classes:
@@ -135,11 +140,10 @@ def _gap(facts: DataFacts) -> tuple[str, str] | None:
     absent = [label for label in facts.classes if label not in seen]
     if "0" in seen and len(absent) <= len(seen):
         return None
-    which = ", ".join(f"`{label}`" for label in absent[:6]) + (
-        f" and {len(absent) - 6} more" if len(absent) > 6 else ""
-    )
     quoted = ", ".join(f'"{label}"' for label in seen[:12]) + (", …" if len(seen) > 12 else "")
-    return which, f"numeric labels are class indices from 0; name the classes as the data does: classes=[{quoted}]"
+    return listing(
+        absent, 6
+    ), f"numeric labels are class indices from 0; name the classes as the data does: classes=[{quoted}]"
 
 
 # ── weights that models start from ───────────────────────────────────────────────────────────────────────────────────
@@ -148,8 +152,7 @@ def _gap(facts: DataFacts) -> tuple[str, str] | None:
 def check_teachers(context: CheckContext) -> None:
     """W302: a teacher is never trained, so that one with random weights teaches noise. Some experiments want it."""
     for model in context.recipe.teachers:
-        source = model.source
-        if source.is_random:
+        if model.source.is_random:
             message = f"the teacher `{model.name}` keeps random weights: teachers are never trained"
             help = 'name a trained model, or train it by a spec of its own: brew("teacher.brew")'
             context.collector.add("W302", message, model.span, help=help)
@@ -193,13 +196,13 @@ def check_metrics(context: CheckContext) -> None:
         if metric is None:
             continue
         place = stage.places.get("metric_for_best_model", recipe.train_span)
-        types = {task.name: _label_type(recipe, task) for task in stage.tasks}
-        classes = {task.name: facts.facts.classes.get(task.data[0], ()) for task in stage.tasks if task.data}
-        missing: dict[str, tuple[str, ...]] = {}
+        types, classes, missing = {}, {}, {}
         for task in stage.tasks:
-            if task.data and types[task.name] == SPANS:
-                known = facts.data_facts[task.data[0]]
-                missing[task.name] = missing_metrics(known.unanswerable) if known is not None else ()
+            read = data_of(task.loss)
+            types[task.name] = recipe.data[read[0]].source.label_type if read else NONE
+            if task.data and (known := facts.data_facts[task.data[0]]) is not None:
+                classes[task.name] = known.classes
+                missing[task.name] = missing_metrics(known.unanswerable) if types[task.name] == SPANS else ()
         try:
             name = validate_metric(metric, types, classes, missing)
         except SourceFault as fault:
@@ -207,12 +210,6 @@ def check_metrics(context: CheckContext) -> None:
             continue
         scored = next(t for t in stage.tasks if not t.name or name.startswith(f"{t.name}/"))
         _check_evaluated(recipe, scored, name, place, collector)
-
-
-def _label_type(recipe: Recipe, task: Task) -> LabelType:
-    """The type of the labels that a task is scored on: those of the data that its loss reads first."""
-    data = data_of(task.loss)
-    return recipe.data[data[0]].source.label_type if data else NONE
 
 
 def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collector: Collector) -> None:
@@ -227,8 +224,7 @@ def _check_evaluated(recipe: Recipe, task: Task, name: str, place: Span, collect
     elif len(task.data) > 1 and is_loss:
         message = f"a loss that reads several data sets ({listing(task.data)}) cannot be evaluated"
         collector.add("B126", message, place, help="name a score, or remove metric_for_best_model")
-    parts = source.sources
-    if all(getattr(part, "dev", "") is None for part in parts):  # sometimes only reading the data tells
+    if all(getattr(part, "dev", "") is None for part in source.sources):  # sometimes only reading the data tells
         help = "name a file to evaluate on: `dev=…`"
         collector.add("B126", f"`{data}` has no `dev` to score the student on", place, help=help)
 
@@ -266,7 +262,7 @@ def check_heads(context: CheckContext) -> None:
         known = facts(recipe.models[take.model]) if take is not None else None
         return ("", ()) if take is None or known is None else (take.model, known.head_labels(take.feature.head))
 
-    for x in _applications(recipe):
+    for x in context.values(v.Apply):
         (one, ones), (other, others) = classes_of(x.source), classes_of(x.target)
         if ones != others and set(ones) == set(others):
             # a teacher takes the order of the data, a student keeps its own
@@ -293,10 +289,10 @@ def check_heads(context: CheckContext) -> None:
 def check_combined(context: CheckContext) -> None:
     """B222: models whose logits are averaged or otherwise combined have the same classes."""
     recipe, facts, collector = context
-    combined = (x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Combine))
+    combined = [x for x in context.values(v.Combine) if x.kind == "logits"]
     reported: set[frozenset[str]] = set()
     # the innermost first, so that each pair is reported where it is combined
-    for x in sorted((x for x in combined if x.kind == "logits"), key=lambda x: x.span.end - x.span.start):
+    for x in sorted(combined, key=lambda x: x.span.end - x.span.start):
         takes = {t.model: t for t in v.walk(x) if isinstance(t, v.Take) and t.feature.name == "logits"}
         classes: dict[str, tuple[str, ...]] = {}
         for model, take in takes.items():
@@ -319,12 +315,6 @@ def _reorder(recipe: Recipe, classes: tuple[str, ...]) -> str:
         return "use one order"
     quoted = ", ".join(f'"{name}"' for name in classes)
     return f"give the data the model's order: classes=[{quoted}]"
-
-
-def _applications(recipe: Recipe) -> Iterator[v.Apply]:
-    """Every match and call of the equations, each once."""
-    applies = {id(x): x for value in recipe.values() for x in v.walk(value) if isinstance(x, v.Apply)}
-    yield from applies.values()
 
 
 # ── inputs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -486,8 +476,7 @@ _MAGIC = b"SQLite format 3\0"
 def check_cache_folders(context: CheckContext) -> None:
     """B244, once for each `cache` whose folder a run cannot use."""
     folder = context.recipe.source.folder
-    caches = [x for value in context.recipe.values() for x in v.walk(value) if isinstance(x, v.Cached)]
-    for cache in {x.name: x for x in caches}.values():
+    for cache in {x.name: x for x in context.values(v.Cached)}.values():
         try:
             problem = _problem(locate(cache.path, folder))
         except SourceFault as fault:

@@ -281,8 +281,7 @@ def _class_warnings(report: DataReport) -> Iterator[str]:
         absent = [word for word, number in counts.items() if not number and (name == "train" or train[word])]
         if not absent:
             continue
-        more = f" and {len(absent) - _CLASSES} more" if len(absent) > _CLASSES else ""
-        which = f"{one if len(absent) == 1 else many} {listing(absent[:_CLASSES])}{more}"
+        which = f"{one if len(absent) == 1 else many} {listing(absent, _CLASSES)}"
         if name == "train":
             yield f"train has no example of the {which}: add some, or leave it out of the labels"
         else:

@@ -398,7 +398,7 @@ class FactsBook:
         if model.name not in self.models:
             self.models[model.name] = None
             try:
-                self.models[model.name] = self._find(model)
+                self.models[model.name] = self._of(model.source, model)
             except SourceFault as fault:
                 if fault.code == "B314":  # the fault of the model whose tokenizer this one takes
                     model = self._tokenizer_owner(self._first_lender(model) or model)
@@ -427,9 +427,6 @@ class FactsBook:
             unchecked = f"{taken}, their shapes, " if taken else ""
             code, help = "W301", f"{help}; until then {unchecked}classes, tokens and positions are not checked"
         self.collector.add(code, message, place, help=help)
-
-    def _find(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
-        return self._of(model.source, model)
 
     @singledispatchmethod
     def _of(self, source: ModelSource, model: ModelDeclaration) -> UnbuiltModelFacts | None:

@@ -187,8 +187,9 @@ def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
 
 
 def _left_out(missing: Sequence[str], names: Sequence[str]) -> SourceFault:
-    message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
-    return SourceFault("B403", message, help=f"name every class; the data's are {_some(names)}", field="classes")
+    message = f"`classes` leaves out {listing(missing, _SHOWN)}, which training rows have"
+    help = f"name every class; the data's are {listing(names, _SHOWN)}"
+    return SourceFault("B403", message, help=help, field="classes")
 
 
 def _check_count(train: Split, numbers: Sequence[int], asked: Sequence[str]) -> None:
@@ -272,11 +273,6 @@ def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: L
     return next((names.index(form) for form in forms if form in names), None)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return listing(list(names[:_SHOWN])) + more
-
-
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
@@ -284,7 +280,7 @@ def _quoted(names: Sequence[str]) -> str:
 def unknown_class(what: str, value: object, classes: Sequence[str], field: str = "label") -> SourceFault:
     """The fault of a label that no training row has; `what` names its place."""
     guess = suggest(value, classes) if isinstance(value, str) else ""
-    help = f"{guess} the classes are {_some(classes)}".strip()
+    help = f"{guess} the classes are {listing(classes, _SHOWN)}".strip()
     return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
 
 

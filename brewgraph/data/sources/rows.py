@@ -7,12 +7,11 @@ import glob
 import gzip
 import json
 import re
-import shutil
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from csv import QUOTE_MINIMAL, QUOTE_NONE
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -162,13 +161,9 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
     if suffix == ".tsv" or suffix not in FORMATS:
         check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
     if suffix not in FORMATS:
-        raise SourceFault(
-            "B404",
-            f"`{name}` has no format that is known here",
-            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; `conll(train=…)` reads words "
-            "with tags, `text(train=…)` plain text",
-            field=field,
-        )
+        help = f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; "
+        help += "`conll(train=…)` reads words with tags, `text(train=…)` plain text"
+        raise SourceFault("B404", f"`{name}` has no format that is known here", help=help, field=field)
     twice: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     quoted = suffix != ".tsv" if quoting is None else quoting
@@ -180,7 +175,9 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
             if FORMATS[suffix] == "csv":
                 options, twice = csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
-                path = _unpacked(path, Path(cache))
+                with gzip.open(path) as packed:
+                    path = Path(cache) / path.name.removesuffix(".gz")
+                    path.write_bytes(packed.read())
             rows = datasets.load_dataset(
                 FORMATS[suffix],
                 data_files={field: glob.escape(path.as_posix())},
@@ -319,13 +316,10 @@ def _unreachable(repository: Repository, error: Exception) -> SourceFault:
     why = _cause(error)
     if datasets.config.HF_HUB_OFFLINE:
         why = "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before"
-    return SourceFault(
-        "B405",
-        f"the data set `{repository.name}` cannot be fetched from the hub: {why}",
-        help=f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
-        'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
-        field="name",
-    )
+    message = f"the data set `{repository.name}` cannot be fetched from the hub: {why}"
+    help = f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
+    help += 'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`'
+    return SourceFault("B405", message, help=help, field="name")
 
 
 # ── what readers say ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -349,23 +343,21 @@ def _check_utf8(name: str, path: Path, field: str) -> None:
 
 def no_rows(place: str, field: str) -> SourceFault:
     """The fault of a split without a single row."""
-    return SourceFault(
-        "B404", f"{place} has no rows", help=f"name a file or split with rows for `{field}`", field=field
-    )
+    help = f"name a file or split with rows for `{field}`"
+    return SourceFault("B404", f"{place} has no rows", help=help, field=field)
 
 
 def _bad_line(path: Path, suffix: str) -> str:
     """The first faulty line of a file of one JSON object per line; the readers' own numbers count within a chunk."""
-    if suffix != ".jsonl":
-        return ""
+    count = 0
     try:
         with _opened(path) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    if line.strip():
-                        json.loads(line)
-                except ValueError as error:
-                    return f"line {number}: {getattr(error, 'msg', error)}"
+            for line in lines if suffix == ".jsonl" else ():
+                count += 1
+                if line.strip():
+                    json.loads(line)
+    except ValueError as error:
+        return f"line {count}: {getattr(error, 'msg', error)}"
     except OSError:
         pass  # no gzip file after all: the reader's own words say so
     return ""
@@ -374,13 +366,6 @@ def _bad_line(path: Path, suffix: str) -> str:
 def _opened(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where its name ends in `.gz`."""
     return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
-
-
-def _unpacked(path: Path, folder: Path) -> Path:
-    target = folder / path.name.removesuffix(".gz")
-    with gzip.open(path) as packed, target.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-    return target
 
 
 def _is_empty(error: BaseException | None) -> bool:
@@ -507,8 +492,10 @@ def _form_of(text: str, suffix: str) -> str:
     text = text.lstrip()
     lines = [line for line in text.split("\n", _LINES)[:_LINES] if line.strip()]
     if text[:1] in ("{", "["):
-        first = _json(lines[0])
-        whole = first if first is not None and len(lines) > 1 else _json(text)
+        whole = None
+        for piece in (lines[0], text) if len(lines) > 1 else (text,):
+            with suppress(ValueError):
+                whole = whole or json.loads(piece)
         data = whole.get("data") if isinstance(whole, dict) else None
         if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
             return "squad"
@@ -529,10 +516,3 @@ def _are_tags(tags: list[str]) -> bool:
 def _form_fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
     read = f", which `{source}` does not read" if source else ", and no text"
     return SourceFault("B415", f"`{name}` holds {_WORDS[form]}{read}", help=help, field=field)
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, count
@@ -90,11 +91,9 @@ def open_batches(source: Batches, folder: Path, models: Collection[str] | None =
     paths, layouts = _read_headers(source, folder)
     owners = frozenset(model for layout in layouts.values() for batch in layout for model, _ in batch if model)
     if models is not None and (unknown := sorted(owners - set(models))):
-        help = "call the model so, or rename the fields: the spec has"
-        raise _fault(
-            f"`{source.folder}` has fields of `{unknown[0]}`, and the spec has no such model",
-            f"{suggest(unknown[0], models)} {help} {listing(models)}".strip(),
-        )
+        help = f"call the model so, or rename the fields: the spec has {listing(models)}"
+        message = f"`{source.folder}` has fields of `{unknown[0]}`, and the spec has no such model"
+        raise _fault(message, f"{suggest(unknown[0], models)} {help}".strip())
     read = {split: _read(paths[split], layout, source) for split, layout in layouts.items()}
     read["train"] = read["train"][_chosen(source)]
     return ReadyBatches(tuple(read["train"]), tuple(read.get("dev", ())), source.shuffle, owners, _fingerprint(read))
@@ -168,12 +167,12 @@ def _layout(path: Path, source: Batches) -> _Layout:
     batches: dict[int, dict[Key, _Stored]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-            for name, tensor in stored.items():
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
                 index, key = _parse(name, path)
+                tensor = file.get_slice(name)
                 kind = tensor.get_dtype()
-                stored_tensor = _Stored(name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL")
-                batches.setdefault(index, {})[key] = stored_tensor
+                stored = _Stored(name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL")
+                batches.setdefault(index, {})[key] = stored
     except (SafetensorError, OSError) as error:
         help = "write it again with `safetensors.torch.save_file`"
         raise _fault(f"`{path.name}` cannot be read: {error}", help) from error
@@ -192,43 +191,36 @@ def _layout(path: Path, source: Batches) -> _Layout:
 
 def _parse(name: str, path: Path) -> tuple[int, Key]:
     """`3.input_ids`, `3.teacher.input_ids`."""
-    index, *rest = name.split(".")
-    if not index.isdecimal() or not 1 <= len(rest) <= 2 or not all(rest) or str(int(index)) != index:
-        raise _fault(
-            f"`{name}` in `{path.name}` is not a key of ready batches",
-            "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`",
-        )
-    field = _OTHER_NAMES.get(rest[-1], rest[-1])
-    return int(index), ("" if len(rest) == 1 else rest[0], field)
+    parts = re.fullmatch(r"(0|[1-9][0-9]*)(?:\.([^.]+))?\.([^.]+)", name)
+    if parts is None:
+        help = "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`"
+        raise _fault(f"`{name}` in `{path.name}` is not a key of ready batches", help)
+    return int(parts[1]), (parts[2] or "", _OTHER_NAMES.get(parts[3], parts[3]))
 
 
 def _check_batch(file: str, index: int, batch: Mapping[Key, _Stored], first: Mapping[Key, _Stored]) -> None:
     """The fields of the first batch, one number of rows, and inputs of one length for each model."""
     for key in first.keys() ^ batch.keys():
         has, lacks = (0, index) if key in first else (index, 0)
-        raise _fault(
-            f"batch {has} of `{file}` has `{'.'.join(filter(None, key))}`, and batch {lacks} has not",
-            "write the same fields in every batch",
-        )
+        message = f"batch {has} of `{file}` has `{'.'.join(filter(None, key))}`, and batch {lacks} has not"
+        raise _fault(message, "write the same fields in every batch")
     some = next(iter(batch.values()))
     for tensor in batch.values():
         if not tensor.shape or tensor.shape[0] == 0:
             raise _fault(f"`{tensor.name}` in `{file}` has no rows", "the first axis of each tensor counts its rows")
         if tensor.shape[0] != some.shape[0]:
-            raise _fault(
-                f"`{some.name}` in `{file}` has {some.shape[0]} rows, and `{tensor.name}` has {tensor.shape[0]}",
-                "the first axis of each tensor counts the rows of its batch",
-            )
+            message = f"`{some.name}` in `{file}` has {some.shape[0]} rows, and `{tensor.name}` has {tensor.shape[0]}"
+            raise _fault(message, "the first axis of each tensor counts the rows of its batch")
     for model in dict.fromkeys(model for model, _ in batch):
         inputs = [batch[place] for field in INPUTS[:3] if (place := _key(batch, model, field)) is not None]
         for tensor in inputs[1:]:
             if tensor.shape[:2] != inputs[0].shape[:2]:
-                raise _fault(
-                    f"`{inputs[0].name}` in `{file}` is {_size(inputs[0])}, and `{tensor.name}` is {_size(tensor)}",
-                    f"write `{index}.{model}.{tensor.name.rpartition('.')[2]}` too, as long as its own `input_ids`"
-                    if model
-                    else "the inputs of one model are equally long",
-                )
+                help = "the inputs of one model are equally long"
+                if model:
+                    field = tensor.name.rpartition(".")[2]
+                    help = f"write `{index}.{model}.{field}` too, as long as its own `input_ids`"
+                size = f"`{inputs[0].name}` in `{file}` is {_size(inputs[0])}"
+                raise _fault(f"{size}, and `{tensor.name}` is {_size(tensor)}", help)
 
 
 def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: Batches) -> None:
@@ -249,13 +241,9 @@ def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: B
 
 
 def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
-    return SourceFault(
-        "B403",
-        f"{message}: expected labels of type `{source.label_type}`",
-        help=f'{help} say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` '
-        "for none at all",
-        field="labels",
-    )
+    message = f"{message}: expected labels of type `{source.label_type}`"
+    help += f' say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` for none at all'
+    return SourceFault("B403", message, help=help, field="labels")
 
 
 def _key(batch: Mapping[Key, _Stored], model: str, field: str) -> Key | None:

@@ -300,7 +300,7 @@ def test_a_label_that_no_training_row_has(tmp_path: Path) -> None:
     labelled(tmp_path / "dev.csv", 19, 20)
     found = fault(Files(train="train.csv", dev="dev.csv"), tmp_path)
     assert found.message == "the label in row 2 of `dev.csv` is 20, which no training row has"
-    assert found.help.endswith("`10` and `11` and 8 more")
+    assert found.help.endswith("`10`, `11` and 8 more")
 
 
 @pytest.mark.parametrize(("value", "said"), [(None, "missing"), (3, "no text: 3"), (["a"], "no text: ['a']")])
