@@ -1,1 +1,1 @@
-"""From a TextBrewer configuration to a spec: read `config_files`, check `config`, write `equations` and `spec_text`."""
+"""From a TextBrewer configuration to a spec: read and check with `config`, write with `spec_text`."""

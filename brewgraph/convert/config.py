@@ -1,15 +1,371 @@
-"""The settings of a TextBrewer configuration: names, defaults and types."""
+"""The files of a TextBrewer configuration: values with their places, and settings with names, defaults and types.
+
+A file is JSON or Python, of which nothing is executed: a single literal, or a module with named literals (`matches.py`
+of TextBrewer's examples) and calls of `DistillationConfig(…)` and `TrainingConfig(…)`. A name in Python has a value
+only if it is bound once in the whole file and nothing changes that value. To change a configuration after it is made is
+a fault: the change would be lost.
+"""
 
 from __future__ import annotations
 
+import ast
+import json
 import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from brewgraph.convert.config_files import Path, Read
 from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.source import Source, Span
 from brewgraph.syntax.foreign import instead
+
+Path = tuple[str | int, ...]
+"""Keys and positions, from the outside in."""
+
+CONFIGS = {"DistillationConfig": "distill", "TrainingConfig": "train"}
+DISTILLERS = ("GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer")
+_CHANGES = frozenset({
+    "append", "extend", "insert", "update", "pop", "popitem", "remove", "clear", "setdefault", "sort", "reverse",
+    "__setitem__",
+})  # fmt: skip
+_CALLS = (*CONFIGS, "dict")
+_PLACES = ("output_dir", "log_dir", "device", "local_rank")
+"""Settings without a counterpart in a spec, whose values may be computed."""
+_JSON_WORDS = {"true": True, "false": False, "null": None}
+_SAMPLE = 'write `{"temperature": 8, "intermediate_matches": […]}`, as JSON or as a Python literal'
+
+
+@dataclass(frozen=True)
+class Read:
+    """A value of a file. `values` and `keys` are the places of its parts by their paths; its own path is (). `name` is
+    that of the variable or call that it is given to, empty if the file is nothing but this value.
+    """
+
+    value: Any
+    values: Mapping[Path, Span]
+    keys: Mapping[Path, Span]
+    name: str = ""
+
+    def place(self, path: Path) -> Span:
+        """The place of the value at a path, or else of what would contain it."""
+        while path not in self.values:
+            path = path[:-1]
+        return self.values[path]
+
+    def key(self, path: Path) -> Span:
+        """The place of the last key of a path."""
+        return self.keys.get(path) or self.place(path)
+
+    def part(self, *path: str | int) -> Read:
+        """The part at a path, as a value of its own."""
+        value = self.value
+        for step in path:
+            value = value[step]
+        inner = len(path)
+
+        def below(places: Mapping[Path, Span]) -> dict[Path, Span]:
+            return {at[inner:]: span for at, span in places.items() if at[:inner] == path}
+
+        return Read(value, below(self.values), below(self.keys), str(path[-1]))
+
+
+def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
+    """The values of a file with their names; none, with diagnostics, if it cannot be read."""
+    whole = Span(source, 0, len(source.text.rstrip()))
+    if not source.text.strip():
+        collector.add("B020", "the file is empty", Span(source, 0, 1), help=_SAMPLE)
+        return ()
+    try:
+        value = json.loads(source.text)
+    except json.JSONDecodeError as error:
+        if source.name.endswith(".json") and python_module(source) is None:
+            place = Span(source, error.pos, error.pos + 1)
+            help = "a comma or quotation mark is missing or superfluous: correct it, or write a Python literal"
+            if source.text[error.pos : error.pos + 2] in ("//", "/*"):
+                help = "JSON has no comments: remove it"
+            collector.add("B020", f"this is not JSON: {error.msg}", place, help=help)
+            return ()
+        return _read_python(source, whole, collector)
+    reader = _Reader(source, Names({}), Collector())
+    try:
+        # brackets allow leading blanks; the reader corrects the places
+        node = ast.parse(f"({source.text})", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError):
+        return (Read(value, {(): whole}, {}),)
+    reader.before = 1
+    reader.read(node, ())
+    collector.diagnostics += [d for d in reader.collector.diagnostics if d.code == "B125"]
+    return (Read(value, {(): whole} | reader.values, reader.keys),)
+
+
+def python_module(source: Source) -> ast.Module | None:
+    """The syntax tree of a Python file; None if it is not Python."""
+    try:
+        return ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Read, ...]:
+    try:
+        module = ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = min(getattr(error, "lineno", None) or 1, source.text.count("\n") + 1)
+        start = _start_of(source.text, line) + max(0, (getattr(error, "offset", None) or 1) - 1)
+        help = f"correct it; {_SAMPLE}"
+        message = f"this is neither JSON nor Python: {getattr(error, 'msg', error)}"
+        collector.add("B020", message, Span(source, start, start + 1), help=help)
+        return ()
+    names = names_of(module)
+    at = _Reader(source, names, collector)
+    for place in changed_configurations(module):
+        message = f"`{at.span(place).text}` changes a configuration after it is made, but no code is executed here"
+        help = "write the value into the call that makes it"
+        collector.add("B122", message, at.span(place), help=help)
+    literals = list(_literals(module, names))
+    if not literals:
+        message = "the file contains no configuration"
+        collector.add("B020", message, Span(source, 0, max(1, whole.end)), help=_SAMPLE)
+    read = []
+    for name, node in literals:
+        reader, before = _Reader(source, names, collector), len(collector.diagnostics)
+        value = reader.read(node, ())
+        if value is not None or len(collector.diagnostics) == before:
+            read.append(Read(value, reader.values, reader.keys, name))
+    return tuple(read)
+
+
+def _start_of(text: str, line: int) -> int:
+    """The offset of a line, counted from 1."""
+    start = 0
+    for _ in range(line - 1):
+        start = text.index("\n", start) + 1
+    return start
+
+
+def _literals(module: ast.Module, names: Names) -> Iterator[tuple[str, ast.expr]]:
+    """The configurations in a module: a single literal, or calls of the two classes and named literals."""
+    if len(module.body) == 1 and isinstance(alone := module.body[0], ast.Expr) and not any(configurations(module)):
+        yield ("", alone.value)
+        return
+    calls = list(configurations(module))
+    yield from calls
+    used = {name.id for _, call in calls for name in ast.walk(call) if isinstance(name, ast.Name)}
+    named = {name: (node, value) for node in module.body for name, value in assigned(node)}
+    for name, (node, value) in named.items():
+        if name not in used and isinstance(value, ast.Dict | ast.List | ast.BinOp):
+            yield (name, ast.copy_location(ast.Name(name), node) if name in names.changed else value)
+
+
+class _Reader:
+    """Reads one value with the places of its parts; `before` counts characters added before the text."""
+
+    def __init__(self, source: Source, names: Names, collector: Collector):
+        self.source, self.names, self.collector = source, names, collector
+        self.values: dict[Path, Span] = {}
+        self.keys: dict[Path, Span] = {}
+        self.before = 0
+        self._following: list[str] = []
+
+    def read(self, node: ast.expr, path: Path) -> Any:
+        """The value of a node; None, with a diagnostic, if it is not a literal."""
+        self.values.setdefault(path, self.span(node))
+        match node:
+            case ast.Dict():
+                return self._mapping([(key, value) for key, value in zip(node.keys, node.values, strict=True)], path)
+            case ast.Call() if called(node) in _CALLS and not node.args:
+                return self._mapping([(k, k.value) for k in node.keywords], path)
+            case ast.List():
+                return [self.read(item, (*path, i)) for i, item in enumerate(node.elts)]
+            case ast.Tuple():
+                return tuple(self.read(item, (*path, i)) for i, item in enumerate(node.elts))
+            case ast.Name() if node.id in _JSON_WORDS:
+                return _JSON_WORDS[node.id]
+            case ast.Name() if node.id in self.names.values and node.id not in self._following:
+                self._following.append(node.id)
+                value = self.read(self.names.values[node.id], path)
+                self._following.pop()
+                return value
+            case ast.Name() if node.id in self.names.changed:
+                message = f"`{node.id}` has several values in this file, or is changed, but no code is executed here"
+                help = "write the value itself where the configuration is made"
+                self.collector.add("B122", message, self.span(node), help=help)
+                return None
+            case ast.BinOp(op=ast.Add()):
+                return self._joined(node, path)
+        try:
+            return ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            if path and path[-1] in _PLACES:
+                return self.span(node).text
+            message = f"`{self.span(node).text}` is not a literal, and no code is executed here"
+            help = "write the value itself: a number, a text in quotes, true or false, a list"
+            self.collector.add("B122", message, self.span(node), help=help)
+            return None
+
+    def _mapping(self, items: list[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key, value in items:
+            name = key.arg if isinstance(key, ast.keyword) else getattr(key, "value", None)
+            if key is None or not isinstance(name, str):
+                place = self.span(key if key is not None else value)
+                help = 'write `"temperature": 8`'
+                self.collector.add("B122", "a key must be a quoted text", place, help=help)
+                continue
+            at = (*path, name)
+            if name in mapping:
+                help = "remove one of them"
+                self.collector.add("B125", f"`{name}` is given twice", self.span(key), help=help)
+            width = len(name) if isinstance(key, ast.keyword) else None
+            self.keys[at] = self.span(key, width)
+            mapping[name] = self.read(value, at)
+        return mapping
+
+    def _joined(self, node: ast.BinOp, path: Path) -> Any:
+        """Two lists joined; the members of the second keep their places."""
+        left = self.read(node.left, path)
+        first = len(left) if isinstance(left, list) else 0
+        other = _Reader(self.source, self.names, self.collector)
+        right = other.read(node.right, ())
+        if not isinstance(left, list) or not isinstance(right, list):
+            message = "`+` joins only lists"
+            self.collector.add("B122", message, self.span(node), help="write the value itself")
+            return None
+        for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
+            for at, span in theirs.items():
+                if at and isinstance(at[0], int):
+                    mine[(*path, at[0] + first, *at[1:])] = span
+        return left + right
+
+    def span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
+        """The place of a node."""
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+        return Span(self.source, start, end if width is None else start + width)
+
+    def _offset(self, line: int, column: int) -> int:
+        """An offset in the text from Python's line, counted from 1, and column in bytes of UTF-8."""
+        before = self.before if line == 1 else 0
+        start = _start_of(self.source.text, line)
+        text = self.source.line(line).encode()
+        return start + len(text[: column - before].decode(errors="ignore"))
+
+
+# ── Python that is read and not run ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a file: `values` of those with a single one, and names that are bound or `changed` several times."""
+
+    values: Mapping[str, ast.expr]
+    changed: frozenset[str] = frozenset()
+
+
+def names_of(module: ast.Module) -> Names:
+    """The names that a file assigns."""
+    nodes = list(ast.walk(module))
+    values = dict(pair for node in nodes for pair in assigned(node))
+    bound = Counter(name for node in nodes for name in _bound(node))
+    changed = {name for name in values if bound[name] > 1} | {base for node in nodes for base in _changed(node)}
+    constant = {name: value for name, value in values.items() if name not in changed}
+    return Names(constant, frozenset(changed & values.keys()))
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """The names that a statement assigns, with the value."""
+    if isinstance(node, ast.Assign):
+        yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+        yield (node.target.id, node.value)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that a node binds: a variable, an argument, a function, an import."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            yield name
+        case ast.AugAssign(target=ast.Name(id=name)):
+            yield name
+        case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.alias(name=name, asname=other):
+            yield other or name
+
+
+def _changed(node: ast.AST) -> Iterator[str]:
+    """The name whose value a node mutates: `a[0] = 1`, `a["x"]["y"] = 1`, `a.append(1)`."""
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del()):
+            inside: ast.AST = node
+        case ast.Call(func=ast.Attribute(value=inside, attr=attr)) if attr in _CHANGES:
+            pass
+        case _:
+            return
+    while isinstance(inside, ast.Subscript):
+        inside = inside.value
+    if isinstance(inside, ast.Name):
+        yield inside.id
+
+
+def called(node: ast.AST) -> str:
+    """The name of the class or function that a node calls, without its path."""
+    function = node.func if isinstance(node, ast.Call) else None
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def configurations(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """The configurations that a file creates: calls of `DistillationConfig(…)`, and arguments of its `from_dict`."""
+    for node in ast.walk(module):
+        if called(node) in CONFIGS and isinstance(node, ast.Call):
+            yield (called(node), node)
+        elif name := _constructed(node, "from_dict"):
+            assert isinstance(node, ast.Call)
+            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+            if len(arguments) == 1:
+                yield (name, arguments[0])
+
+
+def _constructed(node: ast.AST, how: str) -> str:
+    """The class of the configuration that `CONFIG.how(…)` creates; empty for any other node."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=attr)) if attr == how:
+            return name if name in CONFIGS else ""
+    return ""
+
+
+def read_from_files(module: ast.Module) -> list[tuple[str, ast.AST]]:
+    """The classes of configurations that a script reads from other files, with these calls."""
+    return [(name, node) for node in ast.walk(module) if (name := _constructed(node, "from_json_file"))]
+
+
+def distillers_called(module: ast.Module) -> list[str]:
+    """The distillers and trainers that a script calls, each once."""
+    return list(dict.fromkeys(name for node in ast.walk(module) if (name := called(node)) in DISTILLERS))
+
+
+def changed_configurations(module: ast.Module) -> Iterator[ast.Attribute]:
+    """Where a script sets an attribute of an existing configuration: `config.temperature = 4`."""
+    made = {name for node in ast.walk(module) for name, value in assigned(node) if _makes(value)}
+    for node in ast.walk(module):
+        match node:
+            case ast.Attribute(value=ast.Name(id=base), ctx=ast.Store()) if base in made:
+                yield node
+            case ast.Attribute(value=ast.Attribute(attr="d_config" | "t_config"), ctx=ast.Store()):
+                yield node
+
+
+def _makes(value: ast.expr) -> bool:
+    return called(value) in CONFIGS or any(_constructed(value, how) for how in ("from_dict", "from_json_file"))
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 
 SettingsT = TypeVar("SettingsT", bound="TextBrewerSettings")
 Feature = Literal["hidden", "attention"]

@@ -10,14 +10,19 @@ from typing import Any
 
 from brewgraph.checking.check import check_names
 from brewgraph.convert.config import (
+    CONFIGS,
     DistillationConfig,
     MatchEntry,
+    Read,
     SettingsT,
     TextBrewerSettings,
     TrainingConfig,
+    distillers_called,
+    python_module,
+    read_from_files,
+    read_values,
     settle,
 )
-from brewgraph.convert.config_files import CONFIGS, Read, distillers_called, python_module, read_from_files, read_values
 from brewgraph.convert.spec_text import TAKEN, Configuration, Note, Script
 from brewgraph.diagnostics import Collector, UsageError, listing, suggest
 from brewgraph.lints.subject import Subject

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, singledispatchmethod
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from brewgraph.models.description import ModelDescription
     from brewgraph.models.fake.reach import Reach
     from brewgraph.models.fake.shapes import Shapes
-
 
 # ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -628,3 +627,54 @@ def _files(source: DataSource, folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
     for argument, name in source.files.items():
         yield locate(name, folder, argument).resolve()
+
+
+# ── identities ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settled(source: ModelSource, identity: Callable[[str], str], names: Collection[str]) -> ModelSource:
+    """A model's source with the identities of other models in place of their names, and keyword arguments sorted."""
+    update: dict[str, Any] = {
+        key: dict(sorted(value.items()))
+        for key in type(source).model_fields
+        if isinstance(value := getattr(source, key), dict)
+    }
+    if source.start is not None:
+        update["init"] = source.start.model_copy(update={"model": identity(source.start.model)})
+    if source.tokenizer_name is not None and source.tokenizer_name in names:
+        update["tokenizer"] = identity(source.tokenizer_name)
+    return source.model_copy(update=update)
+
+
+def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
+    """The identity of each model and data set, by name; `other_spec` gives the hash of a `brew(...)` spec."""
+    # the batch size is no part of a data set's identity: projections start alike however a batch is split
+    known: dict[str, str] = {
+        name: digest("data", type(data.source).__name__, repr(data.source.content))
+        for name, data in recipe.data.items()
+    }
+    visiting: set[str] = set()
+
+    def identity(name: str) -> str:
+        if name in known or name in visiting:
+            return known.get(name, "circle")
+        visiting.add(name)
+        model = recipe.models[name]
+        if model.source.spec is not None:
+            known[name] = digest(model.role, other_spec(model))
+        elif model.source.averaged is not None:
+            source = model.source.model_dump(exclude={"model"})
+            known[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.averaged))
+        else:
+            text = repr(_settled(model.source, identity, recipe.models))
+            text += repr(sorted(model.heads.items())) if model.heads else ""
+            known[name] = digest(model.role, text)
+            # two calls of a factory may give two models
+            twins = [x for x in known if x != name and known[x] == known[name] and not model.source.is_known]
+            if twins:
+                known[name] = digest(model.role, text, len(twins))
+        return known[name]
+
+    for name in recipe.models:
+        identity(name)
+    return known

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import Collector, RunError, SourceFault, UsageError, listing, suggest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.facts.models import Request, UnbuiltModelFacts

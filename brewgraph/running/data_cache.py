@@ -11,7 +11,7 @@ import networkx as nx
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.encoding.texts import IGNORED
 from brewgraph.data.sources.tensor_batches import ReadyBatches
