@@ -190,8 +190,8 @@ _Cache = dict[Any, Checked]
 
 def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...], cache: _Cache) -> Checked:
     spec, first, collector = _parsed(source, params)
-    from brewgraph.facts.models import FactsBook, identities
     from brewgraph.facts.memory import Memory
+    from brewgraph.facts.models import FactsBook, identities
 
     parents = (*parents, Path(source.name).resolve())
     others = _OtherSpecs(source, parents, collector, cache)

@@ -12,7 +12,7 @@ import ast
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -40,36 +40,30 @@ _SAMPLE = 'write `{"temperature": 8, "intermediate_matches": […]}`, as JSON or
 
 @dataclass(frozen=True)
 class Read:
-    """A value of a file. `values` and `keys` are the places of its parts by their paths; its own path is (). `name` is
-    that of the variable or call that it is given to, empty if the file is nothing but this value.
+    """A value of a file, at the path `base` in a larger one, of whose parts `values` and `keys` are the places by path.
+    `name` is that of the variable or call that it is given to, empty if the file is nothing but this value.
     """
 
     value: Any
     values: Mapping[Path, Span]
     keys: Mapping[Path, Span]
     name: str = ""
+    base: Path = ()
 
     def place(self, path: Path) -> Span:
         """The place of the value at a path, or else of what would contain it."""
+        path = (*self.base, *path)
         while path not in self.values:
             path = path[:-1]
         return self.values[path]
 
     def key(self, path: Path) -> Span:
         """The place of the last key of a path."""
-        return self.keys.get(path) or self.place(path)
+        return self.keys.get((*self.base, *path)) or self.place(path)
 
-    def part(self, *path: str | int) -> Read:
-        """The part at a path, as a value of its own."""
-        value = self.value
-        for step in path:
-            value = value[step]
-        inner = len(path)
-
-        def below(places: Mapping[Path, Span]) -> dict[Path, Span]:
-            return {at[inner:]: span for at, span in places.items() if at[:inner] == path}
-
-        return Read(value, below(self.values), below(self.keys), str(path[-1]))
+    def part(self, step: str | int) -> Read:
+        """The part under a key or at a position, as a value of its own."""
+        return Read(self.value[step], self.values, self.keys, str(step), (*self.base, step))
 
 
 def read_values(source: Source, collector: Collector) -> tuple[Read, ...]:
@@ -140,10 +134,7 @@ def _read_python(source: Source, whole: Span, collector: Collector) -> tuple[Rea
 
 def _start_of(text: str, line: int) -> int:
     """The offset of a line, counted from 1."""
-    start = 0
-    for _ in range(line - 1):
-        start = text.index("\n", start) + 1
-    return start
+    return sum(len(before) + 1 for before in text.split("\n")[: line - 1])
 
 
 def _literals(module: ast.Module, names: Names) -> Iterator[tuple[str, ast.expr]]:
@@ -170,23 +161,23 @@ class _Reader:
         self.before = 0
         self._following: list[str] = []
 
-    def read(self, node: ast.expr, path: Path) -> Any:
-        """The value of a node; None, with a diagnostic, if it is not a literal."""
+    def read(self, node: ast.expr, path: Path, first: int = 0) -> Any:
+        """The value of a node; None, with a diagnostic, if it is not a literal. Members of lists count from `first`."""
         self.values.setdefault(path, self.span(node))
         match node:
             case ast.Dict():
-                return self._mapping([(key, value) for key, value in zip(node.keys, node.values, strict=True)], path)
+                return self._mapping(zip(node.keys, node.values, strict=True), path)
             case ast.Call() if called(node) in _CALLS and not node.args:
                 return self._mapping([(k, k.value) for k in node.keywords], path)
             case ast.List():
-                return [self.read(item, (*path, i)) for i, item in enumerate(node.elts)]
+                return [self.read(item, (*path, i)) for i, item in enumerate(node.elts, first)]
             case ast.Tuple():
                 return tuple(self.read(item, (*path, i)) for i, item in enumerate(node.elts))
             case ast.Name() if node.id in _JSON_WORDS:
                 return _JSON_WORDS[node.id]
             case ast.Name() if node.id in self.names.values and node.id not in self._following:
                 self._following.append(node.id)
-                value = self.read(self.names.values[node.id], path)
+                value = self.read(self.names.values[node.id], path, first)
                 self._following.pop()
                 return value
             case ast.Name() if node.id in self.names.changed:
@@ -195,7 +186,12 @@ class _Reader:
                 self.collector.add("B122", message, self.span(node), help=help)
                 return None
             case ast.BinOp(op=ast.Add()):
-                return self._joined(node, path)
+                left = self.read(node.left, path, first)
+                right = self.read(node.right, path, first + len(left) if isinstance(left, list) else 0)
+                if isinstance(left, list) and isinstance(right, list):
+                    return left + right
+                self.collector.add("B122", "`+` joins only lists", self.span(node), help="write the value itself")
+                return None
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
@@ -206,39 +202,20 @@ class _Reader:
             self.collector.add("B122", message, self.span(node), help=help)
             return None
 
-    def _mapping(self, items: list[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
+    def _mapping(self, items: Iterable[tuple[ast.expr | ast.keyword | None, ast.expr]], path: Path) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key, value in items:
             name = key.arg if isinstance(key, ast.keyword) else getattr(key, "value", None)
             if key is None or not isinstance(name, str):
-                place = self.span(key if key is not None else value)
-                help = 'write `"temperature": 8`'
+                place, help = self.span(key or value), 'write `"temperature": 8`'
                 self.collector.add("B122", "a key must be a quoted text", place, help=help)
                 continue
             at = (*path, name)
             if name in mapping:
-                help = "remove one of them"
-                self.collector.add("B125", f"`{name}` is given twice", self.span(key), help=help)
-            width = len(name) if isinstance(key, ast.keyword) else None
-            self.keys[at] = self.span(key, width)
+                self.collector.add("B125", f"`{name}` is given twice", self.span(key), help="remove one of them")
+            self.keys[at] = self.span(key, len(name) if isinstance(key, ast.keyword) else None)
             mapping[name] = self.read(value, at)
         return mapping
-
-    def _joined(self, node: ast.BinOp, path: Path) -> Any:
-        """Two lists joined; the members of the second keep their places."""
-        left = self.read(node.left, path)
-        first = len(left) if isinstance(left, list) else 0
-        other = _Reader(self.source, self.names, self.collector)
-        right = other.read(node.right, ())
-        if not isinstance(left, list) or not isinstance(right, list):
-            message = "`+` joins only lists"
-            self.collector.add("B122", message, self.span(node), help="write the value itself")
-            return None
-        for mine, theirs in ((self.values, other.values), (self.keys, other.keys)):
-            for at, span in theirs.items():
-                if at and isinstance(at[0], int):
-                    mine[(*path, at[0] + first, *at[1:])] = span
-        return left + right
 
     def span(self, node: ast.expr | ast.keyword, width: int | None = None) -> Span:
         """The place of a node."""
@@ -550,31 +527,28 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
     key = next((str(step) for step in reversed(path) if isinstance(step, str)), what)
     name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
     field = owner.model_fields.get(key)
-    kind, context = fault["type"], fault.get("ctx", {})
-    if kind == "extra_forbidden":
-        names = [*owner.model_fields]
-        other = "`DistillationConfig` and `TrainingConfig` know" if owner is not MatchEntry else "a match has"
-        help = instead("configuration of TextBrewer", key, names) or f"{other} {listing(names)}"
-        collector.add("B120", f"there is no setting `{name}`", read.key(path), help=help)
-        return
-    if kind == "missing":
-        help = f'add "{key}": {field.description if field else ""}'
-        collector.add("B122", f"`{name}` is missing", read.place(path), help=help)
-        return
-    if kind == "literal_error":
-        words = [word.strip("' ") for word in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
-        help = suggest(str(fault["input"]), words) or f"use one of {listing(words)}"
-        if key == "loss":
-            help += "; for a loss of your own import your module of operations: `import mypackage.losses as my`"
-        collector.add("B122", f"`{name}` cannot be `{fault['input']}`", read.place(path), help=help)
-        return
-    if kind == "value_error":
-        message, _, help = str(fault["msg"]).removeprefix("Value error, ").partition(": ")
-        at = f"`{name}`: " if name else ""
-        collector.add("B122", f"{at}{message}", read.place(path), help=help or "correct it")
-        return
+    code, message, place = "B122", f"`{name}` cannot be `{fault['input']}`", read.place(path)
     help = f"it is {field.description}" if field is not None else "correct it"
-    if path and isinstance(path[-1], int):
-        help = f"a match has {listing(MatchEntry.model_fields)}"
-    value = f"`{fault['input']}`" if isinstance(fault["input"], str | int | float) else "a value of another type"
-    collector.add("B122", f"`{name}` cannot be {value}", read.place(path), help=help)
+    match fault["type"]:
+        case "extra_forbidden":
+            names = [*owner.model_fields]
+            other = "`DistillationConfig` and `TrainingConfig` know" if owner is not MatchEntry else "a match has"
+            code, message, place = "B120", f"there is no setting `{name}`", read.key(path)
+            help = instead("configuration of TextBrewer", key, names) or f"{other} {listing(names)}"
+        case "missing":
+            message, help = f"`{name}` is missing", f'add "{key}": {field.description if field else ""}'
+        case "literal_error":
+            expected = str(fault["ctx"]["expected"]).replace(" or ", ", ")
+            words = [word.strip("' ") for word in expected.split(",")]
+            help = suggest(str(fault["input"]), words) or f"use one of {listing(words)}"
+            if key == "loss":
+                help += "; for a loss of your own import your module of operations: `import mypackage.losses as my`"
+        case "value_error":
+            message, _, remedy = str(fault["msg"]).removeprefix("Value error, ").partition(": ")
+            message, help = f"`{name}`: {message}" if name else message, remedy or "correct it"
+        case _:
+            if path and isinstance(path[-1], int):
+                help = f"a match has {listing(MatchEntry.model_fields)}"
+            if not isinstance(fault["input"], str | int | float):
+                message = f"`{name}` cannot be a value of another type"
+    collector.add(code, message, place, help=help)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,25 +51,16 @@ class Request:
     role: str
     folder: Path
     features: frozenset[Feature]
-    classes: tuple[str, ...]
-    inherited: Tokens | None
-    label_types: tuple[LabelType, ...]
-    heads: tuple[tuple[str, Head], ...]
+    classes: tuple[str, ...] = ()
+    inherited: Tokens | None = None
+    label_types: tuple[LabelType, ...] = ()
+    heads: Mapping[str, Head] = field(default_factory=dict)
 
     def describe(self) -> ModelDescription:
         """The model's description. Raises `SourceFault` if there cannot be one."""
         from brewgraph.models.description import describe_model
 
-        return describe_model(
-            self.source,
-            role=self.role,
-            folder=self.folder,
-            features=self.features,
-            classes=self.classes,
-            inherited=self.inherited,
-            label_types=self.label_types,
-            heads=dict(self.heads),
-        )
+        return describe_model(**{argument.name: getattr(self, argument.name) for argument in fields(self)})
 
     @cached_property
     def identity(self) -> str | None:
@@ -82,7 +73,14 @@ class Request:
             prints.append(print_of_model(local(self.source.name, self.folder), self.source.revision))
         if None in prints:
             return None
-        asked = (self.role, sorted(map(str, self.features)), self.classes, tokenizers, self.label_types, self.heads)
+        asked = (
+            self.role,
+            sorted(map(str, self.features)),
+            self.classes,
+            tokenizers,
+            self.label_types,
+            dict(self.heads),
+        )
         return digest(repr(self.source.model_copy(update={"inputs": {}})), asked, prints)
 
 
@@ -185,7 +183,7 @@ class UnbuiltModelFacts:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return dict(self.request.heads)
+        return self.request.heads
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -457,7 +455,7 @@ class FactsBook:
             classes,
             inherited,
             types,
-            tuple(heads.items()),
+            heads,
         )
         lender = self._finished_lender(model) if inherited is not None and inherited.name is None else None
         if lender is None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 
 import datasets
@@ -112,105 +113,86 @@ def _read(
     """The sentences of one file."""
     text = read_text(name, path, field)
     check_form(name, text, field, "conll")
-    sentences = tuple(_sentences(text, name, field, columns, separator))
+    sentences = tuple(_sentences(_Columns(text, *columns, separator), name, field))
     if not sentences:
         raise no_rows(f"`{name}`", field)
     return sentences
 
 
-def _sentences(text: str, name: str, field: str, columns: tuple[int, int | None], separator: str) -> Iterator[Sentence]:
-    words: list[str] = []
-    tags: list[str] = []
-    lines: list[int] = []
+class _Columns:
+    """The columns of a text. Of the lines that do not begin with a number sign: how many columns they have, the values
+    of the tag column (the last one without tags), and whether tabs separate the columns.
+    """
+
+    def __init__(self, text: str, words: int, tags: int | None, separator: str):
+        self.lines, self.words, self.tags, self.separator = text.split("\n"), words, tags, separator
+        lines = [line for line in self.lines if line.strip() and not line.startswith(("#", _DOCUMENT))]
+        rows = [self.split(line) for line in lines]
+        self.tag_column = -1 if tags is None else tags
+        self.count = len(rows[0]) if rows else 0
+        self.seen = {row[self.tag_column] for row in rows if -len(row) <= self.tag_column < len(row)}
+        self.tabs = "\t" in "".join(lines[:1])
+
+    def split(self, line: str) -> list[str]:
+        if self.separator == "tab":
+            return [part.strip(" ") for part in line.split("\t")]
+        if self.separator == "space":
+            return line.split(" ")
+        return re.split(r"[ \t]+", line.strip(" \t"))  # words may hold other blanks, as those of fixed width
+
+    def is_comment(self, line: str) -> bool:
+        """Whether a line before a sentence is a comment about it, and not its first word.
+
+        A word has as many columns as others, and a tag that others have, too, or that marks an entity: `# O`.
+        """
+        if not line.startswith("#"):
+            return False
+        parts = self.split(line)
+        if not self.count:  # no other line tells how many
+            return len(parts) < 2 or _ATTRIBUTE.fullmatch(line.strip()) is not None
+        if len(parts) != self.count or (self.tabs and "\t" not in line):
+            return True
+        if self.count == 1:  # words alone
+            return False
+        tag = parts[self.tag_column]
+        scheme = find_scheme({*self.seen, tag})
+        return tag not in self.seen and tag != OUTSIDE and (scheme is None or scheme.split(tag) is None)
+
+
+def _sentences(columns: _Columns, name: str, field: str) -> Iterator[Sentence]:
     attributes: dict[str, str] = {}
     first: tuple[int, int] | None = None  # line and columns of the first word: all others have as many
-    layout = _layout(text, columns[1], separator)
-    for number, line in enumerate((*text.split("\n"), ""), 1):
-        if not line.strip() or line.startswith(_DOCUMENT):
-            if words:
-                yield Sentence(tuple(words), tuple(tags), tuple(lines), tuple(attributes.items()))
-                attributes = {}
-            words, tags, lines = [], [], []
-            continue
-        if not words and _is_comment(line, layout, columns[1], separator):
-            if comment := _ATTRIBUTE.fullmatch(line.strip()):
-                attributes[comment[1]] = comment[2]
-            continue
-        parts = _split(line, separator)
-        first = first or (number, len(parts))
-        if len(parts) != first[1]:
-            help = "every line has as many columns; `separator=tab` where words hold blanks"
-            help += "; `files(train=…)` where each line is a text" if plain_suffix(name) == ".tsv" else ""
-            raise _bad_line(name, field, number, f"{_count(len(parts))} where line {first[0]} has {first[1]}", help)
-        cells = []
-        for argument, column in zip(("words", "tags"), columns, strict=True):
-            if column is None:
+    between = groupby(enumerate(columns.lines, 1), lambda x: not x[1].strip() or x[1].startswith(_DOCUMENT))
+    for group in (lines for ends, lines in between if not ends):
+        rows: list[tuple[int, list[str]]] = []
+        for number, line in group:
+            if not rows and columns.is_comment(line):
+                if comment := _ATTRIBUTE.fullmatch(line.strip()):
+                    attributes[comment[1]] = comment[2]
                 continue
-            if not -len(parts) <= column < len(parts):
-                help = f"name another with `{argument}=`, counted from 0"
-                raise _bad_line(name, argument, number, f"{_count(len(parts))}, and none with number {column}", help)
-            cells.append(parts[column])
-        if columns[1] is not None and columns[0] % len(parts) == columns[1] % len(parts):
-            help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
-            raise _bad_line(name, field, number, f"{_count(len(parts))}, so that words and tags are the same", help)
-        if not all(cells):
-            raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
-        words.append(cells[0])
-        tags += cells[1:]
-        lines.append(number)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Of the lines that do not begin with a number sign: how many columns they have, the values of the tag column (the
-    last one without tags), and whether tabs separate the columns.
-    """
-
-    columns: int
-    tags: frozenset[str]
-    tabs: bool
-
-
-def _layout(text: str, tags: int | None, separator: str) -> _Layout:
-    rows = [
-        (line, _split(line, separator))
-        for line in text.split("\n")
-        if line.strip() and not line.startswith(("#", _DOCUMENT))
-    ]
-    column = -1 if tags is None else tags
-    seen = frozenset(parts[column] for _, parts in rows if -len(parts) <= column < len(parts))
-    return _Layout(len(rows[0][1]) if rows else 0, seen, any("\t" in line for line, _ in rows[:1]))
-
-
-def _is_comment(line: str, layout: _Layout, tags: int | None, separator: str) -> bool:
-    """Whether a line before a sentence is a comment about it, and not its first word.
-
-    A word has as many columns as others, and a tag that others have, too, or that marks an entity: `# O`.
-    """
-    if not line.startswith("#"):
-        return False
-    parts = _split(line, separator)
-    if not layout.columns:  # no other line tells how many
-        return len(parts) < 2 or _ATTRIBUTE.fullmatch(line.strip()) is not None
-    if len(parts) != layout.columns or (layout.tabs and "\t" not in line):
-        return True
-    if layout.columns == 1:  # words alone
-        return False
-    tag = parts[-1 if tags is None else tags]
-    scheme = find_scheme({*layout.tags, tag})
-    return tag not in layout.tags and tag != OUTSIDE and (scheme is None or scheme.split(tag) is None)
-
-
-def _split(line: str, separator: str) -> list[str]:
-    if separator == "tab":
-        return [part.strip(" ") for part in line.split("\t")]
-    if separator == "space":
-        return line.split(" ")
-    return re.split(r"[ \t]+", line.strip(" \t"))  # words may hold other blanks, as those of fixed width
-
-
-def _count(columns: int) -> str:
-    return f"{columns} column" + ("" if columns == 1 else "s")
+            parts = columns.split(line)
+            first = first or (number, len(parts))
+            has = f"{len(parts)} column" + ("" if len(parts) == 1 else "s")
+            if len(parts) != first[1]:
+                help = "every line has as many columns; `separator=tab` where words hold blanks"
+                help += "; `files(train=…)` where each line is a text" if plain_suffix(name) == ".tsv" else ""
+                raise _bad_line(name, field, number, f"{has} where line {first[0]} has {first[1]}", help)
+            named = {"words": columns.words} | ({} if columns.tags is None else {"tags": columns.tags})
+            for argument, column in named.items():
+                if not -len(parts) <= column < len(parts):
+                    help = f"name another with `{argument}=`, counted from 0"
+                    raise _bad_line(name, argument, number, f"{has}, and none with number {column}", help)
+            if columns.tags is not None and (columns.words - columns.tags) % len(parts) == 0:
+                help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
+                raise _bad_line(name, field, number, f"{has}, so that words and tags are the same", help)
+            rows.append((number, [parts[column] for column in named.values()]))
+            if not all(rows[-1][1]):
+                raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
+        if rows:
+            numbers, cells = zip(*rows, strict=True)
+            words, *tags = zip(*cells, strict=True)
+            yield Sentence(words, tags[0] if tags else (), numbers, tuple(attributes.items()))
+            attributes = {}
 
 
 def _bad_line(name: str, field: str, line: int, what: str, help: str) -> SourceFault:
