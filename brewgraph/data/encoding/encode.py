@@ -245,13 +245,11 @@ def _check_stride(encoding: Encoding, questions: Sequence[str], source: Squad) -
     room = encoding.max_length - special - longest
     if room <= source.stride:
         least = special + longest + source.stride + 1
-        raise SourceFault(
-            "B407",
-            f"max_length = {encoding.max_length} leaves {max(0, room)} tokens of a text beside a question of "
-            f"{longest}, and windows share {source.stride}",
-            help=f"a `stride` or a `max_query_length` that is smaller, or at least {least} tokens",
-            field="stride" if "stride" in source.model_fields_set else "max_length",
-        )
+        message = f"max_length = {encoding.max_length} leaves {max(0, room)} tokens of a text beside a question of "
+        message += f"{longest}, and windows share {source.stride}"
+        help = f"a `stride` or a `max_query_length` that is smaller, or at least {least} tokens"
+        field = "stride" if "stride" in source.model_fields_set else "max_length"
+        raise SourceFault("B407", message, help=help, field=field)
 
 
 def _windows(

@@ -128,6 +128,7 @@ class _Columns:
         self.lines, self.words, self.tags, self.separator = text.split("\n"), words, tags, separator
         lines = [line for line in self.lines if line.strip() and not line.startswith(("#", _DOCUMENT))]
         rows = [self.split(line) for line in lines]
+        self.named = {"words": words} | ({} if tags is None else {"tags": tags})
         self.tag_column = -1 if tags is None else tags
         self.count = len(rows[0]) if rows else 0
         self.seen = {row[self.tag_column] for row in rows if -len(row) <= self.tag_column < len(row)}
@@ -177,15 +178,14 @@ def _sentences(columns: _Columns, name: str, field: str) -> Iterator[Sentence]:
                 help = "every line has as many columns; `separator=tab` where words hold blanks"
                 help += "; `files(train=…)` where each line is a text" if plain_suffix(name) == ".tsv" else ""
                 raise _bad_line(name, field, number, f"{has} where line {first[0]} has {first[1]}", help)
-            named = {"words": columns.words} | ({} if columns.tags is None else {"tags": columns.tags})
-            for argument, column in named.items():
+            for argument, column in columns.named.items():
                 if not -len(parts) <= column < len(parts):
                     help = f"name another with `{argument}=`, counted from 0"
                     raise _bad_line(name, argument, number, f"{has}, and none with number {column}", help)
             if columns.tags is not None and (columns.words - columns.tags) % len(parts) == 0:
                 help = "a line holds a word and its tag; look at `separator`, `words` and `tags`"
                 raise _bad_line(name, field, number, f"{has}, so that words and tags are the same", help)
-            rows.append((number, [parts[column] for column in named.values()]))
+            rows.append((number, [parts[column] for column in columns.named.values()]))
             if not all(rows[-1][1]):
                 raise _bad_line(name, field, number, "an empty word or tag", "fill it in, or remove the line")
         if rows:

@@ -337,15 +337,13 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
     name them instead.
     """
     values = values if split.typed else _as_numbers([str(value) for value in values])
-    if isinstance(values[0], str):
-        for row, value in enumerate(values, 1):
-            if not isinstance(value, str):
-                raise _mixed(split, row, values)
-        return [str(value) for value in values]
     numbers = []
     for row, value in enumerate(values, 1):
+        if isinstance(value, str) != isinstance(values[0], str):
+            what = f"{value!r} where row 1 has {values[0]!r}"
+            raise label_fault(split, row, what, "labels are all text or all numbers")
         if isinstance(value, str):
-            raise _mixed(split, row, values)
+            continue
         if not _is_whole(value) or value < 0:
             finite = [x for x in values if not isinstance(x, str) and math.isfinite(x)]
             help = "a label that is a number is whole, and counts classes from 0 on"
@@ -356,12 +354,7 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
                 help = f'write problem_type="regression" where labels are quantities to predict; for classes, {help}'
             raise label_fault(split, row, f"{value!r}", help)
         numbers.append(int(value) if isinstance(value, float) else value)
-    return numbers
-
-
-def _mixed(split: Split, row: int, values: Sequence[Label]) -> SourceFault:
-    what = f"{values[row - 1]!r} where row 1 has {values[0]!r}"
-    return label_fault(split, row, what, "labels are all text or all numbers")
+    return numbers or [str(value) for value in values]
 
 
 def _is_whole(value: float) -> bool:

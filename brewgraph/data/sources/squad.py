@@ -30,6 +30,10 @@ FEATURES = datasets.Features(
 )
 _SHOWN = 40
 """Characters of an answer that a message shows at most."""
+_FORM = (
+    'it is {"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": '
+    '[{"text": …, "answer_start": …}]}]}]}]}'
+)
 _READ = ("question", "answers", "id", "is_impossible", "plausible_answers")
 """The known keys of a question; every other key is a column."""
 
@@ -85,13 +89,8 @@ def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, An
         value = of.get(key) if isinstance(of, dict) else None
         if not isinstance(value, kind):
             wanted = {list: "a list", str: "a text", int: "a whole number"}[kind]
-            raise SourceFault(
-                "B404",
-                f"`{name}` is not in the form of SQuAD: `{key}` of {place} is not {wanted}",
-                help='it is {"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": '
-                '[{"text": …, "answer_start": …}]}]}]}]}',
-                field=field,
-            )
+            message = f"`{name}` is not in the form of SQuAD: `{key}` of {place} is not {wanted}"
+            raise SourceFault("B404", message, help=_FORM, field=field)
         return value
 
     for n, article in enumerate(part(whole, "data", list, "the whole"), 1):
@@ -119,9 +118,8 @@ def _check(text: str, start: int, context: str, what: str, field: str) -> None:
     if actual == text and text.strip():
         return
     if not text.strip():
-        raise SourceFault(
-            "B403", f"{what} is empty", help="leave `answers` empty where there is no answer", field=field
-        )
+        help = "leave `answers` empty where there is no answer"
+        raise SourceFault("B403", f"{what} is empty", help=help, field=field)
     at = context.find(text)
     message = f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there"
     help = f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it"
