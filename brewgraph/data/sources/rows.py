@@ -10,10 +10,10 @@ import re
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from csv import QUOTE_MINIMAL, QUOTE_NONE
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -204,47 +204,29 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
 # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Repository:
-    """A data set of the hub, or a local folder laid out like one; relative paths start at `folder`."""
-
-    name: str
-    subset: str | None
-    revision: str | None
-    folder: Path
-
-    @property
-    def path(self) -> Path:
-        return locate(self.name, self.folder, "name")
-
-    @property
-    def is_local(self) -> bool:
-        return self.path.is_dir()
+_OF_ROWS = {"name", "subset", "revision", "train", "dev", "test"}
+"""The settings of `hub` that decide which rows are read."""
 
 
-def read_hub(
-    repository: Repository, splits: Mapping[str, str], optional: frozenset[str] = frozenset()
-) -> dict[str, Split]:
-    """Some splits of a repository.
+def read_hub(source: Hub, folder: Path) -> dict[str, Split]:
+    """The splits of a data set of the hub, or of a local folder laid out like one; relative paths start at `folder`.
 
-    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. A local folder is cached
-    while its files do not change; `datasets` caches the hub's data. Raises `SourceFault`: B401 for a missing folder or
-    split, B402 for a subset, B404 for unreadable files, B405 for the hub.
+    The split for `dev` may be missing where the spec does not name it. A local folder is cached while its files do not
+    change; `datasets` caches the hub's data. Raises `SourceFault`: B401 for a missing folder or split, B402 for a
+    subset, B404 for unreadable files, B405 for the hub.
     """
-    wanted = tuple(splits.items())
-    if not repository.is_local:
-        return _read_hub.__wrapped__(repository, wanted, optional, None)
-    files = sorted(path for path in repository.path.rglob("*") if path.is_file())
-    return dict(_read_hub(replace(repository, folder=repository.folder.resolve()), wanted, optional, stamp(files)))
+    place = locate(source.name, folder, "name")
+    if not place.is_dir():
+        return _read_hub.__wrapped__(source, folder, None)
+    rows = Hub(**source.model_dump(include=_OF_ROWS, exclude_unset=True))
+    return dict(_read_hub(rows, folder.resolve(), stamp(sorted(x for x in place.rglob("*") if x.is_file()))))
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_hub(
-    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str], _stamp: object
-) -> dict[str, Split]:
-    name, local = repository.name, repository.is_local
+def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
+    name, local = source.name, locate(source.name, folder, "name").is_dir()
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        builder = _builder(repository, cache if local else None)
+        builder = _builder(source, folder, cache)
         try:
             builder.download_and_prepare()
         except Exception as error:
@@ -252,14 +234,14 @@ def _read_hub(
                 message = f"the files in `{name}` cannot be read: {_cause(error)}"
                 help = "look at its files, or name those that are good with `files(train=...)`"
                 raise SourceFault("B404", message, help=help, field="name") from error
-            raise _unreachable(repository, error) from error
+            raise _unreachable(source, error) from error
         available = list(builder.info.splits or {})
         read = {}
-        for field, wanted in splits:
+        for field, wanted in named_splits(source).items():
             base = re.split(r"[\[+]", wanted)[0]
             if base not in available:
-                if field in optional:
-                    continue
+                if field == "dev" and "dev" not in source.model_fields_set:
+                    continue  # nobody asked for the default by name
                 help = f"{suggest(base, available)} the splits are {listing(available)}".strip()
                 raise SourceFault("B401", f"`{name}` has no split `{base}`", help=help, field=field)
             place = f"split `{wanted}` of `{name}`"
@@ -274,22 +256,24 @@ def _read_hub(
         return read
 
 
-def hub_info(repository: Repository) -> datasets.DatasetInfo:
+def hub_info(source: Hub, folder: Path) -> datasets.DatasetInfo:
     """What a data set says of itself before its rows are fetched; raises like `read_hub`."""
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        return _builder(repository, cache if repository.is_local else None).info
+        return _builder(source, folder, cache).info
 
 
-def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuilder:
-    name, subset, local = repository.name, repository.subset, repository.is_local
-    if repository.path.is_file():
+def _builder(source: Hub, folder: Path, cache: str) -> datasets.DatasetBuilder:
+    """The builder of a data set; that of a local folder keeps its files in `cache`."""
+    name, subset, place = source.name, source.subset, locate(source.name, folder, "name")
+    local = place.is_dir()
+    if place.is_file():
         help = f'`files(train="{name}")` reads a file of rows'
         raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        help = no_path(name) or nearby(locate(name, repository.folder).resolve())
+        help = no_path(name) or nearby(place.resolve())
         raise SourceFault("B401", f"there is no folder `{name}`", help=help, field="name")
-    path = str(repository.path.resolve()) if local else name
-    build = partial(datasets.load_dataset_builder, path, subset, revision=repository.revision, cache_dir=cache)
+    path, cache_dir = (str(place.resolve()), cache) if local else (name, None)
+    build = partial(datasets.load_dataset_builder, path, subset, revision=source.revision, cache_dir=cache_dir)
     try:
         layout = folder_layout(Path(path), FORMATS) if local else {}
         builder = build(**layout)
@@ -308,15 +292,15 @@ def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuild
             message = f"the folder `{name}` cannot be read as a data set: {_cause(error)}"
             help = "put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`"
             raise SourceFault("B404", message, help=help, field="name") from error
-        raise _unreachable(repository, error) from error
+        raise _unreachable(source, error) from error
 
 
-def _unreachable(repository: Repository, error: Exception) -> SourceFault:
-    arguments = f'"{repository.name}"' + (f', "{repository.subset}"' if repository.subset else "")
+def _unreachable(source: Hub, error: Exception) -> SourceFault:
+    arguments = f'"{source.name}"' + (f', "{source.subset}"' if source.subset else "")
     why = _cause(error)
     if datasets.config.HF_HUB_OFFLINE:
         why = "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before"
-    message = f"the data set `{repository.name}` cannot be fetched from the hub: {why}"
+    message = f"the data set `{source.name}` cannot be fetched from the hub: {why}"
     help = f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
     help += 'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`'
     return SourceFault("B405", message, help=help, field="name")

@@ -11,21 +11,12 @@ import datasets
 
 from brewgraph.data.sources.labels import NO_LABELS, add_columns, encode_labels, weights_of_classes
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
-from brewgraph.data.sources.rows import (
-    Repository,
-    Split,
-    hub_info,
-    named_splits,
-    no_rows,
-    read_each,
-    read_hub,
-    read_table,
-)
+from brewgraph.data.sources.rows import Split, hub_info, named_splits, no_rows, read_each, read_hub, read_table
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import CLASS, NONE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
-Table = Files | Glue | Hub
+Table = Files | Hub
 
 
 @dataclass(frozen=True)
@@ -56,14 +47,29 @@ _GLUE_TASKS = {
 """Columns, classes and rows of each task; its test split has no labels and is left alone."""
 
 
+@read.register
+def _glue(source: Glue, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    task = _GLUE_TASKS[source.task]
+    table = Hub(
+        name=GLUE,
+        subset=source.task,
+        text=task.text,
+        dev=task.dev_split,
+        problem_type="single_label" if task.classes else "regression",
+        classes=task.classes or None,
+    )
+    try:
+        return _examples(table, folder, columns, marks)
+    except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
+        raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
+
+
 @read.register(Files)
-@read.register(Glue)
 @read.register(Hub)
 def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
-    asked = _GLUE_TASKS[source.task].classes or None if isinstance(source, Glue) else source.classes
-    labelling = encode_labels(source.label_type, splits, label, asked, marks)
+    labelling = encode_labels(source.label_type, splits, label, source.classes, marks)
     of_classes = weights_of_classes(source, labelling.numbers("train"), labelling.classes)
     made = {}
     for field, split in splits.items():
@@ -103,8 +109,6 @@ def _hub_facts(source: Hub, folder: Path) -> DataFacts:
 
 def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The text columns and the columns of the label: none, one, or one for each class."""
-    if isinstance(source, Glue):
-        return _GLUE_TASKS[source.task].text, ("label",)
     label = (source.label,) if isinstance(source.label, str) else source.label or ()
     for field, columns in (("text", source.text), ("label", label)):
         twice = [column for n, column in enumerate(columns) if column in columns[:n]]
@@ -121,15 +125,8 @@ def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]
     """
     if isinstance(source, Files):
         splits = read_each(source, folder, partial(read_table, source.quoting))
-    elif isinstance(source, Glue):
-        wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
-        try:
-            splits = read_hub(Repository(GLUE, source.task, None, folder), wanted)
-        except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
-            raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
     else:
-        optional = frozenset({"dev"}) - source.model_fields_set  # nobody asked for the default by name
-        splits = read_hub(_repository(source, folder), named_splits(source), optional)
+        splits = read_hub(source, folder)
     for field, split in splits.items():
         if len(split.rows) == 0:
             raise no_rows(split.place, field)
@@ -141,13 +138,9 @@ def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]
     return splits
 
 
-def _repository(source: Hub, folder: Path) -> Repository:
-    return Repository(source.name, source.subset, source.revision, folder)
-
-
 def _described(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
     """What a hub's data set says of itself, or None where that is not enough."""
-    info = hub_info(_repository(source, folder))
+    info = hub_info(source, folder)
     if not info.features or not info.splits or (label is not None and label not in info.features):
         return None
     feature = info.features[label] if label is not None else None
