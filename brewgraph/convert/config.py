@@ -316,9 +316,10 @@ def _constructed(node: ast.AST, how: str) -> str:
     return ""
 
 
-def read_from_files(module: ast.Module) -> list[tuple[str, ast.AST]]:
+def read_from_files(module: ast.Module) -> list[tuple[str, ast.Call]]:
     """The classes of configurations that a script reads from other files, with these calls."""
-    return [(name, node) for node in ast.walk(module) if (name := _constructed(node, "from_json_file"))]
+    calls = (node for node in ast.walk(module) if isinstance(node, ast.Call))
+    return [(name, call) for call in calls if (name := _constructed(call, "from_json_file"))]
 
 
 def distillers_called(module: ast.Module) -> list[str]:

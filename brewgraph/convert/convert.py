@@ -34,6 +34,7 @@ _WRAPPED = {
     "distill_config": "distill", "distillation_config": "distill", "train_config": "train", "training_config": "train",
 }  # fmt: skip
 _KNOWN: dict[str, type[TextBrewerSettings]] = {"distill": DistillationConfig, "train": TrainingConfig}
+_SETTINGS = DistillationConfig.model_fields.keys() | TrainingConfig.model_fields.keys()
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,14 @@ def convert(
     collector = Collector()
     parts = [part for source in sources for read in read_values(source, collector) for part in _parts(read, collector)]
     collector.raise_errors()
+    modules = [(source, module) for source in sources if (module := python_module(source)) is not None]
     if supervised is None:
-        script, supervised = _as_called(sources, script)
-    _demand_what_is_read([part.kind for part in parts], sources)
+        script, supervised = _as_called(modules, script)
+    for source, module in modules:
+        for class_name, call in read_from_files(module):
+            if CONFIGS[class_name] not in {part.kind for part in parts}:
+                place = f"{source.name}:{call.lineno}"
+                raise UsageError(f"{place} reads a {class_name} from a file: name that file, too")
     for kind in _KNOWN:
         spans = [part.read.place(()) for part in parts if part.kind == kind]
         if len(spans) > 1:
@@ -90,19 +96,12 @@ def convert(
     return Converted(_with_ignores(configuration.spec()), configuration.notes)
 
 
-def _modules(sources: Sequence[Source]) -> Iterator[tuple[Source, ast.Module]]:
-    """The files that are Python."""
-    for source in sources:
-        if (module := python_module(source)) is not None:
-            yield source, module
-
-
-def _as_called(sources: Sequence[Source], script: Script) -> tuple[Script, bool | None]:
+def _as_called(modules: Sequence[tuple[Source, ast.Module]], script: Script) -> tuple[Script, bool | None]:
     """The distiller that a script calls, if none is named, and whether it trains without a teacher.
 
     Raises `UsageError` if it calls several, or one that needs more options.
     """
-    called = {name: source for source, module in _modules(sources) for name in distillers_called(module)}
+    called = {name: source for source, module in modules for name in distillers_called(module)}
     if not called:
         return script, None
     if len(called) > 1:
@@ -112,15 +111,6 @@ def _as_called(sources: Sequence[Source], script: Script) -> tuple[Script, bool 
     if more is not None:
         raise UsageError(f"{called[name].name} calls {name}: add --distiller {name}{more}")
     return replace(script, distiller=name), name == "BasicTrainer"  # type: ignore[arg-type]
-
-
-def _demand_what_is_read(kinds: Sequence[str], sources: Sequence[Source]) -> None:
-    """Raise `UsageError` if a script reads a configuration from a file that is missing here."""
-    for source, module in _modules(sources):
-        for name, node in read_from_files(module):
-            if CONFIGS[name] not in kinds:
-                place = f"{source.name}:{getattr(node, 'lineno', 1)}"
-                raise UsageError(f"{place} reads a {name} from a file: name that file, too")
 
 
 def _with_ignores(text: str) -> str:
@@ -173,14 +163,10 @@ def _parts(read: Read, collector: Collector) -> Iterator[_Part]:
             else:
                 help = suggest(key, _WRAPPED) or f"there are {listing(('distill_config', 'train_config'))}"
                 collector.add("B120", f"there is no setting `{key}`", read.key((key,)), help=help)
-    elif value and all(_is_list(x) for x in value.values()) and not set(value) & _all_keys():
+    elif value and all(_is_list(x) for x in value.values()) and not _SETTINGS & set(value):
         yield from (_Part("matches", read.part(key), key) for key in value)
     else:
         yield from _by_keys(read)
-
-
-def _all_keys() -> set[str]:
-    return {key for settings in _KNOWN.values() for key in settings.model_fields}
 
 
 def _by_keys(read: Read) -> Iterator[_Part]:

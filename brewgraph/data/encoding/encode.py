@@ -212,7 +212,7 @@ def encode_windows(
             views = windows if encoding is encodings[0] else _windows(encoding, pieces, None)
             for (row, _), piece, (_, view) in zip(windows, pieces, views, strict=True):
                 null = _null_token(encoding, view)
-                place = _answer_tokens(view, _first_answer(chunk["answers"][row]))
+                place = _answer_tokens(view, chunk["answers"][row])
                 start, end = place or ((null, null) if has_null else NOWHERE)
                 labels: dict[str, object] = {"offsets": view.spans_of(1), "start": start, "end": end, "null": null}
                 if words:
@@ -267,29 +267,17 @@ def _windows(
         return_overflowing_tokens=stride is not None,
         return_offsets_mapping=True,
     )
-    rows = made.pop("overflow_to_sample_mapping", range(len(pieces)))
-    return [(row, _window(encoding, made, i, shift=pieces[row][2][0])) for i, row in enumerate(rows)]
-
-
-def _window(encoding: Encoding, made: BatchEncoding, i: int, shift: int) -> _Window:
-    inputs = {name: [values[i]] for name, values in made.items() if name != "offset_mapping"}
-    empty = not made["input_ids"][i]
+    rows, offsets = made.pop("overflow_to_sample_mapping", range(len(pieces))), made.pop("offset_mapping")
+    inputs = dict(made.items())
     encoding.fill_empty(inputs)
-    inputs = {name: values[0] for name, values in inputs.items()}
-    if empty:
-        return _Window(inputs, [NO_SPAN], [None])
-    sequences = made.sequence_ids(i)
-    offsets = zip(made["offset_mapping"][i], sequences, strict=True)
-    spans = [(a + shift, b + shift) if sequence == 1 else (a, b) for (a, b), sequence in offsets]
-    return _Window(inputs, spans, sequences)
-
-
-def _first_answer(answers: dict[str, list[Any]]) -> Span | None:
-    """The characters of the first answer without white space around it; None if there is no answer."""
-    if not answers["start"]:
-        return None
-    start, text = answers["start"][0], answers["text"][0]
-    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+    windows = []
+    for i, row in enumerate(rows):
+        shift, sequences = pieces[row][2][0], made.sequence_ids(i)
+        pairs = zip(offsets[i], sequences, strict=True)
+        spans = [(a + shift, b + shift) if sequence == 1 else (a, b) for (a, b), sequence in pairs]
+        window = {name: values[i] for name, values in inputs.items()}
+        windows.append((row, _Window(window, spans or [NO_SPAN], sequences or [None])))
+    return windows
 
 
 def _null_token(encoding: Encoding, view: _Window) -> int:
@@ -298,13 +286,17 @@ def _null_token(encoding: Encoding, view: _Window) -> int:
     return next((ids.index(mark) for mark in (tokenizer.cls_token_id, tokenizer.bos_token_id) if mark in ids), 0)
 
 
-def _answer_tokens(view: _Window, answer: Span | None) -> tuple[int, int] | None:
-    """First and last token of the answer; None if there is no answer, or the window does not hold the whole of it."""
-    if answer is None:
+def _answer_tokens(view: _Window, answers: dict[str, list[Any]]) -> tuple[int, int] | None:
+    """First and last token of the first answer, without white space around it; None if there is no answer, or the
+    window does not hold the whole of it.
+    """
+    if not answers["start"]:
         return None
+    first, text = answers["start"][0], answers["text"][0]
+    begin, end = first + len(text) - len(text.lstrip()), first + len(text.rstrip())
     inside = [(i, a, b) for i, (a, b) in enumerate(view.spans_of(1)) if a < b]
-    tokens = [i for i, a, b in inside if b > answer[0] and a < answer[1]]
-    if not tokens or inside[0][1] > answer[0] or inside[-1][2] < answer[1]:
+    tokens = [i for i, a, b in inside if b > begin and a < end]
+    if not tokens or inside[0][1] > begin or inside[-1][2] < end:
         return None
     return tokens[0], tokens[-1]
 
