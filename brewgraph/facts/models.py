@@ -381,13 +381,12 @@ class FactsBook:
             return data_facts(data.source, self.folder, self.memory)
         except SourceFault as fault:
             code, help = fault.code, data.remedy(fault.help, fault.field)
-            names = (part.hub_name for part in data.source.sources)
-            similar = next(filter(None, (_similar_folder(name, self.folder, _DATA_FILES) for name in names)), "")
-            if code == "B405" and similar:
-                code = "B401"
-                help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
-            elif code == "B405":
+            if code == "B405":
                 code, help = "W401", f"{help}; until then classes and columns are not checked"
+                names = (part.hub_name for part in data.source.sources)
+                if similar := next(filter(None, (_similar_folder(x, self.folder, _DATA_FILES) for x in names)), ""):
+                    code = "B401"
+                    help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
             self.collector.add(code, fault.message, data.place(fault.field), help=help)
             return None
 

@@ -10,7 +10,7 @@ import re
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from csv import QUOTE_MINIMAL, QUOTE_NONE
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
             if FORMATS[suffix] != "parquet":
                 _check_utf8(name, path, field)
             if FORMATS[suffix] == "csv":
-                options, twice = csv_layout(path, suffix, field, quoted)
+                options, twice = _csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
                 with gzip.open(path) as packed:
                     path = Path(cache) / path.name.removesuffix(".gz")
@@ -191,7 +191,7 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
-            what, help = bad_row(_cause(error), suffix, quoted) or (
+            what, help = _bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
                 CUT_SHORT,
             )
@@ -275,7 +275,7 @@ def _builder(source: Hub, folder: Path, cache: str) -> datasets.DatasetBuilder:
     path, cache_dir = (str(place.resolve()), cache) if local else (name, None)
     build = partial(datasets.load_dataset_builder, path, subset, revision=source.revision, cache_dir=cache_dir)
     try:
-        layout = folder_layout(Path(path), FORMATS) if local else {}
+        layout = _folder_layout(Path(path)) if local else {}
         builder = build(**layout)
         if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
             del layout["na_filter"]
@@ -374,7 +374,7 @@ def _cause(error: BaseException) -> str:
 # ── csv and tsv, before pandas reads them ────────────────────────────────────────────────────────────────────────────
 
 
-def csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The options that keep every value as text, and the names that occur twice in the header.
 
     By default pandas reads `NA` as a missing value and `007` as a number, and renames the second of two equal names.
@@ -403,7 +403,7 @@ def _quoting(quoted: bool) -> str:
     return 'put values with a separator in them into "quotes"' + ("" if quoted else " and say `quoting=true`")
 
 
-def bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
+def _bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
     """The fault of a row of csv or tsv and its remedy, from the error of pandas' reader; None for other faults."""
     if more := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
         what = f"has {more[3]} fields in line {more[2]}, and {more[1]} names in its header"
@@ -414,13 +414,13 @@ def bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
     return None
 
 
-def folder_layout(folder: Path, formats: Collection[str]) -> dict[str, Any]:
-    """The options with which `datasets` reads a folder of csv or of tsv as `read_file` reads one file: every value as
+def _folder_layout(folder: Path) -> dict[str, Any]:
+    """The options with which `datasets` reads a folder of csv or of tsv as `read_table` reads one file: every value as
     text, and in tsv a quote as an ordinary character. Empty for other folders, and for mixed ones.
     """
     paths = [path for path in folder.rglob("*") if path.is_file()]
     suffixes = {path: plain_suffix(path.name) for path in paths}
-    present = set(suffixes.values()) & set(formats)
+    present = set(suffixes.values()) & set(FORMATS)
     if present not in ({".csv"}, {".tsv"}):
         return {}
     layout: dict[str, Any] = {"quoting": QUOTE_NONE} if present == {".tsv"} else {}
@@ -445,7 +445,6 @@ def _is_enclosed(text: str) -> bool:
 # ── the form of a file ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _WORDS = {
     "files": "rows with named columns",
     "conll": "lines of a word and its tag",
@@ -463,7 +462,7 @@ def plain_suffix(name: str) -> str:
 def check_form(name: str, text: str, field: str, source: str) -> None:
     """Raise B415 for a text that another source reads than `source` (`files`, `conll`, `squad`, `text`)."""
     suffix = plain_suffix(name)
-    if source == "text" and suffix in _TABLES:
+    if source == "text" and suffix in FORMATS:
         help = "write its texts into a plain file; a plain file that is called so needs another suffix, such as .txt"
         raise _form_fault(name, field, "files", source, help)
     form = _form_of(text, suffix) if source != "text" else ""
@@ -486,15 +485,11 @@ def _form_of(text: str, suffix: str) -> str:
         rows = whole if isinstance(whole, list) else [whole]
         return "files" if rows and all(isinstance(row, dict) and "data" not in row for row in rows) else ""
     words = [line.split() for line in lines if not line.startswith(("#", "-DOCSTART-"))]
-    if suffix != ".csv" and _are_tags([row[-1] for row in words if len(row) > 1]) and len(set(map(len, words))) == 1:
+    tags = [row[-1] for row in words if len(row) > 1]
+    scheme = find_scheme(tags) if suffix != ".csv" and len(set(map(len, words))) == 1 else None
+    if scheme is not None and scheme.separator and all(tag == OUTSIDE or scheme.split(tag) for tag in tags):
         return "conll"
     return "files" if suffix == ".csv" and lines and "," in lines[0] else ""
-
-
-def _are_tags(tags: list[str]) -> bool:
-    """Whether these are tags of entities throughout, as `O` and `B-PER` are."""
-    scheme = find_scheme(tags)
-    return scheme is not None and bool(scheme.separator) and all(tag == OUTSIDE or scheme.split(tag) for tag in tags)
 
 
 def _form_fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
