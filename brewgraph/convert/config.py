@@ -329,17 +329,15 @@ def distillers_called(module: ast.Module) -> list[str]:
 
 def changed_configurations(module: ast.Module) -> Iterator[ast.Attribute]:
     """Where a script sets an attribute of an existing configuration: `config.temperature = 4`."""
-    made = {name for node in ast.walk(module) for name, value in assigned(node) if _makes(value)}
+    values = [pair for node in ast.walk(module) for pair in assigned(node)]
+    read = ("from_dict", "from_json_file")
+    made = {name for name, value in values if called(value) in CONFIGS or any(_constructed(value, x) for x in read)}
     for node in ast.walk(module):
         match node:
             case ast.Attribute(value=ast.Name(id=base), ctx=ast.Store()) if base in made:
                 yield node
             case ast.Attribute(value=ast.Attribute(attr="d_config" | "t_config"), ctx=ast.Store()):
                 yield node
-
-
-def _makes(value: ast.expr) -> bool:
-    return called(value) in CONFIGS or any(_constructed(value, how) for how in ("from_dict", "from_json_file"))
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -468,11 +466,8 @@ def _temperature(value: Any) -> Any:
     return TemperatureEntry(name=name, **{key: float(number) for key, number in options.items()})
 
 
-def _weights(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-Schedule = Annotated[Literal["linear_decay", "linear_growth"] | None, BeforeValidator(_weights)]
+_NONE = BeforeValidator(lambda value: None if value == "none" else value)
+Schedule = Annotated[Literal["linear_decay", "linear_growth"] | None, _NONE]
 
 
 class DistillationConfig(TextBrewerSettings):

@@ -73,7 +73,9 @@ def _tagged(
     seen = {tag for sentence in splits["train"] for tag in sentence.tags}
     classes = _classes(seen, scheme)
     if scheme is None and OUTSIDE in classes:
-        notes = (_no_entities(classes),)
+        shown = next((name for name in classes if name != OUTSIDE), OUTSIDE)
+        help = "write them as `B-PER` and `I-PER` (IOB2, IOBES, BILOU or BMES) for scores of entities"
+        notes = (f"tags such as `{shown}` mark no entities, and are scored word by word; {help}",)
     if asked is not None:
         classes = put_in_order(Classes(tuple(c for c in classes if c in seen), by_name=True), asked).names
     for field, sentences in splits.items():
@@ -209,14 +211,6 @@ def _classes(tags: set[str], scheme: Scheme | None) -> tuple[str, ...]:
         return tuple(sorted(tags))
     # all tags of a type, whichever occur: a rare one may be in dev alone
     return (OUTSIDE, *(tag for kind in kinds for tag in scheme.tags(kind)))
-
-
-def _no_entities(classes: Sequence[str]) -> str:
-    shown = next(name for name in classes if name != OUTSIDE) if len(classes) > 1 else OUTSIDE
-    return (
-        f"tags such as `{shown}` mark no entities, and are scored word by word; "
-        "write them as `B-PER` and `I-PER` (IOB2, IOBES, BILOU or BMES) for scores of entities"
-    )
 
 
 def _to_iob2(splits: Files, names: dict[str, str], scheme: Scheme) -> tuple[Files, tuple[str, ...]]:

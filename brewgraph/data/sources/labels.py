@@ -88,7 +88,9 @@ def encode_labels(
         several = _find_several(train, columns, asked, marks)
         rows = {field: _encode_several(split, columns, several) for field, split in splits.items()}
         notes: tuple[str, ...] = ()
-        if marks is None and several.marks and _is_open(_lists(train, columns[0])):
+        # no list says 0 or 1 twice: each could have both classes
+        lists = _lists(train, columns[0]) if marks is None and several.marks else []
+        if lists and all(sorted(row) == [0, 1] and type(row[0]) is int for row in lists):
             forms = f"every label in {train.place} is [0, 1] or [1, 0]"
             notes = (f"{forms}: read as 0 or 1 for each of two classes, not as the numbers of both",)
         feature = datasets.List(datasets.Value("float32"))
@@ -249,11 +251,6 @@ def _encode_several(split: Split, columns: Sequence[str], classes: Classes) -> l
             marks[place] = 1.0
         encoded.append(marks)
     return encoded
-
-
-def _is_open(rows: Sequence[Sequence[Label]]) -> bool:
-    """Whether marks could be numbers of classes: no list says 0 or 1 twice, and each would have both classes."""
-    return all(sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool) for row in rows)
 
 
 def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: Label | None = None) -> int | None:

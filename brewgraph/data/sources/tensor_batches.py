@@ -311,18 +311,12 @@ def _share(batch: Batch, rank: int, world: int) -> Batch:
 def _fingerprint(splits: Mapping[str, list[Batch]]) -> str:
     """A sha256 of all tensors with their names, kinds and shapes."""
     digest = hashlib.sha256()
-
-    def add(name: str, tensor: Tensor) -> None:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-
     for split, batches in splits.items():
         for number, batch in enumerate(batches):
-            for key in sorted(batch):
+            for key in sorted(batch.keys() - {"index"}):
                 value = batch[key]
-                if isinstance(value, dict):
-                    for field in sorted(value):
-                        add(f"{split} {number} {key}.{field}", value[field])
-                elif key != "index":
-                    add(f"{split} {number} {key}", value)
+                for field, tensor in sorted(value.items() if isinstance(value, dict) else [("", value)]):
+                    name = f"{key}.{field}" if field else key
+                    digest.update(f"{split} {number} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
