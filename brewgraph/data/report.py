@@ -14,7 +14,6 @@ import datasets
 
 from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.sources.examples import Examples
-from brewgraph.data.sources.rows import traces_of_quotes
 from brewgraph.diagnostics import listing
 from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
 
@@ -158,19 +157,25 @@ def _split(
     contradicting = []
     if labels and kind != SPANS:
         contradicting = [row for row in repeated if labels[row] != labels[first[keys[row]]]]
-    texts = _texts(split)
-    broken, quoted = traces_of_quotes(texts) if delimited else ([], [])
+    texts = list(enumerate(_texts(split), 1))
+    fields = texts if delimited else []
     return SplitReport(
         rows=len(split),
-        empty=_count(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
+        empty=_count(row for row, text in texts if not all(part.strip() for part in text)),
         unlabelled=_count(row for row, is_missing in enumerate(missing, 1) if is_missing),
         labels=_histogram(present, kind, classes),
         numbers=(min(present), fmean(present), max(present)) if kind == VALUE and present else None,
         repeated=_count(row + 1 for row in repeated),
         contradicting=_count(row + 1 for row in contradicting),
-        broken=_count(broken),
-        quoted=_count(quoted),
+        broken=_count(row for row, text in fields if any(set(part) & set("\t\n\r") for part in text)),
+        quoted=_count(row for row, text in fields if any(map(_is_enclosed, text))),
     )
+
+
+def _is_enclosed(text: str) -> bool:
+    """Whether a text stands in double quotes and holds only doubled ones, as csv escapes a quote."""
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _is_missing(label: Any) -> bool:

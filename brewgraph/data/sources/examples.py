@@ -166,7 +166,9 @@ def join_splits(
         if not pieces:
             continue
         if any("weights" in piece.column_names for piece in pieces):
-            pieces = [_with_weights(piece) for piece in pieces]
+            for n, piece in enumerate(pieces):
+                if "weights" not in piece.column_names:
+                    pieces[n] = piece.add_column("weights", [1.0] * len(piece), feature=datasets.Value("float32"))
         columns = [sorted(piece.column_names) for piece in pieces]
         other = next((names for names in columns if names != columns[0]), None)
         if other is not None:
@@ -200,12 +202,6 @@ def _replaced(
 ) -> datasets.Dataset:
     feature = rows.features[column]
     return rows.remove_columns(column).add_column(column, values, feature=feature)
-
-
-def _with_weights(rows: datasets.Dataset) -> datasets.Dataset:
-    if "weights" in rows.column_names:
-        return rows
-    return rows.add_column("weights", [1.0] * len(rows), feature=datasets.Value("float32"))
 
 
 def _common(pieces: Sequence[datasets.Dataset]) -> datasets.Features:

@@ -429,19 +429,6 @@ def _folder_layout(folder: Path) -> dict[str, Any]:
     return {**layout, "na_filter": False, "converters": {column: str for table in tables for column in table.columns}}
 
 
-def traces_of_quotes(rows: Sequence[Sequence[str]]) -> tuple[list[int], list[int]]:
-    """Rows, counted from 1, whose texts suggest that quotes were misread: those with a tab or a line break in a text,
-    and those with a text in double quotes that holds only doubled ones, as csv escapes a quote.
-    """
-    broken = [row for row, texts in enumerate(rows, 1) if any(set(text) & set("\t\n\r") for text in texts)]
-    return broken, [row for row, texts in enumerate(rows, 1) if any(map(_is_enclosed, texts))]
-
-
-def _is_enclosed(text: str) -> bool:
-    inner = text[1:-1]
-    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
-
-
 # ── the form of a file ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
