@@ -37,13 +37,8 @@ _KNOWN: dict[str, type[TextBrewerSettings]] = {"distill": DistillationConfig, "t
 _SETTINGS = DistillationConfig.model_fields.keys() | TrainingConfig.model_fields.keys()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of a configuration: `distill`, `train`, or a list of `matches`, which may have a name."""
-
-    kind: str
-    read: Read
-    name: str = ""
+_Part = tuple[str, Read]
+"""A part of a configuration by its kind: `distill`, `train`, or a list of `matches`, which may have a name."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +66,24 @@ def convert(
         script, supervised = _as_called(modules, script)
     for source, module in modules:
         for class_name, call in read_from_files(module):
-            if CONFIGS[class_name] not in {part.kind for part in parts}:
+            if CONFIGS[class_name] not in {kind for kind, _ in parts}:
                 place = f"{source.name}:{call.lineno}"
                 raise UsageError(f"{place} reads a {class_name} from a file: name that file, too")
-    for kind in _KNOWN:
-        spans = [part.read.place(()) for part in parts if part.kind == kind]
+    for known in _KNOWN:
+        spans = [read.place(()) for kind, read in parts if kind == known]
         if len(spans) > 1:
             places = " and ".join(f"{span.source.name}:{span.position[0]}" for span in spans)
             raise UsageError(f"there are several configurations of one kind, in {places}: keep one of them")
-    lists = _chosen([part for part in parts if part.kind == "matches"], chosen)
+    lists = _chosen([read for kind, read in parts if kind == "matches"], chosen)
     distill = _settled(parts, "distill", DistillationConfig, collector)
     train = _settled(parts, "train", TrainingConfig, collector)
     unnamed = [("", match) for match in distill.intermediate_matches or ()]
-    named = [(_equation_name(part.name), match) for part in lists for match in _matches(part, collector)]
+    named = [(_equation_name(read.name), match) for read in lists for match in _matches(read, collector)]
     collector.raise_errors()
-    if supervised or (supervised is None and not lists and all(part.kind == "train" for part in parts)):
+    if supervised or (supervised is None and not lists and all(kind == "train" for kind, _ in parts)):
         script = replace(script, distiller="BasicTrainer")
     matches = (*unnamed, *named)
-    settings = frozenset(key for part in parts if part.kind == "train" for key in part.read.value)
+    settings = frozenset(key for kind, read in parts if kind == "train" for key in read.value)
     name = ", ".join(source.name.replace("\\", "/").rpartition("/")[2] for source in sources)
     configuration = Configuration(name, distill, train, settings, matches, _with_first(script, matches))
     if not configuration.terms:
@@ -150,21 +145,21 @@ def _parts(read: Read, collector: Collector) -> Iterator[_Part]:
     """The parts of a file's value, recognized by their keys."""
     value = read.value
     if read.name in CONFIGS:
-        yield _Part(CONFIGS[read.name], read)
+        yield CONFIGS[read.name], read
     elif _is_list(value):
-        yield _Part("matches", read, "" if read.name in ("matches", "intermediate_matches") else read.name)
+        yield "matches", replace(read, name="") if read.name in ("matches", "intermediate_matches") else read
     elif not isinstance(value, dict):
         message = "expected a configuration: a mapping of settings, or a list of matches"
         collector.add("B020", message, read.place(()), help='write `{"temperature": 8, "intermediate_matches": […]}`')
     elif set(value) & set(_WRAPPED):
         for key in value:
             if key in _WRAPPED:
-                yield _Part(_WRAPPED[key], read.part(key))
+                yield _WRAPPED[key], read.part(key)
             else:
                 help = suggest(key, _WRAPPED) or f"there are {listing(('distill_config', 'train_config'))}"
                 collector.add("B120", f"there is no setting `{key}`", read.key((key,)), help=help)
     elif value and all(_is_list(x) for x in value.values()) and not _SETTINGS & set(value):
-        yield from (_Part("matches", read.part(key), key) for key in value)
+        yield from (("matches", read.part(key)) for key in value)
     else:
         yield from _by_keys(read)
 
@@ -177,7 +172,7 @@ def _by_keys(read: Read) -> Iterator[_Part]:
     for kind, keys in known.items():
         keys = [*keys, *(rest if kind == main else [])]
         if keys or (kind == main and not read.value):
-            yield _Part(kind, replace(read, value={key: read.value[key] for key in keys}))
+            yield kind, replace(read, value={key: read.value[key] for key in keys})
 
 
 def _is_list(value: Any) -> bool:
@@ -186,9 +181,9 @@ def _is_list(value: Any) -> bool:
     return is_list and all(isinstance(x, dict) and set(x) & set(MatchEntry.model_fields) for x in value)
 
 
-def _chosen(lists: Sequence[_Part], chosen: Sequence[str]) -> list[_Part]:
+def _chosen(lists: Sequence[Read], chosen: Sequence[str]) -> list[Read]:
     """The lists of matches to convert: the chosen ones, or the only one. Raises `UsageError`."""
-    names = {part.name: part for part in lists}
+    names = {read.name: read for read in lists}
     if missing := [name for name in chosen if name not in names]:
         there = f"there is {listing(names)}" if names else "the files have no lists of matches with names"
         raise UsageError(f"there is no list of matches `{missing[0]}`: {suggest(missing[0], names) or there}")
@@ -211,12 +206,12 @@ def _equation_name(name: str) -> str:
 
 def _settled(parts: Sequence[_Part], kind: str, settings: type[SettingsT], collector: Collector) -> SettingsT:
     """The settings of a kind; defaults if the files have none."""
-    read = next((part.read for part in parts if part.kind == kind), None)
+    read = dict(parts).get(kind)
     settled = settle(settings, read, f"`{settings.__name__}`", collector) if read is not None else None
     return settled if settled is not None else settings()
 
 
-def _matches(part: _Part, collector: Collector) -> list[MatchEntry]:
-    title = part.name or "matches"
-    matches = (settle(MatchEntry, part.read.part(i), f"`{title}[{i}]`", collector) for i in range(len(part.read.value)))
+def _matches(read: Read, collector: Collector) -> list[MatchEntry]:
+    title = read.name or "matches"
+    matches = (settle(MatchEntry, read.part(i), f"`{title}[{i}]`", collector) for i in range(len(read.value)))
     return [match for match in matches if match is not None]
