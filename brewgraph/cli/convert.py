@@ -59,8 +59,7 @@ def command(
     ] = None,
 ) -> None:
     """Convert a TextBrewer configuration to a spec, with notes on what differs. Nothing is executed."""
-    from brewgraph.convert.convert import convert
-    from brewgraph.convert.spec_text import Script
+    from brewgraph.convert.convert import Script, convert
     from brewgraph.recipe.label_types import LABEL_TYPES
 
     if out is not None and out.exists():

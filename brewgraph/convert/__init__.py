@@ -1,1 +1,1 @@
-"""From a TextBrewer configuration to a spec: read and check with `config`, write with `spec_text`."""
+"""From a TextBrewer configuration to a spec: `config` reads and checks the files, `convert` writes the spec."""

@@ -12,13 +12,13 @@ import ast
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from brewgraph.diagnostics import Collector, listing, suggest
+from brewgraph.diagnostics import Collector, UsageError, listing, suggest
 from brewgraph.source import Source, Span
 from brewgraph.syntax.foreign import instead
 
@@ -316,15 +316,11 @@ def _constructed(node: ast.AST, how: str) -> str:
     return ""
 
 
-def read_from_files(module: ast.Module) -> list[tuple[str, ast.Call]]:
-    """The classes of configurations that a script reads from other files, with these calls."""
-    calls = (node for node in ast.walk(module) if isinstance(node, ast.Call))
-    return [(name, call) for call in calls if (name := _constructed(call, "from_json_file"))]
-
-
-def distillers_called(module: ast.Module) -> list[str]:
-    """The distillers and trainers that a script calls, each once."""
-    return list(dict.fromkeys(name for node in ast.walk(module) if (name := called(node)) in DISTILLERS))
+def distillers_called(sources: Sequence[Source]) -> dict[str, Source]:
+    """The distillers and trainers that scripts call, each with a file that does."""
+    modules = ((source, module) for source in sources if (module := python_module(source)) is not None)
+    called_in = ((called(node), source) for source, module in modules for node in ast.walk(module))
+    return {name: source for name, source in called_in if name in DISTILLERS}
 
 
 def changed_configurations(module: ast.Module) -> Iterator[ast.Attribute]:
@@ -548,3 +544,104 @@ def _report(settings: type[BaseModel], fault: Any, read: Read, what: str, collec
             if not isinstance(fault["input"], str | int | float):
                 message = f"`{name}` cannot be a value of another type"
     collector.add(code, message, place, help=help)
+
+
+# ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_WRAPPED = {
+    "distill_config": "distill", "distillation_config": "distill", "train_config": "train", "training_config": "train",
+}  # fmt: skip
+_KNOWN: dict[str, type[TextBrewerSettings]] = {"distill": DistillationConfig, "train": TrainingConfig}
+_SETTINGS = DistillationConfig.model_fields.keys() | TrainingConfig.model_fields.keys()
+
+
+Part = tuple[str, Read]
+"""A part of a configuration by its kind: `distill`, `train`, or a list of `matches`, which may have a name."""
+
+
+def parts_of(sources: Sequence[Source], collector: Collector) -> list[Part]:
+    """The parts of all files. Raises `SpecError` with every fault, `UsageError` for two configurations of one kind and
+    for a script that reads a configuration from a file that is missing here.
+    """
+    parts = [part for source in sources for read in read_values(source, collector) for part in _parts(read, collector)]
+    collector.raise_errors()
+    for source in sources:
+        module = python_module(source)
+        for node in ast.walk(module) if module is not None else ():
+            name = _constructed(node, "from_json_file")
+            if name and CONFIGS[name] not in {kind for kind, _ in parts}:
+                place = f"{source.name}:{getattr(node, 'lineno', 1)}"
+                raise UsageError(f"{place} reads a {name} from a file: name that file, too")
+    for known in _KNOWN:
+        spans = [read.place(()) for kind, read in parts if kind == known]
+        if len(spans) > 1:
+            places = " and ".join(f"{span.source.name}:{span.position[0]}" for span in spans)
+            raise UsageError(f"there are several configurations of one kind, in {places}: keep one of them")
+    return parts
+
+
+def _parts(read: Read, collector: Collector) -> Iterator[Part]:
+    """The parts of a file's value, recognized by their keys."""
+    value = read.value
+    if read.name in CONFIGS:
+        yield CONFIGS[read.name], read
+    elif _is_list(value):
+        yield "matches", replace(read, name="") if read.name in ("matches", "intermediate_matches") else read
+    elif not isinstance(value, dict):
+        message = "expected a configuration: a mapping of settings, or a list of matches"
+        collector.add("B020", message, read.place(()), help='write `{"temperature": 8, "intermediate_matches": […]}`')
+    elif set(value) & set(_WRAPPED):
+        for key in value:
+            if key in _WRAPPED:
+                yield _WRAPPED[key], read.part(key)
+            else:
+                help = suggest(key, _WRAPPED) or f"there are {listing(('distill_config', 'train_config'))}"
+                collector.add("B120", f"there is no setting `{key}`", read.key((key,)), help=help)
+    elif value and all(_is_list(x) for x in value.values()) and not _SETTINGS & set(value):
+        yield from (("matches", read.part(key)) for key in value)
+    else:
+        yield from _by_keys(read)
+
+
+def _by_keys(read: Read) -> Iterator[Part]:
+    """The settings of both configurations from one mapping; unknown ones go with the others."""
+    known = {kind: [k for k in read.value if k in settings.model_fields] for kind, settings in _KNOWN.items()}
+    rest = [key for key in read.value if key not in known["distill"] + known["train"]]
+    main = "train" if known["train"] and not known["distill"] else "distill"
+    for kind, keys in known.items():
+        keys = [*keys, *(rest if kind == main else [])]
+        if keys or (kind == main and not read.value):
+            yield kind, replace(read, value={key: read.value[key] for key in keys})
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of matches, which may lack keys."""
+    is_list = isinstance(value, list | tuple) and bool(value)
+    return is_list and all(isinstance(x, dict) and set(x) & set(MatchEntry.model_fields) for x in value)
+
+
+def chosen_lists(lists: Sequence[Read], chosen: Sequence[str]) -> list[Read]:
+    """The lists of matches to convert: the chosen ones, or the only one. Raises `UsageError`."""
+    names = {read.name: read for read in lists}
+    if missing := [name for name in chosen if name not in names]:
+        there = f"there is {listing(names)}" if names else "the files have no lists of matches with names"
+        raise UsageError(f"there is no list of matches `{missing[0]}`: {suggest(missing[0], names) or there}")
+    if chosen:
+        return [names[name] for name in chosen]
+    if len(names) > 1:
+        raise UsageError(f"there are several lists of matches: choose with --matches, {listing(names)}")
+    return list(lists)
+
+
+def settled(parts: Sequence[Part], kind: str, settings: type[SettingsT], collector: Collector) -> SettingsT:
+    """The settings of a kind; defaults if the files have none."""
+    read = dict(parts).get(kind)
+    settled = settle(settings, read, f"`{settings.__name__}`", collector) if read is not None else None
+    return settled if settled is not None else settings()
+
+
+def matches_of(read: Read, collector: Collector) -> list[MatchEntry]:
+    title = read.name or "matches"
+    matches = (settle(MatchEntry, read.part(i), f"`{title}[{i}]`", collector) for i in range(len(read.value)))
+    return [match for match in matches if match is not None]

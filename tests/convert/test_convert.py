@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import brewgraph as bg
-from brewgraph.convert.convert import Converted, convert
-from brewgraph.convert.spec_text import Script
+from brewgraph.convert.convert import Converted, Script, convert
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.display.equation import spell_out
