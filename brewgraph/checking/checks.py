@@ -349,12 +349,10 @@ def check_inputs(context: CheckContext) -> None:
         if not model.source.has_configuration:
             continue
         call = facts.call
-        unknown = next(
-            (name for name in model.source.forward_columns if name not in call.names and not call.rest), None
-        )
-        if unknown is not None:
-            message = f"the forward of `{model.name}` takes no `{unknown}`"
-            help = suggest(unknown, call.names) or f"it takes {listing(sorted(call.names)[:8])}"
+        unknown = [name for name in model.source.forward_columns if name not in call.names and not call.rest]
+        if unknown:
+            message = f"the forward of `{model.name}` takes no `{unknown[0]}`"
+            help = suggest(unknown[0], call.names) or f"it takes {listing(sorted(call.names)[:8])}"
             context.collector.add("B338", message, model.place("inputs"), help=help)
             continue
         required, supplied = call.needs, set(model.source.forward_columns)
@@ -489,9 +487,7 @@ def check_cache_folders(context: CheckContext) -> None:
 def _problem(path: Path) -> tuple[str, str] | None:
     """What is wrong with the folder of a cache, and the remedy; None if a run can use it or create it."""
     help = "name another folder"
-    there = path
-    while not os.path.lexists(there):
-        there = there.parent
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not there.is_dir():
         what = "this is a file" if there == path else f"{there} is a file"
         return f"{what}, but a cache is a folder", f"{help}, which need not exist"

@@ -1,4 +1,4 @@
-"""The spec for a TextBrewer configuration: its equations, declarations by open params, and notes on what differs.
+"""`convert`: a TextBrewer configuration as a spec: equations, declarations by open params, notes on what differs.
 
     L = kd_loss_weight · Σ KD(logits) + Σ weight · match + hard_label_weight · Σ losses
 
@@ -435,14 +435,14 @@ class Configuration:
             where = "layers count from 1 in the file and from 0 in the spec" if script.first else "layers count from 0"
             yield Note("attention", f"{where}; it is taken as {script.attention}")
             if not script.inputs_mask and script.attention == "scores":
-                text = "without a mask TextBrewer sets scores up to -0.001 to zero, genuine ones too; here none is"
+                text = "without a mask TextBrewer zeroes scores up to -0.001, genuine ones too; brewgraph does not"
                 yield Note("attention", text)
 
     def _of_adaptors(self) -> Iterator[Note]:
         """Notes on assumptions about the adaptors that matter."""
         script, distill = self.script, self.distill
         if distill.hard_label_weight or distill.hard_label_weight_scheduler is not None:
-            text = "the loss of the student's own model on the labels; add an equation for any other of your adaptor"
+            text = "the loss of the student's own model on the labels; add an equation for each other adaptor loss"
             yield Note("losses", text)
         for key, what, masked, applies in (
             ("inputs_mask", "matches", script.inputs_mask, self.matches and not script.ignores_matches),
@@ -463,7 +463,7 @@ class Configuration:
         if train.ckpt_steps is not None and {"ckpt_frequency", "ckpt_epoch_frequency"} & names:
             yield Note("ckpt_frequency", "left out: with ckpt_steps TextBrewer ignores it")
         if {"ckpt_frequency", "ckpt_epoch_frequency", "ckpt_steps"} & names:
-            text = "checkpoints serve to resume; only the last two are kept (save_total_limit), by TextBrewer all"
+            text = "checkpoints serve to resume; the last two are kept (save_total_limit), TextBrewer keeps all"
             yield Note("ckpt_*", text)
         if train.gradient_accumulation_steps > 1:
             text = (

@@ -457,11 +457,8 @@ class FactsBook:
             heads,
         )
         lender = self._finished_lender(model) if inherited is not None and inherited.name is None else None
-        if lender is None:
-            sources = [self.recipe.data[name].source for name in self.data[model.name]]
-            texts = digest(*(repr(_texts_of(x, self.folder)) for x in sources))
-        else:
-            texts = lender.data
+        sources = [self.recipe.data[name].source for name in self.data[model.name]]
+        texts = lender.data if lender is not None else digest(*(repr(_texts_of(x, self.folder)) for x in sources))
         facts = UnbuiltModelFacts(request, self.memory, texts, frozenset(feature.name for feature in taken))
         _ = facts.outline  # reports here, and not where it is used, that no such model can exist
         if is_local(model, self.folder):
