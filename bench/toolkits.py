@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.data.batching.order import BatchOrder, loader
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.models.loading import quiet_transformers

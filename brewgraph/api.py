@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import networkx as nx
     from torch import nn
 
-    from brewgraph.checking.checked import Checked
+    from brewgraph.checking.check import Checked
     from brewgraph.display.plan import Plan
     from brewgraph.display.render import Shown
     from brewgraph.running.run import RunResult

@@ -292,9 +292,11 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"did you mean `{near[0]}`?" if near else ""
 
 
-def listing(words: Iterable[str]) -> str:
-    """`a`, `b` and `c`: for help texts."""
+def listing(words: Iterable[str], most: int | None = None) -> str:
+    """`a`, `b` and `c`: for help texts; of more than `most` words the first, and how many more there are."""
     quoted = [f"`{word}`" for word in words]
+    if most is not None and len(quoted) > most:
+        quoted[most:] = [f"{len(quoted) - most} more"]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else "".join(quoted)
 
 

@@ -88,11 +88,10 @@ def nearby(path: Path, limit: int = 8) -> str:
     """What is there where `path` is not: a similar name, else some names of its folder."""
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-        return f"it is a folder that holds {listing(inside[:limit])}" if inside else "it is an empty folder"
+        return f"it is a folder that holds {listing(inside, limit)}" if inside else "it is an empty folder"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     names = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
     if not names:
         return f"the folder {path.parent} is empty"
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return suggest(path.name, names) or f"in {path.parent} there is {listing(names[:limit])}{more}"
+    return suggest(path.name, names) or f"in {path.parent} there is {listing(names, limit)}"

@@ -3,72 +3,158 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.checking.agreement import (
-    check_baseline,
-    check_columns,
-    check_combined,
-    check_heads,
-    check_labels,
-    check_metrics,
-    check_starts,
-    check_teachers,
-    check_trained,
-    find_data,
-)
-from brewgraph.checking.cache_folders import check_cache_folders
-from brewgraph.checking.checked import Checked, Graphs, build_graphs, merged
-from brewgraph.checking.inputs import (
-    check_built,
-    check_ends,
-    check_inputs,
-    check_lengths,
-    check_nulls,
-    check_own_tokens,
-    check_tokenizers,
-)
+from brewgraph.checking.checks import CHECKS, DATA_CHECKS, CheckContext
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError, UsageError, suggest
 from brewgraph.paths import locate, shown
+from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.elaborate import elaborate
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.recipe import Recipe, Task
-from brewgraph.recipe.values import Apply, Combine, ModelDeclaration, Take, Value, members, walk
 from brewgraph.source import EncodingError, Source
 from brewgraph.syntax.comments import check_ignores
 from brewgraph.syntax.parser import parse
 from brewgraph.syntax.tree import Spec
 
 if TYPE_CHECKING:
-    from brewgraph.checking.context import CheckContext
-    from brewgraph.facts.models import UnbuiltModelFacts
+    import networkx as nx
 
-Check = Callable[["CheckContext"], None]
+    from brewgraph.facts.models import Facts, UnbuiltModelFacts
 
-DATA_CHECKS: tuple[Check, ...] = (check_columns, check_labels)
-"""Checks of data alone, which run before the length of every list is known."""
+Graphs = dict[tuple[str, str], "nx.DiGraph"]
+"""Graphs by the names of stage and task."""
 
-CHECKS: tuple[Check, ...] = (
-    check_teachers,
-    check_built,
-    check_lengths,
-    check_starts,
-    check_inputs,
-    check_tokenizers,
-    check_own_tokens,
-    check_ends,
-    check_nulls,
-    check_combined,
-    check_heads,
-    check_metrics,
-    check_baseline,
-    check_cache_folders,
-    check_trained,
-)
-"""Checks of models and data that run before there is a graph, in this order."""
+
+@dataclass(frozen=True)
+class Checked:
+    """A sound spec.
+
+    `graphs` are the simplified graphs by stage and task, empty if a model that cannot be reached leaves the length of a
+    list open; `reports` those of what tasks report beside their losses. `unmerged` and `unmerged_reports` are the same
+    before equal nodes are merged.
+
+    `parents` are the files of the specs above this one and its own. `identities` are those of models and data sets,
+    whatever their names. `others` are, by model name, the specs whose students are models of this one.
+    """
+
+    recipe: Recipe
+    graphs: Mapping[tuple[str, str], nx.DiGraph]
+    reports: Mapping[tuple[str, str], nx.DiGraph]
+    unmerged: Mapping[tuple[str, str], nx.DiGraph]
+    unmerged_reports: Mapping[tuple[str, str], nx.DiGraph]
+    facts: Facts
+    warnings: tuple[Diagnostic, ...]
+    parents: tuple[Path, ...]
+    identities: Mapping[str, str]
+    others: Mapping[str, Checked] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.recipe.source.folder
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:
+        """The classes of each data set."""
+        return self.facts.classes
+
+    @property
+    def graph(self) -> nx.DiGraph | None:
+        """The graph of the first task, the only one in a spec without stages and tasks; None while lists are open."""
+        return next(iter(self.graphs.values()), None)
+
+    @property
+    def spec_hash(self) -> str:
+        """A hash of what the spec computes and how it trains, whatever its names."""
+        from brewgraph.graph.identity import hash_spec
+
+        return hash_spec(self.recipe, self.graphs, self.identities, self.classes)
+
+    def with_graphs_of(self, recipe: Recipe, own: Mapping[str, str]) -> Checked:
+        """The same check with the graphs of another recipe, and with these identities for some of the models."""
+        collector = Collector()
+        unmerged, unmerged_reports = build_graphs(recipe, self.facts, collector, self.identities, own)
+        collector.raise_errors()
+        return replace(
+            self,
+            recipe=recipe,
+            graphs=merged(unmerged),
+            reports=merged(unmerged_reports),
+            unmerged=unmerged,
+            unmerged_reports=unmerged_reports,
+        )
+
+    def without_teachers(self) -> Checked:
+        """The check of the same student trained without its teachers."""
+        from brewgraph.recipe.recipe import without_teacher
+
+        return self.with_graphs_of(without_teacher(self.recipe), {})
+
+    def with_modules(self, modules: Mapping[str, object]) -> Checked:
+        """The same check where the caller's modules replace models, by name.
+
+        Models of one declaration stay one only if one object runs for all of them. The spec's hash, the seeds of
+        projections, and all graphs in which no such models meet stay the same.
+        """
+        own: dict[str, str] = {}
+        objects: dict[str, list[int]] = {}
+        for name in self.recipe.models:
+            alike = objects.setdefault(self.identities[name], [])
+            runs = id(modules[name]) if name in modules else 0
+            if runs not in alike:
+                alike.append(runs)
+            if position := alike.index(runs):
+                own[name] = f"given {position}"
+        return self.with_graphs_of(self.recipe, own) if own else self
+
+
+def build_graphs(
+    recipe: Recipe,
+    facts: FactsOf,
+    collector: Collector,
+    identities: Mapping[str, str],
+    own: Mapping[str, str] | None = None,
+) -> tuple[Graphs, Graphs]:
+    """The canonical graphs of every task, and of what it reports; none while lists are open.
+
+    `own` are identities of models that are not what their declaration says.
+    """
+    from brewgraph.graph.build import build_graph, build_reports
+    from brewgraph.graph.canonical import canonical, tell_apart
+
+    built: tuple[Graphs, Graphs] = ({}, {})
+    for stage, task in recipe.tasks if not _has_open_lists(recipe) else ():
+        for graphs, build in zip(built, (build_graph, build_reports), strict=True):
+            if (graph := build(recipe, facts, collector, identities, task)) is not None:
+                graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}), merged=False)
+    return built
+
+
+def merged(graphs: Graphs) -> Graphs:
+    """The graphs with equal nodes merged."""
+    from brewgraph.graph.canonical import merge_equal_nodes
+
+    return {name: merge_equal_nodes(graph) for name, graph in graphs.items()}
+
+
+def _has_open_lists(recipe: Recipe) -> bool:
+    """Whether the length of a list depends on a model that cannot be reached."""
+
+    def is_open(x: object) -> bool:
+        if isinstance(x, v.Group):
+            return x.items is None or any(is_open(i) for i in x.items)
+        return isinstance(x, v.Value) and any(
+            (isinstance(p, v.Combine) and not p.operands) or (isinstance(p, v.Bundle) and not p.items)
+            for p in v.walk(x)
+        )
+
+    return any(is_open(x) for x in (*recipe.equations.values(), *(task.loss for _, task in recipe.tasks)))
+
+
+# ── checking ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_names(source: Source, params: Mapping[str, Any]) -> Recipe:
@@ -104,16 +190,13 @@ _Cache = dict[Any, Checked]
 
 def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...], cache: _Cache) -> Checked:
     spec, first, collector = _parsed(source, params)
-    from brewgraph.checking.context import CheckContext
-    from brewgraph.facts.identities import identities
     from brewgraph.facts.memory import Memory
-    from brewgraph.facts.models import FactsBook
+    from brewgraph.facts.models import FactsBook, identities
 
     parents = (*parents, Path(source.name).resolve())
     others = _OtherSpecs(source, parents, collector, cache)
-    memory = Memory.of_user()
     # models and data at fault count as unknown, so that everything else is checked beside them
-    facts = FactsBook(first, source.folder, find_data(first, collector, memory), collector, others.facts, memory)
+    facts = FactsBook(first, collector, others.facts, Memory.of_user())
     for check in DATA_CHECKS:
         check(CheckContext(first, facts, collector))
     for model in first.models.values():
@@ -148,18 +231,18 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
     in their text nor in that of their models; equations with other matches are left out.
     """
 
-    def is_sound(match: Apply) -> bool:
-        takes = [x for x in walk(match) if isinstance(x, Take)]
+    def is_sound(match: v.Apply) -> bool:
+        takes = [x for x in v.walk(match) if isinstance(x, v.Take)]
         declared = [recipe.models[take.model].span for take in takes]
-        spans = [span for span in (*(x.span for x in walk(match)), *declared) if span.text]
+        spans = [span for span in (*(x.span for x in v.walk(match)), *declared) if span.text]
         indexed = all(take.feature.index is None or take.feature.index >= 0 for take in takes)
         return indexed and not any(
             x.source == d.span.source and x.start < d.span.end and d.span.start < x.end for x in spans for d in errors
         )
 
-    def summed(task: Task) -> Value | None:
-        matches = [x for x in walk(task.loss) if isinstance(x, Apply) and x.kind == "loss" and is_sound(x)]
-        return Combine("loss", "+", tuple(matches), span=task.span) if matches else None
+    def summed(task: Task) -> v.Value | None:
+        matches = [x for x in v.walk(task.loss) if isinstance(x, v.Apply) and x.kind == "loss" and is_sound(x)]
+        return v.Combine("loss", "+", tuple(matches), span=task.span) if matches else None
 
     stages = [
         replace(stage, tasks=tuple(replace(x, loss=loss, reports={}) for x in stage.tasks if (loss := summed(x))))
@@ -168,7 +251,7 @@ def _sound_part(recipe: Recipe, errors: Collection[Diagnostic]) -> Recipe:
     equations = {
         name: value
         for name, value in recipe.equations.items()
-        if all(is_sound(x) for member in members(value) for x in walk(member) if isinstance(x, Apply))
+        if all(is_sound(x) for member in v.members(value) for x in v.walk(member) if isinstance(x, v.Apply))
     }
     return replace(recipe, stages=tuple(stages), equations=equations)
 
@@ -221,7 +304,7 @@ class _OtherSpecs:
         self.source, self.parents, self.collector, self.cache = source, parents, collector, cache
         self.checked: dict[str, Checked] = {}
 
-    def facts(self, model: ModelDeclaration) -> UnbuiltModelFacts:
+    def facts(self, model: v.ModelDeclaration) -> UnbuiltModelFacts:
         other = self._check(model)
         student, name = other.recipe.student, other.recipe.source.name
         if (facts := other.facts(student)) is not None:
@@ -232,10 +315,10 @@ class _OtherSpecs:
         help = "connect to the hub, or let that spec name a local folder"
         raise SourceFault("B311", f"the student of `{name}` cannot be reached", field="path", help=help)
 
-    def hash(self, model: ModelDeclaration) -> str:
+    def hash(self, model: v.ModelDeclaration) -> str:
         return "" if self.collector.failed else self._check(model).spec_hash  # a spec at fault needs no hash
 
-    def _check(self, model: ModelDeclaration) -> Checked:
+    def _check(self, model: v.ModelDeclaration) -> Checked:
         """Check the spec that `brew(...)` names. Its own faults are raised as they are, with their own places."""
         if model.name in self.checked:
             return self.checked[model.name]

@@ -59,17 +59,15 @@ def command(
     ] = None,
 ) -> None:
     """Convert a TextBrewer configuration to a spec, with notes on what differs. Nothing is executed."""
-    from brewgraph.convert.convert import convert
-    from brewgraph.convert.equations import Adaptors
-    from brewgraph.convert.spec_text import Script
+    from brewgraph.convert.convert import Script, convert
     from brewgraph.recipe.label_types import LABEL_TYPES
 
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")
     if out is not None:
         check_writable(out)
-    adaptors = Adaptors(LABEL_TYPES[labels], inputs_mask, logits_mask, attention, attention_from)
-    script = Script(distiller or "GeneralDistiller", teachers, _tasks(distiller, task or []), adaptors)
+    adaptors = (LABEL_TYPES[labels], inputs_mask, logits_mask, attention, attention_from)
+    script = Script(distiller or "GeneralDistiller", teachers, _tasks(distiller, task or []), *adaptors)
     supervised = distiller == "BasicTrainer" if distiller is not None else None
     converted = convert([read(file) for file in files], script, matches or [], supervised=supervised)
     for note in converted.notes:

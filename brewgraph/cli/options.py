@@ -16,7 +16,7 @@ from brewgraph.diagnostics import UsageError, suggest
 from brewgraph.source import EncodingError, Source, is_call
 
 if TYPE_CHECKING:
-    from brewgraph.checking.checked import Checked
+    from brewgraph.checking.check import Checked
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs)

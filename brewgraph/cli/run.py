@@ -16,7 +16,7 @@ from brewgraph.cli.output import more_about, print_diagnostics, table, tally
 from brewgraph.display.lines import number
 
 if TYPE_CHECKING:
-    from brewgraph.checking.checked import Checked
+    from brewgraph.checking.check import Checked
     from brewgraph.models.description import ModelDescription
     from brewgraph.running.profile import StepProfile
     from brewgraph.running.table import ScoreRow

@@ -1,1 +1,1 @@
-"""From a TextBrewer configuration to a spec: read `config_files`, check `config`, write `equations` and `spec_text`."""
+"""From a TextBrewer configuration to a spec: `config` reads and checks the files, `convert` writes the spec."""

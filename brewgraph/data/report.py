@@ -13,10 +13,9 @@ from typing import Any
 import datasets
 
 from brewgraph.data.encoding.encode import Encoding
-from brewgraph.data.sources.delimited import traces_of_quotes
 from brewgraph.data.sources.examples import Examples
 from brewgraph.diagnostics import listing
-from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, NONE, SPANS, TAGS, VALUE, LabelType
+from brewgraph.recipe.label_types import CLASS, CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE, LabelType
 from brewgraph.recipe.length import Length
 
 _FIRST = 5
@@ -101,53 +100,32 @@ def data_report(
     examples: Examples,
     encodings: Sequence[Encoding] = (),
     *,
-    label_type: LabelType | None = None,
+    label_type: LabelType = CLASS,
     delimited: bool = False,
     batch: int | Length | None = None,
 ) -> DataReport:
     """Inspect every row of `examples`, and its length in each of `encodings`.
 
     Texts are equal if they differ only in white space and case, both texts of pairs. `label_type` is that of the
-    source; without it, it follows from the columns, where `next` and `masked` look like no labels. `delimited` data is
-    csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of examples, or tokens, per step.
+    source. `delimited` data is csv or tsv, whose quotes and line breaks are inspected; `batch` is the number of
+    examples, or tokens, per step.
     """
-    kind = _label_type(examples.splits["train"]) if label_type is None else label_type
-    first_rows: dict[bytes, int] = {}
-    splits: dict[str, SplitReport] = {}
+    keys = {name: list(_keys(_texts(split))) for name, split in examples.splits.items()}
+    first_rows = {key: row for row, key in reversed([*enumerate(keys["train"], 1)]) if key}
     overlaps = []
-    for name, split in examples.splits.items():
-        keys = list(_keys(_texts(split)))
-        if name == "train":
-            for number, key in enumerate(keys, 1):
-                if key is not None:
-                    first_rows.setdefault(key, number)
-        else:
-            both = [(number, first_rows[key]) for number, key in enumerate(keys, 1) if key in first_rows]
-            overlaps.append(Overlap(name, _count(n for n, _ in both), tuple(row for _, row in both[:_FIRST])))
-        splits[name] = _split(split, keys, kind, examples.classes, delimited)
+    for name in list(keys)[1:]:
+        both = [(row, first_rows[key]) for row, key in enumerate(keys[name], 1) if key in first_rows]
+        overlaps.append(Overlap(name, _count(row for row, _ in both), tuple(row for _, row in both[:_FIRST])))
+    splits = {
+        name: _split(split, keys[name], label_type, examples.classes, delimited)
+        for name, split in examples.splits.items()
+    }
     lengths = tuple(_lengths(name, split, e) for e in encodings for name, split in examples.splits.items())
-    report = DataReport(kind, splits, tuple(overlaps), lengths, notes=examples.notes)
+    report = DataReport(label_type, splits, tuple(overlaps), lengths, notes=examples.notes)
     return replace(report, warnings=tuple(_warnings(report, batch if isinstance(batch, int) else 0)))
 
 
 # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _label_column(split: datasets.Dataset) -> str | None:
-    """The column of labels; None without labels."""
-    return next((x.column for x in (TAGS, SPANS, CLASS) if x.column in split.column_names), None)
-
-
-def _label_type(split: datasets.Dataset) -> LabelType:
-    column = _label_column(split)
-    if column is None:
-        return NONE
-    feature = split.features[column]
-    if column != CLASS.column:
-        return TAGS if column == TAGS.column else SPANS
-    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
-        return CLASSES
-    return VALUE if feature.dtype.startswith("float") else CLASS
 
 
 def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
@@ -158,55 +136,47 @@ def _texts(split: datasets.Dataset) -> list[tuple[str, ...]]:
     return list(zip(*(split[column][:] for column in columns), strict=True))
 
 
-def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes | None]:
-    """A digest of each row's texts, equal for equal texts; None if all of them are empty."""
+def _keys(texts: Iterable[tuple[str, ...]]) -> Iterator[bytes]:
+    """A digest of each row's texts, equal for equal texts; empty if all of them are empty."""
     for row in texts:
         words = [" ".join(text.casefold().split()) for text in row]
         data = "\0".join(words).encode("utf-8", "surrogatepass")
-        yield blake2b(data, digest_size=16).digest() if any(words) else None
+        yield blake2b(data, digest_size=16).digest() if any(words) else b""
 
 
 def _split(
-    split: datasets.Dataset, keys: Sequence[bytes | None], kind: LabelType, classes: Sequence[str], delimited: bool
+    split: datasets.Dataset, keys: Sequence[bytes], kind: LabelType, classes: Sequence[str], delimited: bool
 ) -> SplitReport:
-    column = _label_column(split)
-    labels = None if column is None else list(split[column][:])
+    labels = list(split[kind.column][:]) if kind.column in split.column_names else []
+    missing = [_is_missing(label) for label in labels]
+    present = [label for label, is_missing in zip(labels, missing, strict=True) if not is_missing]
+    if kind == TAGS:
+        rows = zip(missing, labels, split["words"][:], strict=True)
+        missing = [is_missing or len(tags) != len(words) for is_missing, tags, words in rows]
     first: dict[bytes, int] = {}
-    repeated, contradicting = [], []
-    for row, key in enumerate(keys):
-        if key is None:
-            continue
-        earlier = first.setdefault(key, row)
-        if earlier != row:
-            repeated.append(row + 1)
-            if labels is not None and kind != SPANS and labels[earlier] != labels[row]:
-                contradicting.append(row + 1)
-    texts = _texts(split)
-    present = [label for label in labels or () if not _is_missing(label)]
-    numbers = (min(present), fmean(present), max(present)) if kind == VALUE and present else None
-    broken, quoted = map(_count, traces_of_quotes(texts) if delimited else ((), ()))
+    repeated = [row for row, key in enumerate(keys) if key and first.setdefault(key, row) != row]
+    contradicting = []
+    if labels and kind != SPANS:
+        contradicting = [row for row in repeated if labels[row] != labels[first[keys[row]]]]
+    texts = list(enumerate(_texts(split), 1))
+    fields = texts if delimited else []
     return SplitReport(
         rows=len(split),
-        empty=_count(row for row, text in enumerate(texts, 1) if not all(part.strip() for part in text)),
-        unlabelled=_count(row for row, missing in enumerate(_missing(split, labels), 1) if missing),
+        empty=_count(row for row, text in texts if not all(part.strip() for part in text)),
+        unlabelled=_count(row for row, is_missing in enumerate(missing, 1) if is_missing),
         labels=_histogram(present, kind, classes),
-        numbers=numbers,
-        repeated=_count(repeated),
-        contradicting=_count(contradicting),
-        broken=broken,
-        quoted=quoted,
+        numbers=(min(present), fmean(present), max(present)) if kind == VALUE and present else None,
+        repeated=_count(row + 1 for row in repeated),
+        contradicting=_count(row + 1 for row in contradicting),
+        broken=_count(row for row, text in fields if any(set(part) & set("\t\n\r") for part in text)),
+        quoted=_count(row for row, text in fields if any(map(_is_enclosed, text))),
     )
 
 
-def _missing(split: datasets.Dataset, labels: list[Any] | None) -> Iterator[bool]:
-    """Whether each row lacks its label."""
-    if labels is None:
-        return
-    if TAGS.column in split.column_names:
-        pairs = zip(split["words"][:], labels, strict=True)
-        yield from (tags is None or len(tags) != len(words) for words, tags in pairs)
-    else:
-        yield from map(_is_missing, labels)
+def _is_enclosed(text: str) -> bool:
+    """Whether a text stands in double quotes and holds only doubled ones, as csv escapes a quote."""
+    inner = text[1:-1]
+    return text[:1] == text[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _is_missing(label: Any) -> bool:
@@ -317,8 +287,7 @@ def _class_warnings(report: DataReport) -> Iterator[str]:
         absent = [word for word, number in counts.items() if not number and (name == "train" or train[word])]
         if not absent:
             continue
-        more = f" and {len(absent) - _CLASSES} more" if len(absent) > _CLASSES else ""
-        which = f"{one if len(absent) == 1 else many} {listing(absent[:_CLASSES])}{more}"
+        which = f"{one if len(absent) == 1 else many} {listing(absent, _CLASSES)}"
         if name == "train":
             yield f"train has no example of the {which}: add some, or leave it out of the labels"
         else:

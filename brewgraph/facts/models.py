@@ -1,15 +1,15 @@
-"""What is known of a spec's models before weights are loaded: from memory, configurations, tokenizers, other specs."""
+"""What is known of models and data before they are loaded: from memory, configurations, files, other specs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, singledispatchmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts, stamp
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
@@ -31,15 +31,14 @@ from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.label_types import CLASS, NONE, LabelType
 from brewgraph.recipe.needs import Lesson, data_used, features_used, lessons, partners
 from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.settings.data_sources import DataSource
+from brewgraph.recipe.settings.data_sources import Batches, DataSource
 from brewgraph.recipe.settings.model_sources import Hf, Layers, ModelSource
-from brewgraph.recipe.values import ModelDeclaration
+from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
     from brewgraph.models.description import ModelDescription
     from brewgraph.models.fake.reach import Reach
     from brewgraph.models.fake.shapes import Shapes
-
 
 # ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,25 +51,16 @@ class Request:
     role: str
     folder: Path
     features: frozenset[Feature]
-    classes: tuple[str, ...]
-    inherited: Tokens | None
-    label_types: tuple[LabelType, ...]
-    heads: tuple[tuple[str, Head], ...]
+    classes: tuple[str, ...] = ()
+    inherited: Tokens | None = None
+    label_types: tuple[LabelType, ...] = ()
+    heads: Mapping[str, Head] = field(default_factory=dict)
 
     def describe(self) -> ModelDescription:
         """The model's description. Raises `SourceFault` if there cannot be one."""
         from brewgraph.models.description import describe_model
 
-        return describe_model(
-            self.source,
-            role=self.role,
-            folder=self.folder,
-            features=self.features,
-            classes=self.classes,
-            inherited=self.inherited,
-            label_types=self.label_types,
-            heads=dict(self.heads),
-        )
+        return describe_model(**{argument.name: getattr(self, argument.name) for argument in fields(self)})
 
     @cached_property
     def identity(self) -> str | None:
@@ -83,7 +73,14 @@ class Request:
             prints.append(print_of_model(local(self.source.name, self.folder), self.source.revision))
         if None in prints:
             return None
-        asked = (self.role, sorted(map(str, self.features)), self.classes, tokenizers, self.label_types, self.heads)
+        asked = (
+            self.role,
+            sorted(map(str, self.features)),
+            self.classes,
+            tokenizers,
+            self.label_types,
+            dict(self.heads),
+        )
         return digest(repr(self.source.model_copy(update={"inputs": {}})), asked, prints)
 
 
@@ -186,7 +183,7 @@ class UnbuiltModelFacts:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return dict(self.request.heads)
+        return self.request.heads
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -359,30 +356,45 @@ class Facts:
 
 @dataclass
 class FactsBook:
-    """Looks up the facts of every model of a recipe once; faults become diagnostics at the model's source.
+    """Looks up the facts of every model and data set of a recipe once; faults become diagnostics at their sources.
 
     `other_spec` gives the facts of the student of a `brew(...)` spec.
     """
 
     recipe: Recipe
-    folder: Path
-    data_facts: Mapping[str, DataFacts | None]
     collector: Collector
     other_spec: Callable[[ModelDeclaration], UnbuiltModelFacts]
     memory: Memory
     models: dict[str, UnbuiltModelFacts | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.folder = self.recipe.source.folder
         self.features = features_used(self.recipe)
         self.data = data_used(self.recipe)
         self.partners = partners(self.recipe)
+        self.data_facts = {name: self._of_data(data) for name, data in self.recipe.data.items()}
         self.facts = Facts(self.models, self.data_facts, self.data, lessons(self.recipe))
+
+    def _of_data(self, data: DataDeclaration) -> DataFacts | None:
+        """The facts of a data set; None, with a diagnostic, if it cannot be read."""
+        try:
+            return data_facts(data.source, self.folder, self.memory)
+        except SourceFault as fault:
+            code, help = fault.code, data.remedy(fault.help, fault.field)
+            if code == "B405":
+                code, help = "W401", f"{help}; until then classes and columns are not checked"
+                names = (part.hub_name for part in data.source.sources)
+                if similar := next(filter(None, (_similar_folder(x, self.folder, _DATA_FILES) for x in names)), ""):
+                    code = "B401"
+                    help = f"did you mean `{similar}`? that folder holds data; the hub could not be reached, either"
+            self.collector.add(code, fault.message, data.place(fault.field), help=help)
+            return None
 
     def __call__(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
         if model.name not in self.models:
             self.models[model.name] = None
             try:
-                self.models[model.name] = self._find(model)
+                self.models[model.name] = self._of(model.source, model)
             except SourceFault as fault:
                 if fault.code == "B314":  # the fault of the model whose tokenizer this one takes
                     model = self._tokenizer_owner(self._first_lender(model) or model)
@@ -397,7 +409,12 @@ class FactsBook:
         """Report a fault at the model's source; as a warning if only the network is at fault."""
         code, message, place = fault.code, fault.message, model.place(fault.field)
         help = model.remedy(fault.help, fault.field)
-        if similar := self._similar_folder(model, fault):
+        source, similar = model.source, ""
+        if source.has_configuration and code in ("B310", "B311", "B314"):
+            of_tokenizer = source.tokenizer_name is not None and code == "B314"
+            name = source.tokenizer_name if of_tokenizer else source.checkpoint
+            similar = _similar_folder(name, self.folder, _TOKENIZER_FILES if of_tokenizer else ("config.json",))
+        if similar:
             kind = "tokenizer" if code == "B314" else "model"
             help = f"did you mean `{similar}`? that folder holds a {kind}; the hub could not be reached, either"
             code, message = "B310", f"there is no folder `{place.text.strip(chr(34))}`"
@@ -406,23 +423,6 @@ class FactsBook:
             unchecked = f"{taken}, their shapes, " if taken else ""
             code, help = "W301", f"{help}; until then {unchecked}classes, tokens and positions are not checked"
         self.collector.add(code, message, place, help=help)
-
-    def _similar_folder(self, model: ModelDeclaration, fault: SourceFault) -> str:
-        """An existing folder with nearly the name that leads nowhere; empty if there is none."""
-        source = model.source
-        if not source.has_configuration or fault.code not in ("B310", "B311", "B314"):
-            return ""
-        of_tokenizer = source.tokenizer_name is not None and fault.code == "B314"
-        name = source.tokenizer_name if of_tokenizer else source.checkpoint
-        path = locate(name, self.folder) if name else None
-        if path is None or path.is_dir():
-            return ""
-        files = ("tokenizer.json", "tokenizer_config.json") if of_tokenizer else ("config.json",)
-        near = near_folder(path, files)
-        return str(Path(name or "").with_name(near)) if near else ""
-
-    def _find(self, model: ModelDeclaration) -> UnbuiltModelFacts | None:
-        return self._of(model.source, model)
 
     @singledispatchmethod
     def _of(self, source: ModelSource, model: ModelDeclaration) -> UnbuiltModelFacts | None:
@@ -454,14 +454,11 @@ class FactsBook:
             classes,
             inherited,
             types,
-            tuple(heads.items()),
+            heads,
         )
         lender = self._finished_lender(model) if inherited is not None and inherited.name is None else None
-        if lender is None:
-            sources = [self.recipe.data[name].source for name in self.data[model.name]]
-            texts = digest(*(repr(_texts_of(x, self.folder)) for x in sources))
-        else:
-            texts = lender.data
+        sources = [self.recipe.data[name].source for name in self.data[model.name]]
+        texts = lender.data if lender is not None else digest(*(repr(_texts_of(x, self.folder)) for x in sources))
         facts = UnbuiltModelFacts(request, self.memory, texts, frozenset(feature.name for feature in taken))
         _ = facts.outline  # reports here, and not where it is used, that no such model can exist
         if is_local(model, self.folder):
@@ -547,6 +544,15 @@ class FactsBook:
         return facts.tokens if facts is not None else None
 
 
+def _similar_folder(name: str | None, folder: Path, files: tuple[str, ...]) -> str:
+    """The folder with such files whose name is close to one that leads nowhere; empty if there is none."""
+    path = locate(name, folder) if name else None
+    near = near_folder(path, files) if path is not None and not path.is_dir() else ""
+    return str(Path(name or "").with_name(near)) if near else ""
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_DATA_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.parquet")
 _TASK_OF_CLASS = {auto_class: task for task, auto_class in AUTO_CLASSES.items()}
 
 
@@ -572,3 +578,97 @@ def _texts_of(source: DataSource, folder: Path) -> dict[str, Any]:
                 place = locate(value, folder).resolve()
                 settings[key] = str(place) if place.exists() else value
     return {"source": type(source).__name__, **settings}
+
+
+# ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def data_facts(source: DataSource, folder: Path, memory: Memory) -> DataFacts:
+    """The facts of a data set. Raises `SourceFault` if it does not match its source."""
+    if isinstance(source, Batches):
+        from brewgraph.data.sources.tensor_batches import batch_facts
+
+        return batch_facts(source, folder)
+    if augment := getattr(source, "augment", ()):
+        from brewgraph.data.batching.augmentation import check_augmentations
+
+        check_augmentations(source.label_type, augment)
+
+    def find() -> DataFacts:
+        from brewgraph.data.sources.examples import facts
+
+        return facts(source, folder)
+
+    return memory.recall(print_of_data(source, folder), DataFacts, find)
+
+
+def print_of_data(source: DataSource, folder: Path) -> str | None:
+    """A fingerprint of the content of a data set's files; None if only the hub knows it."""
+    stamps: list[object] = []
+    for part in source.sources:
+        if part.holds_tensors or (part.hub_name and not locate(part.hub_name, folder, "name").is_dir()):
+            return None
+        try:
+            stamps.append(stamp(_files(part, folder)))
+        except OSError:
+            return None  # a missing file is reported by whoever reads it
+    return digest(repr(source), *stamps)
+
+
+def _files(source: DataSource, folder: Path) -> Iterator[Path]:
+    """The local files of a data set."""
+    if source.hub_name:
+        yield from sorted(path for path in locate(source.hub_name, folder, "name").rglob("*") if path.is_file())
+    for argument, name in source.files.items():
+        yield locate(name, folder, argument).resolve()
+
+
+# ── identities ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _settled(source: ModelSource, identity: Callable[[str], str], names: Collection[str]) -> ModelSource:
+    """A model's source with the identities of other models in place of their names, and keyword arguments sorted."""
+    update: dict[str, Any] = {
+        key: dict(sorted(value.items()))
+        for key in type(source).model_fields
+        if isinstance(value := getattr(source, key), dict)
+    }
+    if source.start is not None:
+        update["init"] = source.start.model_copy(update={"model": identity(source.start.model)})
+    if source.tokenizer_name is not None and source.tokenizer_name in names:
+        update["tokenizer"] = identity(source.tokenizer_name)
+    return source.model_copy(update=update)
+
+
+def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) -> Mapping[str, str]:
+    """The identity of each model and data set, by name; `other_spec` gives the hash of a `brew(...)` spec."""
+    # the batch size is no part of a data set's identity: projections start alike however a batch is split
+    known: dict[str, str] = {
+        name: digest("data", type(data.source).__name__, repr(data.source.content))
+        for name, data in recipe.data.items()
+    }
+    visiting: set[str] = set()
+
+    def identity(name: str) -> str:
+        if name in known or name in visiting:
+            return known.get(name, "circle")
+        visiting.add(name)
+        model = recipe.models[name]
+        if model.source.spec is not None:
+            known[name] = digest(model.role, other_spec(model))
+        elif model.source.averaged is not None:
+            source = model.source.model_dump(exclude={"model"})
+            known[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.averaged))
+        else:
+            text = repr(_settled(model.source, identity, recipe.models))
+            text += repr(sorted(model.heads.items())) if model.heads else ""
+            known[name] = digest(model.role, text)
+            # two calls of a factory may give two models
+            twins = [x for x in known if x != name and known[x] == known[name] and not model.source.is_known]
+            if twins:
+                known[name] = digest(model.role, text, len(twins))
+        return known[name]
+
+    for name in recipe.models:
+        identity(name)
+    return known

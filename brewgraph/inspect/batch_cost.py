@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import largest_batch
 from brewgraph.display.cost import Cost
 from brewgraph.graph.container import info

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.running.data_cache import DataCache

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import networkx as nx
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import Collector
 from brewgraph.display.cost import Cost
 from brewgraph.display.explain_name import Explained, explain_name

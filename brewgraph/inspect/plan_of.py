@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
 from brewgraph.display.savings import PassSavings, savings

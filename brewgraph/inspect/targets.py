@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import Collector, RunError, SourceFault, UsageError, listing, suggest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.facts.models import Request, UnbuiltModelFacts
@@ -89,7 +89,7 @@ def model_of_call(call: str) -> tuple[str, UnbuiltModelFacts]:
     if model is None or not isinstance(model.source, Hf):
         raise UsageError("only `hf(…)` and `bigru(…)` define a model by themselves; for a spec, name its file")
     logits = frozenset([Feature("logits")])
-    request = Request(model.source, model.role, Path("."), logits, classes=(), inherited=None, label_types=(), heads=())
+    request = Request(model.source, model.role, Path("."), logits)
     facts = UnbuiltModelFacts(request, Memory.of_user())
     try:
         _ = facts.outline, facts.feature_table

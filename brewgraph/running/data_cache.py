@@ -11,7 +11,7 @@ import networkx as nx
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import fewest_tokens, too_few_tokens
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths
 from brewgraph.data.encoding.texts import IGNORED

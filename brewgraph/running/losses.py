@@ -9,8 +9,7 @@ from typing import TypeAlias
 import datasets
 from safetensors.torch import load_file
 
-from brewgraph.checking.check import check
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SpecError, UsageError, listing
 from brewgraph.graph.scalars import Horizon

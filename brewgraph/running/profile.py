@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import RunError
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.run import Options, scratch_folder, short_builder

@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import UsageError
 from brewgraph.digest import digest
 from brewgraph.ops.python_files import module_print

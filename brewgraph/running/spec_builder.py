@@ -11,7 +11,7 @@ import networkx as nx
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches

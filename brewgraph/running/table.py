@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import PreTrainedModel
 
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.encoding.encode import Collator, Encoding
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.display.cost import megabytes

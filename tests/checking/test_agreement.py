@@ -10,8 +10,7 @@ from torch.nn.functional import kl_div, log_softmax, softmax
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.capture.capture import Capture
 from brewgraph.recipe.features import Feature

@@ -153,15 +153,15 @@ def test_data_for_machines(tmp_path: Path):
 
 
 def test_data_that_cannot_be_read_is_a_fault_of_the_spec(tmp_path: Path):
-    """What only reading shows: a text that is missing."""
+    """A text that is missing, with and without a report on the data."""
     spec = write_tiny(tmp_path)
     with (tmp_path / "train.jsonl").open("a") as rows:
         rows.write('{"text": null, "label": "good"}\n')
-    assert command("check", str(spec)).exit_code == 0
-    result = command("check", "--data", str(spec))
-    assert result.exit_code == 1
-    assert "error[B404]: `text` in row 17 of `train.jsonl` is missing" in result.stdout
-    assert result.stdout.endswith(f"{spec}: 1 error\n")
+    for options in ((), ("--data",)):
+        result = command("check", *options, str(spec))
+        assert result.exit_code == 1
+        assert "error[B404]: `text` in row 17 of `train.jsonl` is missing" in result.stdout
+        assert result.stdout.endswith(f"{spec}: 1 error\n")
 
 
 def test_a_teacher_of_another_spec_that_cannot_be_reached(tmp_path: Path):

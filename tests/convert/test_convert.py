@@ -14,9 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import brewgraph as bg
-from brewgraph.convert.convert import Converted, convert
-from brewgraph.convert.equations import Adaptors
-from brewgraph.convert.spec_text import Script
+from brewgraph.convert.convert import Converted, Script, convert
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.display.equation import spell_out
@@ -31,7 +29,7 @@ PAIR: Json = {**HIDDEN, "layer_T": [0, 4], "layer_S": [0, 1], "loss": "fsp"}
 
 def converted(value: Any, *chosen: str, script: Script | None = None, **adaptors: Any) -> Converted:
     """What a configuration becomes."""
-    script = script or Script(adaptors=Adaptors(**adaptors))
+    script = script or Script(**adaptors)
     return convert([Source(json.dumps(value), "c.json")], script, chosen)
 
 
@@ -608,8 +606,8 @@ def run(request: pytest.FixtureRequest, shared: Path) -> Recorded:
     folder = shared / request.param
     case = json.loads((folder / "case.json").read_text())
     tasks = ("task0", "task1") if case["distiller"] == "MultiTask" else ()
-    adaptors = Adaptors(LABELS[case["task"]], logits_mask=case["logits_mask"])  # type: ignore[arg-type]
-    script = Script(DISTILLERS[case["distiller"]], case["teachers"], tasks, adaptors)  # type: ignore[arg-type]
+    adaptors = {"labels": LABELS[case["task"]], "logits_mask": case["logits_mask"]}
+    script = Script(DISTILLERS[case["distiller"]], case["teachers"], tasks, **adaptors)  # type: ignore[arg-type]
     config = {"distill_config": case["distillation_config"], "train_config": case["training_config"]}
     text = converted(config, script=script).text
     params = {"student": str(folder / "student_init")}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brewgraph.convert.convert import Converted, convert
-from brewgraph.convert.spec_text import Script
+from brewgraph.convert.convert import Converted, Script, convert
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.source import Source
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from brewgraph.data.encoding.encode import Encoding
 from brewgraph.data.report import DataReport, Lengths, Overlap, RowCount, data_report, lines
 from brewgraph.data.sources.examples import Examples, open_examples
-from brewgraph.recipe.label_types import MASKED, NEXT
+from brewgraph.recipe.label_types import CLASSES, MASKED, NEXT, SPANS, TAGS, VALUE
 from brewgraph.recipe.settings.data_sources import Files
 
 NAMES = ("no", "yes")
@@ -191,7 +191,7 @@ def test_lengths_of_pairs_and_of_windows() -> None:
 def test_several_labels_for_each_row() -> None:
     """Counted by class; shares are of rows."""
     data = texts("a", "b", "c", label=[[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-    report = data_report(examples(train=data, dev=texts("d", label=[[1.0, 1.0]])))
+    report = data_report(examples(train=data, dev=texts("d", label=[[1.0, 1.0]])), label_type=CLASSES)
     assert report.label_type == "classes"
     assert report.splits["train"].labels == {"no": 1, "yes": 2}
     assert report.splits["train"].unlabelled == RowCount()
@@ -202,7 +202,7 @@ def test_several_labels_for_each_row() -> None:
 def test_values() -> None:
     """Their range and mean; one that is no number is missing, and no part of them."""
     data = texts("a", "b", "c", "d", label=[1.0, 5.0, float("nan"), 3.0])
-    report = data_report(examples((), train=data, dev=texts("e", label=[2.0])))
+    report = data_report(examples((), train=data, dev=texts("e", label=[2.0])), label_type=VALUE)
     assert (report.label_type, report.splits["train"].labels) == ("value", None)
     assert report.splits["train"].numbers == (1.0, 3.0, 5.0)
     assert report.splits["train"].unlabelled == RowCount(1, (3,))
@@ -213,7 +213,7 @@ def test_tags() -> None:
     """Words are counted by tag; a sentence is a text; without a tag for each word it has no labels."""
     train = {"words": [["New", "York"], ["Paris"], ["new", "york"]], "tags": [[1, 2], [0, 0], [1, 1]]}
     dev = {"words": [["Rome"], []], "tags": [[1], []]}
-    report = data_report(examples(("O", "B", "I"), train=train, dev=dev), [by_space(3)])
+    report = data_report(examples(("O", "B", "I"), train=train, dev=dev), [by_space(3)], label_type=TAGS)
     split = report.splits["train"]
     assert (report.label_type, split.labels) == ("tags", {"O": 2, "B": 3, "I": 1})
     assert (split.unlabelled, split.repeated, split.contradicting) == (
@@ -233,7 +233,7 @@ def test_spans() -> None:
     """A question without an answer is unlabelled; the same question and context are one text, whatever the answer."""
     answer, none = {"text": ["b"], "start": [2]}, {"text": [], "start": []}
     train = {"text_0": ["q", "q", "p"], "text_1": ["a b", "a b", "a b"], "answers": [answer, none, answer], "id": ["1", "2", "3"]}  # fmt: skip
-    report = data_report(examples((), train=train, dev=train))
+    report = data_report(examples((), train=train, dev=train), label_type=SPANS)
     split = report.splits["train"]
     assert (report.label_type, split.labels) == ("spans", None)
     assert (split.unlabelled, split.repeated, split.contradicting) == (RowCount(1, (2,)), RowCount(1, (2,)), RowCount())

@@ -11,7 +11,7 @@ import pytest
 from brewgraph.checking.check import check_names
 from brewgraph.cli.main import COMMANDS
 from brewgraph.convert.config import DistillationConfig, MatchEntry, TrainingConfig
-from brewgraph.convert.equations import NAMES
+from brewgraph.convert.convert import NAMES
 from brewgraph.diagnostics import Collector
 from brewgraph.ops.projections import PROJECTIONS
 from brewgraph.source import Source

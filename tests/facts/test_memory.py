@@ -15,9 +15,8 @@ import pytest
 import brewgraph.data.sources.examples
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError
 from brewgraph.facts import memory as module
-from brewgraph.facts.data_facts import print_of_data
 from brewgraph.facts.memory import VARIABLE, Memory, print_of_model
-from brewgraph.facts.models import Request
+from brewgraph.facts.models import Request, print_of_data
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import classes

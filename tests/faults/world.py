@@ -8,8 +8,7 @@ from pathlib import Path
 
 from transformers import BertConfig, BertForSequenceClassification
 
-from brewgraph.checking.check import check
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check
 from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.source import Source

@@ -28,8 +28,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import AutoConfig, PreTrainedModel
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import info, node
 from brewgraph.running.data_cache import DataCache

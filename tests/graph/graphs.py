@@ -8,7 +8,7 @@ from typing import TypeVar
 import networkx as nx
 
 from brewgraph.diagnostics import Collector
-from brewgraph.facts.identities import identities
+from brewgraph.facts.models import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.canonical import canonical

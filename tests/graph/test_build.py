@@ -276,7 +276,7 @@ def test_all_faults_of_shapes_at_once() -> None:
 )
 def test_arrows_that_are_legal_and_rare(match: str, code: str | None, help: str) -> None:
     """A reverse divergence, and a match whose two sides learn, are more often slips."""
-    from brewgraph.facts.identities import identities
+    from brewgraph.facts.models import identities
     from brewgraph.graph.build import build_graph
 
     recipe, collector = recipe_of(spec(f"x = {match}"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from brewgraph.diagnostics import Collector, Diagnostic, SpecError
-from brewgraph.facts.identities import identities
+from brewgraph.facts.models import identities
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.compatibility import CHECKS, COMPARING, BuiltLoss, Context, LossSide, check_match
 from brewgraph.recipe import values as v

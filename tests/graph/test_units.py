@@ -6,7 +6,7 @@ import pytest
 
 from brewgraph.diagnostics import Collector, SpecError
 from brewgraph.display.equation import spell
-from brewgraph.facts.identities import identities
+from brewgraph.facts.models import identities
 from brewgraph.graph import nodes as n
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.canonical import canonical

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import brewgraph as bg
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.display.cost import Cost
 from brewgraph.inspect.batch_cost import costs

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.models.tokenization import tokenizer_fingerprint

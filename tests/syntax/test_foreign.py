@@ -10,8 +10,7 @@ import pytest
 
 from brewgraph.checking.check import check_names
 from brewgraph.cli.main import COMMANDS, about_command, about_option
-from brewgraph.convert.convert import convert
-from brewgraph.convert.spec_text import Script
+from brewgraph.convert.convert import Script, convert
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, suggest
 from brewgraph.inspect.targets import model_of_call
 from brewgraph.ops import OPERATIONS

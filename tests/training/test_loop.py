@@ -15,8 +15,7 @@ import pytest
 import torch
 
 import brewgraph as bg
-from brewgraph.checking.check import check, read_spec
-from brewgraph.checking.checked import Checked
+from brewgraph.checking.check import Checked, check, read_spec
 from brewgraph.data.batching.order import mark_idle
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from brewgraph.data.batching.augmentation import augment_ids, augment_texts, mask_of
 from brewgraph.data.batching.masking import Masks, WordGroups
-from brewgraph.data.encoding.texts import IGNORED, encode_texts
-from brewgraph.data.encoding.tokenizer import Encoding
-from brewgraph.data.encoding.word_alignment import Span
+from brewgraph.data.encoding.texts import IGNORED, Encoding, Span, encode_texts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import DataSource, Join, Text
 

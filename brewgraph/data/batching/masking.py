@@ -9,8 +9,7 @@ import numpy
 from transformers import PreTrainedTokenizerBase
 
 from brewgraph.data.batching.order import derive_seed
-from brewgraph.data.encoding.texts import IGNORED
-from brewgraph.data.encoding.tokenizer import require_mask
+from brewgraph.data.encoding.texts import IGNORED, require_mask
 
 _MASKED, _OTHER = 0.8, 0.1
 """The shares of the tokens to predict that become the mask, and another token; the others stay."""

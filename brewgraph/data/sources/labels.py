@@ -1,16 +1,20 @@
-"""Labels as numbers: the classes in a column of labels, one or several per row, and the faults of labels."""
+"""Labels, weights and other columns as numbers: the classes of a column, one or several per row, and their faults."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import datasets
 from datasets.features.features import FeatureType
 
 from brewgraph.data.sources.rows import Split
 from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.recipe.label_types import CLASSES, VALUE, LabelType
+from brewgraph.recipe.settings.data_sources import DataSource
 
 Label = str | int | float
 """A label as its source holds it; truth values are `int`."""
@@ -29,6 +33,23 @@ _NUMBERS = (
 
 
 @dataclass(frozen=True)
+class Labelling:
+    """The labels of every split as numbers, with their feature; no values for a source without labels. `marks` is as in
+    `Examples`.
+    """
+
+    classes: tuple[str, ...]
+    values: Mapping[str, list[int] | list[float] | list[list[float]]]
+    feature: FeatureType = None
+    notes: tuple[str, ...] = ()
+    marks: bool | None = None
+
+    def numbers(self, split: str) -> list[int]:
+        """The number of each row's class, where rows have one."""
+        return [value for value in self.values.get(split, ()) if isinstance(value, int)]
+
+
+@dataclass(frozen=True)
 class Classes:
     """The classes in the order of their numbers; with `by_name` labels are looked up among `names`.
 
@@ -39,8 +60,47 @@ class Classes:
     by_name: bool
     marks: bool = False
 
+    def place(self, value: Label, feature: FeatureType, number: Label | None = None) -> int | None:
+        """The place of a label; None where it is none of them."""
+        if self.by_name:
+            return place_of(value, feature, self.names, number)
+        return int(value) if not isinstance(value, str) and value < len(self.names) else None
 
-def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) -> Classes:
+
+def encode_labels(
+    label_type: LabelType,
+    splits: Mapping[str, Split],
+    columns: Sequence[str],
+    asked: Sequence[str] | None = None,
+    marks: bool | None = None,
+) -> Labelling:
+    """The labels in the `columns` of every split; `asked` are the classes of the spec. Raises `SourceFault` B403."""
+    if not columns:
+        return Labelling((), {})
+    train = splits["train"]
+    if label_type == VALUE:
+        values = {
+            field: read_numbers(split, columns[0], "B403", "label", f"the label in row {{row}} of {split.place}")
+            for field, split in splits.items()
+        }
+        return Labelling((), values, datasets.Value("float32"))
+    if label_type == CLASSES:
+        several = _find_several(train, columns, asked, marks)
+        rows = {field: _encode_several(split, columns, several) for field, split in splits.items()}
+        notes: tuple[str, ...] = ()
+        # no list says 0 or 1 twice: each could have both classes
+        lists = _lists(train, columns[0]) if marks is None and several.marks else []
+        if lists and all(sorted(row) == [0, 1] and type(row[0]) is int for row in lists):
+            forms = f"every label in {train.place} is [0, 1] or [1, 0]"
+            notes = (f"{forms}: read as 0 or 1 for each of two classes, not as the numbers of both",)
+        feature = datasets.List(datasets.Value("float32"))
+        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
+    classes = _find_classes(train, columns[0], asked)
+    numbers = {field: _encode_single(split, columns[0], classes) for field, split in splits.items()}
+    return Labelling(classes.names, numbers, datasets.Value("int64"))
+
+
+def _find_classes(train: Split, column: str, asked: Sequence[str] | None) -> Classes:
     """The classes of the training rows: text in alphabetical order, numbers from 0 to the largest.
 
     Numbers take their names from the data's own list (`datasets.ClassLabel`), else `0`, `1`, … `asked` are the classes
@@ -58,9 +118,7 @@ def find_classes(train: Split, column: str, asked: Sequence[str] | None = None) 
     return _classes_of(train, [[value] for value in checked], feature, asked)
 
 
-def find_several(
-    train: Split, columns: Sequence[str], asked: Sequence[str] | None = None, marks: bool | None = None
-) -> Classes:
+def _find_several(train: Split, columns: Sequence[str], asked: Sequence[str] | None, marks: bool | None) -> Classes:
     """The classes of examples that may have several: those in one column's lists, or one for each of several columns.
 
     Lists of one length of two or more that hold only 0 and 1 are marks, one for each class, and so are truth values and
@@ -81,7 +139,7 @@ def find_several(
     if not listed and not isinstance(values[0], str) and _are_marks(rows, asked, marks):
         names = tuple(map(str, range(len(rows[0])))) if asked is None else tuple(asked)
         classes = Classes(names, by_name=False, marks=True)
-        encode_several(train, columns, classes)  # every list of the same length
+        _encode_several(train, columns, classes)  # every list of the same length
         return classes
     if asked is not None and all(place_of(value, feature, asked) is not None for value in set(values)):
         return Classes(tuple(asked), by_name=True)
@@ -131,8 +189,9 @@ def put_in_order(classes: Classes, asked: Sequence[str] | None) -> Classes:
 
 
 def _left_out(missing: Sequence[str], names: Sequence[str]) -> SourceFault:
-    message = f"`classes` leaves out {listing(missing[:_SHOWN])}, which training rows have"
-    return SourceFault("B403", message, help=f"name every class; the data's are {_some(names)}", field="classes")
+    message = f"`classes` leaves out {listing(missing, _SHOWN)}, which training rows have"
+    help = f"name every class; the data's are {listing(names, _SHOWN)}"
+    return SourceFault("B403", message, help=help, field="classes")
 
 
 def _check_count(train: Split, numbers: Sequence[int], asked: Sequence[str]) -> None:
@@ -151,7 +210,7 @@ def _check_count(train: Split, numbers: Sequence[int], asked: Sequence[str]) -> 
     raise SourceFault("B403", message, help=help, field="classes")
 
 
-def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
+def _encode_single(split: Split, column: str, classes: Classes) -> list[int]:
     """The number of each row's class. Raises `SourceFault` B403 for a label that is not among `classes`."""
     feature = split.rows.features[column]
     values: Sequence[Label] = _present(split, column)
@@ -161,11 +220,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     places: dict[Label, int | None] = {}
     for row, value in enumerate(values, 1):
         if value not in places:
-            places[value] = (
-                place_of(value, feature, classes.names, numbers.get(value))
-                if classes.by_name
-                else _count_of(value, classes)
-            )
+            places[value] = classes.place(value, feature, numbers.get(value))
         if places[value] is not None:
             continue
         text = isinstance(value, str)
@@ -176,7 +231,7 @@ def encode_labels(split: Split, column: str, classes: Classes) -> list[int]:
     return [number for value in values if (number := places[value]) is not None]
 
 
-def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
+def _encode_several(split: Split, columns: Sequence[str], classes: Classes) -> list[list[float]]:
     """For each row a 1 or a 0 for each class. Raises `SourceFault` B403."""
     if len(columns) > 1:
         return [list(row) for row in zip(*(_column_of_marks(split, column) for column in columns), strict=True)]
@@ -190,20 +245,12 @@ def encode_several(split: Split, columns: Sequence[str], classes: Classes) -> li
             _check_numbers(split, row, values, below=not classes.by_name)
         marks = [0.0] * len(classes.names)
         for value in values:
-            place = place_of(value, feature, classes.names) if classes.by_name else _count_of(value, classes)
+            place = classes.place(value, feature)
             if place is None:
                 raise unknown_class(f"a label in row {row} of {split.place}", value, classes.names)
             marks[place] = 1.0
         encoded.append(marks)
     return encoded
-
-
-def is_open(train: Split, columns: Sequence[str], classes: Classes) -> bool:
-    """Whether marks could be numbers of classes: no list says 0 or 1 twice, and each would have both classes."""
-    return classes.marks and all(
-        sorted(row) == [0, 1] and isinstance(row[0], int) and not isinstance(row[0], bool)
-        for row in _lists(train, columns[0])
-    )
 
 
 def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: Label | None = None) -> int | None:
@@ -223,16 +270,6 @@ def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: L
     return next((names.index(form) for form in forms if form in names), None)
 
 
-def _count_of(value: Label, classes: Classes) -> int | None:
-    """The place of a label that counts the classes from 0; None where it counts beyond them, or is text."""
-    return int(value) if not isinstance(value, str) and value < len(classes.names) else None
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return listing(list(names[:_SHOWN])) + more
-
-
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
@@ -240,7 +277,7 @@ def _quoted(names: Sequence[str]) -> str:
 def unknown_class(what: str, value: object, classes: Sequence[str], field: str = "label") -> SourceFault:
     """The fault of a label that no training row has; `what` names its place."""
     guess = suggest(value, classes) if isinstance(value, str) else ""
-    help = f"{guess} the classes are {_some(classes)}".strip()
+    help = f"{guess} the classes are {listing(classes, _SHOWN)}".strip()
     return SourceFault("B403", f"{what} is {value!r}, which no training row has", help=help, field=field)
 
 
@@ -250,11 +287,6 @@ def label_fault(split: Split, row: int, what: str, help: str) -> SourceFault:
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def encode_numbers(split: Split, column: str) -> list[float]:
-    """The labels of a regression. Raises `SourceFault` B403 for what is no finite number."""
-    return read_numbers(split, column, "B403", "label", f"the label in row {{row}} of {split.place}")
 
 
 def read_numbers(split: Split, column: str, code: str, field: str | None, what: str) -> list[float]:
@@ -302,15 +334,13 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
     name them instead.
     """
     values = values if split.typed else _as_numbers([str(value) for value in values])
-    if isinstance(values[0], str):
-        for row, value in enumerate(values, 1):
-            if not isinstance(value, str):
-                raise _mixed(split, row, values)
-        return [str(value) for value in values]
     numbers = []
     for row, value in enumerate(values, 1):
+        if isinstance(value, str) != isinstance(values[0], str):
+            what = f"{value!r} where row 1 has {values[0]!r}"
+            raise label_fault(split, row, what, "labels are all text or all numbers")
         if isinstance(value, str):
-            raise _mixed(split, row, values)
+            continue
         if not _is_whole(value) or value < 0:
             finite = [x for x in values if not isinstance(x, str) and math.isfinite(x)]
             help = "a label that is a number is whole, and counts classes from 0 on"
@@ -321,12 +351,7 @@ def _checked(split: Split, values: Sequence[Label], *, by_name: bool = False) ->
                 help = f'write problem_type="regression" where labels are quantities to predict; for classes, {help}'
             raise label_fault(split, row, f"{value!r}", help)
         numbers.append(int(value) if isinstance(value, float) else value)
-    return numbers
-
-
-def _mixed(split: Split, row: int, values: Sequence[Label]) -> SourceFault:
-    what = f"{values[row - 1]!r} where row 1 has {values[0]!r}"
-    return label_fault(split, row, what, "labels are all text or all numbers")
+    return numbers or [str(value) for value in values]
 
 
 def _is_whole(value: float) -> bool:
@@ -421,3 +446,90 @@ def _column_of_marks(split: Split, column: str) -> list[float]:
             message = f"`{column}` in row {row} of {split.place} is {'missing' if value in (None, '') else repr(value)}"
             raise SourceFault("B403", message, help="a column of one class of several holds 0 or 1", field="label")
     return [float(value) for value in values]
+
+
+# ── weights, and other columns that a spec names ─────────────────────────────────────────────────────────────────────
+
+
+_RESERVED = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "index", "offsets", "words", "start", "end", "null", "first"}
+)
+"""The names of a batch's own tensors, which no column can have."""
+
+
+def weights_of_classes(source: DataSource, train: Sequence[int], classes: Sequence[str]) -> list[float] | None:
+    """A weight for each class, or None. `balanced` is rows / (classes x rows of the class), as scikit-learn has it.
+
+    A class without a training row weighs 1. Raises `SourceFault` B403 for a list of another length.
+    """
+    asked: Literal["balanced"] | tuple[float, ...] | None = getattr(source, "class_weights", None)
+    if asked is None:
+        return None
+    if asked == "balanced":
+        counts = Counter(train)
+        return [len(train) / (len(classes) * counts[n]) if counts[n] else 1.0 for n in range(len(classes))]
+    if len(asked) != len(classes):
+        message = f"there are {len(asked)} weights for {len(classes)} classes"
+        raise SourceFault("B403", message, help=f"one for each, in the order {listing(classes)}", field="class_weights")
+    return list(asked)
+
+
+def add_columns(
+    rows: datasets.Dataset,
+    split: Split,
+    field: str,
+    source: DataSource,
+    columns: Sequence[str],
+    of_classes: Sequence[float] | None = None,
+    numbers: Sequence[int] = (),
+) -> datasets.Dataset:
+    """The rows with `weights`, if their source has weights, and `column/NAME` for each requested column.
+
+    A row weighs what its column says times what its class weighs, by the class's number (`numbers`). Only training rows
+    need the column: others weigh 1 without it. Raises `SourceFault` B402, B403 and B404.
+    """
+    if source.weighted:
+        weights = [1.0] * len(rows)
+        column: str | None = getattr(source, "weight", None)
+        if column is not None and (field == "train" or column in split.rows.column_names):
+            split.require(column, "weight")
+            weights = read_numbers(split, column, "B403", "weight", f"the weight in row {{row}} of {split.place}")
+            for row, weight in enumerate(weights, 1):
+                if weight < 0:
+                    message = f"the weight in row {row} of {split.place} is {weight:g}"
+                    raise SourceFault("B403", message, help="a weight is zero or above", field="weight")
+        if of_classes is not None:
+            weights = [weight * of_classes[number] for weight, number in zip(weights, numbers, strict=True)]
+        rows = rows.add_column("weights", weights, feature=datasets.Value("float32"))
+    for name in columns:
+        values, feature = _read_column(split, name)
+        rows = rows.add_column(f"column/{name}", values, feature=feature)
+    return rows
+
+
+def _read_column(split: Split, column: str) -> tuple[list[Any], FeatureType]:
+    """Values and feature of a column of numbers, truth values, or lists of them.
+
+    Raises `SourceFault` B402 for a column that is missing or whose name is taken, B411 for one whose name occurs twice,
+    B404 for other values.
+    """
+    split.require(column)
+    if column in _RESERVED:
+        raise SourceFault("B402", f"batches already have a tensor called `{column}`", help="rename the column")
+    values = split.rows[column][:]
+    if values and isinstance(values[0], list):
+        for row, value in enumerate(values, 1):
+            if not isinstance(value, list) or not all(isinstance(x, int | float) for x in value):
+                what = "missing" if value is None else f"{value!r}"
+                help = "it is a list of numbers in every row, or a number in every row"
+                raise SourceFault("B404", f"`{column}` in row {row} of {split.place} is {what}", help=help)
+        kinds = {type(x) for value in values for x in value}
+        kind = "bool" if kinds == {bool} else "int64" if kinds <= {int, bool} else "float32"
+        return values, datasets.List(datasets.Value(kind))
+    if all(isinstance(value, bool) for value in values):
+        return values, datasets.Value("bool")
+    whole = all(isinstance(value, int) for value in values)
+    numbers = read_numbers(split, column, "B404", None, f"`{column}` in row {{row}} of {split.place}")
+    if whole or (not split.typed and all(number.is_integer() for number in numbers)):
+        return [int(value) for value in values] if whole else [int(n) for n in numbers], datasets.Value("int64")
+    return numbers, datasets.Value("float32")

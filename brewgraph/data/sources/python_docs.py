@@ -12,15 +12,14 @@ import re
 import sysconfig
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.source_facts import DataFacts
-from brewgraph.diagnostics import SourceFault, listing, suggest
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read
+from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Builtin
 
 LABELS = (
@@ -54,14 +53,6 @@ class Paragraph:
     unit: tuple[str, str]
 
 
-def builtin(name: str) -> Mapping[str, tuple[Paragraph, ...]]:
-    """The data set of that name as `train` and `dev`. Raises `SourceFault` B406 where there is too little text."""
-    if name not in BUILTINS:
-        help = suggest(name, BUILTINS) or f"there is {listing(BUILTINS)}"
-        raise SourceFault("B402", f"no data set `{name}` is built in", help=help, field="name")
-    return BUILTINS[name]()
-
-
 @read.register
 def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     numbers = {label: number for number, label in enumerate(LABELS)}
@@ -69,7 +60,7 @@ def _examples(source: Builtin, folder: Path, columns: Sequence[str] = (), marks:
         field: datasets.Dataset.from_dict(
             {"text_0": [p.text for p in paragraphs], "label": [numbers[p.label] for p in paragraphs]}
         )
-        for field, paragraphs in builtin(source.name).items()
+        for field, paragraphs in python_docs().items()
     }
     return Contents(splits, LABELS)
 
@@ -89,26 +80,20 @@ def python_docs(stdlib: Path | None = None) -> Mapping[str, tuple[Paragraph, ...
     every = [paragraph for label in LABELS for paragraph in _paragraphs(folder, label)]
     distinct = _without_repetition(every)
     counts = Counter(paragraph.label for paragraph in distinct)
-    short = [label for label in LABELS if counts[label] < _FEWEST]
-    if short:
-        raise SourceFault(
-            "B406",
-            f"too few docstrings in the standard library at {folder}: "
-            + ", ".join(f"`{label}` has {counts[label]} paragraphs" for label in short[:4])
-            + (f", and {len(short) - 4} more" if len(short) > 4 else "")
-            + f", {_FEWEST} are needed",
-            help="this Python comes without the sources of its standard library (a zip file, a stripped or minimal "
-            "build): install the complete one, or name your own data with `files(train=...)`",
-            field="name",
+    if short := [label for label in LABELS if counts[label] < _FEWEST]:
+        few = ", ".join(f"`{label}` has {counts[label]} paragraphs" for label in short[:4])
+        more = f", and {len(short) - 4} more" if len(short) > 4 else ""
+        message = f"too few docstrings in the standard library at {folder}: {few}{more}, {_FEWEST} are needed"
+        help = (
+            "this Python comes without the sources of its standard library (a zip file, a stripped or minimal build): "
+            "install the complete one, or name your own data with `files(train=...)`"
         )
+        raise SourceFault("B406", message, help=help, field="name")
     chosen = {unit for label in LABELS for unit in _dev_units([p for p in distinct if p.label == label])}
     return {
         "train": tuple(p for p in distinct if p.unit not in chosen),
         "dev": tuple(p for p in distinct if p.unit in chosen),
     }
-
-
-BUILTINS: dict[str, Callable[[], Mapping[str, tuple[Paragraph, ...]]]] = {"python-docs": python_docs}
 
 
 def _paragraphs(stdlib: Path, label: str) -> Iterator[Paragraph]:

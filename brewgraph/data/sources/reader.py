@@ -9,29 +9,52 @@ reader; `facts` has a reading of its own where facts are known without one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import singledispatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
-
-from brewgraph.data.sources.source_facts import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.data_sources import Batches
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a source holds: `splits` with the columns of `Examples` but `index`, the class names in the order of the
-    labels, notes on what reading changed, and whether lists of 0 and 1 are marks.
+    labels, notes on what reading changed, and whether lists of 0 and 1 are marks. `columns` are those of the source by
+    its own names, `twice` the names that occur twice among them.
     """
 
     splits: Mapping[str, datasets.Dataset]
     classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=(), kw_only=True)
-    marks: bool | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    notes: tuple[str, ...] = ()
+    marks: bool | None = None
+    columns: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a check needs: the classes in the order of the labels, the source's columns, and the rows of each split.
+
+    `rows` may be empty, where only preparing the data tells them. `twice` are columns whose name occurs twice in the
+    training file, `seen` the classes of training rows (None: unknown); `alike` means that there are several rows, all
+    with one label. `unanswerable` counts the questions of each split without an answer.
+    """
+
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: dict[str, int]
+    twice: tuple[str, ...] = ()
+    seen: tuple[str, ...] | None = None
+    alike: bool = False
+    unanswerable: dict[str, int] = field(default_factory=dict)
 
 
 @singledispatch
@@ -40,14 +63,42 @@ def read(source: Settings, folder: Path, columns: Sequence[str] = (), marks: boo
     raise TypeError(f"no reader is registered for {type(source).__name__}")
 
 
-@singledispatch
-def facts(source: Settings, folder: Path) -> DataFacts:
-    """The facts of a source, by reading it whole."""
-    whole = read(source, folder)
-    train = whole.splits["train"]
-    return DataFacts(whole.classes, tuple(train.column_names), {name: len(rows) for name, rows in whole.splits.items()})
-
-
 @read.register
 def _read_batches(source: Batches, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     raise SourceFault("B408", "ready tensors cannot be joined with other data", help="write a task for each")
+
+
+def facts_by_reading(source: Settings, folder: Path) -> DataFacts:
+    """The facts of a source, by reading it whole."""
+    whole = read(source, folder)
+    train = whole.splits["train"]
+    column = next((name for name in ("label", "tags") if name in train.column_names), None)
+    labels = list(train[column][:]) if column is not None else []
+    if column == "tags":
+        labels = [tag for tags in labels for tag in tags]
+    marked = ([n for n, mark in enumerate(label) if mark] if isinstance(label, list) else [label] for label in labels)
+    numbers = {number for row in marked for number in row}
+    return DataFacts(
+        whole.classes,
+        whole.columns or tuple(train.column_names),
+        {split: len(rows) for split, rows in whole.splits.items()},
+        whole.twice,
+        seen=tuple(name for number, name in enumerate(whole.classes) if number in numbers) or None,
+        alike=len(labels) > 1 and all(label == labels[0] for label in labels),
+        unanswerable={split: count for split, rows in whole.splits.items() if (count := unanswerable(rows))},
+    )
+
+
+facts = singledispatch(facts_by_reading)
+"""The facts of a source; a source whose facts are known without its rows registers a function of its own."""
+
+
+def unanswerable(split: datasets.Dataset) -> int:
+    """How many questions of a split have no answer; 0 where its rows are no questions."""
+    return sum(not answers["start"] for answers in split["answers"][:]) if "answers" in split.column_names else 0
+
+
+def stamp(files: Iterable[Path]) -> object:
+    """A value that changes when one of the files does, to tell whether a cached reading is still valid."""
+    stats = ((str(file), file.stat()) for file in files)
+    return tuple((name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size) for name, stat in stats)

@@ -1,4 +1,4 @@
-"""Unchecked rows of files and of the hub, read through `datasets`."""
+"""Unchecked rows of files and of the hub, read through `datasets`; the form of a file tells which source reads it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import glob
 import gzip
 import json
 import re
-import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from csv import QUOTE_MINIMAL, QUOTE_NONE
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -20,13 +21,11 @@ from typing import IO, Any, TypeVar, cast
 import datasets
 import pandas
 
-from brewgraph.data.sources.delimited import bad_row, csv_layout, folder_layout
-from brewgraph.data.sources.file_forms import binary, check_form, plain_suffix
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.source_facts import DataFacts, stamp
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby, no_path
 from brewgraph.recipe.settings.data_sources import Conll, Files, Hub, Squad, Text
+from brewgraph.recipe.tag_schemes import OUTSIDE, find_scheme
 from brewgraph.source import EncodingError, decode
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -105,27 +104,11 @@ def read_each(
     """
     splits = {}
     for field, name in named_splits(source).items():
-        path = find_file(name, folder, field)
+        path = locate(name, folder, field).resolve()
+        if not path.is_file():
+            raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
         splits[field] = read(name, path, field, stamp([path]))
     return splits
-
-
-def find_file(name: str, folder: Path, field: str) -> Path:
-    """The path of an existing file; `name` is relative to `folder`. Raises `SourceFault` B401."""
-    path = locate(name, folder, field).resolve()
-    if not path.is_file():
-        raise SourceFault("B401", f"there is no file `{name}`", help=no_path(name) or nearby(path), field=field)
-    return path
-
-
-def read_file(name: str, folder: Path, field: str, quoting: bool | None = None) -> Split:
-    """All rows of one table, in memory; `name` is relative to `folder`, `field` the split (`train`, `dev`, `test`).
-
-    In csv a field may stand in double quotes, in tsv a quote is an ordinary character; `quoting` overrides this. Cached
-    while the file does not change. Raises `SourceFault` B401 for a missing file and B404 for an unreadable one.
-    """
-    path = find_file(name, folder, field)
-    return _read_file(name, path, field, quoting, stamp([path]))
 
 
 def read_text(name: str, path: Path, field: str) -> str:
@@ -137,7 +120,7 @@ def read_text(name: str, path: Path, field: str) -> str:
         with _opened(path) as file:
             raw = file.read()
         if raw[:4] == b"PAR1":
-            raise binary(name, field)
+            raise _form_fault(name, field, "files", "", "`files(train=…)` reads it, where its name ends in .parquet")
         text = decode(raw, f"`{name}`").removeprefix("\ufeff")
     except EncodingError as error:
         raise SourceFault("B404", error.message, help=error.help, field=field) from error
@@ -149,14 +132,10 @@ def read_text(name: str, path: Path, field: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def read_lines(source: Text, folder: Path) -> dict[str, datasets.Dataset]:
-    """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
-    return read_each(source, folder, _read_lines)
-
-
 @read.register
-def _examples(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
-    return Contents(read_lines(source, folder))
+def read_lines(source: Text, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    """Every split of plain text as its lines (`text_0`) without empty ones. Raises `SourceFault` B401 and B404."""
+    return Contents(read_each(source, folder, _read_lines))
 
 
 @facts.register
@@ -173,18 +152,18 @@ def _read_lines(name: str, path: Path, field: str, _stamp: object) -> datasets.D
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: object) -> Split:
+def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: object) -> Split:
+    """All rows of one table, in memory. Raises `SourceFault` B404 for an unreadable one.
+
+    In csv a field may stand in double quotes, in tsv a quote is an ordinary character; `quoting` overrides this.
+    """
     suffix = plain_suffix(path.name)
     if suffix == ".tsv" or suffix not in FORMATS:
         check_form(name, path.read_bytes()[:_LOOK].decode("utf-8", "ignore"), field, "files")
     if suffix not in FORMATS:
-        raise SourceFault(
-            "B404",
-            f"`{name}` has no format that is known here",
-            help=f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; `conll(train=…)` reads words "
-            "with tags, `text(train=…)` plain text",
-            field=field,
-        )
+        help = f"a file's name ends in {listing(FORMATS)}, each also followed by `.gz`; "
+        help += "`conll(train=…)` reads words with tags, `text(train=…)` plain text"
+        raise SourceFault("B404", f"`{name}` has no format that is known here", help=help, field=field)
     twice: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     quoted = suffix != ".tsv" if quoting is None else quoting
@@ -194,9 +173,11 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
             if FORMATS[suffix] != "parquet":
                 _check_utf8(name, path, field)
             if FORMATS[suffix] == "csv":
-                options, twice = csv_layout(path, suffix, field, quoted)
+                options, twice = _csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
-                path = _unpacked(path, Path(cache))
+                with gzip.open(path) as packed:
+                    path = Path(cache) / path.name.removesuffix(".gz")
+                    path.write_bytes(packed.read())
             rows = datasets.load_dataset(
                 FORMATS[suffix],
                 data_files={field: glob.escape(path.as_posix())},
@@ -210,7 +191,7 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
                 raise
             if _is_empty(error):
                 raise no_rows(f"`{name}`", field) from error
-            what, help = bad_row(_cause(error), suffix, quoted) or (
+            what, help = _bad_row(_cause(error), suffix, quoted) or (
                 f"cannot be read as {suffix[1:]}: {_bad_line(path, suffix) or _cause(error)}",
                 CUT_SHORT,
             )
@@ -223,53 +204,29 @@ def _read_file(name: str, path: Path, field: str, quoting: bool | None, _stamp: 
 # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Repository:
-    """A data set of the hub, or a local folder laid out like one; relative paths start at `folder`."""
-
-    name: str
-    subset: str | None
-    revision: str | None
-    folder: Path
-
-    @property
-    def path(self) -> Path:
-        return locate(self.name, self.folder, "name")
-
-    @property
-    def is_local(self) -> bool:
-        return self.path.is_dir()
+_OF_ROWS = {"name", "subset", "revision", "train", "dev", "test"}
+"""The settings of `hub` that decide which rows are read."""
 
 
-def read_hub(
-    repository: Repository, splits: Mapping[str, str], optional: frozenset[str] = frozenset()
-) -> dict[str, Split]:
-    """Some splits of a repository.
+def read_hub(source: Hub, folder: Path) -> dict[str, Split]:
+    """The splits of a data set of the hub, or of a local folder laid out like one; relative paths start at `folder`.
 
-    `splits` maps `train`, `dev`, `test` to names there; those in `optional` may be missing. A local folder is cached
-    while its files do not change; `datasets` caches the hub's data. Raises `SourceFault`: B401 for a missing folder or
-    split, B402 for a subset, B404 for unreadable files, B405 for the hub.
+    The split for `dev` may be missing where the spec does not name it. A local folder is cached while its files do not
+    change; `datasets` caches the hub's data. Raises `SourceFault`: B401 for a missing folder or split, B402 for a
+    subset, B404 for unreadable files, B405 for the hub.
     """
-    wanted = tuple(splits.items())
-    if not repository.is_local:
-        return _read_hub(repository, wanted, optional)
-    files = sorted(path for path in repository.path.rglob("*") if path.is_file())
-    return dict(_read_folder(replace(repository, folder=repository.folder.resolve()), wanted, optional, stamp(files)))
+    place = locate(source.name, folder, "name")
+    if not place.is_dir():
+        return _read_hub.__wrapped__(source, folder, None)
+    rows = Hub(**source.model_dump(include=_OF_ROWS, exclude_unset=True))
+    return dict(_read_hub(rows, folder.resolve(), stamp(sorted(x for x in place.rglob("*") if x.is_file()))))
 
 
 @lru_cache(maxsize=_KEPT)
-def _read_folder(
-    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str], _stamp: object
-) -> dict[str, Split]:
-    return _read_hub(repository, splits, optional)
-
-
-def _read_hub(
-    repository: Repository, splits: tuple[tuple[str, str], ...], optional: frozenset[str]
-) -> dict[str, Split]:
-    name, local = repository.name, repository.is_local
+def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
+    name, local = source.name, locate(source.name, folder, "name").is_dir()
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        builder = _builder(repository, cache if local else None)
+        builder = _builder(source, folder, cache)
         try:
             builder.download_and_prepare()
         except Exception as error:
@@ -277,14 +234,14 @@ def _read_hub(
                 message = f"the files in `{name}` cannot be read: {_cause(error)}"
                 help = "look at its files, or name those that are good with `files(train=...)`"
                 raise SourceFault("B404", message, help=help, field="name") from error
-            raise _unreachable(repository, error) from error
+            raise _unreachable(source, error) from error
         available = list(builder.info.splits or {})
         read = {}
-        for field, wanted in splits:
+        for field, wanted in named_splits(source).items():
             base = re.split(r"[\[+]", wanted)[0]
             if base not in available:
-                if field in optional:
-                    continue
+                if field == "dev" and "dev" not in source.model_fields_set:
+                    continue  # nobody asked for the default by name
                 help = f"{suggest(base, available)} the splits are {listing(available)}".strip()
                 raise SourceFault("B401", f"`{name}` has no split `{base}`", help=help, field=field)
             place = f"split `{wanted}` of `{name}`"
@@ -299,24 +256,26 @@ def _read_hub(
         return read
 
 
-def hub_info(repository: Repository) -> datasets.DatasetInfo:
+def hub_info(source: Hub, folder: Path) -> datasets.DatasetInfo:
     """What a data set says of itself before its rows are fetched; raises like `read_hub`."""
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
-        return _builder(repository, cache if repository.is_local else None).info
+        return _builder(source, folder, cache).info
 
 
-def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuilder:
-    name, subset, local = repository.name, repository.subset, repository.is_local
-    if repository.path.is_file():
+def _builder(source: Hub, folder: Path, cache: str) -> datasets.DatasetBuilder:
+    """The builder of a data set; that of a local folder keeps its files in `cache`."""
+    name, subset, place = source.name, source.subset, locate(source.name, folder, "name")
+    local = place.is_dir()
+    if place.is_file():
         help = f'`files(train="{name}")` reads a file of rows'
         raise SourceFault("B415", f"`{name}` is a file, and `hub` reads folders", help=help, field="name")
     if not local and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        help = no_path(name) or nearby(locate(name, repository.folder).resolve())
+        help = no_path(name) or nearby(place.resolve())
         raise SourceFault("B401", f"there is no folder `{name}`", help=help, field="name")
-    path = str(repository.path.resolve()) if local else name
-    build = partial(datasets.load_dataset_builder, path, subset, revision=repository.revision, cache_dir=cache)
+    path, cache_dir = (str(place.resolve()), cache) if local else (name, None)
+    build = partial(datasets.load_dataset_builder, path, subset, revision=source.revision, cache_dir=cache_dir)
     try:
-        layout = folder_layout(Path(path), FORMATS) if local else {}
+        layout = _folder_layout(Path(path)) if local else {}
         builder = build(**layout)
         if builder.info.features is not None and layout.pop("converters", None):  # the folder's card tells the types
             del layout["na_filter"]
@@ -333,21 +292,18 @@ def _builder(repository: Repository, cache: str | None) -> datasets.DatasetBuild
             message = f"the folder `{name}` cannot be read as a data set: {_cause(error)}"
             help = "put its files there as train.jsonl and validation.jsonl, or name them with `files(train=...)`"
             raise SourceFault("B404", message, help=help, field="name") from error
-        raise _unreachable(repository, error) from error
+        raise _unreachable(source, error) from error
 
 
-def _unreachable(repository: Repository, error: Exception) -> SourceFault:
-    arguments = f'"{repository.name}"' + (f', "{repository.subset}"' if repository.subset else "")
+def _unreachable(source: Hub, error: Exception) -> SourceFault:
+    arguments = f'"{source.name}"' + (f', "{source.subset}"' if source.subset else "")
     why = _cause(error)
     if datasets.config.HF_HUB_OFFLINE:
         why = "the hub is switched off here by HF_HUB_OFFLINE, and it was not downloaded before"
-    return SourceFault(
-        "B405",
-        f"the data set `{repository.name}` cannot be fetched from the hub: {why}",
-        help=f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
-        'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`',
-        field="name",
-    )
+    message = f"the data set `{source.name}` cannot be fetched from the hub: {why}"
+    help = f"download it before, where there is a network, with `datasets.load_dataset({arguments})`, "
+    help += 'or name a local folder or files instead: `hub("folder", ...)`, `files(train=...)`'
+    return SourceFault("B405", message, help=help, field="name")
 
 
 # ── what readers say ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -371,23 +327,21 @@ def _check_utf8(name: str, path: Path, field: str) -> None:
 
 def no_rows(place: str, field: str) -> SourceFault:
     """The fault of a split without a single row."""
-    return SourceFault(
-        "B404", f"{place} has no rows", help=f"name a file or split with rows for `{field}`", field=field
-    )
+    help = f"name a file or split with rows for `{field}`"
+    return SourceFault("B404", f"{place} has no rows", help=help, field=field)
 
 
 def _bad_line(path: Path, suffix: str) -> str:
     """The first faulty line of a file of one JSON object per line; the readers' own numbers count within a chunk."""
-    if suffix != ".jsonl":
-        return ""
+    count = 0
     try:
         with _opened(path) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    if line.strip():
-                        json.loads(line)
-                except ValueError as error:
-                    return f"line {number}: {getattr(error, 'msg', error)}"
+            for line in lines if suffix == ".jsonl" else ():
+                count += 1
+                if line.strip():
+                    json.loads(line)
+    except ValueError as error:
+        return f"line {count}: {getattr(error, 'msg', error)}"
     except OSError:
         pass  # no gzip file after all: the reader's own words say so
     return ""
@@ -396,13 +350,6 @@ def _bad_line(path: Path, suffix: str) -> str:
 def _opened(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where its name ends in `.gz`."""
     return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
-
-
-def _unpacked(path: Path, folder: Path) -> Path:
-    target = folder / path.name.removesuffix(".gz")
-    with gzip.open(path) as packed, target.open("wb") as unpacked:
-        shutil.copyfileobj(packed, unpacked)
-    return target
 
 
 def _is_empty(error: BaseException | None) -> bool:
@@ -422,3 +369,116 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+# ── csv and tsv, before pandas reads them ────────────────────────────────────────────────────────────────────────────
+
+
+def _csv_layout(path: Path, suffix: str, field: str, quoted: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The options that keep every value as text, and the names that occur twice in the header.
+
+    By default pandas reads `NA` as a missing value and `007` as a number, and renames the second of two equal names.
+    """
+    layout: dict[str, Any] = {
+        "sep": "\t" if suffix == ".tsv" else ",",
+        "quoting": QUOTE_MINIMAL if quoted else QUOTE_NONE,
+    }
+    head = pandas.read_csv(path, nrows=1, **layout)
+    if not quoted and all(re.fullmatch('".*"', str(name)) for name in head.columns):
+        message = f"`{path.name}` has its header in quotes, which are read as part of the names"
+        raise SourceFault("B404", message, help="`quoting=true` removes them, here and in the rows", field=field)
+    # pandas takes surplus fields for names of rows, and shifts the others
+    if not isinstance(head.index, pandas.RangeIndex):
+        message = f"`{path.name}` has more fields in row 1 than names in its header"
+        help = f"name every column in the header, and {_quoting(quoted)}: the header is {listing(head.columns)}"
+        raise SourceFault("B404", message, help=help, field=field)
+    names = pandas.read_csv(path, nrows=1, header=None, dtype=str, na_filter=False, **layout).iloc[0].tolist()
+    features = datasets.Features({column: datasets.Value("string") for column in head.columns})
+    twice = tuple(name for name, count in Counter(names).items() if count > 1)
+    return {**layout, "features": features, "na_filter": False}, twice
+
+
+def _quoting(quoted: bool) -> str:
+    """The remedy for a separator within a value."""
+    return 'put values with a separator in them into "quotes"' + ("" if quoted else " and say `quoting=true`")
+
+
+def _bad_row(error: str, suffix: str, quoted: bool) -> tuple[str, str] | None:
+    """The fault of a row of csv or tsv and its remedy, from the error of pandas' reader; None for other faults."""
+    if more := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
+        what = f"has {more[3]} fields in line {more[2]}, and {more[1]} names in its header"
+        return what, f"{_quoting(quoted)}, or correct the line"
+    if left := re.search(r"EOF inside string starting at row (\d+)", error):
+        other = "" if suffix == ".tsv" else ", or say `quoting=false` where quotes are part of the text"
+        return f"has a quote in row {left[1]} that is never closed", f'close it; within a quoted field write ""{other}'
+    return None
+
+
+def _folder_layout(folder: Path) -> dict[str, Any]:
+    """The options with which `datasets` reads a folder of csv or of tsv as `read_table` reads one file: every value as
+    text, and in tsv a quote as an ordinary character. Empty for other folders, and for mixed ones.
+    """
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    suffixes = {path: plain_suffix(path.name) for path in paths}
+    present = set(suffixes.values()) & set(FORMATS)
+    if present not in ({".csv"}, {".tsv"}):
+        return {}
+    layout: dict[str, Any] = {"quoting": QUOTE_NONE} if present == {".tsv"} else {}
+    sep = "\t" if present == {".tsv"} else ","
+    tables = (pandas.read_csv(path, nrows=0, sep=sep, **layout) for path in paths if suffixes[path] in present)
+    return {**layout, "na_filter": False, "converters": {column: str for table in tables for column in table.columns}}
+
+
+# ── the form of a file ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_WORDS = {
+    "files": "rows with named columns",
+    "conll": "lines of a word and its tag",
+    "squad": "questions in the form of SQuAD",
+}
+_LINES = 50
+"""How many lines are inspected."""
+
+
+def plain_suffix(name: str) -> str:
+    """The suffix of a file's name in lower case, without `.gz`."""
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
+def check_form(name: str, text: str, field: str, source: str) -> None:
+    """Raise B415 for a text that another source reads than `source` (`files`, `conll`, `squad`, `text`)."""
+    suffix = plain_suffix(name)
+    if source == "text" and suffix in FORMATS:
+        help = "write its texts into a plain file; a plain file that is called so needs another suffix, such as .txt"
+        raise _form_fault(name, field, "files", source, help)
+    form = _form_of(text, suffix) if source != "text" else ""
+    if form and form != source:
+        raise _form_fault(name, field, form, source, f"`{form}(train=…)` reads it")
+
+
+def _form_of(text: str, suffix: str) -> str:
+    """The source that reads a text: `squad` or `files` for json, `conll` for tags, `files` for csv, or ""."""
+    text = text.lstrip()
+    lines = [line for line in text.split("\n", _LINES)[:_LINES] if line.strip()]
+    if text[:1] in ("{", "["):
+        whole = None
+        for piece in (lines[0], text) if len(lines) > 1 else (text,):
+            with suppress(ValueError):
+                whole = whole or json.loads(piece)
+        data = whole.get("data") if isinstance(whole, dict) else None
+        if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:
+            return "squad"
+        rows = whole if isinstance(whole, list) else [whole]
+        return "files" if rows and all(isinstance(row, dict) and "data" not in row for row in rows) else ""
+    words = [line.split() for line in lines if not line.startswith(("#", "-DOCSTART-"))]
+    tags = [row[-1] for row in words if len(row) > 1]
+    scheme = find_scheme(tags) if suffix != ".csv" and len(set(map(len, words))) == 1 else None
+    if scheme is not None and scheme.separator and all(tag == OUTSIDE or scheme.split(tag) for tag in tags):
+        return "conll"
+    return "files" if suffix == ".csv" and lines and "," in lines[0] else ""
+
+
+def _form_fault(name: str, field: str, form: str, source: str, help: str) -> SourceFault:
+    read = f", which `{source}` does not read" if source else ", and no text"
+    return SourceFault("B415", f"`{name}` holds {_WORDS[form]}{read}", help=help, field=field)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from typing import Any
 import datasets
 import pyarrow
 
-from brewgraph.data.sources.example_weights import add_columns, facts_beside
-from brewgraph.data.sources.file_forms import check_form
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.rows import CUT_SHORT, Split, no_rows, read_each, read_text
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.labels import add_columns
+from brewgraph.data.sources.reader import Contents, read
+from brewgraph.data.sources.rows import CUT_SHORT, Split, check_form, no_rows, read_each, read_text
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Squad
 
@@ -33,50 +30,29 @@ FEATURES = datasets.Features(
 )
 _SHOWN = 40
 """Characters of an answer that a message shows at most."""
+_FORM = (
+    'it is {"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": '
+    '[{"text": …, "answer_start": …}]}]}]}]}'
+)
 _READ = ("question", "answers", "id", "is_impossible", "plausible_answers")
 """The known keys of a question; every other key is a column."""
 
 
-@dataclass(frozen=True)
-class Questions:
-    """The questions of a split with `FEATURES`; `beside` has their `id` and other columns."""
-
-    rows: datasets.Dataset
-    beside: Split
-
-
-def read_squad(source: Squad, folder: Path) -> dict[str, Questions]:
+@read.register
+def read_squad(source: Squad, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     """Every split: `text_0` the question, `text_1` the context, `answers` (none where it cannot be answered), `id`.
 
     Raises `SourceFault`: B401 a missing file, B404 another format, B403 an answer that is not at its offset.
     """
-    return read_each(source, folder, _read)
-
-
-@read.register
-def _examples(source: Squad, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
-    questions = read_squad(source, folder)
-    return Contents({field: add_columns(x.rows, x.beside, field, source, columns) for field, x in questions.items()})
-
-
-@facts.register
-def _facts(source: Squad, folder: Path) -> DataFacts:
-    questions = read_squad(source, folder)
-    columns = ("id", "question", "context", "answers")
-    known = facts_beside(source, columns, (), {field: x.beside for field, x in questions.items()})
-    lost = {field: unanswerable(x.rows) for field, x in questions.items()}
-    return replace(known, unanswerable={field: count for field, count in lost.items() if count})
-
-
-def unanswerable(split: datasets.Dataset) -> int:
-    """How many questions of a split have no answer; 0 where its rows are no questions."""
-    if "answers" not in split.column_names:
-        return 0
-    return sum(not answers["start"] for answers in split["answers"][:])
+    questions = read_each(source, folder, _read)
+    more = [name for name in questions["train"][1].rows.column_names if name != "id"]
+    splits = {field: add_columns(rows, beside, field, source, columns) for field, (rows, beside) in questions.items()}
+    return Contents(splits, columns=("id", "question", "context", "answers", *more))
 
 
 @lru_cache(maxsize=16)
-def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
+def _read(name: str, path: Path, field: str, _stamp: object) -> tuple[datasets.Dataset, Split]:
+    """The questions of a file with `FEATURES`, and beside them their `id` and other columns."""
     text = read_text(name, path, field)
     try:
         whole = json.loads(text)
@@ -95,9 +71,7 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> Questions:
     names = dict.fromkeys(key for extra in extras for key in extra)
     beside = {"id": _values(columns["id"]), **{key: _values([extra.get(key) for extra in extras]) for key in names}}
     table = datasets.table.InMemoryTable(pyarrow.table(beside))
-    return Questions(
-        datasets.Dataset.from_dict(columns, features=FEATURES), Split(datasets.Dataset(table), f"`{name}`")
-    )
+    return datasets.Dataset.from_dict(columns, features=FEATURES), Split(datasets.Dataset(table), f"`{name}`")
 
 
 def _values(values: list[Any]) -> pyarrow.Array:
@@ -115,13 +89,8 @@ def _questions(whole: Any, name: str, field: str) -> Iterator[tuple[dict[str, An
         value = of.get(key) if isinstance(of, dict) else None
         if not isinstance(value, kind):
             wanted = {list: "a list", str: "a text", int: "a whole number"}[kind]
-            raise SourceFault(
-                "B404",
-                f"`{name}` is not in the form of SQuAD: `{key}` of {place} is not {wanted}",
-                help='it is {"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …, "answers": '
-                '[{"text": …, "answer_start": …}]}]}]}]}',
-                field=field,
-            )
+            message = f"`{name}` is not in the form of SQuAD: `{key}` of {place} is not {wanted}"
+            raise SourceFault("B404", message, help=_FORM, field=field)
         return value
 
     for n, article in enumerate(part(whole, "data", list, "the whole"), 1):
@@ -149,9 +118,8 @@ def _check(text: str, start: int, context: str, what: str, field: str) -> None:
     if actual == text and text.strip():
         return
     if not text.strip():
-        raise SourceFault(
-            "B403", f"{what} is empty", help="leave `answers` empty where there is no answer", field=field
-        )
+        help = "leave `answers` empty where there is no answer"
+        raise SourceFault("B403", f"{what} is empty", help=help, field=field)
     at = context.find(text)
     message = f"{what}, `{_short(text)}`, is not at offset {start} of its text, which has `{_short(actual)}` there"
     help = f"it is at {at}" if at >= 0 else "`answer_start` counts characters from 0; the text does not hold it"

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
-from datasets.features.features import FeatureType
 
-from brewgraph.data.sources.example_weights import add_columns, weigh, weights_of_classes
-from brewgraph.data.sources.labels import (
-    NO_LABELS,
-    Classes,
-    encode_labels,
-    encode_numbers,
-    encode_several,
-    find_classes,
-    find_several,
-    is_open,
-)
-from brewgraph.data.sources.reader import Contents, facts, read
-from brewgraph.data.sources.rows import Repository, Split, hub_info, named_splits, no_rows, read_file, read_hub
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.labels import NO_LABELS, add_columns, encode_labels, weights_of_classes
+from brewgraph.data.sources.reader import Contents, DataFacts, facts, facts_by_reading, read
+from brewgraph.data.sources.rows import Split, hub_info, named_splits, no_rows, read_each, read_hub, read_table
 from brewgraph.diagnostics import SourceFault
-from brewgraph.recipe.label_types import CLASS, CLASSES, NONE, VALUE
+from brewgraph.recipe.label_types import CLASS, NONE
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 
-Table = Files | Glue | Hub
+Table = Files | Hub
 
 
 @dataclass(frozen=True)
@@ -58,39 +47,30 @@ _GLUE_TASKS = {
 """Columns, classes and rows of each task; its test split has no labels and is left alone."""
 
 
-@dataclass(frozen=True)
-class Labelling:
-    """The labels of every split as numbers, with their feature; no values for a source without labels. `marks` is as in
-    `Examples`.
-    """
-
-    classes: tuple[str, ...]
-    values: Mapping[str, Labels]
-    feature: FeatureType = None
-    notes: tuple[str, ...] = ()
-    marks: bool | None = None
-
-    def numbers(self, split: str) -> list[int]:
-        """The number of each row's class, where rows have one."""
-        return [value for value in self.values.get(split, ()) if isinstance(value, int)]
-
-
-Labels = list[int] | list[float] | list[list[float]]
-"""One class of each row, a number, or 0 and 1 for each class."""
-
-_MARKS = (
-    "every label in {place} is [0, 1] or [1, 0]: read as 0 or 1 for each of two classes, not as the numbers of both"
-)
+@read.register
+def _glue(source: Glue, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
+    task = _GLUE_TASKS[source.task]
+    table = Hub(
+        name=GLUE,
+        subset=source.task,
+        text=task.text,
+        dev=task.dev_split,
+        problem_type="single_label" if task.classes else "regression",
+        classes=task.classes or None,
+    )
+    try:
+        return _examples(table, folder, columns, marks)
+    except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
+        raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
 
 
 @read.register(Files)
-@read.register(Glue)
 @read.register(Hub)
 def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: bool | None = None) -> Contents:
     text, label = _columns(source)
     splits = _read(source, folder, text, label)
-    labelling = _labels(source, splits, label, marks)
-    of_classes = _class_weights(source, labelling)
+    labelling = encode_labels(source.label_type, splits, label, source.classes, marks)
+    of_classes = weights_of_classes(source, labelling.numbers("train"), labelling.classes)
     made = {}
     for field, split in splits.items():
         _check_texts(split, text)
@@ -100,7 +80,15 @@ def _examples(source: Table, folder: Path, columns: Sequence[str] = (), marks: b
         if labels is not None:
             rows = rows.add_column("label", labels, feature=labelling.feature)
         made[field] = add_columns(rows, split, field, source, columns, of_classes, labelling.numbers(field))
-    return Contents(made, labelling.classes, notes=labelling.notes, marks=labelling.marks)
+    train = splits["train"]
+    return Contents(
+        made,
+        labelling.classes,
+        notes=labelling.notes,
+        marks=labelling.marks,
+        columns=tuple(train.rows.column_names),
+        twice=train.twice,
+    )
 
 
 @facts.register
@@ -116,35 +104,11 @@ def _hub_facts(source: Hub, folder: Path) -> DataFacts:
     described = None
     if source.label_type in (CLASS, NONE) and not (source.weighted or source.classes):
         described = _described(source, folder, text, label[0] if label else None)
-    return described or _table_facts(source, folder)
-
-
-@facts.register(Files)
-def _table_facts(source: Files | Hub, folder: Path) -> DataFacts:
-    """Classes, columns and rows of each split; labels and weights are checked, texts are not."""
-    text, label = _columns(source)
-    splits = _read(source, folder, text, label)
-    labelling = _labels(source, splits, label)  # now, not once teachers are trained
-    of_classes = _class_weights(source, labelling)
-    if source.weighted:
-        for field, split in splits.items():
-            weigh(source.weight, split, field, of_classes, labelling.numbers(field))
-    train, labels = splits["train"], labelling.values.get("train", [])
-    seen = None
-    if source.label_type == CLASS:
-        seen = tuple(labelling.classes[number] for number in sorted(set(labelling.numbers("train"))))
-    elif source.label_type == CLASSES:
-        columns = zip(*(row for row in labels if isinstance(row, list)), strict=True)
-        seen = tuple(name for name, marks in zip(labelling.classes, columns, strict=True) if any(marks))
-    alike = len(labels) > 1 and all(label == labels[0] for label in labels)
-    sizes = {field: len(split.rows) for field, split in splits.items()}
-    return DataFacts(labelling.classes, tuple(train.rows.column_names), sizes, train.twice, seen, alike)
+    return described or facts_by_reading(source, folder)
 
 
 def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The text columns and the columns of the label: none, one, or one for each class."""
-    if isinstance(source, Glue):
-        return _GLUE_TASKS[source.task].text, ("label",)
     label = (source.label,) if isinstance(source.label, str) else source.label or ()
     for field, columns in (("text", source.text), ("label", label)):
         twice = [column for n, column in enumerate(columns) if column in columns[:n]]
@@ -154,50 +118,15 @@ def _columns(source: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return source.text, label
 
 
-def _labels(source: Table, splits: dict[str, Split], label: tuple[str, ...], marks: bool | None = None) -> Labelling:
-    """The labels of every split. Raises `SourceFault` B403."""
-    if not label:
-        return Labelling((), {})
-    train = splits["train"]
-    asked = None if isinstance(source, Glue) else source.classes
-    if source.label_type == VALUE:
-        values = {field: encode_numbers(split, label[0]) for field, split in splits.items()}
-        return Labelling((), values, datasets.Value("float32"))
-    if source.label_type == CLASSES:
-        several = find_several(train, label, asked, marks)
-        rows = {field: encode_several(split, label, several) for field, split in splits.items()}
-        notes = (_MARKS.format(place=train.place),) if marks is None and is_open(train, label, several) else ()
-        feature = datasets.List(datasets.Value("float32"))
-        return Labelling(several.names, rows, feature, notes, None if several.by_name else several.marks)
-    classes = find_classes(train, label[0], asked)
-    if isinstance(source, Glue) and not classes.by_name:
-        classes = Classes(_GLUE_TASKS[source.task].classes, by_name=False)
-    numbers = {field: encode_labels(split, label[0], classes) for field, split in splits.items()}
-    return Labelling(classes.names, numbers, datasets.Value("int64"))
-
-
-def _class_weights(source: Table, labelling: Labelling) -> list[float] | None:
-    if isinstance(source, Glue) or source.class_weights is None:
-        return None
-    return weights_of_classes(source, labelling.numbers("train"), labelling.classes)
-
-
 def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]) -> dict[str, Split]:
     """The unchecked splits of a source, `train` first, each with rows and the text and label columns.
 
     Raises B402 for a missing column, B411 for one whose name occurs twice, B404 for a split without rows.
     """
     if isinstance(source, Files):
-        splits = {field: read_file(name, folder, field, source.quoting) for field, name in named_splits(source).items()}
-    elif isinstance(source, Glue):
-        wanted = {"train": "train", "dev": _GLUE_TASKS[source.task].dev_split}
-        try:
-            splits = read_hub(Repository(GLUE, source.task, None, folder), wanted)
-        except SourceFault as fault:  # the spec names a task; where it is kept is no argument of its own
-            raise SourceFault(fault.code, fault.message, help=fault.help, field="task") from fault
+        splits = read_each(source, folder, partial(read_table, source.quoting))
     else:
-        optional = frozenset({"dev"}) - source.model_fields_set  # nobody asked for the default by name
-        splits = read_hub(_repository(source, folder), named_splits(source), optional)
+        splits = read_hub(source, folder)
     for field, split in splits.items():
         if len(split.rows) == 0:
             raise no_rows(split.place, field)
@@ -209,13 +138,9 @@ def _read(source: Table, folder: Path, text: Sequence[str], label: Sequence[str]
     return splits
 
 
-def _repository(source: Hub, folder: Path) -> Repository:
-    return Repository(source.name, source.subset, source.revision, folder)
-
-
 def _described(source: Hub, folder: Path, text: tuple[str, ...], label: str | None) -> DataFacts | None:
     """What a hub's data set says of itself, or None where that is not enough."""
-    info = hub_info(_repository(source, folder))
+    info = hub_info(source, folder)
     if not info.features or not info.splits or (label is not None and label not in info.features):
         return None
     feature = info.features[label] if label is not None else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, count
@@ -27,9 +28,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brewgraph.data.batching.order import derive_seed
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
-from brewgraph.paths import locate
+from brewgraph.paths import locate, nearby
 from brewgraph.recipe.label_types import TAGS, VALUE
 from brewgraph.recipe.settings.data_sources import Batches
 
@@ -90,11 +91,9 @@ def open_batches(source: Batches, folder: Path, models: Collection[str] | None =
     paths, layouts = _read_headers(source, folder)
     owners = frozenset(model for layout in layouts.values() for batch in layout for model, _ in batch if model)
     if models is not None and (unknown := sorted(owners - set(models))):
-        help = "call the model so, or rename the fields: the spec has"
-        raise _fault(
-            f"`{source.folder}` has fields of `{unknown[0]}`, and the spec has no such model",
-            f"{suggest(unknown[0], models)} {help} {listing(models)}".strip(),
-        )
+        help = f"call the model so, or rename the fields: the spec has {listing(models)}"
+        message = f"`{source.folder}` has fields of `{unknown[0]}`, and the spec has no such model"
+        raise _fault(message, f"{suggest(unknown[0], models)} {help}".strip())
     read = {split: _read(paths[split], layout, source) for split, layout in layouts.items()}
     read["train"] = read["train"][_chosen(source)]
     return ReadyBatches(tuple(read["train"]), tuple(read.get("dev", ())), source.shuffle, owners, _fingerprint(read))
@@ -149,15 +148,10 @@ def _read_headers(source: Batches, folder: Path) -> tuple[dict[str, Path], dict[
     """The paths of the existing files, and their layouts, checked."""
     place = locate(source.folder, folder, "folder").resolve()
     if not place.is_dir():
-        names = sorted(p.name for p in place.parent.iterdir() if p.is_dir()) if place.parent.is_dir() else []
-        siblings = f"in {place.parent} there is {listing(names[:8])}" if names else f"{place.parent} holds no folder"
-        help = suggest(place.name, names) or siblings
-        raise SourceFault("B401", f"there is no folder `{source.folder}`", help=help, field="folder")
+        raise SourceFault("B401", f"there is no folder `{source.folder}`", help=nearby(place), field="folder")
     paths = {split: place / name for split, name in FILES.items() if (place / name).is_file()}
     if "train" not in paths:
-        names = sorted(path.name for path in place.iterdir())
-        content = f"there is {listing(names[:8])}" if names else "the folder is empty"
-        help = f"write it with `safetensors.torch.save_file`, keys `INDEX.FIELD`; {content}"
+        help = f"{nearby(place)}; write the file with `safetensors.torch.save_file`, keys `INDEX.FIELD`"
         raise SourceFault("B401", f"there is no `{FILES['train']}` in `{source.folder}`", help=help, field="folder")
     layouts = {split: _layout(path, source) for split, path in paths.items()}
     for field, number in (("first", source.first), ("last", source.last)):
@@ -173,12 +167,12 @@ def _layout(path: Path, source: Batches) -> _Layout:
     batches: dict[int, dict[Key, _Stored]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-            for name, tensor in stored.items():
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
                 index, key = _parse(name, path)
+                tensor = file.get_slice(name)
                 kind = tensor.get_dtype()
-                stored_tensor = _Stored(name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL")
-                batches.setdefault(index, {})[key] = stored_tensor
+                stored = _Stored(name, tuple(tensor.get_shape()), kind[0] in "IU" or kind == "BOOL")
+                batches.setdefault(index, {})[key] = stored
     except (SafetensorError, OSError) as error:
         help = "write it again with `safetensors.torch.save_file`"
         raise _fault(f"`{path.name}` cannot be read: {error}", help) from error
@@ -197,43 +191,36 @@ def _layout(path: Path, source: Batches) -> _Layout:
 
 def _parse(name: str, path: Path) -> tuple[int, Key]:
     """`3.input_ids`, `3.teacher.input_ids`."""
-    index, *rest = name.split(".")
-    if not index.isdecimal() or not 1 <= len(rest) <= 2 or not all(rest) or str(int(index)) != index:
-        raise _fault(
-            f"`{name}` in `{path.name}` is not a key of ready batches",
-            "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`",
-        )
-    field = _OTHER_NAMES.get(rest[-1], rest[-1])
-    return int(index), ("" if len(rest) == 1 else rest[0], field)
+    parts = re.fullmatch(r"(0|[1-9][0-9]*)(?:\.([^.]+))?\.([^.]+)", name)
+    if parts is None:
+        help = "keys are `INDEX.FIELD` or `INDEX.MODEL.FIELD`: `0.input_ids`, `0.bert.input_ids`"
+        raise _fault(f"`{name}` in `{path.name}` is not a key of ready batches", help)
+    return int(parts[1]), (parts[2] or "", _OTHER_NAMES.get(parts[3], parts[3]))
 
 
 def _check_batch(file: str, index: int, batch: Mapping[Key, _Stored], first: Mapping[Key, _Stored]) -> None:
     """The fields of the first batch, one number of rows, and inputs of one length for each model."""
     for key in first.keys() ^ batch.keys():
         has, lacks = (0, index) if key in first else (index, 0)
-        raise _fault(
-            f"batch {has} of `{file}` has `{'.'.join(filter(None, key))}`, and batch {lacks} has not",
-            "write the same fields in every batch",
-        )
+        message = f"batch {has} of `{file}` has `{'.'.join(filter(None, key))}`, and batch {lacks} has not"
+        raise _fault(message, "write the same fields in every batch")
     some = next(iter(batch.values()))
     for tensor in batch.values():
         if not tensor.shape or tensor.shape[0] == 0:
             raise _fault(f"`{tensor.name}` in `{file}` has no rows", "the first axis of each tensor counts its rows")
         if tensor.shape[0] != some.shape[0]:
-            raise _fault(
-                f"`{some.name}` in `{file}` has {some.shape[0]} rows, and `{tensor.name}` has {tensor.shape[0]}",
-                "the first axis of each tensor counts the rows of its batch",
-            )
+            message = f"`{some.name}` in `{file}` has {some.shape[0]} rows, and `{tensor.name}` has {tensor.shape[0]}"
+            raise _fault(message, "the first axis of each tensor counts the rows of its batch")
     for model in dict.fromkeys(model for model, _ in batch):
         inputs = [batch[place] for field in INPUTS[:3] if (place := _key(batch, model, field)) is not None]
         for tensor in inputs[1:]:
             if tensor.shape[:2] != inputs[0].shape[:2]:
-                raise _fault(
-                    f"`{inputs[0].name}` in `{file}` is {_size(inputs[0])}, and `{tensor.name}` is {_size(tensor)}",
-                    f"write `{index}.{model}.{tensor.name.rpartition('.')[2]}` too, as long as its own `input_ids`"
-                    if model
-                    else "the inputs of one model are equally long",
-                )
+                help = "the inputs of one model are equally long"
+                if model:
+                    field = tensor.name.rpartition(".")[2]
+                    help = f"write `{index}.{model}.{field}` too, as long as its own `input_ids`"
+                size = f"`{inputs[0].name}` in `{file}` is {_size(inputs[0])}"
+                raise _fault(f"{size}, and `{tensor.name}` is {_size(tensor)}", help)
 
 
 def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: Batches) -> None:
@@ -254,13 +241,9 @@ def _check_labels(file: str, index: int, batch: Mapping[Key, _Stored], source: B
 
 
 def _label_fault(message: str, source: Batches, help: str) -> SourceFault:
-    return SourceFault(
-        "B403",
-        f"{message}: expected labels of type `{source.label_type}`",
-        help=f'{help} say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` '
-        "for none at all",
-        field="labels",
-    )
+    message = f"{message}: expected labels of type `{source.label_type}`"
+    help += f' say what the labels are: `labels="{VALUE}"`, `labels="{TAGS}"`, …, or `labels=none` for none at all'
+    return SourceFault("B403", message, help=help, field="labels")
 
 
 def _key(batch: Mapping[Key, _Stored], model: str, field: str) -> Key | None:
@@ -328,18 +311,12 @@ def _share(batch: Batch, rank: int, world: int) -> Batch:
 def _fingerprint(splits: Mapping[str, list[Batch]]) -> str:
     """A sha256 of all tensors with their names, kinds and shapes."""
     digest = hashlib.sha256()
-
-    def add(name: str, tensor: Tensor) -> None:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-
     for split, batches in splits.items():
         for number, batch in enumerate(batches):
-            for key in sorted(batch):
+            for key in sorted(batch.keys() - {"index"}):
                 value = batch[key]
-                if isinstance(value, dict):
-                    for field in sorted(value):
-                        add(f"{split} {number} {key}.{field}", value[field])
-                elif key != "index":
-                    add(f"{split} {number} {key}", value)
+                for field, tensor in sorted(value.items() if isinstance(value, dict) else [("", value)]):
+                    name = f"{key}.{field}" if field else key
+                    digest.update(f"{split} {number} {name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

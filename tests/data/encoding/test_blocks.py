@@ -14,7 +14,7 @@ import torch
 from brewgraph.data.batching.masking import Masks
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths, train_wordpiece
 from brewgraph.data.sources.examples import facts, open_examples, texts
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.augmentations import Deleting
 from brewgraph.recipe.settings.data_sources import Text

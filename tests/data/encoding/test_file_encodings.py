@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 from brewgraph.checking.check import check_names, read_spec
-from brewgraph.data.sources.conll import read_conll
-from brewgraph.data.sources.rows import read_file, read_lines
-from brewgraph.data.sources.squad import read_squad
+from brewgraph.data.sources.examples import open_examples
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError
-from brewgraph.recipe.settings.data_sources import Conll, Squad, Text
+from brewgraph.recipe.settings.data_sources import Conll, Files, Squad, Text
 from brewgraph.source import EncodingError, Source, decode
 
 WESTERN, WINDOWS, CHINESE = "un café déjà bu", "it’s “fine” – déjà", "我喜欢这部电影 很好看"
@@ -39,15 +37,12 @@ ENCODINGS = [
 ]
 
 
+SOURCES = {".conll": Conll, ".txt": Text, ".squad": Squad}
+
+
 def read(name: str, folder: Path) -> object:
     """As a spec's source reads it."""
-    if name.endswith(".conll"):
-        return read_conll(Conll(train=name), folder)
-    if name.endswith(".txt"):
-        return read_lines(Text(train=name), folder)
-    if name.endswith(".squad"):
-        return read_squad(Squad(train=name), folder)
-    return read_file(name, folder, "train")
+    return open_examples(SOURCES.get(Path(name).suffix, Files)(train=name), folder)
 
 
 @pytest.mark.parametrize(("text", "codec", "said", "line"), ENCODINGS)

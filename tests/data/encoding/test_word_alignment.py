@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wordpiece
-from brewgraph.data.encoding.word_alignment import NO_SPAN, first_tokens, word_spans, words_of_tokens
+from brewgraph.data.encoding.texts import NO_SPAN, first_tokens, word_spans, words_of_tokens
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.augmentations import Deleting, Masking
 from brewgraph.recipe.settings.data_sources import Files

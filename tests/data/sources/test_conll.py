@@ -13,7 +13,7 @@ import torch
 
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.sources.examples import facts, open_examples, texts
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import TAGS
 from brewgraph.recipe.settings.data_sources import Conll

@@ -15,7 +15,7 @@ import pytest
 
 from brewgraph.data.sources import tables as module
 from brewgraph.data.sources.examples import facts, open_examples
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Builtin, Files, Glue, Hub
 
@@ -300,7 +300,7 @@ def test_a_label_that_no_training_row_has(tmp_path: Path) -> None:
     labelled(tmp_path / "dev.csv", 19, 20)
     found = fault(Files(train="train.csv", dev="dev.csv"), tmp_path)
     assert found.message == "the label in row 2 of `dev.csv` is 20, which no training row has"
-    assert found.help.endswith("`10` and `11` and 8 more")
+    assert found.help.endswith("`10`, `11` and 8 more")
 
 
 @pytest.mark.parametrize(("value", "said"), [(None, "missing"), (3, "no text: 3"), (["a"], "no text: ['a']")])
@@ -505,7 +505,7 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
 
 def test_builtin_facts_read_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The classes of built-in text are a fixed list."""
-    monkeypatch.setattr("brewgraph.data.sources.python_docs.builtin", None)
+    monkeypatch.setattr("brewgraph.data.sources.python_docs.python_docs", None)
     found = facts(Builtin(name="python-docs"), tmp_path)
     assert len(found.classes) == 28
     assert (found.columns, found.rows) == (("text", "label"), {})

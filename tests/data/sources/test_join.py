@@ -10,7 +10,7 @@ import pytest
 
 from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources.examples import Examples, facts, join_examples, open_examples
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Batches, Conll, Files, Join, Text
 from tests.data.texts import byte_level

@@ -13,7 +13,7 @@ import pytest
 
 from brewgraph.data.sources import python_docs as module
 from brewgraph.data.sources.examples import open_examples
-from brewgraph.data.sources.python_docs import LABELS, Paragraph, builtin, python_docs
+from brewgraph.data.sources.python_docs import LABELS, Paragraph, python_docs
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Builtin
 
@@ -23,7 +23,7 @@ Splits = Mapping[str, tuple[Paragraph, ...]]
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     """What this machine's Python has, read once."""
-    return builtin("python-docs")
+    return python_docs()
 
 
 def test_sizes(splits: Splits) -> None:
@@ -77,7 +77,7 @@ def test_another_process_reads_the_same(splits: Splits) -> None:
 
 def test_as_examples(splits: Splits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`builtin("python-docs")` in a spec: the same columns as every other source."""
-    monkeypatch.setattr(module, "builtin", lambda name: {"python-docs": splits}[name])
+    monkeypatch.setattr(module, "python_docs", lambda: splits)
     found = open_examples(Builtin(name="python-docs"), tmp_path)
     assert found.classes == LABELS
     train = found.splits["train"]
@@ -132,10 +132,3 @@ def test_too_little_text(tmp_path: Path) -> None:
     assert "`files(train=...)`" in caught.value.help
     with pytest.raises(SourceFault, match="`decimal` has 0 paragraphs|and 24 more, 40 are needed"):
         python_docs(tmp_path / "python311.zip")
-
-
-def test_an_unknown_name() -> None:
-    """The fault names what there is."""
-    with pytest.raises(SourceFault, match="no data set `python-dogs` is built in") as caught:
-        builtin("python-dogs")
-    assert caught.value.help == "did you mean `python-docs`?"

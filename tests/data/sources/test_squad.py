@@ -15,7 +15,7 @@ import torch
 
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, train_wordpiece
 from brewgraph.data.sources.examples import Examples, facts, open_examples, texts
-from brewgraph.data.sources.source_facts import DataFacts
+from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Join, Squad
 from tests.data.texts import byte_level, fault

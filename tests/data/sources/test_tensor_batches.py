@@ -191,18 +191,18 @@ def check(folder: Path, code: str, field: str, message: str, help: str, source: 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A near name is offered, else what is there."""
-    check(tmp_path, "B401", "folder", "there is no folder `ready`", "holds no folder")
+    check(tmp_path, "B401", "folder", "there is no folder `ready`", "is empty")
     (tmp_path / "reddy").mkdir()
     check(tmp_path, "B401", "folder", "there is no folder `ready`", "did you mean `reddy`?")
-    check(tmp_path, "B401", "folder", "no folder `a/b`", "holds no folder", Batches(folder="a/b"))
+    check(tmp_path, "B401", "folder", "no folder `a/b`", "there is no folder", Batches(folder="a/b"))
 
 
 def test_a_folder_without_batches(tmp_path: Path) -> None:
     """What it holds is listed."""
     (tmp_path / "ready").mkdir()
-    check(tmp_path, "B401", "folder", "no `batches.safetensors` in `ready`", "the folder is empty")
+    check(tmp_path, "B401", "folder", "no `batches.safetensors` in `ready`", "it is an empty folder")
     (tmp_path / "ready" / "case.json").touch()
-    check(tmp_path, "B401", "folder", "no `batches.safetensors` in `ready`", "there is `case.json`")
+    check(tmp_path, "B401", "folder", "no `batches.safetensors` in `ready`", "it is a folder that holds `case.json`")
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
