@@ -206,8 +206,8 @@ def sizes(current: n.Node) -> list[tuple[str, str]]:
         facts.append(("shape", n.show_shape(current.shape) if current.shape else "one number"))
     if isinstance(current, n.Projection):
         facts.append(("module", current.site))
-        if current.into and current.out:
-            facts.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+        if current.parameters is not None:
+            facts.append(("parameters", f"{current.parameters:,}"))
     return facts
 
 
