@@ -17,6 +17,7 @@ from brewgraph.source import EncodingError, Source, is_call
 
 if TYPE_CHECKING:
     from brewgraph.checking.checked import Checked
+    from brewgraph.inspect.targets import Models
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs)
@@ -155,9 +156,16 @@ def check_spec(path: str, sets: Sequence[str] | None, *, warn: bool = True) -> C
     return checked
 
 
-def is_spec(target: str, name: str | None, sets: Sequence[str] | None) -> bool:
-    """Whether a MODEL|RUN|SPEC argument is a spec. Raises `UsageError` if it is not, but has options of specs."""
-    spec = not is_call(target) and (target == "-" or target.endswith(".brew") or Path(target).is_file())
-    if not spec and (name is not None or sets):
+def models_of(target: str, name: str | None, sets: Sequence[str] | None) -> Models:
+    """The models that MODEL|RUN|SPEC means. Raises `UsageError` for options of specs if it is none."""
+    if not is_call(target) and (target == "-" or target.endswith(".brew") or Path(target).is_file()):
+        checked = check_spec(target, sets)
+        from brewgraph.inspect.targets import spec_models
+
+        return spec_models(checked, name)
+    if name is not None or sets:
         raise UsageError(f"`{target}` is not a spec: a model's name and --set need one")
-    return spec
+    hush()
+    from brewgraph.inspect.targets import target_models
+
+    return target_models(target)

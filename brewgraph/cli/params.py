@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
-from brewgraph.cli.output import hush, table
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
+from brewgraph.cli.output import table
 from brewgraph.display.cost import megabytes
 
 if TYPE_CHECKING:
@@ -25,16 +25,10 @@ def command(
 
     Tied parameters count once. No weight is loaded: memory is that of single precision.
     """
-    if is_spec(model, name, set):
-        checked = check_spec(model, set)
-        from brewgraph.inspect.targets import spec_parameters
+    models = models_of(model, name, set)
+    from brewgraph.inspect.targets import parameter_trees
 
-        trees = spec_parameters(checked, name)
-    else:
-        hush()
-        from brewgraph.inspect.targets import model_parameters
-
-        trees = model_parameters(model)
+    trees = parameter_trees(models)
     if format == "json":
         print(json.dumps([tree.as_json(depth) for tree in trees], indent=2))
         return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
-from brewgraph.cli.output import hush, painter, table
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
+from brewgraph.cli.output import painter, table
 
 if TYPE_CHECKING:
     from brewgraph.models.structure.module_io import ModuleValue
@@ -35,16 +35,10 @@ def command(
     format: Format = "text",
 ) -> None:
     """Show the features and modules of a model that a spec can take, with their shapes. No weight is loaded."""
-    if is_spec(model, name, set):
-        checked = check_spec(model, set)
-        from brewgraph.inspect.targets import spec_taps
+    models = models_of(model, name, set)
+    from brewgraph.inspect.targets import tap_tables
 
-        tables = spec_taps(checked, name, collapse=not all, path=path)
-    else:
-        hush()
-        from brewgraph.inspect.targets import model_taps
-
-        tables = model_taps(model, collapse=not all, path=path)
+    tables = tap_tables(models, collapse=not all, path=path)
     if format == "json":
         print(json.dumps([taps.as_json() for taps in tables], indent=2))
         return
