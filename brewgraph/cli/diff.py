@@ -15,7 +15,7 @@ from brewgraph.cli.output import painter, print_diagnostics
 from brewgraph.diagnostics import RunError
 
 if TYPE_CHECKING:
-    from brewgraph.display.diff.specs import Change, Comparison, Side
+    from brewgraph.display.diff import Change, Comparison, Side
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -39,7 +39,7 @@ def command(
 
     `brewgraph diff a.brew b.brew`; `brewgraph diff a.brew --then T=8` compares a spec with itself at another param.
     """
-    from brewgraph.display.diff.specs import compare
+    from brewgraph.display.diff import compare
 
     comparison = compare(_side(spec, set), _side(other or spec, [*(set or ()), *(then or ())]))
     if format == "json":
@@ -58,7 +58,7 @@ def command(
 
 def _side(path: str, sets: Sequence[str] | None) -> Side:
     """The parts of a spec to compare. Raises `RunError` if its loss is unknown."""
-    from brewgraph.display.diff.specs import Side
+    from brewgraph.display.diff import Side
 
     checked = check_spec(path, sets, warn=False)
     print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
