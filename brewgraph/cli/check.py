@@ -24,10 +24,7 @@ SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 def command(
     specs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SPEC...", help="Spec files; - reads stdin.", show_default=False, autocompletion=completed_specs
-        ),
+        list[str], typer.Argument(metavar="SPEC...", help="Spec files; - reads stdin.", autocompletion=completed_specs)
     ],
     set: Set = None,
     data: Annotated[

@@ -23,14 +23,12 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def command(
     spec: Spec,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; by default the same one.", show_default=False)
+        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; by default the same one.")
     ] = None,
     set: Set = None,
     then: Annotated[
         list[str] | None,
-        typer.Option(
-            "--then", metavar="NAME=VALUE", help="Set a param of the second spec only. Repeatable.", show_default=False
-        ),
+        typer.Option("--then", metavar="NAME=VALUE", help="Set a param of the second spec only. Repeatable."),
     ] = None,
     format: Format = "text",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,

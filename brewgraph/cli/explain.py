@@ -30,13 +30,11 @@ def command(
         typer.Argument(
             metavar="[WHAT]",
             help="A code such as W205, or a name of a spec; by default all codes.",
-            show_default=False,
             autocompletion=codes,
         ),
     ] = None,
     spec: Annotated[
-        str | None,
-        typer.Argument(metavar="[SPEC]", help="The spec with this name; - reads stdin.", show_default=False),
+        str | None, typer.Argument(metavar="[SPEC]", help="The spec with this name; - reads stdin.")
     ] = None,
     set: Set = None,
     format: Format = "text",

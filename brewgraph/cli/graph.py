@@ -21,8 +21,7 @@ def command(
         typer.Option(help="A tree, input for Graphviz or mermaid, a picture, or an interactive page."),
     ] = "text",
     task: Annotated[
-        str | None,
-        typer.Option(help="TASK, STAGE or STAGE/TASK of a spec that has several.", show_default="the first"),
+        str | None, typer.Option(help="TASK, STAGE or STAGE/TASK of a spec that has several.", show_default="the first")
     ] = None,
     grain: Annotated[
         Literal["terms", "nodes"], typer.Option(help="Terms and their inputs, or every node of the computation.")

@@ -14,8 +14,7 @@ from brewgraph.paths import write_file
 
 def command(
     path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.", show_default=False),
+        Path | None, typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.")
     ] = None,
     starter: Annotated[
         Literal["quickstart", "mnli"],

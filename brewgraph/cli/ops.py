@@ -51,13 +51,7 @@ def complete(incomplete: str) -> Iterator[tuple[str, str]]:
 
 def command(
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="A name in the table, or train.",
-            show_default=False,
-            autocompletion=complete,
-        ),
+        str | None, typer.Argument(metavar="[NAME]", help="A name in the table, or train.", autocompletion=complete)
     ] = None,
     format: Annotated[
         Literal["text", "markdown"], typer.Option(help="markdown: all settings of `train { }` as a page for documents.")

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Target,
-    name: ModelName = None,
-    set: Set = None,
-    depth: Depth = None,
-    format: Format = "text",
+    model: Target, name: ModelName = None, set: Set = None, depth: Depth = None, format: Format = "text"
 ) -> None:
     """Show a model's parameters as a tree: counts, shares, memory.
 

@@ -24,12 +24,10 @@ def command(
         typer.Argument(
             metavar="[FILE]",
             help="Rows with the columns of the run's data, with or without labels; - reads stdin, also plain lines.",
-            show_default=False,
         ),
     ] = None,
     text: Annotated[
-        list[str] | None,
-        typer.Option(help="A text instead of a file. Repeatable; twice per pair.", show_default=False),
+        list[str] | None, typer.Option(help="A text instead of a file. Repeatable; twice per pair.")
     ] = None,
     out: Annotated[
         Path | None,

@@ -25,9 +25,7 @@ def command(
     name: ModelName = None,
     path: Annotated[
         str | None,
-        typer.Option(
-            help="Show only these modules, in full: a path as in a tap, with `*`, or a part of one.", show_default=False
-        ),
+        typer.Option(help="Show only these modules, in full: a path as in a tap, with `*`, or a part of one."),
     ] = None,
     set: Set = None,
     depth: Depth = None,
