@@ -21,8 +21,7 @@ from brewgraph.convert.config_files import CONFIGS, Read, distillers_called, pyt
 from brewgraph.convert.notes import Note
 from brewgraph.convert.spec_text import TAKEN, Configuration, Script, is_empty, write_spec
 from brewgraph.diagnostics import Collector, UsageError, listing, suggest
-from brewgraph.lints.lints import find_unscaled_targets
-from brewgraph.lints.subject import Subject
+from brewgraph.lints import Subject, find_unscaled_targets
 from brewgraph.source import Source
 from brewgraph.syntax.parser import KEYWORDS
 

@@ -1,25 +1,101 @@
-"""The lints: functions from a checked recipe to warnings about what is legal but probably not intended."""
+"""Lints: functions from a checked recipe to warnings about what is legal but probably not intended."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, node, of_kind
-from brewgraph.lints.subject import MOMENTS, Subject, at, learning, share, weighted
 from brewgraph.ops import TEMPERATURES
 from brewgraph.ops.schedules import FORMS
 from brewgraph.ops.temperatures import FLOOR
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import NONE, SPANS
-from brewgraph.recipe.recipe import Stage
+from brewgraph.recipe.numbers import WEIGHTS, factors, scalar_value
+from brewgraph.recipe.recipe import Recipe, Stage
 from brewgraph.recipe.settings.data_sources import Join
-from brewgraph.recipe.values import Length
+from brewgraph.recipe.values import Length, Value
 
-Lint = Callable[[Subject], Iterator[Diagnostic]]
+MOMENTS = tuple(step / 64 for step in range(65))
+"""The shares of training at which a schedule is evaluated; at the last one it has the value that it comes close to."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checked recipe and its canonical `graphs` by stage and task. `count` tells how many members a model's row of
+    features has (None: not known), `ranks` how many processes train.
+    """
+
+    recipe: Recipe
+    graphs: Mapping[tuple[str, str], Graph]
+    count: Callable[[str, str], int | None]
+    ranks: int = 1
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a list has no length yet, because its model cannot be reached: then losses are not fully known."""
+        return bool(self.recipe.open)
+
+    @property
+    def losses(self) -> tuple[Value, ...]:
+        """The losses of every task of every stage."""
+        return tuple(task.loss for _, task in self.recipe.tasks)
+
+    @cached_property
+    def trained(self) -> tuple[Value, ...]:
+        """Everything that a loss sends a gradient through: not what is behind `stop` or a weight of zero."""
+        return tuple(part for loss in self.losses for part in learning(loss))
+
+
+def learning(value: Value) -> Iterator[Value]:
+    """A value and what it is made from, as far as its gradient reaches."""
+    yield value
+    if isinstance(value, v.Transform) and value.declared.stops:
+        return
+    if isinstance(value, v.Combine) and value.operator == "*" and any(map(is_zero, value.operands)):
+        return
+    for part in v.parts(value):
+        yield from learning(part)
+
+
+def is_zero(value: Value) -> bool:
+    """Whether a value is a weight that is zero from the first step to the last."""
+    return value.kind in WEIGHTS and all(at(value, moment) == 0 for moment in MOMENTS)
+
+
+def at(value: Value, progress: float, stage: Stage | None = None) -> float | None:
+    """The value of a number or a schedule at this share of a stage; None where only a run can tell."""
+    try:
+        return scalar_value(value, progress, partial(share, stage=stage))
+    except ArithmeticError:
+        return None
+
+
+def share(length: Length, stage: Stage | None) -> float | None:
+    """A length as a share of a stage, above one if it ends later; None where that depends on the data."""
+    if length.unit == "share":
+        return length.value
+    if stage is None:
+        return None
+    whole = stage.train.steps if length.unit == "step" else stage.train.epochs
+    return length.value / whole if whole is not None else None
+
+
+def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.Apply, float]]:
+    """The matches in a loss with their weights, as far as numbers and schedules tell."""
+    if isinstance(value, v.Apply):
+        yield value, weight
+    elif isinstance(value, v.Transform) and value.declared.mean == "batch":
+        yield from weighted(value.values[0], weight, progress)
+    elif isinstance(value, v.Combine):
+        scalars = [at(operand, progress) for operand in value.operands]
+        for operand, scalar, factor in zip(value.operands, scalars, factors(value.operator, scalars), strict=True):
+            if scalar is None and factor is not None:
+                yield from weighted(operand, weight * factor, progress)
 
 
 # ── what no loss reaches: terms, projections, heads, weights of examples ──────────────────────────────────────────────
@@ -30,7 +106,7 @@ def find_unreached_terms(subject: Subject) -> Iterator[Diagnostic]:
     recipe = subject.recipe
     reached = {id(part) for loss in subject.losses for part in v.walk(loss)}
     reached |= {id(part) for _, task in recipe.tasks for x in task.reports.values() for part in v.walk(x)}
-    lost: dict[str, list[v.Value]] = {}
+    lost: dict[str, list[Value]] = {}
     bodies = {name for stage, task in recipe.tasks for name in (stage.name, task.name)}
     for name, value in recipe.equations.items():
         members = list(v.members(value))
@@ -68,7 +144,7 @@ def find_dead_losses(subject: Subject) -> Iterator[Diagnostic]:
         yield Diagnostic("W218", message, task.span, "give a term a weight: `loss = 0.5 * soft + hard`")
 
 
-def _cancels(loss: v.Value, live: list[v.Value]) -> bool:
+def _cancels(loss: Value, live: list[Value]) -> bool:
     """Whether a sum of matches is always zero, whatever their values: the weights of equal matches sum to zero."""
     sums: dict[tuple[float, v.Apply], float] = defaultdict(float)
     for moment in MOMENTS:
@@ -278,7 +354,7 @@ def _forward(take: v.Take) -> Forward:
     return take.model, take.data, take.passing
 
 
-def _sort(x: v.Value, kept: dict[Forward, list[v.Cached]], uncached: list[v.Take]) -> None:
+def _sort(x: Value, kept: dict[Forward, list[v.Cached]], uncached: list[v.Take]) -> None:
     """Sort the features in a value into those inside of caches and the others."""
     if isinstance(x, v.Cached):
         for take in v.takes_in(x):
@@ -401,7 +477,7 @@ def find_vanishing_temperatures(subject: Subject) -> Iterator[Diagnostic]:
     for stage in subject.recipe.stages:
         for x in (x for x in _parts(stage) if isinstance(x, v.Apply | v.Transform)):
             for name, option in x.options:
-                if name == "T" and isinstance(option, v.Value) and (fault := _vanishes(option, stage)):
+                if name == "T" and isinstance(option, Value) and (fault := _vanishes(option, stage)):
                     yield Diagnostic("W209", fault[0], option.span if option.span.text else x.span, fault[1])
         for task in stage.tasks:
             graph = subject.graphs.get((stage.name, task.name))
@@ -429,7 +505,7 @@ def _falls(x: v.Temperature | n.Temperature, classes: int | None) -> tuple[str, 
     return message, f"a smaller {' or '.join(f'`{name}`' for name in options)}, or a base above that"
 
 
-def _vanishes(option: v.Value, stage: Stage) -> tuple[str, str] | None:
+def _vanishes(option: Value, stage: Stage) -> tuple[str, str] | None:
     """Message and remedy where a temperature reaches zero; None also where that depends on the classes."""
     if isinstance(option, v.Temperature):
         return _falls(option, None)
@@ -442,7 +518,7 @@ def _vanishes(option: v.Value, stage: Stage) -> tuple[str, str] | None:
     return message, "end at 1: `ramp(4 -> 1)`"
 
 
-def _parts(stage: Stage) -> list[v.Value]:
+def _parts(stage: Stage) -> list[Value]:
     """Everything that the losses of a stage are made from, each once."""
     return list({id(x): x for task in stage.tasks for x in v.walk(task.loss)}.values())
 
@@ -453,7 +529,7 @@ def _scheduled(stage: Stage) -> list[v.Scheduled]:
 
 # ── weights of terms ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-Weighted = tuple[str, float, v.Value]
+Weighted = tuple[str, float, Value]
 """A teacher, a weight, and the value that has it."""
 
 
@@ -487,7 +563,7 @@ def _uneven(group: list[Weighted], total: float) -> str | None:
     return f"the weights of the teachers sum to {sum(weights):.4g}, not to 1: {' + '.join(f'{w:g}' for w in weights)}"
 
 
-def _addends(x: v.Value, seen: set[int]) -> Iterator[tuple[v.Value, float]]:
+def _addends(x: Value, seen: set[int]) -> Iterator[tuple[Value, float]]:
     """The addends of a sum and of the sums in it, each with its weight where that is one number."""
     match x:
         case v.Combine(operator="+"):
@@ -502,7 +578,7 @@ def _addends(x: v.Value, seen: set[int]) -> Iterator[tuple[v.Value, float]]:
             yield x, 1.0
 
 
-def _teacher_of(x: v.Value) -> tuple[str, object] | None:
+def _teacher_of(x: Value) -> tuple[str, object] | None:
     """The model of a feature, or of a match's source, and the rest of it, which other teachers may share."""
     if isinstance(x, v.Take):
         return x.model, ("feature", x.data, x.feature, x.passing)
@@ -550,9 +626,10 @@ def _temperature(x: v.Apply) -> float | None:
     option = dict(x.options).get("T")
     if isinstance(option, v.Temperature):
         return option.base
-    return at(option, 0.0) if isinstance(option, v.Value) else None
+    return at(option, 0.0) if isinstance(option, Value) else None
 
 
+Lint = Callable[[Subject], Iterator[Diagnostic]]
 LINTS: tuple[Lint, ...] = (
     find_unreached_terms,
     find_shifted_maps,
