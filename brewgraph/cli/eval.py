@@ -31,8 +31,7 @@ def command(
     finished = open_run(run)
     tasks = list(finished.tasks.values()) if task is None and data in SPLITS else [finished.task(task)]
     hush()
-    from brewgraph.running.losses import RebuiltLoss
-    from brewgraph.running.predict import is_scored, labelled_rows, load_student, score
+    from brewgraph.running.predict import RebuiltLoss, is_scored, labelled_rows, load_student, score
     from brewgraph.training.folder import json_text
 
     # report faults of rows before a model is loaded

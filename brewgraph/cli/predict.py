@@ -58,7 +58,7 @@ def command(
         raise UsageError(f"`{out}` is the input file and would be overwritten: name another file with --out")
     finished_task = open_run(run).task(task)
     hush()
-    from brewgraph.running.predict import load_student, piped_rows, predict, text_columns, typed_rows, unlabelled_rows
+    from brewgraph.running.predict import load_student, piped_rows, predict, read_like, text_columns, typed_rows
     from brewgraph.training.folder import write_text
 
     if text:
@@ -66,7 +66,7 @@ def command(
     elif file == "-":
         rows = piped_rows(finished_task, sys.stdin.buffer.read())
     else:
-        rows = unlabelled_rows(finished_task, Path(str(file)))
+        rows = read_like(finished_task, Path(str(file)), labelled=False)
     # without contexts, which are long and shared by many questions
     names = text_columns(finished_task)[: 1 if finished_task.label_type == SPANS else None]
     predictions = shaped(predict(load_student(finished_task), rows), rows, names, digits=digits, top=top)

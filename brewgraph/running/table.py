@@ -31,7 +31,7 @@ from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
-from brewgraph.running.losses import Rows, losses_on
+from brewgraph.running.predict import Rows, losses_on
 from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.feeds import in_order

@@ -207,7 +207,9 @@ def test_a_start_from_layers_is_told():
         "num_hidden_layers=1, hidden_size=16", "num_hidden_layers=2, hidden_size=32, init=big.layers[0, 1]"
     )
     text = text.replace("size=32, labels", "size=64, labels")
-    assert loads(f"{text}\nloss = soft\n")._checked.recipe.student.source.weights == "layers 0, 1 of big, the rest random"
+    assert (
+        loads(f"{text}\nloss = soft\n")._checked.recipe.student.source.weights == "layers 0, 1 of big, the rest random"
+    )
     copied = "layers 0, 1: 41 tensors with 37,922 parameters copied; nothing at random"
     assert plan("soft", text=text).student.start == f"a part of big: {copied}"
 
