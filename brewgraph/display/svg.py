@@ -120,8 +120,7 @@ def _fold(text: str, width: int) -> tuple[str, ...]:
 
 def write_svg(picture: Picture, title: str = "") -> str:
     """The whole file. It follows the reader's light or dark setting."""
-    texts = faces(picture)
-    layout = arrange(picture, texts)
+    group, layout = write_group(picture, faces(picture))
     width, height = round(layout.width), round(layout.height)
     style = (
         f".brew {{ {colours(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ .brew {{ {colours(DARK)} }} }}{RULES}"
@@ -131,20 +130,19 @@ def write_svg(picture: Picture, title: str = "") -> str:
         f'height="{height}" role="img" aria-label="{escape(title or "dependency graph", quote=True)}">\n'
         f"<style>{style}</style>\n"
         f'<rect width="{width}" height="{height}" rx="10" fill="var(--paper)"/>\n'
-        f"{write_group(picture, texts, layout)}\n</svg>\n"
+        f"{group}\n</svg>\n"
     )
 
 
-def arrange(picture: Picture, texts: Mapping[str, Face]) -> Layout:
-    """The places of a picture's boxes."""
+def write_group(picture: Picture, texts: Mapping[str, Face], prefix: str = "") -> tuple[str, Layout]:
+    """Lines and boxes without the file around them, and their places; `prefix` keeps the keys of several pictures
+    apart.
+    """
     into = Counter(line.target for line in picture.lines)
     sizes = {key: _size(face, into[key]) for key, face in texts.items()}
-    lines = [(line.source, line.target) for line in picture.lines]
-    return lay_out(sizes, lines, gap=36, apart=8) if is_dense(picture) else lay_out(sizes, lines)
-
-
-def write_group(picture: Picture, texts: Mapping[str, Face], layout: Layout, prefix: str = "") -> str:
-    """Lines and boxes without the file around them; `prefix` keeps the keys of several pictures apart."""
+    ends_of_lines = [(line.source, line.target) for line in picture.lines]
+    spaces = {"gap": 36, "apart": 8} if is_dense(picture) else {}
+    layout = lay_out(sizes, ends_of_lines, **spaces)
     tones = {box.key: box.tone for box in picture.boxes}
     labels = {(line.source, line.target): line.label for line in picture.lines}
     out = []
@@ -156,7 +154,7 @@ def write_group(picture: Picture, texts: Mapping[str, Face], layout: Layout, pre
         x, y = points[-1]
         out.append(f'<path class="head{tone}" {ends} d="M{x:.1f} {y:.1f}l-7 -3.4v6.8z"/>')
     out += [_card(box, texts[box.key], layout.places[box.key], prefix) for box in picture.boxes]
-    return "\n".join(out)
+    return "\n".join(out), layout
 
 
 def _size(face: Face, into: int) -> tuple[float, float]:
