@@ -193,14 +193,7 @@ class Collector:
     ignores: list[Ignore] = field(default_factory=list)
 
     def add(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        *,
-        help: str = "",
-        note: str = "",
-        labels: tuple[Label, ...] = (),
+        self, code: str, message: str, span: Span, *, help: str = "", note: str = "", labels: tuple[Label, ...] = ()
     ) -> None:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"

@@ -14,7 +14,7 @@ from brewgraph.cli.complete import specs as completed_specs
 from brewgraph.cli.options import Deny, Quiet, Set, parse_deny, parse_sets, read
 from brewgraph.cli.output import hush, more_about, print_diagnostics, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.source import Source, Span
+from brewgraph.source import Source
 
 if TYPE_CHECKING:
     from brewgraph.data.report import DataReport
@@ -104,10 +104,10 @@ def _text(reports: Mapping[str, DataReport]) -> Iterator[str]:
 def as_github(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
     """A workflow command for each, which GitHub shows beside the line; with columns if it is a single line."""
     for d in diagnostics:
-        place = _place(d.span)
-        fields: dict[str, Any] = {"file": d.span.source.name, "line": place["startLine"], "endLine": place["endLine"]}
-        if place["startLine"] == place["endLine"]:
-            fields |= {"col": place["startColumn"], "endColumn": place["endColumn"]}
+        place = d.as_json()
+        fields: dict[str, Any] = {"file": place["file"], "line": place["line"], "endLine": place["end_line"]}
+        if place["line"] == place["end_line"]:
+            fields |= {"col": place["column"], "endColumn": place["end_column"]}
         fields["title"] = d.code
         properties = ",".join(f"{key}={_property(str(value))}" for key, value in fields.items())
         yield f"::{d.severity} {properties}::{_data(_words(d))}"
@@ -158,27 +158,25 @@ def _rule(code: str) -> dict[str, Any]:
 
 
 def _result(d: Diagnostic, rule: int) -> dict[str, Any]:
+    plain = d.as_json()
     result: dict[str, Any] = {
         "ruleId": d.code,
         "ruleIndex": rule,
         "level": d.severity,
         "message": {"text": _words(d)},
-        "locations": [{"physicalLocation": _physical(d.span)}],
+        "locations": [_location(plain)],
     }
     if d.labels:
         result["relatedLocations"] = [
-            {"id": i, "physicalLocation": _physical(x.span), "message": {"text": x.text or "see here"}}
-            for i, x in enumerate(d.labels)
+            {"id": i, **_location(label), "message": {"text": label["text"] or "see here"}}
+            for i, label in enumerate(plain["labels"])
         ]
     return result
 
 
-def _physical(span: Span) -> dict[str, Any]:
-    uri = quote(span.source.name.replace("\\", "/"), safe="/:")
-    return {"artifactLocation": {"uri": uri}, "region": _place(span)}
-
-
-def _place(span: Span) -> dict[str, int]:
-    """The place of a span: lines and columns from 1, the end column after the last character."""
-    (line, column), (end_line, end_column) = span.position, span.source.position(span.end)
-    return {"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column}
+def _location(place: Mapping[str, Any]) -> dict[str, Any]:
+    """A place of `Diagnostic.as_json` as SARIF has it."""
+    names = {"startLine": "line", "startColumn": "column", "endLine": "end_line", "endColumn": "end_column"}
+    region = {name: place[key] for name, key in names.items()}
+    uri = quote(place["file"].replace("\\", "/"), safe="/:")
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}

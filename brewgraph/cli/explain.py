@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from brewgraph.display.explain_name import Explained
 
 CODE = re.compile(r"[BbWw]\d{3}")
-WIDTH = 80
 
 
 def command(
@@ -122,7 +120,4 @@ def _lines(explained: Explained, spec: str) -> Iterator[str]:
     rows = [row for row in (*explained.facts, ("made from", upstream), ("feeds", downstream)) if row[1]]
     width = max(len(title) for title, _ in rows) + 4
     for title, words in rows:
-        yield from wrap(
-            words, WIDTH, initial_indent=f"  {title}".ljust(width), subsequent_indent=" " * width,
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+        yield wrapped(words, f"  {title}".ljust(width), " " * width)

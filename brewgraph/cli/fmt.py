@@ -140,7 +140,5 @@ def _print_diffs(changed: list[Formatted]) -> None:
 
 
 def _summary(changed: int, same: int, faulty: int, *, pending: bool) -> str:
-    parts = [f"{count(changed, 'file')} {'would change' if pending else 'changed'}"] if changed else []
-    parts += [f"{count(same, 'file')} unchanged"] if same or not (changed or faulty) else []
-    parts += [f"{count(faulty, 'file')} at fault"] if faulty else []
-    return ", ".join(parts)
+    counts = ((changed, "would change" if pending else "changed"), (same, "unchanged"), (faulty, "at fault"))
+    return ", ".join(f"{count(number, 'file')} {words}" for number, words in counts if number)

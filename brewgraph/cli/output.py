@@ -57,10 +57,8 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None
 def tally(diagnostics: Sequence[Diagnostic]) -> str:
     """`2 errors, 1 warning`; `fine` without any."""
     errors = sum(d.severity == "error" for d in diagnostics)
-    warnings = len(diagnostics) - errors
-    parts = [count(errors, "error")] if errors else []
-    parts += [count(warnings, "warning")] if warnings else []
-    return ", ".join(parts) or "fine"
+    counts = ((errors, "error"), (len(diagnostics) - errors, "warning"))
+    return ", ".join(count(number, word) for number, word in counts if number) or "fine"
 
 
 def more_about(diagnostics: Sequence[Diagnostic]) -> str:

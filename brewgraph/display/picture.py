@@ -181,8 +181,7 @@ def _inputs(graph: Graph, key: str) -> Iterator[tuple[str, str]]:
         yield from ((used, f"{name} =") for name, used in current.arguments.items())
     elif isinstance(current, n.Combine) and current.commutes:
         weights_first = sorted(
-            current.inputs,
-            key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k)),
+            current.inputs, key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k))
         )
         yield from ((used, "") for used in weights_first)
     else:

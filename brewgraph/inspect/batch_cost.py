@@ -34,11 +34,7 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     for name, graph in checked.graphs.items():
         sources = [checked.recipe.data[d].source for d in data_of(graph)]
         # the cost of a loss depends on batch sizes and precision, its hash does not
-        key = (
-            info(graph).objective,
-            precisions[name[0]],
-            *((source.batch, source.max_length) for source in sources),
-        )
+        key = (info(graph).objective, precisions[name[0]], *((source.batch, source.max_length) for source in sources))
         if key not in cache:
             cache[key] = cost(checked, graph, precisions[name[0]], skip)
         by_task[name] = cache[key]
