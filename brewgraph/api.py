@@ -54,12 +54,11 @@ class Recipe:
 
         `grain` is `terms`, the terms of the loss, or `nodes`, every step; `task` is one of several: `STAGE/TASK`.
         """
-        from brewgraph.display.render import find_task
         from brewgraph.inspect.graph_of import show
 
         if not self.graphs:
             raise SpecError(self._checked.warnings)
-        return show(self._checked, grain, None if task is None else find_task(task, self.graphs))
+        return show(self._checked, grain, task)
 
     def plan(self, *, cost: bool = True, skip: Collection[str] = ()) -> Plan:
         """What a run will do, as in `brewgraph plan`: a notebook shows it, `print` writes it in lines.
@@ -115,10 +114,8 @@ class Recipe:
         from brewgraph.running.run_identity import finished_teachers
         from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
 
-        finished = finished_teachers(
-            self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
-        )
-        teachers = {name: path / "student" for name, path in finished.items()}
+        home = None if runs is None else Path(runs)
+        teachers = finished_teachers(self._checked, models, home, allow_python=allow_python)
         builder = SpecBuilder(
             self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )

@@ -36,11 +36,9 @@ def command(
     checked = check_spec(spec, set)
     if not checked.graphs:
         raise RunError("the graph is unknown until the models above can be reached")
-    from brewgraph.display.render import find_task
     from brewgraph.inspect.graph_of import show
 
-    name = None if task is None else find_task(task, checked.graphs)
-    drawing = show(checked, grain, name, cost=format in ("svg", "html")).write(format)
+    drawing = show(checked, grain, task, cost=format in ("svg", "html")).write(format)
     if out is None:
         sys.stdout.write(drawing)
     else:

@@ -41,6 +41,10 @@ class Side:
     classes: Mapping[str, tuple[str, ...]]
     hash: str
 
+    @property
+    def declarations(self) -> dict[str, Declaration]:
+        return {**self.recipe.models, **self.recipe.data}
+
 
 @dataclass(frozen=True)
 class Change:
@@ -85,8 +89,8 @@ def compare(one: Side, other: Side) -> Comparison:
     names = model_names | data_names
     renamed = {key: rename(graph, model_names, data_names) for key, graph in other.graphs.items()}
     changes = [
-        *_declared(one, other, models, one.recipe.models, other.recipe.models, names),
-        *_declared(one, other, data, one.recipe.data, other.recipe.data, names),
+        *_declared(one, other, models, names),
+        *_declared(one, other, data, names),
         *_joined(_stages(one, replace(other, graphs=renamed), names), len(one.recipe.tasks)),
     ]
     if not changes:
@@ -149,16 +153,9 @@ def _pair_declarations(
 # ── models and data ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _declared(
-    one: Side,
-    other: Side,
-    paired: Paired[str],
-    mine: Mapping[str, Declaration],
-    theirs: Mapping[str, Declaration],
-    names: Mapping[str, str],
-) -> Iterator[Change]:
+def _declared(one: Side, other: Side, paired: Paired[str], names: Mapping[str, str]) -> Iterator[Change]:
     """Models, or data sets, that were added, removed or changed, if a loss uses them."""
-    used = _used(one), _used(other)
+    used, mine, theirs = (_used(one), _used(other)), one.declarations, other.declarations
     for how, name in paired.alone:
         if name in used[how == "added"]:
             x = (mine if how == "removed" else theirs)[name]
@@ -192,7 +189,7 @@ def _used(side: Side) -> set[str]:
             names |= {getattr(x, "model", ""), getattr(x, "data", "")}
     for name in names & side.recipe.models.keys():
         names |= _references(side.recipe.models[name].source)
-    return names & (side.recipe.models.keys() | side.recipe.data.keys())
+    return names & side.declarations.keys()
 
 
 def _references(source: Settings) -> set[str]:

@@ -6,7 +6,7 @@ in each column by the mean place of its neighbours, and heights that keep that o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import fmean
@@ -67,7 +67,7 @@ def lay_out(
         key: (lefts[columns[key]], middles[key] - size[1] / 2 - top, widths[columns[key]], size[1])
         for key, size in sizes.items()
     }
-    ports = _ports(lines, paths, middles, heights)
+    ports = _ports(sizes, graph, middles, heights)
     drawn: dict[tuple[str, str], tuple[Point, ...]] = {}
     for line, path in paths.items():
         left, _, width, _ = places[line[0]]
@@ -75,25 +75,22 @@ def lay_out(
         for key in path[1:-1]:
             middle, column = middles[key] - top, columns[key]
             points += [(lefts[column], middle), (lefts[column] + widths[column], middle)]
-        points.append((places[line[1]][0], ports[line] - top))
+        points.append((places[line[1]][0], ports[path[-2], path[-1]] - top))
         drawn[line] = tuple(points)
     height = max((middles[key] + heights[key] / 2 for key in heights), default=0.0) - top + margin
     return Layout(places, drawn, lefts[-1] + widths[-1] + margin, height)
 
 
 def _ports(
-    lines: Sequence[tuple[str, str]],
-    paths: Mapping[tuple[str, str], list[str]],
-    middles: Mapping[str, float],
-    heights: Mapping[str, float],
+    keys: Iterable[str], graph: Graph, middles: Mapping[str, float], heights: Mapping[str, float]
 ) -> dict[tuple[str, str], float]:
     """The height at which each line ends: those into one box side by side, in the order in which they arrive."""
     ports: dict[tuple[str, str], float] = {}
-    for target in dict.fromkeys(b for _, b in lines):
-        into = sorted((line for line in lines if line[1] == target), key=lambda line: middles[paths[line][-2]])
+    for target in keys:
+        into = sorted(graph.pred[target], key=middles.__getitem__)
         step = min(9.0, (heights[target] - 14) / max(1, len(into) - 1))
-        for i, line in enumerate(into):
-            ports[line] = middles[target] + step * (i - (len(into) - 1) / 2)
+        for i, before in enumerate(into):
+            ports[before, target] = middles[target] + step * (i - (len(into) - 1) / 2)
     return ports
 
 

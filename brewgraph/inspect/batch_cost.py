@@ -52,7 +52,10 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     for module in recipe.modules:
         return f"operations of {module} run in training only"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    models = _empty_models(checked, names, mode)
+    models: dict[str, nn.Module] = {}
+    for name in sorted(names, key=lambda m: recipe.models[m].source.averaged is not None):
+        if (facts := checked.facts(recipe.models[name])) is not None:
+            models[name] = empty_model(facts.description, mode)
     shapes = {d: (source.batch, _length(checked, d, names)) for d, source in sources.items() if d not in ready}
     types = {d: source.label_type for d, source in sources.items()}
     classes = {d: len(checked.classes.get(d, ())) for d in sources}
@@ -66,15 +69,6 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"
-
-
-def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:
-    models: dict[str, nn.Module] = {}
-    for name in sorted(names, key=lambda m: checked.recipe.models[m].source.averaged is not None):
-        facts = checked.facts(checked.recipe.models[name])
-        assert facts is not None
-        models[name] = empty_model(facts.description, mode)
-    return models
 
 
 def _length(checked: Checked, data: str, names: list[str]) -> int:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from brewgraph.checking.checked import Checked
 from brewgraph.diagnostics import UsageError
@@ -138,48 +137,37 @@ def _train(
     data_cache: DataCache, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> dict[str, Trained]:
     """Train the student, and with `baseline = true` the same student without its teacher. Keys are names of rows."""
-    checked, recipe = data_cache.builder.checked, data_cache.recipe
-    student, name = recipe.student.name, Path(recipe.source.name).stem
+    builder, recipe = data_cache.builder, data_cache.recipe
+    checked, student, name = builder.checked, recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
+
+    def train_one(what: Checked, at: RunFolder, title: str, *, finished: bool) -> Trained:
+        """Train a new student through all stages and save it, or load a finished one."""
+        builder.forget_student()
+        if finished:
+            return Trained(load_student(builder.model(student), at.student), at.path)
+        distiller = train(data_cache.stages(what), student, at, reporter, name=title, resume=resume).distiller
+
+        def save() -> None:
+            tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)
+            save_student(distiller.student, at.student, tokenizer)
+            save_projections(distiller, at.path / "projections.safetensors")
+
+        on_main_process(save)
+        return Trained(distiller.student, at.path)
+
     if not alone:
         check_teachers_agree(data_cache, checked, reporter)
     if recipe.has_baseline and not alone:
         baseline, title = folder.baseline, f"{name} without its teacher"
         on_main_process(baseline.prepare)
         finished = baseline.finished is not None
-        module = _train_one(checked.without_teachers(), data_cache, baseline, title, reporter, resume, finished)
+        trained[f"{student} alone"] = train_one(checked.without_teachers(), baseline, title, finished=finished)
         on_main_process(lambda: baseline.write_json("finished.json", {"part of": folder.path.name}))
-        trained[f"{student} alone"] = Trained(module, baseline.path)
-    finished = resume and folder.finished is not None  # then only the baseline is missing
     what = checked.without_teachers() if alone else checked
-    module = _train_one(what, data_cache, folder, name, reporter, resume, finished)
-    trained[f"{student} alone" if alone else student] = Trained(module, folder.path)
+    finished = resume and folder.finished is not None  # then only the baseline is missing
+    trained[f"{student} alone" if alone else student] = train_one(what, folder, name, finished=finished)
     return trained
-
-
-def _train_one(
-    checked: Checked,
-    data_cache: DataCache,
-    folder: RunFolder,
-    name: str,
-    reporter: Reporter,
-    resume: bool,
-    finished: bool,
-) -> nn.Module:
-    """Train a new student through all stages and save it, or load a finished one."""
-    builder, student = data_cache.builder, data_cache.recipe.student.name
-    builder.forget_student()
-    if finished:
-        return load_student(builder.model(student), folder.student)
-    distiller = train(data_cache.stages(checked), student, folder, reporter, name=name, resume=resume).distiller
-
-    def save() -> None:
-        tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)
-        save_student(distiller.student, folder.student, tokenizer)
-        save_projections(distiller, folder.path / "projections.safetensors")
-
-    on_main_process(save)
-    return distiller.student
 
 
 # ── a dry run ────────────────────────────────────────────────────────────────────────────────────────────────────────
