@@ -112,21 +112,17 @@ def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | N
         return
     flat = [record for row in predictions for record in _flat(row, top)]
     header = list(dict.fromkeys(key for record in flat for key in record))
-    cell = _quoted if format == "csv" else _bare
-    yield SEPARATORS[format].join(map(cell, header)) + "\n"
-    for record in flat:
-        yield SEPARATORS[format].join(cell(record.get(key)) for key in header) + "\n"
+    for record in (dict(zip(header, header, strict=True)), *flat):
+        yield SEPARATORS[format].join(_cell(record.get(key), format) for key in header) + "\n"
 
 
-def _quoted(value: Any) -> str:
-    """A field of csv, quoted if it holds special characters."""
+def _cell(value: Any, format: str) -> str:
+    """A field: quoted if it holds special characters of csv. In tsv quotes have no meaning; raises `UsageError` there
+    for tabs and line breaks.
+    """
     text = "" if value is None else str(value)
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
-
-
-def _bare(value: Any) -> str:
-    """A field of tsv, where quotes have no meaning. Raises `UsageError` for tabs and line breaks."""
-    text = "" if value is None else str(value)
+    if format == "csv":
+        return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
     if set(text) & set("\t\r\n"):
         raise UsageError(f"tsv cannot hold the tab or line break in {text[:40]!r}: write csv or jsonl")
     return text

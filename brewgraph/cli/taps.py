@@ -90,19 +90,19 @@ def _tree(taps: Taps, depth: int | None) -> Iterator[tuple[str, str, str]]:
         if depth is not None and len(above) > depth:
             continue
         name = row.pattern.removeprefix(above[-1]) if above else row.pattern
-        lines = list(_outputs(row))
+        lines = list(_values(row.gives)) if row.calls else ["never called"]
         yield ("  " * len(above) + name, row.kind, lines[0])
         yield from (("", "", line) for line in lines[1:])
         above.append(row.pattern)
 
 
-def _outputs(row: ModuleRow) -> Iterator[str]:
-    if not row.calls:
-        yield "never called"
-    for values, times in _runs(row.gives):
-        lines = list(_elements(values))
-        yield f"{times} {lines[0]}" if times else lines[0]
-        yield from (" " * (len(times) + 1 if times else 0) + line for line in lines[1:])
+def _values(values: tuple[ModuleValue, ...], *, names: bool = False) -> Iterator[str]:
+    """The elements of what each call takes or gives, a line for each, behind the number of the call."""
+    for value, times in _runs(values):
+        lead = f"{times} " if times else ""
+        for line in _elements(value, names=names):
+            yield lead + line
+            lead = " " * len(lead)
 
 
 def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
@@ -115,7 +115,7 @@ def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
         yield from ((value, f"call {i}:") for i, value in enumerate(values))
 
 
-def _elements(value: ModuleValue, *, names: bool = False) -> Iterator[str]:
+def _elements(value: ModuleValue, *, names: bool) -> Iterator[str]:
     """A line for each element of a tuple, with its index; one line for any other value."""
     from brewgraph.models.structure.module_io import show
 
@@ -165,10 +165,7 @@ def details(taps: Taps) -> Iterator[str]:
             yield "  never called: nothing to tap"
             continue
         for title, values in (("input", row.takes), ("output", row.gives)):
-            head = title
-            for value, times in _runs(values):
-                for line in _elements(value, names=True):
-                    yield f"  {head:<6}  {times + ' ' if times else ''}{line}"
-                    head, times = "", " " * len(times)
+            for i, line in enumerate(_values(values, names=True)):
+                yield f"  {'' if i else title:<6}  {line}"
         if any(value.kind == "tensor" or value.elements for value in row.gives):
             yield f"  write   {tap_statement(row, taps.base)}"
