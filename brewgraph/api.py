@@ -66,10 +66,8 @@ class Recipe:
         `cost=False` omits costs, which take a second or two for a large model. `skip` names passes to leave out. Raises
         `UsageError` for an unknown one.
         """
-        from brewgraph.graph.optimize import check_names
         from brewgraph.inspect.plan_of import plan_of
 
-        check_names(skip)
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import networkx as nx
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost, flops, megabytes
-from brewgraph.display.equation import in_order, spell, spell_out
+from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.picture import sizes
 from brewgraph.graph import nodes as n
@@ -81,7 +81,7 @@ def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf,
         for term, key in terms.items()
         if name in (term, term.partition("[")[0])
     ]
-    for key in sorted(graph, key=lambda key: (in_order(graph, key)[:2], spell(graph, key))):
+    for key in in_spec_order(graph, graph):
         match node(graph, key):
             case n.Forward() as x if x.model == name:
                 meanings.append(_model(name, where, graph, key, cost_of, recipe))
@@ -101,9 +101,8 @@ def _value(name: str, kind: str, where: str, graph: Graph, key: str, cost_of: Co
     for term in spell_out(graph):
         if term.key == key:
             facts.append(("weight", term.weight))
-            facts += (
-                [("mean", f"over {term.unit}s" + (f", mask: {term.mask}" if term.mask else ""))] if term.unit else []
-            )
+            mask = f", mask: {term.mask}" if term.mask else ""
+            facts += [("mean", f"over {term.unit}s{mask}")] if term.unit else []
     facts += sizes(current)
     if kind in ("term", "loss"):
         facts += _cost(cost_of(graph, key if kind == "term" else None), alone=kind == "term")
@@ -116,8 +115,8 @@ def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf, recip
     assert isinstance(forward, n.Forward)
     facts = [("gradients", "yes" if forward.role == "student" else "no")]
     facts += [("pass", str(forward.passing))] if forward.passing > 1 else []
-    taps = sorted(graph.successors(key), key=lambda k: (in_order(graph, k)[:2], node(graph, k).label()))
-    facts += [("gives", f"{node(graph, tap).label()} {n.show_shape(node(graph, tap).shape)}") for tap in taps]
+    taps = (node(graph, tap) for tap in in_spec_order(graph, graph.successors(key)))
+    facts += [("gives", f"{tap.label()} {n.show_shape(tap.shape)}") for tap in taps]
     cost = cost_of(graph, None)
     if isinstance(cost, Cost):
         for x in [x for x in cost.forwards if x.model == name][:1]:
@@ -146,16 +145,11 @@ def _cost(cost: Cost | str | None, *, alone: bool) -> list[tuple[str, str]]:
 
 def _upstream(graph: Graph, key: str) -> tuple[str, ...]:
     """The features, columns, models and data that a value is computed from, the nearest first."""
-    below = nx.ancestors(graph, key)
-    taps = [k for k in below if isinstance(node(graph, k), n.Tap | n.Column)]
-    forwards = [k for k in below if isinstance(node(graph, k), n.Forward)]
-    data = sorted({x.data for k in below if isinstance(x := node(graph, k), n.Input | n.Column)})
-    place = lambda k: (in_order(graph, k)[:2], node(graph, k).label())  # noqa: E731
-    return (
-        *dict.fromkeys(spell(graph, k) for k in sorted(taps, key=place)),
-        *dict.fromkeys(node(graph, k).label() for k in sorted(forwards, key=place)),
-        *(f"data {name}" for name in data),
-    )
+    below = {k: node(graph, k) for k in in_spec_order(graph, nx.ancestors(graph, key))}
+    taps = [spell(graph, k) for k, x in below.items() if isinstance(x, n.Tap | n.Column)]
+    models = [x.label() for x in below.values() if isinstance(x, n.Forward)]
+    data = sorted({f"data {x.data}" for x in below.values() if isinstance(x, n.Input | n.Column)})
+    return tuple(dict.fromkeys([*taps, *models, *data]))
 
 
 def _downstream(graph: Graph, keys: set[str]) -> tuple[str, ...]:

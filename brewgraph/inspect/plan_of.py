@@ -8,14 +8,14 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from brewgraph.checking.checked import Checked
-from brewgraph.display.equation import in_order, spell, spell_out
+from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
 from brewgraph.display.savings import PassSavings, savings
 from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
-from brewgraph.graph.optimize import drop_dead_terms
+from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.inspect.batch_cost import costs
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
     """The plan; with `cost` false without costs, which take a second or two for a large model.
 
-    `skip` are the names of passes to leave out.
+    `skip` are the names of passes to leave out. Raises `UsageError` for an unknown one.
     """
+    check_names(skip)
     recipe, graphs = checked.recipe, checked.graphs
     forwards = {name: plan_forwards(graph, skip) for name, graph in graphs.items()}
     counted = costs(checked, skip) if cost else {}
@@ -165,8 +166,7 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
 def _projections(graphs: Iterable[Graph]) -> tuple[ProjectionPlan, ...]:
     uses: dict[str, dict[str, n.Projection]] = {}
     for graph in graphs:
-        projections = list(of_kind(graph, n.Projection))
-        for _, p in sorted(projections, key=lambda x: (in_order(graph, x[0])[:2], spell(graph, x[1].value))):
+        for _, p in of_kind(graph, n.Projection, in_spec_order(graph, graph)):
             uses.setdefault(p.site, {}).setdefault(spell(graph, p.value), p)
     plans = []
     for site, values in sorted(uses.items()):
