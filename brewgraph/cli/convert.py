@@ -9,8 +9,12 @@ from typing import Annotated, Literal
 import typer
 
 from brewgraph.cli.options import read
+from brewgraph.convert.convert import convert
+from brewgraph.convert.equations import Adaptors
+from brewgraph.convert.spec_text import Script
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable, write_file
+from brewgraph.recipe.label_types import LABEL_TYPES
 
 Distillers = Literal[
     "GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer"
@@ -54,11 +58,6 @@ def command(
     ] = None,
 ) -> None:
     """Convert a TextBrewer configuration to a spec, with notes on what differs. Nothing is executed."""
-    from brewgraph.convert.convert import convert
-    from brewgraph.convert.equations import Adaptors
-    from brewgraph.convert.spec_text import Script
-    from brewgraph.recipe.label_types import LABEL_TYPES
-
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")
     if out is not None:

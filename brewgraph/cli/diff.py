@@ -6,16 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brewgraph.cli.options import Format, Set, Spec, check_spec
 from brewgraph.cli.output import painter, print_diagnostics
 from brewgraph.diagnostics import RunError
-
-if TYPE_CHECKING:
-    from brewgraph.display.diff import Change, Comparison, Side
+from brewgraph.display.diff import Change, Comparison, Side, compare
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -37,8 +35,6 @@ def command(
 
     `brewgraph diff a.brew b.brew`; `brewgraph diff a.brew --then T=8` compares a spec with itself at another param.
     """
-    from brewgraph.display.diff import compare
-
     comparison = compare(_side(spec, set), _side(other or spec, [*(set or ()), *(then or ())]))
     if format == "json":
         content = {
@@ -56,8 +52,6 @@ def command(
 
 def _side(path: str, sets: Sequence[str] | None) -> Side:
     """The parts of a spec to compare. Raises `RunError` if its loss is unknown."""
-    from brewgraph.display.diff import Side
-
     checked = check_spec(path, sets, warn=False)
     print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
     if not checked.graphs:

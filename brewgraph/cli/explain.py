@@ -15,6 +15,7 @@ from brewgraph.cli.complete import codes
 from brewgraph.cli.options import Format, Set, check_spec
 from brewgraph.cli.output import explained, painter, print_diagnostics, wrapped
 from brewgraph.diagnostics import RunError, UsageError, suggest
+from brewgraph.explanations import CODES, FAMILIES, SETTING, family, page_of
 
 if TYPE_CHECKING:
     from brewgraph.display.explain_name import Explained
@@ -49,16 +50,12 @@ def command(
     elif CODE.fullmatch(what):
         print("\n".join(_code(what.upper())))
     else:
-        from brewgraph.explanations import CODES
-
         hint = suggest(what.upper(), CODES) or "write `brewgraph explain W205`, or `brewgraph explain NAME SPEC`"
         raise UsageError(f"`{what}` is not a code: {hint}")
 
 
 def _list() -> Iterator[str]:
     """Every code in a line, by family."""
-    from brewgraph.explanations import CODES, FAMILIES
-
     for number, words in FAMILIES.items():
         here = {code: line for code, line in CODES.items() if code[1] == number}
         yield f"{words}"
@@ -69,8 +66,6 @@ def _list() -> Iterator[str]:
 
 def _code(code: str) -> Iterator[str]:
     """The page of a code, or its line if it has no page."""
-    from brewgraph.explanations import CODES, SETTING, family, page_of
-
     if code not in CODES:
         hint = suggest(code, CODES) or "`brewgraph explain` lists all codes"
         raise UsageError(f"there is no code {code}: {hint}")

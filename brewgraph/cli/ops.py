@@ -5,16 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
 
+from brewgraph import ops
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
-
-if TYPE_CHECKING:
-    from brewgraph.ops import DeclaredTemperature, DeclaredTransform, Operation, ProjectionKind
-    from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+from brewgraph.recipe.evaluate.scope import ACROSS, LATER
+from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
+from brewgraph.recipe.settings.base import Settings, setting_text
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
+from brewgraph.recipe.settings.train import OPTIMIZERS, Train
+from brewgraph.recipe.settings.train import SCHEDULES as RATES
+from brewgraph.recipe.values import Length
+from brewgraph.syntax.foreign import foreign_words, instead
 
 
 class Entry(NamedTuple):
@@ -72,10 +79,6 @@ def command(
 
 def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page."""
-    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
-    from brewgraph.recipe.settings.train import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import foreign_words
-
     yield from ("# The settings of `train { }`", "")
     yield "Written by `brewgraph ops train --format markdown` from the models that check them."
     yield "A stage may override each."
@@ -104,9 +107,6 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.evaluate.scope import LATER
-    from brewgraph.syntax.foreign import foreign_words, instead
-
     if name in LATER:
         return f"`{name}` belongs to the language, but is not supported in this version"
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
@@ -134,20 +134,12 @@ def _sections() -> dict[str, dict[str, str]]:
 
 def _entries() -> Iterator[Entry]:
     """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
-    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
-    from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings.data_sources import DATA
-    from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
-    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
-    from brewgraph.recipe.settings.train import SCHEDULES as RATES
-
     sections: tuple[tuple[str, Mapping[str, Any], Callable[[str, Any], Iterator[str]]], ...] = (
-        ("losses: name(from -> to)", OPERATIONS, _declared),
-        ("transforms: name(value)", TRANSFORMS, _declared),
-        ("temperatures: T=name(base)", TEMPERATURES, _declared),
-        ("projections: value via name", PROJECTIONS, _projection),
-        ("schedules: weights that change with training", SCHEDULES, _schedule),
+        ("losses: name(from -> to)", ops.OPERATIONS, _declared),
+        ("transforms: name(value)", ops.TRANSFORMS, _declared),
+        ("temperatures: T=name(base)", ops.TEMPERATURES, _declared),
+        ("projections: value via name", ops.PROJECTIONS, _projection),
+        ("schedules: weights that change with training", ops.SCHEDULES, _schedule),
         ("functions across a list, and of one value", FUNCTIONS, _function),
         ("models: teacher NAME = …, student NAME = …", MODELS, partial(_settings, "a model")),
         ("heads: student NAME = … { head NAME = … }", HEADS, partial(_settings, "a head")),
@@ -177,23 +169,21 @@ def _summary(name: str, thing: Any) -> str:
 # ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _declared(name: str, declared: Operation | DeclaredTransform | DeclaredTemperature) -> Iterator[str]:
-    from brewgraph.ops import KINDS, UNITS, DeclaredTransform, Operation, side_kinds
-
+def _declared(name: str, declared: ops.Operation | ops.DeclaredTransform | ops.DeclaredTemperature) -> Iterator[str]:
     takes: list[tuple[str, str]] = []
     sides: list[str] = []
     options: list[tuple[str, str]] = []
     note = ""
-    if isinstance(declared, Operation):
+    if isinstance(declared, ops.Operation):
         others = [other for other in (declared.name, *declared.also) if other != name]
         arguments, what = "from -> to", "a loss" + (f", also called {' and '.join(others)}" if others else "")
-        takes = [(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in declared.takes.items()]
+        takes = [(f"{a} -> {b}", ops.UNITS[unit]) for (a, b), unit in declared.takes.items()]
         sides = [side for pair in declared.takes for side in pair]
         options = [("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it")]
         if declared.same:
             note = f"both sides need the same {' or '.join(sorted(declared.same))}"
         line = f"{name} = {name}({example(sides[0], 'big')} -> {example(sides[1], 'small')})"
-    elif isinstance(declared, DeclaredTransform):
+    elif isinstance(declared, ops.DeclaredTransform):
         first = next(iter(declared.takes))
         arguments, what = ", ".join(first), "a transform"
         takes = [(", ".join(kinds), f"gives {result}") for kinds, result in declared.takes.items()]
@@ -211,9 +201,9 @@ def _declared(name: str, declared: Operation | DeclaredTransform | DeclaredTempe
     yield title if "\n" not in title else f"{call}\n  {what}"
     yield from ("", *(_prose(text) for text in (declared.summary, declared.text) if text), "")
     if takes:
-        kinds = dict.fromkeys(kind for side in sides for kind in side_kinds(side))
+        kinds = dict.fromkeys(kind for side in sides for kind in ops.side_kinds(side))
         yield from ("takes", explained(takes, "  "), "")
-        yield from ("where", explained([(kind, KINDS[kind]) for kind in kinds], "  "))
+        yield from ("where", explained([(kind, ops.KINDS[kind]) for kind in kinds], "  "))
         yield from ("",) if note else ()
     yield from (wrapped(note),) if note else ()
     rows = [*((f"{o.name} = {_short(o.default)}", o.text) for o in declared.options), *options]
@@ -235,24 +225,20 @@ def _short(value: Any) -> str:
 
 def example(side: str, model: str) -> str:
     """A side of an arrow in a spec: a value, a tuple of two layers, or a whole row."""
-    from brewgraph.ops import is_row, is_tuple, side_kinds
-
-    if is_row(side):
+    if ops.is_row(side):
         return f"{model}.hidden"
-    if is_tuple(side):
-        layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(side_kinds(side)))
+    if ops.is_tuple(side):
+        layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(ops.side_kinds(side)))
         return f"({', '.join(layers)})"
     return EXAMPLES[side].format(model)
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.evaluate.scope import ACROSS
-
     what = "across a list" if name in ACROSS else "of one value; on a list, of each member"
     yield from (f"{name}   a function {what}", "", _prose(words))
 
 
-def _projection(name: str, projection: ProjectionKind) -> Iterator[str]:
+def _projection(name: str, projection: ops.ProjectionKind) -> Iterator[str]:
     yield from (f"{name}   a projection: {projection.summary}", "")
     yield wrapped(
         "Weights start from N(0, 0.02), biases from zero. Inline each use is a separate module; a named one is shared. "
@@ -286,10 +272,6 @@ def _settings(what: str, name: str, settings: type[Settings]) -> Iterator[str]:
 
 def type_text(annotation: Any) -> str:
     """A field's type in a word or two."""
-    from typing import Literal
-
-    from brewgraph.recipe.values import Length
-
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
     if annotation is type(None):
@@ -306,13 +288,9 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    from brewgraph.recipe.settings.base import Settings
-
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
 
 
 def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.base import Settings, setting_text
-
     # a call with defaults has its own page
     return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
