@@ -10,10 +10,12 @@ from urllib.parse import quote
 
 import typer
 
+from brewgraph.checking.check import check
 from brewgraph.cli.complete import specs as completed_specs
 from brewgraph.cli.options import Deny, Quiet, Set, parse_deny, parse_sets, read
 from brewgraph.cli.output import hush, more_about, print_diagnostics, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.explanations import CODES, family, page_of
 from brewgraph.source import Source
 
 if TYPE_CHECKING:
@@ -70,8 +72,6 @@ def _check(
     source: Source, params: Mapping[str, Any], data: bool
 ) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
     """The diagnostics of a spec, and with `data` the reports on its data."""
-    from brewgraph.checking.check import check
-
     warnings: tuple[Diagnostic, ...] = ()
     try:
         hush()
@@ -142,8 +142,6 @@ def as_sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
 
 
 def _rule(code: str) -> dict[str, Any]:
-    from brewgraph.explanations import CODES, family, page_of
-
     page = page_of(code)
     rule: dict[str, Any] = {
         "id": code,

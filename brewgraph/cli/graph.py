@@ -10,6 +10,7 @@ import typer
 
 from brewgraph.cli.options import Set, Spec, check_spec
 from brewgraph.diagnostics import RunError
+from brewgraph.inspect.graph_of import show
 from brewgraph.paths import check_writable, write_file
 
 
@@ -36,8 +37,6 @@ def command(
     checked = check_spec(spec, set)
     if not checked.graphs:
         raise RunError("the graph is unknown until the models above can be reached")
-    from brewgraph.inspect.graph_of import show
-
     drawing = show(checked, grain, task, cost=format in ("svg", "html")).write(format)
     if out is None:
         sys.stdout.write(drawing)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import table
 from brewgraph.display.cost import megabytes
+from brewgraph.inspect.targets import parameter_trees
 
 if TYPE_CHECKING:
     from brewgraph.models.fake.parameter_tree import ParameterNode
@@ -21,10 +22,7 @@ def command(
 
     Tied parameters count once. No weight is loaded: memory is that of single precision.
     """
-    models = models_of(model, name, set)
-    from brewgraph.inspect.targets import parameter_trees
-
-    trees = parameter_trees(models)
+    trees = parameter_trees(models_of(model, name, set))
     if format == "json":
         print(json.dumps([tree.as_json(depth) for tree in trees], indent=2))
         return

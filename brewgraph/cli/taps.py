@@ -12,6 +12,7 @@ import typer
 
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import painter, table
+from brewgraph.inspect.targets import tap_tables
 
 if TYPE_CHECKING:
     from brewgraph.models.structure.module_io import ModuleValue
@@ -33,10 +34,7 @@ def command(
     format: Format = "text",
 ) -> None:
     """Show the features and modules of a model that a spec can take, with their shapes. No weight is loaded."""
-    models = models_of(model, name, set)
-    from brewgraph.inspect.targets import tap_tables
-
-    tables = tap_tables(models, collapse=not all, path=path)
+    tables = tap_tables(models_of(model, name, set), collapse=not all, path=path)
     if format == "json":
         print(json.dumps([taps.as_json() for taps in tables], indent=2))
         return

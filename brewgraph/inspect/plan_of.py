@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from brewgraph.checking.checked import Checked
 from brewgraph.display.equation import in_spec_order, spell, spell_out
@@ -17,13 +16,12 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.inspect.batch_cost import costs
+from brewgraph.models.copying import planned_copy
+from brewgraph.models.fake.reach import Reach
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.training.freezing import parameters_at
-
-if TYPE_CHECKING:
-    from brewgraph.models.fake.reach import Reach
 
 
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
@@ -95,8 +93,6 @@ def _model(checked: Checked, model: ModelDeclaration, idle: str) -> ModelPlan:
 
 def _copied(checked: Checked, facts: UnbuiltModelFacts) -> str:
     """Of a model that starts from layers of another: what is copied and what is not; empty for any other."""
-    from brewgraph.models.copying import planned_copy
-
     init = facts.description.init
     donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
     if init is None or donor is None:
