@@ -8,6 +8,9 @@ import typer
 
 from brewgraph.cli.options import Format, Run, Task
 from brewgraph.cli.output import count, hush, number, table
+from brewgraph.recipe.settings.metric_names import keyed, metric_words
+from brewgraph.running.finished import SPLITS, open_run
+from brewgraph.training.folder import json_text
 
 
 def command(
@@ -25,14 +28,10 @@ def command(
 
     A student that no labels can score is evaluated on its losses, with its teacher.
     """
-    from brewgraph.recipe.settings.metric_names import keyed, metric_words
-    from brewgraph.running.finished import SPLITS, open_run
-
     finished = open_run(run)
     tasks = list(finished.tasks.values()) if task is None and data in SPLITS else [finished.task(task)]
     hush()
     from brewgraph.running.predict import RebuiltLoss, is_scored, labelled_rows, load_student, score
-    from brewgraph.training.folder import json_text
 
     # report faults of rows before a model is loaded
     rows = {one.name: labelled_rows(one, data) for one in tasks if is_scored(one)}

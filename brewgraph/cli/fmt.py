@@ -15,6 +15,7 @@ from brewgraph.cli.options import read_stdin
 from brewgraph.cli.output import count, painter, print_diagnostics
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.source import EncodingError, Source, decode
+from brewgraph.syntax.format import format_source
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,6 @@ def _is_searched(relative: Path, path: Path) -> bool:
 
 
 def _format(name: str) -> Formatted:
-    from brewgraph.syntax.format import format_source
-
     if name == "-":
         source = read_stdin()
         return Formatted(name, source.text, format_source(source))

@@ -13,6 +13,9 @@ from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
+from brewgraph.recipe.label_types import SPANS
+from brewgraph.running.finished import open_run
+from brewgraph.training.folder import json_text, write_text
 
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -45,9 +48,6 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Write the text of each row and the student's prediction."""
-    from brewgraph.recipe.label_types import SPANS
-    from brewgraph.running.finished import open_run
-
     if (file is None) == (not text):
         raise UsageError("give either a FILE (- for standard input) or `--text`")
     if out is not None and format is None and out.suffix not in _FORMATS:
@@ -59,7 +59,6 @@ def command(
     finished_task = open_run(run).task(task)
     hush()
     from brewgraph.running.predict import load_student, piped_rows, predict, read_like, text_columns, typed_rows
-    from brewgraph.training.folder import write_text
 
     if text:
         rows = typed_rows(finished_task, text)
@@ -105,8 +104,6 @@ def shaped(
 
 def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | None) -> Iterator[str]:
     """The lines of a file; a table has a header, and one row per word for tags."""
-    from brewgraph.training.folder import json_text
-
     if format not in SEPARATORS:
         yield from (json_text(row) + "\n" for row in predictions)
         return

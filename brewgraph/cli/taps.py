@@ -6,17 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import painter, table
 from brewgraph.inspect.targets import tap_tables
-
-if TYPE_CHECKING:
-    from brewgraph.models.structure.module_io import ModuleValue
-    from brewgraph.models.structure.tap_list import ModuleRow, Taps
+from brewgraph.models.structure.module_io import ModuleValue, show
+from brewgraph.models.structure.tap_list import ModuleRow, Taps
 
 WIDTH = 80
 
@@ -115,8 +113,6 @@ def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
 
 def _elements(value: ModuleValue, *, names: bool) -> Iterator[str]:
     """A line for each element of a tuple, with its index; one line for any other value."""
-    from brewgraph.models.structure.module_io import show
-
     for i, element in enumerate(value.elements):
         name = f"{value.names[i]} " if names and value.names else ""
         inner = show(element) if element.kind == "tensor" or not element.elements else f"a {element.kind}"
