@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from brewgraph.display.picture import picture
-from brewgraph.display.render import Shown
-from brewgraph.display.svg import write_svg
+from brewgraph.display.render import Shown, write_svg
 from tests.graph.graphs import graph
 
 BROWSER = next(
