@@ -1,7 +1,4 @@
-"""The public verbs: `load`, `check`, `run`, `format_text`.
-
-Their imports are deferred, so that `import brewgraph` and the command start quickly.
-"""
+"""The public verbs: `load`, `check`, `run`, `format_text`. Deferred imports let `import brewgraph` start quickly."""
 
 from __future__ import annotations
 

@@ -233,9 +233,7 @@ _LEAST = 30
 
 
 def _is_slip(one: str, other: str) -> bool:
-    """Whether one letter differs (`rum`, `run`), or one word contains the other, ignoring numbers: `python` and
-    `python-docs`, `layers.7` and `base.layers.1`.
-    """
+    """Whether one letter differs (`rum`, `run`), or one holds the other but for numbers (`layers.7`, `x.layers.1`)."""
     if len(one) == len(other) and len(one) > 2 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
         return True
     shorter, longer = sorted((re.sub(r"\d+", "0", word) for word in (one, other)), key=len)

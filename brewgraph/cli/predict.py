@@ -88,9 +88,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}
 def shaped(
     predictions: Iterable[Mapping[str, Any]], rows: Any, names: Sequence[str], *, digits: int, top: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Predictions with the texts of their rows (`text_0`, … under these names) and the probabilities of the `top` most
-    likely classes, rounded to `digits` decimals.
-    """
+    """Predictions with the texts of their rows under these names, the `top` likeliest classes, to `digits` decimals."""
     for prediction in predictions:
         row = rows[prediction["index"]]
         texts = {name: row[f"text_{i}"] for i, name in enumerate(names) if f"text_{i}" in row}
@@ -114,9 +112,7 @@ def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | N
 
 
 def _cell(value: Any, format: str) -> str:
-    """A field: quoted if it holds special characters of csv. In tsv quotes have no meaning; raises `UsageError` there
-    for tabs and line breaks.
-    """
+    """A field. csv quotes special characters; tsv has no quotes: `UsageError` for tabs and line breaks."""
     text = "" if value is None else str(value)
     if format == "csv":
         return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text

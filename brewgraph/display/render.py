@@ -1,6 +1,4 @@
-"""The formats that graphs are drawn in: an indented tree, Graphviz, mermaid, SVG, and one interactive page that loads
-nothing else: no fonts, no scripts, no network.
-"""
+"""The formats that graphs are drawn in: a tree, Graphviz, mermaid, SVG, and one page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -348,9 +346,7 @@ def write_svg(drawn: Picture, title: str = "") -> str:
 
 
 def write_group(drawn: Picture, texts: Mapping[str, Face], prefix: str = "") -> tuple[str, Layout]:
-    """Lines and boxes without the file around them, and their places; `prefix` keeps the keys of several pictures
-    apart.
-    """
+    """Lines, boxes and their places, without the file around them; `prefix` keeps keys of several pictures apart."""
     into = Counter(line.target for line in drawn.lines)
     sizes = {key: _size(face, into[key]) for key, face in texts.items()}
     ends_of_lines = [(line.source, line.target) for line in drawn.lines]

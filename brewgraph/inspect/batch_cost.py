@@ -24,10 +24,7 @@ PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
 
 
 def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], Cost | str]:
-    """The cost of a batch of each task, by stage and task; if it is unknown, the reason in words.
-
-    `skip` are the names of passes to leave out.
-    """
+    """The cost of a batch of each task, or in words why it is unknown; `skip` names passes to leave out."""
     by_task: dict[tuple[str, str], Cost | str] = {}
     cache: dict[object, Cost | str] = {}
     precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}

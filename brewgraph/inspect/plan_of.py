@@ -25,10 +25,7 @@ from brewgraph.training.freezing import parameters_at
 
 
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
-    """The plan; with `cost` false without costs, which take a second or two for a large model.
-
-    `skip` are the names of passes to leave out. Raises `UsageError` for an unknown one.
-    """
+    """The plan; costs take a second or two for a large model. `skip` names passes to leave out. Raises `UsageError`."""
     check_names(skip)
     recipe, graphs = checked.recipe, checked.graphs
     forwards = {name: plan_forwards(graph, skip) for name, graph in graphs.items()}

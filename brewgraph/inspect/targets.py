@@ -1,6 +1,4 @@
-"""Parameters and taps of the models that a user names: a folder, a hub name, a run, a spec, or a call. No weight is
-loaded.
-"""
+"""Parameters and taps of the models that a user names: a folder, hub name, run, spec or call. No weight is loaded."""
 
 from __future__ import annotations
 
@@ -50,10 +48,7 @@ def named_folders(target: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class NamedModel:
-    """The model in a folder or on the hub. Its configuration suffices, for parameters also the header of its weights.
-
-    Raises `UsageError` if there is none.
-    """
+    """The model in a folder or on the hub, from its configuration. Raises `UsageError` if there is none."""
 
     name: str
 
@@ -137,7 +132,7 @@ def model_of_call(call: str) -> Models:
 
 
 def parameter_trees(models: Models) -> tuple[ParameterNode, ...]:
-    """The parameter tree of each model."""
+    """The parameter tree of each model; of a folder without a configuration from the header of its weights."""
     from brewgraph.models.fake.parameter_tree import parameter_tree, saved_tree
 
     trees = []

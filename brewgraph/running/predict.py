@@ -153,9 +153,7 @@ def text_columns(task: FinishedTask) -> tuple[str, ...]:
 
 
 def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
-    """The rows of another file under the columns of a task's data, with labels as indices of the task's classes, and
-    `more` of its columns.
-    """
+    """Rows of another file in the columns of a task's data, labels as indices of its classes, and `more` columns."""
     if not path.is_file():
         near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
@@ -194,9 +192,7 @@ def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
 
 
 def typed_rows(task: FinishedTask, texts: Sequence[str]) -> datasets.Dataset:
-    """The rows of typed texts: one text per row, or two for data with pairs; spaces separate the words of a tagged
-    sentence. Raises `UsageError`.
-    """
+    """Rows of typed texts: one text each, or two for pairs; spaces separate tagged words. Raises `UsageError`."""
     names = text_columns(task)
     if len(texts) % len(names):
         raise UsageError(f"an example of this run has {listing(names)}: repeat `--text` for each of them")

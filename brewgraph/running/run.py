@@ -61,9 +61,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a spec. `runs` is the folder of all runs, None for one beside each spec. `skip` names passes to leave
-    out: no result changes.
-    """
+    """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip."""
 
     out: Path | None = None
     runs: Path | None = None

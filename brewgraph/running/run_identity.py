@@ -1,6 +1,4 @@
-"""What a run is: a hash of its spec, data and models, known before anything is trained; and how finished runs of it are
-found.
-"""
+"""What a run is: a hash of its spec, data and models, known before training; and how finished runs are found."""
 
 from __future__ import annotations
 

@@ -191,9 +191,7 @@ def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
 
 @dataclass(frozen=True)
 class _Closing:
-    """A model on a task's closing split. `name` is its name in the spec, `rows` are the examples of the split;
-    `label_type` is `NONE` if these cannot score it.
-    """
+    """A model, called `name` in the spec, on a task's closing split; `label_type` is NONE if `rows` cannot score it."""
 
     data_cache: DataCache
     data: str
@@ -375,9 +373,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def faster(seconds: Sequence[float], than: Sequence[float]) -> float | None:
-    """How many times faster the first model is: the median of the rounds' ratios; None if these are too few or spread
-    too widely.
-    """
+    """How many times faster the first model is, by the median of the ratios; None if too few or too widely spread."""
     ratios = [slow / quick for quick, slow in zip(seconds, than, strict=False) if quick]
     if len(ratios) < _FEWEST or spread(ratios) > _WIDEST:
         return None
