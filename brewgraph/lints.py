@@ -582,7 +582,8 @@ def find_unscaled_targets(subject: Subject) -> Iterator[Diagnostic]:
         moments = [{id(x): (x, w) for x, w in weighted(loss, 1.0, progress)} for progress in (0.0, 0.5, 63 / 64)]
         applied = {key: x for moment in moments for key, (x, _) in moment.items()}
         heights = {key: max(abs(m[key][1]) for m in moments if key in m) for key in applied}
-        on_labels = [key for key, x in applied.items() if _is_on_labels(x)]
+        columns = {key: x.source.kind for key, x in applied.items() if isinstance(x.source, v.Column)}
+        on_labels = [key for key, kind in columns.items() if kind in ("labels", "targets")]
         if not on_labels:
             continue
         highest = max(on_labels, key=lambda key: heights[key])
@@ -598,10 +599,6 @@ def find_unscaled_targets(subject: Subject) -> Iterator[Diagnostic]:
             labels = (Label(applied[highest].span, "the loss on labels"),) if same_file else ()
             yield Diagnostic("W213", message, x.span, help, labels=labels)
             break  # once for start and end, or for several teachers
-
-
-def _is_on_labels(x: v.Apply) -> bool:
-    return isinstance(x.source, v.Column) and x.source.kind in ("labels", "targets")
 
 
 def _temperature(x: v.Apply) -> float | None:

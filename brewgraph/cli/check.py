@@ -109,18 +109,13 @@ def as_github(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
         if place["line"] == place["end_line"]:
             fields |= {"col": place["column"], "endColumn": place["end_column"]}
         fields["title"] = d.code
-        properties = ",".join(f"{key}={_property(str(value))}" for key, value in fields.items())
-        yield f"::{d.severity} {properties}::{_data(_words(d))}"
+        escaped = {key: _escaped(str(value)).replace(":", "%3A").replace(",", "%2C") for key, value in fields.items()}
+        yield f"::{d.severity} {','.join(f'{k}={value}' for k, value in escaped.items())}::{_escaped(_words(d))}"
 
 
-def _data(text: str) -> str:
-    """A command's message, escaped as GitHub's runner expects."""
+def _escaped(text: str) -> str:
+    """A text as GitHub's runner expects it; in a property two characters more are escaped."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    """A command's property, with two more special characters."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def _words(d: Diagnostic) -> str:

@@ -101,9 +101,13 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
     """A row of titles, then a row per setting."""
     yield ("name", "type", "default", "meaning")
     for key, field in settings.model_fields.items():
-        if key != settings.extras:
-            default = "needed" if field.is_required() else _default(field.get_default(call_default_factory=True))
-            yield (key, type_text(field.annotation), default, field.description or "")
+        if key == settings.extras:
+            continue
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        # a call with defaults has its own page
+        default = f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
+        default = "needed" if field.is_required() else default
+        yield (key, type_text(field.annotation), default, field.description or "")
 
 
 def _unknown(name: str) -> str:
@@ -289,8 +293,3 @@ def type_text(annotation: Any) -> str:
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
-
-
-def _default(value: Any) -> str:
-    # a call with defaults has its own page
-    return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)

@@ -54,7 +54,8 @@ def overview(taps: Taps, depth: int | None = None) -> Iterator[str]:
     rows = list(_tree(taps, depth))
     names, shapes = (max(len(row[i]) for row in rows) for i in (0, 2))
     room = max(8, min(20, WIDTH - names - shapes - 4))
-    yield from table([(name, _cut(kind, room), shape) for name, kind, shape in rows]).splitlines()
+    cut = [(name, kind if len(kind) <= room else f"{kind[: room - 1]}…", shape) for name, kind, shape in rows]
+    yield from table(cut).splitlines()
     yield ""
     yield from _hints(taps)
 
@@ -138,10 +139,6 @@ def tap_statement(row: ModuleRow, base: str) -> str:
     tensors = [i for i, element in enumerate(value.elements) if element.kind == "tensor"]
     item = f"[{tensors[0]}]" if len(tensors) > 1 else ""
     return f'tap t = model @ "{short}"{item}'
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 # ── a few of them, in full ───────────────────────────────────────────────────────────────────────────────────────────

@@ -94,13 +94,10 @@ def compare(one: Side, other: Side) -> Comparison:
         *_joined(_stages(one, replace(other, graphs=renamed), names), len(one.recipe.tasks)),
     ]
     if not changes:
-        texts = (" + ".join(sorted(_addends(graphs))) for graphs in (one.graphs, renamed))
+        sides = ([term for graph in graphs.values() for term in spell_out(graph)] for graphs in (one.graphs, renamed))
+        texts = (" + ".join(sorted(f"{term.weight} * {term.equation}" for term in terms)) for terms in sides)
         changes = [_changed("loss", "", "form", texts)]
     return Comparison(hashes, tuple(changes), notes)
-
-
-def _addends(graphs: Graphs) -> list[str]:
-    return [f"{t.weight} * {t.equation}" for graph in graphs.values() for t in spell_out(graph)]
 
 
 def _notes(one: Side, other: Side) -> Iterator[str]:
@@ -255,17 +252,14 @@ def _stages(one: Side, other: Side, names: Mapping[str, str]) -> Iterator[Change
 
     paired = _pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
     for how, stage in paired.alone:
-        yield _alone(how, "stage", stage.name, _stage_text(stage), stage.span)
+        text = ", ".join(task.name for task in stage.tasks if task.name) or one_line(stage.tasks[0].loss.span.text)
+        yield _alone(how, "stage", stage.name, text, stage.span)
     before = sorted(paired.pairs, key=lambda p: mine.index(p[0]))
     after = sorted(paired.pairs, key=lambda p: theirs.index(p[1]))
     if before != after:
         yield _changed("stages", "", "order", (", ".join(a.name for a, _ in order) for order in (before, after)))
     for a, b in paired.pairs:
         yield from _tasks(one, other, a, b, names)
-
-
-def _stage_text(stage: Stage) -> str:
-    return ", ".join(task.name for task in stage.tasks if task.name) or one_line(stage.tasks[0].loss.span.text)
 
 
 def _likeness(one: Side, other: Side, at: tuple[Stage, Task], there: tuple[Stage, Task]) -> float:

@@ -55,7 +55,8 @@ def explain_name(
     for where, graph in graphs.items():
         meanings += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
     if not meanings:
-        known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *_sites(graphs), *recipe.equations]
+        sites = sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
+        known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *sites, *recipe.equations]
         if name in known:
             raise UsageError(f"nothing that is trained uses `{name}`")
         hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
@@ -65,10 +66,6 @@ def explain_name(
 
 def _terms(graphs: Mapping[str, Graph]) -> list[str]:
     return list(dict.fromkeys(name for graph in graphs.values() for name in info(graph).terms))
-
-
-def _sites(graphs: Mapping[str, Graph]) -> list[str]:
-    return sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
 
 
 def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf, recipe: Recipe) -> list[Explained]:
