@@ -77,7 +77,7 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
         with _scratch() as scratch:
-            folder, rows = _one_step(checked, options, Reporter(), scratch)
+            folder, rows = _one_step(checked, options, scratch)
             size = folder_size(folder.student)
         reporter.say(f"one step, one evaluation and one save succeeded; the student takes {size:,} bytes")
         return RunResult(Path(), rows, fresh=True)
@@ -113,10 +113,8 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     if not resume:
         on_main_process(folder.clear)
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
-    data_cache = DataCache(builder)
     try:
-        trained = _train(data_cache, folder, options.without_teacher, reporter, resume=resume)
-        rows = compare(data_cache, trained, reporter.say)
+        rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
     except KeyboardInterrupt:
         saved = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
         resumes = "it resumes from the last checkpoint"
@@ -132,10 +130,10 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
 
 
 def _train(
-    data_cache: DataCache, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
-) -> dict[str, Trained]:
-    """Train the student, and with `baseline = true` the same student without its teacher. Keys are names of rows."""
-    builder, recipe = data_cache.builder, data_cache.recipe
+    builder: SpecBuilder, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
+) -> tuple[ScoreRow, ...]:
+    """Train the student, and with `baseline = true` the same student without its teacher; then compare the models."""
+    data_cache, recipe = DataCache(builder), builder.recipe
     checked, student, name = builder.checked, recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
 
@@ -165,14 +163,14 @@ def _train(
     what = checked.without_teachers() if alone else checked
     finished = resume and folder.finished is not None  # then only the baseline is missing
     trained[f"{student} alone" if alone else student] = train_one(what, folder, name, finished=finished)
-    return trained
+    return compare(data_cache, trained, reporter.say)
 
 
 # ── a dry run ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _one_step(
-    checked: Checked, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
+    checked: Checked, options: Options, scratch: Path, near: tuple[Path, ...] = ()
 ) -> tuple[RunFolder, tuple[ScoreRow, ...]]:
     """Train for one step in the scratch folder; untrained teachers get one step, too."""
     short = {"epochs": None, "steps": 1, "baseline": False}
@@ -185,14 +183,11 @@ def _one_step(
         folder = folder_of_teacher(builder.other(name), options.runs, near)
         builder.drop_other(name)
         if folder.finished is None:
-            below = replace(options, without_teacher=False)
-            folder, _ = _one_step(other, below, reporter, scratch / name, near)
+            folder, _ = _one_step(other, replace(options, without_teacher=False), scratch / name, near)
         builder.teachers[name] = folder.student
     folder = RunFolder(scratch / "run")
     on_main_process(folder.prepare)
-    data_cache = DataCache(builder)
-    trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(data_cache, trained, reporter.say)
+    return folder, _train(builder, folder, options.without_teacher, Reporter(), resume=False)
 
 
 @contextmanager
