@@ -129,9 +129,7 @@ def load(path: str | Path, /, **params: Any) -> Recipe:
 
     Each warning of the check is a `BrewWarning` at the caller's line, and in `warnings` of the recipe.
     """
-    from brewgraph.checking.check import read_spec
-
-    return Recipe(_warned(read_spec(path), params))
+    return Recipe(_warned(path, params))
 
 
 def loads(text: str, /, **params: Any) -> Recipe:
@@ -144,11 +142,11 @@ def loads(text: str, /, **params: Any) -> Recipe:
     return Recipe(_warned(Source(text), params))
 
 
-def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
-    """Check a spec, and warn at the line outside of brewgraph that called it."""
-    from brewgraph.checking.check import check
+def _warned(spec: Source | str | Path, params: Mapping[str, Any]) -> Checked:
+    """Check a spec or the one in a file, and warn at the line outside of brewgraph that called it."""
+    from brewgraph.checking.check import check, read_spec
 
-    checked = check(source, params)
+    checked = check(spec if isinstance(spec, Source) else read_spec(spec), params)
     package, level = str(Path(__file__).parent), 1
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
@@ -190,13 +188,12 @@ def run(
     Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
     under the name `brewgraph` at the level INFO.
     """
-    from brewgraph.checking.check import read_spec
     from brewgraph.running.run import Options, run_checked
     from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook
 
     here, home = (None if place is None else Path(place) for place in (out, runs))
     options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-    checked = _warned(read_spec(path), {**settings, **(params or {})})
+    checked = _warned(path, {**settings, **(params or {})})
     return run_checked(checked, options, reporter or (NotebookReporter() if in_notebook() else LogReporter()))
 
 

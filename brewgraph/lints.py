@@ -238,35 +238,26 @@ PER_LAYER = ("attention", "scores", "query", "key", "value")
 """Rows of features that count from the first layer, 0 to n - 1; `hidden` counts from the embeddings, 0 to n."""
 
 
-@dataclass(frozen=True)
-class MappedLayers:
-    """What an operation compares between a row of two models: pairs of indices, each with one place of it."""
-
-    teacher: str
-    student: str
-    feature: str
-    pairs: dict[tuple[int, int], v.Apply]
+Pairs = dict[tuple[int, int], v.Apply]
+"""The indices that an operation compares between a row of two models, each with one place of it."""
 
 
 def find_shifted_maps(subject: Subject) -> Iterator[Diagnostic]:
     """W206: layers that are counted as another row counts them."""
     maps = _layer_maps(subject)
-    for hidden in maps:
-        if hidden.feature != "hidden" or len(hidden.pairs) < 2:
+    for (_, teacher, student, feature), pairs in maps.items():
+        if feature != "hidden" or len(pairs) < 2:
             continue
-        if (shifted := _shifted(subject, hidden)) is not None:
+        if (shifted := _shifted(subject, teacher, student, pairs)) is not None:
             yield shifted
             continue
-        models = hidden.teacher, hidden.student
-        for other in maps:
-            if other.feature not in PER_LAYER or (other.teacher, other.student) != models:
-                continue
-            if other.pairs.keys() == hidden.pairs.keys():
-                one, two = next(iter(hidden.pairs.values())), next(iter(other.pairs.values()))
-                message = f"the same indices as for `hidden`, but `{other.feature}[i]` belongs to the layer after"
-                i, j = max(hidden.pairs)
+        for (_, *models, row), others in maps.items():
+            if row in PER_LAYER and models == [teacher, student] and others.keys() == pairs.keys():
+                one, two = next(iter(pairs.values())), next(iter(others.values()))
+                message = f"the same indices as for `hidden`, but `{row}[i]` belongs to the layer after"
+                i, j = max(pairs)
                 help = (
-                    f"`hidden[{i}]` is the output of layer {i}, `{other.feature}[{i}]` belongs to layer {i + 1}: "
+                    f"`hidden[{i}]` is the output of layer {i}, `{row}[{i}]` belongs to layer {i + 1}: "
                     f"write one less here, {i - 1} -> {j - 1} for {i} -> {j}"
                 )
                 labels = (Label(one.source.span, "these count from the embeddings"),)
@@ -274,32 +265,32 @@ def find_shifted_maps(subject: Subject) -> Iterator[Diagnostic]:
                 break
 
 
-def _shifted(subject: Subject, hidden: MappedLayers) -> Diagnostic | None:
+def _shifted(subject: Subject, teacher: str, student: str, pairs: Pairs) -> Diagnostic | None:
     """What is wrong with pairs of hidden states; None where nothing is."""
-    counts = subject.count(hidden.teacher, "hidden"), subject.count(hidden.student, "hidden")
-    if counts[0] is None or counts[1] is None or (0, 0) in hidden.pairs:
+    counts = subject.count(teacher, "hidden"), subject.count(student, "hidden")
+    if counts[0] is None or counts[1] is None or (0, 0) in pairs:
         return None
     last = counts[0] - 1, counts[1] - 1
-    highest = max(i for i, _ in hidden.pairs), max(j for _, j in hidden.pairs)
-    pair = next((pair for pair in hidden.pairs if 0 in pair), None)
+    highest = max(i for i, _ in pairs), max(j for _, j in pairs)
+    pair = next((pair for pair in pairs if 0 in pair), None)
     if pair is not None and highest != last:
         i, j = pair
         layer = f"the teacher's layer {i}" if j == 0 else f"the student's layer {j}"
         message = f"this matches embeddings with {layer}: `hidden[0]` is before the first layer"
     elif highest == (last[0] - 1, last[1]):
-        pair = max(hidden.pairs)
+        pair = max(pairs)
         message = f"the student's last layer learns from the teacher's last but one: `hidden` goes to {last[0]}"
     else:
         return None
-    apply = hidden.pairs[pair]
-    ends = f"0 to {last[0]} of `{hidden.teacher}` and 0 to {last[1]} of `{hidden.student}`"
+    apply = pairs[pair]
+    ends = f"0 to {last[0]} of `{teacher}` and 0 to {last[1]} of `{student}`"
     help = f"`hidden[n]` is the output of layer n, {ends}"
     return Diagnostic("W206", message, apply.source.span.to(apply.target.span), help)
 
 
-def _layer_maps(subject: Subject) -> list[MappedLayers]:
-    """The matches of single layers between two models, by operation and row, over all losses."""
-    maps: dict[tuple[str, str, str, str], MappedLayers] = {}
+def _layer_maps(subject: Subject) -> dict[tuple[str, str, str, str], Pairs]:
+    """The matches of single layers in all losses, by operation, the two models, and the row."""
+    maps: dict[tuple[str, str, str, str], Pairs] = {}
     for x in (x for loss in subject.losses for x in v.walk(loss) if isinstance(x, v.Apply)):
         sides = [v.takes_in(x.source), v.takes_in(x.target)]
         if [len(takes) for takes in sides] != [1, 1]:
@@ -308,9 +299,8 @@ def _layer_maps(subject: Subject) -> list[MappedLayers]:
         i, j = one.feature.index, two.feature.index
         if one.model == two.model or one.feature.name != two.feature.name or i is None or j is None:
             continue
-        key = (x.operation, one.model, two.model, one.feature.name)
-        maps.setdefault(key, MappedLayers(*key[1:], {})).pairs.setdefault((i, j), x)
-    return list(maps.values())
+        maps.setdefault((x.operation, one.model, two.model, one.feature.name), {}).setdefault((i, j), x)
+    return maps
 
 
 Forward = tuple[str, str, int]
