@@ -92,10 +92,6 @@ class Ignore:
         begins, ends = span.position[0], span.source.position(max(span.start, span.end - 1))[0]
         return begins <= self.last and ends >= self.first
 
-    def silences(self, diagnostic: Diagnostic) -> bool:
-        """Whether the comment applies to this diagnostic."""
-        return any(self.covers(code, diagnostic) for code, _ in self.codes)
-
 
 class BrewError(Exception):
     """The base of every error that brewgraph raises for its users."""
@@ -219,7 +215,8 @@ class Collector:
 
     def sorted(self) -> list[Diagnostic]:
         """The diagnostics in the order of the text, without silenced warnings."""
-        said = [d for d in self.diagnostics if not any(ignore.silences(d) for ignore in self.ignores)]
+        ignored = [(ignore, code) for ignore in self.ignores for code, _ in ignore.codes]
+        said = [d for d in self.diagnostics if not any(ignore.covers(code, d) for ignore, code in ignored)]
         return sorted(said, key=lambda d: (d.span.source.name, d.span.start, d.code))
 
     def raise_errors(self) -> None:

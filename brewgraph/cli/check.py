@@ -48,14 +48,14 @@ def command(
     diagnostics: list[Diagnostic] = []
     data_reports: dict[str, dict[str, DataReport]] = {}
     for source in sources:
-        own, reports = _check(source, params, data)
-        diagnostics += own
+        of_spec, reports = _check(source, params, data)
+        diagnostics += of_spec
         data_reports[source.name] = reports
         if format == "text":
-            print_diagnostics(own, sys.stdout)
+            print_diagnostics(of_spec, sys.stdout)
             print("".join(_text(reports)), end="")
             if not quiet:
-                print(f"{source.name}: {tally(own)}{more_about(own)}")
+                print(f"{source.name}: {tally(of_spec)}{more_about(of_spec)}")
     if format == "github":
         print("".join(f"{line}\n" for line in as_github(diagnostics)), end="")
     elif format != "text":

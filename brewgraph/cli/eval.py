@@ -40,12 +40,12 @@ def command(
     values: dict[str, float] = {}
     for one in tasks:
         if loss is not None and one.name not in rows:
-            own, count_of_task = loss.losses(one, data)
+            scores, scored = loss.losses(one, data)
         else:
-            scores = score(load_student(one), rows[one.name])
-            own, count_of_task = dict(scores.values), scores.examples
-        examples += count_of_task
-        values |= keyed(one.name, own)
+            result = score(load_student(one), rows[one.name])
+            scores, scored = dict(result.values), result.examples
+        examples += scored
+        values |= keyed(one.name, scores)
     if format == "json":
         print(json_text({"run": run, "data": data, "examples": examples, "scores": values}, indent=2))
         return
