@@ -38,25 +38,22 @@ class Explained:
 
 
 def explain_name(
-    name: str,
-    recipe: Recipe,
-    statements: Iterable[t.Statement],
-    graphs: Mapping[str, Graph],
-    cost_of: CostOf = lambda graph, key: None,
+    name: str, recipe: Recipe, statements: Iterable[t.Statement], graphs: Mapping[str, Graph], cost_of: CostOf
 ) -> tuple[Explained, ...]:
     """What a name means in each of the graphs, which are by the names of their tasks.
 
     A term is called as in reports, `hidden[1]` or all of `hidden`; a feature as in the spec, `bert.hidden[4]`.
     Raises `UsageError` where nothing is called so.
     """
-    wanted = name.replace(".", "/") if name.replace(".", "/") in _terms(graphs) else name
+    terms = [term for graph in graphs.values() for term in info(graph).terms]
+    wanted = name.replace(".", "/") if name.replace(".", "/") in terms else name
     taps = {s.name: one_line(s.value.span.text) for s in statements if isinstance(s, t.Tap)}
     meanings: list[Explained] = []
     for where, graph in graphs.items():
         meanings += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
     if not meanings:
         sites = sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
-        known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *sites, *recipe.equations]
+        known = [*terms, *recipe.models, *recipe.data, *taps, *sites, *recipe.equations]
         if name in known:
             raise UsageError(f"nothing that is trained uses `{name}`")
         hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
@@ -64,27 +61,19 @@ def explain_name(
     return tuple(dict.fromkeys(meanings))
 
 
-def _terms(graphs: Mapping[str, Graph]) -> list[str]:
-    return list(dict.fromkeys(name for graph in graphs.values() for name in info(graph).terms))
-
-
 def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf, recipe: Recipe) -> list[Explained]:
     if name == "loss":
         return [_value(name, "loss", where, graph, info(graph).objective, cost_of)]
-    terms = info(graph).terms
-    stems = {term.partition("[")[0] for term in terms}
-    meanings = [
-        _value(term, "term", where, graph, key, cost_of)
-        for term, key in terms.items()
-        if name in (term, term.partition("[")[0])
-    ]
+    stems = {term: term.partition("[")[0] for term in info(graph).terms}
+    meant = ((term, key) for term, key in info(graph).terms.items() if name in (term, stems[term]))
+    meanings = [_value(term, "term", where, graph, key, cost_of) for term, key in meant]
     for key in in_spec_order(graph, graph):
         match node(graph, key):
             case n.Forward() as x if x.model == name:
                 meanings.append(_model(name, where, graph, key, cost_of, recipe))
             case n.Tap() as x if spell(graph, key) == name or x.label() in (name, tapped):
                 meanings.append(_value(name, "tap", where, graph, key, cost_of))
-            case n.Projection() as x if name in (x.site, x.site.partition(".")[0]) and name not in stems:
+            case n.Projection() as x if name in (x.site, x.site.partition(".")[0]) and name not in stems.values():
                 meanings.append(_value(x.site, "projection", where, graph, key, cost_of))
             case n.Column() as x if x.label() == name:
                 meanings.append(_value(name, "column", where, graph, key, cost_of))
