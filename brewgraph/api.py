@@ -1,7 +1,4 @@
-"""The public verbs: `load`, `check`, `run`, `format_text`.
-
-Their imports are deferred, so that `import brewgraph` and the command start quickly.
-"""
+"""The public verbs: `load`, `check`, `run`, `format_text`. Deferred imports let `import brewgraph` start quickly."""
 
 from __future__ import annotations
 
@@ -54,12 +51,11 @@ class Recipe:
 
         `grain` is `terms`, the terms of the loss, or `nodes`, every step; `task` is one of several: `STAGE/TASK`.
         """
-        from brewgraph.display.render import find_task
         from brewgraph.inspect.graph_of import show
 
         if not self.graphs:
             raise SpecError(self._checked.warnings)
-        return show(self._checked, grain, None if task is None else find_task(task, self.graphs))
+        return show(self._checked, grain, task)
 
     def plan(self, *, cost: bool = True, skip: Collection[str] = ()) -> Plan:
         """What a run will do, as in `brewgraph plan`: a notebook shows it, `print` writes it in lines.
@@ -67,10 +63,8 @@ class Recipe:
         `cost=False` omits costs, which take a second or two for a large model. `skip` names passes to leave out. Raises
         `UsageError` for an unknown one.
         """
-        from brewgraph.graph.optimize import check_names
         from brewgraph.inspect.plan_of import plan_of
 
-        check_names(skip)
         return plan_of(self._checked, cost=cost, skip=tuple(skip))
 
     def __repr__(self) -> str:
@@ -115,10 +109,8 @@ class Recipe:
         from brewgraph.running.run_identity import finished_teachers
         from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
 
-        finished = finished_teachers(
-            self._checked, models, None if runs is None else Path(runs), allow_python=allow_python
-        )
-        teachers = {name: path / "student" for name, path in finished.items()}
+        home = None if runs is None else Path(runs)
+        teachers = finished_teachers(self._checked, models, home, allow_python=allow_python)
         builder = SpecBuilder(
             self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )
@@ -137,9 +129,7 @@ def load(path: str | Path, /, **params: Any) -> Recipe:
 
     Each warning of the check is a `BrewWarning` at the caller's line, and in `warnings` of the recipe.
     """
-    from brewgraph.checking.check import read_spec
-
-    return Recipe(_warned(read_spec(path), params))
+    return Recipe(_warned(path, params))
 
 
 def loads(text: str, /, **params: Any) -> Recipe:
@@ -152,11 +142,11 @@ def loads(text: str, /, **params: Any) -> Recipe:
     return Recipe(_warned(Source(text), params))
 
 
-def _warned(source: Source, params: Mapping[str, Any]) -> Checked:
-    """Check a spec, and warn at the line outside of brewgraph that called it."""
-    from brewgraph.checking.check import check
+def _warned(spec: Source | str | Path, params: Mapping[str, Any]) -> Checked:
+    """Check a spec or the one in a file, and warn at the line outside of brewgraph that called it."""
+    from brewgraph.checking.check import check, read_spec
 
-    checked = check(source, params)
+    checked = check(spec if isinstance(spec, Source) else read_spec(spec), params)
     package, level = str(Path(__file__).parent), 1
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
@@ -198,13 +188,12 @@ def run(
     Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
     under the name `brewgraph` at the level INFO.
     """
-    from brewgraph.checking.check import read_spec
     from brewgraph.running.run import Options, run_checked
     from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook
 
     here, home = (None if place is None else Path(place) for place in (out, runs))
     options = Options(here, home, force, dry_run, without_teacher, allow_python, tuple(skip))
-    checked = _warned(read_spec(path), {**settings, **(params or {})})
+    checked = _warned(path, {**settings, **(params or {})})
     return run_checked(checked, options, reporter or (NotebookReporter() if in_notebook() else LogReporter()))
 
 

@@ -92,10 +92,6 @@ class Ignore:
         begins, ends = span.position[0], span.source.position(max(span.start, span.end - 1))[0]
         return begins <= self.last and ends >= self.first
 
-    def silences(self, diagnostic: Diagnostic) -> bool:
-        """Whether the comment applies to this diagnostic."""
-        return any(self.covers(code, diagnostic) for code, _ in self.codes)
-
 
 class BrewError(Exception):
     """The base of every error that brewgraph raises for its users."""
@@ -193,14 +189,7 @@ class Collector:
     ignores: list[Ignore] = field(default_factory=list)
 
     def add(
-        self,
-        code: str,
-        message: str,
-        span: Span,
-        *,
-        help: str = "",
-        note: str = "",
-        labels: tuple[Label, ...] = (),
+        self, code: str, message: str, span: Span, *, help: str = "", note: str = "", labels: tuple[Label, ...] = ()
     ) -> None:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"
@@ -226,7 +215,8 @@ class Collector:
 
     def sorted(self) -> list[Diagnostic]:
         """The diagnostics in the order of the text, without silenced warnings."""
-        said = [d for d in self.diagnostics if not any(ignore.silences(d) for ignore in self.ignores)]
+        ignored = [(ignore, code) for ignore in self.ignores for code, _ in ignore.codes]
+        said = [d for d in self.diagnostics if not any(ignore.covers(code, d) for ignore, code in ignored)]
         return sorted(said, key=lambda d: (d.span.source.name, d.span.start, d.code))
 
     def raise_errors(self) -> None:
@@ -240,9 +230,7 @@ _LEAST = 30
 
 
 def _is_slip(one: str, other: str) -> bool:
-    """Whether one letter differs (`rum`, `run`), or one word contains the other, ignoring numbers: `python` and
-    `python-docs`, `layers.7` and `base.layers.1`.
-    """
+    """Whether one letter differs (`rum`, `run`), or one holds the other but for numbers (`layers.7`, `x.layers.1`)."""
     if len(one) == len(other) and len(one) > 2 and sum(a != b for a, b in zip(one, other, strict=True)) == 1:
         return True
     shorter, longer = sorted((re.sub(r"\d+", "0", word) for word in (one, other)), key=len)

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
+from brewgraph.diagnostics import SourceFault, UsageError, closest, listing, suggest
 
 _SHOWN = 60
 """So much of a path that cannot be one stands in a message."""
@@ -32,6 +32,13 @@ def locate(name: str, folder: Path, field: str | None = None) -> Path:
             field=field,
         ) from error
     return path
+
+
+def shipped_text(name: str) -> str:
+    """A file that ships with the package: the installed one, or the checkout of an editable install."""
+    package = Path(__file__).parent
+    shipped = package / name
+    return (shipped if shipped.is_file() else package.parent / name).read_text(encoding="utf-8")
 
 
 def check_writable(path: Path) -> None:
@@ -80,8 +87,8 @@ def near_folder(path: Path, holding: tuple[str, ...]) -> str:
         return ""
     folders = (entry for entry in path.parent.iterdir() if entry.is_dir())
     names = [entry.name for entry in folders if any(found for pattern in holding for found in entry.glob(pattern))]
-    said = suggest(path.name, names)
-    return said.partition("`")[2].partition("`")[0]
+    near = closest(path.name, names)
+    return near[0] if near is not None else ""
 
 
 def nearby(path: Path, limit: int = 8) -> str:

@@ -119,10 +119,7 @@ class EncodingError(ValueError):
 
 
 def decode(raw: bytes, name: str) -> str:
-    """Bytes as text in UTF-8. `name` is the file, as a message shows it.
-
-    Raises `EncodingError`, which names line, byte and, where something tells, the encoding that the bytes are in.
-    """
+    """Bytes as UTF-8 text. Raises `EncodingError` with line and byte in the file `name`, and the likely encoding."""
     at = raw.find(b"\0", 0, _SAMPLE) if likely_encoding(raw[:_SAMPLE]) in ("UTF-16LE", "UTF-16BE") else -1
     if at < 0:  # ASCII in two bytes each is UTF-8, too
         try:

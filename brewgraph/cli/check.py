@@ -10,11 +10,13 @@ from urllib.parse import quote
 
 import typer
 
+from brewgraph.checking.check import check
 from brewgraph.cli.complete import specs as completed_specs
 from brewgraph.cli.options import Deny, Quiet, Set, parse_deny, parse_sets, read
 from brewgraph.cli.output import hush, more_about, print_diagnostics, tally, wrapped
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.source import Source, Span
+from brewgraph.explanations import CODES, family, page_of
+from brewgraph.source import Source
 
 if TYPE_CHECKING:
     from brewgraph.data.report import DataReport
@@ -24,10 +26,7 @@ SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 def command(
     specs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SPEC...", help="Spec files; - reads stdin.", show_default=False, autocompletion=completed_specs
-        ),
+        list[str], typer.Argument(metavar="SPEC...", help="Spec files; - reads stdin.", autocompletion=completed_specs)
     ],
     set: Set = None,
     data: Annotated[
@@ -49,14 +48,14 @@ def command(
     diagnostics: list[Diagnostic] = []
     data_reports: dict[str, dict[str, DataReport]] = {}
     for source in sources:
-        own, reports = _check(source, params, data)
-        diagnostics += own
+        of_spec, reports = _check(source, params, data)
+        diagnostics += of_spec
         data_reports[source.name] = reports
         if format == "text":
-            print_diagnostics(own, sys.stdout)
+            print_diagnostics(of_spec, sys.stdout)
             print("".join(_text(reports)), end="")
             if not quiet:
-                print(f"{source.name}: {tally(own)}{more_about(own)}")
+                print(f"{source.name}: {tally(of_spec)}{more_about(of_spec)}")
     if format == "github":
         print("".join(f"{line}\n" for line in as_github(diagnostics)), end="")
     elif format != "text":
@@ -73,8 +72,6 @@ def _check(
     source: Source, params: Mapping[str, Any], data: bool
 ) -> tuple[tuple[Diagnostic, ...], dict[str, DataReport]]:
     """The diagnostics of a spec, and with `data` the reports on its data."""
-    from brewgraph.checking.check import check
-
     warnings: tuple[Diagnostic, ...] = ()
     try:
         hush()
@@ -107,23 +104,18 @@ def _text(reports: Mapping[str, DataReport]) -> Iterator[str]:
 def as_github(diagnostics: Sequence[Diagnostic]) -> Iterator[str]:
     """A workflow command for each, which GitHub shows beside the line; with columns if it is a single line."""
     for d in diagnostics:
-        place = _place(d.span)
-        fields: dict[str, Any] = {"file": d.span.source.name, "line": place["startLine"], "endLine": place["endLine"]}
-        if place["startLine"] == place["endLine"]:
-            fields |= {"col": place["startColumn"], "endColumn": place["endColumn"]}
+        place = d.as_json()
+        fields: dict[str, Any] = {"file": place["file"], "line": place["line"], "endLine": place["end_line"]}
+        if place["line"] == place["end_line"]:
+            fields |= {"col": place["column"], "endColumn": place["end_column"]}
         fields["title"] = d.code
-        properties = ",".join(f"{key}={_property(str(value))}" for key, value in fields.items())
-        yield f"::{d.severity} {properties}::{_data(_words(d))}"
+        escaped = {key: _escaped(str(value)).replace(":", "%3A").replace(",", "%2C") for key, value in fields.items()}
+        yield f"::{d.severity} {','.join(f'{k}={value}' for k, value in escaped.items())}::{_escaped(_words(d))}"
 
 
-def _data(text: str) -> str:
-    """A command's message, escaped as GitHub's runner expects."""
+def _escaped(text: str) -> str:
+    """A text as GitHub's runner expects it; in a property two characters more are escaped."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    """A command's property, with two more special characters."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def _words(d: Diagnostic) -> str:
@@ -145,8 +137,6 @@ def as_sarif(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
 
 
 def _rule(code: str) -> dict[str, Any]:
-    from brewgraph.explanations import CODES, family, page_of
-
     page = page_of(code)
     rule: dict[str, Any] = {
         "id": code,
@@ -161,27 +151,25 @@ def _rule(code: str) -> dict[str, Any]:
 
 
 def _result(d: Diagnostic, rule: int) -> dict[str, Any]:
+    plain = d.as_json()
     result: dict[str, Any] = {
         "ruleId": d.code,
         "ruleIndex": rule,
         "level": d.severity,
         "message": {"text": _words(d)},
-        "locations": [{"physicalLocation": _physical(d.span)}],
+        "locations": [_location(plain)],
     }
     if d.labels:
         result["relatedLocations"] = [
-            {"id": i, "physicalLocation": _physical(x.span), "message": {"text": x.text or "see here"}}
-            for i, x in enumerate(d.labels)
+            {"id": i, **_location(label), "message": {"text": label["text"] or "see here"}}
+            for i, label in enumerate(plain["labels"])
         ]
     return result
 
 
-def _physical(span: Span) -> dict[str, Any]:
-    uri = quote(span.source.name.replace("\\", "/"), safe="/:")
-    return {"artifactLocation": {"uri": uri}, "region": _place(span)}
-
-
-def _place(span: Span) -> dict[str, int]:
-    """The place of a span: lines and columns from 1, the end column after the last character."""
-    (line, column), (end_line, end_column) = span.position, span.source.position(span.end)
-    return {"startLine": line, "startColumn": column, "endLine": end_line, "endColumn": end_column}
+def _location(place: Mapping[str, Any]) -> dict[str, Any]:
+    """A place of `Diagnostic.as_json` as SARIF has it."""
+    names = {"startLine": "line", "startColumn": "column", "endLine": "end_line", "endColumn": "end_column"}
+    region = {name: place[key] for name, key in names.items()}
+    uri = quote(place["file"].replace("\\", "/"), safe="/:")
+    return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}

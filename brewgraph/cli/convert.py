@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from brewgraph.cli.options import read
+from brewgraph.convert.convert import Script, convert
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable, write_file
+from brewgraph.recipe.label_types import LABEL_TYPES
 
 Distillers = Literal[
     "GeneralDistiller", "BasicDistiller", "MultiTeacherDistiller", "MultiTaskDistiller", "BasicTrainer"
@@ -23,28 +25,23 @@ def command(
         typer.Argument(
             metavar="FILE...",
             help="JSON, or Python with literals: DistillationConfig, TrainingConfig, lists of matches; - reads stdin.",
-            show_default=False,
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A new file to write.", show_default="standard output"),
+        Path | None, typer.Option("--out", "-o", help="A new file to write.", show_default="standard output")
     ] = None,
     distiller: Annotated[
         Distillers | None,
         typer.Option(help="The class that the script calls.", show_default="as in the script, else GeneralDistiller"),
     ] = None,
     teachers: Annotated[int, typer.Option(min=1, help="The number of teachers of MultiTeacherDistiller.")] = 2,
-    task: Annotated[
-        list[str] | None, typer.Option(help="A task of MultiTaskDistiller. Repeatable.", show_default=False)
-    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task of MultiTaskDistiller. Repeatable.")] = None,
     labels: Annotated[
         Literal["class", "tags", "spans"],
         typer.Option(help="A class per text, a tag per token, or an answer's start and end."),
     ] = "class",
     matches: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A list of matches to convert. Repeatable.", show_default=False),
+        list[str] | None, typer.Option(metavar="NAME", help="A list of matches to convert. Repeatable.")
     ] = None,
     inputs_mask: Annotated[bool, typer.Option(help="Whether the student's adaptor returns inputs_mask.")] = True,
     logits_mask: Annotated[bool, typer.Option(help="Whether it returns logits_mask (for tags).")] = True,
@@ -59,9 +56,6 @@ def command(
     ] = None,
 ) -> None:
     """Convert a TextBrewer configuration to a spec, with notes on what differs. Nothing is executed."""
-    from brewgraph.convert.convert import Script, convert
-    from brewgraph.recipe.label_types import LABEL_TYPES
-
     if out is not None and out.exists():
         raise UsageError(f"`{out}` exists already; name another file")
     if out is not None:

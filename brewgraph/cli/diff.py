@@ -6,16 +6,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from brewgraph.cli.options import Format, Set, Spec, check_spec
 from brewgraph.cli.output import painter, print_diagnostics
 from brewgraph.diagnostics import RunError
-
-if TYPE_CHECKING:
-    from brewgraph.display.diff.specs import Change, Comparison, Side
+from brewgraph.display.diff import Change, Comparison, Side, compare
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -23,14 +21,12 @@ SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def command(
     spec: Spec,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; by default the same one.", show_default=False)
+        str | None, typer.Argument(metavar="[OTHER]", help="Another spec; by default the same one.")
     ] = None,
     set: Set = None,
     then: Annotated[
         list[str] | None,
-        typer.Option(
-            "--then", metavar="NAME=VALUE", help="Set a param of the second spec only. Repeatable.", show_default=False
-        ),
+        typer.Option("--then", metavar="NAME=VALUE", help="Set a param of the second spec only. Repeatable."),
     ] = None,
     format: Format = "text",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
@@ -39,8 +35,6 @@ def command(
 
     `brewgraph diff a.brew b.brew`; `brewgraph diff a.brew --then T=8` compares a spec with itself at another param.
     """
-    from brewgraph.display.diff.specs import compare
-
     comparison = compare(_side(spec, set), _side(other or spec, [*(set or ()), *(then or ())]))
     if format == "json":
         content = {
@@ -58,8 +52,6 @@ def command(
 
 def _side(path: str, sets: Sequence[str] | None) -> Side:
     """The parts of a spec to compare. Raises `RunError` if its loss is unknown."""
-    from brewgraph.display.diff.specs import Side
-
     checked = check_spec(path, sets, warn=False)
     print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
     if not checked.graphs:

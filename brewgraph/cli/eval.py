@@ -8,6 +8,9 @@ import typer
 
 from brewgraph.cli.options import Format, Run, Task
 from brewgraph.cli.output import count, hush, number, table
+from brewgraph.recipe.settings.metric_names import keyed, metric_words
+from brewgraph.running.finished import SPLITS, open_run
+from brewgraph.training.folder import json_text
 
 
 def command(
@@ -25,15 +28,10 @@ def command(
 
     A student that no labels can score is evaluated on its losses, with its teacher.
     """
-    from brewgraph.recipe.settings.metric_names import keyed, metric_words
-    from brewgraph.running.finished import SPLITS, open_run
-
     finished = open_run(run)
     tasks = list(finished.tasks.values()) if task is None and data in SPLITS else [finished.task(task)]
     hush()
-    from brewgraph.running.losses import RebuiltLoss
-    from brewgraph.running.predict import is_scored, labelled_rows, load_student, score
-    from brewgraph.training.folder import json_text
+    from brewgraph.running.predict import RebuiltLoss, is_scored, labelled_rows, load_student, score
 
     # report faults of rows before a model is loaded
     rows = {one.name: labelled_rows(one, data) for one in tasks if is_scored(one)}
@@ -42,12 +40,12 @@ def command(
     values: dict[str, float] = {}
     for one in tasks:
         if loss is not None and one.name not in rows:
-            own, count_of_task = loss.losses(one, data)
+            scores, scored = loss.losses(one, data)
         else:
-            scores = score(load_student(one), rows[one.name])
-            own, count_of_task = dict(scores.values), scores.examples
-        examples += count_of_task
-        values |= keyed(one.name, own)
+            result = score(load_student(one), rows[one.name])
+            scores, scored = dict(result.values), result.examples
+        examples += scored
+        values |= keyed(one.name, scores)
     if format == "json":
         print(json_text({"run": run, "data": data, "examples": examples, "scores": values}, indent=2))
         return

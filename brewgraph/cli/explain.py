@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,12 +15,12 @@ from brewgraph.cli.complete import codes
 from brewgraph.cli.options import Format, Set, check_spec
 from brewgraph.cli.output import explained, painter, print_diagnostics, wrapped
 from brewgraph.diagnostics import RunError, UsageError, suggest
+from brewgraph.explanations import CODES, FAMILIES, SETTING, family, page_of
 
 if TYPE_CHECKING:
     from brewgraph.display.explain_name import Explained
 
 CODE = re.compile(r"[BbWw]\d{3}")
-WIDTH = 80
 
 
 def command(
@@ -30,13 +29,11 @@ def command(
         typer.Argument(
             metavar="[WHAT]",
             help="A code such as W205, or a name of a spec; by default all codes.",
-            show_default=False,
             autocompletion=codes,
         ),
     ] = None,
     spec: Annotated[
-        str | None,
-        typer.Argument(metavar="[SPEC]", help="The spec with this name; - reads stdin.", show_default=False),
+        str | None, typer.Argument(metavar="[SPEC]", help="The spec with this name; - reads stdin.")
     ] = None,
     set: Set = None,
     format: Format = "text",
@@ -53,16 +50,12 @@ def command(
     elif CODE.fullmatch(what):
         print("\n".join(_code(what.upper())))
     else:
-        from brewgraph.explanations import CODES
-
         hint = suggest(what.upper(), CODES) or "write `brewgraph explain W205`, or `brewgraph explain NAME SPEC`"
         raise UsageError(f"`{what}` is not a code: {hint}")
 
 
 def _list() -> Iterator[str]:
     """Every code in a line, by family."""
-    from brewgraph.explanations import CODES, FAMILIES
-
     for number, words in FAMILIES.items():
         here = {code: line for code, line in CODES.items() if code[1] == number}
         yield f"{words}"
@@ -73,8 +66,6 @@ def _list() -> Iterator[str]:
 
 def _code(code: str) -> Iterator[str]:
     """The page of a code, or its line if it has no page."""
-    from brewgraph.explanations import CODES, SETTING, family, page_of
-
     if code not in CODES:
         hint = suggest(code, CODES) or "`brewgraph explain` lists all codes"
         raise UsageError(f"there is no code {code}: {hint}")
@@ -124,7 +115,4 @@ def _lines(explained: Explained, spec: str) -> Iterator[str]:
     rows = [row for row in (*explained.facts, ("made from", upstream), ("feeds", downstream)) if row[1]]
     width = max(len(title) for title, _ in rows) + 4
     for title, words in rows:
-        yield from wrap(
-            words, WIDTH, initial_indent=f"  {title}".ljust(width), subsequent_indent=" " * width,
-            break_long_words=False, break_on_hyphens=False,
-        )  # fmt: skip
+        yield wrapped(words, f"  {title}".ljust(width), " " * width)

@@ -15,6 +15,7 @@ from brewgraph.cli.options import read_stdin
 from brewgraph.cli.output import count, painter, print_diagnostics
 from brewgraph.diagnostics import SpecError, UsageError
 from brewgraph.source import EncodingError, Source, decode
+from brewgraph.syntax.format import format_source
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,6 @@ def _is_searched(relative: Path, path: Path) -> bool:
 
 
 def _format(name: str) -> Formatted:
-    from brewgraph.syntax.format import format_source
-
     if name == "-":
         source = read_stdin()
         return Formatted(name, source.text, format_source(source))
@@ -140,7 +139,5 @@ def _print_diffs(changed: list[Formatted]) -> None:
 
 
 def _summary(changed: int, same: int, faulty: int, *, pending: bool) -> str:
-    parts = [f"{count(changed, 'file')} {'would change' if pending else 'changed'}"] if changed else []
-    parts += [f"{count(same, 'file')} unchanged"] if same or not (changed or faulty) else []
-    parts += [f"{count(faulty, 'file')} at fault"] if faulty else []
-    return ", ".join(parts)
+    counts = ((changed, "would change" if pending else "changed"), (same, "unchanged"), (faulty, "at fault"))
+    return ", ".join(f"{count(number, 'file')} {words}" for number, words in counts if number)

@@ -10,6 +10,7 @@ import typer
 
 from brewgraph.cli.options import Set, Spec, check_spec
 from brewgraph.diagnostics import RunError
+from brewgraph.inspect.graph_of import show
 from brewgraph.paths import check_writable, write_file
 
 
@@ -21,8 +22,7 @@ def command(
         typer.Option(help="A tree, input for Graphviz or mermaid, a picture, or an interactive page."),
     ] = "text",
     task: Annotated[
-        str | None,
-        typer.Option(help="TASK, STAGE or STAGE/TASK of a spec that has several.", show_default="the first"),
+        str | None, typer.Option(help="TASK, STAGE or STAGE/TASK of a spec that has several.", show_default="the first")
     ] = None,
     grain: Annotated[
         Literal["terms", "nodes"], typer.Option(help="Terms and their inputs, or every node of the computation.")
@@ -37,11 +37,7 @@ def command(
     checked = check_spec(spec, set)
     if not checked.graphs:
         raise RunError("the graph is unknown until the models above can be reached")
-    from brewgraph.display.render import find_task
-    from brewgraph.inspect.graph_of import show
-
-    name = None if task is None else find_task(task, checked.graphs)
-    drawing = show(checked, grain, name, cost=format in ("svg", "html")).write(format)
+    drawing = show(checked, grain, task, cost=format in ("svg", "html")).write(format)
     if out is None:
         sys.stdout.write(drawing)
     else:

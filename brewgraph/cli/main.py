@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,8 +86,10 @@ _UNASKED = dict.fromkeys(("help", "install_completion", "show_completion"), Fals
 _DEFAULTS: dict[str, Any] = {**_UNASKED, **{name: {"help": False} for name in COMMANDS}}
 
 
-def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
-    """The command with these subcommands: modules of that name with a `command`, and maybe `SETTINGS` for typer."""
+def application(loaded: Collection[str] = tuple(COMMANDS)) -> typer.Typer:
+    """The command with its subcommands, of which these are loaded: modules of that name with a `command`, and maybe
+    `SETTINGS` for typer. The others have a line in the list, and do nothing.
+    """
     # plain help: importing rich would take longer than everything else here
     app = typer.Typer(
         name="brewgraph",
@@ -98,11 +100,10 @@ def application(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": _DEFAULTS},
     )
-    for name in names:
-        module = import_module(f"brewgraph.cli.{name}")
-        app.command(name, cls=Command, short_help=COMMANDS[name], **getattr(module, "SETTINGS", {}))(
-            reported(module.command)
-        )
+    for name, line in COMMANDS.items():
+        module = import_module(f"brewgraph.cli.{name}") if name in loaded else None
+        command = reported(module.command) if module is not None else lambda: None
+        app.command(name, cls=Command, short_help=line, **getattr(module, "SETTINGS", {}))(command)
     app.callback()(_options)
     return app
 
@@ -131,6 +132,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # do not fail on a character that the terminal lacks
-    # only the requested command: creating all of them takes as long as formatting a spec
-    asked = sys.argv[1:2] if sys.argv[1:2] and sys.argv[1] in COMMANDS else COMMANDS
-    application(asked)(prog_name="brewgraph")
+    # only the requested command, also of a line to complete: loading all takes longer than formatting a spec
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    application([*sys.argv[1:], *line.split()])(prog_name="brewgraph")

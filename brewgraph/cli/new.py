@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from brewgraph.diagnostics import UsageError
-from brewgraph.paths import write_file
+from brewgraph.paths import shipped_text, write_file
 
 
 def command(
     path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.", show_default=False),
+        Path | None, typer.Argument(metavar="[FILE|FOLDER]", help="The new file, or a folder for it.")
     ] = None,
     starter: Annotated[
         Literal["quickstart", "mnli"],
@@ -37,20 +35,12 @@ def command(
 def _files(starter: str, path: Path | None) -> dict[Path, str]:
     """The text of each file to write, first that of the spec to run."""
     if starter == "mnli":
-        text = spec_text("mnli-t3-small.brew")
+        text = shipped_text("specs/mnli-t3-small.brew")
         path = path or Path("mnli-t3-small.brew")
         return {path if path.suffix == ".brew" else path / "mnli-t3-small.brew": text}
-    student, teacher = spec_text("quickstart/student.brew"), spec_text("quickstart/teacher.brew")
+    student, teacher = shipped_text("specs/quickstart/student.brew"), shipped_text("specs/quickstart/teacher.brew")
     path = path or Path("quickstart")
     folder, name = (path.parent, path.name) if path.suffix == ".brew" else (path, "student.brew")
     if name == "teacher.brew":
         raise UsageError("`teacher.brew` is the name of the teacher's spec beside it; name another file")
     return {folder / name: student, folder / "teacher.brew": teacher}
-
-
-def spec_text(name: str) -> str:
-    """The text of a spec of the installed package, or of the checkout of an editable install."""
-    packaged = resources.files("brewgraph").joinpath("specs", *name.split("/"))
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "specs" / name).read_text(encoding="utf-8")

@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
 
+from brewgraph import ops
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
-
-if TYPE_CHECKING:
-    from brewgraph.ops import DeclaredTemperature, DeclaredTransform, Operation, ProjectionKind
-    from brewgraph.ops.registry import Option
-    from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+from brewgraph.recipe.evaluate.scope import ACROSS, LATER
+from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
+from brewgraph.recipe.settings.base import Settings, setting_text
+from brewgraph.recipe.settings.data_sources import DATA
+from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
+from brewgraph.recipe.settings.train import OPTIMIZERS, Train
+from brewgraph.recipe.settings.train import SCHEDULES as RATES
+from brewgraph.recipe.values import Length
+from brewgraph.syntax.foreign import foreign_words, instead
 
 
 class Entry(NamedTuple):
@@ -51,13 +57,7 @@ def complete(incomplete: str) -> Iterator[tuple[str, str]]:
 
 def command(
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="A name in the table, or train.",
-            show_default=False,
-            autocompletion=complete,
-        ),
+        str | None, typer.Argument(metavar="[NAME]", help="A name in the table, or train.", autocompletion=complete)
     ] = None,
     format: Annotated[
         Literal["text", "markdown"], typer.Option(help="markdown: all settings of `train { }` as a page for documents.")
@@ -79,10 +79,6 @@ def command(
 
 def settings_page() -> Iterator[str]:
     """All settings of `train { }` as a Markdown page."""
-    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
-    from brewgraph.recipe.settings.train import SCHEDULES as RATES
-    from brewgraph.syntax.foreign import foreign_words
-
     yield from ("# The settings of `train { }`", "")
     yield "Written by `brewgraph ops train --format markdown` from the models that check them."
     yield "A stage may override each."
@@ -105,15 +101,16 @@ def _fields(settings: type[Settings]) -> Iterator[tuple[str, str, str, str]]:
     """A row of titles, then a row per setting."""
     yield ("name", "type", "default", "meaning")
     for key, field in settings.model_fields.items():
-        if key != settings.extras:
-            default = "needed" if field.is_required() else _default(field.get_default(call_default_factory=True))
-            yield (key, type_text(field.annotation), default, field.description or "")
+        if key == settings.extras:
+            continue
+        value = None if field.is_required() else field.get_default(call_default_factory=True)
+        # a call with defaults has its own page
+        default = f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
+        default = "needed" if field.is_required() else default
+        yield (key, type_text(field.annotation), default, field.description or "")
 
 
 def _unknown(name: str) -> str:
-    from brewgraph.recipe.evaluate.scope import LATER
-    from brewgraph.syntax.foreign import foreign_words, instead
-
     if name in LATER:
         return f"`{name}` belongs to the language, but is not supported in this version"
     places = ("call", "setting", "data source", "model source", "optimizer", "projection")
@@ -141,106 +138,83 @@ def _sections() -> dict[str, dict[str, str]]:
 
 def _entries() -> Iterator[Entry]:
     """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
-    from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
-    from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
-    from brewgraph.recipe.settings.data_sources import DATA
-    from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers
-    from brewgraph.recipe.settings.train import OPTIMIZERS, Train
-    from brewgraph.recipe.settings.train import SCHEDULES as RATES
-
-    for name, o in OPERATIONS.items():
-        summary = f"another name of {o.name}" if name in o.also else o.summary
-        yield Entry("losses: name(from -> to)", name, summary, partial(_operation, name, o))
-    for name, x in TRANSFORMS.items():
-        yield Entry("transforms: name(value)", name, x.summary, partial(_transform, name, x))
-    for name, temperature in TEMPERATURES.items():
-        yield Entry("temperatures: T=name(base)", name, temperature.summary, partial(_temperature, name, temperature))
-    for p in PROJECTIONS.values():
-        yield Entry("projections: value via name", p.name, p.summary, partial(_projection, p))
-    for name, function in SCHEDULES.items():
-        page = partial(_schedule, name, function)
-        yield Entry("schedules: weights that change with training", name, _summary(function), page)
-    for name, words in FUNCTIONS.items():
-        yield Entry("functions across a list, and of one value", name, words, partial(_function, name, words))
-    registries: tuple[tuple[str, str, Mapping[str, type[Settings]]], ...] = (
-        ("models: teacher NAME = …, student NAME = …", "a model", MODELS),
-        ("heads: student NAME = … { head NAME = … }", "a head", HEADS),
-        ("adapters: hf(…, adapter=…)", "an adapter", ADAPTERS),
-        ("data: data NAME = …", "data", DATA),
-        ("changes of texts: data NAME = …(augment=[…])", "a change of texts", AUGMENTATIONS),
-        ("train { optimizer = … }", "an optimizer", OPTIMIZERS),
-        ("train { schedule = … }", "a learning rate's schedule", RATES),
-        ("", "some layers of a model", {"layers": Layers}),
+    sections: tuple[tuple[str, Mapping[str, Any], Callable[[str, Any], Iterator[str]]], ...] = (
+        ("losses: name(from -> to)", ops.OPERATIONS, _declared),
+        ("transforms: name(value)", ops.TRANSFORMS, _declared),
+        ("temperatures: T=name(base)", ops.TEMPERATURES, _declared),
+        ("projections: value via name", ops.PROJECTIONS, _projection),
+        ("schedules: weights that change with training", ops.SCHEDULES, _schedule),
+        ("functions across a list, and of one value", FUNCTIONS, _function),
+        ("models: teacher NAME = …, student NAME = …", MODELS, partial(_settings, "a model")),
+        ("heads: student NAME = … { head NAME = … }", HEADS, partial(_settings, "a head")),
+        ("adapters: hf(…, adapter=…)", ADAPTERS, partial(_settings, "an adapter")),
+        ("data: data NAME = …", DATA, partial(_settings, "data")),
+        ("changes of texts: data NAME = …(augment=[…])", AUGMENTATIONS, partial(_settings, "a change of texts")),
+        ("train { optimizer = … }", OPTIMIZERS, partial(_settings, "an optimizer")),
+        ("train { schedule = … }", RATES, partial(_settings, "a learning rate's schedule")),
+        ("", {"layers": Layers}, partial(_settings, "some layers of a model")),
+        ("settings", {"train": Train}, partial(_settings, "the settings of training")),
     )
-    for section, what, registry in registries:
-        for name, settings in registry.items():
-            yield Entry(section, name, _summary(settings), partial(_settings, name, what, settings))
-    first = ", ".join(list(Train.model_fields)[:5])
-    page = partial(_settings, "train", "the settings of training", Train)
-    yield Entry("settings", "train", f"the settings of `train {{ }}`: {first}, …", page)
+    for section, registry, page in sections:
+        for name, thing in registry.items():
+            yield Entry(section, name, _summary(name, thing), partial(page, name, thing))
+
+
+def _summary(name: str, thing: Any) -> str:
+    """What a name is in a line: the summary of a declaration, a text, or the first line of a docstring."""
+    if name == "train":
+        return f"the settings of `train {{ }}`: {', '.join(list(thing.model_fields)[:5])}, …"
+    if name in getattr(thing, "also", ()):
+        return f"another name of {thing.name}"
+    words = thing if isinstance(thing, str) else getattr(thing, "summary", None)
+    return words or inspect.cleandoc(thing.__doc__ or "").split("\n")[0].replace("`", "")
 
 
 # ── one page each ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _operation(name: str, operation: Operation) -> Iterator[str]:
-    from brewgraph.ops import UNITS
-
-    others = [other for other in (operation.name, *operation.also) if other != name]
-    also = f", also called {' and '.join(others)}" if others else ""
-    yield from _title(f"{name}(from -> to{_signature(operation.options)})", f"a loss{also}")
-    yield from _words(operation)
-    yield "takes"
-    yield explained([(f"{a} -> {b}", UNITS[unit]) for (a, b), unit in operation.takes.items()], "  ")
-    yield from _kinds([side for pair in operation.takes for side in pair])
-    if operation.same:
-        yield ""
-        yield wrapped(f"both sides need the same {' or '.join(sorted(operation.same))}")
-    mask = ("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it")
-    yield from _options(operation.options, mask)
-    (source, target), _ = next(iter(operation.takes.items()))
-    yield from _example(f"{name} = {name}({example(source, 'big')} -> {example(target, 'small')})")
-    yield wrapped(f"source: {operation.source}", hang="  ")
-
-
-def _transform(name: str, transform: DeclaredTransform) -> Iterator[str]:
-    arguments = next(iter(transform.takes))
-    yield from _title(f"{name}({', '.join(arguments)}{_signature(transform.options)})", "a transform")
-    yield from _words(transform)
-    yield "takes"
-    yield explained([(", ".join(kinds), f"gives {result}") for kinds, result in transform.takes.items()], "  ")
-    yield from _kinds([kind for kinds, result in transform.takes.items() for kind in (*kinds, result)])
-    mask = ("mask = …", "none or tokens; left out, padding is hidden")
-    yield from _options(transform.options, *([mask] if transform.needs_layout else []))
-    yield from _example(f"{name}({', '.join(example(kind, 'big') for kind in arguments)})")
-    yield wrapped(f"source: {transform.source}", hang="  ")
-
-
-def _temperature(name: str, temperature: DeclaredTemperature) -> Iterator[str]:
-    yield from _title(f"{name}(base{_signature(temperature.options)})", "a temperature for each example or token")
-    yield from _words(temperature)
-    if temperature.couples_batch:
-        yield "the value of an example depends on the other examples of its batch"
-    yield from _options(temperature.options, ("base", "the temperature that they vary around"))
-    yield from _example(f"soft = ce(big.logits -> small.logits, T={name}(4))")
-    yield wrapped(f"source: {temperature.source}", hang="  ")
-
-
-def _signature(options: tuple[Option, ...]) -> str:
-    return "".join(f", {o.name}={_short(o.default)}" for o in options)
-
-
-def _title(call: str, what: str) -> Iterator[str]:
-    """The first line of a page: the call and what it is; two lines if one is too long."""
-    line = wrapped(f"{call}   {what}")
-    yield from (line,) if "\n" not in line else (call, f"  {what}")
-
-
-def _words(declaration: Operation | DeclaredTransform | DeclaredTemperature) -> Iterator[str]:
-    yield ""
-    yield from (_prose(text) for text in (declaration.summary, declaration.text) if text)
-    yield ""
+def _declared(name: str, declared: ops.Operation | ops.DeclaredTransform | ops.DeclaredTemperature) -> Iterator[str]:
+    takes: list[tuple[str, str]] = []
+    sides: list[str] = []
+    options: list[tuple[str, str]] = []
+    note = ""
+    if isinstance(declared, ops.Operation):
+        others = [other for other in (declared.name, *declared.also) if other != name]
+        arguments, what = "from -> to", "a loss" + (f", also called {' and '.join(others)}" if others else "")
+        takes = [(f"{a} -> {b}", ops.UNITS[unit]) for (a, b), unit in declared.takes.items()]
+        sides = [side for pair in declared.takes for side in pair]
+        options = [("mask = …", "none, tokens, pairs or labels; left out, the kind chooses it")]
+        if declared.same:
+            note = f"both sides need the same {' or '.join(sorted(declared.same))}"
+        line = f"{name} = {name}({example(sides[0], 'big')} -> {example(sides[1], 'small')})"
+    elif isinstance(declared, ops.DeclaredTransform):
+        first = next(iter(declared.takes))
+        arguments, what = ", ".join(first), "a transform"
+        takes = [(", ".join(kinds), f"gives {result}") for kinds, result in declared.takes.items()]
+        sides = [side for kinds, result in declared.takes.items() for side in (*kinds, result)]
+        options = [("mask = …", "none or tokens; left out, padding is hidden")] if declared.needs_layout else []
+        line = f"{name}({', '.join(example(kind, 'big') for kind in first)})"
+    else:
+        arguments, what = "base", "a temperature for each example or token"
+        options = [("base", "the temperature that they vary around")]
+        if declared.couples_batch:
+            note = "the value of an example depends on the other examples of its batch"
+        line = f"soft = ce(big.logits -> small.logits, T={name}(4))"
+    call = f"{name}({arguments}{''.join(f', {o.name}={_short(o.default)}' for o in declared.options)})"
+    title = wrapped(f"{call}   {what}")
+    yield title if "\n" not in title else f"{call}\n  {what}"
+    yield from ("", *(_prose(text) for text in (declared.summary, declared.text) if text), "")
+    if takes:
+        kinds = dict.fromkeys(kind for side in sides for kind in ops.side_kinds(side))
+        yield from ("takes", explained(takes, "  "), "")
+        yield from ("where", explained([(kind, ops.KINDS[kind]) for kind in kinds], "  "))
+        yield from ("",) if note else ()
+    yield from (wrapped(note),) if note else ()
+    rows = [*((f"{o.name} = {_short(o.default)}", o.text) for o in declared.options), *options]
+    yield from ("", "options", explained(rows, "  ")) if rows else ()
+    fits = f"  {line}" == wrapped(line, "  ")
+    yield from ("", "example", f"  {line}" if fits else f"  {line}".replace(" -> ", " ->\n      "), "")
+    yield wrapped(f"source: {declared.source}", hang="  ")
 
 
 def _prose(text: str) -> str:
@@ -249,60 +223,34 @@ def _prose(text: str) -> str:
     return "\n\n".join(p if p.startswith(" ") or "\n " in p else wrapped(" ".join(p.split())) for p in parts)
 
 
-def _kinds(sides: list[str]) -> Iterator[str]:
-    from brewgraph.ops import KINDS, side_kinds
-
-    kinds = dict.fromkeys(kind for side in sides for kind in side_kinds(side))
-    yield ""
-    yield "where"
-    yield explained([(kind, KINDS[kind]) for kind in kinds], "  ")
-
-
-def _options(options: tuple[Option, ...], *more: tuple[str, str]) -> Iterator[str]:
-    rows = [*((f"{o.name} = {_short(o.default)}", o.text) for o in options), *more]
-    if rows:
-        yield ""
-        yield "options"
-        yield explained(rows, "  ")
-
-
-def _example(line: str) -> Iterator[str]:
-    line = f"  {line}"
-    yield from ("", "example", line if line == wrapped(line[2:], "  ") else line.replace(" -> ", " ->\n      "), "")
-
-
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def example(side: str, model: str) -> str:
     """A side of an arrow in a spec: a value, a tuple of two layers, or a whole row."""
-    from brewgraph.ops import is_row, is_tuple, side_kinds
-
-    if is_row(side):
+    if ops.is_row(side):
         return f"{model}.hidden"
-    if is_tuple(side):
-        layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(side_kinds(side)))
+    if ops.is_tuple(side):
+        layers = (EXAMPLES[kind].format(model).replace("-1", f"{i}") for i, kind in enumerate(ops.side_kinds(side)))
         return f"({', '.join(layers)})"
     return EXAMPLES[side].format(model)
 
 
 def _function(name: str, words: str) -> Iterator[str]:
-    from brewgraph.recipe.evaluate.scope import ACROSS
-
     what = "across a list" if name in ACROSS else "of one value; on a list, of each member"
     yield from (f"{name}   a function {what}", "", _prose(words))
 
 
-def _projection(projection: ProjectionKind) -> Iterator[str]:
-    yield from (f"{projection.name}   a projection: {projection.summary}", "")
+def _projection(name: str, projection: ops.ProjectionKind) -> Iterator[str]:
+    yield from (f"{name}   a projection: {projection.summary}", "")
     yield wrapped(
         "Weights start from N(0, 0.02), biases from zero. Inline each use is a separate module; a named one is shared. "
         "Sizes may be omitted if the other side of an arrow fixes them; lr and weight_decay may be set."
     )
     yield from ("", "example")
-    yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {projection.name})"
-    yield f"  proj W = {projection.name}(312 -> 768, lr=1e-3)"
+    yield f"  hidden = mse(big.hidden[4] -> small.hidden[2] via {name})"
+    yield f"  proj W = {name}(312 -> 768, lr=1e-3)"
 
 
 def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
@@ -312,7 +260,7 @@ def _schedule(name: str, function: Callable[..., float]) -> Iterator[str]:
     yield f"  loss = {call} * soft + hard"
 
 
-def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
+def _settings(what: str, name: str, settings: type[Settings]) -> Iterator[str]:
     yield from (f"{name}   {what}", "", _prose(settings.__doc__ or ""))
     rows = list(_fields(settings))[1:]
     if rows:
@@ -328,10 +276,6 @@ def _settings(name: str, what: str, settings: type[Settings]) -> Iterator[str]:
 
 def type_text(annotation: Any) -> str:
     """A field's type in a word or two."""
-    from typing import Literal
-
-    from brewgraph.recipe.values import Length
-
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
     if annotation is type(None):
@@ -348,19 +292,4 @@ def type_text(annotation: Any) -> str:
         return type_text(arguments[0])
     if arguments:
         return " | ".join(dict.fromkeys(type_text(a) for a in arguments))
-    from brewgraph.recipe.settings.base import Settings
-
     return "a call" if annotation is Settings else f"{annotation.__name__.lower()}(…)"
-
-
-def _default(value: Any) -> str:
-    from brewgraph.recipe.settings.base import Settings, setting_text
-
-    # a call with defaults has its own page
-    return f"{type(value).__name__.lower()}()" if isinstance(value, Settings) else setting_text(value)
-
-
-def _summary(thing: Any) -> str:
-    """The first line of a docstring without backquotes."""
-    line = inspect.cleandoc(thing.__doc__ or "").split("\n")[0]
-    return line.replace("`", "")

@@ -17,37 +17,26 @@ from brewgraph.source import EncodingError, Source, is_call
 
 if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
+    from brewgraph.inspect.targets import Models
 
-Spec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", show_default=False, autocompletion=specs)
-]
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file; - reads stdin.", autocompletion=specs)]
 Run = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
         help="The folder of a finished run, such as runs/NAME-HASH, or of its baseline, runs/NAME-HASH/alone.",
-        show_default=False,
         autocompletion=runs,
     ),
 ]
-Task = Annotated[str | None, typer.Option(metavar="NAME", help="A task, if the spec has several.", show_default=False)]
+Task = Annotated[str | None, typer.Option(metavar="NAME", help="A task, if the spec has several.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Set a param of the spec. Repeatable.",
-        show_default=False,
-        autocompletion=params,
-    ),
+    typer.Option("--set", metavar="NAME=VALUE", help="Set a param of the spec. Repeatable.", autocompletion=params),
 ]
 Deny = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="warnings|CODE",
-        help="Fail on any warning, or on this one. Repeatable.",
-        show_default=False,
-        autocompletion=warnings,
+        metavar="warnings|CODE", help="Fail on any warning, or on this one. Repeatable.", autocompletion=warnings
     ),
 ]
 Target = Annotated[
@@ -55,12 +44,9 @@ Target = Annotated[
     typer.Argument(
         metavar="MODEL|RUN|SPEC",
         help="The folder or hub name of a model, a call as in a spec, the folder of a run, or a spec.",
-        show_default=False,
     ),
 ]
-ModelName = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="A model of the spec; by default all.", show_default=False)
-]
+ModelName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model of the spec; by default all.")]
 Depth = Annotated[int | None, typer.Option(min=0, help="Levels below the model.", show_default="all")]
 Format = Annotated[Literal["text", "json"], typer.Option(help="Text to read, or JSON for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
@@ -70,7 +56,6 @@ SkipPass = Annotated[
         "--skip-pass",
         metavar="NAME",
         help="Skip an optimization pass. Results do not change. Repeatable.",
-        show_default=False,
         autocompletion=passes,
     ),
 ]
@@ -155,9 +140,16 @@ def check_spec(path: str, sets: Sequence[str] | None, *, warn: bool = True) -> C
     return checked
 
 
-def is_spec(target: str, name: str | None, sets: Sequence[str] | None) -> bool:
-    """Whether a MODEL|RUN|SPEC argument is a spec. Raises `UsageError` if it is not, but has options of specs."""
-    spec = not is_call(target) and (target == "-" or target.endswith(".brew") or Path(target).is_file())
-    if not spec and (name is not None or sets):
+def models_of(target: str, name: str | None, sets: Sequence[str] | None) -> Models:
+    """The models that MODEL|RUN|SPEC means. Raises `UsageError` for options of specs if it is none."""
+    if not is_call(target) and (target == "-" or target.endswith(".brew") or Path(target).is_file()):
+        checked = check_spec(target, sets)
+        from brewgraph.inspect.targets import spec_models
+
+        return spec_models(checked, name)
+    if name is not None or sets:
         raise UsageError(f"`{target}` is not a spec: a model's name and --set need one")
-    return spec
+    hush()
+    from brewgraph.inspect.targets import target_models
+
+    return target_models(target)

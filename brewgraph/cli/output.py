@@ -57,10 +57,8 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], stream: TextIO) -> None
 def tally(diagnostics: Sequence[Diagnostic]) -> str:
     """`2 errors, 1 warning`; `fine` without any."""
     errors = sum(d.severity == "error" for d in diagnostics)
-    warnings = len(diagnostics) - errors
-    parts = [count(errors, "error")] if errors else []
-    parts += [count(warnings, "warning")] if warnings else []
-    return ", ".join(parts) or "fine"
+    counts = ((errors, "error"), (len(diagnostics) - errors, "warning"))
+    return ", ".join(count(number, word) for number, word in counts if number) or "fine"
 
 
 def more_about(diagnostics: Sequence[Diagnostic]) -> str:
@@ -146,6 +144,7 @@ def _report(error: Exception) -> int:
 
 
 _QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",  # otherwise it warns when a loader forks
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -163,9 +162,7 @@ def hush() -> None:
     warnings.simplefilter("ignore")
     for name in ("transformers", "datasets", "accelerate", "torch", "huggingface_hub", "filelock"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # otherwise it warns when a loader forks
-    # for libraries that are not loaded yet
-    for variable, value in _QUIET.items():
+    for variable, value in _QUIET.items():  # for libraries that are not loaded yet
         os.environ.setdefault(variable, value)
     if transformers := sys.modules.get("transformers"):
         transformers.logging.set_verbosity_error()

@@ -6,35 +6,23 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
-from brewgraph.cli.output import hush, table
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
+from brewgraph.cli.output import table
 from brewgraph.display.cost import megabytes
+from brewgraph.inspect.targets import parameter_trees
 
 if TYPE_CHECKING:
     from brewgraph.models.fake.parameter_tree import ParameterNode
 
 
 def command(
-    model: Target,
-    name: ModelName = None,
-    set: Set = None,
-    depth: Depth = None,
-    format: Format = "text",
+    model: Target, name: ModelName = None, set: Set = None, depth: Depth = None, format: Format = "text"
 ) -> None:
     """Show a model's parameters as a tree: counts, shares, memory.
 
     Tied parameters count once. No weight is loaded: memory is that of single precision.
     """
-    if is_spec(model, name, set):
-        checked = check_spec(model, set)
-        from brewgraph.inspect.targets import spec_parameters
-
-        trees = spec_parameters(checked, name)
-    else:
-        hush()
-        from brewgraph.inspect.targets import model_parameters
-
-        trees = model_parameters(model)
+    trees = parameter_trees(models_of(model, name, set))
     if format == "json":
         print(json.dumps([tree.as_json(depth) for tree in trees], indent=2))
         return

@@ -13,6 +13,9 @@ from brewgraph.cli.options import Quiet, Run, Task
 from brewgraph.cli.output import count, hush
 from brewgraph.diagnostics import UsageError
 from brewgraph.paths import check_writable
+from brewgraph.recipe.label_types import SPANS
+from brewgraph.running.finished import open_run
+from brewgraph.training.folder import json_text, write_text
 
 _FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -24,12 +27,10 @@ def command(
         typer.Argument(
             metavar="[FILE]",
             help="Rows with the columns of the run's data, with or without labels; - reads stdin, also plain lines.",
-            show_default=False,
         ),
     ] = None,
     text: Annotated[
-        list[str] | None,
-        typer.Option(help="A text instead of a file. Repeatable; twice per pair.", show_default=False),
+        list[str] | None, typer.Option(help="A text instead of a file. Repeatable; twice per pair.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -47,9 +48,6 @@ def command(
     quiet: Quiet = False,
 ) -> None:
     """Write the text of each row and the student's prediction."""
-    from brewgraph.recipe.label_types import SPANS
-    from brewgraph.running.finished import open_run
-
     if (file is None) == (not text):
         raise UsageError("give either a FILE (- for standard input) or `--text`")
     if out is not None and format is None and out.suffix not in _FORMATS:
@@ -60,15 +58,14 @@ def command(
         raise UsageError(f"`{out}` is the input file and would be overwritten: name another file with --out")
     finished_task = open_run(run).task(task)
     hush()
-    from brewgraph.running.predict import load_student, piped_rows, predict, text_columns, typed_rows, unlabelled_rows
-    from brewgraph.training.folder import write_text
+    from brewgraph.running.predict import load_student, piped_rows, predict, read_like, text_columns, typed_rows
 
     if text:
         rows = typed_rows(finished_task, text)
     elif file == "-":
         rows = piped_rows(finished_task, sys.stdin.buffer.read())
     else:
-        rows = unlabelled_rows(finished_task, Path(str(file)))
+        rows = read_like(finished_task, Path(str(file)), labelled=False)
     # without contexts, which are long and shared by many questions
     names = text_columns(finished_task)[: 1 if finished_task.label_type == SPANS else None]
     predictions = shaped(predict(load_student(finished_task), rows), rows, names, digits=digits, top=top)
@@ -91,9 +88,7 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}
 def shaped(
     predictions: Iterable[Mapping[str, Any]], rows: Any, names: Sequence[str], *, digits: int, top: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Predictions with the texts of their rows (`text_0`, … under these names) and the probabilities of the `top` most
-    likely classes, rounded to `digits` decimals.
-    """
+    """Predictions with the texts of their rows under these names, the `top` likeliest classes, to `digits` decimals."""
     for prediction in predictions:
         row = rows[prediction["index"]]
         texts = {name: row[f"text_{i}"] for i, name in enumerate(names) if f"text_{i}" in row}
@@ -107,28 +102,20 @@ def shaped(
 
 def lines(predictions: Iterable[Mapping[str, Any]], format: str, *, top: int | None) -> Iterator[str]:
     """The lines of a file; a table has a header, and one row per word for tags."""
-    from brewgraph.training.folder import json_text
-
     if format not in SEPARATORS:
         yield from (json_text(row) + "\n" for row in predictions)
         return
     flat = [record for row in predictions for record in _flat(row, top)]
     header = list(dict.fromkeys(key for record in flat for key in record))
-    cell = _quoted if format == "csv" else _bare
-    yield SEPARATORS[format].join(map(cell, header)) + "\n"
-    for record in flat:
-        yield SEPARATORS[format].join(cell(record.get(key)) for key in header) + "\n"
+    for record in (dict(zip(header, header, strict=True)), *flat):
+        yield SEPARATORS[format].join(_cell(record.get(key), format) for key in header) + "\n"
 
 
-def _quoted(value: Any) -> str:
-    """A field of csv, quoted if it holds special characters."""
+def _cell(value: Any, format: str) -> str:
+    """A field. csv quotes special characters; tsv has no quotes: `UsageError` for tabs and line breaks."""
     text = "" if value is None else str(value)
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
-
-
-def _bare(value: Any) -> str:
-    """A field of tsv, where quotes have no meaning. Raises `UsageError` for tabs and line breaks."""
-    text = "" if value is None else str(value)
+    if format == "csv":
+        return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
     if set(text) & set("\t\r\n"):
         raise UsageError(f"tsv cannot hold the tab or line break in {text[:40]!r}: write csv or jsonl")
     return text

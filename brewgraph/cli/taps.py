@@ -6,16 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, check_spec, is_spec
-from brewgraph.cli.output import hush, painter, table
-
-if TYPE_CHECKING:
-    from brewgraph.models.structure.module_io import ModuleValue
-    from brewgraph.models.structure.tap_list import ModuleRow, Taps
+from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
+from brewgraph.cli.output import painter, table
+from brewgraph.inspect.targets import tap_tables
+from brewgraph.models.structure.module_io import ModuleValue, show
+from brewgraph.models.structure.tap_list import ModuleRow, Taps
 
 WIDTH = 80
 
@@ -25,9 +24,7 @@ def command(
     name: ModelName = None,
     path: Annotated[
         str | None,
-        typer.Option(
-            help="Show only these modules, in full: a path as in a tap, with `*`, or a part of one.", show_default=False
-        ),
+        typer.Option(help="Show only these modules, in full: a path as in a tap, with `*`, or a part of one."),
     ] = None,
     set: Set = None,
     depth: Depth = None,
@@ -35,16 +32,7 @@ def command(
     format: Format = "text",
 ) -> None:
     """Show the features and modules of a model that a spec can take, with their shapes. No weight is loaded."""
-    if is_spec(model, name, set):
-        checked = check_spec(model, set)
-        from brewgraph.inspect.targets import spec_taps
-
-        tables = spec_taps(checked, name, collapse=not all, path=path)
-    else:
-        hush()
-        from brewgraph.inspect.targets import model_taps
-
-        tables = model_taps(model, collapse=not all, path=path)
+    tables = tap_tables(models_of(model, name, set), collapse=not all, path=path)
     if format == "json":
         print(json.dumps([taps.as_json() for taps in tables], indent=2))
         return
@@ -66,7 +54,8 @@ def overview(taps: Taps, depth: int | None = None) -> Iterator[str]:
     rows = list(_tree(taps, depth))
     names, shapes = (max(len(row[i]) for row in rows) for i in (0, 2))
     room = max(8, min(20, WIDTH - names - shapes - 4))
-    yield from table([(name, _cut(kind, room), shape) for name, kind, shape in rows]).splitlines()
+    cut = [(name, kind if len(kind) <= room else f"{kind[: room - 1]}…", shape) for name, kind, shape in rows]
+    yield from table(cut).splitlines()
     yield ""
     yield from _hints(taps)
 
@@ -98,19 +87,19 @@ def _tree(taps: Taps, depth: int | None) -> Iterator[tuple[str, str, str]]:
         if depth is not None and len(above) > depth:
             continue
         name = row.pattern.removeprefix(above[-1]) if above else row.pattern
-        lines = list(_outputs(row))
+        lines = list(_values(row.gives)) if row.calls else ["never called"]
         yield ("  " * len(above) + name, row.kind, lines[0])
         yield from (("", "", line) for line in lines[1:])
         above.append(row.pattern)
 
 
-def _outputs(row: ModuleRow) -> Iterator[str]:
-    if not row.calls:
-        yield "never called"
-    for values, times in _runs(row.gives):
-        lines = list(_elements(values))
-        yield f"{times} {lines[0]}" if times else lines[0]
-        yield from (" " * (len(times) + 1 if times else 0) + line for line in lines[1:])
+def _values(values: tuple[ModuleValue, ...], *, names: bool = False) -> Iterator[str]:
+    """The elements of what each call takes or gives, a line for each, behind the number of the call."""
+    for value, times in _runs(values):
+        lead = f"{times} " if times else ""
+        for line in _elements(value, names=names):
+            yield lead + line
+            lead = " " * len(lead)
 
 
 def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
@@ -123,10 +112,8 @@ def _runs(values: tuple[ModuleValue, ...]) -> Iterator[tuple[ModuleValue, str]]:
         yield from ((value, f"call {i}:") for i, value in enumerate(values))
 
 
-def _elements(value: ModuleValue, *, names: bool = False) -> Iterator[str]:
+def _elements(value: ModuleValue, *, names: bool) -> Iterator[str]:
     """A line for each element of a tuple, with its index; one line for any other value."""
-    from brewgraph.models.structure.module_io import show
-
     for i, element in enumerate(value.elements):
         name = f"{value.names[i]} " if names and value.names else ""
         inner = show(element) if element.kind == "tensor" or not element.elements else f"a {element.kind}"
@@ -154,10 +141,6 @@ def tap_statement(row: ModuleRow, base: str) -> str:
     return f'tap t = model @ "{short}"{item}'
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
 # ── a few of them, in full ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -173,10 +156,7 @@ def details(taps: Taps) -> Iterator[str]:
             yield "  never called: nothing to tap"
             continue
         for title, values in (("input", row.takes), ("output", row.gives)):
-            head = title
-            for value, times in _runs(values):
-                for line in _elements(value, names=True):
-                    yield f"  {head:<6}  {times + ' ' if times else ''}{line}"
-                    head, times = "", " " * len(times)
+            for i, line in enumerate(_values(values, names=True)):
+                yield f"  {'' if i else title:<6}  {line}"
         if any(value.kind == "tensor" or value.elements for value in row.gives):
             yield f"  write   {tap_statement(row, taps.base)}"

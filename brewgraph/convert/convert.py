@@ -30,8 +30,7 @@ from brewgraph.convert.config import (
     settled,
 )
 from brewgraph.diagnostics import Collector, UsageError, listing
-from brewgraph.lints.subject import Subject
-from brewgraph.lints.weights import find_unscaled_targets
+from brewgraph.lints import Subject, find_unscaled_targets
 from brewgraph.recipe.label_types import CLASS, SPANS, TAGS, LabelType
 from brewgraph.source import Source
 from brewgraph.syntax.format import format_source

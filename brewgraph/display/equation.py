@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import networkx as nx
@@ -86,6 +86,11 @@ def in_order(graph: Graph, key: str) -> tuple[int, int, str]:
     places = {k: i for i, k in reversed(list(enumerate(info(graph).terms.values())))}
     below = nx.ancestors(graph, key) | {key}
     return min((places[k] for k in below if k in places), default=len(places)), node(graph, key).span.start, key
+
+
+def in_spec_order(graph: Graph, keys: Iterable[str]) -> list[str]:
+    """Values in the order of the spec; those of one equation and place by their text."""
+    return sorted(keys, key=lambda key: (in_order(graph, key)[:2], spell(graph, key)))
 
 
 def spell(graph: Graph, key: str, *, inside: bool = False) -> str:

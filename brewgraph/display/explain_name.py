@@ -9,7 +9,7 @@ import networkx as nx
 
 from brewgraph.diagnostics import UsageError, listing, suggest
 from brewgraph.display.cost import Cost, flops, megabytes
-from brewgraph.display.equation import in_order, spell, spell_out
+from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.picture import sizes
 from brewgraph.graph import nodes as n
@@ -38,24 +38,22 @@ class Explained:
 
 
 def explain_name(
-    name: str,
-    recipe: Recipe,
-    statements: Iterable[t.Statement],
-    graphs: Mapping[str, Graph],
-    cost_of: CostOf = lambda graph, key: None,
+    name: str, recipe: Recipe, statements: Iterable[t.Statement], graphs: Mapping[str, Graph], cost_of: CostOf
 ) -> tuple[Explained, ...]:
     """What a name means in each of the graphs, which are by the names of their tasks.
 
     A term is called as in reports, `hidden[1]` or all of `hidden`; a feature as in the spec, `bert.hidden[4]`.
     Raises `UsageError` where nothing is called so.
     """
-    wanted = name.replace(".", "/") if name.replace(".", "/") in _terms(graphs) else name
+    terms = [term for graph in graphs.values() for term in info(graph).terms]
+    wanted = name.replace(".", "/") if name.replace(".", "/") in terms else name
     taps = {s.name: one_line(s.value.span.text) for s in statements if isinstance(s, t.Tap)}
     meanings: list[Explained] = []
     for where, graph in graphs.items():
         meanings += _in_graph(wanted, taps.get(name, ""), where, graph, cost_of, recipe)
     if not meanings:
-        known = [*_terms(graphs), *recipe.models, *recipe.data, *taps, *_sites(graphs), *recipe.equations]
+        sites = sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
+        known = [*terms, *recipe.models, *recipe.data, *taps, *sites, *recipe.equations]
         if name in known:
             raise UsageError(f"nothing that is trained uses `{name}`")
         hint = suggest(name, known) or f"it has {listing(list(dict.fromkeys(known)))}"
@@ -63,31 +61,19 @@ def explain_name(
     return tuple(dict.fromkeys(meanings))
 
 
-def _terms(graphs: Mapping[str, Graph]) -> list[str]:
-    return list(dict.fromkeys(name for graph in graphs.values() for name in info(graph).terms))
-
-
-def _sites(graphs: Mapping[str, Graph]) -> list[str]:
-    return sorted({x.site for graph in graphs.values() for _, x in of_kind(graph, n.Projection)})
-
-
 def _in_graph(name: str, tapped: str, where: str, graph: Graph, cost_of: CostOf, recipe: Recipe) -> list[Explained]:
     if name == "loss":
         return [_value(name, "loss", where, graph, info(graph).objective, cost_of)]
-    terms = info(graph).terms
-    stems = {term.partition("[")[0] for term in terms}
-    meanings = [
-        _value(term, "term", where, graph, key, cost_of)
-        for term, key in terms.items()
-        if name in (term, term.partition("[")[0])
-    ]
-    for key in sorted(graph, key=lambda key: (in_order(graph, key)[:2], spell(graph, key))):
+    stems = {term: term.partition("[")[0] for term in info(graph).terms}
+    meant = ((term, key) for term, key in info(graph).terms.items() if name in (term, stems[term]))
+    meanings = [_value(term, "term", where, graph, key, cost_of) for term, key in meant]
+    for key in in_spec_order(graph, graph):
         match node(graph, key):
             case n.Forward() as x if x.model == name:
                 meanings.append(_model(name, where, graph, key, cost_of, recipe))
             case n.Tap() as x if spell(graph, key) == name or x.label() in (name, tapped):
                 meanings.append(_value(name, "tap", where, graph, key, cost_of))
-            case n.Projection() as x if name in (x.site, x.site.partition(".")[0]) and name not in stems:
+            case n.Projection() as x if name in (x.site, x.site.partition(".")[0]) and name not in stems.values():
                 meanings.append(_value(x.site, "projection", where, graph, key, cost_of))
             case n.Column() as x if x.label() == name:
                 meanings.append(_value(name, "column", where, graph, key, cost_of))
@@ -101,9 +87,8 @@ def _value(name: str, kind: str, where: str, graph: Graph, key: str, cost_of: Co
     for term in spell_out(graph):
         if term.key == key:
             facts.append(("weight", term.weight))
-            facts += (
-                [("mean", f"over {term.unit}s" + (f", mask: {term.mask}" if term.mask else ""))] if term.unit else []
-            )
+            mask = f", mask: {term.mask}" if term.mask else ""
+            facts += [("mean", f"over {term.unit}s{mask}")] if term.unit else []
     facts += sizes(current)
     if kind in ("term", "loss"):
         facts += _cost(cost_of(graph, key if kind == "term" else None), alone=kind == "term")
@@ -116,8 +101,8 @@ def _model(name: str, where: str, graph: Graph, key: str, cost_of: CostOf, recip
     assert isinstance(forward, n.Forward)
     facts = [("gradients", "yes" if forward.role == "student" else "no")]
     facts += [("pass", str(forward.passing))] if forward.passing > 1 else []
-    taps = sorted(graph.successors(key), key=lambda k: (in_order(graph, k)[:2], node(graph, k).label()))
-    facts += [("gives", f"{node(graph, tap).label()} {n.show_shape(node(graph, tap).shape)}") for tap in taps]
+    taps = (node(graph, tap) for tap in in_spec_order(graph, graph.successors(key)))
+    facts += [("gives", f"{tap.label()} {n.show_shape(tap.shape)}") for tap in taps]
     cost = cost_of(graph, None)
     if isinstance(cost, Cost):
         for x in [x for x in cost.forwards if x.model == name][:1]:
@@ -146,16 +131,11 @@ def _cost(cost: Cost | str | None, *, alone: bool) -> list[tuple[str, str]]:
 
 def _upstream(graph: Graph, key: str) -> tuple[str, ...]:
     """The features, columns, models and data that a value is computed from, the nearest first."""
-    below = nx.ancestors(graph, key)
-    taps = [k for k in below if isinstance(node(graph, k), n.Tap | n.Column)]
-    forwards = [k for k in below if isinstance(node(graph, k), n.Forward)]
-    data = sorted({x.data for k in below if isinstance(x := node(graph, k), n.Input | n.Column)})
-    place = lambda k: (in_order(graph, k)[:2], node(graph, k).label())  # noqa: E731
-    return (
-        *dict.fromkeys(spell(graph, k) for k in sorted(taps, key=place)),
-        *dict.fromkeys(node(graph, k).label() for k in sorted(forwards, key=place)),
-        *(f"data {name}" for name in data),
-    )
+    below = {k: node(graph, k) for k in in_spec_order(graph, nx.ancestors(graph, key))}
+    taps = [spell(graph, k) for k, x in below.items() if isinstance(x, n.Tap | n.Column)]
+    models = [x.label() for x in below.values() if isinstance(x, n.Forward)]
+    data = sorted({f"data {x.data}" for x in below.values() if isinstance(x, n.Input | n.Column)})
+    return tuple(dict.fromkeys([*taps, *models, *data]))
 
 
 def _downstream(graph: Graph, keys: set[str]) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ in each column by the mean place of its neighbours, and heights that keep that o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from statistics import fmean
@@ -46,21 +45,21 @@ def lay_out(
     """
     lines = list(dict.fromkeys(lines))
     columns = _columns(list(sizes), lines)
-    paths = {line: _path(line, columns) for line in lines}
-    heights = {key: size[1] for key, size in sizes.items()}
+    graph: Graph = nx.DiGraph()
+    graph.add_nodes_from(sizes)
+    paths: dict[tuple[str, str], list[str]] = {}
+    for source, target in lines:
+        # a line has a place of its own in each column that it crosses
+        inner = {f"{source}\0{target}\0{column}": column for column in range(columns[source] + 1, columns[target])}
+        columns |= inner
+        paths[source, target] = [source, *inner, target]
+        nx.add_path(graph, paths[source, target])
+    heights = {key: sizes[key][1] if key in sizes else 2 for key in graph}
     layers: list[list[str]] = [[] for _ in range(1 + max(columns.values(), default=0))]
-    for key in sizes:
+    for key in graph:
         layers[columns[key]].append(key)
-    before, after = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    for path in paths.values():
-        for key, column in path[1:-1]:
-            layers[column].append(key)
-            heights[key] = 2
-        for (a, _), (b, _) in pairwise(path):
-            before[b].append(a)
-            after[a].append(b)
-    layers = _ordered(layers, before, after)
-    middles = _heights(layers, heights, before, after, apart)
+    layers = _ordered(layers, graph)
+    middles = _heights(layers, heights, graph, apart)
     widths = [max((sizes[key][0] for key in layer if key in sizes), default=0.0) for layer in layers]
     lefts = [margin + sum(widths[:i]) + gap * i for i in range(len(layers))]
     top = min((middles[key] - heights[key] / 2 for key in heights), default=0.0) - margin
@@ -68,32 +67,30 @@ def lay_out(
         key: (lefts[columns[key]], middles[key] - size[1] / 2 - top, widths[columns[key]], size[1])
         for key, size in sizes.items()
     }
-    ports = _ports(lines, paths, middles, heights)
+    ports = _ports(sizes, graph, middles, heights)
     drawn: dict[tuple[str, str], tuple[Point, ...]] = {}
     for line, path in paths.items():
         left, _, width, _ = places[line[0]]
         points: list[Point] = [(left + width, middles[line[0]] - top)]
-        for key, column in path[1:-1]:
-            points += [(lefts[column], middles[key] - top), (lefts[column] + widths[column], middles[key] - top)]
-        points.append((places[line[1]][0], ports[line] - top))
+        for key in path[1:-1]:
+            middle, column = middles[key] - top, columns[key]
+            points += [(lefts[column], middle), (lefts[column] + widths[column], middle)]
+        points.append((places[line[1]][0], ports[path[-2], path[-1]] - top))
         drawn[line] = tuple(points)
     height = max((middles[key] + heights[key] / 2 for key in heights), default=0.0) - top + margin
     return Layout(places, drawn, lefts[-1] + widths[-1] + margin, height)
 
 
 def _ports(
-    lines: Sequence[tuple[str, str]],
-    paths: Mapping[tuple[str, str], list[tuple[str, int]]],
-    middles: Mapping[str, float],
-    heights: Mapping[str, float],
+    keys: Iterable[str], graph: Graph, middles: Mapping[str, float], heights: Mapping[str, float]
 ) -> dict[tuple[str, str], float]:
     """The height at which each line ends: those into one box side by side, in the order in which they arrive."""
     ports: dict[tuple[str, str], float] = {}
-    for target in dict.fromkeys(b for _, b in lines):
-        into = sorted((line for line in lines if line[1] == target), key=lambda line: middles[paths[line][-2][0]])
+    for target in keys:
+        into = sorted(graph.pred[target], key=middles.__getitem__)
         step = min(9.0, (heights[target] - 14) / max(1, len(into) - 1))
-        for i, line in enumerate(into):
-            ports[line] = middles[target] + step * (i - (len(into) - 1) / 2)
+        for i, before in enumerate(into):
+            ports[before, target] = middles[target] + step * (i - (len(into) - 1) / 2)
     return ports
 
 
@@ -106,54 +103,39 @@ def _columns(keys: list[str], lines: list[tuple[str, str]]) -> dict[str, int]:
     return columns | moved
 
 
-def _path(line: tuple[str, str], columns: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The boxes of a line with their columns, and a place of its own in each column between."""
-    source, target = line
-    inner = [(f"{source}\0{target}\0{column}", column) for column in range(columns[source] + 1, columns[target])]
-    return [(source, columns[source]), *inner, (target, columns[target])]
-
-
-def _ordered(
-    layers: list[list[str]], before: Mapping[str, list[str]], after: Mapping[str, list[str]]
-) -> list[list[str]]:
+def _ordered(layers: list[list[str]], graph: Graph) -> list[list[str]]:
     """The columns in the order with the fewest crossings that sweeps to and fro by mean places find."""
-    best, least = [list(layer) for layer in layers], _crossings(layers, after)
+    best, least = [list(layer) for layer in layers], _crossings(layers, graph)
     layers = [list(layer) for layer in layers]
     for sweep in range(SWEEPS):
         forth = sweep % 2 == 0
-        neighbours = before if forth else after
+        neighbours = graph.pred if forth else graph.succ
         for layer in layers[1:] if forth else layers[-2::-1]:
             place = {key: float(i) for column in layers for i, key in enumerate(column)}
             mean = {key: _mean(key, neighbours[key], place) for key in layer}
             layer.sort(key=mean.__getitem__)
-        crossings = _crossings(layers, after)
+        crossings = _crossings(layers, graph)
         if crossings < least:
             best, least = [list(layer) for layer in layers], crossings
     return best
 
 
-def _mean(key: str, neighbours: Sequence[str], places: Mapping[str, float]) -> float:
+def _mean(key: str, neighbours: Collection[str], places: Mapping[str, float]) -> float:
     """The mean place of a box's neighbours; its own without any."""
     return fmean(places[x] for x in neighbours or (key,))
 
 
-def _crossings(layers: list[list[str]], after: Mapping[str, list[str]]) -> int:
+def _crossings(layers: list[list[str]], graph: Graph) -> int:
     """How many pairs of lines between neighbouring columns cross."""
     total = 0
     for layer, following in pairwise(layers):
         place = {key: i for i, key in enumerate(following)}
-        ends = [place[x] for key in layer for x in sorted(after[key], key=lambda x: place.get(x, 0)) if x in place]
+        ends = [place[x] for key in layer for x in sorted(graph.succ[key], key=lambda x: place.get(x, 0)) if x in place]
         total += sum(a > b for i, a in enumerate(ends) for b in ends[i + 1 :])
     return total
 
 
-def _heights(
-    layers: list[list[str]],
-    heights: Mapping[str, float],
-    before: Mapping[str, list[str]],
-    after: Mapping[str, list[str]],
-    apart: float,
-) -> dict[str, float]:
+def _heights(layers: list[list[str]], heights: Mapping[str, float], graph: Graph, apart: float) -> dict[str, float]:
     """The middle of each box: in the order of its column, no nearer than `apart`, near its neighbours."""
     middles: dict[str, float] = {}
     for layer in layers:
@@ -163,7 +145,7 @@ def _heights(
             at += heights[key] + apart
     for sweep in range(SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
-            wanted = [_mean(k, [*before[k], *(after[k] if sweep > 1 else ())], middles) for k in layer]
+            wanted = [_mean(k, [*graph.pred[k], *(graph.succ[k] if sweep > 1 else ())], middles) for k in layer]
             middles |= zip(layer, _nearest(wanted, [heights[key] for key in layer], apart), strict=True)
     return middles
 

@@ -37,10 +37,10 @@ def html_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     return f"<table><thead><tr>{line(rows[0], 'th')}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), gap: str = "  ") -> str:
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     """Rows as aligned text; the columns in `right` are aligned to the right."""
     columns = [
         [f"{cell:{'>' if i in right else '<'}{max(map(len, column))}}" for cell in column]
         for i, column in enumerate(zip(*rows, strict=True))
     ]
-    return "\n".join(gap.join(row).rstrip() for row in zip(*columns, strict=True))
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))

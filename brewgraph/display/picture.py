@@ -78,27 +78,19 @@ def _terms(graph: Graph, cost: Cost | None) -> Picture:
     terms = spell_out(graph)
     used = {term.key: nx.ancestors(graph, term.key) for term in terms}
     everything = sorted(set[str]().union(*used.values()), key=lambda key: _rank(graph, key))
-    features = [key for key in everything if isinstance(node(graph, key), n.Tap | n.Column)]
-    for key in everything:
-        current = node(graph, key)
-        if isinstance(current, n.Input | n.Column):
-            data = f"d:{current.data}"
-            boxes[data] = Box(data, "column", "data", current.data, "data", tone="data", facts=(("kind", "data"),))
+    features = {key: x for key in everything if isinstance(x := node(graph, key), n.Tap | n.Column)}
+    for name in (x.data for key in everything if isinstance(x := node(graph, key), n.Input | n.Column)):
+        boxes[f"d:{name}"] = Box(f"d:{name}", "column", "data", name, "data", tone="data", facts=(("kind", "data"),))
     for key, forward in of_kind(graph, n.Forward, everything):
         boxes[key] = _forward(key, forward, cost)
         entry = node(graph, forward.entry)
         if isinstance(entry, n.Input):
             lines[Line(f"d:{entry.data}", key, "input")] = None
-    for key in features:
-        current = node(graph, key)
-        owner, title = "", current.label()
-        if isinstance(current, n.Tap):
-            owner, title = current.forward, str(current.feature)
-        elif isinstance(current, n.Column):
-            owner, title = f"d:{current.data}", current.column
-        shape = n.show_shape(current.shape) if current.shape is not None else ""
-        tone, facts, span = _tone(graph, key), _facts(graph, key), current.span
-        boxes[key] = Box(key, current.kind, "feature", title, shape, tone=tone, facts=facts, span=span, node=key)
+    for key, x in features.items():
+        owner, title = (x.forward, str(x.feature)) if isinstance(x, n.Tap) else (f"d:{x.data}", x.column)
+        shape = n.show_shape(x.shape) if x.shape is not None else ""
+        tone, facts = _tone(graph, key), _facts(graph, key)
+        boxes[key] = Box(key, x.kind, "feature", title, shape, tone=tone, facts=facts, span=x.span, node=key)
         lines[Line(owner, key)] = None
     for i, term in enumerate(terms):
         current, box = node(graph, term.key), f"t{i}"
@@ -116,9 +108,9 @@ def _terms(graph: Graph, cost: Cost | None) -> Picture:
 
 def _rank(graph: Graph, key: str) -> tuple[object, ...]:
     """A sort key: the order of the spec, teachers first, members of a row by their index."""
-    current = node(graph, key)
-    feature = current.feature if isinstance(current, n.Tap) else None
-    index = (feature.name, feature.index or 0, feature.path or "") if feature is not None else ("", 0, "")
+    current, index = node(graph, key), ("", 0, "")
+    if isinstance(current, n.Tap):
+        index = (current.feature.name, current.feature.index or 0, current.feature.path or "")
     roles = sorted((x.role == "student", x.model) for _, x in of_kind(graph, n.Forward, used_by(graph, [key])))
     return *in_order(graph, key)[:2], roles, index, current.label()
 
@@ -181,8 +173,7 @@ def _inputs(graph: Graph, key: str) -> Iterator[tuple[str, str]]:
         yield from ((used, f"{name} =") for name, used in current.arguments.items())
     elif isinstance(current, n.Combine) and current.commutes:
         weights_first = sorted(
-            current.inputs,
-            key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k)),
+            current.inputs, key=lambda k: (not isinstance(node(graph, k), n.Number | n.Schedule), in_order(graph, k))
         )
         yield from ((used, "") for used in weights_first)
     else:
@@ -206,8 +197,8 @@ def sizes(current: n.Node) -> list[tuple[str, str]]:
         facts.append(("shape", n.show_shape(current.shape) if current.shape else "one number"))
     if isinstance(current, n.Projection):
         facts.append(("module", current.site))
-        if current.into and current.out:
-            facts.append(("parameters", f"{(current.into + 1) * current.out:,}"))
+        if current.parameters is not None:
+            facts.append(("parameters", f"{current.parameters:,}"))
     return facts
 
 

@@ -174,6 +174,11 @@ class Projection(Node):
         """What is projected."""
         return self.inputs[0]
 
+    @property
+    def parameters(self) -> int | None:
+        """The number of weights and biases; None while a width is unknown."""
+        return (self.into + 1) * self.out if self.into and self.out else None
+
     def label(self) -> str:
         return f"{self.activation or 'linear'} {self.into or '?'} -> {self.out or '?'}"
 

@@ -25,21 +25,14 @@ PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
 
 
 def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], Cost | str]:
-    """The cost of a batch of each task, by stage and task; if it is unknown, the reason in words.
-
-    `skip` are the names of passes to leave out.
-    """
+    """The cost of a batch of each task, or in words why it is unknown; `skip` names passes to leave out."""
     by_task: dict[tuple[str, str], Cost | str] = {}
     cache: dict[object, Cost | str] = {}
     precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
     for name, graph in checked.graphs.items():
         sources = [checked.recipe.data[d].source for d in data_of(graph)]
         # the cost of a loss depends on batch sizes and precision, its hash does not
-        key = (
-            info(graph).objective,
-            precisions[name[0]],
-            *((source.batch, source.max_length) for source in sources),
-        )
+        key = (info(graph).objective, precisions[name[0]], *((source.batch, source.max_length) for source in sources))
         if key not in cache:
             cache[key] = cost(checked, graph, precisions[name[0]], skip)
         by_task[name] = cache[key]
@@ -57,7 +50,10 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
     for module in recipe.modules:
         return f"operations of {module} run in training only"
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    models = _empty_models(checked, names, mode)
+    models: dict[str, nn.Module] = {}
+    for name in sorted(names, key=lambda m: recipe.models[m].source.averaged is not None):
+        if (facts := checked.facts(recipe.models[name])) is not None:
+            models[name] = empty_model(facts.description, mode)
     lengths = {d: _length(checked, d, names) for d in sources if d not in ready}
     shapes = {d: (_examples(sources[d].batch, length), length) for d, length in lengths.items()}
     types = {d: source.label_type for d, source in sources.items()}
@@ -77,15 +73,6 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
 def _examples(batch: int | Length, length: int) -> int:
     """The examples of a batch, each of full length."""
     return batch if isinstance(batch, int) else max(1, int(batch.value) // length)
-
-
-def _empty_models(checked: Checked, names: list[str], mode: FakeTensorMode) -> dict[str, nn.Module]:
-    models: dict[str, nn.Module] = {}
-    for name in sorted(names, key=lambda m: checked.recipe.models[m].source.averaged is not None):
-        facts = checked.facts(checked.recipe.models[name])
-        assert facts is not None
-        models[name] = empty_model(facts.description, mode)
-    return models
 
 
 def _length(checked: Checked, data: str, names: list[str]) -> int:

@@ -10,14 +10,15 @@ from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import Collector
 from brewgraph.display.cost import Cost
 from brewgraph.display.explain_name import Explained, explain_name
-from brewgraph.display.render import Shown, named
+from brewgraph.display.render import Shown, find_task, named
 from brewgraph.graph.canonical import prune_to_objective
 from brewgraph.graph.container import GraphInfo, assemble, info, node
 from brewgraph.syntax.parser import parse
 
 
 def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cost: bool = True) -> Shown:
-    """The picture of a spec's graphs, of the named `task` or else the first."""
+    """The picture of the graph of the first task, or of `task`: TASK, STAGE or STAGE/TASK. Raises `UsageError`."""
+    name = None if task is None else find_task(task, checked.graphs)
     known: dict[str, Cost | None] = {}
     if cost:
         from brewgraph.inspect.batch_cost import costs
@@ -25,7 +26,7 @@ def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cos
         counted = costs(checked)
         known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
     title = PurePath(checked.recipe.source.name).name.strip("<>")
-    return Shown(named(checked.graphs), title, checked.spec_hash, known, grain, task)
+    return Shown(named(checked.graphs), title, checked.spec_hash, known, grain, name)
 
 
 def explain(checked: Checked, name: str) -> tuple[Explained, ...]:

@@ -1,60 +1,150 @@
-"""The plan of a checked spec, with what only models and data can tell: rows, costs, savings, trainable parameters."""
+"""The plan of a checked spec: what follows from its recipe and graphs, and what only models and data can tell."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from brewgraph.checking.check import Checked
-from brewgraph.display.make_plan import make_plan
-from brewgraph.display.plan import Plan
+from brewgraph.display.cost import megabytes
+from brewgraph.display.equation import in_spec_order, spell, spell_out
+from brewgraph.display.lines import one_line
+from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
 from brewgraph.display.savings import PassSavings, savings
+from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import node
+from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
+from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.inspect.batch_cost import costs
+from brewgraph.models.copying import planned_copy
+from brewgraph.models.fake.reach import Reach
 from brewgraph.recipe.recipe import Stage
+from brewgraph.recipe.settings.base import setting_text
+from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.training.freezing import parameters_at
-
-if TYPE_CHECKING:
-    from brewgraph.models.fake.reach import Reach
 
 
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
-    """The plan; with `cost` false without costs, which take a second or two for a large model.
-
-    `skip` are the names of passes to leave out.
-    """
-    data = checked.facts.data_facts
-    return make_plan(
-        checked.recipe,
-        checked.graphs or None,
-        checked.facts,
-        checked.classes,
-        {name: facts.rows.get("train") if facts is not None else None for name, facts in data.items()},
-        copies(checked),
-        costs(checked, skip) if cost else None,
-        {stage.name: _trainable(checked, stage) for stage in checked.recipe.stages},
-        {
-            name: tuple((x.name, str(x)) for x in passes if x.changes or x.skipped or x.notes)
-            for name, passes in savings_of(checked, skip).items()
-        },
-        checked.reports.values(),
-        skip,
+    """The plan; costs take a second or two for a large model. `skip` names passes to leave out. Raises `UsageError`."""
+    check_names(skip)
+    recipe, graphs = checked.recipe, checked.graphs
+    forwards = {name: plan_forwards(graph, skip) for name, graph in graphs.items()}
+    counted = costs(checked, skip) if cost else {}
+    saved = savings_of(checked, skip)
+    parts = []
+    for name, graph in graphs.items():
+        worth_saying = tuple((x.name, str(x)) for x in saved[name] if x.changes or x.skipped or x.notes)
+        caches = tuple(sorted((x.name, spell(graph, key), _kept(x)) for key, x in info(graph).caches.items()))
+        parts.append(PartPlan(*name, spell_out(graph), forwards[name], counted.get(name), worth_saying, caches))
+    data = {d.name: _data(checked, d) for d in recipe.data.values()}
+    idle = _idle(checked, forwards) if graphs else {}
+    return Plan(
+        spec=recipe.source.name,
+        params=tuple(recipe.params.items()),
+        models=tuple(_model(checked, model, idle.get(model.name, "")) for model in recipe.models.values()),
+        data=tuple(data.values()),
+        parts=tuple(parts) if graphs else None,
+        projections=_projections(graphs.values()) if graphs else None,
+        stages=tuple(_stage(checked, stage, data) for stage in recipe.stages),
     )
 
 
-def copies(checked: Checked) -> Mapping[str, str]:
-    """For each model that starts from layers of another: what is copied and what is not, before weights are loaded."""
-    from brewgraph.models.copying import planned_copy
+def _data(checked: Checked, data: DataDeclaration) -> DataPlan:
+    facts, source = checked.facts.data_facts[data.name], data.source
+    rows = facts.rows.get("train") if facts is not None else None
+    classes = checked.classes[data.name]
+    return DataPlan(data.name, one_line(data.span.text), source.batch, source.max_length, classes, rows)
 
-    copied: dict[str, str] = {}
-    for name, model in checked.recipe.models.items():
-        facts = checked.facts(model)
-        init = facts.description.init if facts is not None else None
-        donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
-        if facts is not None and init is not None and donor is not None:
-            copied[name] = f"a part of {init.model}: {planned_copy(facts.description, donor.description)}"
-    return copied
+
+# ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _model(checked: Checked, model: ModelDeclaration, idle: str) -> ModelPlan:
+    facts, source = checked.facts(model), one_line(model.span.text)
+    if facts is None:
+        nothing = (None,) * 5
+        return ModelPlan(
+            model.name, model.role, source, "", "", *nothing, False, "", model.source.weights, not idle, idle
+        )
+    description = facts.description
+    config = description.config
+    return ModelPlan(
+        name=model.name,
+        role=model.role,
+        source=source,
+        model_class=description.auto_class,
+        architecture=str(config.model_type),
+        layers=getattr(config, "num_hidden_layers", None),
+        width=getattr(config, "hidden_size", None),
+        classes=len(facts.labels) or None,
+        parameters=facts.parameters,
+        trainable=facts.trainable,
+        estimated=description.tokens.name is None,
+        tokens=_tokens(checked, model, facts),
+        start=_copied(checked, facts) or model.source.weights,
+        used=not idle,
+        idle=idle,
+        heads=tuple(HeadPlan(name, h.auto_class, len(h.labels) or None) for name, h in description.heads.items()),
+    )
+
+
+def _copied(checked: Checked, facts: UnbuiltModelFacts) -> str:
+    """Of a model that starts from layers of another: what is copied and what is not; empty for any other."""
+    init = facts.description.init
+    donor = checked.facts(checked.recipe.models[init.model]) if init is not None else None
+    if init is None or donor is None:
+        return ""
+    return f"a part of {init.model}: {planned_copy(facts.description, donor.description)}"
+
+
+def _idle(checked: Checked, forwards: Mapping[tuple[str, str], tuple[ForwardPlan, ...]]) -> dict[str, str]:
+    """Why models never run, by the names of those that do not."""
+    models = checked.recipe.models
+    planned = list(chain.from_iterable(forwards.values()))
+    used = {forward.model for forward in planned if forward.features}
+    used |= {x.model for graph in checked.reports.values() for _, x in of_kind(graph, n.Forward)}
+    used |= {m.source.averaged for m in models.values() if m.source.averaged and m.name in used}
+    dropped = {forward.model for forward in planned} - used
+    why = ("the loss takes nothing from it", "whatever the loss takes from it has a weight of zero")
+    started = {m.source.start.model: m.name for m in models.values() if m.source.start}
+    return {
+        name: f"{why[name in dropped]}, so it "
+        + (f"is loaded only to begin {started[name]}" if name in started else "is never loaded")
+        for name in models
+        if name not in used
+    }
+
+
+def _tokens(checked: Checked, model: ModelDeclaration, facts: UnbuiltModelFacts) -> str:
+    """Where a model's tokenizer comes from."""
+    tokens = facts.description.tokens
+    pretrained = tokens.name is not None and tokens.name == facts.description.checkpoint
+    if not pretrained and model.role == "student":
+        for other in checked.recipe.models.values():
+            theirs = checked.facts(other) if other is not model else None
+            if theirs is not None and theirs.description.tokens == tokens:
+                return f"that of {other.name}"
+    if tokens.name is None:
+        return f"WordPiece, trained on the data, at most {tokens.vocab_size:,} pieces"
+    return "its own" if pretrained else f"that of {tokens.name}"
+
+
+# ── what runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def plan_forwards(graph: Graph, skip: Collection[str] = ()) -> tuple[ForwardPlan, ...]:
+    """The forwards of a canonical graph, those of teachers first. `skip` are passes that are left out, by name."""
+    live = graph if drop_dead_terms.__name__ in skip else drop_dead_terms(graph)
+    plans = []
+    for key, forward in of_kind(graph, n.Forward, execution_order(graph)):
+        taps = [(used in live, tap.feature) for used, tap in of_kind(graph, n.Tap, graph.successors(key))]
+        taps.sort(key=lambda x: (x[1].name, x[1].path or "", x[1].index or 0, str(x[1])))
+        entry = node(graph, forward.entry)
+        data = entry.data if isinstance(entry, n.Input) else ""
+        taken, dropped = (tuple(str(x) for runs, x in taps if runs is wanted) for wanted in (True, False))
+        plans.append(ForwardPlan(forward.model, forward.role, data, taken, forward.passing, dropped))
+    return tuple(sorted(plans, key=lambda f: (f.role != "teacher", f.model, f.data, f.passing)))
 
 
 def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], tuple[PassSavings, ...]]:
@@ -67,6 +157,54 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
     return {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
 
 
+def _kept(x: Kept) -> str:
+    limit = "" if x.limit is None else f", at most {megabytes(x.limit)}"
+    return f'"{x.folder}"{f" as {x.dtype}" if x.dtype else ""}{limit}'
+
+
+def _projections(graphs: Iterable[Graph]) -> tuple[ProjectionPlan, ...]:
+    uses: dict[str, dict[str, n.Projection]] = {}
+    for graph in graphs:
+        for _, p in of_kind(graph, n.Projection, in_spec_order(graph, graph)):
+            uses.setdefault(p.site, {}).setdefault(spell(graph, p.value), p)
+    plans = []
+    for site, values in sorted(uses.items()):
+        p = next(iter(values.values()))
+        kind = p.activation or "linear"
+        plans.append(ProjectionPlan(site, kind, p.into, p.out, p.parameters, tuple(values), p.options))
+    return tuple(plans)
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _stage(checked: Checked, stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
+    draws = ""
+    if stage.sample is not None and len(stage.tasks) > 1:
+        names = ", ".join(task.name for task in stage.tasks)
+        order = stage.sample.order
+        law = one_line(stage.sample.law.span.text) or "size"
+        draws = f"in the order {', '.join(order)}" if order else f"of {names} in proportion to {law}"
+    values = ((name, getattr(stage.train, name)) for name in type(stage.train).model_fields)
+    settings = tuple((name, setting_text(value)) for name, value in values if value is not None and value != ())
+    frozen = tuple(one_line(x.span.text) for x in stage.freeze)
+    return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, _trainable(checked, stage))
+
+
+def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
+    """Optimizer steps of a stage, where the rows are known; an epoch of several tasks is as long as theirs together."""
+    train = stage.train
+    if train.steps is not None:
+        return train.steps
+    per_epoch = 0
+    for task in stage.tasks:
+        first = data[task.data[0]]
+        if first.rows is None or not isinstance(first.batch, int):
+            return None
+        per_epoch += math.ceil(math.ceil(first.rows / first.batch) / train.accumulate)
+    return train.total_steps(per_epoch)
+
+
 def _trainable(checked: Checked, stage: Stage) -> tuple[int, int] | None:
     """The numbers of parameters of the student and of projections that a stage trains; None if unknown."""
     student = checked.facts(checked.recipe.student)
@@ -77,12 +215,7 @@ def _trainable(checked: Checked, stage: Stage) -> tuple[int, int] | None:
     trained = {id(p): p.numel() for p in model.parameters() if p.requires_grad and id(p) not in frozen}
     frozen_sites = {x.name for x in stage.freeze if x.kind == "projection"}
     graphs = [graph for (name, _), graph in checked.graphs.items() if name == stage.name]
-    projections = {x.site: x for g in graphs for key in g if isinstance(x := node(g, key), n.Projection)}
-    sizes = [
-        (x.into + 1) * x.out if x.into and x.out else None
-        for site, x in projections.items()
-        if site not in frozen_sites
-    ]
-    if None in sizes:
-        return None
-    return sum(trained.values()), sum(size for size in sizes if size is not None)
+    projections = {x.site: x.parameters for graph in graphs for _, x in of_kind(graph, n.Projection)}
+    sizes = [size for site, size in projections.items() if site not in frozen_sites]
+    known = [size for size in sizes if size is not None]
+    return (sum(trained.values()), sum(known)) if len(known) == len(sizes) else None

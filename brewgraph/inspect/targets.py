@@ -1,9 +1,9 @@
-"""Parameters and taps of the models that a user names: a folder, a hub name, a run, a spec, or a call. No weight is
-loaded.
-"""
+"""Parameters and taps of the models that a user names: a folder, hub name, run, spec or call. No weight is loaded."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,18 +46,49 @@ def named_folders(target: str) -> tuple[str, ...]:
     return tuple(map(str, heads))
 
 
-def named_model(name: str) -> nn.Module:
-    """The model of a configuration, on fake tensors. Raises `UsageError` if there is none."""
-    from brewgraph.models.description import read_config
-    from brewgraph.models.fake.parameter_tree import configured_model
+@dataclass(frozen=True)
+class NamedModel:
+    """The model in a folder or on the hub, from its configuration. Raises `UsageError` if there is none."""
 
-    try:
-        return configured_model(read_config(name))
-    except SourceFault as fault:
-        raise UsageError(str(fault)) from fault
+    name: str
+
+    @property
+    def module(self) -> nn.Module:
+        """The model on fake tensors."""
+        from brewgraph.models.description import read_config
+        from brewgraph.models.fake.parameter_tree import configured_model
+
+        try:
+            return configured_model(read_config(self.name))
+        except SourceFault as fault:
+            raise UsageError(str(fault)) from fault
+
+    @property
+    def feature_table(self) -> FeatureTable:
+        """The feature table, from memory if possible."""
+
+        def find() -> FeatureRecord:
+            from brewgraph.models.fake.shapes import Shapes
+
+            return Shapes(self.module).record()
+
+        return Recorded(Memory.of_user().recall(print_of_model(self.name), FeatureRecord, find))
 
 
-def spec_models(checked: Checked, name: str | None = None) -> dict[str, UnbuiltModelFacts]:
+Models = Mapping[str, NamedModel | UnbuiltModelFacts]
+"""Models that a user names, by their titles."""
+
+
+def target_models(target: str) -> Models:
+    """The model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; of a run's student one
+    for each head. Raises `UsageError` if there is no such model, `SpecError` for a faulty call.
+    """
+    if is_call(target):
+        return model_of_call(target)
+    return {name: NamedModel(name) for name in named_folders(target)}
+
+
+def spec_models(checked: Checked, name: str | None = None) -> Models:
     """The facts of a spec's models, or of the named one, by titles such as `teacher bert`.
 
     Raises `UsageError` for an unknown name, `RunError` if nothing is known of any of them before loading.
@@ -73,7 +104,7 @@ def spec_models(checked: Checked, name: str | None = None) -> dict[str, UnbuiltM
     return known
 
 
-def model_of_call(call: str) -> tuple[str, UnbuiltModelFacts]:
+def model_of_call(call: str) -> Models:
     """The facts of the model that a call such as `hf("folder", num_hidden_layers=3)` makes, titled by that call.
 
     Its head follows from `task=`, else from the checkpoint. Relative folders start at the working directory. Raises
@@ -97,83 +128,28 @@ def model_of_call(call: str) -> tuple[str, UnbuiltModelFacts]:
         collector.add(fault.code, fault.message, model.place(fault.field), help=fault.help)
         collector.raise_errors()
         raise
-    return " ".join(call.split()), facts
+    return {" ".join(call.split()): facts}
 
 
-# ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def parameter_trees(models: Models) -> tuple[ParameterNode, ...]:
+    """The parameter tree of each model; of a folder without a configuration from the header of its weights."""
+    from brewgraph.models.fake.parameter_tree import parameter_tree, saved_tree
+
+    trees = []
+    for title, model in models.items():
+        weights = Path(title) / "model.safetensors"
+        if isinstance(model, NamedModel) and weights.is_file() and not weights.with_name("config.json").is_file():
+            trees.append(saved_tree(weights, title))
+        else:
+            module = model.module if isinstance(model, NamedModel) else model.shapes.model
+            trees.append(parameter_tree(module, f"{title} ({type(module).__name__})"))
+    return tuple(trees)
 
 
-def model_parameters(target: str) -> tuple[ParameterNode, ...]:
-    """The parameter tree of a model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; for
-    a run's student one tree per head.
-
-    The configuration suffices; a folder without one needs the header of its weights. Raises `UsageError` if there is no
-    such model, `SpecError` for a faulty call.
-    """
-    if is_call(target):
-        title, facts = model_of_call(target)
-        return (_tree(facts.shapes.model, title),)
-    return tuple(_tree_of_name(name) for name in named_folders(target))
-
-
-def spec_parameters(checked: Checked, name: str | None = None) -> tuple[ParameterNode, ...]:
-    """The parameter trees of a spec's models, or of the named one. Raises as `spec_models`."""
-    return tuple(_tree(facts.shapes.model, title) for title, facts in spec_models(checked, name).items())
-
-
-def _tree_of_name(name: str) -> ParameterNode:
-    from brewgraph.models.fake.parameter_tree import saved_tree
-
-    weights = Path(name) / "model.safetensors"
-    if weights.is_file() and not (weights.parent / "config.json").is_file():
-        return saved_tree(weights, name)
-    return _tree(named_model(name), name)
-
-
-def _tree(model: nn.Module, title: str) -> ParameterNode:
-    from brewgraph.models.fake.parameter_tree import parameter_tree
-
-    return parameter_tree(model, f"{title} ({type(model).__name__})")
-
-
-# ── taps ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def model_taps(target: str, *, collapse: bool = True, path: str | None = None) -> tuple[Taps, ...]:
-    """The taps of a model in a folder, on the hub, or of a call like `hf("folder", num_hidden_layers=3)`; of a run's
-    student one table for each head.
-
-    Raises `UsageError` if there is no such model or it does not run, `SpecError` for a faulty call.
-    """
-    if is_call(target):
-        title, facts = model_of_call(target)
-        return (_taps(facts.feature_table, title, collapse, path),)
-    return tuple(_taps(_feature_table(name), name, collapse, path) for name in named_folders(target))
-
-
-def spec_taps(
-    checked: Checked, name: str | None = None, *, collapse: bool = True, path: str | None = None
-) -> tuple[Taps, ...]:
-    """The taps of a spec's models, or of the named one. Raises as `spec_models`, and `UsageError` for a model that does
-    not run.
-    """
-    models = spec_models(checked, name)
-    return tuple(_taps(facts.feature_table, title, collapse, path) for title, facts in models.items())
-
-
-def _feature_table(name: str) -> FeatureTable:
-    """The feature table of the model in a folder or on the hub, from memory if possible."""
-
-    def find() -> FeatureRecord:
-        from brewgraph.models.fake.shapes import Shapes
-
-        return Shapes(named_model(name)).record()
-
-    return Recorded(Memory.of_user().recall(print_of_model(name), FeatureRecord, find))
-
-
-def _taps(feature_table: FeatureTable, title: str, collapse: bool, path: str | None) -> Taps:
+def tap_tables(models: Models, *, collapse: bool = True, path: str | None = None) -> tuple[Taps, ...]:
+    """The taps of each model. Raises `UsageError` for one that does not run."""
+    tables = {title: model.feature_table for title, model in models.items()}
     try:
-        return taps_of(feature_table, title, collapse=collapse, path=path)
+        return tuple(taps_of(table, title, collapse=collapse, path=path) for title, table in tables.items())
     except SourceFault as fault:
         raise UsageError(str(fault)) from fault

@@ -66,10 +66,7 @@ class FinishedRun:
 
 
 def open_run(target: str | Path) -> FinishedRun:
-    """The run in a folder, found by `named_run`; a run's baseline has the same tasks and the student of `alone`.
-
-    Raises `UsageError` if there is none, or it is not finished.
-    """
+    """The run that `named_run` finds, or its baseline, with the same tasks. Raises `UsageError` if not finished."""
     folder = named_run(target)
     path, spec, resolved = folder.path, folder.whole.path / "spec.brew", folder.whole.resolved
     if not path.is_dir():

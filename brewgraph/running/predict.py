@@ -1,4 +1,4 @@
-"""The student of a finished run: loaded, scored on labelled rows, used to predict others."""
+"""The student of a finished run: loaded, scored on labelled rows or by its losses, used to predict others."""
 
 from __future__ import annotations
 
@@ -10,36 +10,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import torch
 import transformers
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
+from brewgraph.checking.check import Checked, check
 from brewgraph.data.encoding.encode import Collator, Encoding, encode
 from brewgraph.data.sources.examples import Examples, facts, open_examples
 from brewgraph.data.sources.labels import NO_LABELS
-from brewgraph.diagnostics import SourceFault, UsageError, listing, suggest
+from brewgraph.data.sources.tensor_batches import ReadyBatches
+from brewgraph.diagnostics import SourceFault, SpecError, UsageError, listing, suggest
+from brewgraph.graph.scalars import Horizon
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
+from brewgraph.recipe.needs import columns_used
+from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
-from brewgraph.running.data_cache import token_limit
-from brewgraph.running.finished import SPLITS, FinishedTask
-from brewgraph.running.spec_builder import blaming
+from brewgraph.running.data_cache import DataCache, graphs_of, token_limit
+from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
+from brewgraph.running.run_identity import finished_teachers
+from brewgraph.running.spec_builder import SpecBuilder, blaming
 from brewgraph.source import EncodingError, decode
-from brewgraph.training.evaluation import Scores, can_score, evaluate, logits_of, model_inputs, own_view
+from brewgraph.training.checkpoint import load_student as load_weights
+from brewgraph.training.evaluation import Scores, can_score, evaluate, logits_of, losses_on_dev, model_inputs, own_view
 from brewgraph.training.feeds import in_order
 from brewgraph.training.metrics.spans import BestAnswers
-from brewgraph.training.processes import this_process
+from brewgraph.training.processes import make_accelerator, this_process
+from brewgraph.training.work import place_stage
 
 _BATCH = 64
 
 Prediction = dict[str, Any]
+Rows: TypeAlias = datasets.Dataset | ReadyBatches
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,6 @@ def split_rows(examples: Examples, split: str) -> datasets.Dataset:
     return examples.splits[split]
 
 
-def unlabelled_rows(task: FinishedTask, path: Path) -> datasets.Dataset:
-    """The rows of a file laid out like the task's data, with or without labels. Raises `UsageError`."""
-    return read_like(task, path, labelled=False)
-
-
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
     """The names of an example's texts: the columns of the data, `question` and `context`, or `text`."""
     source = task.data.source.sources[0]
@@ -147,9 +152,7 @@ def text_columns(task: FinishedTask) -> tuple[str, ...]:
 
 
 def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
-    """The rows of another file under the columns of a task's data, with labels as indices of the task's classes, and
-    `more` of its columns.
-    """
+    """Rows of another file in the columns of a task's data, labels as indices of its classes, and `more` columns."""
     if not path.is_file():
         near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
@@ -188,9 +191,7 @@ def _unknown_label(source: DataSource, classes: Sequence[str]) -> str:
 
 
 def typed_rows(task: FinishedTask, texts: Sequence[str]) -> datasets.Dataset:
-    """The rows of typed texts: one text per row, or two for data with pairs; spaces separate the words of a tagged
-    sentence. Raises `UsageError`.
-    """
+    """Rows of typed texts: one text each, or two for pairs; spaces separate tagged words. Raises `UsageError`."""
     names = text_columns(task)
     if len(texts) % len(names):
         raise UsageError(f"an example of this run has {listing(names)}: repeat `--text` for each of them")
@@ -255,7 +256,7 @@ def _read(task: FinishedTask, content: str, suffix: str, title: str) -> datasets
         path = Path(folder) / f"typed{suffix}"
         path.write_text(content, encoding="utf-8")
         try:
-            return unlabelled_rows(task, path)
+            return read_like(task, path, labelled=False)
         except UsageError as error:
             raise UsageError(str(error).replace(f"`{path}`", title)) from error
 
@@ -360,3 +361,95 @@ def _described(row: Mapping[str, Any], prediction: Prediction) -> Prediction:
         count = len(row["words"])
         prediction = {"words": row["words"], "tags": (prediction["tags"] + [None] * count)[:count]}
     return {"index": row["index"], **({"id": row["id"]} if "id" in row else {}), **prediction}
+
+
+# ── losses, of students that no labels can score ──────────────────────────────────────────────────────────────────────
+
+
+def losses_on(
+    data_cache: DataCache, checked: Checked, stage: Stage, task: Task, rows: Rows | str, folder: Path
+) -> dict[str, float] | None:
+    """The loss and its terms on some rows, with the weights of the stage's end; None for a loss of several data sets.
+
+    The student is the builder's, its projections are those that its run saved in `folder`. `rows` are the name of a
+    split of the task's data, other examples like them, or batches of tensors.
+    """
+    work = next(work for work in data_cache.stages(checked) if work.name == stage.name)
+    material = work.materials[task.name]
+    if not isinstance(rows, ReadyBatches):
+        data = material.name
+        encodings, _ = data_cache.encodings(data, data_cache.readers(graphs_of(checked, stage, task), data))
+        if isinstance(rows, str):
+            rows = data_cache.split(data, rows, encodings)
+        else:
+            rows = data_cache.encode(data, rows, encodings, whole=True)
+    material = replace(material, dev=rows)
+    if not material.has_losses:
+        return None
+    process = this_process()
+    length = place_stage(0, work, process.process_index, process.num_processes).length
+    accelerator = make_accelerator(stage.train)
+    distiller = work.make()
+    try:
+        distiller.to(accelerator.device)
+        distiller.horizon = Horizon(length.steps, length.per_epoch)
+        if (saved := folder / "projections.safetensors").is_file():
+            distiller.projections.load_state_dict(load_file(saved))
+        return losses_on_dev(distiller, task.name, material, accelerator)
+    finally:
+        distiller.release()
+
+
+class RebuiltLoss:
+    """The loss of a finished run, built again around its trained student: for students that no labels can score.
+
+    Raises `UsageError` if a model that the loss needs is gone: the files of a teacher, an average of the student,
+    Python code that may not run.
+    """
+
+    def __init__(self, run: FinishedRun, *, allow_python: bool = False):
+        self.run, source = run, run.recipe.source
+        needs = f"`{run.folder.path}` has no labels to score it by, and its losses need what it was trained with: "
+        try:
+            self.checked: Checked = check(source, run.recipe.params)
+            home = run.folder.whole.path.parent
+            teachers = finished_teachers(self.checked, (), home, allow_python=allow_python)
+            self.builder = SpecBuilder(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
+            needed = {m for m in self.checked.recipe.models if self.builder.runs(m)}
+            if gone := [m for m in needed if self.checked.recipe.models[m].source.averaged is not None]:
+                raise UsageError(f"{listing(gone)} followed the student in training, and is not kept")
+            for model in needed:
+                self.builder.model(model)
+        except SpecError as error:
+            first = error.diagnostics[0]
+            raise UsageError(f"{needs}{first.message}" + (f"; {first.help}" if first.help else "")) from error
+        except UsageError as error:
+            raise UsageError(f"{needs}{error}") from error
+        name = self.checked.recipe.student.name
+        self.data_cache = DataCache(self.builder)
+        self.builder.models[name] = load_weights(self.builder.model(name), run.folder.student)
+
+    def losses(self, task: FinishedTask, source: str) -> tuple[dict[str, float], int]:
+        """The loss of a task and its terms on a split, or on a file laid out like its data; and how many examples.
+
+        Raises `UsageError` for a missing split or file, and for a loss of several data sets.
+        """
+        stage, declared = next((s, t) for s, t in reversed(self.checked.recipe.tasks) if t.name == task.name)
+        rows = self._rows(task, source)
+        values = losses_on(self.data_cache, self.checked, stage, declared, rows, self.run.folder.path)
+        if values is None:
+            raise UsageError(f"a loss that reads several data sets ({listing(declared.data)}) cannot be evaluated")
+        return values, sum(len(b["index"]) for b in rows.dev) if isinstance(rows, ReadyBatches) else len(rows)
+
+    def _rows(self, task: FinishedTask, source: str) -> Rows:
+        name = task.data.name
+        if task.data.source.holds_tensors:
+            batches = self.builder.tensor_batches(name)
+            if source != "dev" or not batches.dev:
+                raise UsageError(f"`{name}` holds batches of tensors: its loss is evaluated on dev.safetensors only")
+            return batches
+        if source in SPLITS:
+            return split_rows(self.builder.examples(name), source)
+        if task.label_type:
+            return labelled_rows(task, source)
+        return read_like(task, Path(source), labelled=False, more=columns_used(self.checked.recipe)[name])

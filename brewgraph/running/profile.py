@@ -47,7 +47,7 @@ class StepProfile:
 def profile_run(checked: Checked, options: Options, reporter: Reporter) -> StepProfile:
     """Train the first stage for some steps and profile them. Keeps nothing but the trace. Raises as `run_checked`."""
     with scratch_folder() as scratch:
-        builder = short_builder(checked, WARM + STEPS + 1, options, reporter, scratch)
+        builder = short_builder(checked, WARM + STEPS + 1, options, scratch)
         data_cache = DataCache(builder)
         what = builder.checked.without_teachers() if options.without_teacher else builder.checked
         home = runs_folder(checked.folder, options.runs)

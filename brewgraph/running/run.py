@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import UsageError
@@ -63,9 +62,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a spec. `runs` is the folder of all runs, None for one beside each spec. `skip` names passes to leave
-    out: no result changes.
-    """
+    """How to run a spec. `runs` is the folder of all runs (None: beside each spec); `skip` names passes to skip."""
 
     out: Path | None = None
     runs: Path | None = None
@@ -81,7 +78,7 @@ def run_checked(checked: Checked, options: Options, reporter: Reporter) -> RunRe
     reporter = reporter if this_process().is_main_process else Reporter()
     if options.dry_run:
         with scratch_folder() as scratch:
-            folder, rows = _one_step(checked, options, Reporter(), scratch)
+            folder, rows = _one_step(checked, options, scratch)
             size = folder_size(folder.student)
         reporter.say(f"one step, one evaluation and one save succeeded; the student takes {size:,} bytes")
         return RunResult(Path(), rows, fresh=True)
@@ -117,10 +114,8 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     if not resume:
         on_main_process(folder.clear)
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
-    data_cache = DataCache(builder)
     try:
-        trained = _train(data_cache, folder, options.without_teacher, reporter, resume=resume)
-        rows = compare(data_cache, trained, reporter.say)
+        rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
     except KeyboardInterrupt:
         saved = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
         resumes = "it resumes from the last checkpoint"
@@ -136,12 +131,28 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
 
 
 def _train(
-    data_cache: DataCache, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
-) -> dict[str, Trained]:
-    """Train the student, and with `baseline = true` the same student without its teacher. Keys are names of rows."""
-    checked, recipe = data_cache.builder.checked, data_cache.recipe
-    student, name = recipe.student.name, Path(recipe.source.name).stem
+    builder: SpecBuilder, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
+) -> tuple[ScoreRow, ...]:
+    """Train the student, and with `baseline = true` the same student without its teacher; then compare the models."""
+    data_cache, recipe = DataCache(builder), builder.recipe
+    checked, student, name = builder.checked, recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
+
+    def train_one(what: Checked, at: RunFolder, title: str, *, finished: bool) -> Trained:
+        """Train a new student through all stages and save it, or load a finished one."""
+        builder.forget_student()
+        if finished:
+            return Trained(load_student(builder.model(student), at.student), at.path)
+        distiller = train(data_cache.stages(what), student, at, reporter, name=title, resume=resume).distiller
+
+        def save() -> None:
+            tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)
+            save_student(distiller.student, at.student, tokenizer)
+            save_projections(distiller, at.path / "projections.safetensors")
+
+        on_main_process(save)
+        return Trained(distiller.student, at.path)
+
     if not alone:
         check_teachers_agree(data_cache, checked, reporter)
         report_rounding(data_cache, reporter)
@@ -149,58 +160,29 @@ def _train(
         baseline, title = folder.baseline, f"{name} without its teacher"
         on_main_process(baseline.prepare)
         finished = baseline.finished is not None
-        module = _train_one(checked.without_teachers(), data_cache, baseline, title, reporter, resume, finished)
+        trained[f"{student} alone"] = train_one(checked.without_teachers(), baseline, title, finished=finished)
         on_main_process(lambda: baseline.write_json("finished.json", {"part of": folder.path.name}))
-        trained[f"{student} alone"] = Trained(module, baseline.path)
-    finished = resume and folder.finished is not None  # then only the baseline is missing
     what = checked.without_teachers() if alone else checked
-    module = _train_one(what, data_cache, folder, name, reporter, resume, finished)
-    trained[f"{student} alone" if alone else student] = Trained(module, folder.path)
-    return trained
-
-
-def _train_one(
-    checked: Checked,
-    data_cache: DataCache,
-    folder: RunFolder,
-    name: str,
-    reporter: Reporter,
-    resume: bool,
-    finished: bool,
-) -> nn.Module:
-    """Train a new student through all stages and save it, or load a finished one."""
-    builder, student = data_cache.builder, data_cache.recipe.student.name
-    builder.forget_student()
-    if finished:
-        return load_student(builder.model(student), folder.student)
-    distiller = train(data_cache.stages(checked), student, folder, reporter, name=name, resume=resume).distiller
-
-    def save() -> None:
-        tokenizer = None if builder.reads_tensors_only(student) else builder.tokenizer(student)
-        save_student(distiller.student, folder.student, tokenizer)
-        save_projections(distiller, folder.path / "projections.safetensors")
-
-    on_main_process(save)
-    return distiller.student
+    finished = resume and folder.finished is not None  # then only the baseline is missing
+    trained[f"{student} alone" if alone else student] = train_one(what, folder, name, finished=finished)
+    return compare(data_cache, trained, reporter.say)
 
 
 # ── a dry run ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _one_step(
-    checked: Checked, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
+    checked: Checked, options: Options, scratch: Path, near: tuple[Path, ...] = ()
 ) -> tuple[RunFolder, tuple[ScoreRow, ...]]:
     """Train for one step in the scratch folder; untrained teachers get one step, too."""
-    builder = short_builder(checked, 1, options, reporter, scratch, near)
+    builder = short_builder(checked, 1, options, scratch, near)
     folder = RunFolder(scratch / "run")
     on_main_process(folder.prepare)
-    data_cache = DataCache(builder)
-    trained = _train(data_cache, folder, options.without_teacher, reporter, resume=False)
-    return folder, compare(data_cache, trained, reporter.say)
+    return folder, _train(builder, folder, options.without_teacher, Reporter(), resume=False)
 
 
 def short_builder(
-    checked: Checked, steps: int, options: Options, reporter: Reporter, scratch: Path, near: tuple[Path, ...] = ()
+    checked: Checked, steps: int, options: Options, scratch: Path, near: tuple[Path, ...] = ()
 ) -> SpecBuilder:
     """The builder of a spec that trains for so many steps. Untrained teachers are trained for one, in the scratch
     folder.
@@ -215,8 +197,7 @@ def short_builder(
         folder = folder_of_teacher(builder.other(name), options.runs, near)
         builder.drop_other(name)
         if folder.finished is None:
-            below = replace(options, without_teacher=False)
-            folder, _ = _one_step(other, below, reporter, scratch / name, near)
+            folder, _ = _one_step(other, replace(options, without_teacher=False), scratch / name, near)
         builder.teachers[name] = folder.student
     return builder
 

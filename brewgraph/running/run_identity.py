@@ -1,6 +1,4 @@
-"""What a run is: a hash of its spec, data and models, known before anything is trained; and how finished runs of it are
-found.
-"""
+"""What a run is: a hash of its spec, data and models, known before training; and how finished runs are found."""
 
 from __future__ import annotations
 
@@ -85,22 +83,22 @@ def folder_of_teacher(other: SpecBuilder, runs: Path | None, near: tuple[Path, .
 def finished_teachers(
     checked: Checked, replaced: Collection[str], runs: Path | None = None, *, allow_python: bool = False
 ) -> dict[str, Path]:
-    """The run folders of `brew(...)` models, but of those `replaced` by the caller's modules. Raises `UsageError` for
-    the first that is not finished.
+    """The folders of the students that `brew(...)` models stand for, but of those `replaced` by the caller's modules.
+    Raises `UsageError` for the first whose run is not finished.
     """
     folders = {}
     home = runs_folder(checked.folder, runs)
     for name, other in checked.others.items():
-        model = checked.recipe.models[name]
         if name in replaced:
             continue
         folder = folder_of_teacher(SpecBuilder(other, allow_python=allow_python), runs, (home,))
         if folder.finished is None:
+            params = checked.recipe.models[name].source.spec_params
             spec = display_path(Path(other.recipe.source.name))
-            sets = "".join(f" --set {name}={value}" for name, value in model.source.spec_params.items())
+            command = " ".join(["brewgraph run", spec, *(f"--set {param}={value}" for param, value in params.items())])
             raise UsageError(
-                f"`{model.name}` is not trained yet: run `brewgraph run {spec}{sets}` first; "
-                f"no finished run of it is in {display_path(folder.path.parent)}; `build(runs=…)` names another folder"
+                f"`{name}` is not trained yet: run `{command}` first; no finished run of it is in "
+                f"{display_path(folder.path.parent)}; `build(runs=…)` names another folder"
             )
-        folders[model.name] = folder.path
+        folders[name] = folder.student
     return folders

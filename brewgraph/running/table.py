@@ -31,7 +31,7 @@ from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
-from brewgraph.running.losses import Rows, losses_on
+from brewgraph.running.predict import losses_on
 from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.feeds import in_order
@@ -70,21 +70,17 @@ class ScoreRow:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the scores in the table, task by task."""
-        return tuple(
-            name
-            for task, kind in self.tasks.items()
-            for name in (self._present(task, *LABEL_TYPES[kind].shown) if kind else self._losses(task))
-        )
+        """The names of the scores in the table, task by task: those of its labels, or its loss and terms."""
+        names: list[str] = []
+        for task, kind in self.tasks.items():
+            losses = (name for name in self.scores if not task or name.startswith(f"{task}/"))
+            names += self._present(task, *LABEL_TYPES[kind].shown) if kind else losses
+        return tuple(names)
 
     @property
     def main(self) -> tuple[str, ...]:
         """The name of the main score of each task."""
         return tuple(name for task, kind in self.tasks.items() for name in self._present(task, LABEL_TYPES[kind].main))
-
-    def _losses(self, task: str) -> list[str]:
-        """The loss of a task and its terms."""
-        return [name for name in self.scores if not task or name.startswith(f"{task}/")]
 
     def _present(self, task: str, *metrics: str) -> list[str]:
         return [name for name in keyed(task, dict.fromkeys(metrics, 0.0)) if name in self.scores]
@@ -163,7 +159,8 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                     scores = closing.score()
                 elif name == recipe.student.name:
                     builder.models[name] = model.module
-                    scores = losses_on(data_cache, checked, stage, task, closing.of_losses, model.folder)
+                    examples = closing.rows if isinstance(closing.rows, ReadyBatches) else closing.split
+                    scores = losses_on(data_cache, checked, stage, task, examples, model.folder)
                 if not scores:
                     continue
                 values |= keyed(task_name, scores)
@@ -191,9 +188,7 @@ def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
 
 @dataclass(frozen=True)
 class _Closing:
-    """A model on a task's closing split. `name` is its name in the spec, `rows` are the examples of the split;
-    `label_type` is `NONE` if these cannot score it.
-    """
+    """A model, called `name` in the spec, on a task's closing split; `label_type` is NONE if `rows` cannot score it."""
 
     data_cache: DataCache
     data: str
@@ -202,7 +197,6 @@ class _Closing:
     head: str
     split: str
     rows: Any
-    classes: Sequence[str]
     label_type: LabelType
 
     @classmethod
@@ -212,7 +206,7 @@ class _Closing:
         source = data_cache.recipe.data[data].source
         if source.holds_tensors:
             batches = data_cache.builder.tensor_batches(data)
-            return cls(data_cache, data, name, module, "", "dev", batches, (), NONE) if batches.dev else None
+            return cls(data_cache, data, name, module, "", "dev", batches, NONE) if batches.dev else None
         examples = data_cache.builder.examples(data)
         split = closing_split(examples.splits)
         if split is None:
@@ -220,7 +214,7 @@ class _Closing:
         head = (head_of(checked, task, data) or "") if name == data_cache.recipe.student.name else ""
         scored = can_score(module, source.label_type, examples.classes, head)
         kind = source.label_type if scored else NONE
-        return cls(data_cache, data, name, module, head, split, examples.splits[split], examples.classes, kind)
+        return cls(data_cache, data, name, module, head, split, examples.splits[split], kind)
 
     def score(self) -> Mapping[str, float]:
         """The scores over all ranks, which share the rows."""
@@ -229,7 +223,7 @@ class _Closing:
             self._encoded,
             self._collator,
             _BATCH,
-            classes=tuple(self.classes),
+            classes=self.data_cache.builder.classes(self.data),
             label_type=self.label_type,
             examples=self.rows,
             head=self.head,
@@ -273,11 +267,6 @@ class _Closing:
                 torch.accelerator.synchronize(device)
 
         return TimedBatch(sentences, run)
-
-    @property
-    def of_losses(self) -> Rows | str:
-        """What losses are evaluated on: the name of the split, or batches of tensors."""
-        return self.rows if isinstance(self.rows, ReadyBatches) else self.split
 
     @cached_property
     def _encodings(self) -> list[Encoding]:
@@ -375,9 +364,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def faster(seconds: Sequence[float], than: Sequence[float]) -> float | None:
-    """How many times faster the first model is: the median of the rounds' ratios; None if these are too few or spread
-    too widely.
-    """
+    """How many times faster the first model is, by the median of the ratios; None if too few or too widely spread."""
     ratios = [slow / quick for quick, slow in zip(seconds, than, strict=False) if quick]
     if len(ratios) < _FEWEST or spread(ratios) > _WIDEST:
         return None

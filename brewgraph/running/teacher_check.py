@@ -14,7 +14,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import node
+from brewgraph.graph.container import of_kind
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.label_order import (
     LabelOrder,
@@ -62,13 +62,10 @@ def check_teachers_agree(
     Only teachers whose logits a loss needs are checked: with a weight of zero the head may not even be loaded. `only`
     limits the check to these teachers.
     """
-    checked_before: set[tuple[str, str, str]] = set()
-    for stage, task in checked.recipe.tasks:
-        for subject in _subjects(data_cache, checked, stage, task):
-            key = (subject.model.name, subject.head, subject.data)
-            if key not in checked_before and (only is None or subject.model.name in only):
-                checked_before.add(key)
-                _check(data_cache, subject, reporter)
+    subjects = (x for stage, task in checked.recipe.tasks for x in _subjects(data_cache, checked, stage, task))
+    for subject in {(x.title, x.data): x for x in subjects}.values():
+        if only is None or subject.model.name in only:
+            _check(data_cache, subject, reporter)
 
 
 def check_modules_agree(data_cache: DataCache, checked: Checked, names: Collection[str]) -> None:
@@ -87,23 +84,22 @@ def check_modules_agree(data_cache: DataCache, checked: Checked, names: Collecti
 def _subjects(data_cache: DataCache, checked: Checked, stage: Stage, task: Task) -> Iterator[_Subject]:
     """The teachers whose logits a task's loss needs, and the data that they read for it."""
     graph = data_cache.builder.optimized(checked)[stage.name, task.name]
-    nodes = [node(graph, key) for key in graph]
-    read = {(x.model, x.feature.head or "") for x in nodes if isinstance(x, n.Tap) and x.feature.name in _FEATURES}
+    taps = (x for _, x in of_kind(graph, n.Tap) if x.feature.name in _FEATURES)
+    read = {(x.model, x.feature.head or "") for x in taps}
     for model in checked.recipe.teachers:
         heads = sorted(head for name, head in read if name == model.name)
         if heads and model.source.averaged is None and not _is_crossed(checked, stage, task, model):
-            data = [x.data for x in nodes if isinstance(x, n.Input) and x.model == model.name]
+            data = [x.data for _, x in of_kind(graph, n.Input) if x.model == model.name]
             yield from (_Subject(model, head, name) for head in heads for name in data)
 
 
 def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclaration) -> bool:
     """Whether a teacher's starts are matched with the student's ends and vice versa, as B341 advises."""
     graph, student, pairs = checked.graphs[stage.name, task.name], checked.recipe.student.name, []
-    for key in graph:
-        if isinstance(node(graph, key), n.Loss):
-            taps = [x for above in nx.ancestors(graph, key) if isinstance(x := node(graph, above), n.Tap)]
-            sides = [{x.feature.name for x in taps if x.model == name} for name in (model.name, student)]
-            pairs.append([side & {"start", "end"} for side in sides])
+    for key, _ in of_kind(graph, n.Loss):
+        taps = [x for _, x in of_kind(graph, n.Tap, nx.ancestors(graph, key))]
+        sides = [{x.feature.name for x in taps if x.model == name} for name in (model.name, student)]
+        pairs.append([side & {"start", "end"} for side in sides])
     matched = [(one, other) for one, other in pairs if one and other]
     return bool(matched) and all(one.isdisjoint(other) for one, other in matched)
 
@@ -127,12 +123,11 @@ def _check(data_cache: DataCache, subject: _Subject, reporter: Reporter | None) 
     order = compared(batches(()))
     if order.verdict != "permuted" and order.unsure:
         order = compared(batches(order.unsure))
-    if order.verdict == "permuted" and source.label_type == SPANS:
-        name = f"{subject.model.name}.{subject.head}" if subject.head else subject.model.name
-        help = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
-        raise SpecError([Diagnostic("B341", order.message, subject.model.span, help)])
     if order.verdict == "permuted":
-        raise SpecError([Diagnostic("B332", order.message, subject.model.span, order.help)])
+        name = f"{subject.model.name}.{subject.head}" if subject.head else subject.model.name
+        swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
+        code, help = ("B341", swap) if source.label_type == SPANS else ("B332", order.help)
+        raise SpecError([Diagnostic(code, order.message, subject.model.span, help)])
     if order.verdict == "chance" and reporter is not None:
         reporter.say(f"warning: {order.message}; {order.help}")
 

@@ -19,13 +19,12 @@ from lark import Lark, lexer
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
+from brewgraph.paths import shipped_text
+
 
 def grammar_text() -> str:
-    """The grammar file: from the installed package, or from the checkout that an editable install reads."""
-    packaged = resources.files("brewgraph").joinpath("grammar", "brew.lark")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "grammar" / "brew.lark").read_text(encoding="utf-8")
+    """The grammar file."""
+    return shipped_text("grammar/brew.lark")
 
 
 @cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from brewgraph.cli.new import spec_text
+from brewgraph.paths import shipped_text
 from tests.cli.tiny import command
 
 
@@ -25,7 +25,7 @@ def test_quickstart_is_two_specs_in_a_folder_and_sound(here: Path):
         "wrote quickstart/student.brew\nwrote quickstart/teacher.brew\n"
         "next: brewgraph check quickstart/student.brew, then brewgraph run quickstart/student.brew\n",
     )
-    assert (here / "quickstart/student.brew").read_text() == spec_text("quickstart/student.brew")
+    assert (here / "quickstart/student.brew").read_text() == shipped_text("specs/quickstart/student.brew")
     assert command("check", "quickstart/student.brew").stdout == "quickstart/student.brew: fine\n"
 
 

@@ -8,8 +8,8 @@ import networkx as nx
 import pytest
 
 from brewgraph import loads
-from brewgraph.display.diagram import FORMATS, draw, drawing
 from brewgraph.display.picture import GRAINS
+from brewgraph.display.render import FORMATS, draw, drawing
 from brewgraph.graph.nodes import show_shape
 
 SPEC = """

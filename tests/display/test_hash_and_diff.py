@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from brewgraph.display.diff.specs import Change, compare
+from brewgraph.display.diff import Change, compare
 from tests.graph.written import Style, Written, mutations, side, specs, styles, text
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from brewgraph.display.page import write_page
 from brewgraph.display.picture import picture
-from brewgraph.display.svg import write_svg
+from brewgraph.display.render import Shown, write_svg
 from tests.graph.graphs import graph
 
 BROWSER = next(
@@ -106,7 +105,7 @@ def check_labels(labels: list[dict], right: float, bottom: float, *, whole: bool
 @pytest.mark.parametrize("name", SPECS)
 def test_the_page(name: str, tmp_path: Path) -> None:
     """Terms are whole in the window, beside the panel; nodes are readable where they begin."""
-    page = write_page({"": graph(HEAD + SPECS[name])}, "mnli.brew", "0123456789abcdef")
+    page = Shown({"": graph(HEAD + SPECS[name])}, "mnli.brew", "0123456789abcdef", {}).write("html")
     assert not re.search(r'(?:src|href)="?http|@import|url\(http', page), "the page needs nothing from elsewhere"
     labels = laid_out(page, tmp_path, "g.picture:not(.hidden) text")
     check_labels(labels, 940, 800, whole=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brewgraph.display.layered_layout import _crossings, lay_out
+from brewgraph.display.layered_layout import lay_out
 
 
 @st.composite
@@ -53,5 +53,4 @@ def test_lines_are_untangled() -> None:
     sizes = dict.fromkeys(("a", "b", "c", "d", "D", "C", "B", "A"), (40.0, 20.0))
     found = lay_out(sizes, [(x, x.upper()) for x in "abcd"])
     rows = [sorted(column, key=lambda key: found.places[key][1]) for column in ("abcd", "ABCD")]
-    assert _crossings(rows, {x: [x.upper()] for x in "abcd"}) == 0
-    assert [x.upper() for x in rows[0]] == rows[1]
+    assert [x.upper() for x in rows[0]] == rows[1], "no two of the four lines cross"

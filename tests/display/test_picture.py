@@ -10,8 +10,7 @@ import pytest
 
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.picture import picture
-from brewgraph.display.render import Shown, find_task
-from brewgraph.display.svg import Face, faces, is_dense, write_svg
+from brewgraph.display.render import Face, Shown, faces, find_task, is_dense, write_svg
 from tests.graph.graphs import graph, kinds
 
 SPEC = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,8 +11,8 @@ import pytest
 from brewgraph import loads
 from brewgraph.diagnostics import UsageError
 from brewgraph.display.equation import TermPlan, spell_out
-from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
+from brewgraph.inspect.plan_of import plan_of
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.train import Adamw
 from brewgraph.recipe.values import Length
@@ -43,9 +44,11 @@ def terms(loss: str, more: str = "") -> tuple[TermPlan, ...]:
 
 def plan(loss: str, more: str = "", rows: int | None = None, text: str = HEAD, skip: tuple[str, ...] = ()) -> Plan:
     """The plan of such a spec."""
-    checked: Any = loads(f"{text}{more}\nloss = {loss}\n")._checked
-    known = (checked.recipe, checked.graphs, checked.facts, checked.classes, {"d": rows})
-    return make_plan(*known, reports=checked.reports.values(), skip=skip)
+    checked = loads(f"{text}{more}\nloss = {loss}\n")._checked
+    known = checked.facts.data_facts["d"]
+    assert known is not None
+    data_facts = {"d": replace(known, rows={} if rows is None else {"train": rows})}
+    return plan_of(replace(checked, facts=replace(checked.facts, data_facts=data_facts)), cost=False, skip=skip)
 
 
 pytestmark = pytest.mark.usefixtures("data")
@@ -204,7 +207,11 @@ def test_a_start_from_layers_is_told():
         "num_hidden_layers=1, hidden_size=16", "num_hidden_layers=2, hidden_size=32, init=big.layers[0, 1]"
     )
     text = text.replace("size=32, labels", "size=64, labels")
-    assert plan("soft", text=text).student.start == "layers 0, 1 of big, the rest random"
+    assert (
+        loads(f"{text}\nloss = soft\n")._checked.recipe.student.source.weights == "layers 0, 1 of big, the rest random"
+    )
+    copied = "layers 0, 1: 41 tensors with 37,922 parameters copied; nothing at random"
+    assert plan("soft", text=text).student.start == f"a part of big: {copied}"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from brewgraph.display.diff.specs import Side
+from brewgraph.display.diff import Side
 from brewgraph.facts.models import identities
 from brewgraph.graph.build import build_graph
 from brewgraph.graph.canonical import canonical

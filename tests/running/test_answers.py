@@ -15,7 +15,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 import brewgraph as bg
 from brewgraph.checking.check import check
 from brewgraph.running.finished import open_run
-from brewgraph.running.predict import labelled_rows, load_student, predict, score, unlabelled_rows
+from brewgraph.running.predict import labelled_rows, load_student, predict, read_like, score
 from brewgraph.source import Source
 from tests.training.metrics.test_spans import official, postprocess
 
@@ -124,7 +124,7 @@ def test_no_answer_is_learnt_scored_and_predicted(tmp_path: Path) -> None:
         for question in paragraph["qas"]:
             del question["answers"]
     (tmp_path / "bare.json").write_text(json.dumps(bare))
-    again = list(predict(student, unlabelled_rows(task, tmp_path / "bare.json")))
+    again = list(predict(student, read_like(task, tmp_path / "bare.json", labelled=False)))
     assert [row["answer"] for row in again] == [row["answer"] for row in found]
     # questions that it has not seen, of which it knows some, at any threshold
     write(tmp_path / "other.json", [*KINDS[5:], *KINDS[:5]])

@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.cli.options import parse_sets
-from brewgraph.display.make_plan import make_plan
 from brewgraph.display.plan import Plan
+from brewgraph.inspect.plan_of import plan_of
 from tests.small import metrics, rows, tokenizer, write_rows
 
 REPOSITORY = Path(__file__).parents[2]
@@ -199,7 +199,7 @@ def planned(path: Path, given: Mapping[str, Any], world: Path) -> tuple[Any, Pla
     checked = check(read_spec(path), on_stand_ins(path, given, world))
     untrained = ["the teacher `bert` keeps random weights: teachers are never trained"]
     assert [warning.message for warning in checked.warnings] == (untrained if path.stem == "random-tokens" else [])
-    return checked, make_plan(checked.recipe, checked.graphs, checked.facts, checked.classes)
+    return checked, plan_of(checked, cost=False)
 
 
 def operations(plan: Plan) -> Counter[str]:

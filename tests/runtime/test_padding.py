@@ -23,7 +23,7 @@ from brewgraph.models.padding import moved, padding_side
 from brewgraph.recipe.label_types import CLASS, TAGS
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.finished import open_run
-from brewgraph.running.predict import labelled_rows, load_student, predict, score, unlabelled_rows
+from brewgraph.running.predict import labelled_rows, load_student, predict, read_like, score
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.evaluation import logits_of
 from tests.models.tiny import RECORDED, SETTINGS, tiny
@@ -149,7 +149,7 @@ def test_predictions_and_scores_do_not_know_their_neighbours(kind: str, tmp_path
     result = bg.run(project(tmp_path, kind, "left"), out=tmp_path / "out")
     task = open_run(result.folder).task(None)
     student = load_student(task)
-    said = list(predict(student, unlabelled_rows(task, tmp_path / "train.jsonl")))
+    said = list(predict(student, read_like(task, tmp_path / "train.jsonl", labelled=False)))
     plain = AutoModelForSequenceClassification.from_pretrained(result.folder / "student").eval()
     right = 0
     for text, label, row in zip(TEXTS, LABELS, said, strict=True):
@@ -185,7 +185,7 @@ def test_an_empty_text_is_one_token(texts: tuple[str, ...], tmp_path: Path) -> N
     assert 0 <= score(student, labelled_rows(task, "dev")).values["accuracy"] <= 1
     with torch.no_grad():
         end = student.model(input_ids=torch.tensor([[1]])).logits[0].softmax(-1).tolist()
-    for text, row in zip(texts, predict(student, unlabelled_rows(task, tmp_path / "few.jsonl")), strict=True):
+    for text, row in zip(texts, predict(student, read_like(task, tmp_path / "few.jsonl", labelled=False)), strict=True):
         if not text.strip():
             assert list(row["probabilities"].values()) == pytest.approx(end, abs=1e-6)
 

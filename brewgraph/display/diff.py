@@ -1,6 +1,8 @@
 """The differences in meaning between two specs: terms, weights, taps, models, data, settings; never names and places.
 
-What belongs together is paired first, by what it is before its name; then pairs are compared.
+What belongs together is paired first, by what it is before its name; then pairs are compared. Models and data of two
+specs may have other names and may have changed themselves. So nodes of their graphs are compared by what they do with
+things of paired names, not by their content hashes.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from brewgraph.display.diff.alignment import Aligner, Difference, rename, traits
-from brewgraph.display.equation import TermPlan, spell_out
+from brewgraph.display.equation import TermPlan, in_order, mask_of, spell, spell_mask, spell_out
 from brewgraph.display.lines import one_line
-from brewgraph.graph.container import Graph, info, node, nodes_of
+from brewgraph.graph import nodes as n
+from brewgraph.graph.canonical import structure_hashes
+from brewgraph.graph.container import Graph, info, node, nodes_of, rewritten, used_by
 from brewgraph.graph.identity import QUIET, Graphs
 from brewgraph.recipe.recipe import Recipe, Stage, Task
 from brewgraph.recipe.settings.base import Settings, setting_text
@@ -36,6 +40,10 @@ class Side:
     identities: Mapping[str, str]
     classes: Mapping[str, tuple[str, ...]]
     hash: str
+
+    @property
+    def declarations(self) -> dict[str, Declaration]:
+        return {**self.recipe.models, **self.recipe.data}
 
 
 @dataclass(frozen=True)
@@ -81,18 +89,15 @@ def compare(one: Side, other: Side) -> Comparison:
     names = model_names | data_names
     renamed = {key: rename(graph, model_names, data_names) for key, graph in other.graphs.items()}
     changes = [
-        *_declared(one, other, models, one.recipe.models, other.recipe.models, names),
-        *_declared(one, other, data, one.recipe.data, other.recipe.data, names),
+        *_declared(one, other, models, names),
+        *_declared(one, other, data, names),
         *_joined(_stages(one, replace(other, graphs=renamed), names), len(one.recipe.tasks)),
     ]
     if not changes:
-        texts = (" + ".join(sorted(_addends(graphs))) for graphs in (one.graphs, renamed))
+        sides = ([term for graph in graphs.values() for term in spell_out(graph)] for graphs in (one.graphs, renamed))
+        texts = (" + ".join(sorted(f"{term.weight} * {term.equation}" for term in terms)) for terms in sides)
         changes = [_changed("loss", "", "form", texts)]
     return Comparison(hashes, tuple(changes), notes)
-
-
-def _addends(graphs: Graphs) -> list[str]:
-    return [f"{t.weight} * {t.equation}" for graph in graphs.values() for t in spell_out(graph)]
 
 
 def _notes(one: Side, other: Side) -> Iterator[str]:
@@ -107,11 +112,10 @@ def _notes(one: Side, other: Side) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Paired(Generic[T]):
-    """What belongs together, and what is left of the first (`removed`) and of the second (`added`)."""
+    """What belongs together, and what is left `alone`: of the first "removed", of the second "added"."""
 
     pairs: tuple[tuple[T, T], ...]
-    removed: tuple[T, ...]
-    added: tuple[T, ...]
+    alone: tuple[tuple[str, T], ...] = ()
 
 
 def _pair(ones: Sequence[T], others: Sequence[T], likeness: Callable[[T, T], float], least: float) -> Paired[T]:
@@ -121,11 +125,9 @@ def _pair(ones: Sequence[T], others: Sequence[T], likeness: Callable[[T, T], flo
     for score, _, i, j in sorted(scores):
         if -score >= least and i not in partners and j not in partners.values():
             partners[i] = j
-    return Paired(
-        tuple((ones[i], others[partners[i]]) for i in sorted(partners)),
-        tuple(x for i, x in enumerate(ones) if i not in partners),
-        tuple(x for j, x in enumerate(others) if j not in partners.values()),
-    )
+    removed = [("removed", x) for i, x in enumerate(ones) if i not in partners]
+    added = [("added", x) for j, x in enumerate(others) if j not in partners.values()]
+    return Paired(tuple((ones[i], others[partners[i]]) for i in sorted(partners)), (*removed, *added))
 
 
 def _pair_declarations(
@@ -148,24 +150,13 @@ def _pair_declarations(
 # ── models and data ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _declared(
-    one: Side,
-    other: Side,
-    paired: Paired[str],
-    mine: Mapping[str, Declaration],
-    theirs: Mapping[str, Declaration],
-    names: Mapping[str, str],
-) -> Iterator[Change]:
+def _declared(one: Side, other: Side, paired: Paired[str], names: Mapping[str, str]) -> Iterator[Change]:
     """Models, or data sets, that were added, removed or changed, if a loss uses them."""
-    used = _used(one), _used(other)
-    for name in paired.removed:
-        if name in used[0]:
-            x = mine[name]
-            yield Change("removed", _subject(x), name, before=one_line(x.span.text), lines=_lines(x.span, None))
-    for name in paired.added:
-        if name in used[1]:
-            x = theirs[name]
-            yield Change("added", _subject(x), name, after=one_line(x.span.text), lines=_lines(None, x.span))
+    used, mine, theirs = (_used(one), _used(other)), one.declarations, other.declarations
+    for how, name in paired.alone:
+        if name in used[how == "added"]:
+            x = (mine if how == "removed" else theirs)[name]
+            yield _alone(how, _subject(x), name, one_line(x.span.text), x.span)
     for name, name_there in paired.pairs:
         if name not in used[0] and name_there not in used[1]:
             continue
@@ -195,7 +186,7 @@ def _used(side: Side) -> set[str]:
             names |= {getattr(x, "model", ""), getattr(x, "data", "")}
     for name in names & side.recipe.models.keys():
         names |= _references(side.recipe.models[name].source)
-    return names & (side.recipe.models.keys() | side.recipe.data.keys())
+    return names & side.declarations.keys()
 
 
 def _references(source: Settings) -> set[str]:
@@ -260,20 +251,15 @@ def _stages(one: Side, other: Side, names: Mapping[str, str]) -> Iterator[Change
         return max(tasks, default=0.0) + (a.name == b.name) + 0.5 * (a.train == b.train)
 
     paired = _pair(mine, theirs, likeness, 0.5 if len(mine) > 1 or len(theirs) > 1 else 0.0)
-    for stage in paired.removed:
-        yield Change("removed", "stage", stage.name, before=_stage_text(stage), lines=_lines(stage.span, None))
-    for stage in paired.added:
-        yield Change("added", "stage", stage.name, after=_stage_text(stage), lines=_lines(None, stage.span))
+    for how, stage in paired.alone:
+        text = ", ".join(task.name for task in stage.tasks if task.name) or one_line(stage.tasks[0].loss.span.text)
+        yield _alone(how, "stage", stage.name, text, stage.span)
     before = sorted(paired.pairs, key=lambda p: mine.index(p[0]))
     after = sorted(paired.pairs, key=lambda p: theirs.index(p[1]))
     if before != after:
         yield _changed("stages", "", "order", (", ".join(a.name for a, _ in order) for order in (before, after)))
     for a, b in paired.pairs:
         yield from _tasks(one, other, a, b, names)
-
-
-def _stage_text(stage: Stage) -> str:
-    return ", ".join(task.name for task in stage.tasks if task.name) or one_line(stage.tasks[0].loss.span.text)
 
 
 def _likeness(one: Side, other: Side, at: tuple[Stage, Task], there: tuple[Stage, Task]) -> float:
@@ -285,13 +271,9 @@ def _likeness(one: Side, other: Side, at: tuple[Stage, Task], there: tuple[Stage
 def _tasks(one: Side, other: Side, a: Stage, b: Stage, names: Mapping[str, str]) -> Iterator[Change]:
     paired = _pair(a.tasks, b.tasks, lambda s, t: _likeness(one, other, (a, s), (b, t)) + 0.5 * (s.name == t.name), 0.2)
     if len(a.tasks) == len(b.tasks) == 1:
-        paired = Paired(((a.tasks[0], b.tasks[0]),), (), ())
-    for task in paired.removed:
-        text, lines = one_line(task.loss.span.text), _lines(task.span, None)
-        yield Change("removed", "task", task.name, before=text, where=a.name, lines=lines)
-    for task in paired.added:
-        text, lines = one_line(task.loss.span.text), _lines(None, task.span)
-        yield Change("added", "task", task.name, after=text, where=a.name, lines=lines)
+        paired = Paired(((a.tasks[0], b.tasks[0]),))
+    for how, task in paired.alone:
+        yield _alone(how, "task", task.name, one_line(task.loss.span.text), task.span, a.name)
     sites: list[tuple[str, str]] = []
     for s, t in paired.pairs:
         where = "/".join(x for x in (a.name, s.name) if x)
@@ -316,10 +298,9 @@ def _terms(one: Graph, other: Graph, sites: list[tuple[str, str]]) -> Iterator[C
         return _shared(made[0][a.key], made[1][b.key]) + 0.3 * called_alike
 
     paired = _pair(*terms, likeness, ALIKE)
-    for a in paired.removed:
-        yield Change("removed", "term", a.title, before=a.weighted, lines=_lines(node(one, a.key).span, None))
-    for b in paired.added:
-        yield Change("added", "term", b.title, after=b.weighted, lines=_lines(None, node(other, b.key).span))
+    for how, term in paired.alone:
+        span = node(one if how == "removed" else other, term.key).span
+        yield _alone(how, "term", term.title, term.weighted, span)
     for a, b in paired.pairs:
         lines = _lines(node(one, a.key).span, node(other, b.key).span)
         weights = [Difference("weight", a.weight, b.weight)] if a.weight != b.weight else []
@@ -359,8 +340,8 @@ def _settings(
             of, slash, score = y.rpartition("/")
             y = f"{tasks.get(of, of)}{slash}{score}"
         lines = _lines(a.places.get(name), b.places.get(name))
-        for found in _value_differences(name, x, y):
-            yield Change("changed", "setting", found.aspect, "", found.before, found.after, a.name, lines)
+        for d in _value_differences(name, x, y):
+            yield Change("changed", "setting", d.aspect, "", d.before, d.after, a.name, lines)
     called = {"projection": sites}
     frozen = {(x.kind, x.name, x.path) for x in a.freeze}
     if frozen != {(x.kind, called.get(x.kind, names).get(x.name, x.name), x.path) for x in b.freeze}:
@@ -375,6 +356,12 @@ def _settings(
         orders = a.sample.order, tuple(tasks.get(x, x) for x in b.sample.order)
         if orders[0] != orders[1]:
             yield _changed("sample", "", "order", (", ".join(x) or "at random" for x in orders), a.name)
+
+
+def _alone(how: str, subject: str, name: str, text: str, span: Span, where: str = "") -> Change:
+    """What only the first spec has (removed), or only the second (added)."""
+    texts, lines = ((text, ""), _lines(span, None)) if how == "removed" else (("", text), _lines(None, span))
+    return Change(how, subject, name, "", *texts, where, lines)
 
 
 def _changed(subject: str, name: str, aspect: str, texts: Iterable[str], where: str = "") -> Change:
@@ -397,3 +384,201 @@ def _joined(changes: Iterable[Change], tasks: int) -> list[Change]:
 def _lines(one: Span | None, other: Span | None) -> tuple[int, int]:
     """The lines of two places; 0 for one that is not there."""
     return one.position[0] if one is not None else 0, other.position[0] if other is not None else 0
+
+
+# ── two graphs side by side ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two values differ: `aspect` says in what, `before` and `after` how each of them has it."""
+
+    aspect: str
+    before: str
+    after: str
+
+
+def rename(graph: Graph, models: Mapping[str, str], data: Mapping[str, str]) -> Graph:
+    """The graph with other names of models and data; names that are not in the maps stay."""
+
+    def other(x: n.Node) -> n.Node:
+        if isinstance(x, n.Input | n.Forward | n.Tap):
+            x = replace(x, model=models.get(x.model, x.model))
+        if isinstance(x, n.Input | n.Column | n.Loss | n.Mean):
+            x = replace(x, data=data.get(x.data, x.data))
+        return x
+
+    return rewritten(graph, {key: other(x) for key, x in nodes_of(graph).items()})
+
+
+def _content(current: n.Node) -> n.Content:
+    """What a node does with models and data as they are named, however those are made."""
+    match current:
+        case n.Input():
+            return (current.data, current.model)
+        case n.Column():
+            return (current.column, current.data)
+        case n.Forward():
+            return (current.role, current.model, current.passing, current.columns)
+        case n.Tap():
+            return (current.model, *current.content())
+        case n.Projection():
+            return (current.activation, current.options)
+        case n.Loss():
+            return (current.operation, current.options, current.words, current.reduced, current.masked)
+    return current.content()
+
+
+def traits(graph: Graph, key: str) -> Counter[n.Content]:
+    """What a value is made of: the more two values share of it, the more alike they are."""
+    left_out = n.Input | n.Forward | n.Mask | n.Number
+    below = (x for used in used_by(graph, [key]) if not isinstance(x := node(graph, used), left_out))
+    return Counter((x.kind, x.operation) if isinstance(x, n.Loss) else (x.kind, *_content(x)) for x in below)
+
+
+@dataclass
+class Aligner:
+    """Finds where values of two graphs differ. `sites` collects the projections that have the same place in both."""
+
+    one: Graph
+    other: Graph
+
+    def __post_init__(self) -> None:
+        self.sites: list[tuple[str, str]] = []
+        self.signs = structure_hashes(self.one, _content), structure_hashes(self.other, _content)
+
+    def differences(self, a: str, b: str) -> list[Difference]:
+        """Every difference between two values, from the outside in."""
+        return list(dict.fromkeys(self._walk(a, b, free=True)))
+
+    def _walk(self, a: str, b: str, free: bool) -> Iterator[Difference]:
+        """`free`: the output width of a projection does not follow from the other side of its loss."""
+        x, y = node(self.one, a), node(self.other, b)
+        projected = isinstance(x, n.Projection), isinstance(y, n.Projection)
+        if projected[0] != projected[1]:
+            yield Difference("projection", *(self._via(z) for z in (x, y)))
+            a, b = (z.value if isinstance(z, n.Projection) else key for z, key in ((x, a), (y, b)))
+            yield from self._walk(a, b, free)
+            return
+        if type(x) is not type(y):
+            yield Difference("value", spell(self.one, a), spell(self.other, b))
+            return
+        match x, y:
+            case n.Loss(), n.Loss():
+                yield from self._loss(x, y)
+            case n.Tap(), n.Tap():
+                if (x.model, x.feature, x.padding) != (y.model, y.feature, y.padding):
+                    yield Difference("tap", spell(self.one, a), spell(self.other, b))
+                else:
+                    yield from self._forward(x, y)
+            case n.Projection(), n.Projection():
+                yield from self._projection(x, y, free)
+            case n.Transform(), n.Transform():
+                yield from self._transform(x, y)
+            case n.Combine(), n.Combine():
+                yield from self._combine(a, b, x, y)
+            case (n.Number(), n.Number()) | (n.Schedule(), n.Schedule()) | (n.Temperature(), n.Temperature()):
+                if x.content() != y.content():
+                    yield Difference(x.kind, x.label(), y.label())
+            case n.Column(), n.Column():
+                if x.label() != y.label():
+                    yield Difference("column", x.label(), y.label())
+            case n.Mask(), n.Mask():
+                if (masks := (spell_mask(self.one, x), spell_mask(self.other, y)))[0] != masks[1]:
+                    yield Difference("mask", *masks)
+            case _:
+                yield from self._each(x.inputs, y.inputs)
+
+    def _each(self, ones: tuple[str, ...], others: tuple[str, ...], free: bool = True) -> Iterator[Difference]:
+        for a, b in zip_longest(ones, others):
+            if a is None or b is None:
+                yield Difference("value", spell(self.one, a) if a else "none", spell(self.other, b) if b else "none")
+            else:
+                yield from self._walk(a, b, free)
+
+    def _via(self, x: n.Node) -> str:
+        if not isinstance(x, n.Projection):
+            return "none"
+        return x.label() if x.into and x.out else x.activation or "linear"
+
+    def _forward(self, x: n.Tap, y: n.Tap) -> Iterator[Difference]:
+        f, g = node(self.one, x.forward), node(self.other, y.forward)
+        if not isinstance(f, n.Forward) or not isinstance(g, n.Forward):
+            return
+        data = [z.data for z in (node(self.one, f.entry), node(self.other, g.entry)) if isinstance(z, n.Input)]
+        if len(set(data)) > 1:
+            yield Difference("input", f"{x.model}({data[0]})", f"{y.model}({data[1]})")
+        if f.passing != g.passing:
+            yield Difference("pass", str(f.passing), str(g.passing))
+
+    def _projection(self, x: n.Projection, y: n.Projection, free: bool) -> Iterator[Difference]:
+        self.sites.append((x.site, y.site))
+        if x.activation != y.activation or (free and x.out != y.out):
+            yield Difference("projection", self._via(x), self._via(y))
+        if x.options != y.options:
+            said = [", ".join(f"{name}={value:g}" for name, value in z.options) or "none" for z in (x, y)]
+            yield Difference("projection's optimizer", *said)
+        yield from self._walk(x.value, y.value, True)
+
+    def _loss(self, x: n.Loss, y: n.Loss) -> Iterator[Difference]:
+        same = x.operation == y.operation
+        if not same:
+            yield Difference("operation", x.operation, y.operation)
+        sides = ((x.source, y.source), (x.target, y.target))
+        for pair, (one, other) in (sides, sides[::-1]):
+            # beside a value that is not projected a projection ends in that value's width
+            free = isinstance(node(self.one, one), n.Projection) or isinstance(node(self.other, other), n.Projection)
+            yield from self._walk(*pair, free)
+        if x.reduced != y.reduced:
+            yield Difference("reduce", *("mean" if z.reduced else "none" for z in (x, y)))
+        masks = mask_of(self.one, x), mask_of(self.other, y)
+        if masks[0] != masks[1] and (same or all(masks)):
+            yield Difference("mask", *(m or "none" for m in masks))
+        yield from self._options(x, y, same)
+
+    def _options(self, x: n.Loss | n.Transform, y: n.Loss | n.Transform, same: bool) -> Iterator[Difference]:
+        """Options by name; of different operations those that both have."""
+        mine, theirs = x.arguments, y.arguments
+        for name in dict.fromkeys([*mine, *theirs]):
+            both = name in mine and name in theirs
+            if any(self._walk(mine[name], theirs[name], True)) if both else same:
+                before = spell(self.one, mine[name]) if name in mine else "none"
+                yield Difference(name, before, spell(self.other, theirs[name]) if name in theirs else "none")
+        words, others = dict(x.words), dict(y.words)
+        for name in dict.fromkeys([*words, *others]):
+            if words.get(name) != others.get(name) and (same or (name in words and name in others)):
+                yield Difference(name, words.get(name, "none"), others.get(name, "none"))
+
+    def _transform(self, x: n.Transform, y: n.Transform) -> Iterator[Difference]:
+        if x.name != y.name:
+            yield Difference("transform", x.name, y.name)
+        yield from self._each(x.values, y.values)
+        if x.masked != y.masked and x.name == y.name:
+            yield Difference("mask", *("tokens" if z.masked else "none" for z in (x, y)))
+        yield from self._options(x, y, x.name == y.name)
+
+    def _combine(self, a: str, b: str, x: n.Combine, y: n.Combine) -> Iterator[Difference]:
+        if (x.operator, x.position, len(x.inputs)) != (y.operator, y.position, len(y.inputs)):
+            yield Difference("arithmetic", spell(self.one, a), spell(self.other, b))
+            return
+        if not x.commutes:
+            yield from self._each(x.inputs, y.inputs)
+            return
+        shared = Counter(self.signs[0][k] for k in x.inputs) & Counter(self.signs[1][k] for k in y.inputs)
+        mine = _apart(self.one, self.signs[0], x.inputs, shared)
+        theirs = _apart(self.other, self.signs[1], y.inputs, shared)
+        for ones, others in zip(mine, theirs, strict=True):
+            yield from self._each(tuple(ones), tuple(others))
+
+
+def _apart(
+    graph: Graph, signs: Mapping[str, str], inputs: tuple[str, ...], shared: Counter[str]
+) -> tuple[list[str], list[str]]:
+    """Operands that the other side has too, by their hashes, and the others in the order of the spec."""
+    left = Counter(shared)
+    equal: list[str] = []
+    alone: list[str] = []
+    for key in inputs:
+        (equal if left[signs[key]] > 0 else alone).append(key)
+        left[signs[key]] -= 1
+    return sorted(equal, key=signs.__getitem__), sorted(alone, key=lambda key: in_order(graph, key))
