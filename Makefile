@@ -8,7 +8,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.brewgraph-ready
 
-.PHONY: help quickstart test test-all lint types check grammar wheel clean
+.PHONY: help quickstart test test-all lint types check grammar wheel bench clean
 
 help:
 	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training);"
@@ -18,6 +18,8 @@ help:
 	@echo "make lint types   ruff, import-linter, deptry; mypy"
 	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
 	@echo "make wheel        build the package into dist/"
+	@echo "make bench        race TextBrewer, torchdistill and loops by hand in an environment of their own (an hour or"
+	@echo "                  more, on a machine that does nothing else), and write docs/speed.md"
 	@echo "make clean        remove the environment and what was built"
 
 quickstart: $(READY)
@@ -48,8 +50,15 @@ wheel: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation
 
+bench: $(READY)
+	$(PYTHON) -m venv .bench
+	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt torch
+	.bench/bin/python -m pip install $(PIP_ARGS) -q -c constraints.txt -e ".[board]"
+	.bench/bin/python -m pip install $(PIP_ARGS) -q --no-deps textbrewer==0.2.1.post1 torchdistill==1.1.5
+	HF_HUB_OFFLINE=1 .bench/bin/python bench/race.py --batch 8 16 32 --full --out docs/speed.md
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .bench dist build .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

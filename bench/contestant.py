@@ -99,12 +99,16 @@ class Contestant:
         self.device = next(self.distiller.parameters()).device.type
 
     def _fill(self, ids: Tensor, types: Tensor, index: Any, taps: Any) -> tuple[dict[int, Tensor], Tensor]:
-        """Write what the teachers compute for packed tokens, whose examples have the lengths `index.lens`."""
+        """As `fill`, for packed tokens, whose examples have the lengths `index.lens`."""
         batch = {"input_ids": ids, "token_type_ids": types, "attention_mask": torch.ones_like(ids)}
         pad = torch.nn.utils.rnn.pad_sequence
-        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
-            self.distiller({key: pad(x.split(index.lens), batch_first=True) for key, x in batch.items()})
+        self.fill({key: pad(x.split(index.lens), batch_first=True) for key, x in batch.items()})
         return {}, torch.zeros(())
+
+    def fill(self, batch: Mapping[str, Tensor]) -> None:
+        """Write what the teachers compute for a batch."""
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            self.distiller(batch)
 
     def _keep(self, batch: Mapping[str, Tensor], logits: Tensor) -> None:
         """Write logits that the race gives, so that the step reads them from disk; inside the clock."""
