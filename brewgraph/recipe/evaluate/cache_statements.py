@@ -8,7 +8,7 @@ from brewgraph.ops import TEMPERATURES
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.label_types import MASKED
-from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
+from brewgraph.recipe.values import Evaluated, Group, Value, describe
 from brewgraph.syntax import tree as t
 
 Refusal = tuple[str, str, str]
@@ -17,24 +17,23 @@ Refusal = tuple[str, str, str]
 
 def evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
     """The value of a `cache` statement: its expression, or each of its members, with the folder."""
-    value, path = e.evaluate(s.value), e.interpolate(s.path)
-    if value is FAULT or path is FAULT:
-        return FAULT
+    value, path = e.evaluate_all((s.value, s.path))
+    assert isinstance(path, str)
     if isinstance(value, v.Row):
         row = f"{value.take.model}.{value.take.feature.name}"
         help = f"select layers: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
-        return e.fault("B202", "a cache needs the layers of a row", s.value.span, help=help)
+        raise e.fault("B202", "a cache needs the layers of a row", s.value.span, help=help)
 
     def keep(x: Evaluated) -> Evaluated:
         if isinstance(x, Group):
             return x.map(keep)
         if not isinstance(x, Value):
             help = 'cache what a teacher computes: `cache soft = bert.logits at "folder"`'
-            return e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
+            raise e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
         refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(e, part)))
         if refusal := next(refusals, None) or _as_a_whole(x):
             code, message, help = refusal
-            return e.fault(code, message, s.value.span, help=help)
+            raise e.fault(code, message, s.value.span, help=help)
         return v.Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
 
     return keep(value)

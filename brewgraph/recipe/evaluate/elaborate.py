@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from brewgraph.diagnostics import Collector, listing, suggest
@@ -10,14 +11,14 @@ from brewgraph.ops import PROJECTIONS
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
-from brewgraph.recipe.evaluate.declare import declare_data, declare_model, evaluate_param
+from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
 from brewgraph.recipe.evaluate.indexing import evaluate_index
 from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
 from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
-from brewgraph.recipe.recipe import Recipe
-from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
+from brewgraph.recipe.recipe import Recipe, Stage
+from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import from_outside
@@ -32,7 +33,10 @@ def elaborate(
     library: Library | None = None,
 ) -> Recipe | None:
     """The recipe of a spec, or None and diagnostics. Without `facts`, lists that depend on a model stay open."""
-    return _Elaboration(source, collector, params, facts, library).run(spec)
+    try:
+        return _Elaboration(source, collector, params, facts, library).run(spec)
+    except Faulty:
+        return None
 
 
 def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.ModelDeclaration | None:
@@ -55,16 +59,16 @@ class _Elaboration(Evaluator):
         for scope in self.scopes:
             with self.inside(scope):
                 for name, statement in scope.statements.items():
-                    self.value_of(name, statement.name_span)
+                    with suppress(Faulty):
+                        self.value_of(name, statement.name_span)
         warn_of_strays(self.scopes, spec, self.collector)
         self._check_roles()
         outer = own_settings(self, self.root)
-        stages = make_stages(self, outer)
-        for scope in self.scopes:
-            for function in scope.functions.values():
-                check_function(self, scope, function)
-        train = settle_train(outer, self._train_span(), self.collector)
-        if self.collector.failed or stages is None or train is None:
+        try:
+            train = settle_train(self, outer, self._train_span())
+        finally:
+            stages = self._stages(outer)
+        if self.collector.failed:
             return None
         equations = self._equations()
         params = {n: self.root.values[n] for n, s in self.root.statements.items() if isinstance(s, t.Param)}
@@ -82,6 +86,14 @@ class _Elaboration(Evaluator):
             projections=MappingProxyType(self.projections),
             places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),
         )
+
+    def _stages(self, outer: Written) -> tuple[Stage, ...]:
+        try:
+            return make_stages(self, outer)
+        finally:
+            for scope in self.scopes:
+                for function in scope.functions.values():
+                    check_function(self, scope, function)
 
     def _train_span(self) -> Span:
         return self.root.trains[0].span if self.root.trains else Span(self.source, 0, 0)
@@ -127,28 +139,23 @@ class _Elaboration(Evaluator):
             case t.Param():
                 return evaluate_param(self, s, self.given if scope is self.root else {})
             case t.Model():
-                model = declare_model(self, s, full)
-                self.models[full] = model
+                model = self.models[full] = declare_model(self, s, full)
                 return model
             case t.Data():
-                data = declare_data(self, s, full)
-                self.data[full] = data
+                data = self.data[full] = declare_data(self, s, full)
                 return data
             case t.Proj():
                 if s.name in PROJECTIONS:
                     message = f"`{s.name}` is already the name of a projection"
-                    return self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
-                projector = make_projector(self, s.value, full, full, s.name_span)
-                if projector is None:
-                    return FAULT
-                self.projections[full] = projector
+                    raise self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
+                projector = self.projections[full] = make_projector(self, s.value, full, full, s.name_span)
                 return projector
             case t.Tap():
                 value = self.evaluate(s.value)
-                if value is not FAULT and not isinstance(value, Value | Group | v.Row):
+                if not isinstance(value, Value | Group | v.Row):
                     message = f"a tap is a model's feature, got {describe(value)}"
                     help = f'write `tap {s.name} = model @ "path.of.a.module"`'
-                    return self.fault("B202", message, s.value.span, help=help)
+                    raise self.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Cache():
                 return evaluate_cache(self, s, full)
@@ -160,7 +167,7 @@ class _Elaboration(Evaluator):
         value = self.evaluate(s.value)
         if isinstance(value, v.Match):
             help = "an operation compares them: `mse(a -> b)`"
-            return self.fault("B209", "an arrow alone is a value only between layers", s.value.span, help=help)
+            raise self.fault("B209", "an arrow alone is a value only between layers", s.value.span, help=help)
         if isinstance(s, t.Equation):
             return v.as_value(value, s.value.span) if isinstance(value, int | float) else value
         if isinstance(value, Group) and value.axis.kind == "list" and not value.axis.name:

@@ -13,7 +13,7 @@ from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.joining import axis_named
 from brewgraph.recipe.evaluate.operations import token_mask
 from brewgraph.recipe.numbers import compute, shares
-from brewgraph.recipe.values import FAULT, Evaluated, Group, Value, describe
+from brewgraph.recipe.values import Evaluated, Group, Value, describe, each
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -32,21 +32,18 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
     over: str | None = None
     lists: list[t.Expression] = []
     for argument in call.arguments:
-        if argument.name is None and argument.key is None:
+        if argument.is_plain:
             lists.append(argument.value)
         elif argument.name == "over" and isinstance(argument.value, t.Name):
             over = e.current.axis_of(argument.value)[0] or argument.value.id
         else:
-            place = argument.name_span or argument.span
             help = "`over=` names the `let` of a list: `sum(x, over=teachers)`"
-            return e.fault("B120", f"`{name}` takes a list, and `over=`", place, help=help)
+            raise e.fault("B120", f"`{name}` takes a list, and `over=`", argument.place, help=help)
     if len(lists) != 1:
-        return e.fault("B209", f"`{name}` takes one list", call.span, help=f"write `{name}([a, b])`")
+        raise e.fault("B209", f"`{name}` takes one list", call.span, help=f"write `{name}([a, b])`")
     value = e.evaluate(lists[0], side)
-    if value is FAULT:
-        return FAULT
     if value == () or (isinstance(value, Group) and value.items == ()):
-        return e.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
+        raise e.fault("B211", f"`{name}` of an empty list", call.span, help="name its members")
     if isinstance(value, tuple):
         if v.are_numbers(value) and (over is None or name != "softmax"):
             return _fold(e, name, value, call.span)
@@ -55,14 +52,14 @@ def evaluate_across(e: Evaluator, name: str, call: t.Call, side: str | None) -> 
         return value  # the model will tell
     if not isinstance(value, Group):
         message = f"`{name}` reduces a list, got {describe(value)}"
-        return e.fault("B211", message, call.span, help=_help(name, value))
+        raise e.fault("B211", message, call.span, help=_help(name, value))
     if over is None:
         return _gather(e, name, value, call.span)
     depth = axis_named(value, over)
     if depth is None:
         names = [axis.name for axis in value.axes if axis.name]
         help = suggest(over, names) or (f"it runs over {listing(names)}" if names else "name the list by a `let`")
-        return e.fault("B211", f"this list has no axis `{over}`", call.span, help=help)
+        raise e.fault("B211", f"this list has no axis `{over}`", call.span, help=help)
     return _along(value, depth, lambda group: _outermost(e, name, group, call.span))
 
 
@@ -102,12 +99,10 @@ def _gather(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
         return v.Combine(kind, _operator(name), (), span=place)
     members = tuple(v.leaves(group))
     if not members:
-        return e.fault("B211", f"`{name}` of an empty list", place, help="name its members")
+        raise e.fault("B211", f"`{name}` of an empty list", place, help="name its members")
     if v.are_numbers(members):
         return _fold(e, name, members, place)
     values = _alike(e, name, members, place)
-    if not values:
-        return FAULT
     return values[0] if len(values) == 1 else v.Combine(_summable(values[0]), _operator(name), values, span=place)
 
 
@@ -127,9 +122,7 @@ def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
     if _open_kind(group) is not None:
         return group if name == "softmax" else first
     columns = zip(*(member.items or () for member in inner), strict=True)
-    results = tuple(_outermost(e, name, replace(group, items=column), place) for column in columns)
-    if FAULT in results:
-        return FAULT
+    results = each(lambda column: _outermost(e, name, replace(group, items=column), place), columns)
     if name != "softmax":
         return replace(first, items=results)
     rows = zip(*(x.items or () for x in results if isinstance(x, Group)), strict=True)
@@ -137,18 +130,16 @@ def _outermost(e: Evaluator, name: str, group: Group, place: Span) -> Evaluated:
 
 
 def _alike(e: Evaluator, name: str, members: Sequence[Evaluated], place: Span) -> tuple[Value, ...]:
-    """The members of a list as values of one kind that can be joined; empty, with a diagnostic, where they are not."""
+    """The members of a list as values of one kind that can be joined."""
     items = [v.as_value(item, place) or item for item in members]
     values = tuple(item for item in items if isinstance(item, Value))
     if len(values) < len(items) or len({_summable(x) for x in values}) > 1:
         listed = listing(dict.fromkeys(describe(item) for item in items)).replace("`", "")
         message = f"`{name}` needs values of one kind, but the list holds {listed}"
-        e.fault("B202", message, place, help="add losses to losses, features to features")
-        return ()
+        raise e.fault("B202", message, place, help="add losses to losses, features to features")
     if any(x.kind in ("labels", "temperature") for x in values):
         help = "compare them: `ce(data.labels -> model.logits)`"
-        e.fault("B202", "labels do not support arithmetic", place, help=help)
-        return ()
+        raise e.fault("B202", "labels do not support arithmetic", place, help=help)
     return values
 
 
@@ -158,10 +149,8 @@ def _softmax(e: Evaluator, group: Group, place: Span) -> Evaluated:
         return group
     if any(isinstance(item, Group | tuple) for item in group):
         help = "name the axis: `softmax(x, over=teachers)`"
-        return e.fault("B211", "a softmax needs a single axis, and this list has several", place, help=help)
+        raise e.fault("B211", "a softmax needs a single axis, and this list has several", place, help=help)
     values = _alike(e, "softmax", group.items, place)
-    if not values:
-        return FAULT
     kind = _summable(values[0])
     items = tuple(v.Combine(kind, "softmax", values, position, span=place) for position in range(len(values)))
     return replace(group, items=items, span=place)
@@ -172,7 +161,8 @@ def _fold(e: Evaluator, name: str, numbers: tuple[int | float, ...], place: Span
     try:
         return shares(numbers) if name == "softmax" else compute(_operator(name), numbers)
     except ArithmeticError as error:
-        return e.fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
+        message = f"this cannot be computed: {error}"
+        raise e.fault("B207", message, place, help="correct one of the numbers") from error
 
 
 def _summable(x: Value) -> str:
@@ -184,34 +174,29 @@ def evaluate_alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> E
     declared = ALONE[name]
     values = call.arguments[:1] if declared.needs_layout else call.arguments
     if len(values) != 1 or values[0].name or values[0].key or len(call.arguments) > 2:
-        return e.fault("B209", f"`{name}` takes one value", call.span, help=declared.summary)
+        raise e.fault("B209", f"`{name}` takes one value", call.span, help=declared.summary)
     mask: str | None = None
     for argument in call.arguments[1:]:
         if argument.name != "mask":
-            place = argument.name_span or argument.span
-            return e.fault("B120", f"`{name}` takes one value, and `mask=`", place, help=declared.summary)
+            message = f"`{name}` takes one value, and `mask=`"
+            raise e.fault("B120", message, argument.place, help=declared.summary)
         mask = token_mask(e, argument)
-        if mask is None:
-            return FAULT
 
     def apply(x: Evaluated) -> Evaluated:
-        if x is FAULT:
-            return FAULT
         if isinstance(x, Group):
             return x.map_values(apply)
         if isinstance(x, v.Row):
             help = f"pick layers: `{x.take.span.text}[0]`"
-            return e.fault("B202", f"`{x.take.feature.name}` is one value per layer", x.take.span, help=help)
+            raise e.fault("B202", f"`{x.take.feature.name}` is one value per layer", x.take.span, help=help)
         if isinstance(x, v.Bundle):
-            items = tuple(apply(i) for i in x.items)
-            whole = tuple(i for i in items if isinstance(i, Value))
-            return replace(x, items=whole) if len(whole) == len(items) else FAULT
+            items = each(apply, x.items)
+            return replace(x, items=tuple(i for i in items if isinstance(i, Value)))
         result = declared.result(x.kind) if isinstance(x, Value) else None
         if result is None or not isinstance(x, Value):
-            return e.fault("B202", f"`{name}` does not take {describe(x)}", call.span, help=_remedy(declared, x))
+            raise e.fault("B202", f"`{name}` does not take {describe(x)}", call.span, help=_remedy(declared, x))
         if mask == "none" and x.kind == "values":
             help = "the loss chooses their mask: set `mask=none` there"
-            return e.fault("B122", "these values are already masked", call.arguments[1].span, help=help)
+            raise e.fault("B122", "these values are already masked", call.arguments[1].span, help=help)
         padded = "none" if mask == "none" else None
         return v.Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
 

@@ -12,7 +12,7 @@ from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.evaluate.indexing import whole_row
 from brewgraph.recipe.evaluate.joining import pair
 from brewgraph.recipe.numbers import WEIGHTS, is_positive
-from brewgraph.recipe.values import FAULT, Bundle, Evaluated, Fault, Group, Match, Row, Value, as_value, describe
+from brewgraph.recipe.values import Bundle, Evaluated, Faulty, Group, Match, Row, Value, as_value, describe, each
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -36,46 +36,51 @@ class _Call:
 
 def evaluate_operation(e: Evaluator, operation: Operation, call: t.Call, side: str | None) -> Evaluated:
     """The losses that a call gives: one, or a list where its match or its options hold lists."""
-    match: Evaluated = None
+    known = {option.name for option in operation.options}
+    words = known | {"mask", "reduce"}
+    first = next((argument for argument in call.arguments if argument.is_plain), None)
+    matches: list[Match] = []
     options: dict[str, Evaluated] = {}
     mask: str | v.Column | None = None
     reduced = True
-    known = {option.name for option in operation.options}
-    for argument in call.arguments:
-        name, place = argument.name, argument.name_span or argument.span
-        if name is None and argument.key is None and match is None:
-            match = e.evaluate(argument.value, side)
-            if match is not FAULT and not isinstance(match, Match):
+
+    def take(argument: t.Argument) -> None:
+        nonlocal mask, reduced
+        name, x = argument.name, argument.value
+        if argument is first:
+            match = e.evaluate(x, side)
+            if not isinstance(match, Match):
                 help = f"write `{operation.name}(teacher.… -> student.…)`: from the teacher, to the student"
                 message = f"`{operation.name}` compares the two sides of an arrow"
-                return e.fault("B209", message, argument.span, help=help)
+                raise e.fault("B209", message, argument.span, help=help)
+            matches.append(match)
+        elif argument.is_plain and not matches:
+            raise Faulty  # the first one is no match
         elif name == "mask":
             mask = _mask(e, argument)
-            if mask is None:
-                return FAULT
         elif name == "reduce":
-            if argument.value.span.text not in ("none", '"none"'):
+            if x.span.text not in ("none", '"none"'):
                 help = '`reduce="none"` gives one number per example or token; default: their mean'
-                return e.fault("B122", '`reduce` can only be "none"', argument.value.span, help=help)
+                raise e.fault("B122", '`reduce` can only be "none"', x.span, help=help)
             reduced = False
         elif name in known:
             options[name or ""] = _option(e, operation, argument, side)
         else:
             what = f"no option `{name}`" if name else "only one match"
-            help = instead("option", name or "", known | {"mask", "reduce"})
-            if argument.key is not None and (key := argument.key.span.text) in known | {"mask", "reduce"}:
-                help = f"write `{key}={argument.value.span.text}`"
+            help = instead("option", name or "", words)
+            if argument.key is not None and (key := argument.key.span.text) in words:
+                help = f"write `{key}={x.span.text}`"
             help = help or f"it takes {listing(['a -> b', *sorted(known), 'mask', 'reduce'])}"
-            return e.fault("B120", f"`{operation.name}` takes {what}", place, help=help)
-    if match is None:
+            raise e.fault("B120", f"`{operation.name}` takes {what}", argument.place, help=help)
+
+    each(take, call.arguments)
+    if not matches:
         help = f"write `{operation.name}(teacher.… -> student.…)`"
-        return e.fault("B209", f"`{operation.name}` needs a match", call.span, help=help)
-    if not isinstance(match, Match) or FAULT in options.values():
-        return FAULT
+        raise e.fault("B209", f"`{operation.name}` needs a match", call.span, help=help)
     if not reduced and set(operation.takes.values()) == {"batch"}:
         help = "remove `reduce`: the result is already one number"
-        return e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
-    return _over_options(e, _Call(operation, options, mask, reduced, call.span), match)
+        raise e.fault("B208", f"`{operation.name}` compares whole batches", call.span, help=help)
+    return _over_options(e, _Call(operation, options, mask, reduced, call.span), matches[0])
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,26 +93,24 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
     if isinstance(option.default, str):  # a word, bare or as a string
         if isinstance(x, t.String | t.Name):
             return x.value if isinstance(x, t.String) else x.id
-        return e.fault("B202", f"`{name}` is a word", x.span, help=f"{option.text}; default: {option.default}")
+        raise e.fault("B202", f"`{name}` is a word", x.span, help=f"{option.text}; default: {option.default}")
     value, place = e.evaluate(x, side), x.span
-    if value is FAULT:
-        return FAULT
     if isinstance(value, tuple):
         value = Group(value, span=place)
     if isinstance(value, Group) and value.items == ():
-        return e.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
+        raise e.fault("B202", f"the list for `{name}` is empty", place, help=f"write `{name}=4`")
     for single in v.leaves(value) if isinstance(value, Group) else (value,):
         is_temperature = isinstance(single, v.Temperature) and name == "T"
         if not (is_temperature or v.is_number(single) or (isinstance(single, Value) and single.kind in WEIGHTS)):
             help = f"write `{name}=4`, `{name}=ramp(8 -> 1)`, or a list with one for each pair"
-            return e.fault("B202", f"`{name}` is a number or a schedule, got {describe(single)}", place, help=help)
+            raise e.fault("B202", f"`{name}` is a number or a schedule, got {describe(single)}", place, help=help)
         if name == "T" and not is_temperature and not is_positive(single):
-            return e.fault("B207", "a temperature must be positive", place, help="T=1 leaves the logits unchanged")
+            raise e.fault("B207", "a temperature must be positive", place, help="T=1 leaves the logits unchanged")
     return value
 
 
-def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
-    """`mask=none` or `mask=tokens` of a function from values to a value; None, with a diagnostic, for anything else."""
+def token_mask(e: Evaluator, argument: t.Argument) -> str:
+    """`mask=none` or `mask=tokens` of a function from values to a value."""
     x = argument.value
     choices = f"it is one of {listing(TOKEN_MASKS)}"
     if _mask_word(x) in MASKS or isinstance(x, t.Attribute):
@@ -115,27 +118,25 @@ def token_mask(e: Evaluator, argument: t.Argument) -> str | None:
     return _named_mask(e, x, TOKEN_MASKS, choices)
 
 
-def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column | None:
+def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column:
     x = argument.value
     value = e.evaluate(x) if isinstance(x, t.Attribute) else None
     if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
-        e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
-        return None
-    if isinstance(value, v.Column) or value is FAULT:
-        return value if isinstance(value, v.Column) else None
+        raise e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
+    if isinstance(value, v.Column):
+        return value
     return _named_mask(e, x, MASKS, f"it is one of {listing(MASKS)}, or a column of the data")
 
 
-def _named_mask(e: Evaluator, x: t.Expression, masks: tuple[str, ...], choices: str) -> str | None:
-    """A mask by its name; None, with a diagnostic, for anything else. `choices` says what the masks are."""
+def _named_mask(e: Evaluator, x: t.Expression, masks: tuple[str, ...], choices: str) -> str:
+    """A mask by its name; `choices` says what the masks are."""
     word = _mask_word(x)
     if word in masks:
         return word
     help = (suggest(word, masks) if word not in MASKS else "") or choices
     if isinstance(x, t.String) and x.value in masks:
         help = f"write it without quotes: `mask={x.value}`"
-    e.fault("B122", "unknown mask", x.span, help=help)
-    return None
+    raise e.fault("B122", "unknown mask", x.span, help=help)
 
 
 def _mask_word(x: t.Expression) -> str:
@@ -182,12 +183,10 @@ def _over_options(e: Evaluator, call: _Call, match: Match) -> Evaluated:
         return pair(m, x, call.span, e.fault, with_option, "loss")
 
     matches = join(match.source, match.target)
-    if matches is FAULT:
-        return FAULT
     pairs = matches.items if isinstance(matches, Group) and len(matches.axes) == 1 else None
     if pairs is not None and values.axis.kind == "list" and len(values.items) != len(pairs):
         message = f"`{name}` has {len(values.items)} values, and the match {len(pairs)} pairs"
-        return e.fault("B201", message, values.span, help=f"give one `{name}` for each pair, or a single one")
+        raise e.fault("B201", message, values.span, help=f"give one `{name}` for each pair, or a single one")
     return pair(matches, values, call.span, e.fault, with_option, "loss")
 
 
@@ -195,9 +194,7 @@ def _over_pairs(e: Evaluator, call: _Call, match: Match) -> Evaluated:
     source, target = match.source, match.target
     takes_rows = any(is_row(side) for sides in call.operation.takes for side in sides)
     if takes_rows:
-        source, target = (whole_row(e, side) if isinstance(side, Row) else side for side in (source, target))
-        if FAULT in (source, target):
-            return FAULT
+        source, target = each(lambda side: whole_row(e, side) if isinstance(side, Row) else side, (source, target))
 
     def apply(a: Evaluated, b: Evaluated) -> Evaluated:
         if takes_rows:
@@ -242,11 +239,11 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
     for side in (source, target):
         if isinstance(side, Row):
             help = f"pick layers: `{side.take.span.text}[0]`, or all of them: `{side.take.span.text}[:]`"
-            return e.fault("B202", f"`{side.take.feature.name}` is one value per layer", side.take.span, help=help)
+            raise e.fault("B202", f"`{side.take.feature.name}` is one value per layer", side.take.span, help=help)
         if not isinstance(side, Value) or side.kind in NOT_COMPARED:
             where = side.span if isinstance(side, Value) else place
             message = f"`{operation.name}` compares features, got {describe(side)}"
-            return e.fault("B202", message, where, help=_feature_of(side) or f"it takes {takes(operation)}")
+            raise e.fault("B202", message, where, help=_feature_of(side) or f"it takes {takes(operation)}")
     assert isinstance(source, Value)
     assert isinstance(target, Value)
     kinds = (source.kind, target.kind)
@@ -259,11 +256,11 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
         elif source.kind == "labels" and operation.name == "bce":
             help = 'use `ce` for single-label classes; multi-label data needs problem_type="multi_label"'
         message = f"`{operation.name}` does not compare {source.kind} with {target.kind}"
-        return e.fault("B210", message, place, help=help)
+        raise e.fault("B210", message, place, help=help)
     temperature = next((x for x in call.options.values() if isinstance(x, v.Temperature)), None)
     if temperature is not None and any(kind not in ("logits", "positions", "tensor") for kind in kinds):
         message = f"`{temperature.name}` needs the logits of two models, got {describe(source)} and {describe(target)}"
-        return e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
+        raise e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
     return v.Apply(
         "loss" if call.reduced else "values",
         operation.key,
@@ -303,27 +300,26 @@ def evaluate_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call,
     options: dict[str, Evaluated] = {}
     mask: str | None = None
     known = {option.name for option in transform.options}
-    for argument in call.arguments:
-        if argument.name is None and argument.key is None:
+
+    def take(argument: t.Argument) -> None:
+        nonlocal mask
+        if argument.is_plain:
             arguments.append(e.evaluate(argument.value, side))
         elif argument.name in known:
             options[argument.name or ""] = _option(e, transform, argument, side)
         elif argument.name == "mask" and transform.needs_layout:
             mask = token_mask(e, argument)
-            if mask is None:
-                return FAULT
         else:
-            place = argument.name_span or argument.span
             help = instead("option", argument.name or "", known) or f"it takes {_transforms(transform)}"
             if argument.name == "mask":
                 help = f"`{transform.name}` includes padding; choose the mask in a loss: `mse(a -> b, mask=none)`"
-            return e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", place, help=help)
-    if FAULT in arguments or FAULT in options.values():
-        return FAULT
+            raise e.fault("B120", f"`{transform.name}` takes no option `{argument.name}`", argument.place, help=help)
+
+    each(take, call.arguments)
     count = len(next(iter(transform.takes)))
     if len(arguments) != count:
         message = f"`{transform.name}` takes {count} value{'s' if count > 1 else ''}"
-        return e.fault("B209", message, call.span, help=f"it takes {_transforms(transform)}")
+        raise e.fault("B209", message, call.span, help=f"it takes {_transforms(transform)}")
 
     def apply(*members: Evaluated) -> Evaluated:
         first = members[0]
@@ -343,25 +339,25 @@ def _transform(
     options: Mapping[str, Evaluated],
     mask: str | None,
     place: Span,
-) -> v.Transform | Fault:
+) -> v.Transform:
     for member in members:
         if not isinstance(member, Value):
             what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
             message = f"`{transform.name}` takes {_transforms(transform)}, got {describe(member)}"
-            return e.fault("B202", message, place, help=f"pick {what}")
+            raise e.fault("B202", message, place, help=f"pick {what}")
     values = tuple(member for member in members if isinstance(member, Value))
     kinds = [x.kind for x in values]
     result = transform.result(*kinds)
     if result is None and "tensor" not in kinds:
         message = f"`{transform.name}` does not take {' and '.join(kinds)}"
-        return e.fault("B210", message, place, help=f"it takes {_transforms(transform)}")
+        raise e.fault("B210", message, place, help=f"it takes {_transforms(transform)}")
     for name, value in options.items():
         if isinstance(value, Group):
             help = f"write `{name}=4`, and the call once for each of them"
-            return e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
+            raise e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
         if isinstance(value, v.Temperature):
             message = f"`{value.name}` is a temperature for two models, and here is one value"
-            return e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
+            raise e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
     return v.Transform(
         result or next(iter(transform.takes.values())),
         transform.key,

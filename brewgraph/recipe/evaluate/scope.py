@@ -21,7 +21,7 @@ from brewgraph.recipe.settings.data_sources import DATA
 from brewgraph.recipe.settings.model_sources import HEADS, MODELS
 from brewgraph.recipe.settings.train import OPTIMIZERS
 from brewgraph.recipe.settings.train import SCHEDULES as RATES
-from brewgraph.recipe.values import FAULT, Evaluated, Namespace
+from brewgraph.recipe.values import Evaluated, Namespace
 from brewgraph.source import EncodingError, Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import foreign_words
@@ -54,6 +54,8 @@ class Scope(Namespace):
     statements: dict[str, t.Named] = field(default_factory=dict)
     functions: dict[str, t.Function] = field(default_factory=dict)
     values: dict[str, Evaluated] = field(default_factory=dict)
+    faulty: list[str] = field(default_factory=list)
+    """Names without a value, whose faults were reported."""
     inner: dict[str, Scope] = field(default_factory=dict)
     """Tasks, stages and imported specs by name."""
     modules: dict[str, Module | None] = field(default_factory=dict)
@@ -86,7 +88,11 @@ class Scope(Namespace):
     def known_names(self) -> list[str]:
         """Every name that can be said here."""
         return list(
-            dict.fromkeys(name for scope in self.outward() for name in (*scope.values, *scope.statements, *scope.inner))
+            dict.fromkeys(
+                name
+                for scope in self.outward()
+                for name in (*scope.statements, *scope.values, *scope.faulty, *scope.inner)
+            )
         )
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
@@ -309,7 +315,7 @@ def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Librar
                 if imported is not None:
                     scope.inner[s.name] = imported
                 else:
-                    scope.values[s.name] = FAULT  # said already; what is asked of it is not reported too
+                    scope.faulty.append(s.name)
             else:
                 scope.modules[s.name] = library.module(s, scope, collector)
         case _:
