@@ -142,7 +142,7 @@ def _sections() -> dict[str, dict[str, str]]:
 def _entries() -> Iterator[Entry]:
     """Everything that has a page; a name may have several (`linear` is a projection and a schedule)."""
     from brewgraph.ops import OPERATIONS, PROJECTIONS, SCHEDULES, TEMPERATURES, TRANSFORMS
-    from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+    from brewgraph.recipe.evaluate.calls import FUNCTIONS
     from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
     from brewgraph.recipe.settings.data_sources import DATA
     from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Layers

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.graph.nodes import MASKS, show_shape
 from brewgraph.ops import OPERATIONS, TEMPERATURES
-from brewgraph.ops.registry import is_own
+from brewgraph.ops.registry import is_own, refusal
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import ModelFacts, Shape
@@ -287,9 +287,8 @@ def check_kinds(context: Context, match: BuiltLoss) -> None:
     """B210 where the operation does not compare the kinds of its sides, both of them known."""
     operation, kinds = match.loss.declared, match.kinds
     if operation.unit(*kinds) is None and not any("tensor" in kind for kind in kinds):
-        message = f"`{operation.name}` does not compare {kinds[0]} with {kinds[1]}"
-        takes = ", ".join(f"{a} -> {b}" for a, b in operation.takes)
-        context.collector.add("B210", message, match.loss.span, help=f"it takes {takes}")
+        message, help = refusal(operation, *kinds)
+        context.collector.add("B210", message, match.loss.span, help=help)
 
 
 # ── examples or tokens ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -100,6 +100,11 @@ class Operation(DeclaredFunction):
     least: Mapping[str, int] = field(default_factory=dict)
     unscaled: str = ""
 
+    @property
+    def sides(self) -> str:
+        """What it compares, in the words of a spec."""
+        return ", ".join(f"{source} -> {target}" for source, target in self.takes)
+
     def unit(self, source: str, target: str) -> str | None:
         """The unit for these sides, or None if the operation does not take them."""
         return self.takes.get((source, target))
@@ -147,6 +152,19 @@ class DeclaredTemperature(DeclaredFunction):
 OPERATIONS: dict[str, Operation] = {}
 TRANSFORMS: dict[str, DeclaredTransform] = {}
 TEMPERATURES: dict[str, DeclaredTemperature] = {}
+
+
+def refusal(operation: Operation, source: str, target: str) -> tuple[str, str]:
+    """Message and remedy for sides that an operation does not take."""
+    help = f"it takes {operation.sides}"
+    others = [x.name for x in OPERATIONS.values() if is_own(x.module) and x.unit(source, target)]
+    if operation.unit(target, source):
+        help = "reverse the arrow: labels and teachers belong on the left"
+    elif others and source in ("labels", "targets"):
+        help = f"{source} are compared by {listing(dict.fromkeys(others))}"
+        if operation.unit("targets", target):
+            help += '; multi-label data needs problem_type="multi_label"'
+    return f"`{operation.name}` does not compare {source} with {target}", help
 
 
 def is_own(module: str) -> bool:

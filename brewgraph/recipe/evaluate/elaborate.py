@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 
 from brewgraph.diagnostics import Collector, listing, suggest
-from brewgraph.ops import PROJECTIONS
+from brewgraph.ops import PROJECTIONS, TEMPERATURES
 from brewgraph.recipe import values as v
-from brewgraph.recipe.evaluate.cache_statements import evaluate_cache
 from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
 from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
 from brewgraph.recipe.evaluate.indexing import evaluate_index
 from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
 from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
-from brewgraph.recipe.evaluate.via import evaluate_via, make_projector
+from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.recipe import Recipe, Stage
-from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe
+from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
-from brewgraph.syntax.foreign import from_outside
+from brewgraph.syntax.foreign import from_outside, instead
+
+PROJECTED = ("hidden", "vector", "tensor", "states", "logits")
+"""Kinds that a projection maps."""
+_SETTINGS: Mapping[str, Callable[[float], bool]] = {"lr": lambda x: x > 0, "weight_decay": lambda x: x >= 0}
+"""The settings of a projection, each with the numbers that it takes."""
+Refusal = tuple[str, str, str]
+"""A code, what is wrong, and the remedy."""
 
 
 def elaborate(
@@ -45,6 +52,94 @@ def elaborate_model(spec: t.Spec, source: Source, collector: Collector) -> v.Mod
     enter(e.root, spec.statements, collector, e.library)
     model = next((s for s in e.root.statements.values() if isinstance(s, t.Model)), None)
     return declare_model(e, model, model.name) if model is not None else None
+
+
+# ── projections ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _make_projector(e: Evaluator, x: t.Expression, label: str | None, site: str, place: Span) -> v.Projector:
+    """A projection from `linear`, `linear(312 -> 768, lr=1e-3)`."""
+    called = x.function if isinstance(x, t.Call) else x
+    arguments = x.arguments if isinstance(x, t.Call) else ()
+    word = called.id if isinstance(called, t.Name) else ""
+    if word not in PROJECTIONS:
+        help = instead("projection", word or called.span.text, PROJECTIONS)
+        help = help or f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
+        raise e.fault("B101", f"there is no projection `{x.span.text}`", x.span, help=help)
+    e.check_repeats(arguments)
+    into: int | None = None
+    out: int | None = None
+    options: list[tuple[str, float]] = []
+    for argument in arguments:
+        value = e.evaluate(argument.value)
+        sizes = (value.source, value.target) if isinstance(value, v.Match) and argument.name is None else None
+        if sizes is not None and into is not None:
+            raise e.fault("B125", "the sizes are given twice", argument.span, help="remove one of them")
+        if sizes is not None and v.is_whole(sizes[0]) and v.is_whole(sizes[1]) and min(sizes[0], sizes[1]) > 0:
+            into, out = sizes[0], sizes[1]
+        elif (name := argument.name or "") in _SETTINGS and v.is_number(value) and _SETTINGS[name](value):
+            options.append((name, float(value)))
+        else:
+            help = f"write `{word}(312 -> 768, lr=1e-3)`; sizes and settings may be left out"
+            raise e.fault("B120", f"`{word}` does not take this", argument.span, help=help)
+    return v.Projector(label, PROJECTIONS[word].activation, into, out, tuple(options), site, span=place)
+
+
+def _evaluate_via(e: Evaluator, x: t.Via, side: str | None) -> Evaluated:
+    """The value with its projection; a list gets one inline projection per member, a named one is shared."""
+    try:
+        value = e.evaluate(x.value, side)
+    finally:
+        projector = _projector(e, x)  # its faults are reported even where the value has some
+
+    def project(item: Evaluated, path: str) -> Evaluated:
+        if isinstance(item, Group) and item.items is None:
+            return item
+        if isinstance(item, Group | v.Bundle):
+            members = item.items or ()
+            projected = each(lambda i: project(members[i], f"{path}.{i}"), range(len(members)))
+            if isinstance(item, Group):
+                return replace(item, items=projected, span=x.span)
+            return replace(item, items=tuple(member for member in projected if isinstance(member, Value)))
+        if not isinstance(item, Value) or item.kind not in PROJECTED:
+            where = item.span if isinstance(item, Value) else x.value.span
+            message = f"a projection maps features, got {describe(item)}"
+            help = "hidden states and vectors can be projected: `tiny.hidden[0] via linear`"
+            raise e.fault("B212", message, where, help=help)
+        return v.Project(item.kind, item, projector if projector.name else replace(projector, site=path), span=x.span)
+
+    return project(value, projector.site)
+
+
+def _projector(e: Evaluator, x: t.Via) -> v.Projector:
+    """The projection that a `proj` names, else an inline one."""
+    word = x.projection.id if isinstance(x.projection, t.Name) else ""
+    root = x.projection
+    while isinstance(root, t.Attribute):
+        root = root.value
+    if word in PROJECTIONS or not isinstance(root, t.Name) or root.id not in e.current.known_names():
+        return _make_projector(e, x.projection, None, _site(e, x), x.projection.span)
+    projector = e.evaluate(x.projection)
+    if isinstance(projector, v.Projector):
+        return projector
+    message = f"`via` needs a projection, got {describe(projector)}"
+    help = f"there are {listing(PROJECTIONS)}, or the name of a `proj`"
+    raise e.fault("B212", message, x.projection.span, help=help)
+
+
+def _site(e: Evaluator, x: t.Via) -> str:
+    """Where an inline projection stands: the statement, and its ordinal there; each call of a function counts."""
+    scope, name = e.path[-1] if e.path else (e.current, "")
+    statement = scope.full(name)
+    place = (*((f.source.name, f.start) for f in e.frames), (x.span.source.name, x.span.start))
+    places = e.sites.setdefault(statement, [])
+    if place not in places:
+        places.append(place)
+    position = places.index(place)
+    return statement if position == 0 else f"{statement}-{position}"
+
+
+# ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Elaboration(Evaluator):
@@ -148,7 +243,7 @@ class _Elaboration(Evaluator):
                 if s.name in PROJECTIONS:
                     message = f"`{s.name}` is already the name of a projection"
                     raise self.fault("B105", message, s.name_span, help=f"call it `my_{s.name}`")
-                projector = self.projections[full] = make_projector(self, s.value, full, full, s.name_span)
+                projector = self.projections[full] = _make_projector(self, s.value, full, full, s.name_span)
                 return projector
             case t.Tap():
                 value = self.evaluate(s.value)
@@ -158,7 +253,7 @@ class _Elaboration(Evaluator):
                     raise self.fault("B202", message, s.value.span, help=help)
                 return value
             case t.Cache():
-                return evaluate_cache(self, s, full)
+                return _evaluate_cache(self, s, full)
             case t.Let() | t.Equation():
                 return self._named_value(scope, s)
         raise AssertionError(type(s).__name__)
@@ -177,4 +272,88 @@ class _Elaboration(Evaluator):
 
     call = evaluate_call
     index = evaluate_index
-    via = evaluate_via
+    via = _evaluate_via
+
+
+# ── caches: values that are the same in every epoch ──────────────────────────────────────────────────────────────────
+
+
+def _evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
+    """The value of a `cache` statement: its expression, or each of its members, with the folder."""
+    value, path = e.evaluate_all((s.value, s.path))
+    assert isinstance(path, str)
+    if isinstance(value, v.Row):
+        row = f"{value.take.model}.{value.take.feature.name}"
+        help = f"select layers: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
+        raise e.fault("B202", "a cache needs the layers of a row", s.value.span, help=help)
+
+    def keep(x: Evaluated) -> Evaluated:
+        if isinstance(x, Group):
+            return x.map(keep)
+        if not isinstance(x, Value):
+            help = 'cache what a teacher computes: `cache soft = bert.logits at "folder"`'
+            raise e.fault("B202", f"a cache keeps a value, got {describe(x)}", s.value.span, help=help)
+        refusals = (refusal for ask in _QUESTIONS for part in v.walk(x) if (refusal := ask(e, part)))
+        if refusal := next(refusals, None) or _as_a_whole(x):
+            code, message, help = refusal
+            raise e.fault(code, message, s.value.span, help=help)
+        return v.Cached(x.kind, x, name, path, place=s.path.span, span=x.span)
+
+    return keep(value)
+
+
+def _as_a_whole(x: Value) -> Refusal | None:
+    """The whole value must be computed by a model, per example."""
+    if not any(isinstance(part, v.Take) for part in v.walk(x)):
+        return "B240", f"no model computes this: it is {describe(x)}", "remove the `cache`: there is nothing to save"
+    if x.kind in ("loss", "number", "schedule"):
+        help = "cache its inputs, such as `bert.logits`: one value for each example"
+        return "B241", "this is one number per batch, and batches change every epoch", help
+    return None
+
+
+def _changes(e: Evaluator, x: Value) -> Refusal | None:
+    """Parts that training changes."""
+    help = "cache only what is computed from teachers"
+    if isinstance(x, v.Take):
+        model = e.models[x.model]
+        if model.role == "student":
+            return "B240", f"`{x.model}` is trained: its output changes every step", help
+        if model.source.averaged is not None:
+            return "B240", f"`{x.model}` follows the student: its output changes every step", help
+    if isinstance(x, v.Project):
+        help = "cache the value before the projection: `cache x = bert.hidden[4] at …`, then `x via linear`"
+        return "B240", "a projection is trained: its output changes every step", help
+    if isinstance(x, v.Scheduled):
+        return "B240", "a schedule changes with training", "apply it after the cache"
+    return None
+
+
+def _couples(e: Evaluator, x: Value) -> Refusal | None:
+    """Parts in which an example depends on the rest of its batch, or on padding."""
+    message = "the value of an example depends on the rest of its batch here"
+    help = "cache its inputs, such as `bert.logits`"
+    if isinstance(x, v.Temperature) and TEMPERATURES[x.name].couples_batch:
+        return "B241", f"{message}: `{x.name}` uses all of them", help
+    if (isinstance(x, v.Transform) and x.declared.mean == "batch") or (isinstance(x, v.Apply) and x.reduced):
+        return "B241", message, help
+    if isinstance(x, v.Transform | v.Apply) and x.mask == "none":
+        return "B241", "with `mask=none` the value depends on the padding of the batch", "leave `mask=none` out"
+    return None
+
+
+def _drawn(e: Evaluator, x: Value) -> Refusal | None:
+    """Data that change every epoch, so no cached value would be read again."""
+    if not isinstance(x, v.Take | v.Column):
+        return None
+    source = e.data[x.data].source
+    help = "remove the `cache`, or what changes the data"
+    if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
+        return "B242", f"`augment` changes the texts of `{x.data}` every epoch", help
+    if source.label_type == MASKED:
+        return "B242", f"the words of `{x.data}` that are masked change every epoch", help
+    return None
+
+
+Question = Callable[[Evaluator, Value], Refusal | None]
+_QUESTIONS: tuple[Question, ...] = (_changes, _couples, _drawn)
