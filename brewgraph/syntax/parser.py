@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,13 @@ _DIRECT: dict[str, type[t.Node]] = {
 """Rules whose parts are the fields of their node, in order."""
 _SEVERAL = {"list": t.List, "tuple": t.Tuple, "mapping": t.Mapping, "block": t.Block}
 """Rules whose parts are the members of the one field of their node."""
+_TOKENS: dict[str, Callable[[str, Span], t.Expression]] = {
+    "float": lambda text, span: t.Constant(float(text), span=span),
+    "percent": lambda text, span: t.Percent(float(text[:-1]), span=span),
+    "duration": lambda text, span: t.Duration(float(text.split()[0]), text.split()[1].rstrip("s"), span=span),
+    "string": lambda text, span: t.String(text[1:-1], span=span),
+}
+"""Rules that hold a single token."""
 
 
 class _Builder:
@@ -206,6 +214,8 @@ class _Builder:
         span, children = self.span(tree.meta), tree.children
         if tree.data in _SEVERAL:
             return _SEVERAL[tree.data](self.nodes(children), span=span)
+        if tree.data in _TOKENS:
+            return _TOKENS[tree.data](str(children[0]), span)
         if tree.data not in _DIRECT:
             return getattr(self, "on_" + tree.data)(children, span)
         kind = _DIRECT[tree.data]
@@ -295,16 +305,3 @@ class _Builder:
 
     def on_int(self, c: list[Any], span: Span) -> t.Constant:
         return t.Constant(self.whole(c[0]), span=span)
-
-    def on_float(self, c: list[Any], span: Span) -> t.Constant:
-        return t.Constant(float(c[0]), span=span)
-
-    def on_percent(self, c: list[Any], span: Span) -> t.Percent:
-        return t.Percent(float(str(c[0])[:-1]), span=span)
-
-    def on_duration(self, c: list[Any], span: Span) -> t.Duration:
-        number, unit = str(c[0]).split()
-        return t.Duration(float(number), unit.rstrip("s"), span=span)
-
-    def on_string(self, c: list[Any], span: Span) -> t.String:
-        return self.text(c[0])
