@@ -2,11 +2,9 @@
 
 from brewgraph.ops import distance as _distance
 from brewgraph.ops import relation as _relation
-from brewgraph.ops import similarity as _similarity
 from brewgraph.ops import soft as _soft
 from brewgraph.ops import temperatures as _temperatures
 from brewgraph.ops import transforms as _transforms
-from brewgraph.ops import transport as _transport
 from brewgraph.ops.projections import PROJECTIONS, ProjectionKind
 from brewgraph.ops.registry import (
     KINDS,
@@ -47,4 +45,4 @@ __all__ = [
     "temperature",
     "transform",
 ]
-_FAMILIES = (_distance, _relation, _similarity, _soft, _temperatures, _transforms, _transport)
+_FAMILIES = (_distance, _relation, _soft, _temperatures, _transforms)

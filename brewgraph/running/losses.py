@@ -14,8 +14,7 @@ from brewgraph.checking.checked import Checked
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SpecError, UsageError, listing
 from brewgraph.graph.scalars import Horizon
-from brewgraph.recipe.needs import columns_used
-from brewgraph.recipe.recipe import Stage, Task
+from brewgraph.recipe.recipe import Stage, Task, columns_used
 from brewgraph.running.data_cache import DataCache, graphs_of
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask
 from brewgraph.running.predict import labelled_rows, read_like, split_rows
