@@ -252,14 +252,13 @@ def kind_of(kind: str, shape: Shape | None) -> str:
 def check_axes(context: Context, match: BuiltLoss) -> None:
     """B221 where a tap has no axis of examples, or none of tokens or heads behind it: no loss can count its units."""
     for side in (match.source, match.target):
-        _check_axes(context, side)
+        for member in side.members or (side,):
+            _check_axes(context, member)
 
 
 def _check_axes(context: Context, side: LossSide) -> None:
-    for member in side.members:
-        _check_axes(context, member)
     shape = side.shape
-    if side.members or shape is None or side.kind != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
+    if shape is None or side.kind != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
         return
     take = next(iter(v.takes_in(side.value)), None)
     reason = "its second axis is neither tokens nor heads"

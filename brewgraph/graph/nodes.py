@@ -61,6 +61,16 @@ class Node:
         return self.LABEL.format(self)
 
 
+class Operand:
+    """One of a node's inputs, by its place."""
+
+    def __init__(self, place: int):
+        self.place = place
+
+    def __get__(self, node: Node, _: type) -> str:
+        return node.inputs[self.place]
+
+
 class Input(Node, content=("identity",), label="{0.data} for {0.model}"):
     """A data set, encoded for a model."""
 
@@ -112,10 +122,8 @@ class Forward(Node, content=("role", "identity", "passing", "columns")):
     narrow: bool = False
     packed: bool = False
 
-    @property
-    def entry(self) -> str:
-        """The `Input` that it runs on."""
-        return self.inputs[0]
+    entry = Operand(0)
+    """The `Input` that it runs on."""
 
     def label(self) -> str:
         return f"{self.role} {self.model}" + (f" (pass {self.passing})" if self.passing > 1 else "")
@@ -128,10 +136,8 @@ class Tap(Node):
     feature: Feature
     padding: bool = False
 
-    @property
-    def forward(self) -> str:
-        """The `Forward` that gives it."""
-        return self.inputs[0]
+    forward = Operand(0)
+    """The `Forward` that gives it."""
 
     def content(self) -> Content:
         return (repr(self.feature), *((self.padding,) if self.padding else ()))
@@ -150,10 +156,8 @@ class Projection(Node, content=("activation", "into", "out", "options", "seed"))
     options: tuple[tuple[str, float], ...]
     seed: str
 
-    @property
-    def value(self) -> str:
-        """What is projected."""
-        return self.inputs[0]
+    value = Operand(0)
+    """What is projected."""
 
     def label(self) -> str:
         return f"{self.activation or 'linear'} {self.into or '?'} -> {self.out or '?'}"
@@ -227,15 +231,10 @@ class Loss(
     kinds: tuple[str, str]
     least: int
 
-    @property
-    def source(self) -> str:
-        """The left side: a teacher's value, or labels."""
-        return self.inputs[0]
-
-    @property
-    def target(self) -> str:
-        """The right side, which learns."""
-        return self.inputs[1]
+    source = Operand(0)
+    """The left side: a teacher's value, or labels."""
+    target = Operand(1)
+    """The right side, which learns."""
 
     @property
     def mask(self) -> str | None:
@@ -250,10 +249,8 @@ class Mean(Node, content=("unit", "masked"), label="batch_mean"):
     masked: bool
     data: str
 
-    @property
-    def value(self) -> str:
-        """The numbers to average."""
-        return self.inputs[0]
+    value = Operand(0)
+    """The numbers to average."""
 
     @property
     def mask(self) -> str | None:

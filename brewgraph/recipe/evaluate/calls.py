@@ -104,7 +104,7 @@ def _of_namespace(e: Evaluator, call: t.Call, function: t.Attribute, side: str |
 
 def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call, side: str | None) -> Evaluated:
     """The function's expression with its arguments. Names resolve where it is defined, data where it is called."""
-    if any(scope.function is function for scope in e.current.data_outward()):
+    if any(scope.function is function for scope in e.current.outward(through_calls=True)):
         help = "recursion is not supported; write the equation out"
         raise e.fault("B108", f"`{function.name}` calls itself", call.function.span, help=help)
     parameters = {p.name: p for p in function.parameters}

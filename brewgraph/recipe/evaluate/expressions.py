@@ -223,7 +223,7 @@ class Evaluator:
 
     def data_in_scope(self, place: Span) -> v.DataDeclaration:
         """The one data set of the innermost body that declares any."""
-        for scope in self.current.data_outward():
+        for scope in self.current.outward(through_calls=True):
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"

@@ -71,19 +71,14 @@ class Scope(Namespace):
         """A name of this scope as it is called from outside."""
         return joint.join((*self.path, name))
 
-    def outward(self) -> Iterator[Scope]:
-        """This scope and those around it, from the inside."""
+    def outward(self, *, through_calls: bool = False) -> Iterator[Scope]:
+        """This scope and those around it, from the inside; `through_calls` goes from a function to where it was called,
+        as the data in scope does.
+        """
         scope: Scope | None = self
         while scope is not None:
             yield scope
-            scope = scope.parent
-
-    def data_outward(self) -> Iterator[Scope]:
-        """Where data is looked for: as `outward`, but from a function on to where it was called."""
-        scope: Scope | None = self
-        while scope is not None:
-            yield scope
-            scope = scope.caller or scope.parent
+            scope = (scope.caller if through_calls else None) or scope.parent
 
     def known_names(self) -> list[str]:
         """Every name that can be said here."""

@@ -103,12 +103,9 @@ def _tasks(e: Evaluator, scope: Scope, reports: dict[str, Value]) -> tuple[Task,
         raise e.fault("B115", "both a loss and tasks are defined", loss.name_span, labels=labels, help=help)
     if bodies:
         return each(lambda inner: _task(e, inner, inner.path[-1], reports), bodies)
-    if "loss" not in scope.statements and scope.parent is not None and scope.kind == "stage":
-        outside = any(inner.kind == "task" for inner in scope.parent.inner.values())
-        if not outside and "loss" not in scope.parent.statements and scope.statement is not None:
-            message = f"nothing is trained in `{scope.path[-1]}`: there is no `loss`"
-            raise e.fault("B107", message, scope.statement.name_span, help="add `loss = …`, the sum of the terms")
-        return _tasks(e, scope.parent, reports)
+    outer = scope.parent
+    if "loss" not in scope.statements and outer and any(inner.kind == "task" for inner in outer.inner.values()):
+        return _tasks(e, outer, reports)
     return (_task(e, scope, "", reports),)
 
 
@@ -116,7 +113,7 @@ def _task(e: Evaluator, scope: Scope, name: str, reports: dict[str, Value]) -> T
     home = next((s for s in scope.outward() if "loss" in s.statements), None)
     if home is None:
         where = scope.statement.name_span if scope.statement is not None else e.source.end
-        message = f"nothing is trained{f' in `{name}`' if name else ''}: there is no `loss`"
+        message = f"nothing is trained{f' in `{scope.path[-1]}`' if scope.path else ''}: there is no `loss`"
         raise e.fault("B107", message, where, help="add `loss = …`, the sum of the terms")
     place = home.statements["loss"].name_span
     loss = _loss(e, e.value_inside(home, "loss", place), place)
