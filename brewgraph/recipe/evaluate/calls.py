@@ -122,11 +122,12 @@ def _own_function(e: Evaluator, home: Scope, function: t.Function, call: t.Call,
             raise e.fault("B125", f"`{name}` is given twice", argument.place, help="remove one of them")
         free.remove(name)
         expressions[name] = (argument.value, e.current)
-    values = dict(zip(expressions, e.evaluate_all((x for x, _ in expressions.values()), side), strict=True))
-    missing = [name for name in free if parameters[name].default is None]
-    if missing:
+    if missing := [name for name in free if parameters[name].default is None]:
         message = f"`{function.name}` needs {listing(missing)}"
-        raise e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
+        e.fault("B209", message, call.span, help=f"write `{function.name}({', '.join(parameters)})`")
+    values = dict(zip(expressions, e.evaluate_all((x for x, _ in expressions.values()), side), strict=True))
+    if missing:
+        raise Faulty
     inner = Scope("call", home.path, home, home.source, e.current, function, values=values, arguments=expressions)
     with e.inside(inner, call.span):
         return _body(e, inner, function)
