@@ -287,7 +287,7 @@ def _operation(e: Evaluator, operation: Operation, call: t.Call, side: str | Non
         elif argument.is_plain and not matches:
             raise Faulty  # the first one is no match
         elif name == "mask":
-            mask = _mask(e, argument)
+            mask = _mask(e, argument, MASKS)
         elif name == "reduce":
             if x.span.text not in ("none", '"none"'):
                 help = '`reduce="none"` gives one number per example or token; default: their mean'
@@ -339,41 +339,27 @@ def _option(e: Evaluator, declared: Operation | DeclaredTransform, argument: t.A
     return value
 
 
-def _token_mask(e: Evaluator, argument: t.Argument) -> str:
-    """`mask=none` or `mask=tokens` of a function from values to a value."""
+def _mask(e: Evaluator, argument: t.Argument, masks: tuple[str, ...]) -> str | v.Column:
+    """The mask of a loss, one of `MASKS` or a column, or of a function from values to a value, one of `TOKEN_MASKS`."""
     x = argument.value
-    choices = f"it is one of {listing(TOKEN_MASKS)}"
-    if _mask_word(x) in MASKS or isinstance(x, t.Attribute):
-        choices += " here; the loss around it takes the others"
-    return _named_mask(e, x, TOKEN_MASKS, choices)
-
-
-def _mask(e: Evaluator, argument: t.Argument) -> str | v.Column:
-    x = argument.value
-    value = e.evaluate(x) if isinstance(x, t.Attribute) else None
-    if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
-        raise e.fault("B122", "labels cannot be a mask", x.span, help="`mask=labels` chooses what has a label")
-    if isinstance(value, v.Column):
-        return value
-    return _named_mask(e, x, MASKS, f"it is one of {listing(MASKS)}, or a column of the data")
-
-
-def _named_mask(e: Evaluator, x: t.Expression, masks: tuple[str, ...], choices: str) -> str:
-    """A mask by its name; `choices` says what the masks are."""
-    word = _mask_word(x)
+    word = "none" if isinstance(x, t.Constant) and x.value is None else x.id if isinstance(x, t.Name) else ""
     if word in masks:
         return word
+    choices = f"it is one of {listing(masks)}"
+    if masks == MASKS:
+        choices += ", or a column of the data"
+        value = e.evaluate(x) if isinstance(x, t.Attribute) else None
+        if isinstance(value, v.Column) and value.kind in ("labels", "targets"):
+            help = "`mask=labels` chooses what has a label"
+            raise e.fault("B122", "labels cannot be a mask", x.span, help=help)
+        if isinstance(value, v.Column):
+            return value
+    elif word in MASKS or isinstance(x, t.Attribute):
+        choices += " here; the loss around it takes the others"
     help = (suggest(word, masks) if word not in MASKS else "") or choices
     if isinstance(x, t.String) and x.value in masks:
         help = f"write it without quotes: `mask={x.value}`"
     raise e.fault("B122", "unknown mask", x.span, help=help)
-
-
-def _mask_word(x: t.Expression) -> str:
-    """The name of a mask, empty for any other expression."""
-    if isinstance(x, t.Constant) and x.value is None:
-        return "none"
-    return x.id if isinstance(x, t.Name) else ""
 
 
 def _settled(
@@ -516,7 +502,7 @@ def _of_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side
     """
     arguments: list[Evaluated] = []
     options: dict[str, Evaluated] = {}
-    mask: str | None = None
+    mask: str | v.Column | None = None
     known = {option.name for option in transform.options}
 
     def take(argument: t.Argument) -> None:
@@ -526,7 +512,7 @@ def _of_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side
         elif argument.name in known:
             options[argument.name or ""] = _option(e, transform, argument, side)
         elif argument.name == "mask" and transform.needs_layout:
-            mask = _token_mask(e, argument)
+            mask = _mask(e, argument, TOKEN_MASKS)
         else:
             help = instead("option", argument.name or "", known) or f"it takes {_transforms(transform)}"
             if argument.name == "mask":
@@ -542,7 +528,7 @@ def _of_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side
     def apply(*members: Evaluated) -> Evaluated:
         first = members[0]
         if not any(isinstance(m, Group) for m in members):
-            return _transform(e, transform, members, options, mask, call.span)
+            return _transform(e, transform, members, options, "none" if mask == "none" else None, call.span)
         if len(members) == 1 and isinstance(first, Group):
             return first.map_values(apply)
         return pair(first, members[1], call.span, e.fault, apply)
@@ -581,7 +567,7 @@ def _transform(
         transform.key,
         values,
         _settled(transform, options, place),
-        "none" if mask == "none" else None,
+        mask,
         frozenset(options),
         declared=transform,
         span=place,
@@ -743,12 +729,12 @@ def _alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Evaluated
     values = call.arguments[:1] if declared.needs_layout else call.arguments
     if len(values) != 1 or values[0].name or values[0].key or len(call.arguments) > 2:
         raise e.fault("B209", f"`{name}` takes one value", call.span, help=declared.summary)
-    mask: str | None = None
+    mask: str | v.Column | None = None
     for argument in call.arguments[1:]:
         if argument.name != "mask":
             message = f"`{name}` takes one value, and `mask=`"
             raise e.fault("B120", message, argument.place, help=declared.summary)
-        mask = _token_mask(e, argument)
+        mask = _mask(e, argument, TOKEN_MASKS)
 
     def apply(x: Evaluated) -> Evaluated:
         if isinstance(x, Group):

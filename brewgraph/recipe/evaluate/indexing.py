@@ -46,11 +46,7 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
         first = x.items[0] if len(x.items) == 1 else None
         is_single = isinstance(first, t.Expression) and isinstance(e.evaluate(first, side), int)
         return v.Combine(value.kind, "+", (), span=x.span) if is_single else value
-    items: tuple[Evaluated, ...] | None = None
-    if isinstance(value, Group):
-        items = value.items
-    elif isinstance(value, tuple):
-        items = value
+    items = value.items if isinstance(value, Group) else value if isinstance(value, tuple) else None
     if items is None:
         help = "rows (`bert.hidden[3]`) and lists are indexed"
         if isinstance(value, v.ModelDeclaration):

@@ -82,13 +82,8 @@ class Scope(Namespace):
 
     def known_names(self) -> list[str]:
         """Every name that can be said here."""
-        return list(
-            dict.fromkeys(
-                name
-                for scope in self.outward()
-                for name in (*scope.statements, *scope.values, *scope.faulty, *scope.inner)
-            )
-        )
+        names = (name for s in self.outward() for name in (*s.statements, *s.values, *s.faulty, *s.inner))
+        return list(dict.fromkeys(names))
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
         """The name of the list or layer map that an expression names, and what tells it apart; empty without one.

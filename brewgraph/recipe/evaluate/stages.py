@@ -50,18 +50,13 @@ def _stage(e: Evaluator, scope: Scope, outer: Written, block: Written) -> Stage:
     place = scope.trains[0].span if scope.trains else statement.name_span if statement else Span(e.source, 0, 0)
     freeze = settings["freeze"][0] if "freeze" in settings else ()
     try:
-        tasks = _tasks(e, scope, _reports_of(settings))
+        tasks = _tasks(e, scope, settings["report"][0] if "report" in settings else {})
         sample = _sample(e, scope, [task.name for task in tasks])
     finally:
         train = settle_train(e, settings, place)  # its faults are reported even where the tasks have some
     name = scope.path[-1] if scope.kind == "stage" else ""
     spans = {key: where for key, (_, where) in settings.items()}
     return Stage(name, tasks, sample, train, freeze, spans, span=statement.name_span if statement else place)
-
-
-def _reports_of(settings: Written) -> dict[str, Value]:
-    reports: dict[str, Value] = settings["report"][0] if "report" in settings else {}
-    return reports
 
 
 def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
@@ -82,8 +77,8 @@ def _check_outside(e: Evaluator, stages: list[Scope]) -> None:
 def _check_reports(e: Evaluator, blocks: list[Written], stages: tuple[Stage, ...]) -> None:
     """Reported values must be computed on the data of some task."""
     reported = {name for stage in stages for task in stage.tasks for name in task.reports}
-    for block in blocks:
-        for name, value in _reports_of(block).items():
+    for block in (block for block in blocks if "report" in block):
+        for name, value in block["report"][0].items():
             if name not in reported:
                 message = f"`{name}` is computed on {listing(data_of(value))}, which no loss reads"
                 e.fault("B220", message, value.span, help="report it where a task has this data")
