@@ -470,18 +470,9 @@ def _apply(e: Evaluator, call: _Call, source: Evaluated, target: Evaluated, plac
     if temperature is not None and any(kind not in ("logits", "positions", "tensor") for kind in kinds):
         message = f"`{temperature.name}` needs the logits of two models, got {describe(source)} and {describe(target)}"
         raise e.fault("B210", message, temperature.span, help="a number or a schedule serves here: `T=4`")
-    return v.Apply(
-        "loss" if call.reduced else "values",
-        operation.key,
-        source,
-        target,
-        _settled(operation, call.options, call.span),
-        call.mask,
-        call.reduced,
-        frozenset(call.options),
-        declared=operation,
-        span=call.span,
-    )
+    kind, options = "loss" if call.reduced else "values", _settled(operation, call.options, call.span)
+    loss = v.Apply(kind, operation.key, source, target, options, call.mask, declared=operation, span=call.span)
+    return replace(loss, reduced=call.reduced, written=frozenset(call.options))
 
 
 def _feature_of(x: Evaluated) -> str:
@@ -562,16 +553,9 @@ def _transform(
         if isinstance(value, v.Temperature):
             message = f"`{value.name}` is a temperature for two models, and here is one value"
             raise e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
-    return v.Transform(
-        result or next(iter(transform.takes.values())),
-        transform.key,
-        values,
-        _settled(transform, options, place),
-        mask,
-        frozenset(options),
-        declared=transform,
-        span=place,
-    )
+    kind, settled = result or next(iter(transform.takes.values())), _settled(transform, options, place)
+    value = v.Transform(kind, transform.key, values, settled, mask, declared=transform, span=place)
+    return replace(value, written=frozenset(options))
 
 
 def _transforms(transform: DeclaredTransform) -> str:
