@@ -22,15 +22,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from brewgraph.diagnostics import BrewError, RunError, SourceFault
-from brewgraph.ops.registry import (
-    OPERATIONS,
-    TRANSFORMS,
-    DeclaredTransform,
-    Operation,
-    Signature,
-    describe_operation,
-    describe_transform,
-)
+from brewgraph.ops import OPERATIONS, TRANSFORMS, DeclaredTransform, Operation
+from brewgraph.ops.registry import Signature, describe_operation, describe_transform
 
 DECORATORS = ("operation", "transform")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -7,7 +7,7 @@ specific to general (head of a statement, missing operand, missing operator) and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -112,9 +112,6 @@ def opens_mapping(before: Sequence[Lexeme]) -> bool:
     if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":
         return True
     return not ends(before[-1])
-
-
-Rule = Callable[[Place], tuple[str, str] | None]
 
 
 def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, start: int) -> tuple[str, str]:
@@ -413,11 +410,4 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     return message, "put an operator or a comma between them"
 
 
-_RULES: tuple[Rule, ...] = (
-    _at_the_beginning,
-    _in_a_mapping,
-    _in_a_keyword_statement,
-    _in_a_left_side,
-    _operand,
-    _operator,
-)
+_RULES = (_at_the_beginning, _in_a_mapping, _in_a_keyword_statement, _in_a_left_side, _operand, _operator)

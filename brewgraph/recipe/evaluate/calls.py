@@ -491,6 +491,7 @@ def _of_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side
 
     `mask=none` on one that hides padding makes it treat padding like real tokens.
     """
+    place = call.span
     arguments: list[Evaluated] = []
     options: dict[str, Evaluated] = {}
     mask: str | v.Column | None = None
@@ -519,43 +520,40 @@ def _of_transform(e: Evaluator, transform: DeclaredTransform, call: t.Call, side
     def apply(*members: Evaluated) -> Evaluated:
         first = members[0]
         if not any(isinstance(m, Group) for m in members):
-            return _transform(e, transform, members, options, "none" if mask == "none" else None, call.span)
+            return transformed(*members)
         if len(members) == 1 and isinstance(first, Group):
             return first.map_values(apply)
-        return pair(first, members[1], call.span, e.fault, apply)
+        return pair(first, members[1], place, e.fault, apply)
+
+    def transformed(*members: Evaluated) -> v.Transform:
+        for member in members:
+            if not isinstance(member, Value):
+                what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
+                message = f"`{transform.name}` takes {_transforms(transform)}, got {describe(member)}"
+                raise e.fault("B202", message, place, help=f"pick {what}")
+        values = tuple(member for member in members if isinstance(member, Value))
+        kinds = [x.kind for x in values]
+        result = transform.result(*kinds)
+        if result is None and "tensor" not in kinds:
+            message = f"`{transform.name}` does not take {' and '.join(kinds)}"
+            raise e.fault("B210", message, place, help=f"it takes {_transforms(transform)}")
+        for name, value in options.items():
+            if isinstance(value, Group):
+                help, message = (
+                    f"write `{name}=4`, and the call once for each of them",
+                    f"`{name}` of `{transform.name}`",
+                )
+                raise e.fault("B202", f"{message} is one number, got a list", value.span, help=help)
+            if isinstance(value, v.Temperature):
+                message = f"`{value.name}` is a temperature for two models, and here is one value"
+                help = "write `T=4`, or use it in a loss: `kd(a -> b, T=…)`"
+                raise e.fault("B210", message, value.span, help=help)
+        kind, settled = result or next(iter(transform.takes.values())), _settled(transform, options, place)
+        padded = "none" if mask == "none" else None
+        made = v.Transform(kind, transform.key, values, settled, padded, declared=transform, span=place)
+        return replace(made, written=frozenset(options))
 
     return apply(*arguments)
-
-
-def _transform(
-    e: Evaluator,
-    transform: DeclaredTransform,
-    members: tuple[Evaluated, ...],
-    options: Mapping[str, Evaluated],
-    mask: str | None,
-    place: Span,
-) -> v.Transform:
-    for member in members:
-        if not isinstance(member, Value):
-            what = f"`{member.take.span.text}[0]`" if isinstance(member, Row) else "one feature"
-            message = f"`{transform.name}` takes {_transforms(transform)}, got {describe(member)}"
-            raise e.fault("B202", message, place, help=f"pick {what}")
-    values = tuple(member for member in members if isinstance(member, Value))
-    kinds = [x.kind for x in values]
-    result = transform.result(*kinds)
-    if result is None and "tensor" not in kinds:
-        message = f"`{transform.name}` does not take {' and '.join(kinds)}"
-        raise e.fault("B210", message, place, help=f"it takes {_transforms(transform)}")
-    for name, value in options.items():
-        if isinstance(value, Group):
-            help = f"write `{name}=4`, and the call once for each of them"
-            raise e.fault("B202", f"`{name}` of `{transform.name}` is one number, got a list", value.span, help=help)
-        if isinstance(value, v.Temperature):
-            message = f"`{value.name}` is a temperature for two models, and here is one value"
-            raise e.fault("B210", message, value.span, help="write `T=4`, or use it in a loss: `kd(a -> b, T=…)`")
-    kind, settled = result or next(iter(transform.takes.values())), _settled(transform, options, place)
-    value = v.Transform(kind, transform.key, values, settled, mask, declared=transform, span=place)
-    return replace(value, written=frozenset(options))
 
 
 def _transforms(transform: DeclaredTransform) -> str:
