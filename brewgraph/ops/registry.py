@@ -162,7 +162,7 @@ def refusal(operation: Operation, source: str, target: str) -> tuple[str, str]:
     elif others and source in ("labels", "targets"):
         help = f"{source} are compared by {listing(dict.fromkeys(others))}"
         if operation.unit("targets", target):
-            help += '; for targets declare problem_type="multi_label" or "regression"'
+            help += '; targets need problem_type="regression" or problem_type="multi_label"'
     return f"`{operation.name}` does not compare {source} with {target}", help
 
 

@@ -184,7 +184,7 @@ _TOKENS: dict[str, Callable[[str, Span], t.Expression]] = {
 
 
 class _Builder:
-    """Turns lark's trees into nodes, by `_DIRECT`, `_SEVERAL`, or a method for the rule or alias of the grammar."""
+    """Turns lark's trees into nodes, by one of the tables above or a method for the rule or alias of the grammar."""
 
     def __init__(self, source: Source, offset: int):
         self.source, self.offset = source, offset

@@ -729,7 +729,10 @@ def _alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Evaluated
             return replace(x, items=tuple(i for i in items if isinstance(i, Value)))
         result = declared.result(x.kind) if isinstance(x, Value) else None
         if result is None or not isinstance(x, Value):
-            raise e.fault("B202", f"`{name}` does not take {describe(x)}", call.span, help=_remedy(declared, x))
+            help = declared.summary
+            if declared.mean == "batch" and isinstance(x, Value) and x.kind == "loss":
+                help = 'a loss is a mean already; `reduce="none"` keeps one number per example'
+            raise e.fault("B202", f"`{name}` does not take {describe(x)}", call.span, help=help)
         if mask == "none" and x.kind == "values":
             help = "the loss chooses their mask: set `mask=none` there"
             raise e.fault("B122", "these values are already masked", call.arguments[1].span, help=help)
@@ -737,9 +740,3 @@ def _alone(e: Evaluator, name: str, call: t.Call, side: str | None) -> Evaluated
         return v.Transform(result, name, (x,), mask=padded, declared=declared, span=call.span)
 
     return apply(e.evaluate(call.arguments[0].value, side))
-
-
-def _remedy(declared: DeclaredTransform, x: Evaluated) -> str:
-    if declared.mean == "batch" and isinstance(x, Value) and x.kind == "loss":
-        return 'a loss is a mean already; `reduce="none"` keeps one number per example'
-    return declared.summary
