@@ -14,7 +14,7 @@ from brewgraph.recipe.evaluate.calls import check_function, evaluate_call
 from brewgraph.recipe.evaluate.declare import Written, declare_data, declare_model, evaluate_param
 from brewgraph.recipe.evaluate.expressions import Evaluator, FactsOf
 from brewgraph.recipe.evaluate.indexing import evaluate_index
-from brewgraph.recipe.evaluate.scope import Library, Scope, enter, warn_of_hidden, warn_of_strays
+from brewgraph.recipe.evaluate.scope import Scope, enter, warn_of_hidden, warn_of_strays
 from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.recipe import Recipe, Stage
@@ -30,16 +30,11 @@ _SETTINGS: Mapping[str, Callable[[float], bool]] = {"lr": lambda x: x > 0, "weig
 
 
 def elaborate(
-    spec: t.Spec,
-    source: Source,
-    params: Mapping[str, object],
-    collector: Collector,
-    facts: FactsOf | None = None,
-    library: Library | None = None,
+    spec: t.Spec, source: Source, params: Mapping[str, object], collector: Collector, facts: FactsOf | None = None
 ) -> Recipe | None:
     """The recipe of a spec, or None and diagnostics. Without `facts`, lists that depend on a model stay open."""
     try:
-        return _Elaboration(source, collector, params, facts, library).run(spec)
+        return _Elaboration(source, collector, params, facts).run(spec)
     except Faulty:
         return None
 

@@ -32,16 +32,11 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        source: Source,
-        collector: Collector,
-        params: Mapping[str, object] | None = None,
-        facts: FactsOf | None = None,
-        library: Library | None = None,
+        self, source: Source, collector: Collector, params: Mapping[str, object] = {}, facts: FactsOf | None = None
     ):
         self.source, self.collector, self.facts = source, collector, facts
-        self.given = params or {}
-        self.library = library or Library(params)
+        self.given = params
+        self.library = Library(params)
         self.root = Scope("spec", (), None, source)
         self.current = self.root
         self.scopes: list[Scope] = [self.root]

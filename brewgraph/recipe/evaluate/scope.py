@@ -160,8 +160,8 @@ class Library:
     `given` are the values of the outermost spec's params that come from outside.
     """
 
-    def __init__(self, given: Mapping[str, object] | None = None) -> None:
-        self.given = given or {}
+    def __init__(self, given: Mapping[str, object]) -> None:
+        self.given = given
         self.scopes: list[Scope] = []
         self.modules: dict[str, None] = {}
         self._open: list[Path] = []
