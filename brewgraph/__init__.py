@@ -9,7 +9,8 @@ distiller(batch).loss.backward()
 bg.run("spec.brew", T=4)
 """
 
-from brewgraph.api import Recipe, check, format_text, load, loads, run
+from brewgraph.api import CheckedRecipe as Recipe
+from brewgraph.api import check, format_text, load, loads, run
 from brewgraph.diagnostics import BrewError, BrewWarning, Diagnostic, RunError, SpecError, UsageError
 
 __all__ = [

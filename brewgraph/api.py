@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brewgraph.training.reporter import Reporter
 
 
-class Recipe:
+class CheckedRecipe:
     """A checked spec: inspect its `graph`, or `build()` it into a torch module."""
 
     def __init__(self, checked: Checked):
@@ -124,22 +124,22 @@ class Recipe:
         return distiller
 
 
-def load(path: str | Path, /, **params: Any) -> Recipe:
+def load(path: str | Path, /, **params: Any) -> CheckedRecipe:
     """Read and check a spec; keyword arguments set its params. Raises `SpecError` with every fault found.
 
     Each warning of the check is a `BrewWarning` at the caller's line, and in `warnings` of the recipe.
     """
-    return Recipe(_warned(path, params))
+    return CheckedRecipe(_warned(path, params))
 
 
-def loads(text: str, /, **params: Any) -> Recipe:
+def loads(text: str, /, **params: Any) -> CheckedRecipe:
     """The same for a spec in a string; paths are relative to the working directory."""
     if not isinstance(text, str):
         remedy = ": `bg.load(path)` reads a file" if isinstance(text, Path) else ""
         raise UsageError(f"expected the text of a spec, got a value of type `{type(text).__name__}`{remedy}")
     if "\n" not in text.strip() and text.strip().endswith(".brew"):
         raise UsageError(f"expected the text of a spec, got the path `{text.strip()}`: `bg.load(path)` reads a file")
-    return Recipe(_warned(Source(text), params))
+    return CheckedRecipe(_warned(Source(text), params))
 
 
 def _warned(spec: Source | str | Path, params: Mapping[str, Any]) -> Checked:

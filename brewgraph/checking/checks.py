@@ -14,8 +14,7 @@ from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, s
 from brewgraph.paths import locate
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS
-from brewgraph.recipe.needs import columns_used, data_used
-from brewgraph.recipe.recipe import Recipe, Task, data_of, without_teacher
+from brewgraph.recipe.recipe import Recipe, Task, columns_used, data_of, data_used, without_teacher
 from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
 from brewgraph.source import Span

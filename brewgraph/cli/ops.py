@@ -12,7 +12,7 @@ import typer
 from brewgraph import ops
 from brewgraph.cli.output import explained, wrapped
 from brewgraph.diagnostics import UsageError
-from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+from brewgraph.recipe.evaluate.calls import FUNCTIONS
 from brewgraph.recipe.evaluate.scope import ACROSS, LATER
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
 from brewgraph.recipe.settings.base import Settings, setting_text

@@ -29,8 +29,7 @@ from brewgraph.models.tokenization import (
 from brewgraph.paths import locate, near_folder
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.recipe.label_types import CLASS, NONE, LabelType
-from brewgraph.recipe.needs import Lesson, data_used, features_used, lessons, partners
-from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.recipe import Lesson, Recipe, data_used, features_used, lessons, partners
 from brewgraph.recipe.settings.data_sources import Batches, DataSource
 from brewgraph.recipe.settings.model_sources import Hf, Layers, ModelSource
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, SourceFault
 from brewgraph.digest import digest
+from brewgraph.graph import compatibility as c
 from brewgraph.graph import nodes as n
-from brewgraph.graph.compatibility import (
-    BuiltLoss,
-    Context,
-    LossSide,
-    Units,
-    check_cached,
-    check_joined,
-    check_match,
-    check_projection,
-    check_token_mean,
-    check_transform,
-    common_size,
-    has_width,
-    joined_units,
-    kind_of,
-)
 from brewgraph.graph.container import Graph, GraphInfo, Kept, assemble
 from brewgraph.graph.identity import projection_seeds
 from brewgraph.recipe import values as v
@@ -74,10 +60,10 @@ class Builder:
     """
 
     def __init__(self, recipe: Recipe, facts: FactsOf, collector: Collector, identities: Mapping[str, str]):
-        self.context = Context(recipe, facts, collector)
+        self.context = c.Context(recipe, facts, collector)
         self.recipe, self.collector, self.identities = recipe, collector, identities
         self.nodes: dict[str, n.Node] = {}
-        self.units: dict[str, Units] = {}
+        self.units: dict[str, c.Units] = {}
         self.built: dict[tuple[int, str, bool, int | None], str] = {}
         self.padding = False
         self.entries: int | None = None
@@ -87,9 +73,12 @@ class Builder:
         self.caches: dict[str, Kept] = {}
         """Values kept on disk, by their keys."""
 
-    def add(self, node: n.Node) -> str:
+    def add(self, node: n.Node, units: c.Units | None = None) -> str:
+        """The key of a new node; `units` say what the numbers of an unreduced value stand for."""
         key = f"{len(self.nodes)}"
         self.nodes[key] = node
+        if units is not None:
+            self.units[key] = units
         return key
 
     def shape(self, key: str) -> Shape | None:
@@ -135,22 +124,16 @@ class Builder:
         raise AssertionError(type(x).__name__)
 
     @contextmanager
-    def masked_by(self, which: object) -> Iterator[None]:
-        """Build the inside of a loss or a value with this mask: with `none` padding counts."""
-        before, self.padding = self.padding, which == "none"
+    def inside(self, padding: bool, entries: int | None) -> Iterator[None]:
+        """Build the inside of a loss or a value: whether padding counts, and how many entries of a vocabulary are kept
+        (None: all).
+        """
+        before = self.padding, self.entries
+        self.padding, self.entries = padding, entries
         try:
             yield
         finally:
-            self.padding = before
-
-    @contextmanager
-    def cut_to(self, entries: int | None) -> Iterator[None]:
-        """Keep only so many entries of logits over a vocabulary that are built inside; None: all."""
-        before, self.entries = self.entries, entries
-        try:
-            yield
-        finally:
-            self.entries = before
+            self.padding, self.entries = before
 
     # ── features and columns ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,8 +154,8 @@ class Builder:
         size = _last(shape)
         if not self.entries or x.feature.name != "logits" or shape is None or size is None or size <= self.entries:
             return tap
-        words = (("to", str(self.entries)),)
-        return self.add(n.Transform((tap,), "cut", False, (), words, shape=(*shape[:-1], self.entries), span=x.span))
+        cut = (*shape[:-1], self.entries)
+        return self.add(n.Transform((tap,), "cut", words=(("to", str(self.entries)),), shape=cut, span=x.span))
 
     def _shape_of(self, x: v.Take) -> Shape | None:
         model, known = self.recipe.models[x.model], self.context.known(x.model)
@@ -191,25 +174,24 @@ class Builder:
         is_label = x.column in label_type.fields
         inputs = (self.entry(near),) if is_label and label_type.aligned and near is not None else ()
         shape: Shape = ("batch", "length") if is_label and label_type.per_token else ("batch",)
-        key = self.add(n.Column(inputs, x.data, x.column, self.identities[x.data], shape=shape, span=x.span))
-        self.units[key] = Units("example", None, x.data)
-        return key
+        column = n.Column(inputs, x.data, x.column, self.identities[x.data], shape=shape, span=x.span)
+        return self.add(column, c.Units("example", None, x.data))
 
     def _cached(self, x: v.Cached, wanted: Shape | None, near: v.Take | None) -> str:
         """The node of a value kept on disk; `caches` knows where."""
-        with self.masked_by(None):
+        with self.inside(False, self.entries):
             key = self.build(x.value, wanted, near)
         made = isinstance(self.nodes[key], n.Transform)
-        check_cached(self.context, x, self.shape(key), padding=self.padding, made=made)
+        c.check_cached(self.context, x, self.shape(key), padding=self.padding, made=made)
         self.caches.setdefault(key, Kept(x.name, x.path, x.dtype, x.limit))
         return key
 
     # ── arithmetic, transforms ───────────────────────────────────────────────────────────────────────────────────────
 
     def _combine(self, x: v.Combine, wanted: Shape | None, near: v.Take | None) -> str:
-        entries = common_size(self.context, x) if x.kind == "logits" and self.entries is None else None
+        entries = c.common_size(self.context, x) if x.kind == "logits" and self.entries is None else None
         if entries is not None:
-            with self.cut_to(entries):
+            with self.inside(self.padding, entries):
                 return self._combine(x, wanted, near)
         inputs = tuple(self.build(operand, wanted, near) for operand in x.operands)
         values = [key for key, o in zip(inputs, x.operands, strict=True) if o.kind == "values"]
@@ -217,37 +199,31 @@ class Builder:
         shapes = [s for key in (features or values) if (s := self.shape(key))]
         shape = shapes[0] if shapes else () if x.kind in ("loss", "schedule", "number") else None
         known = [self.units[key] for key in values if key in self.units]
-        units = joined_units(self.context, x, known) if x.kind == "values" else None
-        if (x.kind != "values" or units is not None) and not check_joined(
+        units = c.joined_units(self.context, x, known) if x.kind == "values" else None
+        if (x.kind != "values" or units is not None) and not c.check_joined(
             self.context, x, shapes, comparable=self.entries != 0
         ):
             shape = None
-        key = self.add(n.Combine(inputs, x.operator, x.position, shape=shape, span=x.span))
-        if units is not None:
-            self.units[key] = units
-        return key
+        return self.add(n.Combine(inputs, x.operator, x.position, shape=shape, span=x.span), units)
 
     def _transform(self, x: v.Transform, near: v.Take | None) -> str:
-        with self.masked_by("none" if self.padding else x.mask):
+        with self.inside(self.padding or x.mask == "none", self.entries):
             inner = tuple(self.build(value, OUTSIDE, near) for value in x.values)
         shapes = tuple(self.shape(key) for key in inner)
         take = next(iter(v.takes_in(*x.values)), near)
         if x.declared.mean == "batch":
-            units = self.units.get(inner[0], Units())
+            units = self.units.get(inner[0], c.Units())
             inputs: tuple[str, ...] = (inner[0], units.mask) if units.mask is not None else (inner[0],)
             return self.add(n.Mean(inputs, units.unit, units.mask is not None, units.data, shape=(), span=x.span))
         if x.declared.stops:
-            key = self.add(n.Transform(inner, x.name, False, (), shape=shapes[0], span=x.span))
-            if inner[0] in self.units:
-                self.units[key] = self.units[inner[0]]
-            return key
+            return self.add(n.Transform(inner, x.name, shape=shapes[0], span=x.span), self.units.get(inner[0]))
         if x.declared.on_words:
             inputs = (*inner, self.entry(take)) if take is not None else inner
             shape = tuple("words" if s == "length" else s for s in shapes[0]) if shapes[0] is not None else None
-            return self.add(n.Transform(inputs, x.name, False, (), shape=shape, span=x.span))
+            return self.add(n.Transform(inputs, x.name, shape=shape, span=x.span))
         if x.declared.mean == "tokens":
             return self._token_mean(x, inner[0], take)
-        check_transform(self.context, x, shapes[0])
+        c.check_transform(self.context, x, shapes[0])
         declared = x.declared
         masked = declared.needs_layout and take is not None and x.mask != "none"
         inputs = (*inner, self._mask_of(inner[0], take, x.span)) if masked and take is not None else inner
@@ -260,34 +236,20 @@ class Builder:
             except SourceFault as fault:
                 self.collector.add(fault.code, fault.message, x.span, help=fault.help or "correct its options")
         inputs = (*inputs, *(self.build(value) for value in options.values()))
-        names, spelled = tuple(options), tuple(words.items())
-        return self.add(
-            n.Transform(
-                inputs,
-                x.name,
-                masked,
-                names,
-                spelled,
-                shape=shape,
-                span=x.span,
-                written=x.written,
-                mixes=declared.needs_layout,
-            )
-        )
+        node = n.Transform(inputs, x.name, masked=masked, mixes=declared.needs_layout, shape=shape, span=x.span)
+        return self.add(replace(node, options=tuple(options), words=tuple(words.items()), written=x.written))
 
     def _token_mean(self, x: v.Transform, inner: str, take: v.Take | None) -> str:
         shape = self.shape(inner)
         units = self.units.get(inner)
-        check_token_mean(self.context, x, units.unit if units is not None else "token", shape)
+        c.check_token_mean(self.context, x, units.unit if units is not None else "token", shape)
         mask = units.mask if units is not None else None
         if mask is None and take is not None and x.mask != "none":
             mask = self._mask_of(inner, take, x.span)
         inputs = (inner, mask) if mask is not None else (inner,)
         reduced = tuple(s for s in shape if s not in ("length", "words")) if shape is not None else None
-        key = self.add(n.Transform(inputs, x.name, mask is not None, (), shape=reduced, span=x.span, mixes=True))
-        if units is not None:
-            self.units[key] = Units("example", None, units.data)
-        return key
+        node = n.Transform(inputs, x.name, masked=mask is not None, shape=reduced, span=x.span, mixes=True)
+        return self.add(node, c.Units("example", None, units.data) if units is not None else None)
 
     def mask(self, which: str, inputs: list[str], span: Span) -> str:
         """The node that says which units count."""
@@ -309,10 +271,10 @@ class Builder:
     def _loss(self, x: v.Apply) -> str:
         operation = x.declared
         near = next(iter(v.takes_in(x.target, x.source)), None)
-        if not has_width(self.context, x):
+        if not c.has_width(self.context, x):
             return self.add(n.Number((), 0.0, shape=(), span=x.span))
-        entries = common_size(self.context, x) if "classes" in operation.same else None
-        with self.masked_by(x.mask), self.cut_to(entries):
+        entries = c.common_size(self.context, x) if "classes" in operation.same else None
+        with self.inside(x.mask == "none", entries):
             # the side with a width fixes the sizes of the other
             if isinstance(x.source, v.Project) and x.source.projector.out is None:
                 target = self.build(x.target, near=near)
@@ -323,7 +285,7 @@ class Builder:
         one, other = self._side(x.source, source), self._side(x.target, target)
         kinds = one.kind, other.kind
         unit = _unit(operation.unit(*kinds), other.shape)
-        check_match(self.context, BuiltLoss(x, one, other, unit, comparable=entries != 0))
+        c.check_match(self.context, c.BuiltLoss(x, one, other, unit, comparable=entries != 0))
         data = near.data if near is not None else next(iter(self.recipe.data))
         mask = self._loss_mask(x, unit, near, source)
         options, words = _split(x.options)
@@ -333,35 +295,22 @@ class Builder:
             per = {"token": "length", "word": "words", "pair": "length"}.get(unit)
             labelled = one.shape if isinstance(x.source, v.Column) else None
             shape = labelled or (("batch", per) if per else ("batch",))
+        least = operation.least.get("batch", 1)
         node = n.Loss(
-            inputs,
-            x.operation,
-            unit,
-            mask is not None,
-            tuple(options),
-            tuple(words.items()),
-            x.reduced,
-            data,
-            kinds,
-            operation.least.get("batch", 1),
-            shape=shape,
-            span=x.span,
-            written=x.written,
+            inputs, x.operation, unit, x.reduced, data, kinds, least, masked=bool(mask), shape=shape, span=x.span
         )
-        key = self.add(node)
-        if not x.reduced:
-            self.units[key] = Units(unit, mask, data)
-        return key
+        node = replace(node, options=tuple(options), words=tuple(words.items()), written=x.written)
+        return self.add(node, None if x.reduced else c.Units(unit, mask, data))
 
-    def _side(self, side: v.Value, key: str) -> LossSide:
+    def _side(self, side: v.Value, key: str) -> c.LossSide:
         """A side of a loss that is built; the kind of a tap follows from its shape."""
         shape = self.shape(key)
         if not isinstance(side, v.Bundle):
-            return LossSide(side, kind_of(side.kind, shape), shape)
+            return c.LossSide(side, c.kind_of(side.kind, shape), shape)
         members = tuple(self._side(*x) for x in zip(side.items, self.nodes[key].inputs, strict=True))
         kinds = [member.kind for member in members]
         kind = f"{kinds[0]}..." if side.kind.endswith("...") else f"({', '.join(kinds)})"
-        return LossSide(side, kind, shape, members)
+        return c.LossSide(side, kind, shape, members)
 
     def _loss_mask(self, x: v.Apply, unit: str, near: v.Take | None, source: str) -> str | None:
         """The mask of a loss, from the encoding of the model on the right, which is trained, or else on the left.
@@ -400,7 +349,7 @@ class Builder:
         width = _last(shape)
         into, out = p.into or width, p.out or _last(wanted)
         first = self.sizes.setdefault(p.name, (into, out, x.span)) if p.name is not None else (into, out, x.span)
-        check_projection(self.context, x, width, (into, out), first, outside=wanted == OUTSIDE)
+        c.check_projection(self.context, x, width, (into, out), first, outside=wanted == OUTSIDE)
         projected = (*shape[:-1], out) if shape and out else None
         seed = self.seeds[p.site]
         return self.add(

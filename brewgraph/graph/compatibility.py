@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from brewgraph.diagnostics import Collector, Label, SourceFault
 from brewgraph.graph.nodes import MASKS, show_shape
 from brewgraph.ops import OPERATIONS, TEMPERATURES
-from brewgraph.ops.registry import is_own
+from brewgraph.ops.registry import is_own, refusal
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FactsOf
 from brewgraph.recipe.features import ModelFacts, Shape
@@ -252,14 +252,13 @@ def kind_of(kind: str, shape: Shape | None) -> str:
 def check_axes(context: Context, match: BuiltLoss) -> None:
     """B221 where a tap has no axis of examples, or none of tokens or heads behind it: no loss can count its units."""
     for side in (match.source, match.target):
-        _check_axes(context, side)
+        for member in side.members or (side,):
+            _check_axes(context, member)
 
 
 def _check_axes(context: Context, side: LossSide) -> None:
-    for member in side.members:
-        _check_axes(context, member)
     shape = side.shape
-    if side.members or shape is None or side.kind != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
+    if shape is None or side.kind != "tensor" or shape[:2] in (("batch", "length"), ("batch", "words")):
         return
     take = next(iter(v.takes_in(side.value)), None)
     reason = "its second axis is neither tokens nor heads"
@@ -287,9 +286,8 @@ def check_kinds(context: Context, match: BuiltLoss) -> None:
     """B210 where the operation does not compare the kinds of its sides, both of them known."""
     operation, kinds = match.loss.declared, match.kinds
     if operation.unit(*kinds) is None and not any("tensor" in kind for kind in kinds):
-        message = f"`{operation.name}` does not compare {kinds[0]} with {kinds[1]}"
-        takes = ", ".join(f"{a} -> {b}" for a, b in operation.takes)
-        context.collector.add("B210", message, match.loss.span, help=f"it takes {takes}")
+        message, help = refusal(operation, *kinds)
+        context.collector.add("B210", message, match.loss.span, help=help)
 
 
 # ── examples or tokens ───────────────────────────────────────────────────────────────────────────────────────────────

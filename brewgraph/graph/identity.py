@@ -28,34 +28,28 @@ Classes = Mapping[str, tuple[str, ...]]
 
 def hash_spec(recipe: Recipe, graphs: Graphs, identities: Mapping[str, str], classes: Classes) -> str:
     """The hash of a checked spec; `identities` say what its models and data are, `classes` those of each data set."""
-    return digest([_stage(stage, recipe, graphs, identities, classes) for stage in recipe.stages])
-
-
-def _stage(
-    stage: Stage, recipe: Recipe, graphs: Graphs, identities: Mapping[str, str], classes: Classes
-) -> tuple[object, ...]:
-    # by `repr`, which tells a linear schedule from a cosine; a dump holds only their fields
-    settings = [(key, repr(value)) for key, value in sorted(dict(stage.train).items()) if key not in QUIET | NAMING]
-    tasks = {
-        task.name: _task(task, recipe, graphs.get((stage.name, task.name)), identities, classes) for task in stage.tasks
-    }
-    metric = stage.train.metric_for_best_model or ""
-    of, _, score = metric.rpartition("/")
     sites = projection_seeds_by_site(graphs)
-    frozen = sorted((x.kind, x.path, frozen_identity(x, identities, sites)) for x in stage.freeze)
-    drawn: tuple[object, ...] = ()
-    if stage.sample is not None and len(stage.tasks) > 1:
-        drawn = (repr(stage.sample.law), tuple(tasks[name] for name in stage.sample.order), stage.sample.floor)
-    return sorted(tasks.values()), settings, (tasks.get(of, of), score), drawn, frozen
 
+    def hash_task(stage: Stage, task: Task) -> str:
+        """A task by its loss and its data, whose order counts: epochs are those of the first."""
+        graph = graphs.get((stage.name, task.name))
+        objective = info(graph).objective if graph is not None else repr(task.loss)
+        if graph is not None and (rounded := sorted((k, x.dtype) for k, x in info(graph).caches.items() if x.dtype)):
+            objective = digest(objective, rounded)
+        return digest(objective, [(identities[d], recipe.data[d].source.batch, classes.get(d, ())) for d in task.data])
 
-def _task(task: Task, recipe: Recipe, graph: Graph | None, identities: Mapping[str, str], classes: Classes) -> str:
-    """A task by its loss and its data, whose order counts: epochs are those of the first."""
-    objective = info(graph).objective if graph is not None else repr(task.loss)
-    if graph is not None and (rounded := sorted((k, x.dtype) for k, x in info(graph).caches.items() if x.dtype)):
-        objective = digest(objective, rounded)
-    data = [(identities[d], recipe.data[d].source.batch, classes.get(d, ())) for d in task.data]
-    return digest(objective, data)
+    def content(stage: Stage) -> tuple[object, ...]:
+        # by `repr`, which tells a linear schedule from a cosine; a dump holds only their fields
+        settings = [(key, repr(value)) for key, value in sorted(dict(stage.train).items()) if key not in QUIET | NAMING]
+        tasks = {task.name: hash_task(stage, task) for task in stage.tasks}
+        of, _, score = (stage.train.metric_for_best_model or "").rpartition("/")
+        frozen = sorted((x.kind, x.path, frozen_identity(x, identities, sites)) for x in stage.freeze)
+        drawn: tuple[object, ...] = ()
+        if stage.sample is not None and len(stage.tasks) > 1:
+            drawn = (repr(stage.sample.law), tuple(tasks[name] for name in stage.sample.order), stage.sample.floor)
+        return sorted(tasks.values()), settings, (tasks.get(of, of), score), drawn, frozen
+
+    return digest([content(stage) for stage in recipe.stages])
 
 
 def projection_seeds_by_site(graphs: Graphs) -> dict[str, str]:

@@ -7,7 +7,7 @@ place in the text, so that renaming and reordering change no hash.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, dataclass_transform
 
 from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.schedules import spell_arguments
@@ -28,19 +28,25 @@ def show_shape(shape: Shape | None) -> str:
     return f"({', '.join(map(str, shape))})" if shape is not None else "(?)"
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 @dataclass(frozen=True)
 class Node:
-    """Base of every node. `shape` is None where only the built model tells it.
+    """Base of every node: each subclass is a frozen dataclass, with the fields that are its `content` and its `label`.
 
-    `inputs` are all its operands in a fixed order; ask for one of them by its name (`loss.source`).
+    `inputs` are all its operands in a fixed order; ask for one of them by its name (`loss.source`). `shape` is None
+    where only the built model tells it.
     """
 
-    CONTENT: ClassVar[tuple[str, ...]] = ()
-    """The fields that `content()` holds."""
+    CONTENT: ClassVar[tuple[str, ...]]
+    LABEL: ClassVar[str]
 
     inputs: tuple[str, ...]
     shape: Shape | None = field(kw_only=True)
     span: Span = field(kw_only=True, compare=False, repr=False)
+
+    def __init_subclass__(cls, content: tuple[str, ...] = (), label: str = "") -> None:
+        cls.CONTENT, cls.LABEL = content, label
+        dataclass(frozen=True)(cls)
 
     @property
     def kind(self) -> str:
@@ -52,48 +58,43 @@ class Node:
 
     def label(self) -> str:
         """The node in a few words."""
-        raise NotImplementedError
+        return self.LABEL.format(self)
 
 
-@dataclass(frozen=True)
-class Input(Node):
+class Operand:
+    """One of a node's inputs, by its place."""
+
+    def __init__(self, place: int):
+        self.place = place
+
+    def __get__(self, node: Node, _: type) -> str:
+        return node.inputs[self.place]
+
+
+class Input(Node, content=("identity",), label="{0.data} for {0.model}"):
     """A data set, encoded for a model."""
-
-    CONTENT = ("identity",)
 
     data: str
     model: str
     identity: str
 
-    def label(self) -> str:
-        return f"{self.data} for {self.model}"
 
-
-@dataclass(frozen=True)
-class Column(Node):
+class Column(Node, content=("column", "identity"), label="{0.data}.{0.column}"):
     """A column of a data set: labels, weights, or another one.
 
     Labels of tokens have one input: the `Input` of the model whose tokens they are aligned to.
     """
 
-    CONTENT = ("column", "identity")
-
     data: str
     column: str
     identity: str
 
-    def label(self) -> str:
-        return f"{self.data}.{self.column}"
 
-
-@dataclass(frozen=True)
-class Mask(Node):
+class Mask(Node, content=("which",), label="mask: {0.which}"):
     """Which units of its input count: `tokens`, `pairs`, `labels`, `words`, `column`, or `none` for all of them.
 
     `words` counts the words that every input kept; `column` those units of the first input that the second one marks.
     """
-
-    CONTENT = ("which",)
 
     which: str
 
@@ -102,12 +103,8 @@ class Mask(Node):
         """The column that marks what counts."""
         return self.inputs[-1] if self.which == "column" else None
 
-    def label(self) -> str:
-        return f"mask: {self.which}"
 
-
-@dataclass(frozen=True)
-class Forward(Node):
+class Forward(Node, content=("role", "identity", "passing", "columns")):
     """One forward of a model; a teacher's runs without gradients. `passing` tells forwards on one input apart.
 
     `columns` are arguments of the forward that come from columns of the data. A forward that `stops` ends after the
@@ -115,8 +112,6 @@ class Forward(Node):
     A `packed` one runs the layers on real tokens alone. This is how it runs, not what it gives, and is no part of its
     content.
     """
-
-    CONTENT = ("role", "identity", "passing", "columns")
 
     model: str
     role: str
@@ -127,16 +122,13 @@ class Forward(Node):
     narrow: bool = False
     packed: bool = False
 
-    @property
-    def entry(self) -> str:
-        """The `Input` that it runs on."""
-        return self.inputs[0]
+    entry = Operand(0)
+    """The `Input` that it runs on."""
 
     def label(self) -> str:
         return f"{self.role} {self.model}" + (f" (pass {self.passing})" if self.passing > 1 else "")
 
 
-@dataclass(frozen=True)
 class Tap(Node):
     """A feature of a forward. Scores over positions are very low at padding, unless `padding` counts."""
 
@@ -144,10 +136,8 @@ class Tap(Node):
     feature: Feature
     padding: bool = False
 
-    @property
-    def forward(self) -> str:
-        """The `Forward` that gives it."""
-        return self.inputs[0]
+    forward = Operand(0)
+    """The `Forward` that gives it."""
 
     def content(self) -> Content:
         return (repr(self.feature), *((self.padding,) if self.padding else ()))
@@ -156,11 +146,8 @@ class Tap(Node):
         return f"{self.model}.{self.feature}" if self.feature.name != "tap" else f"{self.model} {self.feature}"
 
 
-@dataclass(frozen=True)
-class Projection(Node):
+class Projection(Node, content=("activation", "into", "out", "options", "seed")):
     """A learned projection. `site` names its parameters; their `seed` follows from what they project to what."""
-
-    CONTENT = ("activation", "into", "out", "options", "seed")
 
     site: str
     activation: str
@@ -169,10 +156,8 @@ class Projection(Node):
     options: tuple[tuple[str, float], ...]
     seed: str
 
-    @property
-    def value(self) -> str:
-        """What is projected."""
-        return self.inputs[0]
+    value = Operand(0)
+    """What is projected."""
 
     @property
     def parameters(self) -> int | None:
@@ -183,29 +168,30 @@ class Projection(Node):
         return f"{self.activation or 'linear'} {self.into or '?'} -> {self.out or '?'}"
 
 
-@dataclass(frozen=True)
-class Bundle(Node):
+class Bundle(Node, label="tuple"):
     """Several values as one argument of an operation."""
 
-    def label(self) -> str:
-        return "tuple"
 
+class Called(Node):
+    """A function of values: inputs are these, then the mask if any, then the options' values."""
 
-@dataclass(frozen=True)
-class Transform(Node):
-    """A value made from others: inputs are the values, then the mask if any, then the options' values.
-
-    `words` are the options that are words. A transform to words has the `Input` that knows them as its last input.
-    """
-
-    CONTENT = ("name", "masked", "options", "words")
-
-    name: str
-    masked: bool
-    options: tuple[str, ...]
-    words: tuple[tuple[str, str], ...] = ()
+    masked: bool = field(default=False, kw_only=True)
+    options: tuple[str, ...] = field(default=(), kw_only=True)
+    words: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    """The options that are words."""
     written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
     """The options that the spec writes, to be shown; no part of the hash."""
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The options' values, by name: `T`, the temperature, and the like."""
+        return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
+
+
+class Transform(Called, content=("name", "masked", "options", "words"), label="{0.name}"):
+    """A value made from others. A transform to words has the `Input` that knows them as its last input."""
+
+    name: str
     mixes: bool = field(default=False, kw_only=True, compare=False, repr=False)
     """Whether the value of one token depends on others, so that a mask has a say; follows from `name`."""
 
@@ -233,90 +219,52 @@ class Transform(Node):
     def _on_words(self) -> bool:
         return self.name in BUILT_IN and BUILT_IN[self.name].on_words
 
-    @property
-    def arguments(self) -> dict[str, str]:
-        """The options' values, by name."""
-        return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
 
-    def label(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Loss(Node):
-    """An operation on two values: inputs are from, to, then the mask if any, then the options' values.
+class Loss(
+    Called, content=("operation", "unit", "masked", "options", "words", "reduced", "kinds"), label="{0.operation}"
+):
+    """An operation on two values, from and to.
 
     It gives one scalar: the sum over its units, divided by the number of them in the global batch; one number per unit
     where it is not `reduced`. `data` is the data set of these units, `least` the fewest examples that it can compare.
     """
 
-    CONTENT = ("operation", "unit", "masked", "options", "words", "reduced", "kinds")
-
     operation: str
     unit: str
-    masked: bool
-    options: tuple[str, ...]
-    words: tuple[tuple[str, str], ...] = ()
-    reduced: bool = True
-    data: str = ""
-    kinds: tuple[str, str] = ("", "")
-    least: int = 1
-    written: frozenset[str] = field(default=frozenset(), kw_only=True, compare=False, repr=False)
-    """The options that the spec writes, to be shown; no part of the hash."""
+    reduced: bool
+    data: str
+    kinds: tuple[str, str]
+    least: int
 
-    @property
-    def source(self) -> str:
-        """The left side: a teacher's value, or labels."""
-        return self.inputs[0]
-
-    @property
-    def target(self) -> str:
-        """The right side, which learns."""
-        return self.inputs[1]
+    source = Operand(0)
+    """The left side: a teacher's value, or labels."""
+    target = Operand(1)
+    """The right side, which learns."""
 
     @property
     def mask(self) -> str | None:
         """The `Mask` of the units that count."""
         return self.inputs[2] if self.masked else None
 
-    @property
-    def arguments(self) -> dict[str, str]:
-        """The options' values, by name: `T`, the temperature, and the like."""
-        return dict(zip(self.options, self.inputs[len(self.inputs) - len(self.options) :], strict=True))
 
-    def label(self) -> str:
-        return self.operation
-
-
-@dataclass(frozen=True)
-class Mean(Node):
+class Mean(Node, content=("unit", "masked"), label="batch_mean"):
     """The mean over a batch of one number per unit: inputs are the numbers, then the mask if any."""
-
-    CONTENT = ("unit", "masked")
 
     unit: str
     masked: bool
     data: str
 
-    @property
-    def value(self) -> str:
-        """The numbers to average."""
-        return self.inputs[0]
+    value = Operand(0)
+    """The numbers to average."""
 
     @property
     def mask(self) -> str | None:
         """The `Mask` of the units that count."""
         return self.inputs[1] if self.masked else None
 
-    def label(self) -> str:
-        return "batch_mean"
 
-
-@dataclass(frozen=True)
-class Temperature(Node):
+class Temperature(Node, content=("name", "base", "options")):
     """A temperature per example, computed from the logits of the loss that it belongs to."""
-
-    CONTENT = ("name", "base", "options")
 
     name: str
     base: float
@@ -327,19 +275,12 @@ class Temperature(Node):
         return f"{self.name}({self.base:g}{options})"
 
 
-@dataclass(frozen=True)
-class Number(Node):
+class Number(Node, content=("value",), label="{0.value:g}"):
     """A number that never changes."""
-
-    CONTENT = ("value",)
 
     value: float
 
-    def label(self) -> str:
-        return f"{self.value:g}"
 
-
-@dataclass(frozen=True)
 class Schedule(Node):
     """A number that changes with progress."""
 
@@ -354,11 +295,8 @@ class Schedule(Node):
         return f"{self.name}({spell_arguments(self.name, arguments)})"
 
 
-@dataclass(frozen=True)
-class Combine(Node):
+class Combine(Node, content=("operator", "position")):
     """Arithmetic over its inputs: `+ - * / ** mean max`, or the share at `position` of a `softmax`."""
-
-    CONTENT = ("operator", "position")
 
     operator: str
     position: int | None = None

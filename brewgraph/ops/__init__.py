@@ -1,12 +1,6 @@
 """Everything a loss equation can be made of; to add a loss is to write one decorated function in one of these files."""
 
-from brewgraph.ops import distance as _distance
-from brewgraph.ops import relation as _relation
-from brewgraph.ops import similarity as _similarity
-from brewgraph.ops import soft as _soft
-from brewgraph.ops import temperatures as _temperatures
-from brewgraph.ops import transforms as _transforms
-from brewgraph.ops import transport as _transport
+from brewgraph.ops import distance, relation, soft, temperatures, transforms  # noqa: F401  (they register themselves)
 from brewgraph.ops.projections import PROJECTIONS, ProjectionKind
 from brewgraph.ops.registry import (
     KINDS,
@@ -47,4 +41,3 @@ __all__ = [
     "temperature",
     "transform",
 ]
-_FAMILIES = (_distance, _relation, _similarity, _soft, _temperatures, _transforms, _transport)

@@ -7,19 +7,12 @@ from typing import Any
 
 from brewgraph.ops.registry import KINDS, DeclaredTransform
 
-ALONE: dict[str, DeclaredTransform] = {}
-"""Those that a spec may call."""
-
 
 def _declare(name: str, text: str, takes: Mapping[str, str], function: Any, **flags: Any) -> DeclaredTransform:
     """`text` says what it is for, `takes` maps the kind of its value to that of its result."""
     kinds: dict[tuple[str, ...], str] = {(kind,): result for kind, result in takes.items()}
     common: dict[str, Any] = {"options": (), "text": "", "source": "", "shape": None, "needs_layout": False, **flags}
     return DeclaredTransform(name=name, module=__name__, function=function, summary=text, takes=kinds, **common)
-
-
-def _alone(name: str, *said: Any, **flags: Any) -> None:
-    ALONE[name] = _declare(name, *said, **flags)
 
 
 def _pick_words(x: Any, *, words: Any) -> Any:
@@ -30,36 +23,39 @@ def _pick_words(x: Any, *, words: Any) -> Any:
     return picked if x.is_floating_point() else torch.where(words >= 0, picked, -100)
 
 
-_alone(
-    "stop",
-    "a value without its gradient: `stop(x)`",
-    {k: k for k in KINDS if k not in ("labels", "targets", "number", "integer", "schedule", "temperature")},
-    lambda x: x.detach(),
-    stops=True,
+_ALONE = (
+    _declare(
+        "stop",
+        "a value without its gradient: `stop(x)`",
+        {k: k for k in KINDS if k not in ("labels", "targets", "number", "integer", "schedule", "temperature")},
+        lambda x: x.detach(),
+        stops=True,
+    ),
+    _declare(
+        "words",
+        "one value per word, its first token's: `words(bert.hidden[4])`",
+        {k: k for k in ("hidden", "logits", "tensor", "labels")},
+        _pick_words,
+        on_words=True,
+    ),
+    _declare(
+        "token_mean",
+        "the mean over the tokens of each example: `token_mean(bert.hidden[4])`; mask=none: padding counts",
+        {"hidden": "vector", "values": "values", "tensor": "vector"},
+        lambda x, *, layout: layout.mean_over_tokens(x),
+        needs_layout=True,
+        mean="tokens",
+    ),
+    # without a function: a graph has a node of its own for it, since a program divides by what the global batch holds
+    _declare(
+        "batch_mean",
+        'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
+        {"values": "loss"},
+        None,
+        mean="batch",
+    ),
 )
-_alone(
-    "words",
-    "one value per word, its first token's: `words(bert.hidden[4])`",
-    {k: k for k in ("hidden", "logits", "tensor", "labels")},
-    _pick_words,
-    on_words=True,
-)
-_alone(
-    "token_mean",
-    "the mean over the tokens of each example: `token_mean(bert.hidden[4])`; mask=none: padding counts",
-    {"hidden": "vector", "values": "values", "tensor": "vector"},
-    lambda x, *, layout: layout.mean_over_tokens(x),
-    needs_layout=True,
-    mean="tokens",
-)
-# without a function: a graph has a node of its own for it, since a program divides by what the global batch holds
-_alone(
-    "batch_mean",
-    'the mean over a batch of what `reduce="none"` left: `batch_mean(x)`',
-    {"values": "loss"},
-    None,
-    mean="batch",
-)
-
+ALONE = {x.name: x for x in _ALONE}
+"""Those that a spec may call."""
 BUILT_IN = {**ALONE, "cut": _declare("cut", "the first entries of an axis", {}, lambda x, *, to: x[..., : int(to)])}
 """These, and what graphs put in by themselves."""

@@ -19,21 +19,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from brewgraph.diagnostics import BrewError, RunError, SourceFault
-from brewgraph.ops.registry import (
-    OPERATIONS,
-    TRANSFORMS,
-    DeclaredTransform,
-    Operation,
-    Signature,
-    describe_operation,
-    describe_transform,
-)
+from brewgraph.ops import OPERATIONS, TRANSFORMS, DeclaredTransform, Operation
+from brewgraph.ops.registry import Signature, describe_operation, describe_transform
 
 DECORATORS = ("operation", "transform")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FREE = ("layout", "kinds")
 """Arguments that the program passes; their defaults are ignored."""
+_WORDS, _OPTION = tuple[str, ...], tuple[str, str]
+_KEYWORDS: Mapping[str, Any] = {
+    "takes": dict[str, str], "source": str, "same": _WORDS, "also": _WORDS, "unscaled": str,
+    "least": dict[str, int] | None,
+}  # fmt: skip
+"""The types of the decorators' keywords; any other names an option."""
 
 
 # ── where it is ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,17 +160,11 @@ def _declaration(module: str, function: Function, call: ast.Call, kind: str) -> 
     missing = [f"`{name}`" for name in ("takes", "source") if name not in said]
     if missing:
         raise _fault(module, function, f"{' and '.join(missing)} is missing", 'write `takes={…}, source="…"`')
-    takes, source, same, also = said.pop("takes"), said.pop("source"), said.pop("same", ()), said.pop("also", ())
-    least, unscaled = said.pop("least", None) or {}, said.pop("unscaled", "")
-    texts = isinstance(takes, dict) and all(isinstance(x, str) for pair in takes.items() for x in pair)
-    words = all(
-        isinstance(x, tuple | list) and all(isinstance(y, str) for y in x) for x in (same, also, *said.values())
-    )
-    counts = isinstance(least, dict) and all(isinstance(x, int) for x in least.values())
-    right = texts and words and counts and isinstance(source, str) and isinstance(unscaled, str)
-    if not (right and all(len(x) == 2 for x in said.values())):
+    try:
+        keywords = {name: TypeAdapter(_KEYWORDS.get(name, _OPTION)).validate_python(x) for name, x in said.items()}
+    except ValidationError as error:
         help = '`takes` maps strings to strings, `source` is a string, an option is ("kind", "words")'
-        raise _fault(module, function, "a keyword is not of its type", help)
+        raise _fault(module, function, "a keyword is not of its type", help) from error
     arguments = function.args
     defaults = {
         argument.arg: inspect.Parameter.empty
@@ -179,8 +174,8 @@ def _declaration(module: str, function: Function, call: ast.Call, kind: str) -> 
     }
     signature = Signature(function.name.rstrip("_"), module, ast.get_docstring(function) or "", defaults)
     if kind == "operation":
-        return describe_operation(signature, None, takes, tuple(same), source, tuple(also), said, least, unscaled)
-    return describe_transform(signature, None, takes, None, source, said, least)
+        return describe_operation(signature, None, **keywords)
+    return describe_transform(signature, None, **keywords)
 
 
 def _literal(module: str, function: Function, value: ast.expr, what: str) -> Any:

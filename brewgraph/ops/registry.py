@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from brewgraph.diagnostics import SourceFault, listing
@@ -100,6 +99,11 @@ class Operation(DeclaredFunction):
     least: Mapping[str, int] = field(default_factory=dict)
     unscaled: str = ""
 
+    @property
+    def sides(self) -> str:
+        """What it compares, in the words of a spec."""
+        return ", ".join(f"{source} -> {target}" for source, target in self.takes)
+
     def unit(self, source: str, target: str) -> str | None:
         """The unit for these sides, or None if the operation does not take them."""
         return self.takes.get((source, target))
@@ -149,6 +153,19 @@ TRANSFORMS: dict[str, DeclaredTransform] = {}
 TEMPERATURES: dict[str, DeclaredTemperature] = {}
 
 
+def refusal(operation: Operation, source: str, target: str) -> tuple[str, str]:
+    """Message and remedy for sides that an operation does not take."""
+    help = f"it takes {operation.sides}"
+    others = [x.name for x in OPERATIONS.values() if is_own(x.module) and x.unit(source, target)]
+    if operation.unit(target, source):
+        help = "reverse the arrow: labels and teachers belong on the left"
+    elif others and source in ("labels", "targets"):
+        help = f"{source} are compared by {listing(dict.fromkeys(others))}"
+        if operation.unit("targets", target):
+            help += '; targets need problem_type="regression" or problem_type="multi_label"'
+    return f"`{operation.name}` does not compare {source} with {target}", help
+
+
 def is_own(module: str) -> bool:
     """Whether a module is one of this package."""
     return module.startswith("brewgraph.")
@@ -193,8 +210,9 @@ def operation(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        signature = Signature.of(function)
-        declared = describe_operation(signature, function, takes, same, source, also, options, least or {}, unscaled)
+        declared = describe_operation(
+            Signature.of(function), function, takes, source, same, also, least, unscaled, **options
+        )
         for name in (declared.name, *also):
             _register(OPERATIONS, name, declared)
         return function
@@ -218,7 +236,7 @@ def transform(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        declared = describe_transform(Signature.of(function), function, takes, shape, source, options, least or {})
+        declared = describe_transform(Signature.of(function), function, takes, source, shape, least, **options)
         _register(TRANSFORMS, declared.name, declared)
         return function
 
@@ -270,12 +288,12 @@ def describe_operation(
     signature: Signature,
     function: Callable[..., Any] | None,
     takes: Mapping[str, str],
-    same: tuple[str, ...],
     source: str,
-    also: tuple[str, ...],
-    options: Mapping[str, tuple[str, str]],
-    least: Mapping[str, int] = MappingProxyType({}),
+    same: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
+    least: Mapping[str, int] | None = None,
     unscaled: str = "",
+    **options: tuple[str, str],
 ) -> Operation:
     """The operation of a declaration; raises `SourceFault` if it contradicts itself."""
     name = signature.name
@@ -289,39 +307,29 @@ def describe_operation(
             raise _fault(name, f"unknown unit {unit}", f"a unit is one of {listing(UNITS)}")
         pairs[sides[0], sides[1]] = unit
     common = _describe(signature, function, source, options)
-    return Operation(
-        **common,
-        takes=pairs,
-        same=frozenset(same),
-        also=tuple(also),
-        needs_kinds="kinds" in signature.defaults,
-        least=least,
-        unscaled=unscaled,
-    )
+    common |= {"takes": pairs, "same": frozenset(same), "also": also, "least": least or {}, "unscaled": unscaled}
+    return Operation(**common, needs_kinds="kinds" in signature.defaults)
 
 
 def describe_transform(
     signature: Signature,
     function: Callable[..., Any] | None,
     takes: Mapping[str, str],
-    shape: Callable[..., Shape] | None,
     source: str,
-    options: Mapping[str, tuple[str, str]],
-    least: Mapping[str, int] = MappingProxyType({}),
+    shape: Callable[..., Shape] | None = None,
+    least: Mapping[str, int] | None = None,
+    **options: tuple[str, str],
 ) -> DeclaredTransform:
     """The transform of a declaration; raises `SourceFault` if it contradicts itself."""
     kinds = {side_kinds(arguments): result for arguments, result in takes.items()}
     for arguments, result in kinds.items():
         _check_kinds(signature.name, f"{', '.join(arguments)}: {result}", [*arguments, result])
     common = _describe(signature, function, source, options)
-    return DeclaredTransform(**common, takes=kinds, shape=shape, least=least)
+    return DeclaredTransform(**common, takes=kinds, shape=shape, least=least or {})
 
 
 def _describe(
-    signature: Signature,
-    function: Callable[..., Any] | None,
-    source: str,
-    options: Mapping[str, tuple[str, str]],
+    signature: Signature, function: Callable[..., Any] | None, source: str, options: Mapping[str, tuple[str, str]]
 ) -> dict[str, Any]:
     """The fields that all declarations share."""
     name = signature.name

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Final, TypeGuard, dataclass_transform
+from typing import TypeGuard, TypeVar, dataclass_transform
 
 from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
@@ -14,6 +13,8 @@ from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.data_sources import DataSource, Join
 from brewgraph.recipe.settings.model_sources import Layers, ModelSource
 from brewgraph.source import Span
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -242,19 +243,17 @@ class Group:
     def __iter__(self) -> Iterator[Evaluated]:
         return iter(self.items or ())
 
-    def map(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
-        """The function applied to each member; a fault if any result is one."""
-        if self.items is None:
-            return self
-        items = tuple(function(x) for x in self.items)
-        return FAULT if FAULT in items else replace(self, items=items)
+    def map(self, function: Callable[[Evaluated], Evaluated]) -> Group:
+        """The function applied to each member."""
+        return self if self.items is None else replace(self, items=each(function, self.items))
 
-    def map_values(self, function: Callable[[Evaluated], Evaluated]) -> Group | Fault:
+    def map_values(self, function: Callable[[Evaluated], Evaluated]) -> Group:
         """`map` for a function of values, which also gives the kind of unknown members."""
         if self.items is not None or self.kind == "tensor":
             return self.map(function)
         like = function(Value(self.kind, span=self.span))
-        return replace(self, kind=like.kind) if isinstance(like, Value) else FAULT
+        assert isinstance(like, Value)
+        return replace(self, kind=like.kind)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -278,19 +277,29 @@ class Namespace:
     kind: str
 
 
-class Fault(Enum):
-    """A value that could not be made; its diagnostic was reported. It spreads silently."""
-
-    FAULT = "fault"
+class Faulty(Exception):
+    """There is no value, and its diagnostic was reported."""
 
 
-FAULT: Final = Fault.FAULT
+def each(function: Callable[..., T], *rows: Iterable[object]) -> tuple[T, ...]:
+    """The function of each member, called for all of them before a `Faulty` is raised, so that all faults are found."""
+    results: list[T] = []
+    faulty: list[Faulty] = []
+    for arguments in zip(*rows, strict=True):
+        try:
+            results.append(function(*arguments))
+        except Faulty as fault:
+            faulty.append(fault)
+    if faulty:
+        raise faulty[0]
+    return tuple(results)
+
 
 Plain = int | float | str | bool | None
 # fmt: off
 Evaluated = (
     Plain | tuple[Plain, ...] | Length | Value | Row | Group | Match | LayerMap | Layers | Projector | ModelDeclaration
-    | DataDeclaration | Forwarded | Namespace | Fault
+    | DataDeclaration | Forwarded | Namespace
 )
 # fmt: on
 """Whatever an expression evaluates to."""

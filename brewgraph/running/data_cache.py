@@ -24,9 +24,8 @@ from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
 from brewgraph.recipe.length import Length
-from brewgraph.recipe.needs import columns_used, words_used
 from brewgraph.recipe.numbers import at_progress
-from brewgraph.recipe.recipe import Sample, Stage, Task
+from brewgraph.recipe.recipe import Sample, Stage, Task, columns_used, words_used
 from brewgraph.recipe.values import takes_in
 from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of, models_of
 from brewgraph.runtime.distiller import Distiller

@@ -31,8 +31,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, VALUE, LabelType, of_architecture
-from brewgraph.recipe.needs import columns_used
-from brewgraph.recipe.recipe import Stage, Task
+from brewgraph.recipe.recipe import Stage, Task, columns_used
 from brewgraph.recipe.settings.data_sources import Conll, DataSource, Squad
 from brewgraph.running.data_cache import DataCache, graphs_of, token_limit
 from brewgraph.running.finished import SPLITS, FinishedRun, FinishedTask

@@ -10,7 +10,7 @@ from torch import nn
 
 from brewgraph.models.capture.packing import real_outputs
 from brewgraph.models.fake.reach import evaluating
-from brewgraph.recipe.needs import data_used
+from brewgraph.recipe.recipe import data_used
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import model_inputs, own_view
 from brewgraph.training.feeds import in_order

@@ -32,7 +32,7 @@ from brewgraph.models.tokenization import load_tokenizer
 from brewgraph.ops.python_files import load_declared
 from brewgraph.paths import shown
 from brewgraph.recipe.features import Feature
-from brewgraph.recipe.needs import columns_used, data_used
+from brewgraph.recipe.recipe import columns_used, data_used
 from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 _LEXEME = re.compile(
@@ -28,7 +28,8 @@ _LEXEME = re.compile(
     re.VERBOSE,
 )
 PARTNER = {"(": ")", "[": "]", "{": "}"}
-_CONTINUES_BEFORE = ("->", "**", "+", "-", "*", "/")
+_GOES_ON = re.compile(r"(?:[ \t\f\r\n]|#[^\n]*\n)*[-+*/]")
+"""An operator at the beginning of the next line that holds code."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,13 @@ class BracketFault:
 
 def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lexeme], list[BracketFault]]:
     """Cut text into lexemes, marking the line breaks that end statements; also the bracket faults."""
-    raw = [
-        Lexeme(match.lastgroup or "other", match.group(), match.start())
-        for match in _LEXEME.finditer(text, start, len(text) if end is None else end)
-    ]
+    stop = len(text) if end is None else end
     result: list[Lexeme] = []
     faults: list[BracketFault] = []
     opened: list[Lexeme] = []
     previous: Lexeme | None = None
-    followers = _followers(raw)
-    for lexeme, before in zip(raw, followers, strict=True):
+    for match in _LEXEME.finditer(text, start, stop):
+        lexeme = Lexeme(match.lastgroup or "other", match.group(), match.start())
         if lexeme.kind == "open":
             opened.append(lexeme)
         elif lexeme.kind == "close":
@@ -88,24 +86,13 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
         elif lexeme.kind == "newline":
             inside = bool(opened) and opened[-1].text != "{"
             after = previous is not None and previous.kind == "operator"
-            goes_on = before is not None and before.text in _CONTINUES_BEFORE
-            lexeme = Lexeme("newline", "\n", lexeme.start, breaks=not (inside or after or goes_on))
+            goes_on = _GOES_ON.match(text, lexeme.end, stop) is not None
+            lexeme = replace(lexeme, breaks=not (inside or after or goes_on))
         result.append(lexeme)
         if not lexeme.is_blank:
             previous = lexeme
     faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
     return result, faults
-
-
-def _followers(raw: list[Lexeme]) -> list[Lexeme | None]:
-    """For each lexeme the next one that is not blank."""
-    result: list[Lexeme | None] = []
-    following: Lexeme | None = None
-    for lexeme in reversed(raw):
-        result.append(following)
-        if not lexeme.is_blank:
-            following = lexeme
-    return result[::-1]
 
 
 def blank(pieces: list[Lexeme]) -> str:

@@ -7,7 +7,7 @@ specific to general (head of a statement, missing operand, missing operator) and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -112,9 +112,6 @@ def opens_mapping(before: Sequence[Lexeme]) -> bool:
     if before[-1].text == "for" and len(before) > 2 and before[0].text == "stage":
         return True
     return not ends(before[-1])
-
-
-Rule = Callable[[Place], tuple[str, str] | None]
 
 
 def explain(grammar: Lark, error: UnexpectedToken, span: Span, source: Source, start: int) -> tuple[str, str]:
@@ -279,46 +276,38 @@ def _wants_operand(place: Place) -> bool:
     return not ends(last)
 
 
+_ANY = r"(->|\*\*|[-+*/])"
+_OPERANDS = (
+    ("(@|input) ", "expected a path after `{last}`", 'write it in quotes: `bert @ "encoder.layer.3.output"`'),
+    ("via ", "expected a projection after `via`", "write `via linear`, or the name of a `proj`"),
+    ("at ", "expected a path after `at`", 'say where in quotes: `cache NAME = EXPRESSION at "path"`'),
+    (r"\. ", "expected a name after `.`", "a feature is named, `bert.hidden`, or picked, `bert.hidden[3]`"),
+    ("~ ", "expected a law after `~`", "write `sample [ner, qa] ~ size ** 0.5`"),
+    (r"\S+ \.([0-9]+)", "a number begins with a digit", "write `0.{digits}`"),
+    ("= =", "`==` is not valid here", "write one `=`; comparisons are not supported"),
+    (r"\S+ =", "expected a name before `=`", "a keyword argument is written `name=value`"),
+    (r"[(,[] \*", "`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"),
+    ("/ /", "`//` is not valid here", "comments start with `#`; a quotient is written `/`"),
+    (r"/ \*", "`/{here}` is not valid here", "comments start with `#`, on each line"),
+    (f"{_ANY} {_ANY}", "`{here}` directly follows `{last}`", "put an expression between the operators, or remove one"),
+    (r"\S+ /[\w.]", "expected an expression before `/`", 'a path needs quotes: `"/…"`'),
+    (rf"\S+ {_ANY}", "expected an expression before `{here}`", "an operand is missing; only `-` can precede a value"),
+    (r"\( \)", "the brackets are empty", "write a value in them, or `none`"),
+    (r"\[ \]", "the index is empty", "write `[3]`, `[0, 4, 8]`, `[::4]`, or `[:]` for all"),
+    (r"\S+ :", "expected an expression before `:`", "a pair is written `30%: 0.2`, a slice `a[1:3]`"),
+)
+"""What is wrong and the remedy, by the lexeme before the missing operand, the culprit, and the rest of its line."""
+
+
 def _operand(place: Place) -> tuple[str, str] | None:
     if not _wants_operand(place):
         return None
-    last, here = place.last, place.here
-    missing = "put a name or a value there" + ("" if last == "=" else f", or remove `{last}`")
-    after = {
-        "via": ("expected a projection after `via`", "write `via linear`, or the name of a `proj`"),
-        "at": ("expected a path after `at`", 'say where in quotes: `cache NAME = EXPRESSION at "path"`'),
-        ".": ("expected a name after `.`", "a feature is named, `bert.hidden`, or picked, `bert.hidden[3]`"),
-        "~": ("expected a law after `~`", "write `sample [ner, qa] ~ size ** 0.5`"),
-    }
-    if last in ("@", "input"):
-        return f"expected a path after `{last}`", 'write it in quotes: `bert @ "encoder.layer.3.output"`'
-    if last in after:
-        return after[last]
-    if here == "." and re.match(r"[0-9]", place.behind):
-        return "a number begins with a digit", f"write `0.{re.match(r'[0-9]+', place.behind)[0]}`"  # type: ignore[index]
-    if here == "=" and last == "=":
-        return "`==` is not valid here", "write one `=`; comparisons are not supported"
-    if here == "=":
-        return "expected a name before `=`", "a keyword argument is written `name=value`"
-    if here in ("*", "**") and last in ("(", ",", "["):
-        return f"`{here}` has nothing to its left", "lists and settings cannot be unpacked; write each argument"
-    if here == "/" and last == "/":
-        return "`//` is not valid here", "comments start with `#`; a quotient is written `/`"
-    if here in ("*", "**") and last == "/":
-        return f"`/{here}` is not valid here", "comments start with `#`, on each line"
-    if here in _OPERATORS and last in _OPERATORS:
-        return f"`{here}` directly follows `{last}`", "put an expression between the operators, or remove one"
-    if here in _OPERATORS:
-        is_path = here == "/" and re.match(r"[\w.]", place.behind)
-        help = 'a path needs quotes: `"/…"`' if is_path else "an operand is missing; only `-` can precede a value"
-        return f"expected an expression before `{here}`", help
-    if here == ")" and last == "(":
-        return "the brackets are empty", "write a value in them, or `none`"
-    if here == "]" and last == "[":
-        return "the index is empty", "write `[3]`, `[0, 4, 8]`, `[::4]`, or `[:]` for all"
-    if here == ":":
-        return "expected an expression before `:`", "a pair is written `30%: 0.2`, a slice `a[1:3]`"
-    return f"expected an expression {place.shown}", missing
+    for pattern, message, help in _OPERANDS:
+        if match := re.match(pattern, f"{place.last} {place.here}{place.behind}"):
+            message = message.replace("{here}", place.here).replace("{last}", place.last)
+            return message, help.replace("{digits}", match[match.lastindex or 0])
+    remove = "" if place.last == "=" else f", or remove `{place.last}`"
+    return f"expected an expression {place.shown}", f"put a name or a value there{remove}"
 
 
 # ── a place that wants an operator ───────────────────────────────────────────────────────────────────────────────────
@@ -438,11 +427,4 @@ def _side_by_side(place: Place) -> tuple[str, str]:
     return message, "put an operator or a comma between them"
 
 
-_RULES: tuple[Rule, ...] = (
-    _at_the_beginning,
-    _in_a_mapping,
-    _in_a_keyword_statement,
-    _in_a_left_side,
-    _operand,
-    _operator,
-)
+_RULES = (_at_the_beginning, _in_a_mapping, _in_a_keyword_statement, _in_a_left_side, _operand, _operator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from brewgraph.diagnostics import Collector, Label
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.comments import find_ignores, without_foreign_comments
+from brewgraph.syntax.foreign import instead
 from brewgraph.syntax.grammar import grammar
 from brewgraph.syntax.logical_lines import BracketFault, Lexeme, blank, lexemes, resplit, split
 from brewgraph.syntax.mistakes import FORMS, explain, opens_mapping
@@ -106,16 +108,17 @@ def _offset(error: UnexpectedInput) -> int:
 
 def _report_bracket(source: Source, fault: BracketFault, collector: Collector) -> None:
     span = Span(source, fault.start, fault.end)
-    if fault.kind == "unclosed":
-        collector.add("B001", f"unclosed `{span.text}`", span, help="add the closing bracket")
-    elif fault.kind == "stray":
-        collector.add("B002", f"unmatched `{span.text}`", span, help="remove it, or add the opening bracket")
-    elif fault.kind == "mismatch":
-        opened = Span(source, fault.opened or 0, (fault.opened or 0) + 1)
+    if fault.opened is not None:
+        opened = Span(source, fault.opened, fault.opened + 1)
         message, labels = f"`{span.text}` cannot close `{opened.text}`", (Label(opened, "opened here"),)
         collector.add("B002", message, span, labels=labels, help="close the inner bracket first")
-    else:
-        collector.add("B003", "unclosed string", span, help='end it with `"` on the same line')
+        return
+    code, message, help = {
+        "unclosed": ("B001", f"unclosed `{span.text}`", "add the closing bracket"),
+        "stray": ("B002", f"unmatched `{span.text}`", "remove it, or add the opening bracket"),
+        "quote": ("B003", "unclosed string", 'end it with `"` on the same line'),
+    }[fault.kind]
+    collector.add(code, message, span, help=help)
 
 
 def _report_syntax(source: Source, error: UnexpectedInput, start: int, end: int, collector: Collector) -> None:
@@ -146,32 +149,11 @@ def _explain_character(text: str, at: int) -> tuple[int, int, str, str]:
     if character == ">" and text[at - 1 : at] == "-":
         return at - 1, at + 1, "expected an expression before `->`", "an arrow joins two sides: `teacher -> student`"
     shown = f"`{character}`" if character.isprintable() else f"the character U+{ord(character):04X}"
-    return at, at + 1, f"{shown} is not valid here", _hint(character)
-
-
-def _hint(character: str) -> str:
-    groups = {
-        "'`‘’“”„«»": 'strings need double quotes: "text"',
-        "%": "write a percentage with its number: 30%; comments start with `#`",
-        "<": "a match is written from teacher to student: `teacher -> student`",
-        ">→⟶⇒": "the arrow is written `->`",
-        "^²": "powers are written `**`",
-        "!": "comparisons are not supported; comments start with `#`",
-        "&|": "terms are added with `+`; conditions are not supported",
-        "?": "conditions are not supported",
-        "$": "a param is named without a sign; inside a string it is written `{name}`",
-        "\\": "a line continues inside brackets, after an operator, or before a line that starts with one",
-        "−–—": "minus is written `-`",
-        "×·∗": "a product is written `*`",
-        "÷": "a quotient is written `/`",
-        "\ufeff": "save the file as UTF-8 without a byte order mark",
-    }
-    for characters, help in groups.items():
-        if character in characters:
-            return help
-    if unicodedata.category(character)[0] in "ZC":
-        return "replace it with a plain space"
-    return "only ASCII is allowed outside strings and comments; names are letters, digits and `_`"
+    help = instead("character", character)
+    if not help and unicodedata.category(character)[0] in "ZC":
+        help = "replace it with a plain space"
+    help = help or "only ASCII is allowed outside strings and comments; names are letters, digits and `_`"
+    return at, at + 1, f"{shown} is not valid here", help
 
 
 # ── lark's tree to ours ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -192,10 +174,17 @@ _DIRECT: dict[str, type[t.Node]] = {
 """Rules whose parts are the fields of their node, in order."""
 _SEVERAL = {"list": t.List, "tuple": t.Tuple, "mapping": t.Mapping, "block": t.Block}
 """Rules whose parts are the members of the one field of their node."""
+_TOKENS: dict[str, Callable[[str, Span], t.Expression]] = {
+    "float": lambda text, span: t.Constant(float(text), span=span),
+    "percent": lambda text, span: t.Percent(float(text[:-1]), span=span),
+    "duration": lambda text, span: t.Duration(float(text.split()[0]), text.split()[1].rstrip("s"), span=span),
+    "string": lambda text, span: t.String(text[1:-1], span=span),
+}
+"""Rules that hold a single token."""
 
 
 class _Builder:
-    """Turns lark's trees into nodes, by `_DIRECT`, `_SEVERAL`, or a method for the rule or alias of the grammar."""
+    """Turns lark's trees into nodes, by one of the tables above or a method for the rule or alias of the grammar."""
 
     def __init__(self, source: Source, offset: int):
         self.source, self.offset = source, offset
@@ -206,6 +195,8 @@ class _Builder:
         span, children = self.span(tree.meta), tree.children
         if tree.data in _SEVERAL:
             return _SEVERAL[tree.data](self.nodes(children), span=span)
+        if tree.data in _TOKENS:
+            return _TOKENS[tree.data](str(children[0]), span)
         if tree.data not in _DIRECT:
             return getattr(self, "on_" + tree.data)(children, span)
         kind = _DIRECT[tree.data]
@@ -302,16 +293,3 @@ class _Builder:
 
     def on_int(self, c: list[Any], span: Span) -> t.Constant:
         return t.Constant(self.whole(c[0]), span=span)
-
-    def on_float(self, c: list[Any], span: Span) -> t.Constant:
-        return t.Constant(float(c[0]), span=span)
-
-    def on_percent(self, c: list[Any], span: Span) -> t.Percent:
-        return t.Percent(float(str(c[0])[:-1]), span=span)
-
-    def on_duration(self, c: list[Any], span: Span) -> t.Duration:
-        number, unit = str(c[0]).split()
-        return t.Duration(float(number), unit.rstrip("s"), span=span)
-
-    def on_string(self, c: list[Any], span: Span) -> t.String:
-        return self.text(c[0])

@@ -90,6 +90,16 @@ class Argument(Node):
     key: Expression | None = None
     name_span: Span | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has neither a name nor a key."""
+        return self.name is None and self.key is None
+
+    @property
+    def place(self) -> Span:
+        """Its name, else all of it."""
+        return self.name_span or self.span
+
 
 class Call(Expression):
     function: Expression

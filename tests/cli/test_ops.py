@@ -12,7 +12,7 @@ from brewgraph.cli.ops import EXAMPLES, example
 from brewgraph.data.sources.python_docs import LABELS
 from brewgraph.ops import KINDS, OPERATIONS, PROJECTIONS, TEMPERATURES, TRANSFORMS, UNITS, side_kinds
 from brewgraph.ops import SCHEDULES as WEIGHTS
-from brewgraph.recipe.evaluate.list_functions import FUNCTIONS
+from brewgraph.recipe.evaluate.calls import FUNCTIONS
 from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
 from brewgraph.recipe.settings.data_sources import DATA
 from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS

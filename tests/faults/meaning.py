@@ -653,7 +653,7 @@ MEANING = [
           "f(a, b=heigth) = a * b",
           "let height = 2\nf(a, b=height) = a * b * tiny.logits",
           "B101", (4, 8), "heigth",
-          "there is no `heigth`", "the spec has `a`, `b`, `big`, `tiny`, `d` and `loss`"),
+          "there is no `heigth`", "the spec has `a`, `big`, `tiny`, `d` and `loss`"),
     Fault("baseline of a stage",
           f"{LOSS}stage one {{ train {{ baseline = true }} }}",
           f"{LOSS}stage one {{ train {{ epochs = 1 }} }}\ntrain {{ baseline = true }}",

@@ -53,14 +53,10 @@ def before(example: Example) -> nx.DiGraph:
     return canonical(built, merged=rewrite in PASSES)
 
 
-@dataclass(frozen=True)
-class Name(n.Node):
+class Name(n.Node, label="{0.name}"):
     """Stands in a graph for a value that has a name."""
 
     name: str
-
-    def label(self) -> str:
-        return self.name
 
 
 def equations(graph: nx.DiGraph) -> str:

@@ -56,7 +56,7 @@ def checked(more: str) -> Checked:
 
 def real_step(of: Checked) -> tuple[Distiller, Any]:
     """The loss with weights, and a batch of the same size."""
-    distiller = bg.api.Recipe(of).build()
+    distiller = bg.Recipe(of).build()
     program = distiller.program
     models = {"big": distiller.teachers[0], "small": distiller.student}
     batch = example_batch(program.graph, models, {"d": CLASS}, {"d": 2}, {"d": (16, 48)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from brewgraph.ops import (
     temperature,
     transform,
 )
+from brewgraph.ops.registry import is_own, refusal
 
 HERE = __name__
 
@@ -195,3 +197,16 @@ def test_kinds_have_words(kind: str) -> None:
 def test_units() -> None:
     """What a loss may be a mean over."""
     assert list(UNITS) == ["example", "token", "word", "pair", "label", "position", "batch"]
+
+
+def test_labels_and_targets_name_the_operations_that_take_them() -> None:
+    """The remedy for labels at an operation that does not take them lists those that do, whatever their names."""
+    for name, kind in (("ce", "targets"), ("kd", "labels"), ("bce", "labels")):
+        takers = {x.name for x in OPERATIONS.values() if is_own(x.module) and x.unit(kind, "logits")}
+        message, help = refusal(OPERATIONS[name], kind, "logits")
+        assert message == f"`{name}` does not compare {kind} with logits"
+        assert takers
+        assert set(re.findall(r"`(\w+)`", help)) == takers
+    assert refusal(OPERATIONS["bce"], "labels", "logits")[1].endswith('problem_type="multi_label"')
+    assert "reverse the arrow" in refusal(OPERATIONS["ce"], "logits", "labels")[1]
+    assert refusal(OPERATIONS["cos"], "logits", "hidden")[1] == "it takes hidden -> hidden, vector -> vector"

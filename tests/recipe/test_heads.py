@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brewgraph.recipe.needs import lessons
+from brewgraph.recipe.recipe import lessons
 from brewgraph.recipe.settings.data_sources import Join
 from brewgraph.recipe.settings.model_sources import Ema, Hf, Lora
 from tests.recipe.specs import HEAD, LOSS, fault, faults, names

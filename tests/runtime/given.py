@@ -19,8 +19,8 @@ from brewgraph.cli.ops import example
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import node
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
+from brewgraph.ops.alone import ALONE
 from brewgraph.ops.registry import is_own
-from brewgraph.recipe.evaluate.list_functions import ALONE
 from brewgraph.recipe.features import Feature, Shape
 from brewgraph.runtime.program import Program
 from tests.graph.graphs import graph

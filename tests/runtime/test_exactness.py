@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
-from brewgraph.recipe.evaluate.list_functions import ALONE
+from brewgraph.ops.alone import ALONE
 from brewgraph.runtime.layouts import Padded
 from tests.runtime.given import LENGTHS, Bench, Case, Values, batch_of, cases, draw, lay_out, own, said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from brewgraph.diagnostics import Collector, Label, listing, suggest
+from brewgraph.diagnostics import Label, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import FEATURE_KINDS, Evaluator
 from brewgraph.recipe.evaluate.scope import wrong_place
@@ -19,7 +20,7 @@ from brewgraph.recipe.settings.augmentations import AUGMENTATIONS
 from brewgraph.recipe.settings.base import Settings
 from brewgraph.recipe.settings.data_sources import DATA, Builtin, DataSource, Join
 from brewgraph.recipe.settings.model_sources import ADAPTERS, HEADS, MODELS, Ema, Hf, Layers, SequenceClassifier
-from brewgraph.recipe.values import FAULT, Evaluated, Fault, describe
+from brewgraph.recipe.values import Evaluated, Faulty, describe, each
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -41,8 +42,8 @@ def configure(
     registry: Mapping[str, type[S]],
     what: str,
     evaluate: Callable[[type[S], str, t.Expression], object],
-) -> tuple[S, Written] | None:
-    """The settings that a call of `registry` makes, with its arguments; None and a diagnostic for anything else.
+) -> tuple[S, Written]:
+    """The settings that a call of `registry` makes, with its arguments.
 
     `evaluate` gives the value of an argument, by the settings, its name and its expression.
     """
@@ -51,114 +52,98 @@ def configure(
     if isinstance(x, t.Call) and name in registry:
         settings = registry[name]
         arguments = _arguments(e, x, settings, name, lambda key, value: evaluate(settings, key, value))
-        made = settle(settings, arguments, x.span, e.collector, name) if arguments is not None else None
-        return (made, arguments) if made is not None and arguments is not None else None
+        return settle(e, settings, arguments, x.span, name), arguments
     place = function.span
     word = name or (function.name if isinstance(function, t.Attribute) else place.text)
     if name in registry:
-        e.fault("B101", f"`{name}` needs parentheses", place, help=f"write `{name}(…)`")
-    elif elsewhere := wrong_place(word):
-        e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
-    else:
-        help = instead(what, word, registry) or f"there are {listing(registry)}"
-        if isinstance(x, t.String):
-            file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
-            call = {"model source": 'hf("…")', "data source": file}.get(what, "")
-            help = f"write `{call.replace('…', x.value)}`" if call else help
-        e.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
-    return None
+        raise e.fault("B101", f"`{name}` needs parentheses", place, help=f"write `{name}(…)`")
+    if elsewhere := wrong_place(word):
+        raise e.fault("B102", f"`{place.text}` is no {what}", place, help=elsewhere)
+    help = instead(what, word, registry) or f"there are {listing(registry)}"
+    if isinstance(x, t.String):
+        file = 'files(train="…")' if re.search(r"\.(csv|tsv|jsonl?|parquet)(\.gz)?$", x.value) else 'hub("…")'
+        call = {"model source": 'hf("…")', "data source": file}.get(what, "")
+        help = f"write `{call.replace('…', x.value)}`" if call else help
+    raise e.fault("B101", f"there is no {what} `{place.text}`", place, help=help)
 
 
 def _arguments(
-    e: Evaluator,
-    call: t.Call,
-    settings: type[Settings],
-    name: str,
-    evaluate: Callable[[str, t.Expression], object],
-) -> Written | None:
-    """The arguments of a call by field name; None and diagnostics where some are at fault."""
+    e: Evaluator, call: t.Call, settings: type[Settings], name: str, evaluate: Callable[[str, t.Expression], object]
+) -> Written:
+    """The arguments of a call by field name."""
     arguments: Written = {}
-    sound = True
     free = list(settings.positional)
-    for argument in call.arguments:
-        place = argument.name_span or argument.span
+    fields = [field for field in settings.model_fields if field != settings.extras]
+
+    def take(argument: t.Argument) -> None:
+        place = argument.place
         if argument.key is not None:
-            e.fault("B121", f"`{name}` takes no `key: value` arguments", place, help="write `name=value`")
-        elif argument.name is None and not free:
+            raise e.fault("B121", f"`{name}` takes no `key: value` arguments", place, help="write `name=value`")
+        if argument.name is None and not free:
             takes = f"only {listing(settings.positional)}" if settings.positional else "nothing"
-            needed = [key for key in _fields(settings) if settings.model_fields[key].is_required()]
+            needed = [key for key in fields if settings.model_fields[key].is_required()]
             first = f"write `{needed[0]}={argument.span.text}`; or " if needed else ""
-            help = f"{first}name it: {listing(_fields(settings))}"
-            e.fault("B121", f"`{name}` takes {takes} without a name", place, help=help)
-        else:
-            key = argument.name or free[0]
-            if key in free:
-                free.remove(key)
-            if settings.extras is None and key not in settings.model_fields:
-                report_unknown(e, key, place, _fields(settings), f"`{name}`")
-            elif key in arguments:
-                e.fault("B125", f"`{key}` is given twice", place, help="remove one of them")
-            else:
-                arguments[key] = (evaluate(key, argument.value), argument.value.span)
-                sound = sound and arguments[key][0] is not FAULT
-                continue
-        sound = False
-    return arguments if sound else None
+            help = f"{first}name it: {listing(fields)}"
+            raise e.fault("B121", f"`{name}` takes {takes} without a name", place, help=help)
+        key = argument.name or free[0]
+        if key in free:
+            free.remove(key)
+        if settings.extras is None and key not in settings.model_fields:
+            raise unknown_setting(e, key, place, fields, f"`{name}`")
+        if key in arguments:
+            raise e.fault("B125", f"`{key}` is given twice", place, help="remove one of them")
+        arguments[key] = (evaluate(key, argument.value), argument.value.span)
+
+    each(take, call.arguments)
+    return arguments
 
 
-def _fields(settings: type[Settings]) -> list[str]:
-    return [field for field in settings.model_fields if field != settings.extras]
-
-
-def report_unknown(
+def unknown_setting(
     e: Evaluator, key: str, place: Span, fields: Iterable[str], owner: str, kind: str = "argument"
-) -> None:
+) -> Faulty:
     """B120 for a setting that its owner does not have."""
     names = list(fields)
     help = instead(kind, key, names) or f"it has {listing(names)}"
-    e.fault("B120", f"{owner} has no setting `{key}`", place, help=help)
+    return e.fault("B120", f"{owner} has no setting `{key}`", place, help=help)
 
 
 def constant(
     e: Evaluator, key: str, x: t.Expression, value: Evaluated, help: str, *, is_word: bool = False
 ) -> Evaluated:
     """The value of a setting that takes constants alone; `help` is the remedy for anything else."""
-    if value is FAULT or v.is_constant(value) or isinstance(value, v.Length):
+    if v.is_constant(value) or isinstance(value, v.Length):
         return value
     got = describe(value)
     if isinstance(value, v.Number) and isinstance(x, t.Name) and not is_word:
         got, help = "an equation", f"define it by `let {x.id} = …` or `param {x.id} = …`"
-    return e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
+    raise e.fault("B202", f"`{key}` is a setting and needs a constant, got {got}", x.span, help=help)
 
 
-def settle(settings: type[S], arguments: Written, place: Span, collector: Collector, name: str) -> S | None:
-    """Validate the arguments; None and diagnostics if pydantic rejects them."""
+def settle(e: Evaluator, settings: type[S], arguments: Written, place: Span, name: str) -> S:
+    """The settings with these arguments, which pydantic validates."""
     values = {key: value for key, (value, _) in arguments.items()}
     if settings.extras is not None:
         known = settings.model_fields.keys() - {settings.extras}
-        extra = {key: values.pop(key) for key in list(values) if key not in known}
-        values[settings.extras] = extra
-    faulty: set[str] = set()
+        values[settings.extras] = {key: values.pop(key) for key in list(values) if key not in known}
+    faults: dict[str, Faulty] = {}
     for key, value in values.items():  # pydantic would take true for 1
         info = settings.model_fields.get(key)
         takes_truth = key == settings.extras or info is None or info.annotation in (bool, bool | None)
         if isinstance(value, bool) and not takes_truth:
-            message = f"`{key}` is not a boolean"
-            collector.add("B122", message, arguments[key][1], help=_description(settings, key))
-            faulty.add(key)
+            help = _description(settings, key)
+            faults[key] = e.fault("B122", f"`{key}` is not a boolean", arguments[key][1], help=help)
     try:
         made = settings.model_validate(values)
-        return None if faulty else made
     except ValidationError as error:
         for fault in error.errors():
             field = str(fault["loc"][0]) if fault["loc"] else ""
-            if field in faulty:
-                continue
-            faulty.add(field)
-            where = arguments[field][1] if field in arguments else place
-            message, help = _words(fault, field, name, _description(settings, field))
-            collector.add("B122", message, where, help=help)
-        return None
+            if field not in faults:
+                where = arguments[field][1] if field in arguments else place
+                message, help = _words(fault, field, name, _description(settings, field))
+                faults[field] = e.fault("B122", message, where, help=help)
+    if faults:
+        raise next(iter(faults.values()))
+    return made
 
 
 def _takes_text(settings: type[Settings], key: str) -> bool:
@@ -222,11 +207,11 @@ def _words(fault: ErrorDetails, field: str, name: str, description: str) -> tupl
 
 def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
     """A teacher or a student. A faulty source still declares a model, so that one check finds more faults."""
-    source = _source(e, s.source, MODELS, "model source")
     heads, head_places = _heads(e, s)
-    if source is None:
+    try:
+        made, arguments = _source(e, s.source, MODELS, "model source")
+    except Faulty:
         return v.ModelDeclaration(name, s.role, Hf(), heads, span=s.span, places={})
-    made, arguments = source
     if made.averaged is not None and s.role == "teacher":
         student = e.models[made.averaged]
         if student.role != "student":
@@ -279,53 +264,51 @@ def _heads(e: Evaluator, s: t.Model) -> tuple[Mapping[str, Settings], Mapping[st
             e.collector.add("B105", message, head.name_span, help=f"call it `{head.name}_head`")
         else:
             first[head.name] = head
-            source = _source(e, head.source, HEADS, "head")
-            # a head at fault is there all the same: what names it is none of its own faults
-            heads[head.name] = SequenceClassifier() if source is None else source[0]
+            heads[head.name] = SequenceClassifier()  # a head at fault is there all the same, for what names it
+            with suppress(Faulty):
+                heads[head.name] = _source(e, head.source, HEADS, "head")[0]
     return heads, {f"head {name}": head.name_span for name, head in first.items()}
 
 
 def declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
-    """A data set, or several joined by `+`. A faulty source still leaves a data set behind."""
-    anything = v.DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
+    """A data set. A faulty source still leaves one behind."""
+    try:
+        return _declare_data(e, s, name)
+    except Faulty:
+        return v.DataDeclaration(name, Builtin(name="python-docs"), span=s.span, places={}, known=False)
+
+
+def _declare_data(e: Evaluator, s: t.Data, name: str) -> v.DataDeclaration:
+    """A data set, or several joined by `+`."""
     parts = _addends(s.source)
     forms = "write `data both = a + b`, or sources: `files(…) + files(…)`"
     wrong = next((p for p in parts if isinstance(p, t.Binary | t.List | t.Tuple)), None)
     if wrong is not None:
-        e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=forms)
-        return anything
+        raise e.fault("B202", "data sets can only be joined by `+`", wrong.span, help=forms)
     if len(parts) == 1 and not isinstance(s.source, t.Name):
-        source = _source(e, s.source, DATA, "data source")
-        if source is None:
-            return anything
-        made, arguments = source
+        made, arguments = _source(e, s.source, DATA, "data source")
         params = _params(e, s.source, arguments)
         return v.DataDeclaration(name, made, span=s.source.span, places=_places(arguments), params=params)
     joined: list[DataSource] = []
     for part in parts:
         if isinstance(part, t.Call):
-            source = _source(e, part, DATA, "data source")
-            if source is None:
-                return anything
-            joined.append(source[0])
+            joined.append(_source(e, part, DATA, "data source")[0])
             continue
         value = e.evaluate(part)
         if isinstance(value, v.DataDeclaration) and len(parts) == 1:
             return replace(value, name=name, span=s.source.span)
         if not isinstance(value, v.DataDeclaration):
-            if value is not FAULT and len(parts) == 1:
+            message, help = f"only data sets can be joined, got {describe(value)}", forms
+            if len(parts) == 1:
+                message = f"expected a data source, got {describe(value)}"
                 help = "write `data NAME = files(…)`, or the name of another data set"
-                e.fault("B202", f"expected a data source, got {describe(value)}", part.span, help=help)
-            elif value is not FAULT:
-                e.fault("B202", f"only data sets can be joined, got {describe(value)}", part.span, help=forms)
-            return anything
+            raise e.fault("B202", message, part.span, help=help)
         joined += value.source.sources
     kinds = {part.label_type for part in joined}
     if len(kinds) > 1:
         said = [f"data labelled `{kind}`" if kind else "unlabelled data" for kind in sorted(kinds, reverse=True)]
         help = "both need the same kind of labels; for several, write tasks"
-        e.fault("B118", f"cannot join {' with '.join(said)}", s.source.span, help=help)
-        return anything
+        raise e.fault("B118", f"cannot join {' with '.join(said)}", s.source.span, help=help)
     return v.DataDeclaration(name, Join(parts=tuple(joined)), span=s.source.span, places={})
 
 
@@ -335,7 +318,7 @@ def _addends(x: t.Expression) -> list[t.Expression]:
     return [x]
 
 
-def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what: str) -> tuple[S, Written] | None:
+def _source(e: Evaluator, x: t.Expression, registry: Mapping[str, type[S]], what: str) -> tuple[S, Written]:
     return configure(e, x, registry, what, lambda settings, key, value: _setting(e, settings, key, value))
 
 
@@ -352,10 +335,10 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
     if calls and (isinstance(x, t.Call | t.List) or (isinstance(x, t.Name) and x.id in calls)):
         return _calls(e, key, calls, x)
     if calls and not isinstance(x, t.Constant):
-        return e.fault("B122", f"`{key}` needs a call", x.span, help=f"write `{key}={next(iter(calls))}(…)`")
+        raise e.fault("B122", f"`{key}` needs a call", x.span, help=f"write `{key}={next(iter(calls))}(…)`")
     if key == "inputs" and issubclass(settings, Hf):
         help = "write `inputs={token_type_ids: column}`"
-        return e.fault("B122", "`inputs` maps names to columns", x.span, help=help)
+        raise e.fault("B122", "`inputs` maps names to columns", x.span, help=help)
     if isinstance(x, t.Name) and x.id not in e.current.known_names() and key in settings.bare:
         return x.id
     if (words := _unquoted(e, x)) and _takes_text(settings, key):
@@ -364,20 +347,20 @@ def _setting(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) 
         if key not in settings.model_fields and not near and known:  # a number just as well
             near = f"the spec has {listing(known)};"
         help = f"{near} strings need quotes: {_quoted(x)}".strip()
-        return e.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
+        raise e.fault("B101", f"there is no `{words[0]}`", x.span, help=help)
     value = e.evaluate(x)
     if isinstance(value, str) and settings is Ema and key == "model":
-        return e.fault("B122", "`ema` takes a model of this spec", x.span, help="write its name: `ema(tiny)`")
+        raise e.fault("B122", "`ema` takes a model of this spec", x.span, help="write its name: `ema(tiny)`")
     if isinstance(value, v.ModelDeclaration):
         if key == "tokenizer" or (settings is Ema and key == "model"):
             return value.name
         help = f"pick layers: `{value.name}.layers[0, 4, 8]`" if key == "init" else "write a number or a string"
-        return e.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
+        raise e.fault("B202", f"`{key}` cannot be a model", x.span, help=help)
     if isinstance(value, Layers) and key == "init":
         return value
     help = "pick layers: `bert.layers[0, 4, 8]`" if key == "init" else "write a number, a string, or a list of them"
     if isinstance(value, v.Length) and (key not in settings.model_fields or key == settings.extras):
-        return e.fault("B202", f"`{key}` is a setting and needs a constant, got {describe(value)}", x.span, help=help)
+        raise e.fault("B202", f"`{key}` is a setting and needs a constant, got {describe(value)}", x.span, help=help)
     return constant(e, key, x, value, help)
 
 
@@ -401,55 +384,48 @@ def _quoted(x: t.Expression) -> str:
 
 def _calls(
     e: Evaluator, key: str, registry: Mapping[str, type[Settings]], x: t.Expression
-) -> Settings | tuple[Settings, ...] | Fault:
+) -> Settings | tuple[Settings, ...]:
     """`adapter=lora(r=8)`, `augment=[masking(p=0.1)]`: settings of their own."""
     made: list[Settings] = []
     for item in x.items if isinstance(x, t.List) else (x,):
         if isinstance(item, t.Name) and item.id in registry:
             item = t.Call(item, (), span=item.span)  # `augment=masking` leaves everything at its default
-        source = _source(e, item, registry, {"augment": "augmentation"}.get(key, key))
-        if source is None:
-            return FAULT
-        made.append(source[0])
+        made.append(_source(e, item, registry, {"augment": "augmentation"}.get(key, key))[0])
     return tuple(made) if isinstance(x, t.List) or key == "augment" else made[0]
 
 
-def _mapping(e: Evaluator, key: str, x: t.Mapping) -> dict[str, str] | Fault:
+def _mapping(e: Evaluator, key: str, x: t.Mapping) -> dict[str, str]:
     """`inputs={token_type_ids: column}`: an argument of the model's forward, and the column that it gets."""
     if key != "inputs":
-        return e.fault("B122", f"`{key}` is not a mapping", x.span, help="only `inputs` maps names to columns")
+        raise e.fault("B122", f"`{key}` is not a mapping", x.span, help="only `inputs` maps names to columns")
     columns: dict[str, str] = {}
     for item in x.items:
         if not isinstance(item.key, t.Name | t.String) or not isinstance(item.value, t.Name | t.String):
             help = "write `inputs={token_type_ids: column}`"
-            return e.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
-        name, column = _column(e, item.key), _column(e, item.value)
-        if name is FAULT or column is FAULT:
-            return FAULT
+            raise e.fault("B122", "`inputs` maps a name to a column", item.span, help=help)
+        name, column = each(lambda word: _column(e, word), (item.key, item.value))
         if name in columns:
-            return e.fault("B125", f"`{name}` is given twice", item.key.span, help="remove one of them")
+            raise e.fault("B125", f"`{name}` is given twice", item.key.span, help="remove one of them")
         columns[name] = column
     return columns
 
 
-def _columns(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> v.Plain | tuple[str, ...] | Fault:
+def _columns(e: Evaluator, settings: type[Settings], key: str, x: t.Expression) -> v.Plain | tuple[str, ...]:
     """One column or several, by bare names or strings."""
     names = x.items if isinstance(x, t.List) else (x,)
     several = key == "text" or (key == "label" and "problem_type" in settings.model_fields)
     if isinstance(x, t.Constant) and (x.value is None or isinstance(x.value, int)) and key != "text":
         return x.value
-    columns = [_column(e, n) for n in names if isinstance(n, t.Name | t.String)]
-    if FAULT in columns:
-        return FAULT
+    columns = each(lambda n: _column(e, n), [n for n in names if isinstance(n, t.Name | t.String)])
     if len(columns) == len(names) and (key == "text" or several or len(names) == 1):
         words = tuple(str(column) for column in columns)
         return words if key == "text" or len(words) != 1 else words[0]
     message = "`text` names one or two columns" if key == "text" else f"`{key}` names one column, or is none"
     help = "write `text=column`, or `text=[first, second]`" if key == "text" else f"write `{key}=column`"
-    return e.fault("B122", message, x.span, help=help)
+    raise e.fault("B122", message, x.span, help=help)
 
 
-def _column(e: Evaluator, x: t.Name | t.String) -> str | Fault:
+def _column(e: Evaluator, x: t.Name | t.String) -> str:
     """The name of a column, bare or as a string."""
     return e.interpolate(x) if isinstance(x, t.String) else x.id
 
@@ -458,20 +434,18 @@ def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Ev
     """The value of a param: from outside, else its default, checked against its type."""
     if s.name not in params and s.default is None:
         help = f"set it: `--set {s.name}=…`, or a default in the spec"
-        return e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
+        raise e.fault("B106", f"the param `{s.name}` has no value", s.name_span, help=help)
     asks_default = s.name not in params or s.type is None
     default = e.evaluate(s.default) if s.default is not None and asks_default else None
     value: object = params.get(s.name, default)
     value = tuple(value) if isinstance(value, list) else value
-    if value is FAULT:
-        return FAULT
     if s.type is not None and s.type not in TYPES:
         help = suggest(s.type, TYPES) or f"there are {listing(TYPES)}"
-        return e.fault("B109", f"there is no type `{s.type}`", s.span, help=help)
+        raise e.fault("B109", f"there is no type `{s.type}`", s.span, help=help)
     if not v.is_constant(value):
         message = f"the param `{s.name}` must be a constant, got {describe(value)}"
         place = s.default.span if s.default is not None else s.name_span
-        return e.fault("B109", message, place, help="use `let` for other values")
+        raise e.fault("B109", message, place, help="use `let` for other values")
     wanted = TYPES[s.type] if s.type else type(default) if isinstance(default, int | float | str) else None
     if wanted is float and v.is_whole(value):
         return float(value)
@@ -479,5 +453,5 @@ def evaluate_param(e: Evaluator, s: t.Param, params: Mapping[str, object]) -> Ev
         return value
     if wanted is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
         message = f"the param `{s.name}` must be {wanted.__name__}, got {value!r}"
-        return e.fault("B109", message, s.name_span, help="correct the value, or the param's type")
+        raise e.fault("B109", message, s.name_span, help="correct the value, or the param's type")
     return value

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from brewgraph.diagnostics import Collector, SourceFault, listing, suggest
+from brewgraph.diagnostics import Collector, Label, SourceFault, listing, suggest
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.joining import combine
 from brewgraph.recipe.evaluate.scope import IN_TEXT, LATER, Library, Scope, wrong_place
 from brewgraph.recipe.features import ROWS, SINGLES, Feature, ModelFacts
-from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
+from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
@@ -26,21 +26,17 @@ FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
 class Evaluator:
     """Evaluates the names and expressions of a spec, lazily.
 
-    A fault goes to the collector once; its value is `FAULT`, which spreads silently. Statements, calls, indices and
-    projections are evaluated in other files that take the evaluator; `elaborate` joins them.
+    A fault goes to the collector once and is raised as `Faulty`, up to the name that is evaluated: whatever uses the
+    name is faulty without a diagnostic. Statements, calls, indices and projections are evaluated in other files that
+    take the evaluator; `elaborate` joins them.
     """
 
     def __init__(
-        self,
-        source: Source,
-        collector: Collector,
-        params: Mapping[str, object] | None = None,
-        facts: FactsOf | None = None,
-        library: Library | None = None,
+        self, source: Source, collector: Collector, params: Mapping[str, object] = {}, facts: FactsOf | None = None
     ):
         self.source, self.collector, self.facts = source, collector, facts
-        self.given = params or {}
-        self.library = library or Library(params)
+        self.given = params
+        self.library = Library(params)
         self.root = Scope("spec", (), None, source)
         self.current = self.root
         self.scopes: list[Scope] = [self.root]
@@ -74,26 +70,28 @@ class Evaluator:
 
     # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fault(self, code: str, message: str, place: Span, *, help: str = "") -> Fault:
-        self.collector.add(code, message, place, help=help)
-        return FAULT
+    def fault(self, code: str, message: str, place: Span, *, help: str = "", labels: tuple[Label, ...] = ()) -> Faulty:
+        """Report a fault. The caller raises the result, or goes on."""
+        self.collector.add(code, message, place, help=help, labels=labels)
+        return Faulty()
 
-    def repeats(self, arguments: Sequence[t.Argument]) -> bool:
-        """Whether a name is given twice, with a diagnostic."""
+    def check_repeats(self, arguments: Sequence[t.Argument]) -> None:
+        """Refuse a name that is given twice."""
         names = [argument.name for argument in arguments]
         for i, argument in enumerate(arguments):
             if argument.name is not None and argument.name in names[:i]:
-                place = argument.name_span or argument.span
-                self.fault("B125", f"`{argument.name}` is given twice", place, help="remove one of them")
-                return True
-        return False
+                raise self.fault("B125", f"`{argument.name}` is given twice", argument.place, help="remove one of them")
+
+    def evaluate_all(self, expressions: Iterable[t.Expression], side: str | None = None) -> tuple[Evaluated, ...]:
+        """The values of expressions, with the faults of all of them."""
+        return each(lambda x: self.evaluate(x, side), expressions)
 
     def evaluate(self, x: t.Expression, side: str | None = None) -> Evaluated:
         """The value of an expression; `side` is `from` or `to` inside an arrow, and picks a layer map's column."""
         match x:
             case t.Constant():
                 if isinstance(x.value, float) and math.isinf(x.value):
-                    return self.fault("B207", "this number is too large", x.span, help="the largest is about 1.8e308")
+                    raise self.fault("B207", "this number is too large", x.span, help="the largest is about 1.8e308")
                 return x.value
             case t.String():
                 return self.interpolate(x)
@@ -115,11 +113,11 @@ class Evaluator:
                 return self._several(x, side)
             case t.Mapping():
                 help = "write `hf(…, inputs={token_type_ids: column})`"
-                return self.fault("B202", "names are mapped only for `inputs` of a model", x.span, help=help)
+                raise self.fault("B202", "names are mapped only for `inputs` of a model", x.span, help=help)
             case t.Negative():
                 return combine("*", -1, self.evaluate(x.operand, side), x.span, self.fault)
             case t.Binary():
-                left, right = self.evaluate(x.left, side), self.evaluate(x.right, side)
+                left, right = self.evaluate_all((x.left, x.right), side)
                 return combine(x.operator, left, right, x.span, self.fault)
             case t.Arrow():
                 return self._arrow(x)
@@ -129,9 +127,7 @@ class Evaluator:
 
     def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
         """A list or a tuple."""
-        items = tuple(self.evaluate(item, side) for item in x.items)
-        if FAULT in items:
-            return FAULT
+        items = self.evaluate_all(x.items, side)
         if v.are_plain(items):
             return items
         if isinstance(x, t.List):
@@ -140,7 +136,7 @@ class Evaluator:
             if not isinstance(item, Value):
                 help = "name single values: `(big.hidden[0], big.hidden[4])`"
                 message = f"a tuple holds single values, got {describe(item)}"
-                return self.fault("B202", message, part.span, help=help)
+                raise self.fault("B202", message, part.span, help=help)
         values = tuple(item for item in items if isinstance(item, Value))
         return v.Bundle(f"({', '.join(i.kind for i in values)})", values, span=x.span)
 
@@ -162,18 +158,18 @@ class Evaluator:
     def value_of(self, name: str, place: Span) -> Evaluated:
         """The value of a name, evaluated on first use."""
         for scope in self.current.outward():
-            if name in scope.values or name in scope.statements:
+            if name in scope.values or name in scope.statements or name in scope.faulty:
                 return self.value_inside(scope, name, place)
             if name in scope.inner:
                 return scope.inner[name]
             if name in scope.modules:
-                return self._no_value(name, "a Python module", f"call its operations: `{name}.…(a -> b)`", place)
+                raise self._no_value(name, "a Python module", f"call its operations: `{name}.…(a -> b)`", place)
         if name in LATER:
-            return self.fault("B901", f"`{name}` is not supported yet", place)
+            raise self.fault("B901", f"`{name}` is not supported yet", place)
         if any(name in scope.functions for scope in self.current.outward()):
-            return self._no_value(name, "a function", f"call it: `{name}(…)`", place)
+            raise self._no_value(name, "a function", f"call it: `{name}(…)`", place)
         if help := wrong_place(name):
-            return self.fault("B102", f"`{name}` is not a value", place, help=help)
+            raise self.fault("B102", f"`{name}` is not a value", place, help=help)
         known = self.current.known_names()
         there = f"the spec has {listing(known)}" if known else "define it: `let NAME = …`"
         roles = [s.name for s in self.root.statements.values() if isinstance(s, t.Model) and s.role == name]
@@ -182,13 +178,15 @@ class Evaluator:
         help = instead("name", name, known) or there
         if place.source.line(place.position[0])[: place.position[1] - 1].rstrip().endswith(" --"):
             help = "comments start with `#`"
-        return self.fault("B101", f"there is no `{name}`", place, help=help)
+        raise self.fault("B101", f"there is no `{name}`", place, help=help)
 
-    def _no_value(self, name: str, what: str, help: str, place: Span) -> Fault:
+    def _no_value(self, name: str, what: str, help: str, place: Span) -> Faulty:
         return self.fault("B102", f"`{name}` is {what}, not a value", place, help=help)
 
     def value_inside(self, scope: Scope, name: str, place: Span) -> Evaluated:
         """The value of a name of this scope: `kd`, or from outside `ner.kd`."""
+        if name in scope.faulty:
+            raise Faulty
         if name in scope.values:
             return scope.values[name]
         if name in scope.inner:
@@ -199,64 +197,64 @@ class Evaluator:
             help = suggest(name, known) or (f"it has {listing(known)}" if known else "it defines no names")
             if name in scope.functions:
                 help = f"it is a function: call it, `{scope.path[-1]}.{name}(…)`"
-            return self.fault("B101", f"`{scope.path[-1]}` has no `{name}`", place, help=help)
+            raise self.fault("B101", f"`{scope.path[-1]}` has no `{name}`", place, help=help)
         if (scope, name) in self.path:
             circle = [n for _, n in self.path[self.path.index((scope, name)) :]] + [name]
             message = "a name depends on itself: " + " -> ".join(circle)
             help = "break the circle: one of them must do without the other"
-            return self.fault("B108", message, statement.name_span, help=help)
+            raise self.fault("B108", message, statement.name_span, help=help)
         self.path.append((scope, name))
         frames, self.frames = self.frames, []
-        with self.inside(scope):
-            value = self.statement_value(scope, statement)
-        self.frames = frames
-        self.path.pop()
-        scope.values[name] = value
+        try:
+            with self.inside(scope):
+                value = scope.values[name] = self.statement_value(scope, statement)
+        except Faulty:
+            scope.faulty.append(name)
+            raise
+        finally:
+            self.frames = frames
+            self.path.pop()
         return value
 
-    def data_in_scope(self, place: Span) -> v.DataDeclaration | None:
-        """The one data set of the innermost body that declares any; a diagnostic if there are several or none."""
-        for scope in self.current.data_outward():
+    def data_in_scope(self, place: Span) -> v.DataDeclaration:
+        """The one data set of the innermost body that declares any."""
+        for scope in self.current.outward(through_calls=True):
             names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
-                self.collector.add("B112", f"there are several data sets here: {listing(names)}", place, help=which)
-                return None
+                raise self.fault("B112", f"there are several data sets here: {listing(names)}", place, help=which)
             if names:
                 value = self.value_inside(scope, names[0], place)
-                return value if isinstance(value, v.DataDeclaration) else None
+                assert isinstance(value, v.DataDeclaration)
+                return value
         if any(isinstance(s, t.Data) for scope in self.scopes for s in scope.statements.values()):
             help = (
                 "write it into the task that has the data, make it a function, or name the input: `model(ner.docs).…`"
             )
             self.collector.add("B112", "there is no data set here", place, help=help)
-        return None
+        raise Faulty
 
-    def interpolate(self, x: t.String) -> str | Fault:
+    def interpolate(self, x: t.String) -> str:
         """The string with `{name}` replaced by the value of that name."""
 
-        def fill(match: re.Match[str]) -> str:
+        def filled(match: re.Match[str]) -> str:
             start = x.span.start + 1 + match.start()
             place = Span(x.span.source, start, start + len(match.group()))
             value = self.value_of(match.group(1), place)
-            if not (v.is_number(value) or isinstance(value, str) or value is FAULT):
+            if not (v.is_number(value) or isinstance(value, str)):
                 message = f"only numbers and strings can be interpolated, got {describe(value)}"
-                value = self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
-            pieces.append(value)
+                raise self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             return str(value)
 
-        pieces: list[Evaluated] = []
-        text = re.sub(IN_TEXT, fill, x.value)
-        return FAULT if FAULT in pieces else text
+        texts = iter(each(filled, re.finditer(IN_TEXT, x.value)))
+        return re.sub(IN_TEXT, lambda _: next(texts), x.value)
 
     def _arrow(self, x: t.Arrow) -> Evaluated:
-        source, target = self.evaluate(x.source, "from"), self.evaluate(x.target, "to")
-        if source is FAULT or target is FAULT:
-            return FAULT
+        source, target = each(self.evaluate, (x.source, x.target), ("from", "to"))
         if v.are_layers(source) and v.are_layers(target):
             if len(source) != len(target):
                 message = f"a layer map needs equally many layers on both sides, got {len(source)} and {len(target)}"
-                return self.fault("B201", message, x.span, help="pair each layer with exactly one other")
+                raise self.fault("B201", message, x.span, help="pair each layer with exactly one other")
             return v.LayerMap(source, target)
         return v.Match(source, target, span=x.span)
 
@@ -264,51 +262,49 @@ class Evaluator:
 
     def _attribute(self, x: t.Attribute, value: Evaluated) -> Evaluated:
         place = x.name_span
-        if value is FAULT:
-            return FAULT
         if isinstance(value, Scope):
             return self.value_inside(value, x.name, place)
         if isinstance(value, Group):
             return value.map(lambda item: self._attribute(x, item))
         if isinstance(value, tuple) and value and isinstance(value[0], str):
-            return self.fault("B202", "a list of strings has no features", x.span, help="list models: `[big, small]`")
+            raise self.fault("B202", "a list of strings has no features", x.span, help="list models: `[big, small]`")
         if isinstance(value, v.LayerMap):
             if x.name in ("from", "to"):
                 return value.left if x.name == "from" else value.right
-            return self.fault("B103", f"a layer map has no `{x.name}`", place, help="it has `from` and `to`")
+            raise self.fault("B103", f"a layer map has no `{x.name}`", place, help="it has `from` and `to`")
         if isinstance(value, v.ModelDeclaration | v.Forwarded):
             return self._of_model(x, value, place)
         if isinstance(value, v.DataDeclaration):
             return self._of_data(x, value, place)
         help = "only models have features: `bert.logits`, `bert.hidden[3]`"
-        return self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
+        raise self.fault("B103", f"`.{x.name}` does not apply to {describe(value)}", place, help=help)
 
     def _of_data(self, x: t.Attribute, data: v.DataDeclaration, place: Span) -> Evaluated:
         """Labels, or any other column of a data set."""
         if not data.known:
-            return FAULT
+            raise Faulty
         label_type = data.source.label_type
         if x.name in label_type.fields:
             return v.Column("targets" if label_type.is_float else "labels", data.name, x.name, span=x.span)
         if x.name == "labels" and label_type:
             help = f"`{data.name}.start` and `{data.name}.end`: `ce({data.name}.start -> tiny.start)`"
-            return self.fault("B103", "the answers of this data are spans, with a start and an end", place, help=help)
+            raise self.fault("B103", "the answers of this data are spans, with a start and an end", place, help=help)
         if x.name == "labels":
-            return self.fault("B103", f"`{data.name}` has no labels", place, help="name their column: `label=label`")
+            raise self.fault("B103", f"`{data.name}` has no labels", place, help="name their column: `label=label`")
         if x.name in ("start", "end"):
             help = f"its labels are `{data.name}.labels`" if label_type else "data with answers have both: `squad(…)`"
-            return self.fault("B103", f"`{data.name}` has no `{x.name}`: its labels are no spans", place, help=help)
+            raise self.fault("B103", f"`{data.name}` has no `{x.name}`: its labels are no spans", place, help=help)
         near = suggest(x.name, ["labels", "weights"])
         if near and x.name != "weights":
-            return self.fault("B103", f"data has no `{x.name}`", place, help=near)
+            raise self.fault("B103", f"data has no `{x.name}`", place, help=near)
         if why := data.source.no_columns:
             help = "it has `labels`; columns come with the rows of `files(…)`, `hub(…)`, `conll(…)` and `squad(…)`"
-            return self.fault("B103", f"`{data.name}` has no column `{x.name}`: {why}", place, help=help)
+            raise self.fault("B103", f"`{data.name}` has no column `{x.name}`: {why}", place, help=help)
         if x.name == "weights" and not data.source.weighted:
             help = "name a column: `weight=column`"
             if "class_weights" in type(data.source.sources[0]).model_fields:
                 help += ", or weigh the classes: `class_weights=balanced`"
-            return self.fault("B103", f"`{data.name}` has no weights", place, help=help)
+            raise self.fault("B103", f"`{data.name}` has no weights", place, help=help)
         return v.Column("values", data.name, x.name, span=x.span)
 
     def _of_model(self, x: t.Attribute, model: v.ModelDeclaration | v.Forwarded, place: Span) -> Evaluated:
@@ -316,48 +312,40 @@ class Evaluator:
         head = model.head if isinstance(model, v.Forwarded) else None
         if x.name == "layers":
             help = f"`init={owner.name}.layers[0, 4, 8]` on another model starts it from these layers"
-            return self.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
+            raise self.fault("B203", "`layers` needs a list of numbers", x.span, help=help)
         if head is None and x.name in owner.heads:
-            forwarded = self._forwarded(model, x.span)
-            return FAULT if forwarded is None else replace(forwarded, head=x.name)
+            return replace(self._forwarded(model, x.span), head=x.name)
         if head is not None and x.name in owner.heads:
             help = f"write `{owner.name}.{x.name}`: heads lie side by side on the trunk"
-            return self.fault("B103", f"a head has no head `{x.name}`", place, help=help)
+            raise self.fault("B103", f"a head has no head `{x.name}`", place, help=help)
         if x.name not in FEATURE_KINDS:
             known = [*owner.heads, *FEATURE_KINDS]
             tapped = f'any module\'s output: `{owner.name} @ "path"`'
             help = instead("feature", x.name, known) or f"models have {listing(FEATURE_KINDS)}; {tapped}"
-            return self.fault("B103", f"models have no feature `{x.name}`", place, help=help)
+            raise self.fault("B103", f"models have no feature `{x.name}`", place, help=help)
         of_head = x.name in ("logits", "start", "end")
         if of_head and owner.heads and head is None:
             name = next(iter(owner.heads))
             help = f"name the head: `{x.value.span.text}.{name}.{x.name}`"
-            return self.fault("B103", f"`{owner.name}` has the heads {listing(owner.heads)}", place, help=help)
+            raise self.fault("B103", f"`{owner.name}` has the heads {listing(owner.heads)}", place, help=help)
         if head is not None and not of_head:
             help = f"hidden states belong to the trunk: `{owner.name}.{x.name}`"
-            return self.fault("B103", f"a head has no `{x.name}`", place, help=help)
+            raise self.fault("B103", f"a head has no `{x.name}`", place, help=help)
         forwarded = self._forwarded(model, x.span)
-        if forwarded is None:
-            return FAULT
         feature = Feature(x.name, head=head)
         take = v.Take(FEATURE_KINDS[x.name], owner.name, forwarded.data, feature, forwarded.passing, span=x.span)
         return v.Row(take) if x.name in ROWS else take
 
-    def _forwarded(self, model: v.ModelDeclaration | v.Forwarded, place: Span) -> v.Forwarded | None:
+    def _forwarded(self, model: v.ModelDeclaration | v.Forwarded, place: Span) -> v.Forwarded:
         """A model on its input: the one that was named, or the one data set in scope."""
         if isinstance(model, v.Forwarded):
             return model
-        if not self.needs_input:
-            return v.Forwarded(model, "")
-        data = self.data_in_scope(place)
-        return v.Forwarded(model, data.name) if data is not None else None
+        return v.Forwarded(model, self.data_in_scope(place).name if self.needs_input else "")
 
     def tap(self, x: t.At, item: int | None) -> Evaluated:
         """The value of a module's output, or of its input."""
-        model = self.evaluate(x.model)
-        path = self.interpolate(x.path)
-        if model is FAULT or path is FAULT:
-            return FAULT
+        model, path = each(self.evaluate, (x.model, x.path))
+        assert isinstance(path, str)
         if isinstance(model, Group):
             return model.map(lambda each: self._tap_of(each, x, path, item))
         return self._tap_of(model, x, path, item)
@@ -365,10 +353,8 @@ class Evaluator:
     def _tap_of(self, model: Evaluated, x: t.At, path: str, item: int | None) -> Evaluated:
         if not isinstance(model, v.ModelDeclaration | v.Forwarded):
             help = 'write `model @ "path.of.a.module"`'
-            return self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
+            raise self.fault("B202", f"`@` taps a model, got {describe(model)}", x.model.span, help=help)
         forwarded = self._forwarded(model, x.span)
-        if forwarded is None:
-            return FAULT
         owner = forwarded.model
         facts = self.facts_of(owner)
         axis = v.Axis("", "row", f"tap {path}")
@@ -384,7 +370,7 @@ class Evaluator:
             # what freezes or names a module means the module, not its calls
             calls = facts.calls(paths) if self.needs_input else tuple((module, 0) for module in paths)
         except SourceFault as fault:
-            return self.source_fault(fault, owner, x.path.span)
+            raise self.source_fault(fault, owner, x.path.span) from fault
         if "*" in path or len(calls) > 1:
             return Group(tuple(take(*call) for call in calls), span=x.span, axis=axis)
         return take(*calls[0])
@@ -404,7 +390,7 @@ class Evaluator:
     def facts_of(self, model: v.ModelDeclaration) -> ModelFacts | None:
         return self.facts(model) if self.facts else None
 
-    def source_fault(self, fault: SourceFault, model: v.ModelDeclaration, place: Span) -> Fault:
+    def source_fault(self, fault: SourceFault, model: v.ModelDeclaration, place: Span) -> Faulty:
         """A fault of a model's facts; one of a model that cannot be built is placed at its declaration."""
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")

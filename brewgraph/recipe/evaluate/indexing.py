@@ -8,7 +8,7 @@ from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.expressions import Evaluator
 from brewgraph.recipe.settings.model_sources import Layers
-from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, describe
+from brewgraph.recipe.values import Evaluated, Faulty, Group, describe
 from brewgraph.source import Span
 from brewgraph.syntax import tree as t
 
@@ -20,26 +20,20 @@ def evaluate_index(e: Evaluator, x: t.Index, side: str | None) -> Evaluated:
     """What an index expression picks."""
     if isinstance(x.value, t.At):
         item = e.evaluate(x.items[0]) if len(x.items) == 1 and isinstance(x.items[0], t.Expression) else None
-        if item is FAULT:
-            return FAULT
         if not v.is_whole(item):
             place = x.items[0].span.to(x.items[-1].span)
             help = f"write one integer: `{x.value.span.text}[0]`"
-            return e.fault("B203", "an element of a tuple needs a single index", place, help=help)
+            raise e.fault("B203", "an element of a tuple needs a single index", place, help=help)
         return e.tap(x.value, item)
     if isinstance(x.value, t.Attribute) and x.value.name == "layers":
         owner = e.evaluate(x.value.value, side)
         if isinstance(owner, v.ModelDeclaration):
             return _layers(e, owner, x)
-        if owner is FAULT:
-            return FAULT
     return pick(e, e.evaluate(x.value, side), x, side)
 
 
 def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evaluated:
     """Pick from a row, a list, or each model's row in a list of models."""
-    if value is FAULT:
-        return FAULT
     if isinstance(value, Group) and value.items and all(isinstance(i, v.Row | Group) for i in value):
         has_rows = any(isinstance(i, v.Row) for i in value)
         if has_rows or value.axis.kind == "models":
@@ -52,11 +46,7 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
         first = x.items[0] if len(x.items) == 1 else None
         is_single = isinstance(first, t.Expression) and isinstance(e.evaluate(first, side), int)
         return v.Combine(value.kind, "+", (), span=x.span) if is_single else value
-    items: tuple[Evaluated, ...] | None = None
-    if isinstance(value, Group):
-        items = value.items
-    elif isinstance(value, tuple):
-        items = value
+    items = value.items if isinstance(value, Group) else value if isinstance(value, tuple) else None
     if items is None:
         help = "rows (`bert.hidden[3]`) and lists are indexed"
         if isinstance(value, v.ModelDeclaration):
@@ -65,10 +55,8 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
             help = 'an index after the path selects an element of a module\'s tuple: `(model @ "path")[0]`'
         elif isinstance(value, v.Bundle):
             help = "a tuple is one argument: name its members before, `let a = bert.hidden[0]`, and use their names"
-        return e.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
+        raise e.fault("B202", f"{describe(value)} cannot be indexed", x.span, help=help)
     picks = _picks(e, x, len(items), side, "")
-    if picks is FAULT:
-        return FAULT
     if isinstance(picks, int):
         return items[picks]
     chosen = picks or ()
@@ -82,11 +70,7 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
 
 def _from_row(e: Evaluator, row: v.Row, x: t.Index, side: str | None) -> Evaluated:
     count = _count(e, row.take)
-    if count is FAULT:
-        return FAULT
     picks = _picks(e, x, count, side, str(row.take.feature))
-    if picks is FAULT:
-        return FAULT
     axis = _axis(e, x, picks)
     if picks is None:
         return e.open_row(replace(row.take, span=x.span), axis)
@@ -99,12 +83,10 @@ def _member(row: v.Row, index: int, span: Span) -> v.Take:
     return replace(row.take, feature=replace(row.take.feature, index=index), span=span)
 
 
-def whole_row(e: Evaluator, row: v.Row) -> Group | Fault:
+def whole_row(e: Evaluator, row: v.Row) -> Group:
     """Every member of a row, for operations that take all of it: `emd(bert.hidden -> tiny.hidden)`."""
     count = _count(e, row.take)
     axis = v.Axis("", "row", "row [:]")
-    if count is FAULT:
-        return FAULT
     if count is None:
         return e.open_row(row.take, axis)
     return Group(tuple(_member(row, i, row.take.span) for i in range(count)), span=row.take.span, axis=axis)
@@ -117,25 +99,23 @@ def _axis(e: Evaluator, x: t.Index, picks: Picks) -> v.Axis:
     return v.Axis(name, "row", f"row {key}" if key else f"row {x.items[0].span.text if picks is None else picks}")
 
 
-def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers | Fault:
+def _layers(e: Evaluator, model: v.ModelDeclaration, x: t.Index) -> Layers:
     picks = _picks(e, x, None, None, "the layers")
     if isinstance(picks, tuple):
         return Layers(model=model.name, layers=picks)
-    if picks is FAULT:
-        return FAULT
-    return e.fault("B203", "`layers` needs a list of numbers", x.span, help=f"write `{model.name}.layers[0, 4, 8]`")
+    raise e.fault("B203", "`layers` needs a list of numbers", x.span, help=f"write `{model.name}.layers[0, 4, 8]`")
 
 
-def _count(e: Evaluator, take: v.Take) -> int | Fault | None:
+def _count(e: Evaluator, take: v.Take) -> int | None:
     model = e.models[take.model]
     facts = e.facts_of(model)
     try:
         return facts.row_length(take.feature.name) if facts else None
     except SourceFault as fault:
-        return e.source_fault(fault, model, take.span)
+        raise e.source_fault(fault, model, take.span) from fault
 
 
-def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: str) -> Picks | Fault:
+def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: str) -> Picks:
     """Indices from 0. `what` names the row in messages, empty for a list."""
     first = x.items[0]
     if len(x.items) == 1 and isinstance(first, t.Slice):
@@ -144,46 +124,44 @@ def _picks(e: Evaluator, x: t.Index, count: int | None, side: str | None, what: 
     is_single = len(x.items) == 1
     for part in x.items:
         if isinstance(part, t.Slice):
-            return e.fault("B203", "a slice must be the only index", part.span, help="or list each number")
+            raise e.fault("B203", "a slice must be the only index", part.span, help="or list each number")
         value = e.evaluate(part, side)
         if isinstance(value, v.LayerMap):
             if side is None:
                 help = f"pick a column: `{part.span.text}.from` or `{part.span.text}.to`"
                 message = "a layer map as an index needs an arrow to choose its column"
-                return e.fault("B205", message, part.span, help=help)
+                raise e.fault("B205", message, part.span, help=help)
             value = value.left if side == "from" else value.right
-        if value is FAULT:
-            return FAULT
         for index in value if isinstance(value, tuple) else (value,):
             if not v.is_whole(index):
                 message = f"an index must be an integer, got {describe(index)}"
-                return e.fault("B203", message, part.span, help="indices count from 0; -1 is the last")
+                raise e.fault("B203", message, part.span, help="indices count from 0; -1 is the last")
             if count is not None and not -count <= index < count:
-                return e.fault("B206", f"{index} is out of range", part.span, help=_members(what, count))
+                raise e.fault("B206", f"{index} is out of range", part.span, help=_members(what, count))
             picks.append(index % count if count is not None else index)
         is_single = is_single and not isinstance(value, tuple)
     if not picks:
-        return _nothing(e, first.span, what, count)
+        raise _nothing(e, first.span, what, count)
     return picks[0] if is_single else tuple(picks)
 
 
-def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks | Fault:
+def _slice(e: Evaluator, x: t.Slice, count: int | None, what: str) -> Picks:
     bounds: list[int | None] = []
     for part in (x.start, x.stop, x.step):
         value = None if part is None else e.evaluate(part)
-        if value is FAULT:
-            return FAULT
         if part is not None and not v.is_whole(value):
-            return e.fault("B203", "a slice needs integers", x.span, help="write `[::4]`, `[1:]` or `[:]`")
+            raise e.fault("B203", "a slice needs integers", x.span, help="write `[::4]`, `[1:]` or `[:]`")
         bounds.append(value if v.is_whole(value) else None)
     if bounds[2] == 0:
-        return e.fault("B203", "a slice cannot step by zero", x.span, help="`[::1]` takes every member")
+        raise e.fault("B203", "a slice cannot step by zero", x.span, help="`[::1]` takes every member")
     if count is None:
         return None
-    return tuple(range(count))[slice(*bounds)] or _nothing(e, x.span, what, count)
+    if picks := tuple(range(count))[slice(*bounds)]:
+        return picks
+    raise _nothing(e, x.span, what, count)
 
 
-def _nothing(e: Evaluator, place: Span, what: str, count: int | None) -> Fault:
+def _nothing(e: Evaluator, place: Span, what: str, count: int | None) -> Faulty:
     help = "list the members to select" if count is None else _members(what, count)
     return e.fault("B203", "this selects nothing", place, help=help)
 

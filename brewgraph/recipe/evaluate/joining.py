@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from brewgraph.recipe import values as v
 from brewgraph.recipe.numbers import WEIGHTS, at_progress, checked
-from brewgraph.recipe.values import FAULT, Evaluated, Fault, Group, Value, describe
+from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Span
 
 PAIR = "pair them with a layer map: `let map = [0, 4] -> [0, 1]`"
 Joining = Callable[[Evaluated, Evaluated], Evaluated]
-FaultOf = Callable[..., Fault]
-"""Reports code, message, place and help of a fault, and returns `FAULT`."""
+FaultOf = Callable[..., Faulty]
+"""Reports code, message, place and help of a fault; the caller raises the result."""
 
 
 def pair(
@@ -24,7 +24,7 @@ def pair(
     kind: str = "",
     *,
     arrow: bool = False,
-) -> Group | Fault:
+) -> Group:
     """Apply to each pair of members; a single value pairs with every member of the other side. One side is a list.
 
     Two lists pair if they have the same axis or one is a literal of the same length; across an `arrow` rows pair by
@@ -33,10 +33,10 @@ def pair(
     own.
     """
 
-    def each_left(kind: str = kind) -> Group | Fault:
+    def each_left(kind: str = kind) -> Group:
         return _each(left, lambda a: function(a, right), kind, place)
 
-    def each_right(kind: str = kind) -> Group | Fault:
+    def each_right(kind: str = kind) -> Group:
         return _each(right, lambda b: function(left, b), kind, place)
 
     if not isinstance(left, Group):
@@ -55,7 +55,7 @@ def pair(
             if _fits_twice(table, literal):
                 axes = " and ".join(f"`{axis.name}`" if axis.name else "a row" for axis in table.axes)
                 message = f"{_said(literal)} fits {axes}: which of them?"
-                return fault("B201", message, place, help="reduce one of them first: `sum(…, over=NAME)`")
+                raise fault("B201", message, place, help="reduce one of them first: `sum(…, over=NAME)`")
         if _holds(right, left):
             return each_right()
         if _holds(left, right):
@@ -68,27 +68,25 @@ def pair(
         return each_right()
     message = f"{_said(left)} and {_said(right)} have different axes"
     help = PAIR if arrow else "reduce each list first, `sum(a) + sum(b)`, or index both by one layer map"
-    return fault("B201", message, place, help=help)
+    raise fault("B201", message, place, help=help)
 
 
-def _zip(left: Group, right: Group, place: Span, fault: FaultOf, function: Joining) -> Group | Fault:
+def _zip(left: Group, right: Group, place: Span, fault: FaultOf, function: Joining) -> Group:
     mine, theirs = left.items or (), right.items or ()
     if len(mine) != len(theirs):
         message = f"a list of {len(mine)} cannot be paired with a list of {len(theirs)}"
         kinds = {left.axis.kind, right.axis.kind}
-        return fault("B201", message, place, help=PAIR if kinds == {"row"} else "give one for each member of the other")
-    items = tuple(function(a, b) for a, b in zip(mine, theirs, strict=True))
+        raise fault("B201", message, place, help=PAIR if kinds == {"row"} else "give one for each member of the other")
     axis = right.axis if left.axis.kind == "list" and right.axis.kind != "list" else left.axis
-    return FAULT if FAULT in items else Group(items, span=place, axis=axis)
+    return Group(each(function, mine, theirs), span=place, axis=axis)
 
 
-def _each(group: Evaluated, function: Callable[[Evaluated], Evaluated], kind: str, place: Span) -> Group | Fault:
+def _each(group: Evaluated, function: Callable[[Evaluated], Evaluated], kind: str, place: Span) -> Group:
     """The function applied to each member."""
     assert isinstance(group, Group)
     if group.items is None:
         return Group(None, span=place, kind=kind or group.kind, axis=group.axis)
-    items = tuple(map(function, group.items))
-    return FAULT if FAULT in items else Group(items, span=place, axis=group.axis)
+    return Group(each(function, group.items), span=place, axis=group.axis)
 
 
 def _kind(left: Evaluated, right: Evaluated, kind: str) -> str:
@@ -128,17 +126,16 @@ def axis_named(group: Group, name: str) -> int | None:
 
 def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault: FaultOf) -> Evaluated:
     """`left operator right`, member by member for lists."""
-    if left is FAULT or right is FAULT:
-        return FAULT
     if v.is_number(left) and v.is_number(right):
         try:
             return checked(operator, left, right)
         except ArithmeticError as error:
-            return fault("B207", f"this cannot be computed: {error}", place, help="correct one of the numbers")
+            message = f"this cannot be computed: {error}"
+            raise fault("B207", message, place, help="correct one of the numbers") from error
     left, right = (Group(side, span=place) if isinstance(side, tuple) and side else side for side in (left, right))
     if isinstance(left, Group) or isinstance(right, Group):
         result = pair(left, right, place, fault, lambda a, b: combine(operator, a, b, place, fault))
-        if isinstance(result, Group) and result.items and v.are_numbers(result.items):
+        if result.items and v.are_numbers(result.items):
             return result.items
         return result
     a, b = v.as_value(left, place), v.as_value(right, place)
@@ -151,29 +148,29 @@ def combine(operator: str, left: Evaluated, right: Evaluated, place: Span, fault
             help = help or "lengths stand in schedules: `after(1000 steps) * term`"
         if isinstance(wrong, v.ModelDeclaration):
             help = f"pick a feature of it: `{wrong.name}.logits`"
-        return fault("B202", message, place, help=help or "losses are weighted and added: `0.5 * soft + hard`")
+        raise fault("B202", message, place, help=help or "losses are weighted and added: `0.5 * soft + hard`")
     return _combine_values(operator, a, b, place, fault)
 
 
 def _combine_values(operator: str, a: Value, b: Value, place: Span, fault: FaultOf) -> Evaluated:
     if "labels" in (a.kind, b.kind):
         help = "compare them: `ce(data.labels -> model.logits)`"
-        return fault("B202", "labels do not support arithmetic", place, help=help)
+        raise fault("B202", "labels do not support arithmetic", place, help=help)
     if a.kind in WEIGHTS and b.kind in WEIGHTS:
         return _combine_weights(operator, a, b, place, fault)
     for x in (a, b):
         if x.kind.startswith("("):
             help = "compute with its members: `(0.5 * a, 0.5 * b)`"
-            return fault("B202", f"`{operator}` does not apply to tuples", place, help=help)
+            raise fault("B202", f"`{operator}` does not apply to tuples", place, help=help)
         if x.kind == "temperature":
             help = "it belongs to a loss: `kd(a -> b, T=flsw(4))`"
-            return fault("B208", f"`{operator}` does not apply to a temperature", place, help=help)
+            raise fault("B208", f"`{operator}` does not apply to a temperature", place, help=help)
     if wrong := _why_not(operator, a, b):
         message, help = wrong
-        return fault("B208", message, place, help=help)
+        raise fault("B208", message, place, help=help)
     if operator == "/" and b.kind in WEIGHTS and _starts_at_zero(b):
         message = "this divides by zero" if isinstance(b, v.Number) else "this divides by zero at the first step"
-        return fault("B207", message, b.span, help="divide by a number that is not zero")
+        raise fault("B207", message, b.span, help="divide by a number that is not zero")
     kinds = [x.kind for x in (a, b) if x.kind not in WEIGHTS]
     kind = next((k for k in kinds if k != "values"), "values") if "loss" not in kinds else "loss"
     return v.Combine(kind, operator, (a, b), span=place)
@@ -185,7 +182,7 @@ def _combine_weights(operator: str, a: Value, b: Value, place: Span, fault: Faul
         at_progress(joined, 0.0)
     except ArithmeticError as error:
         message = f"this cannot be computed at the first step: {error}"
-        return fault("B207", message, place, help="let the schedule begin above zero")
+        raise fault("B207", message, place, help="let the schedule begin above zero") from error
     return joined
 
 

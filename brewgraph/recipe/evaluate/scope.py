@@ -21,7 +21,7 @@ from brewgraph.recipe.settings.data_sources import DATA
 from brewgraph.recipe.settings.model_sources import HEADS, MODELS
 from brewgraph.recipe.settings.train import OPTIMIZERS
 from brewgraph.recipe.settings.train import SCHEDULES as RATES
-from brewgraph.recipe.values import FAULT, Evaluated, Namespace
+from brewgraph.recipe.values import Evaluated, Namespace
 from brewgraph.source import EncodingError, Source, Span
 from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import foreign_words
@@ -54,10 +54,12 @@ class Scope(Namespace):
     statements: dict[str, t.Named] = field(default_factory=dict)
     functions: dict[str, t.Function] = field(default_factory=dict)
     values: dict[str, Evaluated] = field(default_factory=dict)
+    faulty: list[str] = field(default_factory=list)
+    """Names without a value, whose faults were reported."""
     inner: dict[str, Scope] = field(default_factory=dict)
     """Tasks, stages and imported specs by name."""
-    modules: dict[str, Module | None] = field(default_factory=dict)
-    """Operations of imported Python modules, by the module's name here; None of one that cannot be read."""
+    modules: dict[str, Module] = field(default_factory=dict)
+    """Operations of imported Python modules, by the module's name here."""
     places: dict[str, Span] = field(default_factory=dict)
     """Where each value name of this body was given first, whatever it names."""
     arguments: dict[str, tuple[t.Expression, Scope]] = field(default_factory=dict)
@@ -69,25 +71,19 @@ class Scope(Namespace):
         """A name of this scope as it is called from outside."""
         return joint.join((*self.path, name))
 
-    def outward(self) -> Iterator[Scope]:
-        """This scope and those around it, from the inside."""
+    def outward(self, *, through_calls: bool = False) -> Iterator[Scope]:
+        """This scope and those around it, from the inside; `through_calls` goes from a function to where it was called,
+        as the data in scope does.
+        """
         scope: Scope | None = self
         while scope is not None:
             yield scope
-            scope = scope.parent
-
-    def data_outward(self) -> Iterator[Scope]:
-        """Where data is looked for: as `outward`, but from a function on to where it was called."""
-        scope: Scope | None = self
-        while scope is not None:
-            yield scope
-            scope = scope.caller or scope.parent
+            scope = (scope.caller if through_calls else None) or scope.parent
 
     def known_names(self) -> list[str]:
         """Every name that can be said here."""
-        return list(
-            dict.fromkeys(name for scope in self.outward() for name in (*scope.values, *scope.statements, *scope.inner))
-        )
+        names = (name for s in self.outward() for name in (*s.statements, *s.values, *s.faulty, *s.inner))
+        return list(dict.fromkeys(names))
 
     def axis_of(self, x: t.Expression) -> tuple[str, str]:
         """The name of the list or layer map that an expression names, and what tells it apart; empty without one.
@@ -164,38 +160,29 @@ class Library:
     `given` are the values of the outermost spec's params that come from outside.
     """
 
-    def __init__(self, given: Mapping[str, object] | None = None) -> None:
-        self.given = given or {}
+    def __init__(self, given: Mapping[str, object]) -> None:
+        self.given = given
         self.scopes: list[Scope] = []
         self.modules: dict[str, None] = {}
         self._open: list[Path] = []
 
-    def spec(self, s: t.Import, scope: Scope, collector: Collector) -> Scope | None:
-        """The definitions of another spec; its path starts at the importing spec's folder."""
-        target = self._filled(s, scope, collector)
-        if target is None:
-            return None
-        try:
-            path = locate(target, scope.source.folder)
-        except SourceFault as fault:
-            collector.add(fault.code, fault.message, s.span, help=fault.help)
-            return None
+    def spec(self, s: t.Import, scope: Scope, collector: Collector) -> Scope:
+        """The definitions of another spec; its path starts at the importing spec's folder. Raises `SourceFault`."""
+        target = self._filled(s, scope)
+        path = locate(target, scope.source.folder)
         self._open = self._open or [Path(scope.source.name).resolve()]
         if path.resolve() in self._open:
             circle = " -> ".join(p.name for p in (*self._open[self._open.index(path.resolve()) :], path.resolve()))
-            collector.add("B113", f"specs import each other in a circle: {circle}", s.span, help="break the circle")
-            return None
+            raise SourceFault("B113", f"specs import each other in a circle: {circle}", help="break the circle")
         try:
             source = Source.read(path)
         except EncodingError as error:
-            collector.add("B114", error.message, s.span, help=error.help)
-            return None
+            raise SourceFault("B114", error.message, help=error.help) from error
         except OSError as error:
             near = sorted(p.name for p in path.parent.glob("*.brew")) if path.parent.is_dir() else []
             help = suggest(path.name, near) or "the path starts at this spec's folder"
             help = nearby(path) if path.is_dir() else help
-            collector.add("B114", f"`{target}` cannot be read: {error.strerror}", s.span, help=help)
-            return None
+            raise SourceFault("B114", f"`{target}` cannot be read: {error.strerror}", help=help) from error
         imported = Scope("import", (*scope.path, s.name), None, source, statement=s)
         self._open.append(path.resolve())
         enter(imported, parse(source, collector).statements, collector, self)
@@ -203,14 +190,10 @@ class Library:
         self.scopes.append(imported)
         return imported
 
-    def _filled(self, s: t.Import, scope: Scope, collector: Collector) -> str | None:
-        """The path, its `{name}` filled in: params that stand above, as files are read before anything is evaluated.
+    def _filled(self, s: t.Import, scope: Scope) -> str:
+        """The path, its `{name}` filled in: params that stand above, as files are read before anything is evaluated."""
 
-        None, with a diagnostic, where a name is no such param.
-        """
-        faults: list[str] = []
-
-        def fill(match: re.Match[str]) -> str:
+        def filled(match: re.Match[str]) -> str:
             name = match.group(1)
             param = scope.statements.get(name)
             default = param.default if isinstance(param, t.Param) else None
@@ -218,34 +201,25 @@ class Library:
             if isinstance(param, t.Param) and scope.kind == "spec":
                 value = self.given.get(name, value)
             if isinstance(value, bool) or not isinstance(value, str | int | float):
-                faults.append(name)
+                message = f"the path of an import needs a text or a number, and `{name}` is no param above that has one"
+                raise SourceFault("B114", message, help=f'write `param {name} = "…"` above')
             return str(value)
 
-        path = re.sub(IN_TEXT, fill, s.target)
-        for name in faults:
-            message = f"the path of an import needs a text or a number, and `{name}` is no param above that has one"
-            collector.add("B114", message, s.span, help=f'write `param {name} = "…"` above')
-        return None if faults else path
+        return re.sub(IN_TEXT, filled, s.target)
 
-    def module(self, s: t.Import, scope: Scope, collector: Collector) -> Module | None:
-        """The operations that a Python module declares, by name; None, with a diagnostic, where none can be read."""
+    def module(self, s: t.Import, scope: Scope) -> Module:
+        """The operations that a Python module declares, by name. Raises `SourceFault`."""
         path = find_source(s.target, scope.source.folder)
         if path is None:
             help = "install it, or put it next to the spec"
-            collector.add("B114", f"there is no Python module `{s.target}`", s.span, help=help)
-            return None
+            raise SourceFault("B114", f"there is no Python module `{s.target}`", help=help)
         try:
             operations = declared(path.read_text(encoding="utf-8"), s.target)
-        except SourceFault as fault:
-            collector.add(fault.code, fault.message, s.span, help=fault.help or "fix the module")
-            return None
-        except (OSError, UnicodeDecodeError, SyntaxError) as error:
-            collector.add("B114", f"`{path.name}` cannot be read: {error}", s.span, help="fix the module")
-            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceFault("B114", f"`{path.name}` cannot be read: {error}", help="fix the module") from error
         if not operations:
             help = "remove the import, or decorate a function there: `@brewgraph.ops.operation(takes={…}, source=…)`"
-            collector.add("B330", f"`{s.target}` declares no operation", s.span, help=help)
-            return None
+            raise SourceFault("B330", f"`{s.target}` declares no operation", help=help)
         self.modules[s.target] = None
         return operations
 
@@ -304,14 +278,14 @@ def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Librar
             scope.inner[s.name] = inner
             enter(inner, s.block.statements, collector, library)
         case t.Import():
-            if s.is_spec:
-                imported = library.spec(s, scope, collector)
-                if imported is not None:
-                    scope.inner[s.name] = imported
+            try:
+                if s.is_spec:
+                    scope.inner[s.name] = library.spec(s, scope, collector)
                 else:
-                    scope.values[s.name] = FAULT  # said already; what is asked of it is not reported too
-            else:
-                scope.modules[s.name] = library.module(s, scope, collector)
+                    scope.modules[s.name] = library.module(s, scope)
+            except SourceFault as fault:
+                collector.add(fault.code, fault.message, s.span, help=fault.help)
+                scope.faulty.append(s.name)
         case _:
             scope.statements[s.name] = s
 

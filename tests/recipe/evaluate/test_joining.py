@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brewgraph.recipe.evaluate.joining import pair
-from brewgraph.recipe.values import FAULT, Apply, Axis, Bundle, Group, members
+from brewgraph.recipe.values import Apply, Axis, Bundle, Faulty, Group, members
 from brewgraph.source import Source, Span
 from tests.recipe.specs import fault, faults, known, names, spec
 
@@ -117,7 +117,15 @@ def test_whole_rows_and_tuples() -> None:
 
 def test_a_fault_spreads_silently() -> None:
     """A pair with a fault in it is a fault."""
-    assert pair(listed("a", "row", (1, 2)), 1, PLACE, no_fault, lambda a, b: FAULT if a == 2 else a) is FAULT
+    seen: list[int] = []
+
+    def refuse(a: Any, b: Any) -> Any:
+        seen.append(a)
+        raise Faulty
+
+    with pytest.raises(Faulty):
+        pair(listed("a", "row", (1, 2)), 1, PLACE, no_fault, refuse)
+    assert seen == [1, 2]
 
 
 def _facts(count: int) -> Any:
