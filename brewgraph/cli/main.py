@@ -18,6 +18,7 @@ from brewgraph.diagnostics import suggest
 COMMANDS: dict[str, str] = {
     "run": "Check a spec, train its student, compare the models.",
     "check": "Check specs against their models and data.",
+    "cache": "Compute what a spec keeps on disk, before any run.",
     "fmt": "Format specs in place.",
     "plan": "Show what a run will do: models, loss, settings.",
     "graph": "Draw the graph of a spec's loss.",

@@ -237,6 +237,12 @@ class Distiller(nn.Module):
         weights = objective_weights(graph, self.progress, self.horizon)
         return {name: weights[key] for name, key in info(graph).terms.items()}
 
+    def fill_caches(self, batch: Batch, task: str | None = None) -> None:
+        """Write what a task's loss and reports keep of this batch on disk. Neither student nor losses run."""
+        for programs in (self.programs, self.reports):
+            if (program := programs.get(self._task(task))) is not None:
+                program.fill(batch)
+
     def cached(self) -> dict[str, tuple[int, int, int]]:
         """For each `cache` how many examples this process computed and wrote, how many it read instead, and how many it
         computed and did not write, since the limit of the folder left no room.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +153,20 @@ class Program:
         """How many units of each kind the batch holds: one number per entry of `counted`. No model runs."""
         return self._count(self._begin(batch, 0.0, Horizon()))
 
+    @torch.no_grad()
+    def fill(self, batch: Batch) -> None:
+        """Write to disk what the spec keeps of this batch and is not there yet. Neither student nor losses run."""
+        step, known = self._begin(batch, 0.0, Horizon()), dict[object, list[bytes]]()
+        missing = [cached.key for cached in self.caches if not cached.find(step, known)]
+        if not missing:
+            return
+        step.counts = self._count(step).clamp_min(1)
+        with fast_kernels():
+            for instruction in self.scalars:
+                instruction(step)
+            for _, instruction, _ in self._steps(used_by(self.graph, missing)):
+                instruction(step)
+
     def _begin(self, batch: Batch, progress: float, horizon: Horizon) -> Step:
         step = Step(batch, [None] * len(self.slot), progress, None, horizon)
         for instruction in self.inputs:
@@ -197,21 +211,26 @@ class Program:
         students = (k for k, x in of_kind(graph, n.Forward) if x.role == "student" and may_draw(self.models[x.model]))
         drawing = [tap for key in students for tap in self._taps[key]]  # a student that draws dropout still draws it
         running |= used_by(graph, drawing)
-        released = releases(graph, running) if self.info.released else {}
+        terms = {name: self.slot[key] for name, key in self.info.terms.items() if key in live}
+        listing = self._listings[dead, held] = Listing(self._steps(running), terms, self._zeros(dead))
+        return listing
+
+    def _steps(self, running: Collection[str]) -> tuple[tuple[str, Instruction, tuple[int, ...]], ...]:
+        """The instructions of these nodes, in order, each forward for those of its taps that are among them."""
+        running = frozenset(running)
+        released = releases(self.graph, running) if self.info.released else {}
         steps: list[tuple[str, Instruction, tuple[int, ...]]] = []
         for key in self.order:
             instruction = self.instructions.get(key)
             if key not in running or instruction is None:
                 continue
-            if isinstance(current := node(graph, key), n.Forward) and not running.issuperset(self._taps[key]):
+            if isinstance(current := node(self.graph, key), n.Forward) and not running.issuperset(self._taps[key]):
                 instruction = self._forward(key, current, {tap for tap in self._taps[key] if tap in running})
             steps.append((key, instruction, tuple(self.slot[used] for used in released.get(key, ()))))
             steps += [
                 (key, cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running
             ]
-        terms = {name: self.slot[key] for name, key in self.info.terms.items() if key in live}
-        listing = self._listings[dead, held] = Listing(tuple(steps), terms, self._zeros(dead))
-        return listing
+        return tuple(steps)
 
     def _zeros(self, dead: tuple[str, ...]) -> tuple[nn.Parameter, ...]:
         """The parameters that gradients would reach if everything ran, but do not reach now."""

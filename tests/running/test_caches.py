@@ -23,6 +23,7 @@ from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
+from tests.cli.tiny import command
 from tests.small import metrics, rows, save, write_data, write_rows
 
 PLAIN = """teacher bert = hf("bert")
@@ -282,6 +283,30 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
     assert cached.spec_hash == plain.spec_hash
     assert list(info(bg.load(world / "spec.brew").graph).caches.values()) == [Kept("kept", "store")]
     assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", '"store"'),)
+
+
+@pytest.mark.parametrize("value", ["logits", "hidden", "mean", "doubt"])
+def test_caches_filled_before_a_run(world: Path, value: str) -> None:
+    """By the command: the teacher runs and the student does not; a second call finds everything, and so does the run."""
+    path = spec(world, *VALUES[value], cached=True)
+    first = command("cache", str(path))
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout == "cache kept: 20 examples computed and written, 0 there before\n"
+    again = command("cache", str(path))
+    assert again.stdout == "cache kept: 0 examples computed and written, 20 there before\n"
+    filled, said = run(path)
+    assert said == ["cache kept: 0 examples computed and written, 40 read"]
+    shutil.rmtree(world / "store")
+    cold, _ = run(path, force=True)
+    assert losses(filled) == losses(cold)
+
+
+def test_nothing_to_fill(world: Path) -> None:
+    """A spec without a cache: one line with the remedy."""
+    path = spec(world, *VALUES["logits"], cached=False)
+    result = command("cache", str(path))
+    assert result.exit_code == 2
+    assert "keeps nothing on disk: write `cache NAME" in result.stderr
 
 
 def test_values_kept_in_bf16(world: Path) -> None:
