@@ -20,7 +20,7 @@ from brewgraph.models.fake.reach import can_end_early, may_draw
 from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
-from brewgraph.runtime.layouts import hide_padding
+from brewgraph.runtime.layouts import Packed, Slots, hide_padding
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
@@ -32,7 +32,7 @@ class Step:
     """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses."""
 
     batch: Batch
-    slots: list[Any]
+    slots: Slots
     progress: float
     counts: Tensor | None
     horizon: Horizon
@@ -101,11 +101,17 @@ def forward_instruction(
             inside = {
                 x for x in values if packing.is_inside(capture.anatomy.site(x).path) and tokens.is_packed(values[x])
             }
-            values |= {feature: tokens.unpack(values[feature]) for feature in inside}
+        else:
+            inside = set()
         for slot, tap in taps.items():
             value = values[tap.feature]
             if low is not None and value.dtype == low:  # losses are computed in fp32
                 value = value.float()
+            if tap.feature in inside and tokens is not None:
+                if shift_B is None:
+                    step.slots[slot] = Packed(value, tokens)
+                    continue
+                value = tokens.unpack(value)
             if shift_B is not None:
                 value = moved(value, -shift_B, _token_axes(tap))
             hidden = tap.feature.name in ("start", "end") and not tap.padding

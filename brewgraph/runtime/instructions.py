@@ -155,9 +155,22 @@ def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, ou
     """The call of a loss. `options` are the nodes of its options; its count is at `place` among all counts."""
     values_of = _maths(loss, options, at)
     source, target, mask, unit = at(loss.source), at(loss.target), _slot(loss.mask, at), loss.unit
+    operation = OPERATIONS[loss.operation]
+    by_row = (  # one number for each row of both sides, whatever stands beside it
+        loss.reduced
+        and unit == "token"
+        and loss.kinds == ("hidden", "hidden")
+        and not operation.needs_layout
+        and is_own(operation.module)
+        and not any(isinstance(x, n.Temperature) for x in options.values())
+    )
 
     def lose(step: Step) -> Tensor:
         layout = _layout(step, mask)
+        if by_row and (tokens := layout.tokens) is not None:
+            assert step.counts is not None
+            one, other = (step.slots.rows(i, tokens) for i in (source, target))
+            return values_of(step, one, other, _EVERYTHING).sum() / step.counts[place]
         values = values_of(step, step.slots[source], step.slots[target], layout)
         if not loss.reduced:
             return layout.hide(values, unit)

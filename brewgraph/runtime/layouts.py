@@ -1,19 +1,20 @@
 """The layout of tokens in the tensors of a batch, and what depends on it: Gram matrices, masks, counts, masked sums.
 
-Today every batch is padded. Only this file knows, so that another layout (packed, without padding) is another class
-with the same methods.
+A value has a row for each place of a batch (`Padded` says which are real), or, as `Packed`, for each real token alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
+from brewgraph.models.capture.packed_tokens import WORTHWHILE, PackedTokens, is_zero_outside
 
 HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
@@ -36,6 +37,55 @@ class _Shield(torch.autograd.Function):
         return torch.where(mask, gradients[0], 0), None
 
 
+class _Gram(torch.autograd.Function):
+    """Inner products of all pairs of tokens, (B, L, H) to (B, L, L). The gradient takes one product, not two:
+    dX = (dG + dGᵀ) X.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BLH: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BLH)
+        return x_BLH @ x_BLH.transpose(-1, -2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        x_BLH: Tensor = ctx.saved_tensors[0]
+        return (gradients[0] + gradients[0].transpose(-1, -2)) @ x_BLH
+
+
+@dataclass
+class Packed:
+    """A value on the real tokens of a batch, (1, N, …), which `tokens` unpacks to (B, L, …) when it is asked for."""
+
+    x_N: Tensor
+    tokens: PackedTokens
+    _padded: Tensor | None = None
+
+    def padded(self) -> Tensor:
+        """The same with zeros at padding."""
+        if self._padded is None:
+            self._padded = self.tokens.unpack(self.x_N)
+        return self._padded
+
+
+class Slots(list[Any]):
+    """The values of a step. Who reads one gets it padded, who can work on packed ones asks for `raw` or `rows`."""
+
+    def __getitem__(self, i: Any) -> Any:
+        x = super().__getitem__(i)
+        return x.padded() if isinstance(x, Packed) else x
+
+    def raw(self, i: int) -> Any:
+        return super().__getitem__(i)
+
+    def rows(self, i: int, tokens: PackedTokens) -> Tensor:
+        """A value on these tokens alone: (1, N, …)."""
+        x = self.raw(i)
+        if isinstance(x, Packed) and torch.equal(x.tokens.mask_BL, tokens.mask_BL):
+            return x.x_N
+        return tokens.pack(self[i])
+
+
 @dataclass(frozen=True)
 class Padded:
     """Examples of one length, with real tokens marked by `mask_BL` (bool), None if all tokens count.
@@ -46,6 +96,14 @@ class Padded:
     mask_BL: Tensor | None
     which: str = "none"
 
+    @cached_property
+    def tokens(self) -> PackedTokens | None:
+        """The real tokens by themselves; None if there is next to no padding, so that it costs more to leave it out."""
+        if self.mask_BL is None or self.mask_BL.dim() != 2 or self.which != "tokens":
+            return None
+        real = int(self.mask_BL.sum())
+        return PackedTokens(self.mask_BL) if 0 < real <= WORTHWHILE * self.mask_BL.numel() else None
+
     def shield(self, x: Tensor, *, pairs: bool = False) -> Tensor:
         """The same value, without a gradient for padding: there zero times infinity would be NaN.
 
@@ -54,7 +112,7 @@ class Padded:
         """
         if self.mask_BL is None or self.mask_BL.dim() < 2 or not x.requires_grad or x.dim() not in (3, 4):
             return x
-        if x.shape[-2] != self.mask_BL.shape[1]:
+        if x.shape[-2] != self.mask_BL.shape[1] or is_zero_outside(x, self.mask_BL):
             return x
         mask = self._pairs(self.mask_BL) if pairs else self.mask_BL[:, :, None]
         mask = mask[:, None] if x.dim() == 4 else mask
@@ -67,7 +125,10 @@ class Padded:
         Zero where one of them is padding, since every product is part of the gradient of every token.
         """
         x_BLH = self.clean(x_BLH)
-        return x_BLH @ (x_BLH if y_BLH is None else self.clean(y_BLH)).transpose(-1, -2)
+        if y_BLH is None:
+            gram_BLL: Tensor = _Gram.apply(x_BLH)
+            return gram_BLL
+        return x_BLH @ self.clean(y_BLH).transpose(-1, -2)
 
     def cross(self, x_BLH: Tensor, y_BLG: Tensor) -> Tensor:
         """Inner products of the channels of `x` and of `y`, averaged over an example's real tokens: (B, H, G)."""
@@ -76,7 +137,7 @@ class Padded:
 
     def clean(self, x_BL_: Tensor) -> Tensor:
         """The same with zeros for padded tokens: (B, L, …)."""
-        if self.mask_BL is None or self.mask_BL.dim() < 2:
+        if self.mask_BL is None or self.mask_BL.dim() < 2 or is_zero_outside(x_BL_, self.mask_BL):
             return x_BL_
         return torch.where(_widened(self.mask_BL, x_BL_), x_BL_, 0)
 

@@ -33,7 +33,7 @@ from brewgraph.runtime.instructions import (
 )
 from brewgraph.runtime.kept_values import cached_values
 from brewgraph.runtime.kernels import fast_kernels
-from brewgraph.runtime.layouts import Padded
+from brewgraph.runtime.layouts import Packed, Padded, Slots
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
 SHARED = frozenset({"example", "batch"})
@@ -168,7 +168,7 @@ class Program:
                 instruction(step)
 
     def _begin(self, batch: Batch, progress: float, horizon: Horizon) -> Step:
-        step = Step(batch, [None] * len(self.slot), progress, None, horizon)
+        step = Step(batch, Slots([None] * len(self.slot)), progress, None, horizon)
         for instruction in self.inputs:
             instruction(step)
         return step
@@ -259,7 +259,7 @@ class Program:
                 return mean_instruction(current, at, out, self._place(current.unit, current.mask, current.data))
             case n.Projection():
                 projection, source = self.projections[current.site], at(current.value)
-                return put(lambda step: projection(step.slots[source]), out)
+                return put(lambda step: _projected(projection, step.slots.raw(source)), out)
             case n.Loss():
                 options = {name: node(self.graph, used) for name, used in current.arguments.items()}
                 place = self._place(current.unit, current.mask, current.data)
@@ -299,6 +299,11 @@ class Program:
             capture.remove()
         while self.packings:
             self.packings.popitem()[1].release()
+
+
+def _projected(projection: nn.Module, x: Tensor | Packed) -> Tensor | Packed:
+    """A linear map of rows, also of packed ones."""
+    return Packed(projection(x.x_N), x.tokens) if isinstance(x, Packed) else projection(x)
 
 
 class _WithZeros(torch.autograd.Function):

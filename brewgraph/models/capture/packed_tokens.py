@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WORTHWHILE = 0.95
+"""The share of real tokens in a batch up to which packing pays."""
+
 
 class PackedTokens:
     """Where the real tokens of a batch stand: B examples of L places, N real tokens, packed one after the other."""
@@ -33,9 +36,11 @@ class PackedTokens:
         return x_BL.expand(*self.mask_BL.shape, *x_BL.shape[2:]).flatten(0, 1).index_select(0, self._places_N)[None]
 
     def unpack(self, x_N: Tensor) -> Tensor:
-        """(1, N, …) to (B, L, …), zeros at padding."""
+        """(1, N, …) to (B, L, …), zeros at padding, where no gradient counts: `is_zero_outside` tells."""
         x_M = x_N.new_zeros(self.mask_BL.numel(), *x_N.shape[2:]).index_copy(0, self._places_N, x_N[0])
-        return x_M.view(*self.mask_BL.shape, *x_N.shape[2:])
+        x_BL = x_M.view(*self.mask_BL.shape, *x_N.shape[2:])
+        setattr(x_BL, _MARK, self.mask_BL)
+        return x_BL
 
     def kind(self, mask: Tensor | None, *, causal: bool) -> str:
         """What a mask (B, 1, L, L), zero where attention is allowed, means among real tokens: `full`, `causal`, or
@@ -54,6 +59,15 @@ class PackedTokens:
                 kind = "causal" if bool((free_BLL | ~past_LL).all() & ~(allowed_BLL & ~past_LL).any()) else "other"
             known = self._kinds[id(mask)] = mask, kind
         return known[1]
+
+
+_MARK = "brewgraph_zero_outside"
+
+
+def is_zero_outside(x: Tensor, mask_BL: Tensor) -> bool:
+    """Whether a tensor was unpacked with this mask, so that it is zero where the mask is false."""
+    known = getattr(x, _MARK, None)
+    return known is not None and torch.equal(known, mask_BL)
 
 
 _packed: PackedTokens | None = None

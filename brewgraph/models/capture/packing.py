@@ -19,14 +19,12 @@ from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention, packed_tokens
-from brewgraph.models.capture.packed_tokens import PackedTokens
+from brewgraph.models.capture.packed_tokens import WORTHWHILE, PackedTokens
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.padding import padding_side
 from brewgraph.models.structure.anatomy import Anatomy
 
-WORTHWHILE = 0.95
-"""The share of real tokens in a batch up to which packing pays."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 
 
