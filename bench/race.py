@@ -420,17 +420,20 @@ def textbrewer(
         random.shuffle = lambda _: None  # it shuffles what it has kept
         try:
             with distiller:
-                distiller.train(optimizer, loader, num_epochs=1, **more)
+                distiller.train(optimizer, content if stored else loader, num_epochs=1, **more)
         finally:
             random.shuffle = shuffle
 
 
 class _Cached(list[Any]):
-    """What TextBrewer has kept, read as its loader is."""
+    """What TextBrewer has kept, read as its loader is; its first pass over the batches adds nothing."""
 
     def __init__(self, content: list[Any], loader: Interleaved):
         super().__init__(content)
         self.loader = loader
+
+    def append(self, item: Any) -> None:
+        pass
 
     def __iter__(self) -> Iterator[Any]:
         kept = list.__iter__(self)
@@ -526,7 +529,8 @@ def main() -> None:
             ]
             lines.append(f"| *brewgraph's time over the floor* | {' | '.join(f'{x:.2f}' for x in times)} |")
             if options.check:
-                worst = {c: max(x.gap(c) for x in found.values() if c in x.losses) for c in options.contestants}
+                gaps = {c: [x.gap(c) for x in found.values() if c in x.losses] for c in options.contestants}
+                worst = {c: max(values) for c, values in gaps.items() if values}
                 lines += ["", "Losses off TextBrewer's: " + ", ".join(f"{c} {gap:.1e}" for c, gap in worst.items())]
     print("\n".join(lines))
     if options.out:
