@@ -15,7 +15,7 @@ from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy, Site
-from brewgraph.models.structure.module_io import ModuleValue, tensor_place
+from brewgraph.models.structure.feature_table import ModuleValue, tensor_place
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.structure.trace_outputs import FLAGS
 from brewgraph.recipe.features import Feature

@@ -28,8 +28,17 @@ from brewgraph.models.capture.capture import Capture, describe, first_argument
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.heads import build_heads, input_names, trunk_of
-from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable
-from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, simple_shape, symbols
+from brewgraph.models.structure.feature_table import (
+    SIZES,
+    CallSignature,
+    FeatureRecord,
+    FeatureTable,
+    Module,
+    ModuleValue,
+    Sizes,
+    simple_shape,
+    symbols,
+)
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
