@@ -16,8 +16,7 @@ from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy, Site
 from brewgraph.models.structure.feature_table import ModuleValue, tensor_place
-from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.trace_outputs import FLAGS
+from brewgraph.models.structure.read_class import FLAGS, dissect
 from brewgraph.recipe.features import Feature
 
 Place = tuple[str, str, int]

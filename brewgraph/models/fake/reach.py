@@ -22,8 +22,7 @@ from brewgraph.models.fake.sentence_ends import OneEndEach
 from brewgraph.models.fake.shapes import Shapes, fake_mode
 from brewgraph.models.heads import HeadedModel, input_names, trunk_of
 from brewgraph.models.structure.anatomy import Anatomy
-from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.trace_outputs import FLAGS
+from brewgraph.models.structure.read_class import FLAGS, dissect
 from brewgraph.recipe.features import Feature
 
 Features = frozenset[Feature]

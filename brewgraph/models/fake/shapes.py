@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, cast
@@ -130,12 +130,11 @@ class Shapes(FeatureTable):
         """All named features and modules as a value."""
         inferred = self.infer(self.every_feature())
         shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in inferred.items())
-        anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
         try:
             modules: tuple[Module, ...] | Refusal = tuple(self.modules.values())
         except SourceFault as fault:
             modules = Refusal.of(fault)
-        return FeatureRecord(anatomy, modules, tuple(shapes), self.call)
+        return FeatureRecord(self.anatomy, modules, tuple(shapes), self.call)
 
     @cached_property
     def needs_decoder(self) -> bool:

@@ -6,7 +6,7 @@ An anatomy is read off a model once (`read_class`); from then on it is a value t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
@@ -17,6 +17,7 @@ RESULTS = {"logits": "logits", "start": "start_logits", "end": "end_logits"}
 """Features that are fields of the model's output."""
 
 BACKEND_ROWS = ("attention", "scores", "query", "key", "value")
+NO_BACKEND = "its attention does not go through transformers' attention interface"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Anatomy:
     """
 
     name: str
-    base: str
-    hidden: tuple[Site, ...]
-    attention: tuple[Site, ...]
-    layer_paths: tuple[str, ...]
-    backend: bool
-    lacking: Mapping[str, str]
-    modules: Mapping[str, bool]
+    base: str = ""
+    hidden: tuple[Site, ...] = ()
+    attention: tuple[Site, ...] = ()
+    layer_paths: tuple[str, ...] = ()
+    backend: bool = False
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, bool] = field(default_factory=dict)
     heads: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()
 
@@ -75,7 +76,7 @@ class Anatomy:
             return f"it has {len(self.stacks)} stacks of layers"
         if not self.layer_paths:
             return "its class does not record its layers"
-        return "" if self.backend else "its attention does not go through transformers' attention interface"
+        return "" if self.backend else NO_BACKEND
 
     @property
     def offered(self) -> tuple[str, ...]:
