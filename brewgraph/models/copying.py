@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -14,7 +15,6 @@ from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy
-from brewgraph.models.structure.layer_kinds import Kind, difference, kinds_of, telling
 from brewgraph.models.structure.read_class import dissect
 
 _BERT_NAMES = {
@@ -63,6 +63,55 @@ class Copied:
         return f"layers {layers}: {len(self.pairs)} tensors with {self.parameters:,} parameters copied; {rest}"
 
 
+Value = str | int | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A layer's parameters with their shapes, and the settings of its modules by `path.attribute`: texts, switches, and
+    whether a size is set.
+    """
+
+    parameters: Mapping[str, tuple[int, ...]]
+    settings: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The model, or the donor, by its name in the spec."""
+
+    name: str
+    model: nn.Module
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        return dissect(self.model)
+
+    @property
+    def model_type(self) -> str:
+        return str(getattr(getattr(trunk_of(self.model), "config", None), "model_type", ""))
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        return kinds_of(self.model, self.anatomy.layer_paths)
+
+    def require_layers(self) -> None:
+        """SourceFault B316 for an architecture without a single row of layers."""
+        if self.anatomy.layer_paths:
+            return
+        reason = self.anatomy.lacking.get("hidden", "its class records no layers")
+        shown = f"`{self.name}` ({self.anatomy.name})"
+        help = "remove `init`, and name a checkpoint to start from"
+        config = type(getattr(trunk_of(self.model), "config", None))
+        if self.anatomy.stacks and config in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+            help += '; or run the encoders alone, on both models: task="token-classification"'
+        raise _misfit(f"`init` copies layers one by one, and {shown} has no single row of them: {reason}", help)
+
+
+def _misfit(message: str, help: str) -> SourceFault:
+    return SourceFault("B316", message, help=help, field="init")
+
+
 def plan_copy(
     model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str] = ("the model", "…")
 ) -> Copied:
@@ -72,120 +121,43 @@ def plan_copy(
     `names` are the model's and the donor's in the spec. Raises SourceFault B316 if the layers do not fit in number,
     shape or kind, B303 if the donor has no such layer.
     """
-    into, source = dissect(model), dissect(donor)
-    for name, one, anatomy in zip(names, (model, donor), (into, source), strict=True):
-        if not anatomy.layer_paths:
-            raise _no_layers(name, one, anatomy)
-    size, count = len(into.layer_paths), len(source.layer_paths)
+    into, source = _Side(names[0], model), _Side(names[1], donor)
+    into.require_layers()
+    source.require_layers()
+    paths, donor_paths = into.anatomy.layer_paths, source.anatomy.layer_paths
+    size, count = len(paths), len(donor_paths)
     if len(layers) != size:
-        shared = f", run {len(into.hidden) - 1} times" if 1 < size + 1 < len(into.hidden) else ""
-        message = f"`init` gives {len(layers)} layers to `{names[0]}`, which has {size}{shared}"
-        raise SourceFault("B316", message, field="init", help=f"name {size} layer{'s' if size > 1 else ''}")
+        runs = len(into.anatomy.hidden) - 1
+        shared = f", run {runs} times" if 1 < size + 1 < runs + 1 else ""
+        message = f"`init` gives {len(layers)} layers to `{into.name}`, which has {size}{shared}"
+        raise _misfit(message, f"name {size} layer{'s' if size > 1 else ''}")
     if any(not -count <= i < count for i in layers):
         message = f"`init` names a layer beyond the {count} that there are"
         raise SourceFault("B303", message, field="init", help=f"0 to {count - 1}")
     layers = tuple(i % count for i in layers)
-    moved = {f"{new}.": f"{source.layer_paths[old]}." for new, old in zip(into.layer_paths, layers, strict=True)}
-    words = RENAMED.get((_kind(model), _kind(donor)), {})
-    _check_kinds(model, donor, layers, names)
+    _check_kinds(into, source, layers)
+    moved = {f"{new}.": f"{donor_paths[old]}." for new, old in zip(paths, layers, strict=True)}
+    words = RENAMED.get((into.model_type, source.model_type), {})
     theirs = donor.state_dict()
-    pairs, left, done = [], [], set()
-    parameters = 0
+    pairs, left = [], []
+    copied: dict[int, int] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         prefix = next((p for p in moved if name.startswith(p)), None)
         if prefix is not None:
-            other = moved[prefix] + _renamed(name[len(prefix) :], words)
+            other = moved[prefix] + _renamed(name.removeprefix(prefix), words)
         else:
-            other = _outside(name, into.base, source.base, words)
+            other = _outside(name, into.anatomy.base, source.anatomy.base, words)
         if other in theirs and theirs[other].shape == tensor.shape:
             pairs.append((name, other))
-            if isinstance(tensor, nn.Parameter) and id(tensor) not in done:  # a tied one has two names
-                parameters += tensor.numel()
-                done.add(id(tensor))
+            if isinstance(tensor, nn.Parameter):
+                copied[id(tensor)] = tensor.numel()  # a tied one has two names
         elif prefix is not None:
             message = f"`init` cannot copy `{other}` into `{name}`: the layers differ in shape or kind"
-            help = "start from a model of the same architecture and width"
-            raise SourceFault("B316", message, help=help, field="init")
+            raise _misfit(message, "start from a model of the same architecture and width")
         else:
             left.append((name, tensor))
-    random = tuple(name for name, tensor in left if id(tensor) not in done)
-    return Copied(tuple(pairs), parameters, random, layers)
-
-
-def _no_layers(name: str, model: nn.Module, anatomy: Anatomy) -> SourceFault:
-    """The fault of an architecture without a single row of layers."""
-    reason = anatomy.lacking.get("hidden", "its class records no layers")
-    message = f"`init` copies layers one by one, and `{name}` ({anatomy.name}) has no single row of them: {reason}"
-    help = "remove `init`, and name a checkpoint to start from"
-    if anatomy.stacks and type(getattr(trunk_of(model), "config", None)) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
-        help += '; or run the encoders alone, on both models: task="token-classification"'
-    return SourceFault("B316", message, field="init", help=help)
-
-
-def _check_kinds(model: nn.Module, donor: nn.Module, layers: tuple[int, ...], names: tuple[str, str]) -> None:
-    """SourceFault B316 if a layer would be copied into one of another kind, such as sliding into full attention; the
-    remedy names layers that fit. Architectures of different names are compared only by the shapes of their tensors.
-    """
-    if _kind(model) != _kind(donor):
-        return
-    ours, theirs = (kinds_of(trunk_of(x), _below(x, dissect(x).layer_paths)) for x in (model, donor))
-    keys = telling(ours, theirs)
-
-    def fits(i: int, j: int) -> bool:
-        return ours[i].parameters == theirs[j].parameters and difference(ours[i], theirs[j], keys) is None
-
-    wrong = next((i for i, j in enumerate(layers) if not fits(i, j)), None)
-    if wrong is None:
-        return
-    what = difference(ours[wrong], theirs[layers[wrong]], keys)
-    near = _nearest(layers, len(theirs), fits)
-    if what is None and near is None and ours[wrong].parameters.keys() == theirs[layers[wrong]].parameters.keys():
-        return  # another width, which the fault of the parameter reports
-    if what is not None:
-        setting, mine, donors = what
-        reason = f"`{setting}` is {donors} there and {mine} here"
-    else:
-        mine_only, theirs_only = (set(x.parameters.items()) for x in (ours[wrong], theirs[layers[wrong]]))
-        lone = sorted(mine_only ^ theirs_only)[0][0]
-        reason = f"they differ in `{lone}`"
-    message = f"layer {layers[wrong]} of `{names[1]}` is of another kind than layer {wrong} of `{names[0]}`: {reason}"
-    raise SourceFault("B316", message, field="init", help=_ways_out(ours, theirs, layers, near, names))
-
-
-def _ways_out(
-    ours: tuple[Kind, ...],
-    theirs: tuple[Kind, ...],
-    layers: tuple[int, ...],
-    near: tuple[int, ...] | None,
-    names: tuple[str, str],
-) -> str:
-    """Remedies for a copy of layers: other layers of the donor, or the donor's kinds for the model's layers."""
-    ways = [f"take layers that fit: init={names[1]}.layers{list(near)}"] if near is not None else []
-    wanted = [theirs[j].settings.get("layer_types") for j in layers]
-    alike = all(one.parameters == theirs[j].parameters for one, j in zip(ours, layers, strict=True))
-    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in ours]:
-        listed = ", ".join(f'"{kind}"' for kind in wanted)
-        ways.append(f"give `{names[0]}` their kinds: layer_types=[{listed}]")
-    return "; or ".join(ways) or "start from a model of the same architecture and configuration"
-
-
-def _nearest(layers: tuple[int, ...], count: int, fits: Callable[[int, int], bool]) -> tuple[int, ...] | None:
-    """For each layer one of a donor's that fits, in order, as near to the requested ones as possible."""
-    best: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}
-    for i, asked in enumerate(layers):
-        following = {}
-        for j in (j for j in range(count) if fits(i, j)):
-            before = [(cost + abs(j - asked), (*chosen, j)) for last, (cost, chosen) in best.items() if last < j]
-            if before:
-                following[j] = min(before)
-        best = following
-    return min(best.values())[1] if best else None
-
-
-def _below(model: nn.Module, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Paths of layers relative to the trunk."""
-    names = {id(module): path for path, module in trunk_of(model).named_modules()}
-    return tuple(names[id(model.get_submodule(path))] for path in paths)
+    random = tuple(name for name, tensor in left if id(tensor) not in copied)
+    return Copied(tuple(pairs), sum(copied.values()), random, layers)
 
 
 def copy_layers(model: nn.Module, donor: nn.Module, layers: tuple[int, ...]) -> Copied:
@@ -203,20 +175,15 @@ def planned_copy(description: ModelDescription, donor: ModelDescription, name: s
 
     Layers are copied into the model without its adapter.
     """
-    if description.init is None:
-        raise SourceFault("B316", "the model starts from no other", field="init", help="init=bert.layers[0, 4, 8]")
+    assert description.init is not None
     bare, other = (empty_model(replace(x, adapter=None)) for x in (description, donor))
     return plan_copy(bare, other, description.init.layers, (name, description.init.model))
 
 
-def _kind(model: nn.Module) -> str:
-    return str(getattr(getattr(trunk_of(model), "config", None), "model_type", ""))
-
-
 def _renamed(name: str, words: Mapping[str, str]) -> str:
     """A parameter's name with its module's name in the donor."""
-    module, _, last = name.rpartition(".")
-    return f"{words.get(module, module)}.{last}" if module else name
+    module, dot, last = name.rpartition(".")
+    return words.get(module, module) + dot + last
 
 
 def _outside(name: str, base: str, donor_base: str, words: Mapping[str, str]) -> str:
@@ -225,3 +192,106 @@ def _outside(name: str, base: str, donor_base: str, words: Mapping[str, str]) ->
         return _renamed(name, words)
     below = name.removeprefix(f"{base}.") if base else name
     return f"{donor_base}.{below}" if donor_base else below
+
+
+# ── kinds of layers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kinds_of(model: nn.Module, paths: Sequence[str]) -> tuple[Kind, ...]:
+    """The kinds of these layers. `layer_types` of the configuration is the setting of that name."""
+    layers = [model.get_submodule(path) for path in paths]
+    types = getattr(getattr(trunk_of(model), "config", None), "layer_types", None) or ()
+    settings = [_settings(layer) for layer in layers]
+    counters = {key for key in set().union(*settings) if _counts(key, settings)}
+    return tuple(
+        Kind(
+            {name: tuple(value.shape) for name, value in layer.state_dict(keep_vars=True).items()},
+            ({"layer_types": types[i]} if len(types) == len(layers) else {})
+            | {key: _switch(value) for key, value in values.items() if key not in counters},
+        )
+        for i, (layer, values) in enumerate(zip(layers, settings, strict=True))
+    )
+
+
+def _telling(*sides: _Side) -> list[str]:
+    """The settings that tell layers apart, `layer_types` first: those that vary within one of the models, and those
+    named as a type. A setting that is equal in all layers of a model, such as a dropout, belongs to its configuration.
+    """
+    keys: set[str] = set()
+    for side in sides:
+        for key in set().union(*(kind.settings for kind in side.kinds)):
+            values = {kind.settings[key] for kind in side.kinds if key in kind.settings}
+            if len(values) > 1 or key.endswith(("_type", "_types")):
+                keys.add(key)
+    return sorted(keys, key=lambda key: (key != "layer_types", key))
+
+
+def _check_kinds(into: _Side, source: _Side, layers: tuple[int, ...]) -> None:
+    """SourceFault B316 if a layer would be copied into one of another kind, such as sliding into full attention; the
+    remedy names layers that fit. Architectures of different names are compared only by the shapes of their tensors.
+    """
+    if into.model_type != source.model_type:
+        return
+    ours, theirs, keys = into.kinds, source.kinds, _telling(into, source)
+
+    def different(i: int, j: int) -> str | None:
+        """The first setting in which two layers differ."""
+        one, other = ours[i].settings, theirs[j].settings
+        return next((key for key in keys if key in one and key in other and one[key] != other[key]), None)
+
+    def fits(i: int, j: int) -> bool:
+        return ours[i].parameters == theirs[j].parameters and different(i, j) is None
+
+    wrong = next((i for i, j in enumerate(layers) if not fits(i, j)), None)
+    if wrong is None:
+        return
+    mine, other, setting = ours[wrong], theirs[layers[wrong]], different(wrong, layers[wrong])
+    near = _nearest(layers, len(theirs), fits)
+    if setting is not None:
+        reason = f"`{setting}` is {other.settings[setting]} there and {mine.settings[setting]} here"
+    elif near is None and mine.parameters.keys() == other.parameters.keys():
+        return  # another width, which the fault of the parameter reports
+    else:
+        reason = f"they differ in `{min(set(mine.parameters.items()) ^ set(other.parameters.items()))[0]}`"
+    ways = [f"take layers that fit: init={source.name}.layers{list(near)}"] if near is not None else []
+    wanted = [theirs[j].settings.get("layer_types") for j in layers]
+    alike = all(one.parameters == theirs[j].parameters for one, j in zip(ours, layers, strict=True))
+    if alike and None not in wanted and wanted != [one.settings.get("layer_types") for one in ours]:
+        listed = ", ".join(f'"{kind}"' for kind in wanted)
+        ways.append(f"give `{into.name}` their kinds: layer_types=[{listed}]")
+    message = (
+        f"layer {layers[wrong]} of `{source.name}` is of another kind than layer {wrong} of `{into.name}`: {reason}"
+    )
+    raise _misfit(message, "; or ".join(ways) or "start from a model of the same architecture and configuration")
+
+
+def _nearest(layers: tuple[int, ...], count: int, fits: Callable[[int, int], bool]) -> tuple[int, ...] | None:
+    """For each layer one of a donor's that fits, in order, as near to the requested ones as possible."""
+    best: dict[int, tuple[int, tuple[int, ...]]] = {-1: (0, ())}
+    for i, asked in enumerate(layers):
+        following = {}
+        for j in (j for j in range(count) if fits(i, j)):
+            before = [(cost + abs(j - asked), (*chosen, j)) for last, (cost, chosen) in best.items() if last < j]
+            if before:
+                following[j] = min(before)
+        best = following
+    return min(best.values())[1] if best else None
+
+
+def _settings(layer: nn.Module) -> dict[str, Value]:
+    return {
+        f"{path}.{name}" if path else name: value
+        for path, module in layer.named_modules()
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and (value is None or isinstance(value, str | int))
+    }
+
+
+def _counts(key: str, layers: Sequence[Mapping[str, Value]]) -> bool:
+    """Whether a setting is the layer's own number."""
+    return all(layer.get(key, i) == i for i, layer in enumerate(layers)) and not isinstance(layers[0].get(key), bool)
+
+
+def _switch(value: Value) -> Value:
+    """A size as `set`, whatever it is; 1 and 0, which may mean yes and no, stay."""
+    return value if not isinstance(value, int) or value in (0, 1) else "set"

@@ -255,5 +255,3 @@ def test_what_cannot_be_copied():
     wide = ModelDescription(CLASSIFIER, BertConfig(num_hidden_layers=3), Tokens(None))
     with pytest.raises(SourceFault, match="differ in shape"):
         planned_copy(plan("bert", init=Layers(model="x", layers=(0, 1, 2))), wide)
-    with pytest.raises(SourceFault, match="starts from no other"):
-        planned_copy(plan("bert"), plan("bert"))

@@ -1,5 +1,5 @@
-"""The features of a model as a table, whose answers need neither the model nor torch: inputs and outputs of modules, the
-symbols that their sizes follow, and everything that a spec can tap.
+"""The features of a model as a table, whose answers need neither the model nor torch: inputs and outputs of modules,
+the symbols that their sizes follow, and everything that a spec can tap.
 """
 
 from __future__ import annotations
