@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.capture.capture import Capture
-from brewgraph.models.capture.packed_tokens import PackedTokens
 from brewgraph.models.capture.packing import Packing
 from brewgraph.models.fake.reach import can_end_early, may_draw
 from brewgraph.models.fake.shapes import accepted

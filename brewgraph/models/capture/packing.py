@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.capture import attention, packed_tokens
-from brewgraph.models.capture.packed_tokens import PackedTokens
+from brewgraph.models.capture import attention
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.padding import padding_side
@@ -67,7 +67,7 @@ class Packing:
             return
         self._tokens = PackedTokens(mask_BL)
         try:
-            with packed_tokens.on(self._tokens):
+            with attention.on(self._tokens):
                 yield self._tokens
         finally:
             self._tokens = None
