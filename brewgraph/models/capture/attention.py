@@ -101,8 +101,8 @@ def attention_forward(
             key, value = _spread(key, query), _spread(value, query)
             return _packed.attend(query, key, value, attention_mask, rate=rate, scaling=scaling, causal=causal), None
         # on other devices one masked call beats a call for each example
-        padded = (_packed.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
-        output_BL, weights = attention_forward(module, *padded, attention_mask, dropout, scaling, **kwargs)
+        q, k, v = (_packed.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
+        output_BL, weights = attention_forward(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
         return _packed.pack(output_BL), weights
     wanted = frozenset[str]().union(*(wants for wants, _ in watchers))
     values = {"query": query, "key": key, "value": value}
