@@ -37,8 +37,7 @@ from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
     from brewgraph.models.description import ModelDescription
-    from brewgraph.models.fake.reach import Reach
-    from brewgraph.models.fake.shapes import Shapes
+    from brewgraph.models.fake.shapes import Reach, Shapes
 
 # ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -256,9 +255,7 @@ class UnbuiltModelFacts:
     @cached_property
     def reach(self) -> Reach:
         """Which parts of the model each feature needs."""
-        from brewgraph.models.fake.reach import reach_of
-
-        return reach_of(self.shapes)
+        return self.shapes.reach
 
     @cached_property
     def parameters(self) -> int:

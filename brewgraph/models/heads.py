@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import transformers
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -176,6 +177,57 @@ def trunk_of(model: nn.Module) -> nn.Module:
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """The arguments of a model's forward; with heads, those of its trunk."""
     return tuple(inspect.signature(trunk_of(model).forward).parameters)
+
+
+def remove_modules(model: nn.Module, paths: Collection[str]) -> Callable[[], None]:
+    """Remove modules from a model; returns the function that restores them. A list keeps its other members, a module
+    has None.
+    """
+    before: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
+    for path in paths:
+        at, _, name = path.rpartition(".")
+        parent = model.get_submodule(at)
+        before.append((parent, dict(parent._modules)))
+        if isinstance(parent, nn.ModuleList):
+            del parent._modules[name]
+        else:
+            parent._modules[name] = None
+
+    def give_back() -> None:
+        for parent, modules in reversed(before):
+            parent._modules.clear()
+            parent._modules.update(modules)
+
+    return give_back
+
+
+def may_draw(model: nn.Module) -> bool:
+    """Whether a forward in training mode may draw random numbers: any dropout, or code outside transformers."""
+    trunk = trunk_of(model)
+    if not isinstance(trunk, PreTrainedModel):
+        return True
+    parts = model.heads.values() if isinstance(model, HeadedModel) else [trunk]
+    rates = [rate for part in parts for name, rate in vars(part.config).items() if "drop" in name]
+    rates += [module.p for module in model.modules() if isinstance(module, _DropoutNd)]
+    return any(isinstance(rate, float | int) and rate > 0 for rate in rates)
+
+
+def can_end_early(model: nn.Module) -> bool:
+    """Whether a hook may end a forward early: not if the model is compiled, or recomputed in the backward pass."""
+    recomputed = model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    return not recomputed and not hasattr(model, "_orig_mod")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every part of a model into eval mode; restores each part's mode at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 @contextmanager

@@ -18,8 +18,7 @@ from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.copying import copy_layers
 from brewgraph.models.description import ModelDescription
-from brewgraph.models.fake.reach import remove_modules
-from brewgraph.models.heads import build_heads, saved_heads
+from brewgraph.models.heads import build_heads, remove_modules, saved_heads
 from brewgraph.models.saved_tensors import headless
 from brewgraph.ops.python_files import import_allowed
 from brewgraph.recipe.settings.model_sources import Python

@@ -15,7 +15,7 @@ from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import of_kind
-from brewgraph.models.fake.reach import evaluating
+from brewgraph.models.heads import evaluating
 from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task

@@ -20,8 +20,7 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import PackedTokens
-from brewgraph.models.fake.reach import evaluating
-from brewgraph.models.heads import trunk_of
+from brewgraph.models.heads import evaluating, trunk_of
 from brewgraph.models.padding import padding_side
 from brewgraph.models.structure.anatomy import Anatomy
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Literal, cast
 
 from brewgraph.diagnostics import SourceFault, listing, suggest
@@ -68,6 +69,11 @@ class Anatomy:
     def attention_paths(self) -> tuple[str, ...]:
         """The self-attention modules in the order of the forward, each once; empty where the class records none."""
         return tuple(dict.fromkeys(site.path for site in self.attention if site.kind != "field"))
+
+    @property
+    def every_layer(self) -> tuple[str, ...]:
+        """The paths of the layers; of an encoder-decoder those of both stacks."""
+        return self.layer_paths or tuple(chain.from_iterable(map(self.paths, self.stacks)))
 
     @property
     def padded_because(self) -> str:

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from transformers.utils.output_capturing import OutputRecorder
 
 from brewgraph.diagnostics import listing
-from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.models.heads import HeadedModel, evaluating, trunk_of
 from brewgraph.models.structure.anatomy import BACKEND_ROWS, NO_BACKEND, Anatomy, Site
 from brewgraph.recipe.features import ROWS
 
@@ -327,18 +327,16 @@ class _Notes:
 @contextmanager
 def _training(model: nn.Module) -> Iterator[None]:
     """Puts a model into training mode, with dropout in each of its modules that could have it."""
-    modes = [(module, module.training) for module in model.modules()]
     rates = [(module, module.p) for module in model.modules() if isinstance(module, _DropoutNd)]
-    model.train()
-    for dropout, _ in rates:
-        dropout.p = 0.5
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for dropout, rate in rates:
-            dropout.p = rate
+    with evaluating(model):
+        model.train()
+        for dropout, _ in rates:
+            dropout.p = 0.5
+        try:
+            yield
+        finally:
+            for dropout, rate in rates:
+                dropout.p = rate
 
 
 def _traced(tensor: Tensor, seen: Mapping[_Key, Site]) -> Site | None:
