@@ -233,13 +233,14 @@ def _shared(kind: _Kind) -> Shapes:
 def build_empty(
     config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
 ) -> nn.Module:
-    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory.
+    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory; or a model class itself.
 
     They belong to `mode`, which models may share.
     """
     try:
         with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
-            model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
+            make = getattr(auto_class, "from_config", None) or auto_class._from_config
+            model: nn.Module = make(copy.deepcopy(config), dtype=dtype).eval()
         if isinstance(model, PreTrainedModel):  # tying was skipped with the initialisation
             model.tie_weights()
         return model
@@ -313,14 +314,12 @@ def _size(capture: Capture, feature: Feature, output: Any) -> torch.Size | Sourc
         return SourceFault("B305", str(error), help="tap another module, or name its element: [k]")
 
 
-def _symbols(
-    feature: Feature, first: torch.Size | SourceFault, second: torch.Size | SourceFault
-) -> Shape | SourceFault:
+def _symbols(feature: Feature, one: torch.Size | SourceFault, other: torch.Size | SourceFault) -> Shape | SourceFault:
     """One shape from the sizes of two forwards."""
-    if isinstance(first, SourceFault) or isinstance(second, SourceFault):
-        return first if isinstance(first, SourceFault) else second
+    if isinstance(one, SourceFault) or isinstance(other, SourceFault):
+        return one if isinstance(one, SourceFault) else other
     try:
-        return simple_shape(ModuleValue("tensor", symbols(first, second)), f"`{feature}`")
+        return simple_shape(ModuleValue("tensor", symbols(one, other)), f"`{feature}`")
     except SourceFault as fault:
         return fault
 
