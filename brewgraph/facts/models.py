@@ -304,7 +304,7 @@ class UnbuiltModelFacts:
         """Raise `SourceFault` B303 or B316 if this model, called `name`, cannot start from the donor's layers."""
 
         def find() -> bool:
-            from brewgraph.models.copying import planned_copy
+            from brewgraph.models.loading import planned_copy
 
             planned_copy(self.description, donor.description, name)
             return True

@@ -78,6 +78,7 @@ class BigruPreTrainedModel(PreTrainedModel):
     config: BigruConfig
     config_class = BigruConfig
     base_model_prefix = "bigru"
+    _input_embed_layer = "embeddings"
     _can_record_outputs = {"hidden_states": BigruLayer}  # noqa: RUF012  (transformers declares it so)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -100,12 +101,6 @@ class BigruModel(BigruPreTrainedModel):
         self.pooler = BigruPooler()
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: Any) -> None:
-        self.embeddings = value
 
     @capture_outputs
     def forward(

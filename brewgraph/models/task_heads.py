@@ -73,6 +73,11 @@ def with_problem(
     return config
 
 
+def name_classes(config: PreTrainedConfig, labels: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+
+
 def label_type_of(config: PreTrainedConfig) -> LabelType:
     """The label type of a text classifier: a value for one logit; `NONE` if its configuration does not tell."""
     return VALUE if config.num_labels == 1 else of_problem(config.problem_type)
@@ -127,8 +132,7 @@ class Head(NamedTuple):
         elif self.auto_class == SPANS.auto_class:
             head.num_labels = 2  # two logits per token, whatever the checkpoint's former head had
         elif self.labels:
-            head.id2label = dict(enumerate(self.labels))
-            head.label2id = {label: i for i, label in enumerate(self.labels)}
+            name_classes(head, self.labels)
         if self.problem_type:
             head.problem_type = self.problem_type
         return head

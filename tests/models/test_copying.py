@@ -19,10 +19,9 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import count_parameters
-from brewgraph.models.loading import build_model
+from brewgraph.models.loading import build_model, copy_layers, plan_copy, planned_copy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.settings.model_sources import Layers
