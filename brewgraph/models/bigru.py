@@ -6,7 +6,7 @@ have a BiGRU). Shapes: B examples, L tokens, E embedding size, H units per direc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,8 +148,7 @@ class _Classifier(BigruPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, config=self.config, **{self._loss_argument: logits})
-        output: ModelOutput = self._output(loss=loss, logits=logits, hidden_states=base.get("hidden_states"))
-        return output
+        return cast(ModelOutput, self._output(loss=loss, logits=logits, hidden_states=base.get("hidden_states")))
 
 
 class BigruForSequenceClassification(_Classifier):

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
@@ -174,8 +174,7 @@ def _fit_kinds(config: PreTrainedConfig, before: int | None, overrides: Collecti
 @lru_cache(maxsize=32)
 def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
-        return config
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(name, revision=revision))
     except (OSError, ValueError, KeyError) as error:
         if Path(name).is_dir():
             message = f"the folder `{name}` holds no model: {first_line(error)}"
@@ -193,8 +192,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
     """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
     config = _read_config(name, revision, stamp_of(name))
-    copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
-    return copy
+    return type(config).from_dict(config.to_dict())
 
 
 def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:

@@ -154,19 +154,16 @@ def saved_heads(folder: Path | str) -> dict[str, str]:
 
 def build_heads(
     config: PretrainedConfig,
-    heads: Mapping[str, tuple[Any, ...]],
+    heads: Mapping[str, Head],
     make: Callable[[str, Any, PretrainedConfig], PreTrainedModel],
 ) -> HeadedModel:
     """A model with these heads; `make` builds each from its name, auto class and configuration.
 
     Random weights are drawn in the order of the heads' names, not in the order of the spec.
     """
-    models, auto_classes = {}, {}
-    for name, fields in sorted(heads.items()):
-        head = Head(*fields)
-        auto_classes[name] = head.auto_class
-        models[name] = make(name, getattr(transformers, head.auto_class), head.config(config))
-    return HeadedModel(models, auto_classes)
+    order = sorted(heads.items())
+    models = {name: make(name, getattr(transformers, x.auto_class), x.config(config)) for name, x in order}
+    return HeadedModel(models, {name: head.auto_class for name, head in order})
 
 
 def trunk_of(model: nn.Module) -> nn.Module:
@@ -246,14 +243,12 @@ def _replaying(head: PreTrainedModel, output: ModelOutput) -> Iterator[None]:
 def _check(heads: Mapping[str, PreTrainedModel]) -> str:
     """The name of the trunk that these models can share."""
     bases = {name: head.base_model for name, head in heads.items()}
-    alone = [name for name, head in heads.items() if bases[name] is head]
+    alone = next((head for name, head in heads.items() if bases[name] is head), None)
     kinds = {type(base).__name__ for base in bases.values()}
-    if alone or len(kinds) > 1:
-        reason = (
-            f"{type(heads[alone[0]]).__name__} has no trunk that other heads could share"
-            if alone
-            else f"these heads need a trunk each: {listing(sorted(kinds))}"
-        )
+    if alone is not None or len(kinds) > 1:
+        reason = f"these heads need a trunk each: {listing(sorted(kinds))}"
+        if alone is not None:
+            reason = f"{type(alone).__name__} has no trunk that other heads could share"
         help = "another architecture can (BERT, GPT-2, Llama and most others); or train a student for each task"
         raise SourceFault("B327", reason, help=help)
     return str(next(iter(bases.values())).base_model_prefix)

@@ -98,8 +98,8 @@ def attention_forward(
     if _packed is not None and _packed.is_packed(query.transpose(1, 2)):
         if not watchers and not eagerly and query.device.type == "cpu":
             rate, causal = dropout if module.training else 0.0, bool(getattr(module, "is_causal", True))
-            key, value = _spread(key, query), _spread(value, query)
-            return _packed.attend(query, key, value, attention_mask, rate=rate, scaling=scaling, causal=causal), None
+            qkv = query, _spread(key, query), _spread(value, query)
+            return _packed.attend(qkv, attention_mask, rate=rate, scaling=scaling, causal=causal), None
         # on other devices one masked call beats a call for each example
         q, k, v = (_packed.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
         output_BL, weights = attention_forward(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
@@ -218,25 +218,16 @@ class PackedTokens:
         return known[1]
 
     def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        rate: float,
-        scaling: float | None,
-        causal: bool,
+        self, qkv: tuple[Tensor, ...], mask: Tensor | None, *, rate: float, scaling: float | None, causal: bool
     ) -> Tensor:
-        """Attention on each example by itself: (1, heads, N, size) to (1, N, heads, size)."""
+        """Attention on each example by itself, of query, key and value: (1, heads, N, size) to (1, N, heads, size)."""
         kind = self.kind(mask, causal=causal)
-        if rate and kind == "full" and query.dtype == torch.float32 and fast_kernels_are_on():
-            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-            packed: Tensor = PackedAttention.apply(query[0], key[0], value[0], self.lengths, scale, rate)
+        if rate and kind == "full" and qkv[0].dtype == torch.float32 and fast_kernels_are_on():
+            scale = qkv[0].shape[-1] ** -0.5 if scaling is None else scaling
+            packed: Tensor = PackedAttention.apply(*(x[0] for x in qkv), self.lengths, scale, rate)
             return packed.transpose(0, 1)[None]
         outputs = []
-        examples = zip(*(x.split(self.lengths, 2) for x in (query, key, value)), strict=True)
-        for example, (q, k, v) in enumerate(examples):
+        for example, (q, k, v) in enumerate(zip(*(x.split(self.lengths, 2) for x in qkv), strict=True)):
             if not q.shape[2]:
                 continue
             part = None

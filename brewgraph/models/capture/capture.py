@@ -265,8 +265,7 @@ def _pick(value: object, site: Site, feature: Feature) -> Tensor:
     except SourceFault as fault:
         raise RunError(f"`{feature}`: {fault.message}; {fault.help}") from fault
     assert place is not None
-    tensor: Tensor = list(value.values() if isinstance(value, Mapping) else cast(tuple, value))[place]
-    return tensor
+    return cast(Tensor, list(value.values() if isinstance(value, Mapping) else cast(tuple, value))[place])
 
 
 def first_argument(module: nn.Module) -> str:

@@ -182,7 +182,7 @@ def _difference(model: nn.Module, packing: Packing) -> str:
         with packing.packed(mask_BL):
             packed = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
     pairs = zip(padded, packed, strict=True)
-    worst = max(0.0, *(float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in pairs))
+    worst = max([0.0, *(float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in pairs)])
     agrees = worst <= _TOLERANCE.get(words.dtype, 5e-2)
     return "" if agrees else f"its layers give other values on packed tokens (off by {worst:.1g})"
 

@@ -8,6 +8,7 @@ import copy
 import inspect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain, count
@@ -395,16 +396,15 @@ class Reach:
     """
 
     def __init__(self, model: nn.Module, anatomy: Anatomy | None = None):
-        self.model, self._anatomy = model, anatomy
+        self.model = model
+        if anatomy is not None:
+            self.anatomy = anatomy
         self._names: dict[Feature, frozenset[str]] = {}
         self._runs: dict[Features, _Run | None] = {}
 
-    @property
+    @cached_property
     def anatomy(self) -> Anatomy:
-        """The model's anatomy, read on first use."""
-        if self._anatomy is None:
-            self._anatomy = dissect(self.model)
-        return self._anatomy
+        return dissect(self.model)
 
     @property
     def draws(self) -> bool:
@@ -500,20 +500,18 @@ class Reach:
         ids = {id(parameter): name for name, parameter in self.model.named_parameters()}
         output: Any = None
         try:
-            capture = Capture(self.model, features, self.anatomy)
-        except Exception:
-            return None
-        try:
-            until = features if capture.can_stop(features) else ()
-            counting = watching(dict(self.model.named_modules()), enter=lambda path: calls.update([path]))
-            with evaluating(self.model), counting, torch.set_grad_enabled(gradients):
+            with ExitStack() as stack:
+                capture = Capture(self.model, features, self.anatomy)
+                stack.callback(capture.remove)
+                stack.enter_context(evaluating(self.model))
+                stack.enter_context(watching(dict(self.model.named_modules()), lambda path: calls.update([path])))
+                stack.enter_context(torch.set_grad_enabled(gradients))
+                until = features if capture.can_stop(features) else ()
                 with capture.armed(until):
                     output = run_on_fakes(self.model, Sizes(2, 5, 5), _INPUTS)
                 values = capture.collect(output)
         except Exception:  # whatever a model's own code may raise
             return None
-        finally:
-            capture.remove()
         names = {feature: frozenset(_reached(value, ids)) for feature, value in values.items()} if gradients else {}
         return _Run(calls, bool(until), gradients, names)
 

@@ -235,10 +235,9 @@ class FeatureTable(ABC):
         """Every named feature that the model may have: each member of its rows, and single features."""
         rows = [name for name in ROWS if name not in self.anatomy.lacking]
         members = [Feature(name, index) for name in rows for index in range(self.anatomy.row_length(name))]
-        below = [name for name in SINGLES if name not in RESULTS]
         heads: tuple[str | None, ...] = self.anatomy.heads or (None,)
-        results = [Feature(name, head=head) for head in heads for name in RESULTS]
-        return [*members, *(Feature(name) for name in below), *results]
+        singles = ((name, head) for name in SINGLES for head in (heads if name in RESULTS else (None,)))
+        return [*members, *(Feature(name, head=head) for name, head in singles)]
 
     def _item(self, pattern: str) -> str:
         """The index of the first tensor of a module's output with several, `[0]`."""
