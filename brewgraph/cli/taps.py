@@ -13,7 +13,7 @@ import typer
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import painter, table
 from brewgraph.inspect.targets import tap_tables
-from brewgraph.models.structure.feature_table import Module, ModuleValue, Taps, show
+from brewgraph.models.structure.anatomy import Module, ModuleValue, Taps, show
 
 WIDTH = 80
 

@@ -13,10 +13,8 @@ from brewgraph.data.sources.reader import DataFacts, stamp
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
-from brewgraph.models.saved_tensors import headless, missing_head, saved_names
-from brewgraph.models.structure.anatomy import RESULTS
-from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable, Recorded
-from brewgraph.models.task_heads import AUTO_CLASSES, Head, label_type_of
+from brewgraph.models.structure.anatomy import RESULTS, CallSignature, FeatureRecord, FeatureTable, Recorded
+from brewgraph.models.task_heads import AUTO_CLASSES, Head, headless, label_type_of, missing_head, saved_names
 from brewgraph.models.tokenization import (
     Tokens,
     ids_behind,

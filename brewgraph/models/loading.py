@@ -23,10 +23,9 @@ from brewgraph.models.adapters import add_adapter
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import build_heads, remove_modules, saved_heads, trunk_of
-from brewgraph.models.saved_tensors import headless
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.task_heads import name_classes
+from brewgraph.models.task_heads import headless, name_classes
 from brewgraph.ops.python_files import import_allowed
 from brewgraph.recipe.settings.model_sources import Python
 

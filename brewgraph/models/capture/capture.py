@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
-from brewgraph.models.structure.anatomy import Anatomy, Site
-from brewgraph.models.structure.feature_table import ModuleValue, tensor_place
+from brewgraph.models.structure.anatomy import Anatomy, ModuleValue, Site, tensor_place
 from brewgraph.models.structure.read_class import FLAGS, dissect
 from brewgraph.recipe.features import Feature
 

@@ -32,9 +32,9 @@ from brewgraph.models.adapters import add_adapter
 from brewgraph.models.capture.capture import Capture, describe, first_argument
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.heads import build_heads, evaluating, input_names, may_draw, remove_modules, trunk_of
-from brewgraph.models.structure.anatomy import Anatomy
-from brewgraph.models.structure.feature_table import (
+from brewgraph.models.structure.anatomy import (
     SIZES,
+    Anatomy,
     CallSignature,
     FeatureRecord,
     FeatureTable,

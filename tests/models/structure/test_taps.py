@@ -8,7 +8,7 @@ from transformers import AutoModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.feature_table import (
+from brewgraph.models.structure.anatomy import (
     SIZES,
     Module,
     ModuleValue,
