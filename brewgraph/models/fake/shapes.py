@@ -63,9 +63,9 @@ class Shapes(FeatureTable):
         self._shapes: dict[Feature, Shape | SourceFault] = {}
 
     @classmethod
-    def of(cls, config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> Shapes:
+    def of(cls, config: PretrainedConfig, auto_class: Any) -> Shapes:
         """The shapes of `auto_class.from_config(config)`, which does not change the configuration. SourceFault B306."""
-        return cls(build_empty(config, auto_class, dtype))
+        return cls(build_empty(config, auto_class))
 
     @classmethod
     def of_description(cls, description: ModelDescription) -> Shapes:
@@ -231,9 +231,7 @@ def _shared(kind: _Kind) -> Shapes:
     return Shapes(empty_model(kind.description))
 
 
-def build_empty(
-    config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
-) -> nn.Module:
+def build_empty(config: PretrainedConfig, auto_class: Any, mode: FakeTensorMode | None = None) -> nn.Module:
     """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory; or a model class itself.
 
     They belong to `mode`, which models may share.
@@ -241,7 +239,7 @@ def build_empty(
     try:
         with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             make = getattr(auto_class, "from_config", None) or auto_class._from_config
-            model: nn.Module = make(copy.deepcopy(config), dtype=dtype).eval()
+            model: nn.Module = make(copy.deepcopy(config), dtype=torch.float32).eval()
         if isinstance(model, PreTrainedModel):  # tying was skipped with the initialisation
             model.tie_weights()
         return model

@@ -94,14 +94,13 @@ def _with_rows(bare: Anatomy, model: PreTrainedModel, names: Mapping[int, str]) 
             [(called, spec) for called in order for recorder, spec in recorders if recorder == called]
             for recorders in (layers, attentions)
         )
-    hidden = tuple(Site("recorded", layer, item=spec.index, call=call) for layer, spec, call in _counted(layers))
+    hidden = _sites("recorded", layers)
     if first.capture_initial_hidden_state:
         hidden = (Site("input", hidden[0].path), *hidden)
     if _ties_last(stack):
         hidden = (*hidden[:-1], Site("field", path, "last_hidden_state"))
     backend = bool(stack._supports_attention_backend)
-    kind: Literal["attention", "recorded"] = "attention" if backend else "recorded"
-    attention = tuple(Site(kind, module, item=spec.index, call=call) for module, spec, call in _counted(attentions))
+    attention = _sites("attention" if backend else "recorded", attentions)
     layer_paths = tuple(dict.fromkeys(layer for layer, _ in layers))
     rows = replace(bare, hidden=hidden, attention=attention, layer_paths=layer_paths, backend=backend)
     return _explained(rows, "records")
@@ -149,31 +148,29 @@ def _specs(model: PreTrainedModel, key: str) -> list[OutputRecorder]:
 
 
 def _recorders(stack: PreTrainedModel, path: str, key: str) -> list[tuple[str, OutputRecorder]]:
-    """The paths of the modules that a stack at `path` records under `key`, each with its recorder."""
-    return list(_recorded(stack, path, "", key, _specs(stack, key)))
+    """The modules that a stack at `path` records under `key`: paths and recorders, in the order of transformers' hooks."""
+
+    def recorded(module: nn.Module, name: str, specs: list[OutputRecorder]) -> Iterator[tuple[str, OutputRecorder]]:
+        for child_name, child in module.named_children():
+            below = _specs(child, key) if isinstance(child, PreTrainedModel) else specs
+            yield from recorded(child, f"{name}.{child_name}", below)
+        for spec in specs:
+            by_class = spec.target_class is not None and isinstance(module, spec.target_class)
+            by_name = spec.class_name is not None and name.endswith(spec.class_name)
+            if (by_class or by_name) and (spec.layer_name is None or f".{spec.layer_name.strip('.')}." in f"{name}."):
+                yield f"{path}{name}".removeprefix("."), spec
+
+    return list(recorded(stack, "", _specs(stack, key)))
 
 
-def _recorded(
-    module: nn.Module, path: str, name: str, key: str, specs: list[OutputRecorder]
-) -> Iterator[tuple[str, OutputRecorder]]:
-    """The modules that transformers records, in the order in which it installs its own hooks."""
-    for child_name, child in module.named_children():
-        below = _specs(child, key) if isinstance(child, PreTrainedModel) else specs
-        full = f"{path}.{child_name}" if path else child_name
-        yield from _recorded(child, full, f"{name}.{child_name}", key, below)
-    for spec in specs:
-        by_class = spec.target_class is not None and isinstance(module, spec.target_class)
-        by_name = spec.class_name is not None and name.endswith(spec.class_name)
-        if (by_class or by_name) and (spec.layer_name is None or f".{spec.layer_name.strip('.')}." in f"{name}."):
-            yield path, spec
-
-
-def _counted(recorders: list[tuple[str, OutputRecorder]]) -> Iterator[tuple[str, OutputRecorder, int]]:
-    """Number the calls of each module from 0."""
-    calls: dict[str, int] = {}
+def _sites(kind: Literal["attention", "recorded"], recorders: list[tuple[str, OutputRecorder]]) -> tuple[Site, ...]:
+    """The site of each call of a recorded module; the calls of each module are counted from 0."""
+    calls: Counter[str] = Counter()
+    sites = []
     for path, spec in recorders:
-        calls[path] = calls.get(path, -1) + 1
-        yield path, spec, calls[path]
+        sites.append(Site(kind, path, item=spec.index, call=calls[path]))
+        calls[path] += 1
+    return tuple(sites)
 
 
 def _call_order(stack: PreTrainedModel, path: str, wanted: set[str]) -> list[str]:
