@@ -148,7 +148,7 @@ def _specs(model: PreTrainedModel, key: str) -> list[OutputRecorder]:
 
 
 def _recorders(stack: PreTrainedModel, path: str, key: str) -> list[tuple[str, OutputRecorder]]:
-    """The modules that a stack at `path` records under `key`: paths and recorders, in the order of transformers' hooks."""
+    """The modules that a stack at `path` records under `key`, in the order in which transformers hooks them."""
 
     def recorded(module: nn.Module, name: str, specs: list[OutputRecorder]) -> Iterator[tuple[str, OutputRecorder]]:
         for child_name, child in module.named_children():
