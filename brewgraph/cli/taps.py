@@ -13,8 +13,7 @@ import typer
 from brewgraph.cli.options import Depth, Format, ModelName, Set, Target, models_of
 from brewgraph.cli.output import painter, table
 from brewgraph.inspect.targets import tap_tables
-from brewgraph.models.structure.module_io import ModuleValue, show
-from brewgraph.models.structure.tap_list import ModuleRow, Taps
+from brewgraph.models.structure.anatomy import Module, ModuleValue, Taps, show
 
 WIDTH = 80
 
@@ -80,17 +79,17 @@ def _tree(taps: Taps, depth: int | None) -> Iterator[tuple[str, str, str]]:
     yield ("module", "class", "output")
     above: list[str] = []
     for row in taps.modules:
-        while above and not row.pattern.startswith(f"{above[-1]}."):
+        while above and not row.path.startswith(f"{above[-1]}."):
             above.pop()
-        if row.container and not any(row.pattern == other for other in above):
+        if not row.can_run and not any(row.path == other for other in above):
             continue  # its members' names contain it: `.layer.{0..11}`
         if depth is not None and len(above) > depth:
             continue
-        name = row.pattern.removeprefix(above[-1]) if above else row.pattern
+        name = row.path.removeprefix(above[-1]) if above else row.path
         lines = list(_values(row.gives)) if row.calls else ["never called"]
         yield ("  " * len(above) + name, row.kind, lines[0])
         yield from (("", "", line) for line in lines[1:])
-        above.append(row.pattern)
+        above.append(row.path)
 
 
 def _values(values: tuple[ModuleValue, ...], *, names: bool = False) -> Iterator[str]:
@@ -124,19 +123,18 @@ def _elements(value: ModuleValue, *, names: bool) -> Iterator[str]:
 
 def _hints(taps: Taps) -> Iterator[str]:
     called = [row for row in taps.modules if row.calls]
-    row = next((row for row in called if "{" in row.pattern), called[-1] if called else None)
+    row = next((row for row in called if "{" in row.path), called[-1] if called else None)
     if row is None:
         return
     yield f"A path goes from the outside in: {tap_statement(row, taps.base)}"
     yield "--path shows modules in full, with their inputs and the tap statement to write."
 
 
-def tap_statement(row: ModuleRow, base: str) -> str:
+def tap_statement(row: Module, base: str) -> str:
     """The statement of a spec that taps these modules."""
-    path = re.sub(r"\{\d+\.\.\d+\}", "*", row.pattern)
+    path = re.sub(r"\{\d+\.\.\d+\}", "*", row.path)
     short = path.removeprefix(f"{base}.") if base else path
-    value = row.gives[0]
-    tensors = [i for i, element in enumerate(value.elements) if element.kind == "tensor"]
+    tensors = row.gives[0].tensors
     item = f"[{tensors[0]}]" if len(tensors) > 1 else ""
     return f'tap t = model @ "{short}"{item}'
 
@@ -149,7 +147,7 @@ def details(taps: Taps) -> Iterator[str]:
     yield f"{taps.title} ({taps.kind})"
     for row in taps.modules:
         yield ""
-        yield f"{row.pattern} ({row.kind})"
+        yield f"{row.path} ({row.kind})"
         for path in row.also:
             yield f"  also    {path}"
         if not row.calls:

@@ -13,10 +13,8 @@ from brewgraph.data.sources.reader import DataFacts, stamp
 from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
-from brewgraph.models.saved_tensors import headless, missing_head, saved_names
-from brewgraph.models.structure.anatomy import RESULTS
-from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable, Recorded
-from brewgraph.models.task_heads import AUTO_CLASSES, Head, label_type_of
+from brewgraph.models.structure.anatomy import RESULTS, CallSignature, FeatureRecord, FeatureTable, Recorded
+from brewgraph.models.task_heads import AUTO_CLASSES, Head, headless, label_type_of, missing_head, saved_names
 from brewgraph.models.tokenization import (
     Tokens,
     ids_behind,
@@ -36,8 +34,7 @@ from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 
 if TYPE_CHECKING:
     from brewgraph.models.description import ModelDescription
-    from brewgraph.models.fake.reach import Reach
-    from brewgraph.models.fake.shapes import Shapes
+    from brewgraph.models.fake.shapes import Reach, Shapes
 
 # ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -255,9 +252,7 @@ class UnbuiltModelFacts:
     @cached_property
     def reach(self) -> Reach:
         """Which parts of the model each feature needs."""
-        from brewgraph.models.fake.reach import reach_of
-
-        return reach_of(self.shapes)
+        return self.shapes.reach
 
     @cached_property
     def parameters(self) -> int:
@@ -306,7 +301,7 @@ class UnbuiltModelFacts:
         """Raise `SourceFault` B303 or B316 if this model, called `name`, cannot start from the donor's layers."""
 
         def find() -> bool:
-            from brewgraph.models.copying import planned_copy
+            from brewgraph.models.loading import planned_copy
 
             planned_copy(self.description, donor.description, name)
             return True

@@ -17,8 +17,8 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.inspect.batch_cost import costs
-from brewgraph.models.copying import planned_copy
-from brewgraph.models.fake.reach import Reach
+from brewgraph.models.fake.shapes import Reach
+from brewgraph.models.loading import planned_copy
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration

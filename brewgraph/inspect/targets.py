@@ -11,8 +11,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import Collector, RunError, SourceFault, UsageError, listing, suggest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.facts.models import Request, UnbuiltModelFacts
-from brewgraph.models.structure.feature_table import FeatureRecord, FeatureTable, Recorded
-from brewgraph.models.structure.tap_list import Taps, taps_of
+from brewgraph.models.structure.anatomy import FeatureRecord, FeatureTable, Recorded, Taps, taps_of
 from brewgraph.recipe.evaluate.elaborate import elaborate_model
 from brewgraph.recipe.features import Feature
 from brewgraph.recipe.settings.model_sources import Hf

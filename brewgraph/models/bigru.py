@@ -6,7 +6,7 @@ have a BiGRU). Shapes: B examples, L tokens, E embedding size, H units per direc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,7 @@ class BigruPreTrainedModel(PreTrainedModel):
     config: BigruConfig
     config_class = BigruConfig
     base_model_prefix = "bigru"
+    _input_embed_layer = "embeddings"
     _can_record_outputs = {"hidden_states": BigruLayer}  # noqa: RUF012  (transformers declares it so)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -100,12 +101,6 @@ class BigruModel(BigruPreTrainedModel):
         self.pooler = BigruPooler()
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: Any) -> None:
-        self.embeddings = value
 
     @capture_outputs
     def forward(
@@ -153,8 +148,7 @@ class _Classifier(BigruPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, config=self.config, **{self._loss_argument: logits})
-        output: ModelOutput = self._output(loss=loss, logits=logits, hidden_states=base.get("hidden_states"))
-        return output
+        return cast(ModelOutput, self._output(loss=loss, logits=logits, hidden_states=base.get("hidden_states")))
 
 
 class BigruForSequenceClassification(_Classifier):

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
@@ -16,7 +16,15 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from brewgraph.diagnostics import SourceFault, suggest
 from brewgraph.models import bigru  # noqa: F401  (registers the architecture with transformers)
-from brewgraph.models.task_heads import AUTO_CLASSES, Head, has_classes, several_outputs, task_of, with_problem
+from brewgraph.models.task_heads import (
+    AUTO_CLASSES,
+    Head,
+    has_classes,
+    name_classes,
+    several_outputs,
+    task_of,
+    with_problem,
+)
 from brewgraph.models.tokenization import Tokens, first_line, local, own_tokens, stamp_of
 from brewgraph.paths import no_path
 from brewgraph.recipe.features import Feature
@@ -101,7 +109,9 @@ def describe_model(
             raise SourceFault("B329", message, help=help, field="adapter")
         auto_class = AUTO_CLASSES["features" if headed else source.task or task_of(features, label_types)]
         tokens = own_tokens(source, folder, inherited)
-        config = _label(_config_from_scratch(source, tokens), labels, auto_class)
+        config = _config_from_scratch(source, tokens)
+        if labels and auto_class != "AutoModel":
+            name_classes(config, labels)
         checkpoint, revision = None, None
     else:
         name = local(source.name, folder)
@@ -139,7 +149,7 @@ def _adapted(
             _fit_kinds(config, layers, source.config)
             config.validate()  # which saving does as well, after the training
     if labels and has_classes(auto_class) and _needs_labels(source, config, labels):
-        config = _label(config, labels, auto_class)
+        name_classes(config, labels)
     if getattr(config, "pad_token_id", None) is None:
         with suppress(SourceFault):  # which says itself that there is no tokenizer, once tokens are asked for
             config.pad_token_id = tokens.padding
@@ -164,8 +174,7 @@ def _fit_kinds(config: PreTrainedConfig, before: int | None, overrides: Collecti
 @lru_cache(maxsize=32)
 def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, revision=revision)
-        return config
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(name, revision=revision))
     except (OSError, ValueError, KeyError) as error:
         if Path(name).is_dir():
             message = f"the folder `{name}` holds no model: {first_line(error)}"
@@ -183,8 +192,7 @@ def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedC
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
     """A copy of a model's configuration, by folder or hub name. SourceFault B310 or B311 where there is none."""
     config = _read_config(name, revision, stamp_of(name))
-    copy: PreTrainedConfig = type(config).from_dict(config.to_dict())
-    return copy
+    return type(config).from_dict(config.to_dict())
 
 
 def _config_from_scratch(source: Hf, tokens: Tokens) -> PreTrainedConfig:
@@ -257,10 +265,3 @@ def _needs_labels(source: Hf, config: PreTrainedConfig, labels: Sequence[str]) -
         or config.num_labels != len(labels)
         or set(config.label2id or {}) == {f"LABEL_{i}" for i in range(len(labels))}
     )
-
-
-def _label(config: PreTrainedConfig, labels: Sequence[str] | None, auto_class: str) -> PreTrainedConfig:
-    if labels and auto_class != "AutoModel":
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: i for i, label in enumerate(labels)}
-    return config

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 import transformers
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -153,19 +154,16 @@ def saved_heads(folder: Path | str) -> dict[str, str]:
 
 def build_heads(
     config: PretrainedConfig,
-    heads: Mapping[str, tuple[Any, ...]],
+    heads: Mapping[str, Head],
     make: Callable[[str, Any, PretrainedConfig], PreTrainedModel],
 ) -> HeadedModel:
     """A model with these heads; `make` builds each from its name, auto class and configuration.
 
     Random weights are drawn in the order of the heads' names, not in the order of the spec.
     """
-    models, auto_classes = {}, {}
-    for name, fields in sorted(heads.items()):
-        head = Head(*fields)
-        auto_classes[name] = head.auto_class
-        models[name] = make(name, getattr(transformers, head.auto_class), head.config(config))
-    return HeadedModel(models, auto_classes)
+    order = sorted(heads.items())
+    models = {name: make(name, getattr(transformers, x.auto_class), x.config(config)) for name, x in order}
+    return HeadedModel(models, {name: head.auto_class for name, head in order})
 
 
 def trunk_of(model: nn.Module) -> nn.Module:
@@ -176,6 +174,57 @@ def trunk_of(model: nn.Module) -> nn.Module:
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """The arguments of a model's forward; with heads, those of its trunk."""
     return tuple(inspect.signature(trunk_of(model).forward).parameters)
+
+
+def remove_modules(model: nn.Module, paths: Collection[str]) -> Callable[[], None]:
+    """Remove modules from a model; returns the function that restores them. A list keeps its other members, a module
+    has None.
+    """
+    before: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
+    for path in paths:
+        at, _, name = path.rpartition(".")
+        parent = model.get_submodule(at)
+        before.append((parent, dict(parent._modules)))
+        if isinstance(parent, nn.ModuleList):
+            del parent._modules[name]
+        else:
+            parent._modules[name] = None
+
+    def give_back() -> None:
+        for parent, modules in reversed(before):
+            parent._modules.clear()
+            parent._modules.update(modules)
+
+    return give_back
+
+
+def may_draw(model: nn.Module) -> bool:
+    """Whether a forward in training mode may draw random numbers: any dropout, or code outside transformers."""
+    trunk = trunk_of(model)
+    if not isinstance(trunk, PreTrainedModel):
+        return True
+    parts = model.heads.values() if isinstance(model, HeadedModel) else [trunk]
+    rates = [rate for part in parts for name, rate in vars(part.config).items() if "drop" in name]
+    rates += [module.p for module in model.modules() if isinstance(module, _DropoutNd)]
+    return any(isinstance(rate, float | int) and rate > 0 for rate in rates)
+
+
+def can_end_early(model: nn.Module) -> bool:
+    """Whether a hook may end a forward early: not if the model is compiled, or recomputed in the backward pass."""
+    recomputed = model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    return not recomputed and not hasattr(model, "_orig_mod")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every part of a model into eval mode; restores each part's mode at the end."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 @contextmanager
@@ -194,14 +243,12 @@ def _replaying(head: PreTrainedModel, output: ModelOutput) -> Iterator[None]:
 def _check(heads: Mapping[str, PreTrainedModel]) -> str:
     """The name of the trunk that these models can share."""
     bases = {name: head.base_model for name, head in heads.items()}
-    alone = [name for name, head in heads.items() if bases[name] is head]
+    alone = next((head for name, head in heads.items() if bases[name] is head), None)
     kinds = {type(base).__name__ for base in bases.values()}
-    if alone or len(kinds) > 1:
-        reason = (
-            f"{type(heads[alone[0]]).__name__} has no trunk that other heads could share"
-            if alone
-            else f"these heads need a trunk each: {listing(sorted(kinds))}"
-        )
+    if alone is not None or len(kinds) > 1:
+        reason = f"these heads need a trunk each: {listing(sorted(kinds))}"
+        if alone is not None:
+            reason = f"{type(alone).__name__} has no trunk that other heads could share"
         help = "another architecture can (BERT, GPT-2, Llama and most others); or train a student for each task"
         raise SourceFault("B327", reason, help=help)
     return str(next(iter(bases.values())).base_model_prefix)

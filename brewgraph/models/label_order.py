@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
@@ -57,102 +58,127 @@ class LabelOrder:
     unsure: tuple[int, ...] = ()
 
 
-def check_label_order(
-    predictions: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    model: str = "the teacher",
-    places: Sequence[int] = (),
-    texts: ArrayLike | None = None,
-) -> LabelOrder:
-    """Compare predicted classes (N,) with labels (N,), integers below C = len(names); labels of -100 are skipped.
-
-    The best order has the largest sum over the confusion matrix (the assignment problem, Kuhn 1955). As the best of C!
-    orders always looks better than it is, its gain is measured on rows that it was not fitted to. Chance is the
-    agreement that both frequencies alone explain (Cohen 1960, equation 1), with two standard errors. A few of many
-    classes gain little in all: these are searched one by one (`_moved`). `texts` (N,) numbers the texts, of which equal
-    ones count once there; without it, all differ.
+@dataclass(frozen=True)
+class OrderCheck:
+    """Checks the classes of a model against those of the data, `names`.
 
     `places` are the model's own class numbers where its classes were reordered, for the remedy.
     """
-    predicted, true, texts = _labelled(predictions, labels, texts)
-    as_is, gain = _compare(lambda kept: _confusion(predicted[kept], true[kept], len(names)) / max(1, kept.sum()), texts)
-    if len(np.unique(texts)) < FEWEST or len(np.unique(true)) < 2:
-        return as_is
-    chance = _chance(np.asarray(as_is.order)[predicted], true, len(names))
-    if gain >= GAIN and as_is.best - chance >= LEARNT * (1 - chance):
-        what = f"{model} gets {as_is.accuracy:.0%} of {len(true)} labelled examples right, and {as_is.best:.0%}"
-        return _permuted(as_is, names, places, what)
-    return _one_by_one(as_is, predicted, true, texts, names, model, places, "labelled examples")
+
+    names: Sequence[str]
+    model: str = "the teacher"
+    places: Sequence[int] = ()
+
+    def labels(self, predictions: ArrayLike, labels: ArrayLike, texts: ArrayLike | None = None) -> LabelOrder:
+        """Compare predicted classes (N,) with labels (N,), integers below C = len(names); labels of -100 are skipped.
+
+        The best order has the largest sum over the confusion matrix (the assignment problem, Kuhn 1955). As the best of
+        C! orders always looks better than it is, its gain is measured on rows that it was not fitted to. Chance is the
+        agreement that both frequencies alone explain (Cohen 1960, equation 1), with two standard errors. A few of many
+        classes gain little in all: these are searched one by one (`_moved`). `texts` (N,) numbers the texts, of which
+        equal ones count once there; without it, all differ.
+        """
+        predicted, true, texts = _labelled(predictions, labels, texts)
+        count = len(self.names)
+        as_is, gain = _compare(lambda kept: _confusion(predicted[kept], true[kept], count) / max(1, kept.sum()), texts)
+        if len(np.unique(texts)) < FEWEST or len(np.unique(true)) < 2:
+            return as_is
+        chance = _chance(np.asarray(as_is.order)[predicted], true, count)
+        if gain >= GAIN and as_is.best - chance >= LEARNT * (1 - chance):
+            what = f"{self.model} gets {as_is.accuracy:.0%} of {len(true)} labelled examples right"
+            return self._permuted(as_is, f"{what}, and {as_is.best:.0%}")
+        return self._one_by_one(as_is, predicted, true, texts, "labelled examples")
+
+    def tags(self, predictions: ArrayLike, labels: ArrayLike, tokens: ArrayLike) -> LabelOrder:
+        """The same for tags of words, (N,) each; `tokens` are the words' first tokens.
+
+        Most words have the same tag, so the figure compared is the share of words that are right, averaged over the
+        tags that occur. Gains are measured on words other than those an order was fitted to: an untrained model gives a
+        word the same tag everywhere, which looks like an order of its own. In the best order at least `LEAST` must be
+        right, and more with fewer distinct words.
+        """
+        predicted, true, words = _labelled(predictions, labels, tokens)
+
+        def fit(kept: Array) -> Array:
+            counts = _confusion(predicted[kept], true[kept], len(self.names))
+            per_tag = counts.sum(0)
+            shares: Array = counts / np.maximum(1, per_tag) / max(1, (per_tag > 0).sum())
+            return shares
+
+        as_is, gain = _compare(fit, words)
+        if len(true) < FEWEST or len(np.unique(true)) < 2:
+            return as_is
+        if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(len(np.unique(words))):
+            what = f"{self.model} gets {as_is.accuracy:.0%} of a tag's words right, the mean over tags"
+            return self._permuted(as_is, f"{what} and {len(true)} words, and {as_is.best:.0%}")
+        return self._one_by_one(as_is, predicted, true, words, "labelled words")
+
+    def several(self, probabilities: ArrayLike, labels: ArrayLike, texts: ArrayLike | None = None) -> LabelOrder:
+        """The same where an example has any number of labels: probabilities and labels, (N, C) each.
+
+        The figure compared is the correlation of a class's probability with its label, averaged over the classes that
+        some examples have and others have not. In the best order it must be at least `LEAST`, and more with fewer
+        examples.
+        """
+        count = len(self.names)
+        predicted, true = (np.asarray(x, dtype=np.float64).reshape(-1, count) for x in (probabilities, labels))
+        rows = len(true)
+        groups = np.arange(rows) if texts is None else np.asarray(texts).reshape(-1)
+        varied = true.std(0) > 0
+        columns = max(1, varied.sum())
+        as_is, gain = _compare(lambda kept: _correlations(predicted[kept], true[kept]) * varied / columns, groups)
+        if len(np.unique(groups)) < FEWEST or columns < 2:
+            return as_is
+        what = f"the probabilities of {self.model} correlate with {rows} labelled examples"
+        if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(rows):
+            return self._permuted(as_is, f"{what} by {as_is.accuracy:.2f}, and by {as_is.best:.2f}")
+        order, moved, unsure = _moved(predicted, true, groups)
+        if moved:
+            fits = _correlations(predicted, true)
+            before, best = (float(np.mean([fits[i, to[i]] for i in moved])) for to in (range(count), order))
+            what += f" in {self._listed(moved)} by {before:.2f}, and by {best:.2f}"
+            return self._permuted(LabelOrder("permuted", before, best, rows, order), what)
+        chance = f"{what} by {as_is.accuracy:.2f}, no better than chance"
+        return _unmoved(as_is, unsure, "" if as_is.accuracy > 2 / math.sqrt(rows * columns) else chance)
+
+    def _one_by_one(self, as_is: LabelOrder, predicted: Array, true: Array, groups: Array, kind: str) -> LabelOrder:
+        """The verdict on single classes where no whole order is better: some are moved, all is well, or chance."""
+        classes, rows = np.eye(len(self.names)), len(true)
+        order, moved, unsure = _moved(classes[predicted], classes[true], groups)
+        if moved:
+            of = np.isin(true, moved)
+            orders = np.arange(len(order)), np.asarray(order)
+            before, best = (float((to[predicted[of]] == true[of]).mean()) for to in orders)
+            what = f"{self.model} gets {before:.0%} of the {of.sum()} {kind} of {self._listed(moved)} right"
+            return self._permuted(LabelOrder("permuted", before, best, rows, order), f"{what}, and {best:.0%}")
+        right, chance = float((predicted == true).mean()), _chance(predicted, true, len(self.names))
+        message = f"{self.model} gets {right:.0%} of {rows} {kind} right, no better than chance"
+        learnt = right > chance + 2 * math.sqrt(chance * (1 - chance) / rows)
+        return _unmoved(as_is, unsure, "" if learnt else f"{message} with its predictions ({chance:.0%})")
+
+    def _permuted(self, best: LabelOrder, what: str) -> LabelOrder:
+        names = self.names
+        moved = ", ".join(f"its `{names[i]}` is the data's `{names[j]}`" for i, j in enumerate(best.order) if i != j)
+        listed = dict(zip(self.places or range(len(names)), (names[j] for j in best.order), strict=True))
+        shown = ", ".join(json.dumps(listed[i], ensure_ascii=False) for i in sorted(listed))
+        message = f"{what} with its classes in another order: {moved}"
+        return replace(best, verdict="permuted", message=message, help=f"name its classes: labels=[{shown}]")
+
+    def _listed(self, classes: Sequence[int]) -> str:
+        shown, more = [self.names[i] for i in classes[:_SHOWN]], len(classes) - _SHOWN
+        return f"{listing(shown)} and {more} other classes" if more > 0 else listing(shown)
 
 
-def check_tag_order(
-    predictions: ArrayLike,
-    labels: ArrayLike,
-    tokens: ArrayLike,
-    names: Sequence[str],
-    model: str = "the teacher",
-    places: Sequence[int] = (),
-) -> LabelOrder:
-    """The same for tags of words, (N,) each; `tokens` are the words' first tokens.
+_SHOWN = 6
+"""Classes that a sentence names."""
 
-    Most words have the same tag, so the figure compared is the share of words that are right, averaged over the tags
-    that occur. Gains are measured on words other than those an order was fitted to: an untrained model gives a word the
-    same tag everywhere, which looks like an order of its own. In the best order at least `LEAST` must be right, and
-    more with fewer distinct words.
-    """
-    predicted, true, words = _labelled(predictions, labels, tokens)
-
-    def fit(kept: Array) -> Array:
-        counts = _confusion(predicted[kept], true[kept], len(names))
-        per_tag = counts.sum(0)
-        shares: Array = counts / np.maximum(1, per_tag) / max(1, (per_tag > 0).sum())
-        return shares
-
-    as_is, gain = _compare(fit, words)
-    if len(true) < FEWEST or len(np.unique(true)) < 2:
-        return as_is
-    if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(len(np.unique(words))):
-        what = f"{model} gets {as_is.accuracy:.0%} of a tag's words right, the mean over tags and {len(true)} words"
-        return _permuted(as_is, names, places, f"{what}, and {as_is.best:.0%}")
-    return _one_by_one(as_is, predicted, true, words, names, model, places, "labelled words")
+_UNTAUGHT = "fine-tune it for these classes first; if it is fine-tuned, check what its classes mean: labels=[…]"
 
 
-def check_labels_order(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    model: str = "the teacher",
-    places: Sequence[int] = (),
-    texts: ArrayLike | None = None,
-) -> LabelOrder:
-    """The same where an example has any number of labels: probabilities and labels, (N, C) each.
-
-    The figure compared is the correlation of a class's probability with its label, averaged over the classes that some
-    examples have and others have not. In the best order it must be at least `LEAST`, and more with fewer examples.
-    """
-    predicted, true = (np.asarray(x, dtype=np.float64).reshape(-1, len(names)) for x in (probabilities, labels))
-    rows = len(true)
-    groups = np.arange(rows) if texts is None else np.asarray(texts).reshape(-1)
-    varied = true.std(0) > 0
-    as_is, gain = _compare(
-        lambda kept: _correlations(predicted[kept], true[kept]) * varied / max(1, varied.sum()), groups
-    )
-    if len(np.unique(groups)) < FEWEST or varied.sum() < 2:
-        return as_is
-    what = f"the probabilities of {model} correlate with {rows} labelled examples"
-    if gain >= GAIN and as_is.best >= LEAST + 1 / math.sqrt(rows):
-        return _permuted(as_is, names, places, f"{what} by {as_is.accuracy:.2f}, and by {as_is.best:.2f}")
-    order, moved, unsure = _moved(predicted, true, groups)
-    if moved:
-        fits = _correlations(predicted, true)
-        before, best = (float(np.mean([fits[i, to[i]] for i in moved])) for to in (range(len(names)), order))
-        what += f" in {_listed(moved, names)} by {before:.2f}, and by {best:.2f}"
-        return _permuted(LabelOrder("permuted", before, best, rows, order), names, places, what)
-    if as_is.accuracy <= 2 / math.sqrt(rows * max(1, varied.sum())):
-        message = f"{what} by {as_is.accuracy:.2f}, no better than chance"
-        return replace(as_is, verdict="chance", message=message, help=_UNTAUGHT, unsure=unsure)
-    return replace(as_is, unsure=unsure)
+def _unmoved(as_is: LabelOrder, unsure: tuple[int, ...], chance: str) -> LabelOrder:
+    """The verdict where no class clearly moved; `chance` is the message of predictions that are no better."""
+    checked = replace(as_is, unsure=unsure)
+    return replace(checked, verdict="chance", message=chance, help=_UNTAUGHT) if chance else checked
 
 
 def check_span_order(predictions: ArrayLike, labels: ArrayLike, model: str = "the teacher") -> LabelOrder:
@@ -182,44 +208,12 @@ def _compare(fit: Callable[[Array], Array], groups: Array) -> tuple[LabelOrder, 
 
     `fit` gives for a choice of rows how well each class of the model (row) fits each of the data (column), (C, C).
     """
-    whole, halves = fit(np.ones(len(groups), dtype=bool)), [fit(groups % 2 == number) for number in (0, 1)]
+    whole = fit(np.ones(len(groups), dtype=bool))
+    one, other = (fit(groups % 2 == number) for number in (0, 1))
     order = _best_order(whole)
-    gains = [_sum(half, _best_order(other)) - _sum(half) for half, other in zip(halves, reversed(halves), strict=True)]
+    gains = [_sum(half, _best_order(fitted)) - _sum(half) for half, fitted in ((one, other), (other, one))]
     accuracy, best = _sum(whole), _sum(whole, order)
     return LabelOrder("ok", accuracy, best, len(groups), order), min(best - accuracy, sum(gains) / 2)
-
-
-def _permuted(best: LabelOrder, names: Sequence[str], places: Sequence[int], what: str) -> LabelOrder:
-    moved = ", ".join(f"its `{names[i]}` is the data's `{names[j]}`" for i, j in enumerate(best.order) if i != j)
-    listed = {place: names[j] for place, j in zip(places or range(len(best.order)), best.order, strict=True)}
-    shown = ", ".join(json.dumps(listed[i], ensure_ascii=False) for i in sorted(listed))
-    message = f"{what} with its classes in another order: {moved}"
-    return replace(best, verdict="permuted", message=message, help=f"name its classes: labels=[{shown}]")
-
-
-def _one_by_one(
-    as_is: LabelOrder,
-    predicted: Array,
-    true: Array,
-    groups: Array,
-    names: Sequence[str],
-    model: str,
-    places: Sequence[int],
-    kind: str,
-) -> LabelOrder:
-    """The verdict on single classes where no whole order is better: some are moved, all is well, or chance."""
-    rows, classes = len(true), np.eye(len(names))
-    order, moved, unsure = _moved(classes[predicted], classes[true], groups)
-    if moved:
-        of = np.isin(true, moved)
-        before, best = (float((np.asarray(to)[predicted[of]] == true[of]).mean()) for to in (range(len(names)), order))
-        what = f"{model} gets {before:.0%} of the {of.sum()} {kind} of {_listed(moved, names)} right, and {best:.0%}"
-        return _permuted(LabelOrder("permuted", before, best, rows, order), names, places, what)
-    right, chance = float((predicted == true).mean()), _chance(predicted, true, len(names))
-    if right > chance + 2 * math.sqrt(chance * (1 - chance) / rows):
-        return replace(as_is, unsure=unsure)
-    message = f"{model} gets {right:.0%} of {rows} {kind} right, no better than chance with its predictions"
-    return replace(as_is, verdict="chance", message=f"{message} ({chance:.0%})", help=_UNTAUGHT, unsure=unsure)
 
 
 def _chance(predicted: Array, true: Array, count: int) -> float:
@@ -243,7 +237,8 @@ def _moved(predicted: Array, true: Array, groups: Array) -> tuple[tuple[int, ...
     best, order = _best_order(fits), list(range(len(fits)))
     moved: list[int] = []
     unsure: list[int] = []
-    for circle in _circles(best):
+    circles = (circle for circle in nx.connected_components(nx.Graph(enumerate(best))) if len(circle) > 1)
+    for circle in circles:
         clear, errors = True, ERRORS / math.sqrt(len(circle) / 2)
         for i in circle:
             j = best[i]
@@ -260,30 +255,6 @@ def _moved(predicted: Array, true: Array, groups: Array) -> tuple[tuple[int, ...
     return tuple(order), tuple(sorted(moved)), tuple(sorted(unsure))
 
 
-def _circles(order: Sequence[int]) -> Iterator[list[int]]:
-    """The classes that change places with each other in an order."""
-    seen: set[int] = set()
-    for start in range(len(order)):
-        circle, i = [], start
-        while i not in seen:
-            seen.add(i)
-            circle.append(i)
-            i = order[i]
-        if len(circle) > 1:
-            yield circle
-
-
-def _listed(classes: Sequence[int], names: Sequence[str]) -> str:
-    shown = [names[i] for i in classes[:_SHOWN]]
-    return listing(shown) if len(classes) <= _SHOWN else f"{listing(shown)} and {len(classes) - _SHOWN} other classes"
-
-
-_SHOWN = 6
-"""Classes that a sentence names."""
-
-_UNTAUGHT = "fine-tune it for these classes first; if it is fine-tuned, check what its classes mean: labels=[…]"
-
-
 def _labelled(predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | None) -> tuple[Array, Array, Array]:
     """Predictions, labels and groups (N,) of the rows with a label; without groups each row is one of its own."""
     predicted, true = (np.asarray(x, dtype=np.int64).reshape(-1) for x in (predictions, labels))
@@ -294,9 +265,7 @@ def _labelled(predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | Non
 
 def _confusion(predicted: Array, true: Array, count: int) -> Array:
     """How often each class (row) was predicted where each class (column) was right, (C, C)."""
-    counts = np.zeros((count, count), dtype=np.int64)
-    np.add.at(counts, (predicted, true), 1)
-    return counts
+    return np.bincount(predicted * count + true, minlength=count**2).reshape(count, count)
 
 
 def _correlations(one: Array, other: Array) -> Array:

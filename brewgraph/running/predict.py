@@ -26,7 +26,7 @@ from brewgraph.data.sources.labels import NO_LABELS
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault, SpecError, UsageError, listing, suggest
 from brewgraph.graph.scalars import Horizon
-from brewgraph.models.fake.reach import evaluating
+from brewgraph.models.heads import evaluating
 from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.task_heads import label_type_of
 from brewgraph.models.tokenization import load_tokenizer

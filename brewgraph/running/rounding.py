@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from brewgraph.models.capture.packing import real_outputs
-from brewgraph.models.fake.reach import evaluating
+from brewgraph.models.heads import evaluating
 from brewgraph.recipe.recipe import data_used
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import model_inputs, own_view

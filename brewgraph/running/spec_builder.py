@@ -23,8 +23,7 @@ from brewgraph.graph.container import node
 from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.fake.reach import Reach
-from brewgraph.models.fake.shapes import Shapes
+from brewgraph.models.fake.shapes import Reach, Shapes
 from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect

@@ -23,9 +23,8 @@ from brewgraph.data.encoding.encode import Collator, Encoding
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.display.cost import megabytes
 from brewgraph.display.lines import number
-from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.fake.shapes import count_parameters
-from brewgraph.models.heads import HeadedModel
+from brewgraph.models.heads import HeadedModel, evaluating
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words

@@ -15,14 +15,8 @@ from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import of_kind
-from brewgraph.models.fake.reach import evaluating
-from brewgraph.models.label_order import (
-    LabelOrder,
-    check_label_order,
-    check_labels_order,
-    check_span_order,
-    check_tag_order,
-)
+from brewgraph.models.heads import evaluating
+from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.values import ModelDeclaration
@@ -214,11 +208,9 @@ def _compare(
     kind: LabelType, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], subject: _Subject, module: nn.Module
 ) -> LabelOrder:
     predicted, true, name = seen["predicted"], seen["true"], subject.title
-    order = getattr(getattr(module, "config", None), "class_order", ())
     if kind == SPANS:
         return check_span_order(predicted, true, name)
+    check = OrderCheck(classes, name, getattr(getattr(module, "config", None), "class_order", ()))
     if kind == TAGS:
-        return check_tag_order(predicted, true, seen["tokens"], classes, name, order)
-    if kind == CLASSES:
-        return check_labels_order(predicted, true, classes, name, order, seen["texts"])
-    return check_label_order(predicted, true, classes, name, order, seen["texts"])
+        return check.tags(predicted, true, seen["tokens"])
+    return (check.several if kind == CLASSES else check.labels)(predicted, true, seen["texts"])

@@ -24,8 +24,7 @@ from torch.utils.module_tracker import ModuleTracker
 from brewgraph.display.cost import Cost, ForwardCost
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, info, nodes_of, of_kind, rewritten
-from brewgraph.models.fake.reach import Reach, layers_of
-from brewgraph.models.fake.sentence_ends import OneEndEach
+from brewgraph.models.fake.shapes import OneEndEach, Reach
 from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.label_types import CLASSES, LabelType
@@ -104,7 +103,7 @@ def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
 @contextmanager
 def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
     """Count the FLOPs of each forward of a model and the layers that it runs, also where it ends early."""
-    layers = layers_of(dissect(model))
+    layers = dissect(model).every_layer
     ran: set[str] = set()
     original = model.forward
 

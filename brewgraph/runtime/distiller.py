@@ -21,7 +21,7 @@ from brewgraph.graph.container import Graph, Reached, info, of_kind
 from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
 from brewgraph.models.ema import EmaTeacher
-from brewgraph.models.fake.reach import Reach
+from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.own_batches import BatchCheck

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
 from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.capture.capture import Capture
-from brewgraph.models.capture.packed_tokens import PackedTokens
 from brewgraph.models.capture.packing import Packing
-from brewgraph.models.fake.reach import can_end_early, may_draw
 from brewgraph.models.fake.shapes import accepted
-from brewgraph.models.heads import HeadedModel, trunk_of
+from brewgraph.models.heads import HeadedModel, can_end_early, may_draw, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.runtime.layouts import Packed, Slots, hide_padding
 

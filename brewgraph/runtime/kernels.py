@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from brewgraph.models.capture.packed_tokens import fast_kernels_are_on, keep_mask
+from brewgraph.models.capture.attention import fast_kernels_are_on, keep_mask
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""

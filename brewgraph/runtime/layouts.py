@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from brewgraph.diagnostics import RunError, listing
-from brewgraph.models.capture.packed_tokens import WORTHWHILE, PackedTokens, is_zero_outside
+from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens, is_zero_outside
 
 HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""

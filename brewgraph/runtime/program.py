@@ -21,7 +21,7 @@ from brewgraph.graph.optimize import all_reached, needed, reached, releases, run
 from brewgraph.graph.scalars import Horizon, scalar_keys
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
-from brewgraph.models.fake.reach import may_draw
+from brewgraph.models.heads import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (

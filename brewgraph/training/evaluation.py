@@ -13,7 +13,7 @@ from accelerate.utils import gather_object, reduce, send_to_device
 from torch import Tensor, nn
 
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.models.fake.reach import evaluating
+from brewgraph.models.heads import evaluating
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.recipe.label_types import LOSS, VALUE, LabelType
 from brewgraph.runtime.distiller import Distiller

@@ -16,7 +16,7 @@ from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.facts.memory import VARIABLE
 from brewgraph.inspect.batch_cost import costs
 from brewgraph.models.fake.shapes import Shapes, accepted, positions
-from brewgraph.models.saved_tensors import missing_head, saved_names
+from brewgraph.models.task_heads import missing_head, saved_names
 from brewgraph.running.data_cache import token_limit
 from tests.models.tiny import SETTINGS, tiny_config
 from tests.small import LABELS, classifier, save, tokenizer, write_data

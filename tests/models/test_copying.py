@@ -19,10 +19,9 @@ from transformers import (
 )
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.copying import copy_layers, plan_copy, planned_copy
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import count_parameters
-from brewgraph.models.loading import build_model
+from brewgraph.models.loading import build_model, copy_layers, plan_copy, planned_copy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import Tokens
 from brewgraph.recipe.settings.model_sources import Layers
@@ -255,5 +254,3 @@ def test_what_cannot_be_copied():
     wide = ModelDescription(CLASSIFIER, BertConfig(num_hidden_layers=3), Tokens(None))
     with pytest.raises(SourceFault, match="differ in shape"):
         planned_copy(plan("bert", init=Layers(model="x", layers=(0, 1, 2))), wide)
-    with pytest.raises(SourceFault, match="starts from no other"):
-        planned_copy(plan("bert"), plan("bert"))

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoMode
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.module_io import ModuleValue
+from brewgraph.models.structure.anatomy import ModuleValue
 from brewgraph.recipe.features import ROWS, Feature, Shape
 from tests.models.tiny import SETTINGS, batch, tiny, tiny_config
 

@@ -305,13 +305,13 @@ def test_configurations_of_heads():
     assert trunk.num_labels == 3
 
 
-def test_plain_tuples_are_heads_too():
-    """`(auto_class, labels)` is enough."""
+def test_a_head_is_built_for_its_classes():
+    """`make` gets the configuration of the head, not that of the trunk."""
 
     def make(name, auto_class, own):
         return auto_class.from_config(own)
 
-    model = build_heads(tiny_config("bert"), {"ner": ("AutoModelForTokenClassification", ("O", "B"))}, make)
+    model = build_heads(tiny_config("bert"), {"ner": Head("AutoModelForTokenClassification", ("O", "B"))}, make)
     assert model.heads["ner"].num_labels == 2
 
 

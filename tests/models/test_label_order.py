@@ -7,9 +7,21 @@ import itertools
 import numpy as np
 import pytest
 
-from brewgraph.models.label_order import check_label_order, check_labels_order, check_span_order, check_tag_order
+from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
 
 NAMES = ("entailment", "neutral", "contradiction")
+
+
+def check_label_order(said, true, names, model="the teacher", places=(), texts=None) -> LabelOrder:
+    return OrderCheck(names, model, places).labels(said, true, texts)
+
+
+def check_tag_order(said, true, words, names, model="the teacher") -> LabelOrder:
+    return OrderCheck(names, model).tags(said, true, words)
+
+
+def check_labels_order(said, true, names) -> LabelOrder:
+    return OrderCheck(names).several(said, true)
 
 
 def sample(count: int, rows: int, right: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

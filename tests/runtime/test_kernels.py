@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from brewgraph.models.capture import packed_tokens
-from brewgraph.models.capture.packed_tokens import keep_mask
+from brewgraph.models.capture import attention
+from brewgraph.models.capture.attention import keep_mask
 from brewgraph.runtime import kernels
 from brewgraph.runtime.kernels import FastKernels, fast_kernels
 
@@ -137,7 +137,7 @@ def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> N
     lengths, rate, scale = [5, 1, 0, 9], 0.3, 0.4
     generator = torch.Generator().manual_seed(5)
     masks = {n: torch.rand(2, n, n, generator=generator) > rate for n in lengths}
-    monkeypatch.setattr(packed_tokens, "keep_mask", lambda shape, _: masks[shape[-1]])
+    monkeypatch.setattr(attention, "keep_mask", lambda shape, _: masks[shape[-1]])
     given = [torch.randn(2, 15, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     upstream = torch.randn(2, 15, 4, generator=generator, dtype=torch.float64)
 
@@ -149,7 +149,7 @@ def test_packed_attention_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> N
         return torch.cat(outputs, 1)
 
     expected = torch.autograd.grad(plain(*given), given, upstream)
-    found = packed_tokens.PackedAttention.apply(*given, lengths, scale, rate)
+    found = attention.PackedAttention.apply(*given, lengths, scale, rate)
     torch.testing.assert_close(found, plain(*given))
     for one, other in zip(torch.autograd.grad(found, given, upstream), expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -160,7 +160,7 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BREWGRAPH_KERNELS", "off")
     kernels._onednn_is_faster.cache_clear()
     assert isinstance(fast_kernels(), nullcontext)
-    assert not packed_tokens.fast_kernels_are_on()
+    assert not attention.fast_kernels_are_on()
     monkeypatch.setenv("BREWGRAPH_KERNELS", "on")
     kernels._onednn_is_faster.cache_clear()
     chosen = {fast_kernels().products for _ in range(3)}

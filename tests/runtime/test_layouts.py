@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from brewgraph.models.capture.packed_tokens import PackedTokens, is_zero_outside
+from brewgraph.models.capture.attention import PackedTokens, is_zero_outside
 from brewgraph.runtime.layouts import Packed, Padded, Slots
 
 MASK = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0]]).bool()

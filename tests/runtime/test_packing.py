@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
-from brewgraph.models.capture import packed_tokens
+from brewgraph.models.capture import attention
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.structure.read_class import dissect
 from tests.models.tiny import RECORDED, SETTINGS
@@ -187,8 +187,8 @@ def test_dropout_is_drawn_for_real_tokens(tmp_path: Path, monkeypatch: pytest.Mo
     student.save_pretrained(tmp_path / "tiny")
     distiller = bg.load(spec).build()
     applied: list[int] = []
-    apply = packed_tokens.PackedAttention.apply
-    monkeypatch.setattr(packed_tokens.PackedAttention, "apply", lambda *args: (applied.append(1), apply(*args))[1])
+    apply = attention.PackedAttention.apply
+    monkeypatch.setattr(attention.PackedAttention, "apply", lambda *args: (applied.append(1), apply(*args))[1])
     losses = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)

@@ -16,7 +16,6 @@ from transformers import AutoConfig, AutoModel
 import brewgraph as bg
 from brewgraph.graph.optimize import NAMES as NAMES_OF_PASSES
 from brewgraph.inspect.plan_of import savings_of
-from brewgraph.models.fake.reach import layers_of
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.runtime.distiller import Distiller
 from tests.models.test_every_module import ARCHITECTURES
@@ -119,7 +118,7 @@ def test_a_teacher_ends_with_its_last_feature(
     )
     path = write(tmp_path, kind, tap, loss)
     whole_model = tiny(kind, vocab_size=120)
-    layers = layers_of(dissect(whole_model))
+    layers = dissect(whole_model).every_layer
     whole, read_whole = build(path, read, ("truncate_models",))
     less, read_less = build(path, read)
 

@@ -1,4 +1,5 @@
-"""An attention function that probes can watch, registered with transformers under the name `brewgraph`.
+"""An attention function that captures can watch and that runs on packed tokens, registered with transformers under the
+name `brewgraph`.
 
 Modules that are watched for `attention` run their own eager attention, all others what they ran before (such as scaled
 dot product attention). No model's code is changed.
@@ -6,8 +7,10 @@ dot product attention). No model's code is changed.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,18 +22,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import eager_mask
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.capture import packed_tokens
-from brewgraph.models.capture.packed_tokens import PackedAttention, PackedTokens, fast_kernels_are_on
 
 NAME = "brewgraph"
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """A watcher of an attention module: the names of the values it wants, and the function that gets them."""
-
-    wants: frozenset[str]
-    record: Callable[[dict[str, Tensor]], None]
 
 
 @dataclass
@@ -40,15 +33,17 @@ class _Borrowed:
     holders: int = 0
 
 
-_probes: WeakKeyDictionary[nn.Module, list[Probe]] = WeakKeyDictionary()
+Record = Callable[[dict[str, Tensor]], None]
+
+_watchers: WeakKeyDictionary[nn.Module, list[tuple[frozenset[str], Record]]] = WeakKeyDictionary()
 _borrowed: dict[int, _Borrowed] = {}  # by id of the config: models built from one config share its setting
 
 
-def watch(module: nn.Module, probe: Probe) -> Callable[[], None]:
-    """Watch an attention module; returns the function that ends it."""
-    probes = _probes.setdefault(module, [])
-    probes.append(probe)
-    return lambda: probes.remove(probe)
+def watch(module: nn.Module, wants: Collection[str], record: Record) -> Callable[[], None]:
+    """Give the named values of each call of an attention module to `record`; returns the function that ends it."""
+    watchers, watcher = _watchers.setdefault(module, []), (frozenset(wants), record)
+    watchers.append(watcher)
+    return lambda: watchers.remove(watcher)
 
 
 def borrow(model: PreTrainedModel, name: str) -> Callable[[], None]:
@@ -94,74 +89,27 @@ def attention_forward(
 
     query (batch, heads, length, size), key and value (batch, key heads, length, size), mask additive
     (batch, 1, length, length) or None. Returns output (batch, length, heads, size), and the probabilities if the module
-    runs eagerly. What runs depends on the probes, never on whether a capture is armed, so that activation checkpointing
-    recomputes the same graph.
+    runs eagerly. What runs depends on the watchers, never on whether a capture is armed, so that activation
+    checkpointing recomputes the same graph.
     """
-    tokens = packed_tokens.current()
-    if tokens is not None and tokens.is_packed(query.transpose(1, 2)):
+    entry = _borrowed.get(id(getattr(module, "config", None)))
+    eagerly = entry is not None and entry.former == "eager"
+    watchers = _watchers.get(module, ())
+    if _packed is not None and _packed.is_packed(query.transpose(1, 2)):
+        if not watchers and not eagerly and query.device.type == "cpu":
+            rate, causal = dropout if module.training else 0.0, bool(getattr(module, "is_causal", True))
+            qkv = query, _spread(key, query), _spread(value, query)
+            return _packed.attend(qkv, attention_mask, rate=rate, scaling=scaling, causal=causal), None
         # on other devices one masked call beats a call for each example
-        if _probes.get(module) or _former(module) == "eager" or query.device.type != "cpu":
-            q, k, v = (tokens.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
-            output_BL, weights = _attend(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
-            return tokens.pack(output_BL), weights
-        return _attend_packed(module, tokens, query, key, value, attention_mask, dropout, scaling), None
-    return _attend(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-
-
-def _attend_packed(
-    module: nn.Module,
-    tokens: PackedTokens,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    dropout: float,
-    scaling: float | None,
-) -> Tensor:
-    """Attention on a CPU, on each example by itself: (1, heads, N, size) to (1, N, heads, size)."""
-    key, value = _spread(key, query), _spread(value, query)
-    kind = tokens.kind(mask, causal=bool(getattr(module, "is_causal", True)))
-    rate = dropout if module.training else 0.0
-    if rate and kind == "full" and query.dtype == torch.float32 and fast_kernels_are_on():
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        packed: Tensor = PackedAttention.apply(query[0], key[0], value[0], tokens.lengths, scale, rate)
-        return packed.transpose(0, 1)[None]
-    outputs = []
-    examples = zip(*(x.split(tokens.lengths, 2) for x in (query, key, value)), strict=True)
-    for example, (q, k, v) in enumerate(examples):
-        if not q.shape[2]:
-            continue
-        own = None
-        if kind == "other" and mask is not None:
-            real = tokens.mask_BL[example]
-            own = mask[example, :, real][:, :, real][None]
-        causal = kind == "causal" and q.shape[2] > 1
-        outputs.append(
-            nn.functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=own, dropout_p=rate, is_causal=causal, scale=scaling
-            )
-        )
-    return torch.cat(outputs, 2).transpose(1, 2).contiguous()
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """Attention on padded tensors, as `attention_forward` describes it."""
-    probes = _probes.get(module, ())
-    wanted = frozenset[str]().union(*(probe.wants for probe in probes))
+        q, k, v = (_packed.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (query, key, value))
+        output_BL, weights = attention_forward(module, q, k, v, attention_mask, dropout, scaling, **kwargs)
+        return _packed.pack(output_BL), weights
+    wanted = frozenset[str]().union(*(wants for wants, _ in watchers))
     values = {"query": query, "key": key, "value": value}
     if "scores" in wanted:
         values["scores"] = _scores(query, key, scaling)
-    weights: Tensor | None = None
-    if "attention" in wanted or _former(module) == "eager":
+    weights = None
+    if "attention" in wanted or eagerly:
         # The module's own eager function is called without dropout: what it returns is then the probabilities as such,
         # with every peculiarity of the architecture (softcap, sinks, the dtype of the softmax).
         eager = _own_eager(module)
@@ -174,8 +122,8 @@ def _attend(
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    for probe in probes:
-        probe.record(values)
+    for _, record in watchers:
+        record(values)
     return output, weights
 
 
@@ -218,10 +166,168 @@ def _spread(x: Tensor, query: Tensor) -> Tensor:
     return repeat_kv(x, query.shape[1] // x.shape[1])
 
 
-def _former(module: nn.Module) -> str:
-    entry = _borrowed.get(id(getattr(module, "config", None)))
-    return entry.former if entry else "sdpa"
-
-
 AttentionInterface.register(NAME, attention_forward)
 AttentionMaskInterface.register(NAME, eager_mask)
+
+
+# ── packed tokens ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+WORTHWHILE = 0.95
+"""The share of real tokens in a batch up to which packing pays."""
+
+
+class PackedTokens:
+    """Where the real tokens of a batch stand: B examples of L places, N real tokens, packed one after the other."""
+
+    def __init__(self, mask_BL: Tensor):
+        self.mask_BL = mask_BL.bool()
+        self.lengths: list[int] = self.mask_BL.sum(1).tolist()
+        self._places_N = self.mask_BL.flatten().nonzero().squeeze(1)
+        self._kinds: dict[int, tuple[Tensor, str]] = {}
+
+    def is_padded(self, x: Tensor) -> bool:
+        """Whether a tensor has a row for each place: (B, L, …) or (1, L, …)."""
+        return x.dim() > 1 and x.shape[0] in (1, len(self.mask_BL)) and x.shape[1] == self.mask_BL.shape[1]
+
+    def is_packed(self, x: Tensor) -> bool:
+        """Whether a tensor has a row for each real token: (1, N, …)."""
+        return x.dim() > 1 and x.shape[:2] == (1, len(self._places_N))
+
+    def pack(self, x_BL: Tensor) -> Tensor:
+        """(B, L, …) to (1, N, …)."""
+        return x_BL.expand(*self.mask_BL.shape, *x_BL.shape[2:]).flatten(0, 1).index_select(0, self._places_N)[None]
+
+    def unpack(self, x_N: Tensor) -> Tensor:
+        """(1, N, …) to (B, L, …), zeros at padding, where no gradient counts: `is_zero_outside` tells."""
+        x_M = x_N.new_zeros(self.mask_BL.numel(), *x_N.shape[2:]).index_copy(0, self._places_N, x_N[0])
+        x_BL = x_M.view(*self.mask_BL.shape, *x_N.shape[2:])
+        setattr(x_BL, _MARK, self.mask_BL)
+        return x_BL
+
+    def kind(self, mask: Tensor | None, *, causal: bool) -> str:
+        """What a mask (B, 1, L, L), zero where attention is allowed, means among real tokens: `full`, `causal`, or
+        `other`. Without one the module says whether it is causal.
+        """
+        if mask is None:
+            return "causal" if causal else "full"
+        known = self._kinds.get(id(mask))
+        if known is None or known[0] is not mask:
+            allowed_BLL = mask[:, 0] == 0 if mask.is_floating_point() else mask[:, 0]
+            free_BLL = allowed_BLL | ~(self.mask_BL[:, :, None] & self.mask_BL[:, None, :])
+            past_LL = torch.ones_like(free_BLL[0]).tril()
+            if bool(free_BLL.all()):
+                kind = "full"
+            else:
+                kind = "causal" if bool((free_BLL | ~past_LL).all() & ~(allowed_BLL & ~past_LL).any()) else "other"
+            known = self._kinds[id(mask)] = mask, kind
+        return known[1]
+
+    def attend(
+        self, qkv: tuple[Tensor, ...], mask: Tensor | None, *, rate: float, scaling: float | None, causal: bool
+    ) -> Tensor:
+        """Attention on each example by itself, of query, key and value: (1, heads, N, size) to (1, N, heads, size)."""
+        kind = self.kind(mask, causal=causal)
+        if rate and kind == "full" and qkv[0].dtype == torch.float32 and fast_kernels_are_on():
+            scale = qkv[0].shape[-1] ** -0.5 if scaling is None else scaling
+            packed: Tensor = PackedAttention.apply(*(x[0] for x in qkv), self.lengths, scale, rate)
+            return packed.transpose(0, 1)[None]
+        outputs = []
+        for example, (q, k, v) in enumerate(zip(*(x.split(self.lengths, 2) for x in qkv), strict=True)):
+            if not q.shape[2]:
+                continue
+            part = None
+            if kind == "other" and mask is not None:
+                real = self.mask_BL[example]
+                part = mask[example, :, real][:, :, real][None]
+            is_causal = kind == "causal" and q.shape[2] > 1
+            outputs.append(
+                nn.functional.scaled_dot_product_attention(
+                    q, k, v, attn_mask=part, dropout_p=rate, is_causal=is_causal, scale=scaling
+                )
+            )
+        return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+_MARK = "brewgraph_zero_outside"
+
+
+def is_zero_outside(x: Tensor, mask_BL: Tensor) -> bool:
+    """Whether a tensor was unpacked with this mask, so that it is zero where the mask is false."""
+    known = getattr(x, _MARK, None)
+    return known is not None and torch.equal(known, mask_BL)
+
+
+_packed: PackedTokens | None = None
+
+
+@contextmanager
+def on(tokens: PackedTokens) -> Iterator[None]:
+    """Attention inside the block is that of packed tokens."""
+    global _packed
+    _packed = tokens
+    try:
+        yield
+    finally:
+        _packed = None
+
+
+class PackedAttention(torch.autograd.Function):
+    """Attention with dropout on each example by itself, its gradient in closed form: (heads, N, size) to the same.
+
+    With P = softmax(scale Q Kᵀ) and D the dropout of P: dS = P * (dD - rowsum(dD * P)), dQ = scale dS K,
+    dK = scale dSᵀ Q, dV = Dᵀ dO (Vaswani et al. 2017, eq. 1, differentiated).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float, rate: float
+    ) -> Tensor:
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        output = torch.empty_like(value)
+        kept: list[Tensor] = []
+        for q, k, v, out in _examples(lengths, query, key, value, output):
+            weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(scale), -1)
+            mask = keep_mask(weights.shape, rate)
+            torch.bmm((weights * mask).mul_(1 / (1 - rate)), v, out=out)
+            kept += [weights, mask]
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.lengths, ctx.scale, ctx.rate = lengths, scale, rate
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        results = [torch.empty_like(x) for x in (query, key, value)]
+        examples = _examples(ctx.lengths, query, key, value, gradient, *results)
+        for n, (q, k, v, g, to_query, to_key, to_value) in enumerate(examples):
+            weights, mask = kept[2 * n : 2 * n + 2]
+            factor = 1 / (1 - ctx.rate)
+            to_value.copy_(torch.bmm((weights * mask).mul_(factor).transpose(1, 2), g))
+            to_scores = torch.bmm(g, v.transpose(1, 2)).mul_(mask).mul_(factor)
+            to_scores.sub_((to_scores * weights).sum(-1, keepdim=True)).mul_(weights).mul_(ctx.scale)
+            to_query.copy_(torch.bmm(to_scores, k))
+            to_key.copy_(torch.bmm(to_scores.transpose(1, 2), q))
+        return (*results, None, None, None)
+
+
+def _examples(lengths: list[int], *packed: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The parts of (heads, N, size) tensors that belong to each example with tokens."""
+    start = 0
+    for length in lengths:
+        if length:
+            yield tuple(x[:, start : start + length] for x in packed)
+        start += length
+
+
+def fast_kernels_are_on() -> bool:
+    """Whether kernels of this package may take the place of torch's: not with `BREWGRAPH_KERNELS=off`."""
+    return os.environ.get("BREWGRAPH_KERNELS") != "off"
+
+
+def keep_mask(shape: torch.Size, rate: float) -> Tensor:
+    """True with the chance 1 - `rate`, in steps of 2⁻¹⁶: four draws from each random number of 64 bits."""
+    size = shape.numel()
+    draws = torch.empty((size + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    return draws.view(torch.int16)[:size].view(shape) >= round(rate * 2**16) - 2**15

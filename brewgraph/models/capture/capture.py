@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import RunError, SourceFault, listing
 from brewgraph.models.capture import attention
 from brewgraph.models.heads import trunk_of
-from brewgraph.models.structure.anatomy import Anatomy, Site
-from brewgraph.models.structure.module_io import ModuleValue, tensor_place
-from brewgraph.models.structure.read_class import dissect
-from brewgraph.models.structure.trace_outputs import FLAGS
+from brewgraph.models.structure.anatomy import Anatomy, ModuleValue, Site, tensor_place
+from brewgraph.models.structure.read_class import FLAGS, dissect
 from brewgraph.recipe.features import Feature
 
 Place = tuple[str, str, int]
@@ -148,8 +147,12 @@ class Capture:
         self._calls.clear()
 
     def _install(self, model: nn.Module) -> None:
-        self._undo.append(model.register_forward_pre_hook(self._starting(model)).remove)
-        sites = set(self._sites.values()) - {site for site in self._sites.values() if site.kind == "result"}
+        def start(args: tuple, kwargs: dict) -> None:
+            self._clear()
+            self._missing = set(self._until)
+
+        self._before(model, start)
+        sites = {site for site in self._sites.values() if site.kind != "result"}
         self._wanted = frozenset(map(_place, sites))
         watched: dict[str, set[str]] = {}
         for site in sites:
@@ -158,53 +161,58 @@ class Capture:
         hooked = {site.path for site in sites if site.kind != "attention"}
         if watched and self._all_eager:
             present = dict(model.named_modules())
-            others = (path for path in self.anatomy.attention_paths if path in present)
-            watched |= {path: watched.get(path, set()) | {"attention"} for path in others}
-        if watched:
-            self._undo.append(attention.borrow(trunk_of(model), attention.NAME))  # type: ignore[arg-type]
-        elif any(site in self.anatomy.attention for site in sites):
-            self._undo.append(attention.borrow(trunk_of(model), "eager"))  # type: ignore[arg-type]
+            for path in self.anatomy.attention_paths:
+                if path in present:
+                    watched.setdefault(path, set()).add("attention")
+        if watched or any(site in self.anatomy.attention for site in sites):
+            trunk = cast(PreTrainedModel, trunk_of(model))
+            self._undo.append(attention.borrow(trunk, attention.NAME if watched else "eager"))
         for path in sorted(watched):
-            probe = attention.Probe(frozenset(watched[path]), self._recording(path))
-            self._undo.append(attention.watch(model.get_submodule(path), probe))
+            self._undo.append(attention.watch(model.get_submodule(path), watched[path], self._recording(path)))
         for path in sorted(hooked):
-            module = model.get_submodule(path)
-            self._undo.append(module.register_forward_hook(self._watching(module, path), with_kwargs=True).remove)
-            if any(side == "input" and at == path for side, at, _ in self._wanted):
-                enter = self._entering(module, path)
-                self._undo.append(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        flags = {site.asks or FLAGS.get(site.field, "") for site in sites} - {""}
-        if flags:
+            self._hook(model.get_submodule(path), path)
+        if flags := {site.asks or FLAGS.get(site.field, "") for site in sites} - {""}:
             base = model.get_submodule(self.anatomy.base)
-            self._undo.append(base.register_forward_pre_hook(self._asking(base, flags), with_kwargs=True).remove)
-        self._refuse_dropped(model)
+            self._before(base, lambda args, kwargs: (args, kwargs | dict.fromkeys(flags, True)))
+        if not self.anatomy.backend and any(feature.name == "attention" for feature in self.features):
+            self._before(model, lambda args, kwargs: self._refuse_dropped(model))
 
     # Hooks are closures, not bound methods: a deep copy of the model then shares them instead of copying this capture,
     # and `called is module` keeps them silent in the copy.
 
-    def _starting(self, model: nn.Module) -> Callable[..., None]:
-        def start(called: nn.Module, args: object) -> None:
-            if self._armed and called is model:
-                self._clear()
-                self._missing = set(self._until)
+    def _before(self, module: nn.Module, act: Callable[[tuple, dict], tuple[tuple, dict] | None]) -> None:
+        """Act on the arguments of each call of a module while armed."""
 
-        return start
+        def hook(called: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            return act(args, kwargs) if self._armed and called is module else None
 
-    def _entering(self, module: nn.Module, path: str) -> Callable[..., None]:
+        self._undo.append(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def _hook(self, module: nn.Module, path: str) -> None:
+        """Take the wanted inputs and outputs of a module while armed."""
         first = first_argument(module)
 
-        def enter(called: nn.Module, args: tuple, kwargs: dict) -> None:
-            if self._armed and called is module:
-                self._take(("input", path, self._calls["module", path]), args[0] if args else kwargs.get(first))
+        def enter(args: tuple, kwargs: dict) -> None:
+            self._take(("input", path, self._calls["module", path]), args[0] if args else kwargs.get(first))
 
-        return enter
-
-    def _watching(self, module: nn.Module, path: str) -> Callable[..., None]:
-        def watch(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        def leave(called: nn.Module, args: tuple, output: object) -> None:
             if self._armed and called is module:
                 self._take(("output", path, self._count("module", path)), output)
 
-        return watch
+        self._undo.append(module.register_forward_hook(leave).remove)
+        if any(side == "input" and at == path for side, at, _ in self._wanted):
+            self._before(module, enter)
+
+    def _recording(self, path: str) -> attention.Record:
+        capture = weakref.ref(self)  # watched modules are kept in a global table, which must not keep this alive
+
+        def record(values: dict[str, Tensor]) -> None:
+            live = capture()
+            if live is not None and live._armed:
+                for name, value in values.items():
+                    live._take((name, path, live._count(name, path)), value)
+
+        return record
 
     def _count(self, kind: str, path: str) -> int:
         """Count a call; returns its number from 0."""
@@ -220,36 +228,13 @@ class Capture:
             if not self._missing:
                 raise Finished
 
-    def _asking(self, module: nn.Module, flags: Collection[str]) -> Callable[..., tuple[tuple, dict] | None]:
-        def ask(called: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-            return (args, kwargs | dict.fromkeys(flags, True)) if self._armed and called is module else None
-
-        return ask
-
-    def _recording(self, path: str) -> Callable[[dict[str, Tensor]], None]:
-        capture = weakref.ref(self)  # watched modules are kept in a global table, which must not keep this alive
-
-        def record(values: dict[str, Tensor]) -> None:
-            live = capture()
-            if live is not None and live._armed:
-                for name, value in values.items():
-                    live._take((name, path, live._count(name, path)), value)
-
-        return record
-
     def _refuse_dropped(self, model: nn.Module) -> None:
         """Refuse to train on attention from the model's own output, which comes after dropout."""
-        if self.anatomy.backend or not any(f.name == "attention" for f in self.features):
-            return
-
-        def check(called: nn.Module, args: object) -> None:
-            if self._armed and called is model and model.training and _drops(getattr(model, "config", None)):
-                raise RunError(
-                    f"{self.anatomy.name} returns its attention only after dropout: "
-                    "set its attention dropout to 0 to train on it"
-                )
-
-        self._undo.append(model.register_forward_pre_hook(check).remove)
+        if model.training and _drops(getattr(model, "config", None)):
+            raise RunError(
+                f"{self.anatomy.name} returns its attention only after dropout: "
+                "set its attention dropout to 0 to train on it"
+            )
 
 
 def _place(site: Site) -> Place:
@@ -279,8 +264,7 @@ def _pick(value: object, site: Site, feature: Feature) -> Tensor:
     except SourceFault as fault:
         raise RunError(f"`{feature}`: {fault.message}; {fault.help}") from fault
     assert place is not None
-    tensor: Tensor = list(value.values() if isinstance(value, Mapping) else cast(tuple, value))[place]
-    return tensor
+    return cast(Tensor, list(value.values() if isinstance(value, Mapping) else cast(tuple, value))[place])
 
 
 def first_argument(module: nn.Module) -> str:

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.capture import attention, packed_tokens
-from brewgraph.models.capture.packed_tokens import WORTHWHILE, PackedTokens
-from brewgraph.models.fake.reach import evaluating
-from brewgraph.models.heads import trunk_of
+from brewgraph.models.capture import attention
+from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens
+from brewgraph.models.heads import evaluating, trunk_of
 from brewgraph.models.padding import padding_side
 from brewgraph.models.structure.anatomy import Anatomy
 
@@ -65,7 +64,7 @@ class Packing:
             return
         self._tokens = PackedTokens(mask_BL)
         try:
-            with packed_tokens.on(self._tokens):
+            with attention.on(self._tokens):
                 yield self._tokens
         finally:
             self._tokens = None
@@ -147,10 +146,10 @@ def packing_of(model: nn.Module, anatomy: Anatomy) -> Packing | str:
 
 
 def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
+    parameter = next(model.parameters(), None)
     if anatomy.padded_because:
         return anatomy.padded_because
-    parameter = next(model.parameters(), None)
-    if parameter is None or parameter.device.type == "meta" or not _is_plain(parameter):
+    if parameter is None or parameter.device.type == "meta" or type(parameter.data) is not Tensor:
         return "its weights are not loaded"
     if any(hasattr(module, "_orig_mod") for module in model.modules()):
         return "it is compiled"
@@ -159,36 +158,31 @@ def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
     except SourceFault as fault:
         return fault.message
     try:
-        difference = _difference(model, packing)
+        reason = _difference(model, packing)
     except Exception as error:  # whatever a layer of an unknown architecture raises
+        reason = f"its layers do not take packed tokens ({type(error).__name__})"
+    if reason:
         packing.remove()
-        return f"its layers do not take packed tokens ({type(error).__name__})"
-    if difference is not None:
-        packing.remove()
-        return f"its layers give other values on packed tokens (off by {difference:.1g})"
-    return packing
+    return reason or packing
 
 
-def _is_plain(parameter: Tensor) -> bool:
-    return type(parameter.data) is Tensor
-
-
-def _difference(model: nn.Module, packing: Packing) -> float | None:
-    """The largest relative difference between two small examples, packed and padded; None where they agree."""
-    words = cast(nn.Embedding, cast(PreTrainedModel, trunk_of(model)).get_input_embeddings()).weight
+def _difference(model: nn.Module, packing: Packing) -> str:
+    """How two small examples differ, packed and padded, by the largest relative difference; empty where they agree."""
+    trunk = cast(PreTrainedModel, trunk_of(model))
+    words = cast(nn.Embedding, trunk.get_input_embeddings()).weight
     generator = torch.Generator().manual_seed(0)
     ids_BL = torch.randint(min(8, len(words) - 1), len(words), (2, 6), generator=generator).to(words.device)
     mask_BL = torch.ones_like(ids_BL)
     mask_BL[1, slice(0, 3) if padding_side(model) == "left" else slice(3, 6)] = 0
-    ids_BL[mask_BL == 0] = getattr(getattr(trunk_of(model), "config", None), "pad_token_id", None) or 0
+    ids_BL[mask_BL == 0] = getattr(getattr(trunk, "config", None), "pad_token_id", None) or 0
     with evaluating(model), torch.no_grad():
         padded = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
         with packing.packed(mask_BL):
             packed = real_outputs(model(input_ids=ids_BL, attention_mask=mask_BL), mask_BL)
-    worst = 0.0
-    for one, other in zip(padded, packed, strict=True):
-        worst = max(worst, float((one - other).abs().max() / one.abs().max().clamp_min(1e-12)))
-    return None if worst <= _TOLERANCE.get(words.dtype, 5e-2) else worst
+    pairs = zip(padded, packed, strict=True)
+    worst = max([0.0, *(float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in pairs)])
+    agrees = worst <= _TOLERANCE.get(words.dtype, 5e-2)
+    return "" if agrees else f"its layers give other values on packed tokens (off by {worst:.1g})"
 
 
 def real_outputs(output: Any, mask_BL: Tensor | None) -> list[Tensor]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from safetensors import safe_open
 from torch import nn
@@ -44,23 +43,13 @@ class ParameterNode:
         return node | ({"children": children} if children else {})
 
 
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    parameters: int
-    bytes: int
-    trainable: bool
-    identity: object
-    """Equal for entries that share their numbers."""
-
-
 def parameter_tree(model: nn.Module, name: str = "model") -> ParameterNode:
     """The tree of a module on any device, also of `meta` and fake tensors, which have no memory to compare."""
-    entries = (
-        _Entry(path, x.numel(), x.numel() * x.element_size(), x.requires_grad, _identity(x))
-        for path, x in model.named_parameters(remove_duplicate=False)
-    )
-    return _tree(entries, name)
+    leaves = []
+    for path, x in model.named_parameters(remove_duplicate=False):
+        count = x.numel()
+        leaves.append((ParameterNode(path, count, count * x.requires_grad, count * x.element_size()), _identity(x)))
+    return _tree(leaves, name)
 
 
 def saved_tree(file: Path, name: str = "model") -> ParameterNode:
@@ -72,7 +61,7 @@ def saved_tree(file: Path, name: str = "model") -> ParameterNode:
     except Exception as error:
         message = f"`{file}` cannot be read: {str(error).splitlines()[0]}"
         raise SourceFault("B310", message, help="write it again with `safetensors.torch.save_file`") from error
-    return _tree([_Entry(key, count, count * size, True, key) for key, (count, size) in sizes.items()], name)
+    return _tree([(ParameterNode(key, n, n, n * size), key) for key, (n, size) in sizes.items()], name)
 
 
 def configured_model(config: PreTrainedConfig) -> nn.Module:
@@ -83,19 +72,9 @@ def configured_model(config: PreTrainedConfig) -> nn.Module:
     architectures = config.architectures or ()
     exact = next((x for name in architectures if (x := getattr(transformers, name, None)) is not None), None)
     if exact is not None:
-        return build_empty(config, _Exactly(exact))
+        return build_empty(config, exact)
     task = task_of([Feature("logits")], (), architectures) if architectures else "features"
     return build_empty(config, getattr(transformers, AUTO_CLASSES[task]))
-
-
-@dataclass(frozen=True)
-class _Exactly:
-    """A model class that is built like an auto class, in torch's default precision."""
-
-    model_class: Callable[[PreTrainedConfig], nn.Module]
-
-    def from_config(self, config: PreTrainedConfig, dtype: torch.dtype) -> nn.Module:
-        return self.model_class(config)
 
 
 def _identity(parameter: nn.Parameter) -> object:
@@ -105,23 +84,24 @@ def _identity(parameter: nn.Parameter) -> object:
     return (parameter.device, parameter.data_ptr(), tuple(parameter.shape), parameter.stride())
 
 
-def _tree(entries: Iterable[_Entry], name: str) -> ParameterNode:
+def _tree(leaves: Iterable[tuple[ParameterNode, object]], name: str) -> ParameterNode:
+    """The tree of parameters by their full names, each with an identity, equal for those that share their numbers."""
     root = ParameterNode(name)
     first: dict[object, str] = {}
-    for entry in entries:
-        shared = first.setdefault(entry.identity, entry.name)
-        tied = shared if shared != entry.name else ""
+    for leaf, identity in leaves:
+        shared = first.setdefault(identity, leaf.name)
         path = [root]
-        for part in entry.name.split("."):
+        for part in leaf.name.split("."):
             path.append(path[-1].children.setdefault(part, ParameterNode(part)))
-        path[-1].tied = tied
-        for node in path if not tied else ():
-            node.parameters += entry.parameters
-            node.trainable += entry.parameters if entry.trainable else 0
-            node.bytes += entry.bytes
+        if shared != leaf.name:
+            path[-1].tied = shared
+            continue
+        for node in path:
+            node.parameters += leaf.parameters
+            node.trainable += leaf.trainable
+            node.bytes += leaf.bytes
     return root
 
 
 _SIZES: Mapping[str, int] = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
-
 """Bytes of one number of each type of safetensors; 1 for others."""

@@ -1,24 +1,29 @@
-"""Shapes of features without weights: the model is built of fake tensors and run twice."""
+"""Models on fake tensors, without memory for weights: the shapes of their features, from two forwards, and their reach:
+the layers, parameters and modules that features need. Nothing here knows an architecture by name.
+"""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import chain
-from typing import Any, cast
+from itertools import chain, count
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
 )
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -26,11 +31,20 @@ from brewgraph.diagnostics import Refusal, RunError, SourceFault
 from brewgraph.models.adapters import add_adapter
 from brewgraph.models.capture.capture import Capture, describe, first_argument
 from brewgraph.models.description import ModelDescription
-from brewgraph.models.fake.sentence_ends import OneEndEach
-from brewgraph.models.heads import build_heads, input_names, trunk_of
-from brewgraph.models.structure.feature_table import CallSignature, FeatureRecord, FeatureTable
-from brewgraph.models.structure.module_io import SIZES, Module, ModuleValue, Sizes, simple_shape, symbols
-from brewgraph.models.structure.read_class import dissect
+from brewgraph.models.heads import build_heads, evaluating, input_names, may_draw, remove_modules, trunk_of
+from brewgraph.models.structure.anatomy import (
+    SIZES,
+    Anatomy,
+    CallSignature,
+    FeatureRecord,
+    FeatureTable,
+    Module,
+    ModuleValue,
+    Sizes,
+    simple_shape,
+    symbols,
+)
+from brewgraph.models.structure.read_class import FLAGS, dissect, watching
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
 _READS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
@@ -49,9 +63,9 @@ class Shapes(FeatureTable):
         self._shapes: dict[Feature, Shape | SourceFault] = {}
 
     @classmethod
-    def of(cls, config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32) -> Shapes:
+    def of(cls, config: PretrainedConfig, auto_class: Any) -> Shapes:
         """The shapes of `auto_class.from_config(config)`, which does not change the configuration. SourceFault B306."""
-        return cls(build_empty(config, auto_class, dtype))
+        return cls(build_empty(config, auto_class))
 
     @classmethod
     def of_description(cls, description: ModelDescription) -> Shapes:
@@ -103,12 +117,37 @@ class Shapes(FeatureTable):
 
         A model that does not run raises SourceFault B306.
         """
-        forwards = []
-        for sizes in SIZES:
-            with _watched(self.model) as calls:
-                self._run(sizes)
-            forwards.append(calls)
-        return _modules(self.model, *forwards)
+        paths: dict[nn.Module, list[str]] = {}
+        for path, module in self.model.named_modules(remove_duplicate=False):
+            paths.setdefault(module, []).append(path)
+        modules = {path: module for path, module in self.model.named_modules() if path}
+        one, other = (self._calls(modules, sizes) for sizes in SIZES)
+        return {
+            path: Module(
+                path,
+                type(module).__name__,
+                tuple(_merged(a.takes, b.takes) for a, b in zip(one[path], other[path], strict=False)),
+                tuple(_merged(a.gives, b.gives) for a, b in zip(one[path], other[path], strict=False)),
+                tuple(call.place for call in one[path]),
+                tuple(alias for alias in paths[module] if alias != path),
+                type(module).forward is not nn.Module.forward,
+            )
+            for path, module in modules.items()
+        }
+
+    def _calls(self, modules: Mapping[str, nn.Module], sizes: Sizes) -> Mapping[str, list[_Call]]:
+        """The calls of modules in one forward, by path."""
+        calls: dict[str, list[_Call]] = defaultdict(list)
+        places = count()
+        first = {path: first_argument(module) for path, module in modules.items()}
+
+        def leave(path: str, args: tuple, kwargs: dict, output: object) -> None:
+            taken = args[0] if args else kwargs.get(first[path])
+            calls[path].append(_Call(next(places), describe(taken), describe(output)))
+
+        with watching(modules, leave=leave):
+            self._run(sizes)
+        return calls
 
     @cached_property
     def call(self) -> CallSignature:
@@ -121,12 +160,16 @@ class Shapes(FeatureTable):
         """All named features and modules as a value."""
         inferred = self.infer(self.every_feature())
         shapes = ((x, Refusal.of(y) if isinstance(y, SourceFault) else y) for x, y in inferred.items())
-        anatomy = replace(self.anatomy, lacking=dict(self.anatomy.lacking), modules=dict(self.anatomy.modules))
         try:
             modules: tuple[Module, ...] | Refusal = tuple(self.modules.values())
         except SourceFault as fault:
             modules = Refusal.of(fault)
-        return FeatureRecord(anatomy, modules, tuple(shapes), self.call)
+        return FeatureRecord(self.anatomy, modules, tuple(shapes), self.call)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """Which parts of the model each feature needs; models that share their shapes share it, too."""
+        return Reach(self.model, self.anatomy)
 
     @cached_property
     def needs_decoder(self) -> bool:
@@ -168,15 +211,9 @@ class Shapes(FeatureTable):
             raise SourceFault("B306", message, help=help) from error
 
     def _forward(self, sizes: Sizes, decoder: bool) -> Any:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        device = tensors[0].device if tensors else torch.device("cpu")
-        names = [name for name in ("input_ids", "attention_mask") if name in input_names(self.model)] or ["input_ids"]
-        with fake_mode(self.model), OneEndEach(trunk_of(self.model)), torch.no_grad():
-            ones = torch.ones(sizes.batch, sizes.length, dtype=torch.long, device=device)
-            inputs: dict[str, torch.Tensor] = dict.fromkeys(names, ones)
-            if decoder:
-                inputs["decoder_input_ids"] = ones.new_ones(sizes.batch, sizes.decoder_length)
-            return self.model(**inputs)
+        names = ("input_ids", "attention_mask", *(("decoder_input_ids",) if decoder else ()))
+        with torch.no_grad():
+            return run_on_fakes(self.model, sizes, names)
 
 
 @dataclass(frozen=True)
@@ -194,16 +231,15 @@ def _shared(kind: _Kind) -> Shapes:
     return Shapes(empty_model(kind.description))
 
 
-def build_empty(
-    config: PretrainedConfig, auto_class: Any, dtype: torch.dtype = torch.float32, mode: FakeTensorMode | None = None
-) -> nn.Module:
-    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory.
+def build_empty(config: PretrainedConfig, auto_class: Any, mode: FakeTensorMode | None = None) -> nn.Module:
+    """`auto_class.from_config(config)` in evaluation mode, of fake tensors without memory; or a model class itself.
 
     They belong to `mode`, which models may share.
     """
     try:
         with mode or FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
-            model: nn.Module = auto_class.from_config(copy.deepcopy(config), dtype=dtype).eval()
+            make = getattr(auto_class, "from_config", None) or auto_class._from_config
+            model: nn.Module = make(copy.deepcopy(config), dtype=torch.float32).eval()
         if isinstance(model, PreTrainedModel):  # tying was skipped with the initialisation
             model.tie_weights()
         return model
@@ -244,6 +280,18 @@ def _fake_the_rest(model: nn.Module) -> None:
                 module._parameters[name] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
+def run_on_fakes(model: nn.Module, sizes: Sizes, names: Collection[str]) -> Any:
+    """The output of a forward on fake tensors; of these inputs it gets those that it accepts."""
+    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+    accepts = input_names(model)
+    with fake_mode(model), OneEndEach(trunk_of(model)):
+        ids = torch.ones(sizes.batch, sizes.length, dtype=torch.long, device=device)
+        inputs = {name: ids for name in names if name in accepts} or {"input_ids": ids}
+        if "decoder_input_ids" in inputs:
+            inputs["decoder_input_ids"] = ids.new_ones(sizes.batch, sizes.decoder_length)
+        return model(**inputs)
+
+
 def fake_mode(model: nn.Module) -> FakeTensorMode:
     """The mode of a model's fake tensors; a new one for a model without."""
     tensors = chain(model.parameters(), model.buffers())
@@ -265,14 +313,12 @@ def _size(capture: Capture, feature: Feature, output: Any) -> torch.Size | Sourc
         return SourceFault("B305", str(error), help="tap another module, or name its element: [k]")
 
 
-def _symbols(
-    feature: Feature, first: torch.Size | SourceFault, second: torch.Size | SourceFault
-) -> Shape | SourceFault:
+def _symbols(feature: Feature, one: torch.Size | SourceFault, other: torch.Size | SourceFault) -> Shape | SourceFault:
     """One shape from the sizes of two forwards."""
-    if isinstance(first, SourceFault) or isinstance(second, SourceFault):
-        return first if isinstance(first, SourceFault) else second
+    if isinstance(one, SourceFault) or isinstance(other, SourceFault):
+        return one if isinstance(one, SourceFault) else other
     try:
-        return simple_shape(ModuleValue("tensor", symbols(first, second)), f"`{feature}`")
+        return simple_shape(ModuleValue("tensor", symbols(one, other)), f"`{feature}`")
     except SourceFault as fault:
         return fault
 
@@ -283,58 +329,12 @@ def _line(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
-# ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+class _Call(NamedTuple):
+    """A call's place among all calls of the forward, the module's first argument, and its output."""
 
-Calls = list[tuple[str, ModuleValue, ModuleValue]]
-"""The calls of a forward in their order: the module's path, its first argument, its output."""
-
-
-@contextmanager
-def _watched(model: nn.Module) -> Iterator[Calls]:
-    """Notes the calls of all modules below the model while the block runs."""
-    calls: Calls = []
-
-    def watching(path: str, first: str) -> Callable[..., None]:
-        def note(called: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
-            calls.append((path, describe(args[0] if args else kwargs.get(first)), describe(output)))
-
-        return note
-
-    hooks = [
-        module.register_forward_hook(watching(path, first_argument(module)), with_kwargs=True)
-        for path, module in model.named_modules()
-        if path
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _modules(model: nn.Module, one: Calls, other: Calls) -> dict[str, Module]:
-    """Every module below the model by its path, in the order of the model, from the calls of two forwards."""
-    calls: tuple[dict[str, list[tuple[int, ModuleValue, ModuleValue]]], ...] = ({}, {})
-    for by_path, forward in zip(calls, (one, other), strict=True):
-        for order, (path, takes, gives) in enumerate(forward):
-            by_path.setdefault(path, []).append((order, takes, gives))
-    paths: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths.setdefault(id(module), []).append(path)
-    modules = {}
-    for path, module in model.named_modules():
-        if path:
-            pairs = list(zip(*(by_path.get(path, ()) for by_path in calls), strict=False))
-            modules[path] = Module(
-                path,
-                type(module).__name__,
-                tuple(_merged(a, b) for (_, a, _), (_, b, _) in pairs),
-                tuple(_merged(a, b) for (_, _, a), (_, _, b) in pairs),
-                tuple(order for order, _, _ in calls[0].get(path, ())),
-                tuple(alias for alias in paths[id(module)] if alias != path),
-                type(module).forward is not nn.Module.forward,
-            )
-    return modules
+    place: int
+    takes: ModuleValue
+    gives: ModuleValue
 
 
 def _merged(one: ModuleValue, other: ModuleValue) -> ModuleValue:
@@ -368,3 +368,235 @@ def positions(model: nn.Module) -> int | None:
             offset = 0 if part.padding_idx is None else part.padding_idx + 1  # RoBERTa counts from behind its padding
             return part.num_embeddings - offset
     return None
+
+
+# ── reach ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+"""All inputs that a tokenizer may give, as some have weights of their own: XLNet's token types."""
+
+Features = frozenset[Feature]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many of a model's layers run for some features: `run` of `present`."""
+
+    run: int
+    present: int
+
+
+class Reach:
+    """The parts of one model that features need. Its methods give None if that is unknown; each runs the model once.
+
+    Hooks, mode and the random generators are restored.
+    """
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy | None = None):
+        self.model = model
+        if anatomy is not None:
+            self.anatomy = anatomy
+        self._names: dict[Feature, frozenset[str]] = {}
+        self._runs: dict[Features, _Run | None] = {}
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        return dissect(self.model)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a forward in training mode may draw random numbers."""
+        return may_draw(self.model)
+
+    @property
+    def attention_layers(self) -> int:
+        """How many layers with attention there are."""
+        return len(self.anatomy.attention)
+
+    @property
+    def padded_because(self) -> str:
+        """Why its layers cannot run on packed tokens; empty where they may."""
+        return self.anatomy.padded_because
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all parameters."""
+        return frozenset(name for name, _ in self.model.named_parameters())
+
+    def depth(self, features: Collection[Feature]) -> Depth | None:
+        """The layers that run before these features are available, over all stacks."""
+        layers = self.anatomy.every_layer
+        present = len(layers) or len(self.anatomy.attention)
+        depths = [_layer(self.anatomy, feature) for feature in features]
+        if present and depths and None not in depths and len(self.anatomy.hidden) == present + 1:
+            return Depth(max(depth for depth in depths if depth is not None), present)
+        run = self._run(frozenset(features))
+        if run is None or not layers:
+            return None
+        calls = [run.calls.get(path, 0) for path in layers]
+        return Depth(sum(calls), max(present, len(self.anatomy.hidden) - 1))
+
+    def late(self, features: Collection[Feature]) -> tuple[Feature, ...]:
+        """The features that make all layers run: the model returns them, and no module gives them."""
+        sites = {feature: self.anatomy.site(feature) for feature in features}
+        if any(site.kind == "result" for site in sites.values()):
+            return ()
+        return tuple(feature for feature, site in sites.items() if site.field in FLAGS)
+
+    def parameters(self, features: Collection[Feature]) -> frozenset[str] | None:
+        """The names of the parameters that gradients of these features reach."""
+        if any(feature not in self._names for feature in features):
+            run = self._run(frozenset(features) | frozenset(self._names), gradients=True)
+            if run is None:
+                return None
+            self._names |= run.names
+        return frozenset[str]().union(*(self._names[feature] for feature in features))
+
+    def dead_modules(self, features: Collection[Feature]) -> tuple[str, ...]:
+        """The paths of the outermost modules with weights that these features do not need, in order.
+
+        They are neither called nor reached, and a forward without them gives the same features. A layer stays or goes
+        as a whole; a layer of which only the input is taken stays as a shell. Empty if the model itself returns one of
+        the features.
+        """
+        run = self._run(frozenset(features), gradients=True)
+        if run is None or not run.stopped:
+            return ()
+        live = {name.rpartition(".")[0] for names in run.names.values() for name in names} | set(run.calls)
+        sites = [self.anatomy.site(feature) for feature in features]
+        live |= {site.path for site in sites}
+        shells = {site.path for site in sites if site.kind == "input"} - run.calls.keys()
+        live, shells = _with_outer(live), _with_outer(shells)
+        dead: list[str] = []
+        whole: list[str] = []
+        for path, module in self.model.named_modules():
+            inside = any(path.startswith(f"{other}.") for other in whole)
+            if isinstance(module, nn.ModuleList):
+                whole += [member for name in module._modules if (member := f"{path}.{name}") not in shells]
+            if path and path not in live and not inside and next(module.parameters(), None) is not None:
+                dead.append(path)
+                whole.append(path)
+        give_back = remove_modules(self.model, dead)
+        try:
+            left = self._forward(frozenset(features), gradients=False)  # None for code that reads weights uncalled
+        finally:
+            give_back()
+        return tuple(dead) if left is not None else ()
+
+    def _run(self, features: Features, *, gradients: bool = False) -> _Run | None:
+        run = self._runs.get(features)
+        if run is None or (gradients and not run.gradients):
+            run = self._runs[features] = self._forward(features, gradients=gradients)
+        return run
+
+    def _forward(self, features: Features, *, gradients: bool) -> _Run | None:
+        """Run the model, up to the last feature where possible."""
+        if not isinstance(trunk_of(self.model), PreTrainedModel):
+            return None
+        calls: Counter[str] = Counter()
+        ids = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        output: Any = None
+        try:
+            with ExitStack() as stack:
+                capture = Capture(self.model, features, self.anatomy)
+                stack.callback(capture.remove)
+                stack.enter_context(evaluating(self.model))
+                stack.enter_context(watching(dict(self.model.named_modules()), lambda path: calls.update([path])))
+                stack.enter_context(torch.set_grad_enabled(gradients))
+                until = features if capture.can_stop(features) else ()
+                with capture.armed(until):
+                    output = run_on_fakes(self.model, Sizes(2, 5, 5), _INPUTS)
+                values = capture.collect(output)
+        except Exception:  # whatever a model's own code may raise
+            return None
+        names = {feature: frozenset(_reached(value, ids)) for feature, value in values.items()} if gradients else {}
+        return _Run(calls, bool(until), gradients, names)
+
+
+def _with_outer(paths: Collection[str]) -> set[str]:
+    """Paths with those of the modules around them."""
+    return {*paths, *(path[:at] for path in paths for at, sign in enumerate(path) if sign == ".")}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One forward: how often each module was called, whether it ended early, and what each feature reaches."""
+
+    calls: dict[str, int]
+    stopped: bool
+    gradients: bool
+    names: dict[Feature, frozenset[str]]
+
+
+def _reached(value: Tensor, names: dict[int, str]) -> Iterator[str]:
+    """The names of the parameters behind a value in the autograd graph; `names` are those of all, by id."""
+    seen: set[Node] = set()
+    waiting = [value.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if (name := names.get(id(getattr(step, "variable", None)))) is not None:
+            yield name
+        waiting += [after for after, _ in step.next_functions]
+
+
+def _layer(anatomy: Anatomy, feature: Feature) -> int | None:
+    """How many layers run before a feature is available, if each layer runs once; None: unknown."""
+    site = anatomy.site(feature)
+    paths = anatomy.layer_paths
+    if site.kind == "result":
+        return len(paths)
+    for i, path in enumerate(paths):
+        if site.path == path or site.path.startswith(f"{path}."):
+            return i if site.kind == "input" and site.path == path else i + 1
+    return None
+
+
+# ── heads that read the token at the end of a text ───────────────────────────────────────────────────────────────────
+
+
+_MARK = "_marks_ends_of_texts"
+_KEEPS_MARK = ("to", "sum", "bool", "int", "long")
+
+
+class OneEndEach(TorchFunctionMode):
+    """Inside, each example of fake tokens has one token `eos_token_id`, as a tokenizer appends it.
+
+    Encoder-decoders with a classifier (BART, mBART, T5) read the state at that token: they compare `input_ids` with its
+    id, and index by the mask, `hidden[mask, :]`. No other mask is assumed, so other code that reads values raises as
+    before.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.end = getattr(getattr(model, "config", None), "eos_token_id", None)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        first = args[0] if args and isinstance(args[0], FakeTensor) else None
+        if first is None:
+            return func(*args, **(kwargs or {}))
+        if name == "unique_consecutive" and hasattr(first, _MARK):
+            return first.new_ones(1)
+        if name == "__getitem__" and (rest := _after_mask(first, args[1])) is not None:
+            return first[(slice(None), 0, *rest)]
+        result = func(*args, **(kwargs or {}))
+        operand = args[1] if name in ("eq", "__eq__") and len(args) > 1 else None
+        compared = operand is not None and not isinstance(operand, Tensor) and operand == self.end
+        if isinstance(result, Tensor) and (compared or (name in _KEEPS_MARK and hasattr(first, _MARK))):
+            setattr(result, _MARK, True)
+        return result
+
+
+def _after_mask(value: Tensor, index: object) -> tuple[Any, ...] | None:
+    """The rest of an index behind a mask of ends; None for an index that does not begin with one."""
+    parts = index if isinstance(index, tuple) else (index,)
+    mask = parts[0] if parts else None
+    if not isinstance(mask, Tensor) or not hasattr(mask, _MARK) or mask.dtype != torch.bool:
+        return None
+    return parts[1:] if value.shape[:2] == mask.shape else None

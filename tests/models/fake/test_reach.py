@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.description import ModelDescription
-from brewgraph.models.fake.reach import Depth, Reach, may_draw
+from brewgraph.models.fake.shapes import Depth, Reach
+from brewgraph.models.heads import may_draw
 from brewgraph.models.loading import Without, build_model
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.feature_table import FeatureRecord, FeatureTable, Recorded
+from brewgraph.models.structure.anatomy import FeatureRecord, FeatureTable, Recorded
 from brewgraph.recipe.features import ROWS, Feature
 from tests.models.tiny import SETTINGS, tiny, tiny_config
 

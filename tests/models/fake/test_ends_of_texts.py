@@ -8,8 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from brewgraph.diagnostics import SourceFault
-from brewgraph.models.fake.reach import Reach
-from brewgraph.models.fake.shapes import Shapes
+from brewgraph.models.fake.shapes import Reach, Shapes
 from brewgraph.recipe.features import Feature
 
 SIDES = {

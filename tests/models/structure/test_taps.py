@@ -8,8 +8,16 @@ from transformers import AutoModel
 
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.fake.shapes import Shapes
-from brewgraph.models.structure.module_io import SIZES, ModuleValue, show, symbols
-from brewgraph.models.structure.tap_list import ModuleRow, collapsed, gathered, taps_of
+from brewgraph.models.structure.anatomy import (
+    SIZES,
+    Module,
+    ModuleValue,
+    collapsed,
+    gathered,
+    show,
+    symbols,
+    taps_of,
+)
 from tests.models.tiny import tiny_config
 
 ONE, OTHER = SIZES
@@ -86,33 +94,33 @@ def test_no_tensor_or_several_are_a_fault(value, item, message, help):
 def test_equal_layers_are_one_row():
     """Two runs of unlike layers are two blocks; a list with one member keeps its number."""
     shapes = Shapes.of(tiny_config("t5"), AutoModel)
-    paths = [row.pattern for row in taps_of(shapes, "t5").modules]
+    paths = [row.path for row in taps_of(shapes, "t5").modules]
     assert "encoder.block.0.layer.0.SelfAttention.relative_attention_bias" in paths
     assert "encoder.block.{1..2}.layer.1.DenseReluDense.wi" in paths
     assert not any(".{1..2}" in path and "relative_attention_bias" in path for path in paths)
     every = taps_of(shapes, "t5", collapse=False).modules
-    assert [row.pattern for row in every] == [path for path, _ in shapes.model.named_modules() if path]
+    assert [row.path for row in every] == [path for path, _ in shapes.model.named_modules() if path]
 
 
-def row(pattern: str, width: int = 3, kind: str = "Linear") -> ModuleRow:
+def row(pattern: str, width: int = 3, kind: str = "Linear") -> Module:
     value = ModuleValue("tensor", ("batch", width))
-    return ModuleRow(pattern, kind, (value,), (value,))
+    return Module(pattern, kind, (value,), (value,))
 
 
 def test_a_layer_that_differs_stands_alone():
     """By its width, by its class, or by what is below it."""
     layers = [row("a.0"), row("a.1"), row("a.2", 4), row("a.3", 4), row("a.4", 4, "Conv")]
     found = collapsed([row("a", kind="List"), *layers])
-    assert [x.pattern for x in found] == ["a", "a.{0..1}", "a.{2..3}", "a.4"]
+    assert [x.path for x in found] == ["a", "a.{0..1}", "a.{2..3}", "a.4"]
     found = collapsed([row("a", kind="List"), row("a.0"), row("a.0.x"), row("a.1")])
-    assert [x.pattern for x in found] == ["a", "a.0", "a.0.x", "a.1"]
+    assert [x.path for x in found] == ["a", "a.0", "a.0.x", "a.1"]
 
 
 def test_rows_that_were_chosen_are_gathered():
     """Those that differ in one number in a row; others are kept one by one."""
-    assert [x.pattern for x in gathered([row("a.0.b"), row("c"), row("a.1.b")])] == ["a.{0..1}.b", "c"]
-    assert [x.pattern for x in gathered([row("a.0.b"), row("a.2.b")])] == ["a.0.b", "a.2.b"]
-    assert [x.pattern for x in gathered([row("a.0.b.0"), row("a.1.b.1")])] == ["a.0.b.0", "a.1.b.1"]
+    assert [x.path for x in gathered([row("a.0.b"), row("c"), row("a.1.b")])] == ["a.{0..1}.b", "c"]
+    assert [x.path for x in gathered([row("a.0.b"), row("a.2.b")])] == ["a.0.b", "a.2.b"]
+    assert [x.path for x in gathered([row("a.0.b.0"), row("a.1.b.1")])] == ["a.0.b.0", "a.1.b.1"]
 
 
 def test_a_module_under_two_names_is_run_once():

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brewgraph.models.structure.trace_outputs import OutputOrigin, find_returned
+from brewgraph.models.structure.anatomy import Site
+from brewgraph.models.structure.read_class import find_returned
 from tests.models.tiny import tiny
 
 FIELDS = ("hidden_states", "attentions")
@@ -29,9 +30,12 @@ def test_xlnet_turns_its_states(rate: float, training: bool) -> None:
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {rate}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert found.layers == tuple(f"transformer.layer.{i}" for i in range(3))
-    first = OutputOrigin("transformer.dropout", 0, None, (1, 0, 2))
-    assert found.places["hidden_states"] == (first, *(OutputOrigin(path, 0, 0, (1, 0, 2)) for path in found.layers))
-    assert found.places["attentions"] == tuple(OutputOrigin(path, 0, 2, (2, 3, 0, 1)) for path in found.layers)
+    first = Site("output", "transformer.dropout", axes=(1, 0, 2))
+    assert found.places["hidden_states"] == (
+        first,
+        *(Site("output", path, item=0, axes=(1, 0, 2)) for path in found.layers),
+    )
+    assert found.places["attentions"] == tuple(Site("output", path, item=2, axes=(2, 3, 0, 1)) for path in found.layers)
 
 
 class Small(nn.Module):
