@@ -19,7 +19,7 @@ from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import info, node
+from brewgraph.graph.container import info, of_kind
 from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
@@ -28,11 +28,9 @@ from brewgraph.recipe.needs import columns_used, words_used
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.values import takes_in
-from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of, models_of
+from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.feeds import Feed, RowFeed
-from brewgraph.training.freezing import Freeze
-from brewgraph.training.work import Draw, Material, StageWork
+from brewgraph.training.work import Draw, Feed, Freeze, Material, RowFeed, StageWork
 
 _LONGEST = 512
 """Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
@@ -140,7 +138,7 @@ class DataCache:
     def _reads_labels(self, data: str) -> bool:
         """Whether a loss reads the labels of a data set."""
         graphs = self.builder.checked.graphs.values()
-        columns = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Column))
+        columns = (x for graph in graphs for _, x in of_kind(graph, n.Column))
         return any(x.data == data and x.column in ("labels", "start", "end") for x in columns)
 
     def split(self, data: str, name: str, encodings: Sequence[Encoding]) -> datasets.Dataset:
@@ -227,12 +225,7 @@ class DataCache:
 
     def readers(self, graphs: Sequence[nx.DiGraph], data: str) -> list[str]:
         """The models that read a data set in these graphs, in the order of the spec, and always the student."""
-        readers = {
-            x.model
-            for graph in graphs
-            for key in graph
-            if isinstance(x := node(graph, key), n.Input) and x.data == data and x.model in models_of(graph)
-        }
+        readers = {x.model for graph in graphs for _, x in of_kind(graph, n.Input) if x.data == data}
         readers.add(self.recipe.student.name)
         return [name for name in self.recipe.models if name in readers]
 

@@ -41,10 +41,9 @@ from brewgraph.running.spec_builder import SpecBuilder, blaming
 from brewgraph.source import EncodingError, decode
 from brewgraph.training.checkpoint import load_student as load_weights
 from brewgraph.training.evaluation import Scores, can_score, evaluate, logits_of, losses_on_dev, model_inputs, own_view
-from brewgraph.training.feeds import in_order
-from brewgraph.training.metrics.spans import BestAnswers
+from brewgraph.training.metrics import BestAnswers
 from brewgraph.training.processes import make_accelerator, this_process
-from brewgraph.training.work import place_stage
+from brewgraph.training.work import Material, in_order, place_stage
 
 _BATCH = 64
 
@@ -266,15 +265,11 @@ def _read(task: FinishedTask, content: str, suffix: str, title: str) -> datasets
 
 def score(student: Student, rows: datasets.Dataset) -> Scores:
     """The student's scores on labelled rows."""
-    return evaluate(
-        student.model,
-        student.encoding.key,
-        student.batches(rows),
-        label_type=student.task.label_type,
-        classes=student.task.classes,
-        examples=rows,
-        null_threshold=student.task.null_threshold,
+    task = student.task
+    material = Material(
+        {}, classes=task.classes, label_type=task.label_type, examples=rows, null_threshold=task.null_threshold
     )
+    return evaluate(student.model, student.encoding.key, student.batches(rows), material)
 
 
 @torch.no_grad()

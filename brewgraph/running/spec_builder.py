@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError
 from brewgraph.facts.models import UnbuiltModelFacts, is_local
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes
-from brewgraph.graph.container import node
+from brewgraph.graph.container import nodes_of, of_kind
 from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
@@ -356,9 +356,7 @@ class SpecBuilder:
 
     def features(self, model: str) -> frozenset[Feature]:
         """The features that any task of any stage takes from a model, in its loss or its reports."""
-        graphs = [*self.optimized().values(), *self.checked.reports.values()]
-        taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
-        return frozenset(x.feature for x in taps if x.model == model)
+        return features_of(model, (*self.optimized().values(), *self.checked.reports.values()))
 
     def outline(self, model: str) -> nn.Module:
         """A model to read sizes from, without weights if possible."""
@@ -390,14 +388,17 @@ def closing_split(splits: Collection[str]) -> str | None:
 
 def models_of(graph: nx.DiGraph) -> list[str]:
     """The models whose inputs or forwards a graph holds, each once."""
-    nodes = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.model for x in nodes if isinstance(x, n.Forward | n.Input)))
+    return list(dict.fromkeys(x.model for x in nodes_of(graph).values() if isinstance(x, n.Forward | n.Input)))
 
 
 def data_of(graph: nx.DiGraph) -> list[str]:
     """The data sets that a graph reads, each once."""
-    nodes = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.data for x in nodes if isinstance(x, n.Input | n.Column)))
+    return list(dict.fromkeys(x.data for x in nodes_of(graph).values() if isinstance(x, n.Input | n.Column)))
+
+
+def features_of(model: str, graphs: Iterable[nx.DiGraph]) -> frozenset[Feature]:
+    """The features that these graphs take from a model."""
+    return frozenset(x.feature for graph in graphs for _, x in of_kind(graph, n.Tap) if x.model == model)
 
 
 # ── whether models are those that were checked ───────────────────────────────────────────────────────────────────────
@@ -420,8 +421,7 @@ def check_modules(checked: Checked, modules: Mapping[str, nn.Module]) -> None:
             )
         if (facts := checked.facts(checked.recipe.models[name])) is not None:
             graphs = (*checked.graphs.values(), *checked.reports.values())
-            taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
-            _check_features(name, module, facts, {x.feature for x in taps if x.model == name})
+            _check_features(name, module, facts, features_of(name, graphs))
 
 
 def _not_a_module(name: str, value: object) -> str:

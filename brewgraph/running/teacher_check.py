@@ -1,4 +1,4 @@
-"""A dry run of the teachers on some labelled rows before training: do they number their classes as the data does?"""
+"""Dry runs of the teachers before training: do they number their classes as the data does, and what rounding costs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import of_kind
+from brewgraph.models.capture.packing import real_outputs
 from brewgraph.models.fake.reach import evaluating
 from brewgraph.models.label_order import (
     LabelOrder,
@@ -24,12 +25,13 @@ from brewgraph.models.label_order import (
     check_tag_order,
 )
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
+from brewgraph.recipe.needs import data_used
 from brewgraph.recipe.recipe import Stage, Task
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import can_score, logits_of, model_inputs, own_view
-from brewgraph.training.feeds import in_order
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import in_order
 
 ROWS = 512
 """The maximum number of labelled rows per teacher; as many again if some classes may be confused."""
@@ -222,3 +224,48 @@ def _compare(
     if kind == CLASSES:
         return check_labels_order(predicted, true, classes, name, order, seen["texts"])
     return check_label_order(predicted, true, classes, name, order, seen["texts"])
+
+
+# ── rounding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+ROUNDED_ROWS = 32
+"""Rows of the training data that both models read."""
+
+
+def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
+    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32, which is loaded for it once."""
+    builder = data_cache.builder
+    for model in builder.recipe.teachers:
+        data = next(iter(data_used(builder.recipe)[model.name]), None)
+        if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
+            continue
+        batch = own_view(model.name, _first_batch(data_cache, data, model.name))
+        lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
+        sizes = zip(lower, exact, strict=True)
+        error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
+        reporter.say(
+            f"teacher {model.name} in {model.source.number_format}: on {ROUNDED_ROWS} rows its outputs are "
+            f"{error:.2%} (relative rms) off those in fp32"
+        )
+
+
+def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:
+    """The first rows of the training data, as the model reads them."""
+    if data_cache.recipe.data[data].source.holds_tensors:
+        first: Mapping[str, Any] = data_cache.builder.tensor_batches(data).train[0]
+        return first
+    encodings, _ = data_cache.encodings(data, [name])
+    rows = data_cache.builder.examples(data).splits["train"]
+    encoded = data_cache.encode(data, rows.select(range(min(ROUNDED_ROWS, len(rows)))), encodings)
+    collator = data_cache.collator(data, encodings, training=False)
+    batch: Mapping[str, Any] = next(iter(in_order(encoded, collator, ROUNDED_ROWS)))
+    return batch
+
+
+def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> list[torch.Tensor]:
+    parameter = next(module.parameters())
+    inputs = model_inputs(module, batch, parameter.device)
+    inputs = {key: x.to(parameter.dtype) if x.is_floating_point() else x for key, x in inputs.items()}
+    with evaluating(module), torch.no_grad():
+        return real_outputs(module(**inputs), inputs.get("attention_mask"))

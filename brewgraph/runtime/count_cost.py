@@ -30,7 +30,7 @@ from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.label_types import CLASSES, LabelType
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.runtime.forwards import Batch
+from brewgraph.runtime.instructions import Batch
 
 
 def count_step(

@@ -15,7 +15,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, nodes_of
 from brewgraph.models.fake.shapes import accepted, positions
 from brewgraph.models.heads import trunk_of
-from brewgraph.runtime.forwards import Batch, base_of
+from brewgraph.runtime.instructions import Batch, base_of
 
 _EXAMPLE = 'distiller({"input_ids": ids, "attention_mask": mask, "labels": labels})'
 _IDS = "input_ids"

@@ -23,9 +23,14 @@ from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.fake.reach import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
-from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (
+    NOT_INPUTS,
+    Batch,
+    Instruction,
+    Step,
+    base_of,
     first_tensor,
+    forward_instruction,
     loss_instruction,
     mean_instruction,
     put,

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,7 +28,47 @@ from brewgraph.models.tokenization import as_loaded
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.records import Sums
+
+
+@dataclass
+class Sums:
+    """Loss and terms of each task, summed over its `steps` since the last line.
+
+    `seen` counts the steps that computed each of them: a term that a schedule has at zero is not computed.
+    """
+
+    values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def add(self, task: str, output: Mapping[str, Tensor]) -> None:
+        """Add a micro-batch's share of a step."""
+        own = self.values.setdefault(task, {})
+        for name, value in output.items():
+            own[name] = own[name] + value if name in own else value
+
+    def end_step(self, task: str, computed: Iterable[str]) -> None:
+        """Count a step of a task, and the terms that it computed."""
+        self.steps[task] = self.steps.get(task, 0) + 1
+        own = self.seen.setdefault(task, {})
+        for name in computed:
+            own[name] = own.get(name, 0) + 1
+
+    def gathered(self, accelerator: Accelerator) -> dict[str, dict[str, Tensor]]:
+        """The sums over all ranks."""
+        if accelerator.num_processes == 1:
+            return self.values
+        gathered: dict[str, dict[str, Tensor]] = accelerator.reduce(self.values, "sum")
+        return gathered
+
+    def held_by(self, accelerator: Accelerator) -> Sums:
+        """The sums after a resume: the first rank holds all that was gathered over the ranks."""
+        device, main = accelerator.device, accelerator.is_main_process
+        values = {
+            task: {k: v.to(device) if main else torch.zeros_like(v, device=device) for k, v in own.items()}
+            for task, own in self.values.items()
+        }
+        return Sums(values, dict(self.steps), {task: dict(own) for task, own in self.seen.items()})
 
 
 @dataclass

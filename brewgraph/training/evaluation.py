@@ -19,10 +19,9 @@ from brewgraph.recipe.label_types import LOSS, VALUE, LabelType
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS
-from brewgraph.training.feeds import in_order
 from brewgraph.training.metrics import make_metric
 from brewgraph.training.processes import own_share, this_process
-from brewgraph.training.work import Material
+from brewgraph.training.work import Material, in_order
 
 _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 """What metrics read of a batch beside the logits."""
@@ -48,27 +47,17 @@ def can_score(module: nn.Module, label_type: LabelType, classes: Sequence[str], 
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    name: str,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    label_type: LabelType,
-    classes: Sequence[str],
-    examples: Any = None,
-    head: str = "",
-    null_threshold: float | None = None,
-) -> Scores:
-    """Score the model `name`, or one `head` of it, on batches of labelled examples.
+def evaluate(model: nn.Module, name: str, batches: Iterable[Mapping[str, Any]], material: Material) -> Scores:
+    """Score the model `name`, or the material's head of it, on batches of the material's labelled examples.
 
-    `examples` are the rows of the split, which hold the tags of whole sentences and the answers. `null_threshold` is
-    the margin by which "no answer" must beat the best answer, None if every question has an answer. If ranks hold
-    different batches, each gets the scores over all of them; ranks exchange the state of metrics, never logits.
+    If ranks hold different batches, each gets the scores over all of them; ranks exchange the state of metrics, never
+    logits.
     """
-    metric = make_metric(label_type, classes, examples, null_threshold)
+    label_type = material.label_type
+    metric = make_metric(label_type, material.classes, material.examples, material.null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
-    if head:
-        model = cast(Mapping[str, nn.Module], model.heads)[head]
+    if material.head:
+        model = cast(Mapping[str, nn.Module], model.heads)[material.head]
     device = next(model.parameters(), torch.empty(0)).device
     with evaluating(model):
         for batch in batches:
@@ -127,16 +116,7 @@ def is_scored(student: nn.Module, material: Material) -> bool:
 
 def score(model: nn.Module, name: str, material: Material) -> Mapping[str, float]:
     """The scores of a model on the dev split over all ranks, by metric."""
-    return evaluate(
-        model,
-        name,
-        _dev_batches(material, by_length=True),
-        label_type=material.label_type,
-        classes=material.classes,
-        examples=material.examples,
-        head=material.head,
-        null_threshold=material.null_threshold,
-    ).values
+    return evaluate(model, name, _dev_batches(material, by_length=True), material).values
 
 
 def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = False) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from brewgraph.checking.check import check, read_spec
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.freezing import Freeze, frozen
+from brewgraph.training.work import Freeze, frozen
 
 CONTEXT = "The tower was built by Ada Stone in 1889."
 SPEC = """brew 1

@@ -27,9 +27,9 @@ from brewgraph.running import teacher_check
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.freezing import unreached_frozen
 from brewgraph.training.optimizer import build_optimizer
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import unreached_frozen
 from tests.runtime.test_distiller import batch
 from tests.small import metrics, save, write_data
 

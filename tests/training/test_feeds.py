@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from brewgraph.data.batching.order import is_idle
-from brewgraph.training.feeds import RowFeed, micro_batches, order_seed, place
+from brewgraph.training.work import RowFeed, micro_batches, order_seed, place
 from tests.training.toy import collate, table
 
 

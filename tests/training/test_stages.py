@@ -22,10 +22,9 @@ from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.freezing import Freeze
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import Draw, StageWork
+from brewgraph.training.work import Draw, Freeze, StageWork
 from tests.small import metrics, project
 from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
 

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from brewgraph.recipe.settings.train import Adamw, Constant, Train
 from brewgraph.recipe.values import Length
 from brewgraph.runtime.distiller import DistillerOutput
-from brewgraph.training.feeds import RowFeed
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import Outcome, train
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import Draw, Material, StageWork
+from brewgraph.training.work import Draw, Material, RowFeed, StageWork
 from tests.small import metrics
 
 EVERY = Length(1, "step")
