@@ -8,7 +8,9 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import reduce
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -287,8 +289,9 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     if label_type.over_vocabulary:
         raise UsageError("a language model predicts no labels; `brewgraph eval` scores it")
     answers = BestAnswers()
-    waiting: tuple[int, Prediction] | None = None
-    with evaluating(student.model):
+
+    def windows() -> Iterator[tuple[int, Prediction]]:
+        """The predictions of windows with the indices of their rows; answers are collected beside."""
         for batch in student.batches(rows):
             view = own_view(student.encoding.key, batch)
             inputs = model_inputs(student.model, view, student.device)
@@ -298,15 +301,11 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
                 answers.update(*answers.reduce(logits, reference))
                 continue
             predictions = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
-            for index, prediction in zip(view["index"].tolist(), predictions, strict=True):
-                if waiting is not None and waiting[0] == index:  # the next window of one sentence
-                    waiting = index, _joined(waiting[1], prediction)
-                    continue
-                if waiting is not None:
-                    yield _described(rows[waiting[0]], waiting[1])
-                waiting = index, prediction
-    if waiting is not None:
-        yield _described(rows[waiting[0]], waiting[1])
+            yield from zip(view["index"].tolist(), predictions, strict=True)
+
+    with evaluating(student.model):
+        for index, of_row in groupby(windows(), key=itemgetter(0)):
+            yield _described(rows[index], reduce(_joined, (prediction for _, prediction in of_row)))
     threshold = student.task.null_threshold
     for index, answer in sorted(answers.best.items()):
         prediction = {

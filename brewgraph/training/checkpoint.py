@@ -27,7 +27,7 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.tokenization import as_loaded
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, replacing
 
 
 @dataclass
@@ -127,27 +127,23 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
     """Save the student so that plain transformers loads it: a folder for each head, merged weights beside an adapter;
     a custom module becomes a bare model.safetensors.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     whole = merged(student) if has_adapter(student) else student
-    folders = [temporary]
-    with quiet_transformers():
-        if isinstance(whole, HeadedModel):
-            whole.save(temporary)
-            folders += [temporary / head for head in whole.heads]
-        elif isinstance(whole, PreTrainedModel):
-            whole.save_pretrained(temporary)
-        else:
-            temporary.mkdir(parents=True)
-            save_model(whole, str(temporary / "model.safetensors"))
-        if has_adapter(student):
-            save_adapter(student, temporary / "adapter")
-    if tokenizer is not None:
-        tokenizer = as_loaded(tokenizer)
-        for folder in folders:
-            tokenizer.save_pretrained(folder)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        folders = [temporary]
+        with quiet_transformers():
+            if isinstance(whole, HeadedModel):
+                whole.save(temporary)
+                folders += [temporary / head for head in whole.heads]
+            elif isinstance(whole, PreTrainedModel):
+                whole.save_pretrained(temporary)
+            else:
+                save_model(whole, str(temporary / "model.safetensors"))
+            if has_adapter(student):
+                save_adapter(student, temporary / "adapter")
+        if tokenizer is not None:
+            tokenizer = as_loaded(tokenizer)
+            for folder in folders:
+                tokenizer.save_pretrained(folder)
 
 
 def load_student(student: nn.Module, path: Path) -> nn.Module:
@@ -179,9 +175,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "step": state.step,
             "stage": state.stage,
             "stage_step": state.stage_step,
-            "sums": state.sums.values,
-            "since": state.sums.steps,
-            "seen": state.sums.seen,
+            "sums": vars(state.sums),
             "progress": asdict(state.progress),
             "carried": state.carried,
             # the state dict by name, beside the student, so that loading needs no model class
@@ -222,8 +216,8 @@ class SavedState:
             if state.scaler is not None:
                 state.scaler.load_state_dict(content["scaler"])
             state.step, state.stage, state.stage_step = content["step"], content["stage"], content["stage_step"]
-            state.sums = Sums(content["sums"], content["since"], content["seen"])
-            state.progress, state.carried = Progress(**content["progress"]), content["carried"]
+            state.sums, state.progress = Sums(**content["sums"]), Progress(**content["progress"])
+            state.carried = content["carried"]
 
 
 _OTHER_TRAINING = "it belongs to another spec, other data or other settings"
@@ -270,14 +264,10 @@ class Keeper:
         if self.folder is None:
             self._held = content
             return
-        temporary = self.folder.checkpoints / ".best.part"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_student(distiller.student, temporary / "student")
-        save_projections(distiller, temporary / "projections.safetensors")
-        torch.save(content, temporary / "state.pt")
-        shutil.rmtree(self.folder.best, ignore_errors=True)
-        temporary.rename(self.folder.best)
+        with replacing(self.folder.best) as temporary:
+            save_student(distiller.student, temporary / "student")
+            save_projections(distiller, temporary / "projections.safetensors")
+            torch.save(content, temporary / "state.pt")
 
     def give_back(self, distiller: Distiller) -> None:
         """Load the best weights of this stage, if there are any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -124,7 +124,7 @@ def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = F
     dev = material.dev
     assert dev is not None
     if isinstance(dev, ReadyBatches):
-        yield from dev.evaluation()
+        yield from dev.dev
     else:
         yield from in_order(dev if whole else own_share(dev), material.collator, material.batch, by_length=by_length)
 
@@ -137,20 +137,18 @@ def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     `batch` is the mean over batches of the spec's size. Weights are those of the stage's end, so that its evaluations
     are comparable; a term whose weight is zero then is left out.
     """
-    sums = dict[str, Any]()
     before, distiller.progress = distiller.progress, 1.0
     try:
-        with evaluating(distiller):
-            counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, accelerator)]).sum(0)
-            counts = _over_ranks(counts, material)
-            for batch in _moved(material, accelerator):
-                with accelerator.autocast():
-                    output = distiller(batch, counts, task)
-                for name, value in {LOSS: output.loss, **output.terms}.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach().double()
+        counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, accelerator)]).sum(0)
+        counts = _over_ranks(counts, material)
+
+        def losses(batch: Any) -> dict[str, Tensor]:
+            output = distiller(batch, counts, task)
+            return {LOSS: output.loss, **output.terms}
+
+        return _sums_on_dev(distiller, material, accelerator, losses)
     finally:
         distiller.progress = before
-    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
 
 
 @torch.no_grad()
@@ -161,18 +159,32 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     """
     if not material.has_losses:
         return {}
+
+    def values(batch: Any) -> dict[str, Tensor]:
+        first = first_tensor(batch)
+        reported = {name: value * len(first) for name, value in distiller.report(batch, task).items()}
+        return {**reported, "": first.new_tensor(len(first))}
+
+    sums = _sums_on_dev(distiller, material, accelerator, values)
+    rows = sums.pop("")
+    return {name: value / rows for name, value in sums.items()}
+
+
+def _sums_on_dev(
+    distiller: Distiller,
+    material: Material,
+    accelerator: Accelerator,
+    values_of: Callable[[Any], Mapping[str, Tensor]],
+) -> dict[str, float]:
+    """The values of all batches of the dev split, in eval mode, added up over batches and ranks."""
     sums: dict[str, Any] = {}
-    rows = torch.zeros((), device=accelerator.device)
     with evaluating(distiller):
         for batch in _moved(material, accelerator):
-            count = len(first_tensor(batch))
-            rows += count
             with accelerator.autocast():
-                values = distiller.report(batch, task)
+                values = values_of(batch)
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float() * count
-    sums, rows = _over_ranks(sums, material), _over_ranks(rows, material)
-    return {name: float(value / rows) for name, value in sums.items()}
+                sums[name] = sums.get(name, 0.0) + value.detach().double()
+    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
 
 
 def _moved(material: Material, accelerator: Accelerator) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from brewgraph.data.batching.order import BatchOrder, derive_seed, fewest_tokens, loader, mark_idle
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.diagnostics import RunError, UsageError, suggest
+from brewgraph.diagnostics import RunError, suggest
 from brewgraph.recipe.label_types import CLASS, LabelType
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.train import Train
@@ -41,14 +41,10 @@ class Draw:
     order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if unknown := set(self.order) - self.weights.keys():
-            raise RunError(f"the order of tasks names `{min(unknown)}`, which is not a task")
         if not self.weights or any(not math.isfinite(w) or w < 0 for w in self.weights.values()):
             raise RunError("the weights of tasks must be finite and not negative")
         if not self.order and sum(self.weights.values()) <= 0:
             raise RunError("every task has weight zero; at least one must be above zero")
-        if not 0 <= self.floor * len(self.weights) <= 1:
-            raise RunError(f"{len(self.weights)} tasks cannot all have a probability of {self.floor:g} or more")
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -131,14 +127,6 @@ class StageWork:
     draw: Draw | None = None
     freeze: tuple[Freeze, ...] = ()
     identity: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.materials:
-            raise UsageError(f"stage `{self.name}` has nothing to train on")
-        if self.draw is None and len(self.materials) > 1:
-            raise UsageError(f"stage `{self.name}` has several tasks but no draw of tasks")
-        if self.draw is not None and self.draw.weights.keys() != self.materials.keys():
-            raise UsageError(f"the draw of stage `{self.name}` does not match its tasks")
 
     def task(self, stage: int, step: int) -> str:
         """The task of an optimizer step; `stage` is the stage's index."""

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from brewgraph.checking.check import check, read_spec
-from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.diagnostics import RunError
 from brewgraph.graph.scalars import Horizon
 from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
@@ -485,21 +485,6 @@ def test_a_loss_that_is_no_number_names_stage_and_task(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match=message):
         run(stages, tmp_path / "run", Breaking())
-
-
-def test_stages_that_cannot_be() -> None:
-    """Several tasks need a draw, over just these tasks; there has to be one."""
-    both = {"ner": material(), "qa": material()}
-
-    def make() -> Toy:
-        return Toy(Student(TASKS), TASKS)
-
-    with pytest.raises(UsageError, match="several tasks but no draw of tasks"):
-        StageWork("s", make, both, settings())
-    with pytest.raises(UsageError, match="does not match its tasks"):
-        StageWork("s", make, both, settings(), Draw({"ner": 1.0}))
-    with pytest.raises(UsageError, match="nothing to train on"):
-        StageWork("s", make, {}, settings())
 
 
 # ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
