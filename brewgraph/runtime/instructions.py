@@ -157,12 +157,6 @@ Side: TypeAlias = "Tensor | tuple[Tensor, ...]"
 _EVERYTHING = Padded(None)
 
 
-def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | None:
-    """The call of a node that needs only its inputs; None for other nodes."""
-    call = _computation(current, [at(key) for key in current.inputs], at)
-    return None if call is None else put(call, out)
-
-
 def put(call: Callable[[Step], Any], out: int) -> Instruction:
     """The instruction that puts the result of a call into a slot."""
 
@@ -172,7 +166,9 @@ def put(call: Callable[[Step], Any], out: int) -> Instruction:
     return run
 
 
-def _computation(current: n.Node, into: list[int], at: SlotOf) -> Callable[[Step], Any] | None:
+def simple_call(current: n.Node, at: SlotOf) -> Callable[[Step], Any]:
+    """The call of a node that needs only its inputs."""
+    into = [at(key) for key in current.inputs]
     match current:
         case n.Input():
             return partial(_input, current)
@@ -190,7 +186,7 @@ def _computation(current: n.Node, into: list[int], at: SlotOf) -> Callable[[Step
             return lambda step: schedule_value(current.name, current.arguments, step.progress, step.horizon.share)
         case n.Combine():
             return lambda step: compute(current.operator, [step.slots[i] for i in into], current.position)
-    return None
+    raise NotImplementedError(type(current).__name__)
 
 
 def _input(entry: n.Input, step: Step) -> Batch:
@@ -279,47 +275,24 @@ def _transform(transform: n.Transform, at: SlotOf) -> Callable[[Step], Any]:
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, out: int, place: int) -> Instruction:
+def loss_call(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, place: int) -> Callable[[Step], Tensor]:
     """The call of a loss. `options` are the nodes of its options; its count is at `place` among all counts."""
-    values_of = _maths(loss, options, at)
-    source, target, mask, unit = at(loss.source), at(loss.target), _slot(loss.mask, at), loss.unit
-
-    def lose(step: Step) -> Tensor:
-        layout = _layout(step, mask)
-        values = values_of(step, step.slots[source], step.slots[target], layout)
-        if not loss.reduced:
-            return layout.hide(values, unit)
-        assert step.counts is not None
-        return layout.sum(values, unit) / step.counts[place]
-
-    return put(lose, out)
-
-
-def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
-    """The mean over the units of a batch; their count is at `place` among all counts."""
-    unit, source, mask = mean.unit, at(mean.value), _slot(mean.mask, at)
-
-    def average(step: Step) -> Tensor:
-        assert step.counts is not None
-        return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
-
-    return put(average, out)
-
-
-def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[[Step, Side, Side, Padded], Tensor]:
-    """What a loss gives per unit, from its two sides and their layout."""
-    operation = OPERATIONS[loss.operation]
+    operation, mask, unit = OPERATIONS[loss.operation], _slot(loss.mask, at), loss.unit
     function, words = operation.maths(*loss.kinds), dict(loss.words)
     temperatures = [(name, x, TEMPERATURES[x.name]) for name, x in options.items() if isinstance(x, n.Temperature)]
     plain = [(name, at(loss.arguments[name])) for name, x in options.items() if not isinstance(x, n.Temperature)]
     needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
-    pairs = [kind in ("attention", "scores") for kind in loss.kinds]
+    sides = [
+        (at(key), kind in ("attention", "scores"))
+        for key, kind in zip((loss.source, loss.target), loss.kinds, strict=True)
+    ]
 
-    def values_of(step: Step, source: Side, target: Side, layout: Padded) -> Tensor:
+    def lose(step: Step) -> Tensor:
+        layout = _layout(step, mask)
         arguments: dict[str, Any] = {name: step.slots[i] for name, i in plain} | words
         if needs_layout:
             arguments["layout"] = layout
-        one, other = (_shielded(_full(x), layout, by) for x, by in zip((source, target), pairs, strict=True))
+        one, other = (_shielded(_full(step.slots[i]), layout, pairs) for i, pairs in sides)
         first = other[0] if isinstance(other, tuple) else other
         with torch.autocast(first.device.type, enabled=False):
             for name, x, declared in temperatures:
@@ -328,9 +301,23 @@ def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[
             values: Tensor = function(one, other, **arguments)
         if foreign:
             _check_values(loss, values, len(first), layout)
-        return values
+        if not loss.reduced:
+            return layout.hide(values, unit)
+        assert step.counts is not None
+        return layout.sum(values, unit) / step.counts[place]
 
-    return values_of
+    return lose
+
+
+def mean_call(mean: n.Mean, at: SlotOf, place: int) -> Callable[[Step], Tensor]:
+    """The mean over the units of a batch; their count is at `place` among all counts."""
+    unit, source, mask = mean.unit, at(mean.value), _slot(mean.mask, at)
+
+    def average(step: Step) -> Tensor:
+        assert step.counts is not None
+        return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
+
+    return average
 
 
 _AXES = {"example": "B", "token": "BL", "word": "BL", "pair": "BLL", "batch": ""}
