@@ -106,8 +106,7 @@ class SpecBuilder:
         if name not in self._examples:
             data = self.recipe.data[name]
             with blaming(data):
-                columns = columns_used(self.recipe)[name]
-                self._examples[name] = open_examples(data.source, self.checked.folder, columns)
+                self._examples[name] = open_examples(data.source, self.checked.folder, columns_used(self.recipe)[name])
         return self._examples[name]
 
     def tensor_batches(self, name: str) -> ReadyBatches:
@@ -314,15 +313,15 @@ class SpecBuilder:
             close = suggest(stage, there) if isinstance(stage, str) else ""
             raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
         name = names[0] if stage is None else stage
-        merging = merge_equal_nodes.__name__ not in self.skip
-        graphs = {task: g for (at, task), g in (of.graphs if merging else of.unmerged).items() if at == name}
-        reports = {task: g for (at, task), g in (of.reports if merging else of.unmerged_reports).items() if at == name}
-        student = self.recipe.student.name
-        optimized = self.optimized(of)
-        used = {model for (at, _), graph in optimized.items() if at == name for model in models_of(graph)}
-        used |= {model for graph in reports.values() for model in models_of(graph)}
+        merging, student = merge_equal_nodes.__name__ not in self.skip, self.recipe.student.name
+        everywhere = (of.graphs, of.reports) if merging else (of.unmerged, of.unmerged_reports)
+        graphs, reports, optimized = (
+            {task: graph for (at, task), graph in of_all.items() if at == name}
+            for of_all in (*everywhere, self.optimized(of))
+        )
+        used = {model for graph in (*optimized.values(), *reports.values()) for model in models_of(graph)}
         # an average that any stage needs follows the student through all of them
-        anywhere = {model for graph in (*optimized.values(), *of.reports.values()) for model in models_of(graph)}
+        anywhere = {m for graph in (*self.optimized(of).values(), *of.reports.values()) for m in models_of(graph)}
         used |= {model for model in anywhere if self.recipe.models[model].source.averaged}
         models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
         return Distiller(
@@ -334,7 +333,7 @@ class SpecBuilder:
             reports=reports,
             averages={m: average for m, average in self.averages.items() if m in models},
             anatomies=self._anatomies,
-            optimized={task: graph for (at, task), graph in optimized.items() if at == name},
+            optimized=optimized,
             reach=self._student_reach(),
             skip=self.skip,
             folder=self.checked.folder,

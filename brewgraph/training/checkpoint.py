@@ -190,18 +190,11 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint as it was read, to load into its stage."""
+    """A checkpoint as it was read, to load into the stage with this index."""
 
     path: Path
     content: dict[str, Any]
-
-    @property
-    def stage(self) -> int:
-        return int(self.content["stage"])
-
-    @property
-    def step(self) -> int:
-        return int(self.content["step"])
+    stage: int
 
     def load(self, state: State) -> None:
         """Load it into a state of the same stage, strictly. Raises `RunError` if it is another training's."""
@@ -228,10 +221,10 @@ def read_checkpoint(path: Path, stages: int) -> SavedState:
     the file cannot be read.
     """
     with _fitting(path):
-        saved = SavedState(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
-        if not (0 <= saved.stage < stages and saved.step >= 0):
+        content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        if content["stage"] not in range(stages):
             raise ValueError(_OTHER_TRAINING)
-    return saved
+        return SavedState(path, content, content["stage"])
 
 
 @contextmanager

@@ -529,26 +529,19 @@ class BestAnswers:
         return batch["index"], *best_spans(start_BL, end_BL, batch["offsets"]), null_B
 
     def update(self, index_B: Tensor, score_B: Tensor, begin_B: Tensor, end_B: Tensor, null_B: Tensor) -> None:
-        columns = (index_B, score_B.double(), begin_B, end_B, null_B.double())
-        for index, *values in zip(*(x.tolist() for x in columns), strict=True):
-            new = Answer(*values)
-            old = self.best.get(index, new)
+        rows_B5 = torch.stack([x.double() for x in (index_B, score_B, begin_B, end_B, null_B)], -1)
+        for index, score, begin, end, null in rows_B5.tolist():
+            new = Answer(score, int(begin), int(end), null)
+            old = self.best.get(int(index), new)
             # of equal ones the first, so that the number of ranks does not matter
             best = max(new, old, key=lambda answer: (answer.score, -answer.begin, -answer.end))
-            self.best[index] = replace(best, null_score=min(new.null_score, old.null_score))
+            self.best[int(index)] = replace(best, null_score=min(new.null_score, old.null_score))
 
     def state(self) -> tuple[Tensor, ...]:
-        answers = self.best.values()
-        return (
-            torch.tensor(list(self.best), dtype=torch.int64),
-            torch.tensor([a.score for a in answers], dtype=torch.float64),
-            torch.tensor([a.begin for a in answers], dtype=torch.int64),
-            torch.tensor([a.end for a in answers], dtype=torch.int64),
-            torch.tensor([a.null_score for a in answers], dtype=torch.float64),
-        )
+        rows = [(index, a.score, a.begin, a.end, a.null_score) for index, a in self.best.items()]
+        return tuple(torch.tensor(rows, dtype=torch.float64).reshape(-1, 5).T)
 
-    def merge(self, index_N: Tensor, score_N: Tensor, begin_N: Tensor, end_N: Tensor, null_N: Tensor) -> None:
-        self.update(index_N, score_N, begin_N, end_N, null_N)
+    merge = update
 
 
 class SpanMetrics(BestAnswers):

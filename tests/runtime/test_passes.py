@@ -417,8 +417,8 @@ def test_values_are_let_go_at_their_last_use(folder: Path) -> None:
         program = distiller.program
         seen: list[Any] = []
         listing = program._list(())
-        last, cleared = listing.steps[-1]
-        watching = (lambda step, last=last, seen=seen: (seen.extend(step.slots), last(step))[1], cleared)
+        key, last, cleared = listing.steps[-1]
+        watching = (key, lambda step, last=last, seen=seen: (seen.extend(step.slots), last(step))[1], cleared)
         program._listings[(), ()] = replace(listing, steps=(*listing.steps[:-1], watching))
         distiller(batch())
         assert any(isinstance(x, Tensor) and x.dim() == 3 for x in seen) == kept
