@@ -30,7 +30,7 @@ from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.values import takes_in
 from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.work import Draw, Feed, Freeze, Material, RowFeed, StageWork
+from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork
 
 _LONGEST = 512
 """Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
@@ -179,14 +179,13 @@ class DataCache:
 
         materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
         graphs = [info(checked.graphs[stage.name, task.name]).objective for task in stage.tasks]
-        freeze = tuple(Freeze(x.kind, x.name, x.path) for x in stage.freeze)  # type: ignore[arg-type]
         draw = None
         if stage.sample is not None and len(materials) > 1:
             # ordered by what they compute, so that neither names nor positions decide what is drawn
             batches = {name: [self.recipe.data[d].source.batch for d in of.feeds] for name, of in materials.items()}
             key = {task.name: (graph, batches[task.name]) for task, graph in zip(stage.tasks, graphs, strict=True)}
             draw = _draw(stage.sample, {name: materials[name] for name in sorted(materials, key=key.__getitem__)})
-        return StageWork(stage.name, make, materials, stage.train, draw, freeze, digest(*graphs))
+        return StageWork(stage.name, make, materials, stage.train, draw, stage.freeze, digest(*graphs))
 
     def material(self, checked: Checked, stage: Stage, task: Task) -> Material:
         """What one task is trained and evaluated on: the data sets of its loss, the first of which defines epochs."""

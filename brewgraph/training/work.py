@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import datasets
 import torch
@@ -21,6 +21,7 @@ from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import RunError, suggest
 from brewgraph.recipe.label_types import CLASS, LabelType
 from brewgraph.recipe.length import Length
+from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller, parameter_name
 from brewgraph.runtime.instructions import first_tensor
@@ -125,7 +126,7 @@ class StageWork:
     materials: Mapping[str, Material]
     settings: Train
     draw: Draw | None = None
-    freeze: tuple[Freeze, ...] = ()
+    freeze: tuple[Frozen, ...] = ()
     identity: str = ""
 
     def task(self, stage: int, step: int) -> str:
@@ -361,20 +362,7 @@ def _without_end(feed: Feed, done: int) -> Iterator[Any]:
 # ── parameters that a stage does not train ────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Freeze:
-    """What to freeze: the `model` of a name, a `module` of it by its `path`, or the `projection` of a name.
-
-    The path names a module or parameter, as it is or below the model's base (`encoder.layer.0` of a classifier means
-    `bert.encoder.layer.0`); `*` matches one part of it.
-    """
-
-    kind: Literal["module", "projection", "model"]
-    name: str
-    path: str = ""
-
-
-def frozen(distiller: Distiller, what: Sequence[Freeze], student: str) -> AbstractContextManager[None]:
+def frozen(distiller: Distiller, what: Sequence[Frozen], student: str) -> AbstractContextManager[None]:
     """Freeze parameters within the context. Raises `RunError` for what freezes nothing, or everything.
 
     Frozen parts stay in train mode: their dropout belongs to what is trained above them.
@@ -405,7 +393,7 @@ def _frozen(distiller: Distiller, parameters: Iterable[nn.Parameter], if_nothing
             parameter.requires_grad_(requires_grad)
 
 
-def _parameters(distiller: Distiller, one: Freeze, student: str) -> list[nn.Parameter]:
+def _parameters(distiller: Distiller, one: Frozen, student: str) -> list[nn.Parameter]:
     if one.kind == "projection":
         key = parameter_name(one.name)
         if key not in distiller.projections:
@@ -420,7 +408,11 @@ def _parameters(distiller: Distiller, one: Freeze, student: str) -> list[nn.Para
 
 
 def parameters_at(student: nn.Module, path: str) -> list[nn.Parameter]:
-    """The parameters of the modules at a path (see `Freeze`); all of the student's for an empty path."""
+    """The parameters at a path, all of the student's for an empty one.
+
+    The path names a module or parameter, as it is or below the model's base (`encoder.layer.0` of a classifier means
+    `bert.encoder.layer.0`); `*` matches one part of it.
+    """
     parameters = list(student.named_parameters(remove_duplicate=False))
     if not path:
         return [p for _, p in parameters]
