@@ -190,8 +190,8 @@ def _material(
 ) -> tuple[str, Material] | None:
     """A task's closing split for a model that the spec calls `name`; None if there is no such split.
 
-    The label type is NONE if the split cannot score the model. It is encoded, with a collator, if the model runs on it
-    without a loss: an encoder-decoder has nothing to decode.
+    The label type is NONE if the split cannot score the model. It is encoded, with a collator, if it can, or if the
+    student runs on it without a loss: an encoder-decoder has nothing to decode.
     """
     builder, data = data_cache.builder, task.data[0]
     source = data_cache.recipe.data[data].source
@@ -213,7 +213,8 @@ def _material(
         head=head,
         null_threshold=builder.null_threshold(data),
     )
-    if material.label_type or (isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder):
+    alone = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
+    if scored or (alone and name == data_cache.recipe.student.name):
         encodings, _ = data_cache.encodings(data, [name], {name: module})
         rows, collator = data_cache.split(data, split, encodings), data_cache.collator(data, encodings, training=False)
         material = replace(material, dev=rows, collator=collator)
