@@ -77,10 +77,10 @@ def load_student(task: FinishedTask) -> Student:
     """
     task, folder = _with_classes_of_student(task), task.model
     label_type = task.label_type
-    if not (folder / "config.json").is_file():
+    if _config(folder) is None:
         raise UsageError(f"the student in `{folder}` is a custom module, which only its own code can run")
     if not label_type:
-        kind = _kind(folder)
+        kind = _kind(_config(folder))
         loader_class = of_architecture(kind).auto_class
         raise UsageError(
             f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, has no predictions "
@@ -100,23 +100,25 @@ def load_student(task: FinishedTask) -> Student:
 
 def is_scored(task: FinishedTask) -> bool:
     """Whether the student has a head for the labels of its data; otherwise only its losses can be evaluated."""
-    if not task.label_type or not (task.model / "config.json").is_file():
-        return False
-    return _kind(task.model).endswith(task.label_type.ends)
+    return bool(task.label_type) and _kind(_config(task.model)).endswith(task.label_type.ends)
 
 
-def _kind(folder: Path) -> str:
-    """The class of the model in a folder."""
+def _config(folder: Path) -> Any:
+    """The configuration of the model in a folder; None for a custom module."""
     with quiet_transformers():
-        return str(next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model"))
+        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+
+
+def _kind(config: Any) -> str:
+    """The class of a model."""
+    return str(next(iter(getattr(config, "architectures", None) or ()), "model"))
 
 
 def _with_classes_of_student(task: FinishedTask) -> FinishedTask:
     """The task of a student that learnt its classes from its teacher alone, with those of its configuration."""
-    if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(CLASS.ends):
+    config = _config(task.model)
+    if task.label_type or config is None or not _kind(config).endswith(CLASS.ends):
         return task
-    with quiet_transformers():
-        config = AutoConfig.from_pretrained(task.model)
     classes = tuple(config.id2label[i] for i in range(config.num_labels))
     return replace(task, label_type=label_type_of(config) or CLASS, classes=classes)
 

@@ -28,10 +28,9 @@ from brewgraph.models.heads import HeadedModel
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
-from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.predict import losses_on
-from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
+from brewgraph.running.spec_builder import closing_split, models_of
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
 from brewgraph.training.processes import this_process
 from brewgraph.training.work import Material, in_order
@@ -125,10 +124,13 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
     """
     builder, checked, recipe = data_cache.builder, data_cache.builder.checked, data_cache.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
+    # of a finished run those that some stage had; an average of the student exists only in the builder that made it
+    graphs = builder.optimized().values() if recipe.student.name in trained else ()
+    used = {model for graph in graphs for model in models_of(graph) if not recipe.models[model].source.averaged}
     teachers = {
         m.name: Trained(builder.model(m.name), Path())
         for m in recipe.teachers
-        if m.name in builder.models or (recipe.student.name in trained and _is_read(builder, m))
+        if m.name in builder.models or m.name in used
     }
     rows: list[ScoreRow] = []
     batches: dict[str, list[TimedBatch]] = {}
@@ -175,14 +177,6 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
         times = broadcast_object_list([times])[0]
     speeds = {name: 1 / max(median(seconds), 1e-9) for name, seconds in times.items() if seconds}
     return tuple(replace(row, seconds=times.get(row.name, ()), per_second=speeds.get(row.name, 0.0)) for row in rows)
-
-
-def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
-    """Whether some stage had this teacher: neither one whose terms all have a weight of zero, which was never loaded,
-    nor an average of the student, which exists only in the builder that made it.
-    """
-    read = {model for graph in builder.optimized().values() for model in models_of(graph)}
-    return teacher.name in read and teacher.source.averaged is None
 
 
 def _material(

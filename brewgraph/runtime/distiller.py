@@ -177,9 +177,6 @@ class Distiller(nn.Module):
             )
         super().__setattr__(name, value)
 
-    def __deepcopy__(self, memo: Any) -> Self:
-        raise UsageError(f"a distiller cannot be copied: {_ANOTHER}")
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise UsageError(f"a distiller cannot be copied or pickled: {_ANOTHER}")
 

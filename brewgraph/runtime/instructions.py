@@ -5,8 +5,8 @@ Everything that can be looked up is looked up when an instruction is made, nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -103,7 +103,11 @@ def forward_instruction(
         output = None  # stays so where the forward ends early
         until = wanted if stops and can_end_early(model) else ()
         learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())
-        with packed(packing, inputs) as tokens, capture.armed(until), learning:
+        mask_BL = inputs.get("attention_mask")
+        packed: AbstractContextManager[PackedTokens | None] = nullcontext()
+        if packing is not None and mask_BL is not None and mask_BL.dim() == 2:
+            packed = packing.packed(mask_BL)
+        with packed as tokens, capture.armed(until), learning:
             output = model(**inputs, **extra)
         values = capture.collect(output, wanted)
         if tokens is not None and packing is not None:
@@ -121,17 +125,6 @@ def forward_instruction(
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
-
-
-@contextmanager
-def packed(packing: Packing | None, inputs: Mapping[str, Tensor]) -> Iterator[PackedTokens | None]:
-    """Run the forward inside the block on packed tokens, where the model can and the batch has a mask (B, L)."""
-    mask_BL = inputs.get("attention_mask")
-    if packing is None or mask_BL is None or mask_BL.dim() != 2:
-        yield None
-        return
-    with packing.packed(mask_BL) as tokens:
-        yield tokens
 
 
 def _token_axes(tap: n.Tap) -> list[int]:

@@ -1,8 +1,6 @@
 """Metrics by label type.
 
-`reduce` runs on the device and turns a model's logits into classes, spans or sums; logits are neither kept nor sent
-between ranks. `update` accumulates these, `state` returns everything accumulated as tensors on the CPU, `merge` adds
-the state of another rank, `compute` returns the values by name.
+Logits are turned into classes, spans or sums on the device; they are neither kept nor sent between ranks.
 
 Shapes: B examples, L tokens, C classes, V vocabulary.
 """
@@ -31,7 +29,7 @@ class Metric(Protocol):
 
     @staticmethod
     def reduce(logits: Any, batch: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """The arguments of `update`, from logits and the batch with their labels."""
+        """The arguments of `update`, from logits and the batch with their labels, on the device."""
 
     def update(self, *reduced: Any, **none: Any) -> None:
         """Add a batch."""
@@ -62,9 +60,6 @@ def make_metric(
         MASKED: TokenMetrics,
     }
     return makers[label_type]()
-
-
-# ── ratios of counts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 IGNORED = -100
@@ -200,9 +195,6 @@ class TokenMetrics(SummedMetric):
         return {"perplexity": perplexity, "token_accuracy": right / tokens if tokens else math.nan}
 
 
-# ── numbers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 class ValueMetrics:
     """Pearson's and Spearman's correlation, and the mean squared error.
 
@@ -259,9 +251,6 @@ def ranks(values_N: Tensor) -> Tensor:
     last = counts.cumsum(0).double()
     mean: Tensor = (last - (counts - 1) / 2)[inverse]
     return mean
-
-
-# ── tags per word ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 Entity = tuple[str, int, int]
@@ -460,9 +449,6 @@ def _pieces(text: str) -> list[str]:
 def longest_shared_run(one: Sequence[str], other: Sequence[str]) -> int:
     """Length of the longest stretch without gaps that two rows share."""
     return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size
-
-
-# ── answers as spans of a text ────────────────────────────────────────────────────────────────────────────────────────
 
 
 LONGEST = 30
