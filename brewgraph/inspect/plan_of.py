@@ -75,10 +75,7 @@ def _data(checked: Checked, data: DataDeclaration) -> DataPlan:
 def _model(checked: Checked, model: ModelDeclaration, idle: str) -> ModelPlan:
     facts, source = checked.facts(model), one_line(model.span.text)
     if facts is None:
-        nothing = (None,) * 5
-        return ModelPlan(
-            model.name, model.role, source, "", "", *nothing, False, "", model.source.weights, not idle, idle
-        )
+        return ModelPlan(model.name, model.role, source, start=model.source.weights, used=not idle, idle=idle)
     description = facts.description
     config = description.config
     return ModelPlan(

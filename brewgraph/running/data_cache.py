@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import fewest_tokens, too_few_tokens
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths
 from brewgraph.data.encoding.texts import IGNORED
-from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
@@ -30,7 +29,7 @@ from brewgraph.recipe.recipe import Sample, Stage, Task
 from brewgraph.recipe.values import takes_in
 from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork
+from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork, TensorFeed
 
 _LONGEST = 512
 """Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
@@ -43,24 +42,6 @@ class Encoded:
     splits: Mapping[str, datasets.Dataset]
     collator: Collator | Shared
     evaluating: Collator | Shared
-
-
-@dataclass(frozen=True)
-class TensorFeed:
-    """Batches of tensors as a feed."""
-
-    whole: ReadyBatches
-    seed: int
-
-    @property
-    def rows(self) -> int:
-        return sum(len(batch["index"]) for batch in self.whole.train)
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.whole.epoch(epoch, seed=self.seed, start=start)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import datasets
 import torch
@@ -192,20 +192,6 @@ def place_stage(index: int, work: StageWork, rank: int, world: int) -> Placed:
 # ── feeds ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Feed(Protocol):
-    """The batches of a data set, epoch after epoch; the same on every call."""
-
-    @property
-    def rows(self) -> int:
-        """Examples in an epoch."""
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, counted from 0, starting with index `start`."""
-
-
 @dataclass(frozen=True)
 class RowFeed:
     """Rows of an encoded split, shuffled in every epoch and batched by `collator`.
@@ -253,34 +239,39 @@ class RowFeed:
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorFeed:
     """One rank's rows of batches of tensors: a share of each, the first ranks one row more if it does not divide.
 
     A rank without a row of a batch gets its first row, marked as idle.
     """
 
-    whole: Feed
-    rank: int
-    world: int
+    whole: ReadyBatches
+    seed: int
+    rank: int = 0
+    world: int = 1
 
     @property
     def rows(self) -> int:
-        return self.whole.rows
+        return sum(len(batch["index"]) for batch in self.whole.train)
 
     def __len__(self) -> int:
         return len(self.whole)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        for batch in self.whole.batches(epoch, start):
+        for batch in self.whole.epoch(epoch, seed=self.seed, start=start):
             idle = len(first_tensor(batch)) <= self.rank
-            yield mark_idle(self._own(batch, idle)) if idle else self._own(batch, idle)
+            yield mark_idle(self._share(batch, idle)) if idle else self._share(batch, idle)
 
-    def _own(self, content: Any, idle: bool) -> Any:
+    def _share(self, content: Any, idle: bool) -> Any:
         if isinstance(content, Mapping):
-            return {key: self._own(value, idle) for key, value in content.items()}
-        if not isinstance(content, torch.Tensor):
-            return content
+            return {key: self._share(value, idle) for key, value in content.items()}
         return content[:1] if idle else torch.tensor_split(content, self.world)[self.rank]
+
+
+Feed: TypeAlias = RowFeed | TensorFeed
+"""The batches of a data set, epoch after epoch, the same on every call: `rows` are the examples of an epoch, `len` its
+batches; `batches(epoch, start)` counts both from 0.
+"""
 
 
 def in_order(rows: datasets.Dataset, collator: Any, batch: int | Length, *, by_length: bool = False) -> Any:
@@ -310,7 +301,7 @@ def place(feed: Feed, seed: int, rank: int, world: int, *, group_by_length: bool
     """A rank's share of a feed, shuffled by `seed`."""
     if isinstance(feed, RowFeed):
         return replace(feed, seed=seed, rank=rank, world=world, group_by_length=group_by_length)
-    return feed if world == 1 else Part(feed, rank, world)
+    return replace(feed, rank=rank, world=world)
 
 
 def order_seed(seed: int, stage: int, task: int, data: int) -> int:
