@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import networkx as nx
@@ -40,23 +39,8 @@ class Encoded:
     """A data set as some models read it: its splits as token ids, and the collators that make batches of rows."""
 
     splits: Mapping[str, datasets.Dataset]
-    collator: Collator | Shared
-    evaluating: Collator | Shared
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A collator whose batches hold an encoding under the name of every model that reads it."""
-
     collator: Collator
-    aliases: Mapping[str, str]
-
-    def set_epoch(self, epoch: int) -> None:
-        self.collator.set_epoch(epoch)
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        batch = self.collator(rows)
-        return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
+    evaluating: Collator
 
 
 class DataCache:
@@ -110,9 +94,7 @@ class DataCache:
                 splits = {name: self.split(data, name, encodings) for name in examples.splits if name != "test"}
                 if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
                     check_answers(data, examples.splits["train"], splits["train"])
-            collators = [self.collator(data, encodings, training=t) for t in (True, False)]
-            aliases = {name: key for name, key in keys.items() if name != key} if len(encodings) > 1 else {}
-            training, evaluating = [Shared(x, aliases) for x in collators] if aliases else collators
+            training, evaluating = (self.collator(data, encodings, keys, training=t) for t in (True, False))
             self._encoded[key] = Encoded(splits, training, evaluating)
         return self._encoded[key]
 
@@ -137,13 +119,18 @@ class DataCache:
         source = self.recipe.data[data].source
         return encode(split, encodings, source=source, words=data in words_used(self.recipe), whole=whole)
 
-    def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Collator:
-        """What makes batches of rows; in training it draws masks and augmentation from the run's seed."""
+    def collator(
+        self, data: str, encodings: Sequence[Encoding], keys: Mapping[str, str] | None = None, *, training: bool
+    ) -> Collator:
+        """What makes batches of rows; in training it draws masks and augmentation from the run's seed. Batches of
+        several encodings hold them under the names of `keys`, too.
+        """
         return Collator(
             encodings,
             source=self.recipe.data[data].source,
             words=data in words_used(self.recipe),
             columns=columns_used(self.recipe)[data],
+            aliases=keys,
             seed=self.recipe.train.seed,
             training=training,
         )
