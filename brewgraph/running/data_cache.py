@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import datasets
 import networkx as nx
@@ -34,21 +34,11 @@ _LONGEST = 512
 """Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A data set as some models read it: its splits as token ids, and the collators that make batches of rows."""
-
-    splits: Mapping[str, datasets.Dataset]
-    collator: Collator
-    evaluating: Collator
-
-
 class DataCache:
     """The data of a builder's spec. Each split is encoded once per set of tokenizers and lengths."""
 
     def __init__(self, builder: SpecBuilder):
         self.builder, self.recipe = builder, builder.recipe
-        self._encoded: dict[tuple[str, tuple[str, ...]], Encoded] = {}
         self._encodings: dict[tuple[str, int, bool], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
@@ -84,20 +74,6 @@ class DataCache:
                 config.pad_token_id = encoding.tokenizer.pad_token_id
         return list(encodings.values()), {name: encodings[fingerprint].key for name, fingerprint in prints.items()}
 
-    def encoded(self, data: str, names: Sequence[str]) -> Encoded:
-        """The splits of a data set for these models, but for `test`."""
-        key = (data, tuple(names))
-        if key not in self._encoded:
-            encodings, keys = self.encodings(data, names)
-            examples = self.builder.examples(data)
-            with blaming(self.recipe.data[data]):
-                splits = {name: self.split(data, name, encodings) for name in examples.splits if name != "test"}
-                if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
-                    check_answers(data, examples.splits["train"], splits["train"])
-            training, evaluating = (self.collator(data, encodings, keys, training=t) for t in (True, False))
-            self._encoded[key] = Encoded(splits, training, evaluating)
-        return self._encoded[key]
-
     def _reads_labels(self, data: str) -> bool:
         """Whether a loss reads the labels of a data set."""
         graphs = self.builder.checked.graphs.values()
@@ -109,7 +85,10 @@ class DataCache:
         key = (data, name, tuple(map(id, encodings)))
         if key not in self._splits:
             rows = self.builder.examples(data).splits[name]
-            self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+            with blaming(self.recipe.data[data]):
+                self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+                if name == "train" and "answers" in rows.column_names and self._reads_labels(data):
+                    check_answers(data, rows, self._splits[key])
         return self._splits[key]
 
     def encode(
@@ -160,35 +139,34 @@ class DataCache:
         graphs = graphs_of(checked, stage, task)
         names = [name for name in task.data if any(name in data_of(g) for g in graphs)]
         feeds: dict[str, Feed] = {}
+        builder, first = self.builder, names[0]
+        material = Material(
+            feeds,
+            classes=builder.classes(first),
+            name=first,
+            label_type=self.recipe.data[first].source.label_type,
+            null_threshold=builder.null_threshold(first),
+        )
         for name in names:
             source = self.recipe.data[name].source
             if source.holds_tensors:
-                feeds[name] = TensorFeed(self.builder.tensor_batches(name), stage.train.seed)
-            else:
-                encoded = self.encoded(name, self.readers(graphs, name))
-                feeds[name] = RowFeed(encoded.splits["train"], encoded.collator, source.batch)
-                with blaming(self.recipe.data[name]):
-                    check_batch(source.batch, encoded.splits["train"])
-        first = names[0]
-        source = self.recipe.data[first].source
-        if source.holds_tensors:
-            batches = self.builder.tensor_batches(first)
-            dev = batches if batches.dev else None
-            return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.builder.classes(first))
-        encoded = self.encoded(first, self.readers(graphs, first))
-        examples = self.builder.examples(first)
-        return Material(
-            feeds,
-            dev=encoded.splits.get("dev"),
-            collator=encoded.evaluating,
-            batch=source.batch,
-            classes=examples.classes,
-            name=first,
-            label_type=source.label_type,
-            examples=examples.splits.get("dev"),
-            head=head_of(checked, task, first) or "",
-            null_threshold=self.builder.null_threshold(first),
-        )
+                batches = builder.tensor_batches(name)
+                feeds[name] = TensorFeed(batches, stage.train.seed)
+                if name == first and batches.dev:
+                    material = replace(material, dev=batches)
+                continue
+            encodings, keys = self.encodings(name, self.readers(graphs, name))
+            training, evaluating = (self.collator(name, encodings, keys, training=t) for t in (True, False))
+            rows = self.split(name, "train", encodings)
+            feeds[name] = RowFeed(rows, training, source.batch)
+            with blaming(self.recipe.data[name]):
+                check_batch(source.batch, rows)
+            if name == first:
+                dev = builder.examples(name).splits.get("dev")
+                encoded = None if dev is None else self.split(name, "dev", encodings)
+                head, batch = head_of(checked, task, name), source.batch
+                material = replace(material, dev=encoded, examples=dev, collator=evaluating, batch=batch, head=head)
+        return material
 
     def readers(self, graphs: Sequence[nx.DiGraph], data: str) -> list[str]:
         """The models that read a data set in these graphs, in the order of the spec, and always the student."""
@@ -203,14 +181,12 @@ def graphs_of(checked: Checked, stage: Stage, task: Task) -> list[nx.DiGraph]:
     return [checked.graphs[key], *([checked.reports[key]] if key in checked.reports else [])]
 
 
-def head_of(checked: Checked, task: Task, data: str) -> str | None:
-    """The head of the student that learns a task: the one that labels are matched with; None without heads."""
+def head_of(checked: Checked, task: Task, data: str) -> str:
+    """The head of the student that learns a task: the one that labels are matched with; empty without heads."""
     student = checked.recipe.student
-    if not student.heads:
-        return None
     taken = {x.feature.head for x in takes_in(task.loss) if x.model == student.name and x.feature.head is not None}
     learnt = [head for head in taken if any(lesson.data == data for lesson in checked.facts.learns(student.name, head))]
-    return next((head for head in student.heads if head in (learnt or taken)), None)
+    return next((head for head in student.heads if head in (learnt or taken)), "")
 
 
 def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) -> None:

@@ -232,7 +232,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
     tasks = {
         task.name: {
             "data": task.data[0],
-            "head": head_of(checked, task, task.data[0]) or "",
+            "head": head_of(checked, task, task.data[0]),
             "classes": list(builder.classes(task.data[0])),
             "null_threshold": builder.null_threshold(task.data[0]),
             "marks": builder.marks(task.data[0]),

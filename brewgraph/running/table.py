@@ -196,7 +196,7 @@ def _material(
     split = closing_split(examples.splits)
     if split is None:
         return None
-    head = (head_of(checked, task, data) or "") if name == data_cache.recipe.student.name else ""
+    head = head_of(checked, task, data) if name == data_cache.recipe.student.name else ""
     scored = can_score(module, source.label_type, examples.classes, head)
     material = Material(
         {},
