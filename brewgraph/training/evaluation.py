@@ -139,14 +139,15 @@ def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     """
     before, distiller.progress = distiller.progress, 1.0
     try:
-        counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, accelerator)]).sum(0)
-        counts = _over_ranks(counts, material)
+        counted = _sums_on_dev(distiller, material, accelerator, lambda batch: {"": distiller.count(batch, task)})
+        counts = counted[""].float()
 
         def losses(batch: Any) -> dict[str, Tensor]:
             output = distiller(batch, counts, task)
             return {LOSS: output.loss, **output.terms}
 
-        return _sums_on_dev(distiller, material, accelerator, losses)
+        sums = _sums_on_dev(distiller, material, accelerator, losses)
+        return {name: float(value) for name, value in sums.items()}
     finally:
         distiller.progress = before
 
@@ -162,12 +163,12 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
 
     def values(batch: Any) -> dict[str, Tensor]:
         first = first_tensor(batch)
-        reported = {name: value * len(first) for name, value in distiller.report(batch, task).items()}
-        return {**reported, "": first.new_tensor(len(first))}
+        reported = {name: value.float() * len(first) for name, value in distiller.report(batch, task).items()}
+        return {**reported, "": torch.tensor(len(first), device=first.device)}
 
     sums = _sums_on_dev(distiller, material, accelerator, values)
     rows = sums.pop("")
-    return {name: value / rows for name, value in sums.items()}
+    return {name: float(value / rows) for name, value in sums.items()}
 
 
 def _sums_on_dev(
@@ -175,30 +176,16 @@ def _sums_on_dev(
     material: Material,
     accelerator: Accelerator,
     values_of: Callable[[Any], Mapping[str, Tensor]],
-) -> dict[str, float]:
-    """The values of all batches of the dev split, in eval mode, added up over batches and ranks."""
-    sums: dict[str, Any] = {}
+) -> dict[str, Tensor]:
+    """The values of all dev batches in eval mode, added up in double precision over batches and ranks."""
+    sums: dict[str, Tensor] = {}
+    # each rank takes rows of its own if all have some: a rank without rows would not know which sums there are
+    world = this_process().num_processes
+    shared = world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
     with evaluating(distiller):
-        for batch in _moved(material, accelerator):
+        for batch in _dev_batches(material, whole=not shared):
             with accelerator.autocast():
-                values = values_of(batch)
+                values = values_of(send_to_device(batch, accelerator.device))
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().double()
-    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
-
-
-def _moved(material: Material, accelerator: Accelerator) -> Iterator[Any]:
-    """The batches to evaluate losses on, on the device: of this rank's rows, or of all."""
-    batches = _dev_batches(material, whole=not _is_shared(material))
-    return (send_to_device(batch, accelerator.device) for batch in batches)
-
-
-def _is_shared(material: Material) -> bool:
-    """Whether each rank takes rows of its own: a rank without rows would not know which sums there are."""
-    world = this_process().num_processes
-    return world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
-
-
-def _over_ranks(values: Any, material: Material) -> Any:
-    """Sums over all ranks."""
-    return reduce(values, "sum") if _is_shared(material) else values
+    return cast(dict[str, Tensor], reduce(sums, "sum")) if shared else sums
