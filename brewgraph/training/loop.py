@@ -339,20 +339,16 @@ class StageRun:
         state.sums = Sums()
         total, rate = 0.0, state.schedule.get_last_lr()[0]
         terms: dict[str, float] = {}
-        lines: dict[str, dict[str, Any]] = {}
         for which in filter(steps.__contains__, self.work.materials):
             means = {full_name(which, name): float(x) / seen[which][name] for name, x in sums[which].items()}
             loss = means.pop(full_name(which, LOSS))
             weights = {full_name(which, name): weight for name, weight in self.distiller.weights(which).items()}
             weighted = {name: value * weights[name] for name, value in means.items()}
-            lines[which] = {"loss": loss, "terms": means, "weighted": weighted}
-            if reported and which == task:
-                lines[which]["report"] = reported
+            beside = {"report": reported} if reported and which == task else {}
+            self._write(which, {"loss": loss, "terms": means, "weighted": weighted, **beside, "lr": rate})
             total += loss * steps[which]
             terms |= means
         self.reporter.step(state.stage_step, total / sum(steps.values()), terms)
-        for which, line in lines.items():
-            self._write(which, {**line, "lr": rate})
 
     @torch.no_grad()
     def _reported(self, task: str, batches: list[Any]) -> dict[str, float]:
