@@ -29,7 +29,7 @@ import brewgraph as bg
 from brewgraph.data.encoding.encode import train_wordpiece
 from brewgraph.inspect.plan_of import savings_of
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.freezing import unreached_frozen
+from brewgraph.training.work import unreached_frozen
 
 WORDS = "a tale of two cities it was the best of times the worst age wisdom foolishness epoch belief season".split()  # noqa: SIM905
 SPEC = """brew 1

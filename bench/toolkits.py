@@ -22,9 +22,8 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.evaluation import evaluate, evaluating, model_inputs
-from brewgraph.training.feeds import micro_batches
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import Material, place_stage
+from brewgraph.training.work import Material, micro_batches, place_stage
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent

@@ -280,7 +280,7 @@ def test_what_a_built_loss_cannot_do(spec: Path) -> None:
     batch["labels"] = torch.tensor([0, 1, 2])
     for odd, words in (
         (lambda: setattr(distiller, "student", classifier(layers=1)), "give another student to `recipe.build"),
-        (lambda: copy.deepcopy(distiller), "a distiller cannot be copied: build another"),
+        (lambda: copy.deepcopy(distiller), "a distiller cannot be copied or pickled: build another"),
         (lambda: copy.copy(distiller), "cannot be copied or pickled"),
         (lambda: pickle.dumps(distiller), "cannot be copied or pickled"),
         (lambda: torch.save(distiller, spec.parent / "x.pt"), "cannot be copied or pickled"),

@@ -79,7 +79,7 @@ def _check(
         warnings = checked.warnings
         if not data:
             return warnings, {}
-        from brewgraph.inspect.data_reports import data_reports
+        from brewgraph.inspect.plan_of import data_reports
 
         return warnings, data_reports(checked)
     except SpecError as error:

@@ -51,17 +51,17 @@ class ModelPlan:
     name: str
     role: str
     source: str
-    model_class: str
-    architecture: str
-    layers: int | None
-    width: int | None
-    classes: int | None
-    parameters: int | None
-    trainable: int | None
-    estimated: bool
-    tokens: str
-    start: str
-    used: bool
+    model_class: str = ""
+    architecture: str = ""
+    layers: int | None = None
+    width: int | None = None
+    classes: int | None = None
+    parameters: int | None = None
+    trainable: int | None = None
+    estimated: bool = False
+    tokens: str = ""
+    start: str = ""
+    used: bool = True
     idle: str = ""
     heads: tuple[HeadPlan, ...] = ()
 

@@ -21,7 +21,7 @@ def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cos
     name = None if task is None else find_task(task, checked.graphs)
     known: dict[str, Cost | None] = {}
     if cost:
-        from brewgraph.inspect.batch_cost import costs
+        from brewgraph.inspect.plan_of import costs
 
         counted = costs(checked)
         known = {"/".join(filter(None, key)): None if isinstance(x, str) else x for key, x in counted.items()}
@@ -31,7 +31,7 @@ def show(checked: Checked, grain: str = "terms", task: str | None = None, *, cos
 
 def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
     """What a name of the spec means in each task that uses it. A term's cost is that of a step on it alone."""
-    from brewgraph.inspect.batch_cost import cost
+    from brewgraph.inspect.plan_of import cost
 
     precision = checked.recipe.train.precision
     known: dict[str, Cost | str] = {}

@@ -6,8 +6,15 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 
+import networkx as nx
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from brewgraph.checking.check import Checked
-from brewgraph.display.cost import megabytes
+from brewgraph.data.report import DataReport, data_report
+from brewgraph.data.sources.tensor_batches import largest_batch
+from brewgraph.display.cost import Cost, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
@@ -16,13 +23,17 @@ from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import check_names, drop_dead_terms
-from brewgraph.inspect.batch_cost import costs
-from brewgraph.models.fake.shapes import Reach
+from brewgraph.models.fake.shapes import Reach, empty_model
 from brewgraph.models.loading import planned_copy
+from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
+from brewgraph.recipe.settings.data_sources import Batches, DataSource
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
-from brewgraph.training.freezing import parameters_at
+from brewgraph.running.data_cache import DataCache
+from brewgraph.running.spec_builder import SpecBuilder, data_of, models_of
+from brewgraph.runtime.count_cost import count_step, example_batch
+from brewgraph.training.work import parameters_at
 
 
 def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) -> Plan:
@@ -63,10 +74,7 @@ def _data(checked: Checked, data: DataDeclaration) -> DataPlan:
 def _model(checked: Checked, model: ModelDeclaration, idle: str) -> ModelPlan:
     facts, source = checked.facts(model), one_line(model.span.text)
     if facts is None:
-        nothing = (None,) * 5
-        return ModelPlan(
-            model.name, model.role, source, "", "", *nothing, False, "", model.source.weights, not idle, idle
-        )
+        return ModelPlan(model.name, model.role, source, start=model.source.weights, used=not idle, idle=idle)
     description = facts.description
     config = description.config
     return ModelPlan(
@@ -219,3 +227,108 @@ def _trainable(checked: Checked, stage: Stage) -> tuple[int, int] | None:
     sizes = [size for site, size in projections.items() if site not in frozen_sites]
     known = [size for size in sizes if size is not None]
     return (sum(trained.values()), sum(known)) if len(known) == len(sizes) else None
+
+
+# ── costs of a batch ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+LONGEST = 512
+PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
+"""The type that a CPU computes in for a precision; all of these take two bytes."""
+
+
+def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, str], Cost | str]:
+    """The cost of a batch of each task, or in words why it is unknown; `skip` names passes to leave out."""
+    by_task: dict[tuple[str, str], Cost | str] = {}
+    cache: dict[object, Cost | str] = {}
+    precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
+    for name, graph in checked.graphs.items():
+        sources = [checked.recipe.data[d].source for d in data_of(graph)]
+        # the cost of a loss depends on batch sizes and precision, its hash does not
+        key = (info(graph).objective, precisions[name[0]], *((source.batch, source.max_length) for source in sources))
+        if key not in cache:
+            cache[key] = cost(checked, graph, precisions[name[0]], skip)
+        by_task[name] = cache[key]
+    return by_task
+
+
+def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
+    """The cost of a batch of this graph, the largest one of ready tensors; if it is unknown, the reason in words."""
+    recipe = checked.recipe
+    names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
+    sources = {name: recipe.data[name].source for name in data_of(graph)}
+    ready = {name: source for name, source in sources.items() if isinstance(source, Batches)}
+    if missing := [name for name in names if checked.facts(recipe.models[name]) is None]:
+        return f"nothing is known of {missing[0]} before it is loaded"
+    for module in recipe.modules:
+        return f"operations of {module} run in training only"
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    models: dict[str, nn.Module] = {}
+    for name in sorted(names, key=lambda m: recipe.models[m].source.averaged is not None):
+        if (facts := checked.facts(recipe.models[name])) is not None:
+            models[name] = empty_model(facts.description, mode)
+    lengths = {d: _length(checked, d, names) for d in sources if d not in ready}
+    shapes = {d: (_examples(sources[d].batch, length), length) for d, length in lengths.items()}
+    types = {d: source.label_type for d, source in sources.items()}
+    classes = {d: len(checked.classes.get(d, ())) for d in sources}
+    with mode:
+        largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
+        batch = example_batch(graph, models, types, classes, shapes, largest)
+    student = checked.facts(recipe.student)
+    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(precision)
+    try:
+        return count_step(graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        return f"it does not run without weights ({type(error).__name__}: {first[:80]})"
+
+
+def _examples(batch: int | Length, length: int) -> int:
+    """The examples of a batch, each of full length."""
+    return batch if isinstance(batch, int) else max(1, int(batch.value) // length)
+
+
+def _length(checked: Checked, data: str, names: list[str]) -> int:
+    """The number of tokens of the longest encoding that the data and the positions of its readers allow."""
+    limits = [checked.recipe.data[data].source.max_length or LONGEST]
+    for name in names:
+        facts = checked.facts(checked.recipe.models[name])
+        config = facts.description.config if facts is not None else None
+        limits.append(getattr(config, "max_position_embeddings", None) or LONGEST)
+    return min(limits)
+
+
+# ── reports on data, row by row ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def data_reports(checked: Checked) -> dict[str, DataReport]:
+    """A report on each data set of a spec, by name. Raises `SpecError` if one cannot be read.
+
+    Lengths are those of the models whose tokenizer is known. An untrained teacher has none: a vocabulary is then learnt
+    from this spec's data, as it will be from its own.
+    """
+    builder = SpecBuilder(checked)
+    data_cache = DataCache(builder)
+    reports: dict[str, DataReport] = {}
+    for name, data in checked.recipe.data.items():
+        if data.source.holds_tensors:
+            continue  # the check has read their layout, and there is no text
+        readers = [m for m, used in checked.facts.data.items() if name in used or not any(checked.facts.data.values())]
+        known = {m: facts for m in readers if (facts := checked.facts(checked.recipe.models[m])) is not None}
+        modules = {m: facts.shapes.model for m, facts in known.items()}
+        encodings = data_cache.encodings(name, list(known), modules)[0] if known else []
+        used = any(name in read for read in checked.facts.data.values())
+        reports[name] = data_report(
+            builder.examples(name),
+            encodings,
+            label_type=data.source.label_type,
+            delimited=any(map(_is_delimited, data.source.sources)),
+            batch=data.source.batch if used else None,  # a part of joined data has no batches of its own
+        )
+    return reports
+
+
+def _is_delimited(source: DataSource) -> bool:
+    """Whether a source is a file in which quotes may enclose fields."""
+    may_quote = "quoting" in type(source).model_fields
+    return may_quote and source.files["train"].removesuffix(".gz").lower().endswith((".csv", ".tsv"))

@@ -1,6 +1,6 @@
 """The types of labels: one frozen value per type, with everything that depends on the type; no torch here.
 
-A new type needs an entry here, a metric in `training/metrics`, and predictions in `running/predict`.
+A new type needs an entry here, a metric in `training/metrics.py`, and predictions in `running/predict`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import datasets
 import networkx as nx
@@ -15,11 +14,10 @@ from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import fewest_tokens, too_few_tokens
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths
 from brewgraph.data.encoding.texts import IGNORED
-from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import info, node
+from brewgraph.graph.container import info, of_kind
 from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
@@ -27,56 +25,12 @@ from brewgraph.recipe.length import Length
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task, columns_used, words_used
 from brewgraph.recipe.values import takes_in
-from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of, models_of
+from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.feeds import Feed, RowFeed
-from brewgraph.training.freezing import Freeze
-from brewgraph.training.work import Draw, Material, StageWork
+from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork, TensorFeed
 
 _LONGEST = 512
 """Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A data set as some models read it: its splits as token ids, and the collators that make batches of rows."""
-
-    splits: Mapping[str, datasets.Dataset]
-    collator: Collator | Shared
-    evaluating: Collator | Shared
-
-
-@dataclass(frozen=True)
-class TensorFeed:
-    """Batches of tensors as a feed."""
-
-    whole: ReadyBatches
-    seed: int
-
-    @property
-    def rows(self) -> int:
-        return sum(len(batch["index"]) for batch in self.whole.train)
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        return self.whole.epoch(epoch, seed=self.seed, start=start)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A collator whose batches hold an encoding under the name of every model that reads it."""
-
-    collator: Collator
-    aliases: Mapping[str, str]
-
-    def set_epoch(self, epoch: int) -> None:
-        self.collator.set_epoch(epoch)
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        batch = self.collator(rows)
-        return {**batch, **{name: batch[key] for name, key in self.aliases.items()}}
 
 
 class DataCache:
@@ -84,7 +38,6 @@ class DataCache:
 
     def __init__(self, builder: SpecBuilder):
         self.builder, self.recipe = builder, builder.recipe
-        self._encoded: dict[tuple[str, tuple[str, ...]], Encoded] = {}
         self._encodings: dict[tuple[str, int, bool], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
@@ -120,26 +73,10 @@ class DataCache:
                 config.pad_token_id = encoding.tokenizer.pad_token_id
         return list(encodings.values()), {name: encodings[fingerprint].key for name, fingerprint in prints.items()}
 
-    def encoded(self, data: str, names: Sequence[str]) -> Encoded:
-        """The splits of a data set for these models, but for `test`."""
-        key = (data, tuple(names))
-        if key not in self._encoded:
-            encodings, keys = self.encodings(data, names)
-            examples = self.builder.examples(data)
-            with blaming(self.recipe.data[data]):
-                splits = {name: self.split(data, name, encodings) for name in examples.splits if name != "test"}
-                if "answers" in examples.splits["train"].column_names and self._reads_labels(data):
-                    check_answers(data, examples.splits["train"], splits["train"])
-            collators = [self.collator(data, encodings, training=t) for t in (True, False)]
-            aliases = {name: key for name, key in keys.items() if name != key} if len(encodings) > 1 else {}
-            training, evaluating = [Shared(x, aliases) for x in collators] if aliases else collators
-            self._encoded[key] = Encoded(splits, training, evaluating)
-        return self._encoded[key]
-
     def _reads_labels(self, data: str) -> bool:
         """Whether a loss reads the labels of a data set."""
         graphs = self.builder.checked.graphs.values()
-        columns = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Column))
+        columns = (x for graph in graphs for _, x in of_kind(graph, n.Column))
         return any(x.data == data and x.column in ("labels", "start", "end") for x in columns)
 
     def split(self, data: str, name: str, encodings: Sequence[Encoding]) -> datasets.Dataset:
@@ -147,7 +84,10 @@ class DataCache:
         key = (data, name, tuple(map(id, encodings)))
         if key not in self._splits:
             rows = self.builder.examples(data).splits[name]
-            self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+            with blaming(self.recipe.data[data]):
+                self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+                if name == "train" and "answers" in rows.column_names and self._reads_labels(data):
+                    check_answers(data, rows, self._splits[key])
         return self._splits[key]
 
     def encode(
@@ -157,13 +97,18 @@ class DataCache:
         source = self.recipe.data[data].source
         return encode(split, encodings, source=source, words=data in words_used(self.recipe), whole=whole)
 
-    def collator(self, data: str, encodings: Sequence[Encoding], *, training: bool) -> Collator:
-        """What makes batches of rows; in training it draws masks and augmentation from the run's seed."""
+    def collator(
+        self, data: str, encodings: Sequence[Encoding], keys: Mapping[str, str] | None = None, *, training: bool
+    ) -> Collator:
+        """What makes batches of rows; in training it draws masks and augmentation from the run's seed. Batches of
+        several encodings hold them under the names of `keys`, too.
+        """
         return Collator(
             encodings,
             source=self.recipe.data[data].source,
             words=data in words_used(self.recipe),
             columns=columns_used(self.recipe)[data],
+            aliases=keys,
             seed=self.recipe.train.seed,
             training=training,
         )
@@ -180,58 +125,51 @@ class DataCache:
 
         materials = {task.name: self.material(checked, stage, task) for task in stage.tasks}
         graphs = [info(checked.graphs[stage.name, task.name]).objective for task in stage.tasks]
-        freeze = tuple(Freeze(x.kind, x.name, x.path) for x in stage.freeze)  # type: ignore[arg-type]
         draw = None
         if stage.sample is not None and len(materials) > 1:
             # ordered by what they compute, so that neither names nor positions decide what is drawn
             batches = {name: [self.recipe.data[d].source.batch for d in of.feeds] for name, of in materials.items()}
             key = {task.name: (graph, batches[task.name]) for task, graph in zip(stage.tasks, graphs, strict=True)}
             draw = _draw(stage.sample, {name: materials[name] for name in sorted(materials, key=key.__getitem__)})
-        return StageWork(stage.name, make, materials, stage.train, draw, freeze, digest(*graphs))
+        return StageWork(stage.name, make, materials, stage.train, draw, stage.freeze, digest(*graphs))
 
     def material(self, checked: Checked, stage: Stage, task: Task) -> Material:
         """What one task is trained and evaluated on: the data sets of its loss, the first of which defines epochs."""
         graphs = graphs_of(checked, stage, task)
         names = [name for name in task.data if any(name in data_of(g) for g in graphs)]
         feeds: dict[str, Feed] = {}
+        builder, first = self.builder, names[0]
+        material = Material(
+            feeds,
+            classes=builder.classes(first),
+            name=first,
+            label_type=self.recipe.data[first].source.label_type,
+            null_threshold=builder.null_threshold(first),
+        )
         for name in names:
             source = self.recipe.data[name].source
             if source.holds_tensors:
-                feeds[name] = TensorFeed(self.builder.tensor_batches(name), stage.train.seed)
-            else:
-                encoded = self.encoded(name, self.readers(graphs, name))
-                feeds[name] = RowFeed(encoded.splits["train"], encoded.collator, source.batch)
-                with blaming(self.recipe.data[name]):
-                    check_batch(source.batch, encoded.splits["train"])
-        first = names[0]
-        source = self.recipe.data[first].source
-        if source.holds_tensors:
-            batches = self.builder.tensor_batches(first)
-            dev = batches if batches.dev else None
-            return Material(feeds, dev, name=first, label_type=source.label_type, classes=self.builder.classes(first))
-        encoded = self.encoded(first, self.readers(graphs, first))
-        examples = self.builder.examples(first)
-        return Material(
-            feeds,
-            dev=encoded.splits.get("dev"),
-            collator=encoded.evaluating,
-            batch=source.batch,
-            classes=examples.classes,
-            name=first,
-            label_type=source.label_type,
-            examples=examples.splits.get("dev"),
-            head=head_of(checked, task, first) or "",
-            null_threshold=self.builder.null_threshold(first),
-        )
+                batches = builder.tensor_batches(name)
+                feeds[name] = TensorFeed(batches, stage.train.seed)
+                if name == first and batches.dev:
+                    material = replace(material, dev=batches)
+                continue
+            encodings, keys = self.encodings(name, self.readers(graphs, name))
+            training, evaluating = (self.collator(name, encodings, keys, training=t) for t in (True, False))
+            rows = self.split(name, "train", encodings)
+            feeds[name] = RowFeed(rows, training, source.batch)
+            with blaming(self.recipe.data[name]):
+                check_batch(source.batch, rows)
+            if name == first:
+                dev = builder.examples(name).splits.get("dev")
+                encoded = None if dev is None else self.split(name, "dev", encodings)
+                head, batch = head_of(checked, task, name), source.batch
+                material = replace(material, dev=encoded, examples=dev, collator=evaluating, batch=batch, head=head)
+        return material
 
     def readers(self, graphs: Sequence[nx.DiGraph], data: str) -> list[str]:
         """The models that read a data set in these graphs, in the order of the spec, and always the student."""
-        readers = {
-            x.model
-            for graph in graphs
-            for key in graph
-            if isinstance(x := node(graph, key), n.Input) and x.data == data and x.model in models_of(graph)
-        }
+        readers = {x.model for graph in graphs for _, x in of_kind(graph, n.Input) if x.data == data}
         readers.add(self.recipe.student.name)
         return [name for name in self.recipe.models if name in readers]
 
@@ -242,14 +180,12 @@ def graphs_of(checked: Checked, stage: Stage, task: Task) -> list[nx.DiGraph]:
     return [checked.graphs[key], *([checked.reports[key]] if key in checked.reports else [])]
 
 
-def head_of(checked: Checked, task: Task, data: str) -> str | None:
-    """The head of the student that learns a task: the one that labels are matched with; None without heads."""
+def head_of(checked: Checked, task: Task, data: str) -> str:
+    """The head of the student that learns a task: the one that labels are matched with; empty without heads."""
     student = checked.recipe.student
-    if not student.heads:
-        return None
     taken = {x.feature.head for x in takes_in(task.loss) if x.model == student.name and x.feature.head is not None}
     learnt = [head for head in taken if any(lesson.data == data for lesson in checked.facts.learns(student.name, head))]
-    return next((head for head in student.heads if head in (learnt or taken)), None)
+    return next((head for head in student.heads if head in (learnt or taken)), "")
 
 
 def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) -> None:

@@ -13,10 +13,9 @@ from brewgraph.recipe import values as v
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.run_identity import finished_teachers
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.feeds import micro_batches
 from brewgraph.training.processes import make_accelerator, this_process
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import place_stage
+from brewgraph.training.work import micro_batches, place_stage
 
 
 def fill_caches(

@@ -8,7 +8,9 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from functools import reduce
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,10 +42,9 @@ from brewgraph.running.spec_builder import SpecBuilder, blaming
 from brewgraph.source import EncodingError, decode
 from brewgraph.training.checkpoint import load_student as load_weights
 from brewgraph.training.evaluation import Scores, can_score, evaluate, logits_of, losses_on_dev, model_inputs, own_view
-from brewgraph.training.feeds import in_order
-from brewgraph.training.metrics.spans import BestAnswers
+from brewgraph.training.metrics import BestAnswers
 from brewgraph.training.processes import make_accelerator, this_process
-from brewgraph.training.work import place_stage
+from brewgraph.training.work import Material, in_order, place_stage
 
 _BATCH = 64
 
@@ -75,10 +76,10 @@ def load_student(task: FinishedTask) -> Student:
     """
     task, folder = _with_classes_of_student(task), task.model
     label_type = task.label_type
-    if not (folder / "config.json").is_file():
+    if _config(folder) is None:
         raise UsageError(f"the student in `{folder}` is a custom module, which only its own code can run")
     if not label_type:
-        kind = _kind(folder)
+        kind = _kind(_config(folder))
         loader_class = of_architecture(kind).auto_class
         raise UsageError(
             f"the data `{task.data.name}` has no labels, so the student in `{folder}`, a {kind}, has no predictions "
@@ -98,23 +99,25 @@ def load_student(task: FinishedTask) -> Student:
 
 def is_scored(task: FinishedTask) -> bool:
     """Whether the student has a head for the labels of its data; otherwise only its losses can be evaluated."""
-    if not task.label_type or not (task.model / "config.json").is_file():
-        return False
-    return _kind(task.model).endswith(task.label_type.ends)
+    return bool(task.label_type) and _kind(_config(task.model)).endswith(task.label_type.ends)
 
 
-def _kind(folder: Path) -> str:
-    """The class of the model in a folder."""
+def _config(folder: Path) -> Any:
+    """The configuration of the model in a folder; None for a custom module."""
     with quiet_transformers():
-        return str(next(iter(AutoConfig.from_pretrained(folder).architectures or ()), "model"))
+        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+
+
+def _kind(config: Any) -> str:
+    """The class of a model."""
+    return str(next(iter(getattr(config, "architectures", None) or ()), "model"))
 
 
 def _with_classes_of_student(task: FinishedTask) -> FinishedTask:
     """The task of a student that learnt its classes from its teacher alone, with those of its configuration."""
-    if task.label_type or not (task.model / "config.json").is_file() or not _kind(task.model).endswith(CLASS.ends):
+    config = _config(task.model)
+    if task.label_type or config is None or not _kind(config).endswith(CLASS.ends):
         return task
-    with quiet_transformers():
-        config = AutoConfig.from_pretrained(task.model)
     classes = tuple(config.id2label[i] for i in range(config.num_labels))
     return replace(task, label_type=label_type_of(config) or CLASS, classes=classes)
 
@@ -265,15 +268,11 @@ def _read(task: FinishedTask, content: str, suffix: str, title: str) -> datasets
 
 def score(student: Student, rows: datasets.Dataset) -> Scores:
     """The student's scores on labelled rows."""
-    return evaluate(
-        student.model,
-        student.encoding.key,
-        student.batches(rows),
-        label_type=student.task.label_type,
-        classes=student.task.classes,
-        examples=rows,
-        null_threshold=student.task.null_threshold,
+    task = student.task
+    material = Material(
+        {}, classes=task.classes, label_type=task.label_type, examples=rows, null_threshold=task.null_threshold
     )
+    return evaluate(student.model, student.encoding.key, student.batches(rows), material)
 
 
 @torch.no_grad()
@@ -291,8 +290,9 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
     if label_type.over_vocabulary:
         raise UsageError("a language model predicts no labels; `brewgraph eval` scores it")
     answers = BestAnswers()
-    waiting: tuple[int, Prediction] | None = None
-    with evaluating(student.model):
+
+    def windows() -> Iterator[tuple[int, Prediction]]:
+        """The predictions of windows with the indices of their rows; answers are collected beside."""
         for batch in student.batches(rows):
             view = own_view(student.encoding.key, batch)
             inputs = model_inputs(student.model, view, student.device)
@@ -302,15 +302,11 @@ def predict(student: Student, rows: datasets.Dataset) -> Iterator[Prediction]:
                 answers.update(*answers.reduce(logits, reference))
                 continue
             predictions = read_logits(label_type, logits.float().cpu(), view, student.task.classes)
-            for index, prediction in zip(view["index"].tolist(), predictions, strict=True):
-                if waiting is not None and waiting[0] == index:  # the next window of one sentence
-                    waiting = index, _joined(waiting[1], prediction)
-                    continue
-                if waiting is not None:
-                    yield _described(rows[waiting[0]], waiting[1])
-                waiting = index, prediction
-    if waiting is not None:
-        yield _described(rows[waiting[0]], waiting[1])
+            yield from zip(view["index"].tolist(), predictions, strict=True)
+
+    with evaluating(student.model):
+        for index, of_row in groupby(windows(), key=itemgetter(0)):
+            yield _described(rows[index], reduce(_joined, (prediction for _, prediction in of_row)))
     threshold = student.task.null_threshold
     for index, answer in sorted(answers.best.items()):
         prediction = {

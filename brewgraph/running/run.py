@@ -19,11 +19,10 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.data_cache import DataCache, head_of
-from brewgraph.running.rounding import report_rounding
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
-from brewgraph.running.teacher_check import check_teachers_agree
+from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
 from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder
 from brewgraph.training.loop import train
@@ -233,7 +232,7 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
     tasks = {
         task.name: {
             "data": task.data[0],
-            "head": head_of(checked, task, task.data[0]) or "",
+            "head": head_of(checked, task, task.data[0]),
             "classes": list(builder.classes(task.data[0])),
             "null_threshold": builder.null_threshold(task.data[0]),
             "marks": builder.marks(task.data[0]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError
 from brewgraph.facts.models import UnbuiltModelFacts, is_local
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes
-from brewgraph.graph.container import node
+from brewgraph.graph.container import nodes_of, of_kind
 from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
@@ -105,8 +105,7 @@ class SpecBuilder:
         if name not in self._examples:
             data = self.recipe.data[name]
             with blaming(data):
-                columns = columns_used(self.recipe)[name]
-                self._examples[name] = open_examples(data.source, self.checked.folder, columns)
+                self._examples[name] = open_examples(data.source, self.checked.folder, columns_used(self.recipe)[name])
         return self._examples[name]
 
     def tensor_batches(self, name: str) -> ReadyBatches:
@@ -313,15 +312,15 @@ class SpecBuilder:
             close = suggest(stage, there) if isinstance(stage, str) else ""
             raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
         name = names[0] if stage is None else stage
-        merging = merge_equal_nodes.__name__ not in self.skip
-        graphs = {task: g for (at, task), g in (of.graphs if merging else of.unmerged).items() if at == name}
-        reports = {task: g for (at, task), g in (of.reports if merging else of.unmerged_reports).items() if at == name}
-        student = self.recipe.student.name
-        optimized = self.optimized(of)
-        used = {model for (at, _), graph in optimized.items() if at == name for model in models_of(graph)}
-        used |= {model for graph in reports.values() for model in models_of(graph)}
+        merging, student = merge_equal_nodes.__name__ not in self.skip, self.recipe.student.name
+        everywhere = (of.graphs, of.reports) if merging else (of.unmerged, of.unmerged_reports)
+        graphs, reports, optimized = (
+            {task: graph for (at, task), graph in of_all.items() if at == name}
+            for of_all in (*everywhere, self.optimized(of))
+        )
+        used = {model for graph in (*optimized.values(), *reports.values()) for model in models_of(graph)}
         # an average that any stage needs follows the student through all of them
-        anywhere = {model for graph in (*optimized.values(), *of.reports.values()) for model in models_of(graph)}
+        anywhere = {m for graph in (*self.optimized(of).values(), *of.reports.values()) for m in models_of(graph)}
         used |= {model for model in anywhere if self.recipe.models[model].source.averaged}
         models = {m: self.model(m) for m in self.recipe.models if m in used or m == student}
         return Distiller(
@@ -333,7 +332,7 @@ class SpecBuilder:
             reports=reports,
             averages={m: average for m, average in self.averages.items() if m in models},
             anatomies=self._anatomies,
-            optimized={task: graph for (at, task), graph in optimized.items() if at == name},
+            optimized=optimized,
             reach=self._student_reach(),
             skip=self.skip,
             folder=self.checked.folder,
@@ -355,9 +354,7 @@ class SpecBuilder:
 
     def features(self, model: str) -> frozenset[Feature]:
         """The features that any task of any stage takes from a model, in its loss or its reports."""
-        graphs = [*self.optimized().values(), *self.checked.reports.values()]
-        taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
-        return frozenset(x.feature for x in taps if x.model == model)
+        return features_of(model, (*self.optimized().values(), *self.checked.reports.values()))
 
     def outline(self, model: str) -> nn.Module:
         """A model to read sizes from, without weights if possible."""
@@ -389,14 +386,17 @@ def closing_split(splits: Collection[str]) -> str | None:
 
 def models_of(graph: nx.DiGraph) -> list[str]:
     """The models whose inputs or forwards a graph holds, each once."""
-    nodes = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.model for x in nodes if isinstance(x, n.Forward | n.Input)))
+    return list(dict.fromkeys(x.model for x in nodes_of(graph).values() if isinstance(x, n.Forward | n.Input)))
 
 
 def data_of(graph: nx.DiGraph) -> list[str]:
     """The data sets that a graph reads, each once."""
-    nodes = (node(graph, key) for key in graph)
-    return list(dict.fromkeys(x.data for x in nodes if isinstance(x, n.Input | n.Column)))
+    return list(dict.fromkeys(x.data for x in nodes_of(graph).values() if isinstance(x, n.Input | n.Column)))
+
+
+def features_of(model: str, graphs: Iterable[nx.DiGraph]) -> frozenset[Feature]:
+    """The features that these graphs take from a model."""
+    return frozenset(x.feature for graph in graphs for _, x in of_kind(graph, n.Tap) if x.model == model)
 
 
 # ── whether models are those that were checked ───────────────────────────────────────────────────────────────────────
@@ -419,8 +419,7 @@ def check_modules(checked: Checked, modules: Mapping[str, nn.Module]) -> None:
             )
         if (facts := checked.facts(checked.recipe.models[name])) is not None:
             graphs = (*checked.graphs.values(), *checked.reports.values())
-            taps = (x for graph in graphs for key in graph if isinstance(x := node(graph, key), n.Tap))
-            _check_features(name, module, facts, {x.feature for x in taps if x.model == name})
+            _check_features(name, module, facts, features_of(name, graphs))
 
 
 def _not_a_module(name: str, value: object) -> str:

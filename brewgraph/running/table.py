@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, cast
+from typing import cast
 
 import datasets
 import torch
@@ -19,23 +19,20 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from brewgraph.checking.check import Checked
-from brewgraph.data.encoding.encode import Collator, Encoding
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.display.cost import megabytes
 from brewgraph.display.lines import number
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.heads import HeadedModel, evaluating
-from brewgraph.recipe.label_types import LABEL_TYPES, NONE, LabelType
+from brewgraph.recipe.label_types import LABEL_TYPES, NONE
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
-from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.predict import losses_on
-from brewgraph.running.spec_builder import SpecBuilder, closing_split, models_of
+from brewgraph.running.spec_builder import closing_split, models_of
 from brewgraph.training.evaluation import can_score, model_inputs, own_view, score
-from brewgraph.training.feeds import in_order
 from brewgraph.training.processes import this_process
-from brewgraph.training.work import Material
+from brewgraph.training.work import Material, in_order
 
 _BATCH = 64
 _TIMED = 4
@@ -126,10 +123,13 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
     """
     builder, checked, recipe = data_cache.builder, data_cache.builder.checked, data_cache.recipe
     stages = {task.name: (stage, task) for stage, task in recipe.tasks}
+    # of a finished run those that some stage had; an average of the student exists only in the builder that made it
+    graphs = builder.optimized().values() if recipe.student.name in trained else ()
+    used = {model for graph in graphs for model in models_of(graph) if not recipe.models[model].source.averaged}
     teachers = {
         m.name: Trained(builder.model(m.name), Path())
         for m in recipe.teachers
-        if m.name in builder.models or (recipe.student.name in trained and _is_read(builder, m))
+        if m.name in builder.models or m.name in used
     }
     rows: list[ScoreRow] = []
     batches: dict[str, list[TimedBatch]] = {}
@@ -150,22 +150,23 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                         where = f"it teaches on {min(read)}, but the last stage is on {task.data[0]}"
                         say(f"{declared} has no score in the table: {where}")
                     continue
-                closing = _Closing.of(data_cache, checked, task, declared, model.module)
+                closing = _material(data_cache, checked, task, declared, model.module)
                 if closing is None:
                     continue
+                split, material = closing
                 scores: Mapping[str, float] | None = None
-                if closing.label_type:
-                    scores = closing.score()
+                if material.label_type:
+                    scores = score(model.module, declared, material)
                 elif name == recipe.student.name:
                     builder.models[name] = model.module
-                    examples = closing.rows if isinstance(closing.rows, ReadyBatches) else closing.split
+                    examples = material.dev if isinstance(material.dev, ReadyBatches) else split
                     scores = losses_on(data_cache, checked, stage, task, examples, model.folder)
                 if not scores:
                     continue
                 values |= keyed(task_name, scores)
-                kinds[task_name], splits[task_name] = closing.label_type, closing.split
-                if this_process().is_main_process and closing.runs_alone:
-                    batches.setdefault(name, []).extend(closing.timed_batches())
+                kinds[task_name], splits[task_name] = material.label_type, split
+                if this_process().is_main_process and material.collator is not None:
+                    batches.setdefault(name, []).extend(_timed_batches(declared, model.module, material))
             if values:
                 modes.enter_context(evaluating(model.module))
                 size = _size(model.module, model.folder / "student" if name in trained else None)
@@ -177,107 +178,67 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
     return tuple(replace(row, seconds=times.get(row.name, ()), per_second=speeds.get(row.name, 0.0)) for row in rows)
 
 
-def _is_read(builder: SpecBuilder, teacher: ModelDeclaration) -> bool:
-    """Whether some stage had this teacher: neither one whose terms all have a weight of zero, which was never loaded,
-    nor an average of the student, which exists only in the builder that made it.
+def _material(
+    data_cache: DataCache, checked: Checked, task: Task, name: str, module: nn.Module
+) -> tuple[str, Material] | None:
+    """A task's closing split for a model that the spec calls `name`; None if there is no such split.
+
+    The label type is NONE if the split cannot score the model. It is encoded, with a collator, if it can, or if the
+    student runs on it without a loss: an encoder-decoder has nothing to decode.
     """
-    read = {model for graph in builder.optimized().values() for model in models_of(graph)}
-    return teacher.name in read and teacher.source.averaged is None
+    builder, data = data_cache.builder, task.data[0]
+    source = data_cache.recipe.data[data].source
+    if source.holds_tensors:
+        batches = builder.tensor_batches(data)
+        return ("dev", Material({}, batches, label_type=NONE)) if batches.dev else None
+    examples = builder.examples(data)
+    split = closing_split(examples.splits)
+    if split is None:
+        return None
+    head = head_of(checked, task, data) if name == data_cache.recipe.student.name else ""
+    scored = can_score(module, source.label_type, examples.classes, head)
+    material = Material(
+        {},
+        batch=_BATCH,
+        classes=examples.classes,
+        label_type=source.label_type if scored else NONE,
+        examples=examples.splits[split],
+        head=head,
+        null_threshold=builder.null_threshold(data),
+    )
+    alone = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
+    if scored or (alone and name == data_cache.recipe.student.name):
+        encodings, _ = data_cache.encodings(data, [name], {name: module})
+        rows, collator = data_cache.split(data, split, encodings), data_cache.collator(data, encodings, training=False)
+        material = replace(material, dev=rows, collator=collator)
+    return split, material
 
 
-@dataclass(frozen=True)
-class _Closing:
-    """A model, called `name` in the spec, on a task's closing split; `label_type` is NONE if `rows` cannot score it."""
+def _timed_batches(name: str, module: nn.Module, material: Material) -> Iterator[TimedBatch]:
+    """Batches of the split's first rows to time a model on; the rows depend on no model and tokenizer."""
+    if material.head:
+        module = cast(Mapping[str, nn.Module], module.heads)[material.head]
+    device = next(module.parameters()).device
+    chosen = material.examples.select(range(min(len(material.examples), _TIMED * _BATCH)))
+    order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding
+    encoded = cast(datasets.Dataset, material.dev)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(encoded["index"][:]):
+        places.setdefault(index, []).append(place)
 
-    data_cache: DataCache
-    data: str
-    name: str
-    module: nn.Module
-    head: str
-    split: str
-    rows: Any
-    label_type: LabelType
+    @torch.no_grad()
+    def run(inputs: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        for batch in inputs:
+            module(**batch)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
-    @classmethod
-    def of(cls, data_cache: DataCache, checked: Checked, task: Task, name: str, module: nn.Module) -> _Closing | None:
-        """None if there is no such split."""
-        data = task.data[0]
-        source = data_cache.recipe.data[data].source
-        if source.holds_tensors:
-            batches = data_cache.builder.tensor_batches(data)
-            return cls(data_cache, data, name, module, "", "dev", batches, NONE) if batches.dev else None
-        examples = data_cache.builder.examples(data)
-        split = closing_split(examples.splits)
-        if split is None:
-            return None
-        head = (head_of(checked, task, data) or "") if name == data_cache.recipe.student.name else ""
-        scored = can_score(module, source.label_type, examples.classes, head)
-        kind = source.label_type if scored else NONE
-        return cls(data_cache, data, name, module, head, split, examples.splits[split], kind)
-
-    def score(self) -> Mapping[str, float]:
-        """The scores over all ranks, which share the rows."""
-        material = Material(
-            {},
-            self._encoded,
-            self._collator,
-            _BATCH,
-            classes=self.data_cache.builder.classes(self.data),
-            label_type=self.label_type,
-            examples=self.rows,
-            head=self.head,
-            null_threshold=self.data_cache.builder.null_threshold(self.data),
-        )
-        return score(self.module, self.name, material)
-
-    @property
-    def runs_alone(self) -> bool:
-        """Whether the model runs on these rows without a loss: an encoder-decoder has nothing to decode."""
-        module = self.module
-        plain = isinstance(module, PreTrainedModel) and not module.config.is_encoder_decoder
-        return bool(self.label_type) or (plain and not isinstance(self.rows, ReadyBatches))
-
-    def timed_batches(self) -> list[TimedBatch]:
-        """Batches of the split's first rows to time the model on; the rows depend on no model and tokenizer."""
-        module = cast(Mapping[str, nn.Module], self.module.heads)[self.head] if self.head else self.module
-        chosen = self.rows.select(range(min(len(self.rows), _TIMED * _BATCH)))
-        order = sorted(range(len(chosen)), key=lambda i: len(str(chosen[i])))  # little padding
-        encoded = self._encoded
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(encoded["index"][:]):
-            places.setdefault(index, []).append(place)
-        parts = [[chosen[i]["index"] for i in order[at : at + _BATCH]] for at in range(0, len(order), _BATCH)]
-        return [
-            self._timed_batch(module, encoded.select([p for index in part for p in places.get(index, ())]), len(part))
-            for part in parts
-            if any(index in places for index in part)  # plain text has fewer blocks than lines
-        ]
-
-    def _timed_batch(self, module: nn.Module, encoded: datasets.Dataset, sentences: int) -> TimedBatch:
-        device = next(module.parameters()).device
-        batches = in_order(encoded, self._collator, _BATCH)
-        inputs = [model_inputs(module, own_view(self.name, batch), device) for batch in batches]
-
-        @torch.no_grad()
-        def run() -> None:
-            for batch in inputs:
-                module(**batch)
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-
-        return TimedBatch(sentences, run)
-
-    @cached_property
-    def _encodings(self) -> list[Encoding]:
-        return self.data_cache.encodings(self.data, [self.name], {self.name: self.module})[0]
-
-    @cached_property
-    def _encoded(self) -> datasets.Dataset:
-        return self.data_cache.split(self.data, self.split, self._encodings)
-
-    @property
-    def _collator(self) -> Collator:
-        return self.data_cache.collator(self.data, self._encodings, training=False)
+    for at in range(0, len(order), _BATCH):
+        part = [chosen[i]["index"] for i in order[at : at + _BATCH]]
+        if rows := [place for index in part for place in places.get(index, ())]:  # plain text: fewer blocks than lines
+            batches = in_order(encoded.select(rows), material.collator, _BATCH)
+            inputs = [model_inputs(module, own_view(name, batch), device) for batch in batches]
+            yield TimedBatch(len(part), partial(run, inputs))
 
 
 def _size(module: nn.Module, folder: Path | None) -> int:

@@ -1,10 +1,11 @@
-"""A dry run of the teachers on some labelled rows before training: do they number their classes as the data does?"""
+"""Dry runs of the teachers before training: do they number their classes as the data does, and what rounding costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import networkx as nx
 import torch
@@ -15,15 +16,17 @@ from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import of_kind
+from brewgraph.models.capture.packing import real_outputs
 from brewgraph.models.heads import evaluating
 from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
-from brewgraph.recipe.recipe import Stage, Task
+from brewgraph.recipe.recipe import Stage, Task, data_used
+from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import can_score, logits_of, model_inputs, own_view
-from brewgraph.training.feeds import in_order
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import in_order
 
 ROWS = 512
 """The maximum number of labelled rows per teacher; as many again if some classes may be confused."""
@@ -36,6 +39,7 @@ _FEATURES = ("logits", "start", "end")
 class _Subject:
     """A teacher or one of its heads, and the data on which a loss needs its logits."""
 
+    data_cache: DataCache
     model: ModelDeclaration
     head: str
     data: str
@@ -45,6 +49,68 @@ class _Subject:
         """Its name in a message."""
         whole = f"the teacher `{self.model.name}`"
         return f"the head `{self.head}` of {whole}" if self.head else whole
+
+    @property
+    def source(self) -> DataSource:
+        return self.data_cache.recipe.data[self.data].source
+
+    def check(self, reporter: Reporter | None) -> None:
+        """Compare its classes with the labels: of some rows, then of others with classes that may be confused."""
+        module, label_type = self.data_cache.builder.model(self.model.name), self.source.label_type
+        scored: nn.Module | None = getattr(module, "heads", {}).get(self.head) if self.head else module
+        classes = self.data_cache.builder.classes(self.data)
+        if not classes and self.source.holds_tensors:
+            classes = tuple(map(str, range(getattr(getattr(scored, "config", None), "num_labels", 0))))
+        if scored is None or label_type not in _CHECKED or not can_score(module, label_type, classes, self.head):
+            return
+        seen: dict[str, list[torch.Tensor]] = {}
+
+        def compared(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
+            with evaluating(module), torch.no_grad():
+                for batch in rows:
+                    for name, values in _predictions(scored, label_type, batch).items():
+                        seen.setdefault(name, []).append(values)
+            order = getattr(getattr(scored, "config", None), "class_order", ())
+            return _compare(label_type, {name: torch.cat(x) for name, x in seen.items()}, classes, self.title, order)
+
+        order = compared(self.batches())
+        if order.verdict != "permuted" and order.unsure:
+            order = compared(self.batches(order.unsure))
+        if order.verdict == "permuted":
+            name = f"{self.model.name}.{self.head}" if self.head else self.model.name
+            swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
+            code, help = ("B341", swap) if label_type == SPANS else ("B332", order.help)
+            raise SpecError([Diagnostic(code, order.message, self.model.span, help)])
+        if order.verdict == "chance" and reporter is not None:
+            reporter.say(f"warning: {order.message}; {order.help}")
+
+    @cached_property
+    def _ready(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self.data_cache.builder.tensor_batches(self.data).train)
+
+    def batches(self, classes: Collection[int] = ()) -> Iterator[Mapping[str, Any]]:
+        """Batches as the teacher reads them: a random sample of rows, or other rows with these classes; of batches of
+        tensors the next ones that hold enough rows.
+        """
+        name, data, data_cache = self.model.name, self.data, self.data_cache
+        if self.source.holds_tensors:
+            seen = 0
+            while seen < ROWS and (batch := next(self._ready, None)) is not None:
+                seen += len(batch["index"])
+                yield own_view(name, batch)
+            return
+        train = data_cache.builder.examples(data).splits["train"]
+        order = BatchOrder(len(train), len(train), seed=derive_seed(data_cache.recipe.train.seed, "trial"))
+        rows = [int(row) for row in next(iter(order))]
+        sample, rest = rows[:ROWS], rows[ROWS:]
+        if classes:
+            labels = train[self.source.label_type.column][:]
+            sample = [row for row in rest if not _classes_of(labels[row], self.source.label_type).isdisjoint(classes)]
+        if sample:
+            encodings, _ = data_cache.encodings(data, [name])
+            encoded = data_cache.encode(data, train.select(sample[:ROWS]), encodings)
+            for batch in in_order(encoded, data_cache.collator(data, encodings, training=False), 64):
+                yield own_view(name, batch)
 
 
 def check_teachers_agree(
@@ -59,7 +125,7 @@ def check_teachers_agree(
     subjects = (x for stage, task in checked.recipe.tasks for x in _subjects(data_cache, checked, stage, task))
     for subject in {(x.title, x.data): x for x in subjects}.values():
         if only is None or subject.model.name in only:
-            _check(data_cache, subject, reporter)
+            subject.check(reporter)
 
 
 def check_modules_agree(data_cache: DataCache, checked: Checked, names: Collection[str]) -> None:
@@ -84,7 +150,7 @@ def _subjects(data_cache: DataCache, checked: Checked, stage: Stage, task: Task)
         heads = sorted(head for name, head in read if name == model.name)
         if heads and model.source.averaged is None and not _is_crossed(checked, stage, task, model):
             data = [x.data for _, x in of_kind(graph, n.Input) if x.model == model.name]
-            yield from (_Subject(model, head, name) for head in heads for name in data)
+            yield from (_Subject(data_cache, model, head, name) for head in heads for name in data)
 
 
 def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclaration) -> bool:
@@ -98,87 +164,11 @@ def _is_crossed(checked: Checked, stage: Stage, task: Task, model: ModelDeclarat
     return bool(matched) and all(one.isdisjoint(other) for one, other in matched)
 
 
-def _check(data_cache: DataCache, subject: _Subject, reporter: Reporter | None) -> None:
-    source, module = data_cache.recipe.data[subject.data].source, data_cache.builder.model(subject.model.name)
-    classes = _classes(data_cache, subject, module)
-    if source.label_type not in _CHECKED or not can_score(module, source.label_type, classes, subject.head):
-        return
-    scored = cast(Mapping[str, nn.Module], module.heads)[subject.head] if subject.head else module
-    batches = _batches_of_tensors(data_cache, subject) if source.holds_tensors else _rows(data_cache, subject)
-    seen: dict[str, list[torch.Tensor]] = {}
-
-    def compared(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
-        with evaluating(module), torch.no_grad():
-            for batch in rows:
-                for name, values in _predictions(scored, source.label_type, batch).items():
-                    seen.setdefault(name, []).append(values)
-        return _compare(source.label_type, {name: torch.cat(x) for name, x in seen.items()}, classes, subject, scored)
-
-    order = compared(batches(()))
-    if order.verdict != "permuted" and order.unsure:
-        order = compared(batches(order.unsure))
-    if order.verdict == "permuted":
-        name = f"{subject.model.name}.{subject.head}" if subject.head else subject.model.name
-        swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
-        code, help = ("B341", swap) if source.label_type == SPANS else ("B332", order.help)
-        raise SpecError([Diagnostic(code, order.message, subject.model.span, help)])
-    if order.verdict == "chance" and reporter is not None:
-        reporter.say(f"warning: {order.message}; {order.help}")
-
-
-def _classes(data_cache: DataCache, subject: _Subject, module: nn.Module) -> tuple[str, ...]:
-    """The names of a data set's classes; for batches of tensors the indices of the teacher's classes."""
-    classes = data_cache.builder.classes(subject.data)
-    if classes or not data_cache.recipe.data[subject.data].source.holds_tensors:
-        return classes
-    of = getattr(module, "heads", {}).get(subject.head) if subject.head else module
-    return tuple(map(str, range(getattr(getattr(of, "config", None), "num_labels", 0))))
-
-
-BatchesWith = Callable[[Collection[int]], Iterator[Mapping[str, Any]]]
-"""Batches as a teacher reads them: first of any rows, then of others with these classes."""
-
-
-def _rows(data_cache: DataCache, subject: _Subject) -> BatchesWith:
-    """Rows of a table: a random sample, then others with these classes."""
-    name, data, train = subject.model.name, subject.data, data_cache.builder.examples(subject.data).splits["train"]
-    order = BatchOrder(len(train), len(train), seed=derive_seed(data_cache.recipe.train.seed, "trial"))
-    shuffled = [int(row) for row in next(iter(order))]
-    encodings, _ = data_cache.encodings(data, [name])
-    collator = data_cache.collator(data, encodings, training=False)
-
-    def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
-        rows = shuffled[:ROWS]
-        if classes:
-            kind = data_cache.recipe.data[data].source.label_type
-            labels = train[kind.column][:]
-            rows = [row for row in shuffled[ROWS:] if not _classes_of(labels[row], kind).isdisjoint(classes)][:ROWS]
-        if rows:
-            encoded = data_cache.encode(data, train.select(rows), encodings)
-            for batch in in_order(encoded, collator, 64):
-                yield own_view(name, batch)
-
-    return batches
-
-
 def _classes_of(label: Any, label_type: LabelType) -> set[int]:
     """The classes of a row's label."""
     if label_type == CLASSES:
         return {number for number, there in enumerate(label) if there}
     return set(label) if isinstance(label, list) else {label}
-
-
-def _batches_of_tensors(data_cache: DataCache, subject: _Subject) -> BatchesWith:
-    """Batches of tensors until there are enough rows, then as many again."""
-    rest = iter(data_cache.builder.tensor_batches(subject.data).train)
-
-    def batches(classes: Collection[int]) -> Iterator[Mapping[str, Any]]:
-        rows = 0
-        while rows < ROWS and (batch := next(rest, None)) is not None:
-            rows += len(batch["index"])
-            yield own_view(subject.model.name, batch)
-
-    return batches
 
 
 def _predictions(module: nn.Module, label_type: LabelType, view: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -205,12 +195,57 @@ def _text_hashes(view: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _compare(
-    kind: LabelType, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], subject: _Subject, module: nn.Module
+    kind: LabelType, seen: Mapping[str, torch.Tensor], classes: tuple[str, ...], name: str, order: Sequence[int]
 ) -> LabelOrder:
-    predicted, true, name = seen["predicted"], seen["true"], subject.title
+    predicted, true = seen["predicted"], seen["true"]
     if kind == SPANS:
         return check_span_order(predicted, true, name)
-    check = OrderCheck(classes, name, getattr(getattr(module, "config", None), "class_order", ()))
+    check = OrderCheck(classes, name, order)
     if kind == TAGS:
         return check.tags(predicted, true, seen["tokens"])
     return (check.several if kind == CLASSES else check.labels)(predicted, true, seen["texts"])
+
+
+# ── rounding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+ROUNDED_ROWS = 32
+"""Rows of the training data that both models read."""
+
+
+def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
+    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32, which is loaded for it once."""
+    builder = data_cache.builder
+    for model in builder.recipe.teachers:
+        data = next(iter(data_used(builder.recipe)[model.name]), None)
+        if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
+            continue
+        batch = own_view(model.name, _first_batch(data_cache, data, model.name))
+        lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
+        sizes = zip(lower, exact, strict=True)
+        error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
+        reporter.say(
+            f"teacher {model.name} in {model.source.number_format}: on {ROUNDED_ROWS} rows its outputs are "
+            f"{error:.2%} (relative rms) off those in fp32"
+        )
+
+
+def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:
+    """The first rows of the training data, as the model reads them."""
+    if data_cache.recipe.data[data].source.holds_tensors:
+        first: Mapping[str, Any] = data_cache.builder.tensor_batches(data).train[0]
+        return first
+    encodings, _ = data_cache.encodings(data, [name])
+    rows = data_cache.builder.examples(data).splits["train"]
+    encoded = data_cache.encode(data, rows.select(range(min(ROUNDED_ROWS, len(rows)))), encodings)
+    collator = data_cache.collator(data, encodings, training=False)
+    batch: Mapping[str, Any] = next(iter(in_order(encoded, collator, ROUNDED_ROWS)))
+    return batch
+
+
+def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> list[torch.Tensor]:
+    parameter = next(module.parameters())
+    inputs = model_inputs(module, batch, parameter.device)
+    inputs = {key: x.to(parameter.dtype) if x.is_floating_point() else x for key, x in inputs.items()}
+    with evaluating(module), torch.no_grad():
+        return real_outputs(module(**inputs), inputs.get("attention_mask"))

@@ -29,7 +29,7 @@ from brewgraph.models.heads import input_names, trunk_of
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.label_types import CLASSES, LabelType
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.runtime.forwards import Batch
+from brewgraph.runtime.instructions import Batch
 
 
 def count_step(
@@ -47,7 +47,7 @@ def count_step(
 
     Raises whatever the models or the maths raise where they read values of fake tensors.
     """
-    shape = first_shape(batch)
+    shape, forwards = first_shape(batch), list[ForwardCost]()
     graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))  # nothing may reach a cache on disk
     with mode:
         distiller = Distiller(graph, models, student, reach=reach, skip=skip)
@@ -58,63 +58,41 @@ def count_step(
                 for parameter in distiller.parameters():
                     if parameter.requires_grad:  # gradients are no activations: free each at once
                         stack.callback(parameter.register_post_accumulate_grad_hook(_drop_gradient).remove)
-                meter = stack.enter_context(measured(models))
+                flops, live = Flops(), LiveBytes()
+                for name, model in models.items():
+                    stack.enter_context(_watched(name, model, flops, forwards))
+                stack.enter_context(flops)
+                stack.enter_context(live)
                 with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
                     loss = distiller(batch).loss
-                meter.turn()
+                forward, kept = flops.get_total_flops(), live.now
                 loss.backward()
                 del loss
         finally:
             distiller.release()
-    total = meter.flops.get_total_flops()
-    return Cost(*shape, meter.forward, total - meter.forward, meter.bytes.peak, meter.kept, tuple(meter.forwards))
+    backward = flops.get_total_flops() - forward
+    return Cost(*shape, forward, backward, live.peak, kept, tuple(forwards))
 
 
 def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-class Meter:
-    """What was counted; `forwards` are the runs of models, in order."""
-
-    def __init__(self) -> None:
-        self.flops = Flops()
-        self.bytes = LiveBytes()
-        self.forward = self.kept = 0
-        self.forwards: list[ForwardCost] = []
-
-    def turn(self) -> None:
-        """The forward pass has ended."""
-        self.forward, self.kept = self.flops.get_total_flops(), self.bytes.now
-
-
 @contextmanager
-def measured(models: Mapping[str, nn.Module]) -> Iterator[Meter]:
-    """Count what runs inside, on real or fake tensors."""
-    meter = Meter()
-    with ExitStack() as stack:
-        for name, model in models.items():
-            stack.enter_context(_watched(name, model, meter))
-        stack.enter_context(meter.flops)
-        stack.enter_context(meter.bytes)
-        yield meter
-
-
-@contextmanager
-def _watched(name: str, model: nn.Module, meter: Meter) -> Iterator[None]:
-    """Count the FLOPs of each forward of a model and the layers that it runs, also where it ends early."""
+def _watched(name: str, model: nn.Module, flops: Flops, forwards: list[ForwardCost]) -> Iterator[None]:
+    """Note the FLOPs of each forward of a model and the layers that it runs, also where it ends early."""
     layers = dissect(model).every_layer
     ran: set[str] = set()
     original = model.forward
 
     @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        begun = meter.flops.get_total_flops()
+        begun = flops.get_total_flops()
         ran.clear()
         try:
             return original(*args, **kwargs)
         finally:
-            meter.forwards.append(ForwardCost(name, meter.flops.get_total_flops() - begun, len(ran), len(layers)))
+            forwards.append(ForwardCost(name, flops.get_total_flops() - begun, len(ran), len(layers)))
 
     def note(path: str, *_: object) -> None:
         ran.add(path)

@@ -6,33 +6,153 @@ Everything that can be looked up is looked up when an instruction is made, nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.graph import nodes as n
+from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture.attention import PackedTokens
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.capture.packing import Packing
+from brewgraph.models.fake.shapes import accepted
+from brewgraph.models.heads import HeadedModel, can_end_early, may_draw, trunk_of
+from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.registry import UNITS, is_own
 from brewgraph.recipe import numbers
 from brewgraph.recipe.numbers import schedule_value
-from brewgraph.runtime.forwards import Batch, Instruction, Step, base_of
-from brewgraph.runtime.layouts import Padded, label_mask, token_mask
+from brewgraph.runtime.layouts import Packed, Padded, Slots, hide_padding, label_mask, token_mask
+
+Batch = Mapping[str, Any]
+NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
+"""What a batch holds beside a model's inputs."""
+
+
+@dataclass
+class Step:
+    """What the calls of one forward share: the batch, the values so far, progress, counts that divide losses."""
+
+    batch: Batch
+    slots: Slots
+    progress: float
+    counts: Tensor | None
+    horizon: Horizon
+
+
+Instruction = Callable[[Step], None]
+
+
+def base_of(batch: Batch, data: str) -> Batch:
+    """The part of a batch that belongs to a data set: under its name if there are several, else the whole batch."""
+    own = batch.get(data)
+    return own if isinstance(own, Mapping) else batch
+
+
+def forward_instruction(
+    forward: n.Forward,
+    model: nn.Module,
+    capture: Capture,
+    source: int,
+    taps: Mapping[int, n.Tap],
+    data: str,
+    packing: Packing | None = None,
+) -> Instruction:
+    """The call of a model on its encoding, with exactly the tensors that its forward names.
+
+    `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
+    back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards.
+    """
+    names, rest, required = accepted(model)
+    main = getattr(trunk_of(model), "main_input_name", None)
+    trainable = forward.role == "student"
+    name, columns, side = forward.model, forward.columns, padding_side(model)
+    wanted = frozenset(tap.feature for tap in taps.values())
+    heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
+    extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
+    low = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
+
+    def run_forward(step: Step) -> None:
+        encoding = step.slots[source]
+        inputs: dict[str, Tensor] = {
+            key: value
+            for key, value in encoding.items()
+            if (key in names or rest) and key not in NOT_INPUTS and isinstance(value, Tensor)
+        }
+        for argument, column in columns:
+            base = base_of(step.batch, data)
+            if column not in base:
+                raise RunError(f"`{name}` gets `{argument}` from `{column}`, but the batch has {listing(base)}")
+            inputs[argument] = base[column]
+        missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
+        if missing:
+            raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+        if low is not None:
+            inputs = {key: x.to(low) if x.is_floating_point() else x for key, x in inputs.items()}
+        shift_B = padding_shift(inputs, side)
+        if shift_B is not None:
+            inputs = moved_inputs(inputs, shift_B)
+        output = None  # stays so where the forward ends early
+        until = wanted if stops and can_end_early(model) else ()
+        learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())
+        mask_BL = inputs.get("attention_mask")
+        packed: AbstractContextManager[PackedTokens | None] = nullcontext()
+        if packing is not None and mask_BL is not None and mask_BL.dim() == 2:
+            packed = packing.packed(mask_BL)
+        with packed as tokens, capture.armed(until), learning:
+            output = model(**inputs, **extra)
+        values = capture.collect(output, wanted)
+        if tokens is not None and packing is not None:
+            inside = {
+                x for x in values if packing.is_inside(capture.anatomy.site(x).path) and tokens.is_packed(values[x])
+            }
+        else:
+            inside = set()
+        for slot, tap in taps.items():
+            value = values[tap.feature]
+            if low is not None and value.dtype == low:  # losses are computed in fp32
+                value = value.float()
+            if tap.feature in inside and tokens is not None:
+                if shift_B is None:
+                    step.slots[slot] = Packed(value, tokens)
+                    continue
+                value = tokens.unpack(value)
+            if shift_B is not None:
+                value = moved(value, -shift_B, _token_axes(tap))
+            hidden = tap.feature.name in ("start", "end") and not tap.padding
+            step.slots[slot] = hide_padding(value, encoding) if hidden else value
+
+    return run_forward
+
+
+def _token_axes(tap: n.Tap) -> list[int]:
+    """The axes of a feature that hold the tokens of each example. Raises `RunError` where they are not known."""
+    sizes = tap.shape or ()
+    axes = [i for i, size in enumerate(sizes) if "length" in str(size) and "decoder_length" not in str(size)]
+    if tap.shape is None or any(sizes[i] != "length" for i in axes):
+        raise RunError(
+            f"the batch is padded on the left, but `{tap.model}` needs padding on the right; `{tap.feature}` cannot be "
+            "moved back, as its axes of tokens are not known: pad the batch on the right "
+            '(`tokenizer.padding_side = "right"`)'
+        )
+    return axes
+
+
+# ── other nodes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
 
 SlotOf = Callable[[str], int]
 """The slot of a value among those of a step, by its key."""
 Side: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """A side of a loss; the members of a tuple or a row come as a tuple."""
 _EVERYTHING = Padded(None)
-
-
-def simple_instruction(current: n.Node, at: SlotOf, out: int) -> Instruction | None:
-    """The call of a node that needs only its inputs; None for other nodes."""
-    call = _computation(current, [at(key) for key in current.inputs], at)
-    return None if call is None else put(call, out)
 
 
 def put(call: Callable[[Step], Any], out: int) -> Instruction:
@@ -44,7 +164,9 @@ def put(call: Callable[[Step], Any], out: int) -> Instruction:
     return run
 
 
-def _computation(current: n.Node, into: list[int], at: SlotOf) -> Callable[[Step], Any] | None:
+def simple_call(current: n.Node, at: SlotOf) -> Callable[[Step], Any]:
+    """The call of a node that needs only its inputs."""
+    into = [at(key) for key in current.inputs]
     match current:
         case n.Input():
             return partial(_input, current)
@@ -62,7 +184,7 @@ def _computation(current: n.Node, into: list[int], at: SlotOf) -> Callable[[Step
             return lambda step: schedule_value(current.name, current.arguments, step.progress, step.horizon.share)
         case n.Combine():
             return lambda step: compute(current.operator, [step.slots[i] for i in into], current.position)
-    return None
+    raise NotImplementedError(type(current).__name__)
 
 
 def _input(entry: n.Input, step: Step) -> Batch:
@@ -151,60 +273,35 @@ def _transform(transform: n.Transform, at: SlotOf) -> Callable[[Step], Any]:
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def loss_instruction(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, out: int, place: int) -> Instruction:
+def loss_call(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf, place: int) -> Callable[[Step], Tensor]:
     """The call of a loss. `options` are the nodes of its options; its count is at `place` among all counts."""
-    values_of = _maths(loss, options, at)
-    source, target, mask, unit = at(loss.source), at(loss.target), _slot(loss.mask, at), loss.unit
-    operation = OPERATIONS[loss.operation]
-    by_row = (  # one number for each row of both sides, whatever stands beside it
-        loss.reduced
-        and unit == "token"
-        and loss.kinds == ("hidden", "hidden")
-        and not operation.needs_layout
-        and is_own(operation.module)
-        and not any(isinstance(x, n.Temperature) for x in options.values())
-    )
-
-    def lose(step: Step) -> Tensor:
-        layout = _layout(step, mask)
-        if by_row and (tokens := layout.tokens) is not None:
-            assert step.counts is not None
-            one, other = (step.slots.rows(i, tokens) for i in (source, target))
-            return values_of(step, one, other, _EVERYTHING).sum() / step.counts[place]
-        values = values_of(step, step.slots[source], step.slots[target], layout)
-        if not loss.reduced:
-            return layout.hide(values, unit)
-        assert step.counts is not None
-        return layout.sum(values, unit) / step.counts[place]
-
-    return put(lose, out)
-
-
-def mean_instruction(mean: n.Mean, at: SlotOf, out: int, place: int) -> Instruction:
-    """The mean over the units of a batch; their count is at `place` among all counts."""
-    unit, source, mask = mean.unit, at(mean.value), _slot(mean.mask, at)
-
-    def average(step: Step) -> Tensor:
-        assert step.counts is not None
-        return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
-
-    return put(average, out)
-
-
-def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[[Step, Side, Side, Padded], Tensor]:
-    """What a loss gives per unit, from its two sides and their layout."""
-    operation = OPERATIONS[loss.operation]
+    operation, mask, unit = OPERATIONS[loss.operation], _slot(loss.mask, at), loss.unit
     function, words = operation.maths(*loss.kinds), dict(loss.words)
     temperatures = [(name, x, TEMPERATURES[x.name]) for name, x in options.items() if isinstance(x, n.Temperature)]
     plain = [(name, at(loss.arguments[name])) for name, x in options.items() if not isinstance(x, n.Temperature)]
     needs_layout, foreign = operation.needs_layout, not is_own(operation.module)
-    pairs = [kind in ("attention", "scores") for kind in loss.kinds]
+    sides = [
+        (at(key), kind in ("attention", "scores"))
+        for key, kind in zip((loss.source, loss.target), loss.kinds, strict=True)
+    ]
 
-    def values_of(step: Step, source: Side, target: Side, layout: Padded) -> Tensor:
+    by_row = (  # one number for each row of both sides, whatever stands beside it
+        loss.reduced
+        and unit == "token"
+        and loss.kinds == ("hidden", "hidden")
+        and not (needs_layout or foreign or temperatures)
+    )
+
+    def lose(step: Step) -> Tensor:
+        layout = _layout(step, mask)
+        tokens = layout.tokens if by_row else None
         arguments: dict[str, Any] = {name: step.slots[i] for name, i in plain} | words
         if needs_layout:
             arguments["layout"] = layout
-        one, other = (_shielded(_full(x), layout, by) for x, by in zip((source, target), pairs, strict=True))
+        if tokens is not None:
+            one, other = (_full(step.slots.rows(i, tokens)) for i, _ in sides)
+        else:
+            one, other = (_shielded(_full(step.slots[i]), layout, pairs) for i, pairs in sides)
         first = other[0] if isinstance(other, tuple) else other
         with torch.autocast(first.device.type, enabled=False):
             for name, x, declared in temperatures:
@@ -213,9 +310,23 @@ def _maths(loss: n.Loss, options: Mapping[str, n.Node], at: SlotOf) -> Callable[
             values: Tensor = function(one, other, **arguments)
         if foreign:
             _check_values(loss, values, len(first), layout)
-        return values
+        if not loss.reduced:
+            return layout.hide(values, unit)
+        assert step.counts is not None
+        return (layout.sum(values, unit) if tokens is None else values.sum()) / step.counts[place]
 
-    return values_of
+    return lose
+
+
+def mean_call(mean: n.Mean, at: SlotOf, place: int) -> Callable[[Step], Tensor]:
+    """The mean over the units of a batch; their count is at `place` among all counts."""
+    unit, source, mask = mean.unit, at(mean.value), _slot(mean.mask, at)
+
+    def average(step: Step) -> Tensor:
+        assert step.counts is not None
+        return _layout(step, mask).sum(step.slots[source], unit) / step.counts[place]
+
+    return average
 
 
 _AXES = {"example": "B", "token": "BL", "word": "BL", "pair": "BLL", "batch": ""}

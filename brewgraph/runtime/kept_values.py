@@ -21,7 +21,7 @@ from brewgraph.graph.container import Graph, Kept, execution_order, info, node, 
 from brewgraph.models.loading import DTYPES
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
-from brewgraph.runtime.forwards import NOT_INPUTS, Step, base_of
+from brewgraph.runtime.instructions import NOT_INPUTS, Step, base_of
 from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
 from brewgraph.runtime.store import Store, example_digests, weights_digest, weights_stamp
 

@@ -23,13 +23,18 @@ from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.heads import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
-from brewgraph.runtime.forwards import NOT_INPUTS, Batch, Instruction, Step, base_of, forward_instruction
 from brewgraph.runtime.instructions import (
+    NOT_INPUTS,
+    Batch,
+    Instruction,
+    Step,
+    base_of,
     first_tensor,
-    loss_instruction,
-    mean_instruction,
+    forward_instruction,
+    loss_call,
+    mean_call,
     put,
-    simple_instruction,
+    simple_call,
 )
 from brewgraph.runtime.kept_values import cached_values
 from brewgraph.runtime.kernels import fast_kernels
@@ -256,17 +261,15 @@ class Program:
             case n.Tap() | n.Temperature():
                 return None  # a forward fills the slots of its features, a loss computes its temperature
             case n.Mean():
-                return mean_instruction(current, at, out, self._place(current.unit, current.mask, current.data))
+                return put(mean_call(current, at, self._place(current.unit, current.mask, current.data)), out)
             case n.Projection():
                 projection, source = self.projections[current.site], at(current.value)
                 return put(lambda step: _projected(projection, step.slots.raw(source)), out)
             case n.Loss():
                 options = {name: node(self.graph, used) for name, used in current.arguments.items()}
                 place = self._place(current.unit, current.mask, current.data)
-                return loss_instruction(current, options, at, out, place)
-        instruction = simple_instruction(current, at, out)
-        assert instruction is not None, type(current).__name__
-        return instruction
+                return put(loss_call(current, options, at, place), out)
+        return put(simple_call(current, at), out)
 
     def _forward(self, key: str, forward: n.Forward, taps: set[str]) -> Instruction:
         """The call of a forward for some of its taps."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -26,8 +27,48 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.tokenization import as_loaded
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.folder import RunFolder
-from brewgraph.training.records import Sums
+from brewgraph.training.folder import RunFolder, replacing
+
+
+@dataclass
+class Sums:
+    """Loss and terms of each task, summed over its `steps` since the last line.
+
+    `seen` counts the steps that computed each of them: a term that a schedule has at zero is not computed.
+    """
+
+    values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def add(self, task: str, output: Mapping[str, Tensor]) -> None:
+        """Add a micro-batch's share of a step."""
+        own = self.values.setdefault(task, {})
+        for name, value in output.items():
+            own[name] = own[name] + value if name in own else value
+
+    def end_step(self, task: str, computed: Iterable[str]) -> None:
+        """Count a step of a task, and the terms that it computed."""
+        self.steps[task] = self.steps.get(task, 0) + 1
+        own = self.seen.setdefault(task, {})
+        for name in computed:
+            own[name] = own.get(name, 0) + 1
+
+    def gathered(self, accelerator: Accelerator) -> dict[str, dict[str, Tensor]]:
+        """The sums over all ranks."""
+        if accelerator.num_processes == 1:
+            return self.values
+        gathered: dict[str, dict[str, Tensor]] = accelerator.reduce(self.values, "sum")
+        return gathered
+
+    def held_by(self, accelerator: Accelerator) -> Sums:
+        """The sums after a resume: the first rank holds all that was gathered over the ranks."""
+        device, main = accelerator.device, accelerator.is_main_process
+        values = {
+            task: {k: v.to(device) if main else torch.zeros_like(v, device=device) for k, v in own.items()}
+            for task, own in self.values.items()
+        }
+        return Sums(values, dict(self.steps), {task: dict(own) for task, own in self.seen.items()})
 
 
 @dataclass
@@ -86,27 +127,23 @@ def save_student(student: nn.Module, path: Path, tokenizer: Any = None) -> None:
     """Save the student so that plain transformers loads it: a folder for each head, merged weights beside an adapter;
     a custom module becomes a bare model.safetensors.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     whole = merged(student) if has_adapter(student) else student
-    folders = [temporary]
-    with quiet_transformers():
-        if isinstance(whole, HeadedModel):
-            whole.save(temporary)
-            folders += [temporary / head for head in whole.heads]
-        elif isinstance(whole, PreTrainedModel):
-            whole.save_pretrained(temporary)
-        else:
-            temporary.mkdir(parents=True)
-            save_model(whole, str(temporary / "model.safetensors"))
-        if has_adapter(student):
-            save_adapter(student, temporary / "adapter")
-    if tokenizer is not None:
-        tokenizer = as_loaded(tokenizer)
-        for folder in folders:
-            tokenizer.save_pretrained(folder)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    with replacing(path) as temporary:
+        folders = [temporary]
+        with quiet_transformers():
+            if isinstance(whole, HeadedModel):
+                whole.save(temporary)
+                folders += [temporary / head for head in whole.heads]
+            elif isinstance(whole, PreTrainedModel):
+                whole.save_pretrained(temporary)
+            else:
+                save_model(whole, str(temporary / "model.safetensors"))
+            if has_adapter(student):
+                save_adapter(student, temporary / "adapter")
+        if tokenizer is not None:
+            tokenizer = as_loaded(tokenizer)
+            for folder in folders:
+                tokenizer.save_pretrained(folder)
 
 
 def load_student(student: nn.Module, path: Path) -> nn.Module:
@@ -138,9 +175,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "step": state.step,
             "stage": state.stage,
             "stage_step": state.stage_step,
-            "sums": state.sums.values,
-            "since": state.sums.steps,
-            "seen": state.sums.seen,
+            "sums": vars(state.sums),
             "progress": asdict(state.progress),
             "carried": state.carried,
             # the state dict by name, beside the student, so that loading needs no model class
@@ -155,18 +190,11 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A checkpoint as it was read, to load into its stage."""
+    """A checkpoint as it was read, to load into the stage with this index."""
 
     path: Path
     content: dict[str, Any]
-
-    @property
-    def stage(self) -> int:
-        return int(self.content["stage"])
-
-    @property
-    def step(self) -> int:
-        return int(self.content["step"])
+    stage: int
 
     def load(self, state: State) -> None:
         """Load it into a state of the same stage, strictly. Raises `RunError` if it is another training's."""
@@ -181,8 +209,8 @@ class SavedState:
             if state.scaler is not None:
                 state.scaler.load_state_dict(content["scaler"])
             state.step, state.stage, state.stage_step = content["step"], content["stage"], content["stage_step"]
-            state.sums = Sums(content["sums"], content["since"], content["seen"])
-            state.progress, state.carried = Progress(**content["progress"]), content["carried"]
+            state.sums, state.progress = Sums(**content["sums"]), Progress(**content["progress"])
+            state.carried = content["carried"]
 
 
 _OTHER_TRAINING = "it belongs to another spec, other data or other settings"
@@ -193,10 +221,10 @@ def read_checkpoint(path: Path, stages: int) -> SavedState:
     the file cannot be read.
     """
     with _fitting(path):
-        saved = SavedState(path, torch.load(path / "state.pt", map_location="cpu", weights_only=True))
-        if not (0 <= saved.stage < stages and saved.step >= 0):
+        content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        if content["stage"] not in range(stages):
             raise ValueError(_OTHER_TRAINING)
-    return saved
+        return SavedState(path, content, content["stage"])
 
 
 @contextmanager
@@ -229,14 +257,10 @@ class Keeper:
         if self.folder is None:
             self._held = content
             return
-        temporary = self.folder.checkpoints / ".best.part"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_student(distiller.student, temporary / "student")
-        save_projections(distiller, temporary / "projections.safetensors")
-        torch.save(content, temporary / "state.pt")
-        shutil.rmtree(self.folder.best, ignore_errors=True)
-        temporary.rename(self.folder.best)
+        with replacing(self.folder.best) as temporary:
+            save_student(distiller.student, temporary / "student")
+            save_projections(distiller, temporary / "projections.safetensors")
+            torch.save(content, temporary / "state.pt")
 
     def give_back(self, distiller: Distiller) -> None:
         """Load the best weights of this stage, if there are any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,10 +19,9 @@ from brewgraph.recipe.label_types import LOSS, VALUE, LabelType
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.runtime.instructions import first_tensor
 from brewgraph.runtime.program import NOT_INPUTS
-from brewgraph.training.feeds import in_order
 from brewgraph.training.metrics import make_metric
 from brewgraph.training.processes import own_share, this_process
-from brewgraph.training.work import Material
+from brewgraph.training.work import Material, in_order
 
 _REFERENCE = ("labels", "index", "offsets", "null", "words", "first")
 """What metrics read of a batch beside the logits."""
@@ -48,27 +47,17 @@ def can_score(module: nn.Module, label_type: LabelType, classes: Sequence[str], 
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    name: str,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    label_type: LabelType,
-    classes: Sequence[str],
-    examples: Any = None,
-    head: str = "",
-    null_threshold: float | None = None,
-) -> Scores:
-    """Score the model `name`, or one `head` of it, on batches of labelled examples.
+def evaluate(model: nn.Module, name: str, batches: Iterable[Mapping[str, Any]], material: Material) -> Scores:
+    """Score the model `name`, or the material's head of it, on batches of the material's labelled examples.
 
-    `examples` are the rows of the split, which hold the tags of whole sentences and the answers. `null_threshold` is
-    the margin by which "no answer" must beat the best answer, None if every question has an answer. If ranks hold
-    different batches, each gets the scores over all of them; ranks exchange the state of metrics, never logits.
+    If ranks hold different batches, each gets the scores over all of them; ranks exchange the state of metrics, never
+    logits.
     """
-    metric = make_metric(label_type, classes, examples, null_threshold)
+    label_type = material.label_type
+    metric = make_metric(label_type, material.classes, material.examples, material.null_threshold)
     seen: set[int] = set()  # an example may be several rows, windows of one long text
-    if head:
-        model = cast(Mapping[str, nn.Module], model.heads)[head]
+    if material.head:
+        model = cast(Mapping[str, nn.Module], model.heads)[material.head]
     device = next(model.parameters(), torch.empty(0)).device
     with evaluating(model):
         for batch in batches:
@@ -127,16 +116,7 @@ def is_scored(student: nn.Module, material: Material) -> bool:
 
 def score(model: nn.Module, name: str, material: Material) -> Mapping[str, float]:
     """The scores of a model on the dev split over all ranks, by metric."""
-    return evaluate(
-        model,
-        name,
-        _dev_batches(material, by_length=True),
-        label_type=material.label_type,
-        classes=material.classes,
-        examples=material.examples,
-        head=material.head,
-        null_threshold=material.null_threshold,
-    ).values
+    return evaluate(model, name, _dev_batches(material, by_length=True), material).values
 
 
 def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = False) -> Iterator[Any]:
@@ -144,7 +124,7 @@ def _dev_batches(material: Material, *, whole: bool = False, by_length: bool = F
     dev = material.dev
     assert dev is not None
     if isinstance(dev, ReadyBatches):
-        yield from dev.evaluation()
+        yield from dev.dev
     else:
         yield from in_order(dev if whole else own_share(dev), material.collator, material.batch, by_length=by_length)
 
@@ -157,20 +137,19 @@ def losses_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     `batch` is the mean over batches of the spec's size. Weights are those of the stage's end, so that its evaluations
     are comparable; a term whose weight is zero then is left out.
     """
-    sums = dict[str, Any]()
     before, distiller.progress = distiller.progress, 1.0
     try:
-        with evaluating(distiller):
-            counts = torch.stack([distiller.count(batch, task) for batch in _moved(material, accelerator)]).sum(0)
-            counts = _over_ranks(counts, material)
-            for batch in _moved(material, accelerator):
-                with accelerator.autocast():
-                    output = distiller(batch, counts, task)
-                for name, value in {LOSS: output.loss, **output.terms}.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach().double()
+        counted = _sums_on_dev(distiller, material, accelerator, lambda batch: {"": distiller.count(batch, task)})
+        counts = counted[""].float()
+
+        def losses(batch: Any) -> dict[str, Tensor]:
+            output = distiller(batch, counts, task)
+            return {LOSS: output.loss, **output.terms}
+
+        sums = _sums_on_dev(distiller, material, accelerator, losses)
+        return {name: float(value) for name, value in sums.items()}
     finally:
         distiller.progress = before
-    return {name: float(value) for name, value in _over_ranks(sums, material).items()}
 
 
 @torch.no_grad()
@@ -181,32 +160,32 @@ def report_on_dev(distiller: Distiller, task: str, material: Material, accelerat
     """
     if not material.has_losses:
         return {}
-    sums: dict[str, Any] = {}
-    rows = torch.zeros((), device=accelerator.device)
-    with evaluating(distiller):
-        for batch in _moved(material, accelerator):
-            count = len(first_tensor(batch))
-            rows += count
-            with accelerator.autocast():
-                values = distiller.report(batch, task)
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().float() * count
-    sums, rows = _over_ranks(sums, material), _over_ranks(rows, material)
+
+    def values(batch: Any) -> dict[str, Tensor]:
+        first = first_tensor(batch)
+        reported = {name: value.float() * len(first) for name, value in distiller.report(batch, task).items()}
+        return {**reported, "": torch.tensor(len(first), device=first.device)}
+
+    sums = _sums_on_dev(distiller, material, accelerator, values)
+    rows = sums.pop("")
     return {name: float(value / rows) for name, value in sums.items()}
 
 
-def _moved(material: Material, accelerator: Accelerator) -> Iterator[Any]:
-    """The batches to evaluate losses on, on the device: of this rank's rows, or of all."""
-    batches = _dev_batches(material, whole=not _is_shared(material))
-    return (send_to_device(batch, accelerator.device) for batch in batches)
-
-
-def _is_shared(material: Material) -> bool:
-    """Whether each rank takes rows of its own: a rank without rows would not know which sums there are."""
+def _sums_on_dev(
+    distiller: Distiller,
+    material: Material,
+    accelerator: Accelerator,
+    values_of: Callable[[Any], Mapping[str, Tensor]],
+) -> dict[str, Tensor]:
+    """The values of all dev batches in eval mode, added up in double precision over batches and ranks."""
+    sums: dict[str, Tensor] = {}
+    # each rank takes rows of its own if all have some: a rank without rows would not know which sums there are
     world = this_process().num_processes
-    return world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
-
-
-def _over_ranks(values: Any, material: Material) -> Any:
-    """Sums over all ranks."""
-    return reduce(values, "sum") if _is_shared(material) else values
+    shared = world > 1 and not isinstance(material.dev, ReadyBatches) and len(material.dev or ()) >= world
+    with evaluating(distiller):
+        for batch in _dev_batches(material, whole=not shared):
+            with accelerator.autocast():
+                values = values_of(send_to_device(batch, accelerator.device))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().double()
+    return cast(dict[str, Tensor], reduce(sums, "sum")) if shared else sums

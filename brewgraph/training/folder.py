@@ -116,19 +116,14 @@ class RunFolder:
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[Path]:
         """A temporary folder that becomes the checkpoint when the block succeeds."""
-        name = f"step-{step:06d}"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoints / f".{name}.part"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        sizes = {str(p.relative_to(temporary)): p.stat().st_size for p in sorted(temporary.rglob("*")) if p.is_file()}
-        for file in sizes:
-            with open(temporary / file, "rb") as handle:
-                os.fsync(handle.fileno())
-        write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
-        shutil.rmtree(self.checkpoints / name, ignore_errors=True)
-        temporary.rename(self.checkpoints / name)
+        with replacing(self.checkpoints / f"step-{step:06d}") as temporary:
+            yield temporary
+            files = sorted(path for path in temporary.rglob("*") if path.is_file())
+            sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
+            for file in files:
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
         if os.name == "posix":  # have the names in the folder written to disk, as `fsync` has a file's content
             descriptor = os.open(self.checkpoints, os.O_RDONLY)
             try:
@@ -153,6 +148,17 @@ class RunFolder:
             shutil.rmtree(path)
         for path in self.checkpoints.glob(".*.part"):
             shutil.rmtree(path)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` when the block succeeds."""
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,29 +2,40 @@
 
 Each stage has its own distiller, optimizer, schedule and seeds around the same student. Optimizer steps count through
 the whole run, progress within the stage.
+
+A step draws its task, takes its micro-batches, and counts each unit once over all of them and all ranks. Each
+micro-batch runs forward, with the loss divided by the global counts, and backward (ranks communicate on the last one
+only). Then follow clipping of student and projections together or of the student alone, optimizer, and schedule. Terms
+stay on the device until the logging interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
 
+from brewgraph.data.batching.order import derive_seed, is_idle
+from brewgraph.diagnostics import RunError, listing
 from brewgraph.digest import digest
 from brewgraph.graph.scalars import Horizon
+from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.checkpoint import SavedState, State, read_checkpoint
+from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_checkpoint, save_checkpoint
+from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder
-from brewgraph.training.freezing import frozen, unreached_frozen
 from brewgraph.training.optimizer import build_optimizer, build_schedule
 from brewgraph.training.processes import make_accelerator, this_process
-from brewgraph.training.records import Board
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.stage import StageRun, Whole
-from brewgraph.training.work import Placed, StageWork, place_stage
+from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class _Training:
         board = self._open_board(state.step, accelerator)
         wrapped = accelerator.prepare_model(Whole(distiller))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
-        run = StageRun(placed, state, wrapped, self.student, self.folder, board, self.reporter, accelerator)
+        run = StageRun(self, placed, state, wrapped, board, accelerator)
         if fresh and placed.index and self.folder is not None:
             run.save()  # so that earlier stages are not repeated
         if fresh and accelerator.is_main_process:
@@ -159,3 +170,329 @@ class _Training:
 def _projections(distiller: Distiller) -> dict[str, Tensor]:
     """Copies of the projections' parameters by name, for later stages."""
     return {name: value.detach().cpu().clone() for name, value in distiller.projections.state_dict().items()}
+
+
+# ── the steps of a stage ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Whole(nn.Module):
+    """A distiller as accelerate wraps it for one stage: a single module that returns the loss.
+
+    Each stage wraps it anew, because accelerate would leave a prepared module at its former precision. Terms are
+    detached, so that only the loss decides which parameters a step reaches.
+    """
+
+    def __init__(self, distiller: Distiller):
+        super().__init__()
+        self.distiller = distiller
+
+    def forward(self, batch: Any, counts: Tensor | None, task: str) -> dict[str, Tensor]:
+        output = self.distiller(batch, counts, task=task)
+        return {"loss": output.loss, **{name: term.detach() for name, term in output.terms.items()}}
+
+
+class StageRun:
+    """One stage on one rank. `wrapped` is the distiller as accelerate has prepared it."""
+
+    def __init__(
+        self, training: _Training, placed: Placed, state: State, wrapped: Any, board: Board, accelerator: Accelerator
+    ):
+        self.student, self.folder, self.reporter = training.student, training.folder, training.reporter
+        self.placed, self.state, self.wrapped, self.board, self.accelerator = placed, state, wrapped, board, accelerator
+        self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
+        self.distiller = state.distiller
+        self.main, self.world = accelerator.is_main_process, accelerator.num_processes
+        self.device = accelerator.device
+        self.keeper = Keeper(training.folder, placed.index)
+        clipped = self.distiller if self.settings.clip_projections else self.distiller.student
+        self.clipped = [p for p in clipped.parameters() if p.requires_grad]
+        self.check_every = 1 if self.device.type == "cpu" else self.settings.logging_steps
+        self.scores: dict[str, float] = {}
+        state.sums = state.sums.held_by(accelerator)
+        self._demand_a_metric()
+
+    def run(self, stop_after: int | None) -> bool:
+        """Train to the stage's end, then load its best student if the settings say so; False if stopped early."""
+        state, settings, total = self.state, self.settings, self.length.steps
+        evaluate_every = max(1, settings.eval_steps.steps(total, self.length.per_epoch))
+        save_every = max(1, settings.save_steps.steps(total, self.length.per_epoch))
+        for task, batches in self._steps():
+            self._step(task, batches)
+            step = state.stage_step
+            saving = self.folder is not None and step % save_every == 0 and step < total
+            if saving or step % self.check_every == 0 or step == total:
+                self._check_finite(task, batches)
+            self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+            if step % evaluate_every == 0 or step == total:
+                self._evaluate()
+                if state.progress.exhausted(settings) and state.sums.steps:
+                    self._report(task, batches, due=True)
+            if saving:
+                self.save()
+            if stop_after is not None and state.step >= stop_after and step < total:
+                return False
+        if settings.load_best_model_at_end:
+            self.accelerator.wait_for_everyone()
+            self.keeper.give_back(self.distiller)
+            self.scores = dict(state.progress.scores) or self.scores
+        return True
+
+    def _steps(self) -> Iterator[tuple[str, list[Any]]]:
+        """The task and the micro-batches of each remaining step, on the device.
+
+        Each task continues in its own order: the draw tells how often it was drawn before.
+        """
+        state, index = self.state, self.placed.index
+        drawn = self.work.drawn(index, state.stage_step)
+        streams: dict[str, Iterator[list[Any]]] = {}
+        while state.stage_step < self.length.steps and not state.progress.exhausted(self.settings):
+            task = self.work.task(index, state.stage_step)
+            if task not in streams:
+                streams[task] = micro_batches(self.placed.feeds[task], self.settings.accumulate, drawn[task])
+            yield task, [send_to_device(batch, self.device) for batch in next(streams[task])]
+
+    # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _step(self, task: str, batches: list[Any]) -> None:
+        """One optimizer step on this rank's share of the global batch."""
+        accelerator, state = self.accelerator, self.state
+        self.distiller.progress = state.stage_step / self.length.steps
+        self._seed()
+        counts, share = self._counts(task, batches), 1.0
+        if self.settings.normalise == "micro":
+            share = 1 / (len(batches) * self.world)
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                with accelerator.autocast():
+                    output = self.wrapped(batch, counts, task)
+                # ranks average their gradients, but each holds a share of one sum
+                accelerator.backward(output["loss"] * (self.world * share))
+            state.sums.add(task, {name: term.detach() * share for name, term in output.items()})
+        # parameters that this step did not reach have no gradient (not zero), so their weights and running means stay
+        self._clip()
+        state.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:  # fp16 skips steps whose gradients overflow
+            state.schedule.step()
+            self.distiller.after_step()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.stage_step += 1
+        state.sums.end_step(task, output)
+
+    def _clip(self) -> None:
+        """Clip gradients to the spec's norm: all of them as one vector, or each parameter's."""
+        longest = self.settings.max_grad_norm
+        if longest is None:
+            return
+        if not self.settings.clip_each:
+            self.accelerator.clip_grad_norm_(self.clipped, longest)
+            return
+        self.accelerator.unscale_gradients()
+        for parameter in self.clipped:
+            nn.utils.clip_grad_norm_(parameter, longest)
+
+    def _seed(self) -> None:
+        """Seed dropout by seed, stage, step and rank, so that a resumed run draws the same."""
+        index = self.placed.index
+        place = (index, self.state.stage_step) if index else (self.state.stage_step,)
+        torch.manual_seed(derive_seed(self.settings.seed, "dropout", *place, self.accelerator.process_index))
+
+    def _counts(self, task: str, batches: list[Any]) -> Tensor | None:
+        """The units of the global batch; None if each batch counts its own."""
+        if self.settings.normalise == "micro" or (len(batches) == 1 and self.world == 1):
+            return None
+        counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
+        return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
+
+    def _check_finite(self, task: str, batches: list[Any]) -> None:
+        """Stop if a loss is not finite. Its rows are known if every step is checked, as on a CPU, at no cost."""
+        for which, sums in self.state.sums.values.items():
+            if bool(torch.isfinite(sums["loss"])):
+                continue
+            bad = [
+                f"`{full_name(which, name)}`"
+                for name, value in sums.items()
+                if name != "loss" and not bool(torch.isfinite(value))
+            ]
+            rows = [row for batch in batches for row in _rows(batch)] if which == task else []
+            where = f" (training rows {', '.join(rows[:8])}{', …' if len(rows) > 8 else ''})"
+            raise RunError(
+                f"{', '.join(bad) or 'the loss'} is not a finite number at step {self.state.step}"
+                f"{f' of stage `{self.work.name}`' if self.work.name else ''}{f', task `{which}`' if which else ''}"
+                f"{where if rows and self.check_every == 1 else ''}; a smaller learning rate, a longer "
+                "warm-up or a higher temperature usually helps; the last checkpoint is intact"
+            )
+
+    # ── what is written down ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _report(self, task: str, batches: list[Any], *, due: bool) -> None:
+        """At the logging interval read the terms from the device, and write a line per task that was drawn: the means
+        over its steps of the loss, of its terms unweighted and weighted, and of the reported values.
+        """
+        state = self.state
+        if not due:
+            self.reporter.step(state.stage_step, None, {})
+            return
+        sums, steps, seen = state.sums.gathered(self.accelerator), state.sums.steps, state.sums.seen
+        reported = self._reported(task, batches) if self.settings.report else {}
+        state.sums = Sums()
+        total, rate = 0.0, state.schedule.get_last_lr()[0]
+        terms: dict[str, float] = {}
+        for which in filter(steps.__contains__, self.work.materials):
+            means = {full_name(which, name): float(x) / seen[which][name] for name, x in sums[which].items()}
+            loss = means.pop(full_name(which, LOSS))
+            weights = {full_name(which, name): weight for name, weight in self.distiller.weights(which).items()}
+            weighted = {name: value * weights[name] for name, value in means.items()}
+            beside = {"report": reported} if reported and which == task else {}
+            self._write(which, {"loss": loss, "terms": means, "weighted": weighted, **beside, "lr": rate})
+            total += loss * steps[which]
+            terms |= means
+        self.reporter.step(state.stage_step, total / sum(steps.values()), terms)
+
+    @torch.no_grad()
+    def _reported(self, task: str, batches: list[Any]) -> dict[str, float]:
+        """The values reported beside the terms on the batches of this step: means over batches and ranks."""
+        values: list[Mapping[str, Tensor]] = []
+        for batch in batches:
+            with self.accelerator.autocast():
+                values.append(self.distiller.report(batch, task))
+        busy = torch.tensor([not is_idle(first_part(batch)) for batch in batches], device=self.device)
+        sums = {
+            name: torch.stack([x[name].detach().float() for x in values])[busy].sum().reshape(1) for name in values[0]
+        }
+        count = busy.sum().reshape(1)
+        if self.world > 1:
+            sums, count = self.accelerator.reduce(sums, "sum"), self.accelerator.reduce(count, "sum")
+        return {full_name(task, name): float(value / count) for name, value in sums.items()}
+
+    def _write(self, task: str, content: Mapping[str, Any]) -> None:
+        """Record a line; only the first process of a run with a folder does. `step` counts the whole run, `stage_step`
+        and `epoch` the stage.
+        """
+        if self.folder is None or not self.main:
+            return
+        state = self.state
+        line: dict[str, Any] = {"step": state.step}
+        if self.work.name:
+            line |= {"stage": self.work.name, "stage_step": state.stage_step}
+        line["epoch"] = state.stage_step / self.length.per_epoch
+        if task:
+            line["task"] = task
+        self.folder.log({**line, **content})
+        self.board.log(state.step, content, task)
+
+    # ── evaluation, the best student, checkpoints ────────────────────────────────────────────────────────────────────
+
+    def _evaluate(self) -> None:
+        """Score the student on every task, record the scores, and keep the student if it is the best so far.
+
+        A task without scores is evaluated on its losses; so is every task if the loss decides which student is best.
+        """
+        self.scores = {}
+        metric = self.settings.metric_for_best_model
+        for task, material in self.work.materials.items():
+            values: dict[str, float] = {}
+            if self.settings.report:
+                values |= report_on_dev(self.distiller, task, material, self.accelerator)
+            scored = is_scored(self.distiller.student, material)
+            if scored:
+                values |= score(self.distiller.student, self.student, material)
+            if material.has_losses and (not scored or metric == full_name(task, LOSS) or metric == LOSS):
+                values |= losses_on_dev(self.distiller, task, material, self.accelerator)
+            if values:
+                self._write(task, {"dev": values})
+                self.scores |= {full_name(task, name): value for name, value in values.items()}
+        if self.scores:
+            self.reporter.evaluated(self.state.stage_step, self.scores)
+        if metric is None:
+            return
+        value = self._metric(metric)
+        if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
+            self._keep()
+
+    def _demand_a_metric(self) -> None:
+        """Raise `RunError` before training, not at its first evaluation, if nothing will ever be scored."""
+        metric, student = self.settings.metric_for_best_model, self.distiller.student
+        scores = any(material.has_losses or is_scored(student, material) for material in self.work.materials.values())
+        if metric is not None and not scores and not self.settings.report:
+            message = f"metric_for_best_model = `{metric}`: there is nothing to evaluate the student on"
+            raise RunError(f"{message}; give the data a dev split, or remove metric_for_best_model")
+
+    def _metric(self, name: str) -> float:
+        """The score that students are compared by; its task may be omitted if only one has it."""
+        fits = [name] if name in self.scores else [k for k in self.scores if k.rpartition("/")[2] == name]
+        if len(fits) != 1:
+            there = listing(self.scores) or "none"
+            raise RunError(f"metric_for_best_model = `{name}` is not one score; an evaluation gives {there}")
+        return self.scores[fits[0]]
+
+    def _keep(self) -> None:
+        if not self.settings.load_best_model_at_end:
+            return
+        if self.folder is None or self.main:
+            self.keeper.keep(self.distiller, self.state.step)
+        self.accelerator.wait_for_everyone()
+
+    def save(self) -> None:
+        """Write a checkpoint with the sums over all ranks."""
+        assert self.folder is not None
+        mine = self.state.sums
+        self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps, mine.seen)
+        if self.main:
+            save_checkpoint(self.folder, self.state)
+            self.folder.rotate(self.settings.save_total_limit)
+        self.state.sums = mine
+        self.accelerator.wait_for_everyone()
+
+
+class Board:
+    """Writes scalars for TensorBoard into a folder; does nothing without one, or if TensorBoard is not installed.
+
+    A resumed run has `done` steps behind it: what an earlier run wrote after them is purged.
+    """
+
+    def __init__(self, path: Path | None, done: int):
+        self._writer: Any = None
+        if path is not None and importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(path), purge_step=done + 1 if done else None)
+
+    def log(self, step: int, content: Mapping[str, Any], task: str = "") -> None:
+        """Write one scalar per number, those of a group as `group/name`, those of a task under its name; the x-axis
+        counts optimizer steps of the run.
+        """
+        if self._writer is None:
+            return
+        for group, value in content.items():
+            if isinstance(value, Mapping):
+                values = {f"{group}/{full_name(task, name)}": x for name, x in value.items()}
+            else:
+                values = {full_name(task, group): value}
+            for name, number in values.items():
+                self._writer.add_scalar(name, number, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def full_name(task: str, name: str) -> str:
+    """A task's name for something, qualified by the task: `ner/soft`; unchanged if the task has no name."""
+    return name if not task or name.startswith(f"{task}/") else f"{task}/{name}"
+
+
+def first_part(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The batch of the first data set, which defines epochs; the batch itself if there is only one."""
+    return next((part for part in batch.values() if isinstance(part, Mapping) and "index" not in batch), batch)
+
+
+def _rows(batch: Any) -> list[str]:
+    """The indices of a batch's rows, if it has them, for one data set after the other."""
+    if not isinstance(batch, Mapping):
+        return []
+    own = batch.get("index")
+    if isinstance(own, Tensor):
+        return [str(int(i)) for i in own]
+    return [row for part in batch.values() for row in _rows(part)]

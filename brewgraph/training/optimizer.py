@@ -29,10 +29,6 @@ class BertAdamw(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; parameters without a gradient do not change."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for p in group["params"]:
@@ -45,7 +41,6 @@ class BertAdamw(torch.optim.Optimizer):
                 state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(group["eps"]), value=-group["lr"])
-        return loss
 
 
 def build_optimizer(

@@ -1,24 +1,30 @@
-"""What is trained: stages with their settings, the data of their tasks, and how tasks are drawn."""
+"""What is trained: stages with their settings, the batches of their tasks, how tasks are drawn, what is frozen."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import datasets
+import torch
+from torch import nn
 
-from brewgraph.data.batching.order import derive_seed
+from brewgraph.data.batching.order import BatchOrder, derive_seed, fewest_tokens, loader, mark_idle
+from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
-from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.diagnostics import RunError, suggest
 from brewgraph.recipe.label_types import CLASS, LabelType
 from brewgraph.recipe.length import Length
+from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Train
-from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.feeds import Feed, order_seed, place, steps_of_epoch
-from brewgraph.training.freezing import Freeze
+from brewgraph.runtime.distiller import Distiller, parameter_name
+from brewgraph.runtime.instructions import first_tensor
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,10 @@ class Draw:
     order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if unknown := set(self.order) - self.weights.keys():
-            raise RunError(f"the order of tasks names `{min(unknown)}`, which is not a task")
         if not self.weights or any(not math.isfinite(w) or w < 0 for w in self.weights.values()):
             raise RunError("the weights of tasks must be finite and not negative")
         if not self.order and sum(self.weights.values()) <= 0:
             raise RunError("every task has weight zero; at least one must be above zero")
-        if not 0 <= self.floor * len(self.weights) <= 1:
-            raise RunError(f"{len(self.weights)} tasks cannot all have a probability of {self.floor:g} or more")
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -124,16 +126,8 @@ class StageWork:
     materials: Mapping[str, Material]
     settings: Train
     draw: Draw | None = None
-    freeze: tuple[Freeze, ...] = ()
+    freeze: tuple[Frozen, ...] = ()
     identity: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.materials:
-            raise UsageError(f"stage `{self.name}` has nothing to train on")
-        if self.draw is None and len(self.materials) > 1:
-            raise UsageError(f"stage `{self.name}` has several tasks but no draw of tasks")
-        if self.draw is not None and self.draw.weights.keys() != self.materials.keys():
-            raise UsageError(f"the draw of stage `{self.name}` does not match its tasks")
 
     def task(self, stage: int, step: int) -> str:
         """The task of an optimizer step; `stage` is the stage's index."""
@@ -193,3 +187,235 @@ def place_stage(index: int, work: StageWork, rank: int, world: int) -> Placed:
     }
     per_epoch = sum(steps_of_epoch(own, settings.accumulate) for own in feeds.values())
     return Placed(index, work, feeds, StageLength(settings.total_steps(per_epoch), per_epoch))
+
+
+# ── feeds ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class RowFeed:
+    """Rows of an encoded split, shuffled in every epoch and batched by `collator`.
+
+    `batch` counts rows, or tokens, over all ranks, of which this feed gives one rank's share. A collator with
+    `set_epoch` gets the epoch before each batch, because another feed may have used it in between.
+    """
+
+    dataset: datasets.Dataset
+    collator: Any
+    batch: int | Length
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    group_by_length: bool = False
+
+    @property
+    def rows(self) -> int:
+        return len(self.dataset)
+
+    def __len__(self) -> int:
+        return len(self._order())
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        order = self._order()
+        order.set_epoch(epoch)
+        order.start_at(start)
+        for number, batch in enumerate(loader(self.dataset, order, at_epoch(self.collator, epoch)), start):
+            yield mark_idle(batch) if order.idle(number) else batch
+
+    def _order(self) -> BatchOrder:
+        return BatchOrder(
+            self.rows,
+            self.batch,
+            seed=self.seed,
+            rank=self.rank,
+            world=self.world,
+            lengths=self._lengths,
+            by_length=self.group_by_length,
+        )
+
+    @cached_property
+    def _lengths(self) -> list[int] | None:
+        return row_lengths(self.dataset) if self.group_by_length or not isinstance(self.batch, int) else None
+
+
+@dataclass(frozen=True)
+class TensorFeed:
+    """One rank's rows of batches of tensors: a share of each, the first ranks one row more if it does not divide.
+
+    A rank without a row of a batch gets its first row, marked as idle.
+    """
+
+    whole: ReadyBatches
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def rows(self) -> int:
+        return sum(len(batch["index"]) for batch in self.whole.train)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        for batch in self.whole.epoch(epoch, seed=self.seed, start=start):
+            idle = len(first_tensor(batch)) <= self.rank
+            yield mark_idle(self._share(batch, idle)) if idle else self._share(batch, idle)
+
+    def _share(self, content: Any, idle: bool) -> Any:
+        if isinstance(content, Mapping):
+            return {key: self._share(value, idle) for key, value in content.items()}
+        return content[:1] if idle else torch.tensor_split(content, self.world)[self.rank]
+
+
+Feed: TypeAlias = RowFeed | TensorFeed
+"""The batches of a data set, epoch after epoch, the same on every call: `rows` are the examples of an epoch, `len` its
+batches; `batches(epoch, start)` counts both from 0.
+"""
+
+
+def in_order(rows: datasets.Dataset, collator: Any, batch: int | Length, *, by_length: bool = False) -> Any:
+    """Batches of rows in order, or sorted by length, which needs little padding; random masks are those of epoch 0.
+    A batch of tokens is made larger where a row needs it.
+    """
+    lengths = row_lengths(rows) if by_length or isinstance(batch, Length) else None
+    if isinstance(batch, Length):
+        batch = replace(batch, value=max(batch.value, fewest_tokens(max(lengths or [1]))))
+    order = BatchOrder(len(rows), batch, shuffle=False, lengths=lengths or None, by_length=by_length)
+    return loader(rows, order, at_epoch(collator, 0))
+
+
+def at_epoch(collator: Any, epoch: int) -> Any:
+    """A collator that gets the epoch, if it has `set_epoch`."""
+    if not hasattr(collator, "set_epoch"):
+        return collator
+
+    def collate(rows: list[Any]) -> Any:
+        collator.set_epoch(epoch)
+        return collator(rows)
+
+    return collate
+
+
+def place(feed: Feed, seed: int, rank: int, world: int, *, group_by_length: bool = False) -> Feed:
+    """A rank's share of a feed, shuffled by `seed`."""
+    if isinstance(feed, RowFeed):
+        return replace(feed, seed=seed, rank=rank, world=world, group_by_length=group_by_length)
+    return replace(feed, rank=rank, world=world)
+
+
+def order_seed(seed: int, stage: int, task: int, data: int) -> int:
+    """The seed for the order of a data set's rows, different for each stage, task and data set, which count from 0."""
+    return derive_seed(seed, "order", *((stage, task, data) if stage or task or data else ()))
+
+
+def steps_of_epoch(feeds: Mapping[str, Feed], accumulate: int) -> int:
+    """Optimizer steps in an epoch of the first data set; the last one may have fewer micro-batches.
+
+    Raises `RunError` if a data set has no batch.
+    """
+    for feed in feeds.values():
+        if not len(feed):
+            raise RunError("there is no batch to train on: the data has no rows")
+    return math.ceil(len(next(iter(feeds.values()))) / accumulate)
+
+
+def micro_batches(feeds: Mapping[str, Feed], accumulate: int, done: int) -> Iterator[list[Any]]:
+    """The micro-batches of each optimizer step, without end, after `done` steps.
+
+    For one data set they are its batches, for several dictionaries by their names. The first data set defines epochs;
+    the others go through epochs of their own.
+    """
+    (_, first), *others = feeds.items()
+    epoch, in_epoch = divmod(done, steps_of_epoch(feeds, accumulate))
+    start = in_epoch * accumulate
+    beside = {name: _without_end(feed, epoch * len(first) + start) for name, feed in others}
+    name = next(iter(feeds))
+    while True:
+        parts: list[Any] = []
+        for batch in first.batches(epoch, start):
+            parts.append({name: batch, **{key: next(more) for key, more in beside.items()}} if beside else batch)
+            if len(parts) == accumulate:
+                yield parts
+                parts = []
+        if parts:
+            yield parts
+        epoch, start = epoch + 1, 0
+
+
+def _without_end(feed: Feed, done: int) -> Iterator[Any]:
+    epoch, start = divmod(done, len(feed))
+    while True:
+        yield from feed.batches(epoch, start)
+        epoch, start = epoch + 1, 0
+
+
+# ── parameters that a stage does not train ────────────────────────────────────────────────────────────────────────────
+
+
+def frozen(distiller: Distiller, what: Sequence[Frozen], student: str) -> AbstractContextManager[None]:
+    """Freeze parameters within the context. Raises `RunError` for what freezes nothing, or everything.
+
+    Frozen parts stay in train mode: their dropout belongs to what is trained above them.
+    """
+    chosen = {id(p): p for one in what for p in _parameters(distiller, one, student)}
+    return _frozen(distiller, chosen.values(), "every parameter of student and projections is frozen")
+
+
+def unreached_frozen(distiller: Distiller) -> AbstractContextManager[None]:
+    """Freeze within the context what no term of this stage reaches.
+
+    It has no gradient anyway; frozen, it costs optimizer and ranks nothing.
+    """
+    return _frozen(distiller, distiller.unreached(), "everything that this stage's loss reaches is frozen")
+
+
+@contextmanager
+def _frozen(distiller: Distiller, parameters: Iterable[nn.Parameter], if_nothing_is_left: str) -> Iterator[None]:
+    before = [(p, p.requires_grad) for p in parameters]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in distiller.parameters()):
+            raise RunError(f"there is nothing to train: {if_nothing_is_left}")
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+
+
+def _parameters(distiller: Distiller, one: Frozen, student: str) -> list[nn.Parameter]:
+    if one.kind == "projection":
+        key = parameter_name(one.name)
+        if key not in distiller.projections:
+            raise RunError(f"freeze: no projection `{one.name}` is used here; {_hint(one.name, distiller.projections)}")
+        return list(distiller.projections[key].parameters())
+    if one.name != student:
+        raise RunError(f"freeze: `{one.name}` is never trained; the student is `{student}`")
+    if chosen := parameters_at(distiller.student, one.path if one.kind == "module" else ""):
+        return chosen
+    modules = [name for name, module in distiller.student.named_modules() if name and list(module.parameters())]
+    raise RunError(f"freeze: `{one.name}` has no parameters at `{one.path}`; {_hint(one.path, modules)}")
+
+
+def parameters_at(student: nn.Module, path: str) -> list[nn.Parameter]:
+    """The parameters at a path, all of the student's for an empty one.
+
+    The path names a module or parameter, as it is or below the model's base (`encoder.layer.0` of a classifier means
+    `bert.encoder.layer.0`); `*` matches one part of it.
+    """
+    parameters = list(student.named_parameters(remove_duplicate=False))
+    if not path:
+        return [p for _, p in parameters]
+    base = getattr(student, "base_model_prefix", "")
+    for full_path in (path, f"{base}.{path}"):
+        parts = (r"[^.]+" if part == "*" else re.escape(part) for part in full_path.split("."))
+        pattern = re.compile(rf"{'[.]'.join(parts)}([.]|$)")
+        if chosen := [p for name, p in parameters if pattern.match(name)]:
+            return chosen
+    return []
+
+
+def _hint(name: str, there: Sequence[str] | nn.ModuleDict) -> str:
+    names = list(there)
+    return suggest(name, names) or (f"there is `{names[0]}`, for example" if names else "there are none")

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import Diagnostic, SpecError
 from brewgraph.facts.memory import VARIABLE
-from brewgraph.inspect.batch_cost import costs
+from brewgraph.inspect.plan_of import costs
 from brewgraph.models.fake.shapes import Shapes, accepted, positions
 from brewgraph.models.task_heads import missing_head, saved_names
 from brewgraph.running.data_cache import token_limit

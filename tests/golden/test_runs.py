@@ -35,9 +35,8 @@ from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller, parameter_name
 from brewgraph.training.checkpoint import save_student
-from brewgraph.training.loop import train
+from brewgraph.training.loop import Whole, train
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.stage import Whole
 from tests.golden.rounding import gradients_seen, made_of_rounding
 
 SPECS = Path(__file__).parent / "textbrewer"

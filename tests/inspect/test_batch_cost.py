@@ -16,7 +16,7 @@ import brewgraph as bg
 from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import open_batches
 from brewgraph.display.cost import Cost
-from brewgraph.inspect.batch_cost import costs
+from brewgraph.inspect.plan_of import costs
 from brewgraph.recipe.label_types import CLASS
 from brewgraph.runtime.count_cost import example_batch
 from brewgraph.runtime.distiller import Distiller

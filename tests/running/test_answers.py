@@ -17,7 +17,7 @@ from brewgraph.checking.check import check
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, predict, read_like, score
 from brewgraph.source import Source
-from tests.training.metrics.test_spans import official, postprocess
+from tests.training.test_spans import official, postprocess
 
 FRUITS = ("apple", "cherry", "grape", "lemon", "mango", "olive", "peach", "plum")
 TOWNS = ("Arles", "Basle", "Cadiz", "Delft", "Essen", "Faro", "Ghent", "Hull")

@@ -17,7 +17,7 @@ import brewgraph as bg
 from brewgraph.recipe.tag_schemes import find_scheme
 from brewgraph.running.finished import open_run
 from brewgraph.running.predict import labelled_rows, load_student, predict, score
-from tests.training.metrics.test_tags import MARKS
+from tests.training.test_tags import MARKS
 
 NAMES = (("anna", "boris", "clara"), ("van", "der"), ("stone", "hill", "anna"), ("zoe", "max", "boris"))
 """First, inside and last words of persons, and whole ones; two words are more than one of these."""

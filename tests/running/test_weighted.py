@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from brewgraph.checking.check import check, read_spec
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.freezing import Freeze, frozen
+from brewgraph.training.work import frozen
+from tests.training.toy import frozen_part
 
 CONTEXT = "The tower was built by Ada Stone in 1889."
 SPEC = """brew 1
@@ -71,7 +72,7 @@ def test_sentences_and_questions_count_as_much_as_they_are_trusted(builder: Spec
 def test_a_frozen_head_stands_still_and_its_trunk_does_not(builder: SpecBuilder) -> None:
     """What belongs to the head alone, nothing else."""
     (stage,) = DataCache(builder).stages(builder.checked)
-    assert stage.freeze == (Freeze("module", "net", "tag"),)
+    assert stage.freeze == (frozen_part("module", "net", "tag"),)
     distiller = stage.make()
     with frozen(distiller, stage.freeze, "net"):
         still = [name for name, p in distiller.student.named_parameters() if not p.requires_grad]

@@ -27,9 +27,9 @@ from brewgraph.running import teacher_check
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.freezing import unreached_frozen
 from brewgraph.training.optimizer import build_optimizer
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.work import unreached_frozen
 from tests.runtime.test_distiller import batch
 from tests.small import metrics, save, write_data
 
@@ -340,7 +340,7 @@ def test_a_teacher_is_tried_where_its_logits_count(
 ) -> None:
     """On labelled rows, before training; with a weight of zero they teach nothing, though the teacher is loaded."""
     found: list[str] = []
-    monkeypatch.setattr(teacher_check, "_check", lambda data_cache, subject, *rest: found.append(subject.model.name))
+    monkeypatch.setattr(teacher_check._Subject, "check", lambda subject, reporter: found.append(subject.model.name))
     checked = check(read_spec(spec(folder, loss)))
     teacher_check.check_teachers_agree(DataCache(SpecBuilder(checked)), checked, Reporter())
     assert found == tried

@@ -29,8 +29,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float], seen: lis
         seen.append(weights(student))
         return {"f1": values[len(seen) - 1]}
 
-    monkeypatch.setattr("brewgraph.training.stage.is_scored", lambda student, material: True)
-    monkeypatch.setattr("brewgraph.training.stage.score", give)
+    monkeypatch.setattr("brewgraph.training.loop.is_scored", lambda student, material: True)
+    monkeypatch.setattr("brewgraph.training.loop.score", give)
 
 
 def one(student: Student, name: str = "", **changes: Any) -> StageWork:

@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from brewgraph.recipe.label_types import LABEL_TYPES
 from brewgraph.training.evaluation import Scores, can_score, evaluate
+from brewgraph.training.work import Material
 
 Batches = list[dict[str, Any]]
 
@@ -106,15 +107,14 @@ def scores(made: nn.Module, label_type: str, classes: Sequence[str], head: str =
 
 
 def run(label_type: str, made: nn.Module, given: Batches | None = None, **options: Any) -> Scores:
-    return evaluate(
-        made,
-        "tiny",
-        batches(label_type) if given is None else given,
+    material = Material(
+        {},
         label_type=LABEL_TYPES[label_type],
-        classes=CLASSES.get(label_type, ()),
+        classes=tuple(CLASSES.get(label_type, ())),
         examples=tagged() if label_type == "tags" else QUESTIONS,
         **options,
     )
+    return evaluate(made, "tiny", batches(label_type) if given is None else given, material)
 
 
 @torch.no_grad()

@@ -16,18 +16,18 @@ import torch
 from torch.nn import functional as F
 
 from brewgraph.checking.check import check, read_spec
-from brewgraph.diagnostics import RunError, UsageError
+from brewgraph.diagnostics import RunError
 from brewgraph.graph.scalars import Horizon
+from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Adamw, Linear, Sgd
 from brewgraph.recipe.values import Length
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.freezing import Freeze
 from brewgraph.training.loop import train
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Draw, StageWork
 from tests.small import metrics, project
-from tests.training.toy import TASKS, Student, Toy, material, run, settings, two_stages, weights
+from tests.training.toy import TASKS, Student, Toy, frozen_part, material, run, settings, two_stages, weights
 
 # ── clipping ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,9 +271,9 @@ def test_frozen_parts_stand_still_for_their_stage_and_come_back() -> None:
     student = Student(TASKS)
     before = weights(student)
     freeze = (
-        Freeze("module", "tiny", "layers.0"),
-        Freeze("module", "tiny", "heads.*.bias"),
-        Freeze("projection", "proj_ner"),
+        frozen_part("module", "tiny", "layers.0"),
+        frozen_part("module", "tiny", "heads.*.bias"),
+        frozen_part("projection", "proj_ner"),
     )
     toy = Toy(student, ["ner"])
     projected = weights(toy.projections)
@@ -294,13 +294,16 @@ def test_frozen_parts_stand_still_for_their_stage_and_come_back() -> None:
 @pytest.mark.parametrize(
     ("freeze", "message"),
     [
-        (Freeze("module", "tiny", "layers.7"), "`tiny` has no parameters at `layers.7`; did you mean `base.layers.1`?"),
-        (Freeze("module", "tiny", "dropout"), "`tiny` has no parameters at `dropout`"),
-        (Freeze("projection", "prj_ner"), "no projection `prj_ner` is used here; did you mean `proj_ner`?"),
-        (Freeze("model", "bert"), "`bert` is never trained; the student is `tiny`"),
+        (
+            frozen_part("module", "tiny", "layers.7"),
+            "`tiny` has no parameters at `layers.7`; did you mean `base.layers.1`?",
+        ),
+        (frozen_part("module", "tiny", "dropout"), "`tiny` has no parameters at `dropout`"),
+        (frozen_part("projection", "prj_ner"), "no projection `prj_ner` is used here; did you mean `proj_ner`?"),
+        (frozen_part("model", "bert"), "`bert` is never trained; the student is `tiny`"),
     ],
 )
-def test_freezing_nothing_is_a_fault(freeze: Freeze, message: str) -> None:
+def test_freezing_nothing_is_a_fault(freeze: Frozen, message: str) -> None:
     """A path that has no parameters, a projection that is not there, a teacher."""
     work = StageWork("", lambda: Toy(Student(["ner"]), ["ner"]), {"ner": material()}, settings(), freeze=(freeze,))
     with pytest.raises(RunError, match=message.replace("?", r"\?")):
@@ -311,10 +314,10 @@ def test_freezing_everything_is_a_fault_and_the_student_alone_is_none() -> None:
     """With the student frozen the projections train."""
     student = Student(["ner"])
     toy, before = Toy(student, ["ner"]), weights(student)
-    freeze = (Freeze("model", "tiny"),)
+    freeze = (frozen_part("model", "tiny"),)
     run([StageWork("", lambda: toy, {"ner": material()}, settings(steps=1), freeze=freeze)], None)
     assert all(torch.equal(value, before[name]) for name, value in weights(student).items())
-    both = (*freeze, Freeze("projection", "proj_ner"))
+    both = (*freeze, frozen_part("projection", "proj_ner"))
     with pytest.raises(RunError, match="there is nothing to train"):
         run([StageWork("", lambda: Toy(student, ["ner"]), {"ner": material()}, settings(), freeze=both)], None)
     assert all(p.requires_grad for p in student.parameters())
@@ -382,7 +385,7 @@ def test_a_checkpoint_of_other_stages_is_refused(tmp_path: Path) -> None:
     refused([replace(first, settings=settings(steps=5)), second])
     refused([replace(first, identity="other"), second])
     refused([first, replace(second, draw=Draw({"ner": 1.0, "qa": 1.0}))])
-    refused([first, replace(second, freeze=(Freeze("module", "tiny", "layers.0"),))])
+    refused([first, replace(second, freeze=(frozen_part("module", "tiny", "layers.0"),))])
     refused([first, replace(second, make=lambda: Toy(Student(TASKS), TASKS, "three"))])
     assert run([first, second], tmp_path / "run", resume=True)[0].finished
 
@@ -486,21 +489,6 @@ def test_a_loss_that_is_no_number_names_stage_and_task(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match=message):
         run(stages, tmp_path / "run", Breaking())
-
-
-def test_stages_that_cannot_be() -> None:
-    """Several tasks need a draw, over just these tasks; there has to be one."""
-    both = {"ner": material(), "qa": material()}
-
-    def make() -> Toy:
-        return Toy(Student(TASKS), TASKS)
-
-    with pytest.raises(UsageError, match="several tasks but no draw of tasks"):
-        StageWork("s", make, both, settings())
-    with pytest.raises(UsageError, match="does not match its tasks"):
-        StageWork("s", make, both, settings(), Draw({"ner": 1.0}))
-    with pytest.raises(UsageError, match="nothing to train on"):
-        StageWork("s", make, {}, settings())
 
 
 # ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Adamw, Constant, Train
 from brewgraph.recipe.values import Length
 from brewgraph.runtime.distiller import DistillerOutput
-from brewgraph.training.feeds import RowFeed
+from brewgraph.source import Source, Span
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.loop import Outcome, train
 from brewgraph.training.reporter import Reporter
-from brewgraph.training.work import Draw, Material, StageWork
+from brewgraph.training.work import Draw, Material, RowFeed, StageWork
 from tests.small import metrics
 
 EVERY = Length(1, "step")
@@ -173,3 +174,8 @@ def run(
 def weights(module: nn.Module) -> dict[str, Tensor]:
     """Copies of a module's parameters and buffers."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def frozen_part(kind: str, name: str, path: str = "") -> Frozen:
+    """What a stage does not train, of no spec."""
+    return Frozen(kind, name, path, span=Span(Source(""), 0, 0))

@@ -41,7 +41,7 @@ class Collator:
         NAME           each of `columns`: (B), or (B, L) for lists, padded with 0
 
     Several give a dictionary under each encoding's key for the values of tokens, beside the values of examples (classes
-    and numbers as labels, weights, index, columns).
+    and numbers as labels, weights, index, columns); the same under the names in `aliases`, which map to keys.
 
     `source` holds the masking and the augmentation; with `training` both are drawn anew in every epoch (`set_epoch`).
     Without it texts are not augmented, and masks are those of epoch 0.
@@ -54,6 +54,7 @@ class Collator:
         source: DataSource | None = None,
         words: bool = False,
         columns: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
         seed: int = 0,
         training: bool = False,
     ):
@@ -62,7 +63,7 @@ class Collator:
             raise ValueError(f"a collator needs encodings with keys that differ, not {keys}")
         if len(keys) > 1 and (taken := set(keys) & set(columns)):
             raise SourceFault("B402", f"`{taken.pop()}` is a model and a column", help="call the model another name")
-        self.encodings, self.columns = tuple(encodings), tuple(columns)
+        self.encodings, self.columns, self.aliases = tuple(encodings), tuple(columns), aliases or {}
         self.words, self.seed, self.training, self.epoch = words, seed, training, 0
         first = source.parts[0] if isinstance(source, Join) else source
         self.text = first if isinstance(first, Text) else None
@@ -74,7 +75,8 @@ class Collator:
 
     def __call__(self, rows: Rows) -> dict[str, Any]:
         views = {encoding.key: self._view(encoding, rows) for encoding in self.encodings}
-        batch: dict[str, Any] = views if len(views) > 1 else dict(*views.values())
+        several = {**views, **{name: views[key] for name, key in self.aliases.items()}}
+        batch: dict[str, Any] = several if len(views) > 1 else dict(*views.values())
         if "label" in rows[0]:
             # classes as whole numbers; several classes and numbers as fractions
             kind = torch.int64 if isinstance(rows[0]["label"], int) else torch.float32

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.reader import DataFacts
-from brewgraph.diagnostics import RunError, SourceFault, listing, suggest
+from brewgraph.diagnostics import SourceFault, listing, suggest
 from brewgraph.paths import locate, nearby
 from brewgraph.recipe.label_types import TAGS, VALUE
 from brewgraph.recipe.settings.data_sources import Batches
@@ -65,21 +65,14 @@ class ReadyBatches:
         """Batches of an epoch."""
         return len(self.train)
 
-    def epoch(self, epoch: int, *, seed: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from number `start` on; of each the rows of this rank.
-
-        The order of shuffled batches is a function of (seed, epoch). Ranks share a batch as with other data: contiguous
-        rows, the first ranks one more if it does not divide evenly. Raises `RunError` where a batch has fewer rows than
-        there are ranks.
+    def epoch(self, epoch: int, *, seed: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from number `start` on. The order of shuffled batches is a function
+        of (seed, epoch).
         """
         order = numpy.arange(len(self.train))
         if self.shuffle:
             order = numpy.random.default_rng(derive_seed(seed, epoch)).permutation(order)
-        return (_share(self.train[number], rank, world) for number in order[start:])
-
-    def evaluation(self, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """The batches to evaluate on, in order, shared like those of an epoch; none if the folder has none."""
-        return (_share(batch, rank, world) for batch in self.dev)
+        return (self.train[number] for number in order[start:])
 
 
 def open_batches(source: Batches, folder: Path, models: Collection[str] | None = None) -> ReadyBatches:
@@ -293,19 +286,6 @@ def _nested(tensors: Mapping[Key, Tensor]) -> Batch:
         fields = {field: tensor for (name, field), tensor in tensors.items() if name == model}
         batch[model] = {**{field: batch[field] for field in INPUTS if field in batch}, **fields}
     return batch
-
-
-def _share(batch: Batch, rank: int, world: int) -> Batch:
-    """A rank's rows of a batch."""
-    rows = len(batch["index"])
-    if rows < world:
-        raise RunError(f"a ready batch of {rows} rows cannot be shared by {world} processes: launch {rows} or fewer")
-    mine = numpy.array_split(numpy.arange(rows), world)[rank]
-    part = slice(int(mine[0]), int(mine[-1]) + 1)
-    return {
-        key: {k: v[part] for k, v in value.items()} if isinstance(value, dict) else value[part]
-        for key, value in batch.items()
-    }
 
 
 def _fingerprint(splits: Mapping[str, list[Batch]]) -> str:

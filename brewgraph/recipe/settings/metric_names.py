@@ -1,4 +1,4 @@
-"""The metrics of each label type; no torch here. The maths is in `training/metrics`."""
+"""The metrics of each label type; no torch here. The maths is in `training/metrics.py`."""
 
 from __future__ import annotations
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brewgraph.data.sources.tensor_batches import ReadyBatches, batch_facts, open_batches
-from brewgraph.diagnostics import RunError, SourceFault
+from brewgraph.data.sources.tensor_batches import batch_facts, open_batches
+from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.settings.data_sources import Batches
 
 HERE = Batches(folder="ready")
@@ -54,7 +52,6 @@ def test_batches_in_order_in_every_epoch(tmp_path: Path) -> None:
     assert ids_of(ready.epoch(0, start=9)) == [900, 1000]
     assert ids_of(ready.epoch(0, start=11)) == []
     assert ready.dev == ()
-    assert list(ready.evaluation()) == []
 
 
 def test_rows_are_numbered_over_all_batches(tmp_path: Path) -> None:
@@ -80,23 +77,6 @@ def test_shuffled_by_seed_and_epoch(tmp_path: Path) -> None:
     assert first != ids_of(ready.epoch(0, seed=2))
 
 
-@given(st.integers(1, 9), st.integers(1, 4))
-def test_ranks_share_each_batch(rows: int, world: int) -> None:
-    """Joined in the order of ranks they are the whole, of models too; none is empty, sizes differ by one."""
-    batch = {"input_ids": torch.arange(rows)[:, None], "index": torch.arange(rows)}
-    ready = ReadyBatches(({**batch, "big": dict(batch)},), (), False, frozenset({"big"}), "")
-    if rows < world:
-        with pytest.raises(RunError, match=f"of {rows} rows cannot be shared by {world} processes: launch {rows}"):
-            list(ready.epoch(0, world=world))
-        return
-    parts = [next(ready.epoch(0, rank=rank, world=world)) for rank in range(world)]
-    for found in (parts, [part["big"] for part in parts]):
-        assert torch.equal(torch.cat([part["input_ids"] for part in found]), batch["input_ids"])
-        sizes = [len(part["index"]) for part in found]
-        assert 0 < min(sizes) <= max(sizes) <= min(sizes) + 1
-        assert sizes == sorted(sizes, reverse=True)
-
-
 def test_a_part_of_the_batches(tmp_path: Path) -> None:
     """`first` and `last` count from 0, both among them; the facts count their rows; dev stays whole."""
     write(tmp_path, *(entry(2, 100 * i) for i in range(6)))
@@ -104,7 +84,7 @@ def test_a_part_of_the_batches(tmp_path: Path) -> None:
     part = Batches(folder="ready", first=2, last=3)
     ready = open_batches(part, tmp_path)
     assert ids_of(ready.epoch(0)) == [200, 300]
-    assert [len(batch["labels"]) for batch in ready.evaluation()] == [5]
+    assert [len(batch["labels"]) for batch in ready.dev] == [5]
     assert batch_facts(part, tmp_path).rows == {"train": 4, "dev": 5}
     assert batch_facts(HERE, tmp_path).rows == {"train": 12, "dev": 5}
     assert batch_facts(HERE, tmp_path).columns == ("attention_mask", "input_ids", "labels")

@@ -14,7 +14,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB2, IOBES, Entities
 
 from brewgraph.recipe.tag_schemes import Scheme, find_scheme
-from brewgraph.training.metrics.tags import TagMetrics, entities
+from brewgraph.training.metrics import TagMetrics, entities
 
 CLASSES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 MARKS = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEWO": "BMEW"}

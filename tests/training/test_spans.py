@@ -12,8 +12,16 @@ import pytest
 import torch
 from torchmetrics.text import SQuAD
 
-from brewgraph.training.metrics.answers import agreement, cmrc, is_chinese, longest_shared_run, squad
-from brewgraph.training.metrics.spans import LONGEST, SpanMetrics, best_spans
+from brewgraph.training.metrics import (
+    LONGEST,
+    SpanMetrics,
+    agreement,
+    best_spans,
+    cmrc,
+    is_chinese,
+    longest_shared_run,
+    squad,
+)
 
 WORDS = ["the", "a", "An", "tower,", "Tower", "of", "Paris", "in", "(1889)", "Eiffel's", "--", "and"]
 
