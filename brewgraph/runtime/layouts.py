@@ -99,7 +99,7 @@ class Padded:
     @cached_property
     def tokens(self) -> PackedTokens | None:
         """The real tokens by themselves; None if there is next to no padding, so that it costs more to leave it out."""
-        if self.mask_BL is None or self.mask_BL.dim() != 2 or self.which != "tokens":
+        if type(self.mask_BL) is not Tensor or self.mask_BL.dim() != 2 or self.which != "tokens":  # none, or a fake one
             return None
         real = int(self.mask_BL.sum())
         return PackedTokens(self.mask_BL) if 0 < real <= WORTHWHILE * self.mask_BL.numel() else None

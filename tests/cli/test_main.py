@@ -47,6 +47,7 @@ def test_help_names_every_command_with_its_summary(monkeypatch: pytest.MonkeyPat
     assert list(summaries) == [
         "run",
         "check",
+        "cache",
         "fmt",
         "plan",
         "graph",
