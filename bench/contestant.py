@@ -123,9 +123,9 @@ class Contestant:
         """One optimizer step; the loss before it."""
         longest = int(batch["attention_mask"].sum(1).max())
         batch = {name: value[:, :longest] for name, value in batch.items()}
-        if self.is_given:
-            self._keep(batch, self.cache[key])
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            if self.is_given:
+                self._keep(batch, self.cache[key])
             loss = self.distiller(batch).loss
         loss.backward()
         self.optimizer.step()

@@ -55,6 +55,36 @@ def test_values_and_gradients_are_torchs(shape: tuple[int, ...], bias: bool, sen
         torch.testing.assert_close(layer(x).double(), exact(y), rtol=1e-5, atol=1e-5)
 
 
+def test_rows_that_lie_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first tokens of examples, as a pooler takes them: the gradient is torch's, and oneDNN gets dense operands,
+    for transposed rows with gaps between them it takes a thousand times as long."""
+    torch.manual_seed(0)
+    layer, states = nn.Linear(256, 256), torch.randn(64, 9, 256, requires_grad=True)
+    layer(states[:, 0]).square().sum().backward()
+    wanted = [states.grad, layer.weight.grad, layer.bias.grad]
+    states.grad = layer.weight.grad = layer.bias.grad = None
+    product, gaps = kernels._product, []
+
+    def note(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        gaps.extend(not (y.is_contiguous() or y.t().is_contiguous()) for y in (x, weight) if y.stride(-1) != 1)
+        return product(x, weight, bias)
+
+    monkeypatch.setattr(kernels, "_product", note)
+    with FastKernels():
+        layer(states[:, 0]).square().sum().backward()
+    torch.testing.assert_close([states.grad, layer.weight.grad, layer.bias.grad], wanted, rtol=1e-4, atol=1e-4)
+    assert len(gaps) == 3
+    assert not any(gaps)
+
+
+def test_the_measurement_does_not_ask_for_autocast() -> None:
+    """A run in bf16 begins inside of autocast: kernels are compared in fp32 all the same."""
+    kernels._onednn_is_faster.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16), fast_kernels():
+        pass
+    assert isinstance(kernels._onednn_is_faster(), bool)
+
+
 def test_only_what_needs_it_gets_a_gradient() -> None:
     """A frozen layer passes a gradient on and keeps none."""
     layer = nn.Linear(256, 256).requires_grad_(False)
