@@ -18,11 +18,12 @@ from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import structure_hashes
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind, used_by
+from brewgraph.models.capture.attention import PackedTokens
 from brewgraph.models.loading import DTYPES
 from brewgraph.paths import locate
 from brewgraph.recipe.features import Shape
 from brewgraph.runtime.instructions import NOT_INPUTS, Step, base_of
-from brewgraph.runtime.layouts import HIDDEN_SCORE, token_mask
+from brewgraph.runtime.layouts import HIDDEN_SCORE, Packed, token_mask
 from brewgraph.runtime.store import Store, example_digests, weights_digest, weights_stamp
 
 FORMAT = 3
@@ -98,8 +99,13 @@ class CachedValue:
         self._read(step, rows, computed.device)
 
     def _read(self, step: Step, rows: Sequence[Tensor], device: torch.device) -> None:
-        value = restore(rows, self.shape, self.real, self.fill).to(device)
-        step.slots[self.slot] = value if self.dtype is None else value.float()
+        def ready(x: Tensor) -> Tensor:
+            return x.to(device) if self.dtype is None else x.to(device).float()
+
+        if self.real is not None and _token_axes(self.shape) == [0] and "length" in self.shape and not self.fill:
+            step.slots[self.slot] = Packed(ready(torch.cat(list(rows)))[None], PackedTokens(self.real))
+        else:
+            step.slots[self.slot] = ready(restore(rows, self.shape, self.real, self.fill))
 
     def _parts(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor | None]]:
         """All tensors that the value is made of, each with its name and its real places: (B, L) bool, None for all."""
