@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,9 @@ PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "positio
 @dataclass
 class CachedValue:
     """One kept value of a program. `entries` and `columns` are the slots of what it is computed from; `extra` are
-    columns of data sets that its models get beside their tokens. `examples` are the digests of the last batch, and
-    `real` marks its tokens, (B, L). `weights` are digests of models and `stamps` the weights that they were made of;
-    all values share both.
+    columns of data sets that its models get beside their tokens. `examples` are the digests of the last batch, `real`
+    marks its tokens, (B, L), and `store` has them. `weights` are digests of models and `stamps` the weights that they
+    were made of; all values share both.
     """
 
     graph: Graph
@@ -51,6 +52,7 @@ class CachedValue:
     stores: dict[object, Store] = field(default_factory=dict)
     examples: list[bytes] = field(default_factory=list)
     real: Tensor | None = None
+    store: Store | None = None
 
     def __post_init__(self) -> None:
         value = node(self.graph, self.key)
@@ -71,16 +73,18 @@ class CachedValue:
         positions = isinstance(value, n.Tap) and value.feature.name in ("start", "end") and not value.padding
         self.fill = HIDDEN_SCORE if positions else 0.0
 
-    def find(self, step: Step, known: dict[object, list[bytes]]) -> bool:
+    def find(self, step: Step, known: dict[object, Any]) -> bool:
         """Whether the store has the value for every example of the batch, which then is in its slot.
 
-        `known` holds the digests of this batch that other values needed, by the tensors that they are made of.
+        `known` holds what other values of this batch have found out: digests, by the tensors that they are made of, and
+        stamps of weights, by model.
         """
         entering = (tuple(self.entries), tuple(self.columns), tuple(self.extra), self.words)
         if entering not in known:
             known[entering] = example_digests(self._parts(step))
         self.examples, self.real = known[entering], self._real(step)
-        rows = self._store().get(self.examples)
+        self.store = self._store(known)
+        rows = self.store.get(self.examples)
         if rows is None:
             return False
         device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
@@ -95,7 +99,8 @@ class CachedValue:
         """
         computed: Tensor = step.slots[self.slot]
         written = computed if self.dtype is None else computed.to(self.dtype)
-        rows = self._store().put(self.examples, trim(written, self.shape, self.real))
+        assert self.store is not None
+        rows = self.store.put(self.examples, trim(written, self.shape, self.real))
         self._read(step, rows, computed.device)
 
     def _read(self, step: Step, rows: Sequence[Tensor], device: torch.device) -> None:
@@ -128,11 +133,14 @@ class CachedValue:
             return encoding["words"] >= 0
         return token_mask(encoding) if "length" in self.shape else None
 
-    def _store(self) -> Store:
+    def _store(self, known: dict[object, Any]) -> Store:
         """The store for the current weights of the models and the precision in which they run."""
         device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
-        stamps = {name: weights_stamp(self.models[name]) for name in self.used}
+        for name in self.used:
+            if name not in known:
+                known[name] = weights_stamp(self.models[name])
+        stamps = {name: known[name] for name in self.used}
         key = (precision, tuple(stamps.values()))
         if key not in self.stores:
             for name, stamp in stamps.items():

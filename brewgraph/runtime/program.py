@@ -161,7 +161,7 @@ class Program:
     @torch.no_grad()
     def fill(self, batch: Batch) -> None:
         """Write to disk what the spec keeps of this batch and is not there yet. Neither student nor losses run."""
-        step, known = self._begin(batch, 0.0, Horizon()), dict[object, list[bytes]]()
+        step, known = self._begin(batch, 0.0, Horizon()), dict[object, Any]()
         missing = [cached.key for cached in self.caches if not cached.find(step, known)]
         if not missing:
             return
@@ -197,7 +197,7 @@ class Program:
         """The values that are on disk for every example of the batch, among those that the loss needs now."""
         if dead not in self._alive:
             self._alive[dead] = frozenset(needed(self.graph, dead))
-        wanted, known = self._alive[dead], dict[object, list[bytes]]()
+        wanted, known = self._alive[dead], dict[object, Any]()
         return tuple(cached.key for cached in self.caches if cached.key in wanted and cached.find(step, known))
 
     def _title(self, key: str) -> str:
