@@ -11,6 +11,9 @@ from brewgraph.diagnostics import SourceFault, UsageError, closest, listing, sug
 _SHOWN = 60
 """So much of a path that cannot be one stands in a message."""
 
+CACHE_SUFFIX = ".lmdb"
+"""How the name of a file ends that keeps values on disk."""
+
 
 def locate(name: str, folder: Path, field: str | None = None) -> Path:
     """The path that a spec in this folder means by a name: below the folder, or absolute; `~` is the home folder.

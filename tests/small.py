@@ -34,6 +34,13 @@ def write_rows(path: Path, content: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
+def write_pair(folder: Path, *, width: int = 32, layers: int = 2) -> None:
+    """Data, a teacher in `bert` and a student of one layer in `tiny`."""
+    write_data(folder)
+    save(folder / "bert", width=width, layers=layers, seed=1)
+    save(folder / "tiny", layers=1, seed=2)
+
+
 def write_data(folder: Path, train: int = 20, dev: int = 9, seed: int = 0) -> None:
     """`train.jsonl` and `dev.jsonl`."""
     write_rows(folder / "train.jsonl", rows(train, seed))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from brewgraph.data.sources.reader import DataFacts
 from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, suggest
-from brewgraph.paths import locate
+from brewgraph.paths import CACHE_SUFFIX, locate
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS
 from brewgraph.recipe.recipe import Recipe, Task, columns_used, data_of, data_used, without_teacher
@@ -466,8 +466,8 @@ def check_nulls(context: CheckContext) -> None:
 # ── caches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_SUFFIX, _MAGIC, _AT = ".lmdb", bytes.fromhex("dec0efbe"), 16
-"""How a file of a cache ends, and four bytes that each has at this place; a new one may be empty."""
+_MAGIC, _AT = bytes.fromhex("dec0efbe"), 16
+"""Four bytes that each file of a cache has at this place; a new one may be empty."""
 
 
 def check_cache_folders(context: CheckContext) -> None:
@@ -496,7 +496,7 @@ def _problem(path: Path) -> tuple[str, str] | None:
     if old := sorted(path.glob("*.sqlite")):
         what = f"{old[0].name} in it was written by an earlier version of brewgraph, whose format is no longer read"
         return what, "delete that file, or name another folder: its values are computed again"
-    for file in sorted(path.glob(f"*{_SUFFIX}")):
+    for file in sorted(path.glob(f"*{CACHE_SUFFIX}")):
         try:
             with file.open("rb") as opened:
                 first = opened.read(_AT + len(_MAGIC))

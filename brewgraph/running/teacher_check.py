@@ -210,7 +210,7 @@ def _compare(
 
 
 ROUNDED_ROWS = 32
-"""Rows of the training data that both models read."""
+"""Rows of the training data that both models read, where there are so many."""
 
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
@@ -223,9 +223,10 @@ def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
         batch = own_view(model.name, _first_batch(data_cache, data, model.name))
         lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
         sizes = zip(lower, exact, strict=True)
+        count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
         error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
         reporter.say(
-            f"teacher {model.name} in {model.source.number_format}: on {ROUNDED_ROWS} rows its outputs are "
+            f"teacher {model.name} in {model.source.number_format}: on {count} rows its outputs are "
             f"{error:.2%} (relative rms) off those in fp32"
         )
 

@@ -113,6 +113,7 @@ class Program:
         self.caches = cached_values(graph, folder, self.slot, models)
         self._listings: dict[tuple[tuple[str, ...], tuple[str, ...]], Listing] = {}
         self._alive: dict[tuple[str, ...], frozenset[str]] = {}
+        self._fills: dict[tuple[str, ...], tuple[tuple[str, Instruction, tuple[int, ...]], ...]] = {}
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,14 +163,16 @@ class Program:
     def fill(self, batch: Batch) -> None:
         """Write to disk what the spec keeps of this batch and is not there yet. Neither student nor losses run."""
         step, known = self._begin(batch, 0.0, Horizon()), dict[object, Any]()
-        missing = [cached.key for cached in self.caches if not cached.find(step, known)]
+        missing = tuple(cached.key for cached in self.caches if not cached.find(step, known))
         if not missing:
             return
+        if missing not in self._fills:
+            self._fills[missing] = self._steps(used_by(self.graph, missing))
         step.counts = self._count(step).clamp_min(1)
         with fast_kernels():
             for instruction in self.scalars:
                 instruction(step)
-            for _, instruction, _ in self._steps(used_by(self.graph, missing)):
+            for _, instruction, _ in self._fills[missing]:
                 instruction(step)
 
     def _begin(self, batch: Batch, progress: float, horizon: Horizon) -> Step:

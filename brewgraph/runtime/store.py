@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from xxhash import xxh3_64_intdigest
 
 from brewgraph.diagnostics import RunError
+from brewgraph.paths import CACHE_SUFFIX
 
-SUFFIX = ".lmdb"
 _DTYPES = (
     torch.float32, torch.float16, torch.bfloat16, torch.float64,
     torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool,
@@ -53,7 +53,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, identity: str, limit: int | None = None):
-        self.path, self.limit = folder / f"{identity}{SUFFIX}", limit
+        self.path, self.limit = folder / f"{identity}{CACHE_SUFFIX}", limit
         self.read = self.written = self.left_out = 0
         self._file: _File | None = None
         try:
@@ -118,7 +118,7 @@ class Store:
                 f"the limit of the cache in {self.path.parent} is {self.limit:,} bytes, and one example of this value "
                 f"takes {min(pages):,} and the file itself {_OVERHEAD:,}: set a larger limit, or leave the `cache` out"
             )
-        used = sum(file.stat().st_size for file in os.scandir(self.path.parent) if file.name.endswith(SUFFIX))
+        used = sum(file.stat().st_size for file in os.scandir(self.path.parent) if file.name.endswith(CACHE_SUFFIX))
         return used + sum(pages) + _OVERHEAD <= self.limit
 
     def __len__(self) -> int:

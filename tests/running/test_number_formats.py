@@ -12,7 +12,7 @@ from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import SpecError
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.training.reporter import Reporter
-from tests.small import metrics, save, write_data
+from tests.small import metrics, write_pair
 
 SPEC = """teacher bert = hf("bert"{dtype})
 student tiny = hf("tiny")
@@ -26,9 +26,7 @@ train {{ epochs = 2; optimizer = adamw(lr=1e-3); logging_steps = 1 }}
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, a teacher and a student."""
     monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    save(tmp_path / "bert", width=32, seed=1)
-    save(tmp_path / "tiny", layers=1, seed=2)
+    write_pair(tmp_path)
     return tmp_path
 
 
@@ -58,6 +56,7 @@ def test_a_teacher_in_a_lower_format(world: Path, dtype: str) -> None:
     losses = [[line["loss"] for line in metrics(folder) if "loss" in line] for folder in (exact, lower)]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.03)
     (line,) = [line for line in said.lines if line.startswith("teacher bert in")]
+    assert "on 20 rows" in line  # all that there are
     error = float(line.split("are ")[1].split("%")[0])
     assert 0.01 < error < 5 if dtype == "bf16" else error < 0.5
 

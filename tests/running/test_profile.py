@@ -12,7 +12,7 @@ from brewgraph.running.profile import STEPS, profile_run
 from brewgraph.running.run import Options
 from brewgraph.training.reporter import Reporter
 from tests.cli.tiny import command
-from tests.small import save, write_data
+from tests.small import write_pair
 
 SPEC = """teacher bert = hf("bert")
 student tiny = hf("tiny")
@@ -26,9 +26,7 @@ train {{ epochs = 1 }}
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, a large teacher and a small student."""
     monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    save(tmp_path / "bert", width=128, layers=6, seed=1)
-    save(tmp_path / "tiny", layers=1, seed=2)
+    write_pair(tmp_path, width=128, layers=6)
     (tmp_path / "spec.brew").write_text(SPEC.format(batch=2))
     return tmp_path
 

@@ -79,7 +79,7 @@ class BatchOrder(Sampler[list[int]]):
             raise RunError(f"a batch of {batch} cannot be shared by {world} processes: use batch={world} or more")
         self.rows, self.seed, self.shuffle, self.drop_last = rows, seed, shuffle, drop_last
         self.rank, self.world, self.by_length = rank, world, by_length
-        self.lengths = numpy.asarray([0] * rows if lengths is None else lengths)
+        self.lengths = numpy.zeros(rows, int) if lengths is None else numpy.asarray(lengths)
         if isinstance(batch, int):
             self.batch, self.tokens = batch, None
             whole, tail = divmod(rows, batch)

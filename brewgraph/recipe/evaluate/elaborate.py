@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
+from typing import get_args
 
 from brewgraph.diagnostics import Collector, listing, suggest
 from brewgraph.ops import PROJECTIONS, TEMPERATURES
@@ -18,6 +19,7 @@ from brewgraph.recipe.evaluate.scope import Scope, enter, warn_of_hidden, warn_o
 from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.recipe import Recipe, Stage
+from brewgraph.recipe.settings.base import NumberFormat
 from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Source, Span
 from brewgraph.syntax import tree as t
@@ -271,17 +273,14 @@ class _Elaboration(Evaluator):
 # ── caches: values that are the same in every epoch ──────────────────────────────────────────────────────────────────
 
 
-DTYPES = ("fp32", "bf16", "fp16")
-"""Number formats of kept values, by their names in `precision`."""
-
-
 def _evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
     """The value of a `cache` statement: its expression, or each of its members, with the folder."""
     value, path = e.evaluate_all((s.value, s.path))
     assert isinstance(path, str)
     dtype, limit = None if s.dtype is None else s.dtype.id, None if s.limit is None else s.limit.value
-    if s.dtype is not None and dtype not in DTYPES:
-        help = f"{suggest(s.dtype.id, DTYPES)}; without `as`, values keep the format in which they are computed"
+    formats = get_args(NumberFormat)
+    if s.dtype is not None and dtype not in formats:
+        help = f"{suggest(s.dtype.id, formats)}; without `as`, values keep the format in which they are computed"
         raise e.fault("B122", f"no number format `{dtype}`", s.dtype.span, help=help)
     if s.limit is not None and limit == 0:
         help = "leave `limit` out, or write `limit 20 GB`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,10 @@ class Settings(BaseModel):
     """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
     bare: ClassVar[frozenset[str]] = frozenset()
     """Fields that are words and may stand bare: `problem_type=regression`."""
+
+
+NumberFormat = Literal["fp32", "bf16", "fp16"]
+"""Number formats of models, of what is computed, and of what is kept on disk."""
 
 
 def setting_text(value: Any) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 from brewgraph.recipe.label_types import (
     Task,
 )
-from brewgraph.recipe.settings.base import EachOnce, Settings
+from brewgraph.recipe.settings.base import EachOnce, NumberFormat, Settings
 
 
 class Layers(Settings):
@@ -136,7 +136,7 @@ class Hf(ModelSource):
         "that of its first teacher, else a WordPiece vocabulary trained on the data",
     )
     vocab_size: PositiveInt | None = Field(default=None, description="size of a vocabulary that is trained on the data")
-    dtype: Literal["fp32", "bf16", "fp16"] | None = Field(
+    dtype: NumberFormat | None = Field(
         default=None, description="number format of a teacher's weights and of its forward; default: fp32"
     )
     inputs: dict[str, str] = Field(

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from brewgraph.recipe.length import Length
-from brewgraph.recipe.settings.base import Settings
+from brewgraph.recipe.settings.base import NumberFormat, Settings
 from brewgraph.recipe.settings.metric_names import greater_is_better
 
 
@@ -114,7 +114,7 @@ class Train(Settings):
     steps: PositiveInt | None = Field(default=None, description="optimizer steps, instead of epochs")
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
     schedule: Linear | Cosine | Constant | Slanted = Field(default=Linear(), description="of the learning rate")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="autocast of student and losses")
+    precision: NumberFormat = Field(default="fp32", description="autocast of student and losses")
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient norm of student and projections together"

@@ -14,16 +14,14 @@ import brewgraph as bg
 from brewgraph.data.batching.order import BatchOrder, fewest_tokens
 from brewgraph.diagnostics import RunError, SpecError
 from brewgraph.recipe.length import Length
-from tests.small import metrics, rows, save, write_data, write_rows
+from tests.small import metrics, rows, write_pair, write_rows
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, a teacher and a student."""
     monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    save(tmp_path / "bert", width=32, seed=1)
-    save(tmp_path / "tiny", layers=1, seed=2)
+    write_pair(tmp_path)
     return tmp_path
 
 
