@@ -7,6 +7,7 @@ is `facts` in the user's cache, or what BREWGRAPH_FACTS names; `BREWGRAPH_FACTS=
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -111,7 +112,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def _versions() -> str:
     """The versions of everything that finds facts, this package's own sources among them."""
     package = Path(__file__).parents[1]
-    sources = (path for room in ("recipe", "models", "data", "facts") for path in (package / room).rglob("*.py"))
+    rooms = ("recipe", "models", "data", "runtime", "facts", "running")
+    sources = (path for room in rooms for path in (package / room).rglob("*.py"))
     stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in sorted(sources) if (stat := path.stat())]
     return digest(platform.python_version(), *map(_version, _LIBRARIES), stats)
 
@@ -133,6 +135,35 @@ def print_of_model(name: str, revision: str | None = None) -> str | None:
     with suppress(Exception):  # errors of the network and refusals of the hub: then nothing is remembered
         return _commit(name, revision)
     return None
+
+
+def print_of_weights(name: str, revision: str | None = None) -> str | None:
+    """A fingerprint of a model's configuration, weights and tokenizer, as `print_of_model` otherwise."""
+    from brewgraph.models.heads import saved_heads
+
+    folder = Path(name)
+    if not folder.is_dir():
+        return print_of_model(name, revision)
+    files = [
+        (file, (stat.st_size, stat.st_mtime_ns))
+        for part in (folder, *(folder / head for head in saved_heads(folder)))
+        for file in sorted(part.iterdir())
+        if file.suffix in _WEIGHTS_AND_WORDS and (stat := file.stat())
+    ]
+    total = hashlib.sha256()
+    for file, stamp in files:
+        total.update(str(file.relative_to(folder)).encode())
+        total.update(_file_hash(file, stamp))
+    return total.hexdigest()[:16]
+
+
+_WEIGHTS_AND_WORDS = frozenset({".json", ".safetensors", ".bin", ".txt", ".model"})
+
+
+@lru_cache(maxsize=256)
+def _file_hash(file: Path, _stamp: object) -> bytes:
+    with open(file, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").digest()
 
 
 @lru_cache(maxsize=64)

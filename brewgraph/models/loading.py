@@ -5,6 +5,7 @@ A copy is planned before any weight is loaded.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,17 @@ def build_model(
     built: nn.Module = model
     put_in_order(built, description.order)
     return built
+
+
+def build_outline(description: ModelDescription, without: Without | None = None) -> PreTrainedModel:
+    """A model of one head as `build_model` gives it, in evaluation mode, its tensors on the meta device."""
+    make = description.model_class.from_config if without is None else without.model_class._from_config
+    with torch.device("meta"):
+        model = make(copy.deepcopy(description.config), dtype=DTYPES[description.number_format])
+    if without is not None:
+        model.__class__ = without.whole
+    put_in_order(model, description.order)
+    return cast(PreTrainedModel, model.eval())
 
 
 def put_in_order(model: nn.Module, order: Sequence[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import UsageError
 from brewgraph.digest import digest
+from brewgraph.facts.memory import print_of_weights
 from brewgraph.ops.python_files import module_print
 from brewgraph.paths import locate
 from brewgraph.recipe.settings.model_sources import Python
@@ -60,19 +60,8 @@ def _model_prints(checked: Checked) -> dict[str, str]:
             tokenizer = source.tokenizer_name if source.tokenizer_name not in checked.recipe.models else None
             for name in (source.checkpoint, tokenizer):
                 if name and (place := locate(name, checked.folder)).is_dir():
-                    prints[f"{position}/{name}"] = _folder_hash(place)
+                    prints[f"{position}/{name}"] = str(print_of_weights(str(place)))
     return prints
-
-
-def _folder_hash(path: Path) -> str:
-    """A hash of a model folder's configuration, weights and vocabulary."""
-    total = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            total.update(file.name.encode())
-            with open(file, "rb") as handle:
-                total.update(hashlib.file_digest(handle, "sha256").digest())
-    return total.hexdigest()[:16]
 
 
 def folder_of_teacher(other: SpecBuilder, runs: Path | None, near: tuple[Path, ...]) -> RunFolder:

@@ -16,15 +16,18 @@ from brewgraph.data.batching.order import derive_seed
 from brewgraph.data.sources.examples import Examples, open_examples, texts
 from brewgraph.data.sources.tensor_batches import ReadyBatches, open_batches
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError, UsageError, listing, suggest
+from brewgraph.digest import digest
+from brewgraph.facts.memory import Memory, print_of_model, print_of_weights
 from brewgraph.facts.models import UnbuiltModelFacts, is_local
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import merge_equal_nodes
-from brewgraph.graph.container import nodes_of, of_kind
-from brewgraph.graph.optimize import check_names, truncate_models
+from brewgraph.graph.container import info, nodes_of, of_kind
+from brewgraph.graph.optimize import check_names, needed, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, Shapes
-from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
+from brewgraph.models.loading import Without, build_model, build_outline, build_python, put_in_order, saved_vocabulary
+from brewgraph.models.standby import stand_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import load_tokenizer
@@ -36,6 +39,7 @@ from brewgraph.recipe.settings.data_sources import Batches
 from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
+from brewgraph.runtime.store import keep_digest, weights_digest
 from brewgraph.training.evaluation import can_score
 
 
@@ -119,12 +123,11 @@ class SpecBuilder:
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of the content of each data set, by its position in the spec; names do not count."""
-        return {
-            f"data {position}": (
-                self.tensor_batches(name) if data.source.holds_tensors else self.examples(name)
-            ).fingerprint
-            for position, (name, data) in enumerate(self.recipe.data.items())
-        }
+        return {f"data {position}": self._fingerprint(name) for position, name in enumerate(self.recipe.data)}
+
+    def _fingerprint(self, name: str) -> str:
+        tensors = self.recipe.data[name].source.holds_tensors
+        return (self.tensor_batches(name) if tensors else self.examples(name)).fingerprint
 
     def notes(self) -> list[str]:
         """Notes on reading the data, such as tags that were converted."""
@@ -202,8 +205,73 @@ class SpecBuilder:
         """A model with its weights."""
         if name not in self.models:
             with blaming(self.recipe.models[name]):
-                self.models[name] = self._module(name) or self._build(self.recipe.models[name])
+                model = self.recipe.models[name]
+                self.models[name] = self._module(name) or self._standing_by(model) or self._build(model)
         return self.models[name]
+
+    def _standing_by(self, model: ModelDeclaration) -> nn.Module | None:
+        """A teacher of which the spec reads only values that it keeps on disk. Its weights are read at its first
+        forward if their digest is known from an earlier run, else now. None for any other model.
+        """
+        identity = self.weights_identity(model.name) if self._is_kept(model) else None
+        if identity is None:
+            return None
+        loaded: list[nn.Module] = []
+
+        def load() -> nn.Module:
+            with blaming(model):
+                return self._build(model)
+
+        def find() -> str:
+            loaded.append(load())
+            return weights_digest(loaded[0])
+
+        weights = Memory.of_user().recall(identity, str, find)
+        description = self._settled(model)
+        module = loaded[0] if loaded else stand_by(build_outline(description, self._without(model, description)), load)
+        keep_digest(module, weights)
+        return module
+
+    def _is_kept(self, model: ModelDeclaration) -> bool:
+        """Whether a teacher with a checkpoint, loaded as it is, is read only through values that are kept on disk."""
+        description = self.description(model.name)
+        plain = model.role == "teacher" and model.name not in (*self.modules, *self._donors)
+        if not plain or description is None or description.heads or description.adapter or description.init:
+            return False
+        graphs = (*self.optimized().values(), *self.checked.reports.values())
+        read = (x for graph in graphs for _, x in of_kind(graph, n.Forward, needed(graph, info(graph).caches)))
+        return bool(self.features(model.name)) and all(x.model != model.name for x in read)
+
+    def outputs_identity(self, model: str, data: str) -> str | None:
+        """What tells a teacher's outputs on a data set from all others, without running it; None if that is unknown."""
+        weights, sources = (
+            self.weights_identity(model),
+            (self.recipe.models[model].source, self.recipe.data[data].source),
+        )
+        return None if weights is None else digest(weights, self._fingerprint(data), *map(repr, sources))
+
+    def weights_identity(self, name: str) -> str | None:
+        """What tells a teacher's weights and tokens from all others without reading them into a model: the content of
+        its checkpoint and how it is loaded. None for other models.
+        """
+        model, description = self.recipe.models[name], self.description(name)
+        if description is None or name in self.modules or model.role != "teacher":
+            return None
+        checkpoint = self.teachers.get(name) or description.checkpoint
+        tokens = description.tokens.name
+        prints = [
+            print_of_weights(str(checkpoint), description.revision) if checkpoint else None,
+            print_of_model(tokens, description.revision) if tokens else "its own",
+        ]
+        if None in prints:
+            return None
+        description = self._settled(model)
+        without = self._without(model, description)
+        return digest(
+            *prints, description.auto_class, description.config.to_json_string(), list(description.order),
+            description.number_format, repr(description.heads), repr(description.adapter), repr(description.init),
+            list(without.paths if without else ()),
+        )  # fmt: skip
 
     def _module(self, name: str) -> nn.Module | None:
         """The caller's module for a model. The classes of a teacher are put in the order of the data's, by name."""
@@ -224,6 +292,16 @@ class SpecBuilder:
             average = EmaTeacher(followed, model.source.decay, warmup=model.source.warmup)
             self.averages[model.name] = average
             return average.module
+        description = self._settled(model)
+        if exact:
+            description = replace(description, number_format="fp32")
+        donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
+        frozen = model.role == "teacher"
+        without = self._without(model, description) if frozen else None
+        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
+
+    def _settled(self, model: ModelDeclaration) -> ModelDescription:
+        """The description of a model now that trained teachers and tokenizers are known."""
         description = self.description(model.name)
         if description is None:
             raise SourceFault(
@@ -231,14 +309,12 @@ class SpecBuilder:
             )
         if model.name in self.teachers:
             description = replace(description, checkpoint=str(self.teachers[model.name]), init=None, revision=None)
-        if not self.reads_tensors_only(model.name):
-            description = self._with_vocabulary(model, description)
-        if exact:
-            description = replace(description, number_format="fp32")
-        donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
-        frozen = model.role == "teacher"
-        without = self._without(model, description) if frozen else None
-        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
+        return description if self.reads_tensors_only(model.name) else self._with_vocabulary(model, description)
+
+    @property
+    def _donors(self) -> set[str]:
+        """The models whose layers others start from."""
+        return {x.source.start.model for x in self.recipe.models.values() if x.source.start}
 
     def _donor(self, name: str) -> nn.Module:
         """The model whose layers another one starts from, in fp32."""
@@ -254,10 +330,9 @@ class SpecBuilder:
         A model that the closing table scores is loaded whole; so is one that starts from random weights, which would
         differ, and one whose layers another model starts from.
         """
-        donors = {x.source.start.model for x in self.recipe.models.values() if x.source.start}
         facts = self.checked.facts(model)
         unchanged = bool(description.checkpoint) and not description.heads and description.adapter is None
-        if truncate_models.__name__ in self.skip or not unchanged or model.name in donors or facts is None:
+        if truncate_models.__name__ in self.skip or not unchanged or model.name in self._donors or facts is None:
             return None
         if self.scored and self.scores(model.name, facts.shapes.model):
             return None

@@ -24,6 +24,7 @@ from brewgraph.display.cost import megabytes
 from brewgraph.display.lines import number
 from brewgraph.models.fake.shapes import count_parameters
 from brewgraph.models.heads import HeadedModel, evaluating
+from brewgraph.models.standby import awake
 from brewgraph.recipe.label_types import LABEL_TYPES, NONE
 from brewgraph.recipe.recipe import Task
 from brewgraph.recipe.settings.metric_names import keyed, metric_words
@@ -156,7 +157,7 @@ def compare(data_cache: DataCache, trained: Mapping[str, Trained], say: Callable
                 split, material = closing
                 scores: Mapping[str, float] | None = None
                 if material.label_type:
-                    scores = score(model.module, declared, material)
+                    scores = score(awake(model.module), declared, material)
                 elif name == recipe.student.name:
                     builder.models[name] = model.module
                     examples = material.dev if isinstance(material.dev, ReadyBatches) else split

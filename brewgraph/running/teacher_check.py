@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import networkx as nx
@@ -14,11 +14,14 @@ from torch import nn
 from brewgraph.checking.check import Checked
 from brewgraph.data.batching.order import BatchOrder, derive_seed
 from brewgraph.diagnostics import Diagnostic, SpecError
+from brewgraph.digest import digest
+from brewgraph.facts.memory import Memory
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import of_kind
 from brewgraph.models.capture.packing import real_outputs
 from brewgraph.models.heads import evaluating
 from brewgraph.models.label_order import LabelOrder, OrderCheck, check_span_order
+from brewgraph.models.standby import awake
 from brewgraph.recipe.label_types import CLASS, CLASSES, SPANS, TAGS, LabelType
 from brewgraph.recipe.recipe import Stage, Task, data_used
 from brewgraph.recipe.settings.data_sources import DataSource
@@ -55,14 +58,36 @@ class _Subject:
         return self.data_cache.recipe.data[self.data].source
 
     def check(self, reporter: Reporter | None) -> None:
-        """Compare its classes with the labels: of some rows, then of others with classes that may be confused."""
-        module, label_type = self.data_cache.builder.model(self.model.name), self.source.label_type
+        """Report or refuse its order of classes; what is known of these weights and data is not found out again."""
+        order = Memory.of_user().recall(self._identity, LabelOrder | None, self._order)  # type: ignore[arg-type]
+        if order is None:
+            return
+        if order.verdict == "permuted":
+            name = f"{self.model.name}.{self.head}" if self.head else self.model.name
+            swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
+            code, help = ("B341", swap) if self.source.label_type == SPANS else ("B332", order.help)
+            raise SpecError([Diagnostic(code, order.message, self.model.span, help)])
+        if order.verdict == "chance" and reporter is not None:
+            reporter.say(f"warning: {order.message}; {order.help}")
+
+    @property
+    def _identity(self) -> str | None:
+        """What the order depends on; None where that cannot be told from files."""
+        builder = self.data_cache.builder
+        outputs = builder.outputs_identity(self.model.name, self.data)
+        return outputs and digest(outputs, self.title, list(builder.classes(self.data)), builder.recipe.train.seed)
+
+    def _order(self) -> LabelOrder | None:
+        """Compare its classes with the labels: of some rows, then of others with classes that may be confused. None
+        where its predictions and the labels are of no such type.
+        """
+        module, label_type = awake(self.data_cache.builder.model(self.model.name)), self.source.label_type
         scored: nn.Module | None = getattr(module, "heads", {}).get(self.head) if self.head else module
         classes = self.data_cache.builder.classes(self.data)
         if not classes and self.source.holds_tensors:
             classes = tuple(map(str, range(getattr(getattr(scored, "config", None), "num_labels", 0))))
         if scored is None or label_type not in _CHECKED or not can_score(module, label_type, classes, self.head):
-            return
+            return None
         seen: dict[str, list[torch.Tensor]] = {}
 
         def compared(rows: Iterator[Mapping[str, Any]]) -> LabelOrder:
@@ -76,13 +101,7 @@ class _Subject:
         order = compared(self.batches())
         if order.verdict != "permuted" and order.unsure:
             order = compared(self.batches(order.unsure))
-        if order.verdict == "permuted":
-            name = f"{self.model.name}.{self.head}" if self.head else self.model.name
-            swap = f"swap them: match `{name}.end` with the student's `start`, and `{name}.start` with its `end`"
-            code, help = ("B341", swap) if label_type == SPANS else ("B332", order.help)
-            raise SpecError([Diagnostic(code, order.message, self.model.span, help)])
-        if order.verdict == "chance" and reporter is not None:
-            reporter.say(f"warning: {order.message}; {order.help}")
+        return order
 
     @cached_property
     def _ready(self) -> Iterator[Mapping[str, Any]]:
@@ -220,15 +239,22 @@ def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
         data = next(iter(data_used(builder.recipe)[model.name]), None)
         if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
             continue
-        batch = own_view(model.name, _first_batch(data_cache, data, model.name))
-        lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
-        sizes = zip(lower, exact, strict=True)
-        count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
-        error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
+        identity = builder.outputs_identity(model.name, data)
+        find = partial(_rounding, data_cache, model.name, data)
+        count, error = Memory.of_user().recall(identity, tuple[int, float], find)
         reporter.say(
             f"teacher {model.name} in {model.source.number_format}: on {count} rows its outputs are "
             f"{error:.2%} (relative rms) off those in fp32"
         )
+
+
+def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float]:
+    """How many rows a teacher read, and the relative rms of its outputs against those in fp32 on them."""
+    batch, builder = own_view(name, _first_batch(data_cache, data, name)), data_cache.builder
+    lower, exact = (_outputs(module, batch) for module in (awake(builder.model(name)), builder.exact(name)))
+    count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
+    pairs = zip(lower, exact, strict=True)
+    return count, max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in pairs)
 
 
 def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:

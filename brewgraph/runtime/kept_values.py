@@ -83,11 +83,11 @@ class CachedValue:
         if entering not in known:
             known[entering] = example_digests(self._parts(step))
         self.examples, self.real = known[entering], self._real(step)
-        self.store = self._store(known)
+        device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
+        self.store = self._store(device.type, known)
         rows = self.store.get(self.examples)
         if rows is None:
             return False
-        device = next(x.device for x in step.slots[self.entries[0]].values() if isinstance(x, Tensor))
         self._read(step, rows, device)
         return True
 
@@ -133,9 +133,8 @@ class CachedValue:
             return encoding["words"] >= 0
         return token_mask(encoding) if "length" in self.shape else None
 
-    def _store(self, known: dict[object, Any]) -> Store:
+    def _store(self, device: str, known: dict[object, Any]) -> Store:
         """The store for the current weights of the models and the precision in which they run."""
-        device = next((p.device.type for name in self.used for p in self.models[name].parameters()), "cpu")
         precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
         for name in self.used:
             if name not in known:

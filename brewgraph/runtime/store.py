@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from threading import RLock
-from weakref import finalize
+from weakref import WeakKeyDictionary, finalize
 
 import lmdb
 import numpy as np
@@ -229,8 +229,11 @@ def weights_digest(model: nn.Module) -> str:
     """A digest of what a model computes with: its class, configuration, weights and buffers; of modules of other code
     than torch's and transformers' also the text of their classes and their plain attributes.
 
-    Its path and its name do not count.
+    Its path and its name do not count. A digest that `keep_digest` was given holds until weights change.
     """
+    stamp, kept = _kept_digests.get(model, (None, ""))
+    if stamp == weights_stamp(model):
+        return kept
     hashed = hashlib.sha256(type(model).__qualname__.encode())
     config = getattr(model, "config", None)
     if config is not None:
@@ -246,6 +249,12 @@ def weights_digest(model: nn.Module) -> str:
     return hashed.hexdigest()
 
 
+def keep_digest(model: nn.Module, weights: str) -> None:
+    """Remember the digest of a model's weights, which may lie on disk yet, for as long as its tensors stay the same."""
+    _kept_digests[model] = (weights_stamp(model), weights)
+
+
+_kept_digests: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
 _LIBRARIES = frozenset({"torch", "transformers", "brewgraph"})
 """Packages whose modules follow from class, configuration and weights."""
 

@@ -19,8 +19,10 @@ from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError, SpecError
 from brewgraph.graph.container import Kept, info
 from brewgraph.inspect.plan_of import plan_of
+from brewgraph.models.loading import build_model
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
+from brewgraph.runtime.program import Program
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
 from tests.cli.tiny import command
@@ -299,6 +301,73 @@ def test_caches_filled_before_a_run(world: Path, value: str) -> None:
     shutil.rmtree(world / "store")
     cold, _ = run(path, force=True)
     assert losses(filled) == losses(cold)
+
+
+@pytest.fixture
+def teachers_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Every teacher that reads its weights while the test runs, by its checkpoint."""
+    monkeypatch.setenv("BREWGRAPH_FACTS", str(tmp_path / "facts"))
+    loaded: list[str] = []
+
+    def build(description: Any, *, frozen: bool = False, **more: Any) -> Any:
+        if frozen:
+            loaded.append(Path(description.checkpoint).name)
+        return build_model(description, frozen=frozen, **more)
+
+    monkeypatch.setattr("brewgraph.running.spec_builder.build_model", build)
+    return loaded
+
+
+@pytest.mark.parametrize("value", ["logits", "hidden", "mean"])
+def test_a_teacher_whose_values_are_all_kept_is_not_loaded(world: Path, teachers_loaded: list[str], value: str) -> None:
+    """Neither to fill a store that is full nor to train; losses are the same, also where one row is missing."""
+    path = spec(world, *VALUES[value], cached=True)
+    path.write_text(path.read_text().replace(', dev="dev.jsonl"', ""))
+    first, _ = run(path)
+    assert set(teachers_loaded) == ({"bert", "other"} if value == "mean" else {"bert"})
+    teachers_loaded.clear()
+    filled = command("cache", str(path))
+    assert filled.stdout == "cache kept: 0 examples computed and written, 20 there before\n", filled.stderr
+    again, said = run(path, force=True)
+    assert teachers_loaded == []
+    assert said == ["cache kept: 0 examples computed and written, 40 read"]
+    assert losses(again) == losses(first)
+    write_rows(world / "train.jsonl", [*rows(20, 0), *rows(1, 99)])
+    _, said = run(path)
+    assert "bert" in teachers_loaded
+    assert said == ["cache kept: 1 examples computed and written, 38 read"]
+    assert len(list((world / "store").glob("*.lmdb"))) == 1  # weights that were read later are the same weights
+
+
+def test_a_scored_teacher_is_loaded_for_the_table(
+    world: Path, teachers_loaded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is the same, and its order of classes is not tried again; other weights are loaded and tried at once."""
+    path = spec(world, *VALUES["logits"], cached=True)
+    first = bg.run(path)
+    at_step: list[int] = []
+    monkeypatch.setattr(Program, "run", counting(at_step, teachers_loaded))
+    teachers_loaded.clear()
+    second = bg.run(path, force=True)
+    assert set(at_step) == {0}
+    assert teachers_loaded == ["bert"]
+    assert [row.scores for row in second.table] == [row.scores for row in first.table]
+    save(world / "bert", width=32, seed=5)
+    teachers_loaded.clear()
+    at_step.clear()
+    bg.run(path, force=True)
+    assert set(at_step) == {1}
+
+
+def counting(at_step: list[int], loaded: list[str]) -> Any:
+    """`Program.run` that notes how many teachers are loaded before each batch."""
+    run_program = Program.run
+
+    def noted(program: Program, *args: Any) -> Any:
+        at_step.append(len(loaded))
+        return run_program(program, *args)
+
+    return noted
 
 
 def test_nothing_to_fill(world: Path) -> None:
