@@ -9,7 +9,7 @@ from functools import cached_property, partial
 
 from brewgraph.diagnostics import Diagnostic, Label
 from brewgraph.graph import nodes as n
-from brewgraph.graph.container import Graph, node, of_kind
+from brewgraph.graph.container import Graph, info, node, of_kind
 from brewgraph.ops import TEMPERATURES
 from brewgraph.ops.schedules import FORMS
 from brewgraph.ops.temperatures import FLOOR
@@ -327,6 +327,17 @@ def find_idle_caches(subject: Subject) -> Iterator[Diagnostic]:
             yield Diagnostic("W216", message, take.span, help, labels=labels)
 
 
+def find_empty_auto_caches(subject: Subject) -> Iterator[Diagnostic]:
+    """W219: `cache auto` where no value both stays the same in every epoch and lets a teacher rest."""
+    auto = subject.recipe.auto_cache
+    kept = {x.name for graph in subject.graphs.values() for x in info(graph).caches.values()}
+    if auto is not None and subject.graphs and auto.name not in kept:
+        message, help = "`cache auto` keeps nothing: no teacher's output is the same in every epoch", "remove it"
+        if auto.limit is not None:
+            message, help = f"{message} and within the limit", "set a larger limit, or remove it"
+        yield Diagnostic("W219", message, auto.place, help)
+
+
 def _forward(take: v.Take) -> Forward:
     return take.model, take.data, take.passing
 
@@ -619,11 +630,19 @@ LINTS: tuple[Lint, ...] = (
     find_untrained_heads,
     find_idle_adapters,
     find_idle_caches,
+    find_empty_auto_caches,
     find_dead_losses,
     find_unread_weights,
     find_small_batches,
 )
-WHOLE = {find_unreached_terms, find_untrained_projections, find_untrained_heads, find_dead_losses, find_unread_weights}
+WHOLE = {
+    find_empty_auto_caches,
+    find_unreached_terms,
+    find_untrained_projections,
+    find_untrained_heads,
+    find_dead_losses,
+    find_unread_weights,
+}
 """Those that must know losses in full: not while a list has no length because its model cannot be reached."""
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from brewgraph.checking.checks import CHECKS, DATA_CHECKS, CheckContext
@@ -76,7 +77,7 @@ class Checked:
     def with_graphs_of(self, recipe: Recipe, own: Mapping[str, str]) -> Checked:
         """The same check with the graphs of another recipe, and with these identities for some of the models."""
         collector = Collector()
-        unmerged, unmerged_reports = build_graphs(recipe, self.facts, collector, self.identities, own)
+        unmerged, unmerged_reports = build_graphs(recipe, self.facts, collector, self.identities, own, self.facts.rows)
         collector.raise_errors()
         return replace(
             self,
@@ -117,20 +118,25 @@ def build_graphs(
     collector: Collector,
     identities: Mapping[str, str],
     own: Mapping[str, str] | None = None,
+    rows: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Graphs, Graphs]:
     """The canonical graphs of every task, and of what it reports; none while lists are open.
 
-    `own` are identities of models that are not what their declaration says.
+    `own` are identities of models that are not what their declaration says, `rows` those of the training data, by data
+    set, where they are known.
     """
     from brewgraph.graph.build import build_graph, build_reports
     from brewgraph.graph.canonical import canonical, tell_apart
+    from brewgraph.graph.cut import keep_smallest_cut
 
     built: tuple[Graphs, Graphs] = ({}, {})
     for stage, task in recipe.tasks if not _has_open_lists(recipe) else ():
         for graphs, build in zip(built, (build_graph, build_reports), strict=True):
             if (graph := build(recipe, facts, collector, identities, task)) is not None:
                 graphs[stage.name, task.name] = canonical(tell_apart(graph, own or {}), merged=False)
-    return built
+    both = {(i, name): graph for i, graphs in enumerate(built) for name, graph in graphs.items()}
+    both = keep_smallest_cut(both, recipe, rows)
+    return tuple({name: both[i, name] for name in graphs} for i, graphs in enumerate(built))  # type: ignore[return-value]
 
 
 def merged(graphs: Graphs) -> Graphs:
@@ -216,7 +222,7 @@ def _check(source: Source, params: Mapping[str, Any], parents: tuple[Path, ...],
     if any(d.code != "B325" for d in collector.errors[before:]):  # shapes would only repeat these faults
         raise SpecError(collector.sorted())
     names = identities(recipe, others.hash)
-    unmerged, unmerged_reports = build_graphs(recipe, facts, collector, names)
+    unmerged, unmerged_reports = build_graphs(recipe, facts, collector, names, rows=facts.facts.rows)
     collector.raise_errors()
     graphs, reports = merged(unmerged), merged(unmerged_reports)
     run_lints(recipe, graphs, facts, collector, settled=not params)

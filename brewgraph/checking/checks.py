@@ -473,7 +473,7 @@ _MAGIC, _AT = bytes.fromhex("dec0efbe"), 16
 def check_cache_folders(context: CheckContext) -> None:
     """B244, once for each `cache` whose folder a run cannot use."""
     folder = context.recipe.source.folder
-    for cache in {x.name: x for x in context.values(v.Cached)}.values():
+    for cache in context.recipe.caches.values():
         try:
             problem = _problem(locate(cache.path, folder))
         except SourceFault as fault:

@@ -333,6 +333,12 @@ class Facts:
         """The classes of each data set."""
         return {name: facts.classes if facts is not None else () for name, facts in self.data_facts.items()}
 
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The training rows of each data set, where they are known."""
+        known = ((name, facts.rows.get("train")) for name, facts in self.data_facts.items() if facts is not None)
+        return {name: rows for name, rows in known if rows is not None}
+
     def learns(self, model: str, head: str | None = None) -> tuple[Lesson, ...]:
         """What a head is matched with; for a model without a match of its own, the labels of the data it reads."""
         lessons = self.lessons.get((model, head), ())

@@ -22,6 +22,7 @@ from brewgraph.display.savings import PassSavings, savings
 from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
+from brewgraph.graph.cut import bytes_kept
 from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.models.fake.shapes import Reach, empty_model
 from brewgraph.models.loading import planned_copy
@@ -46,7 +47,8 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
     parts = []
     for name, graph in graphs.items():
         worth_saying = tuple((x.name, str(x)) for x in saved[name] if x.changes or x.skipped or x.notes)
-        caches = tuple(sorted((x.name, spell(graph, key), _kept(x)) for key, x in info(graph).caches.items()))
+        kept = info(graph).caches.items()
+        caches = tuple(sorted((x.name, spell(graph, key), _kept(x, checked, graph, key)) for key, x in kept))
         parts.append(PartPlan(*name, spell_out(graph), forwards[name], counted.get(name), worth_saying, caches))
     data = {d.name: _data(checked, d) for d in recipe.data.values()}
     idle = _idle(checked, forwards) if graphs else {}
@@ -165,9 +167,13 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
     return {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
 
 
-def _kept(x: Kept) -> str:
-    limit = "" if x.limit is None else f", at most {megabytes(x.limit)}"
-    return f'"{x.folder}"{f" as {x.dtype}" if x.dtype else ""}{limit}'
+def _kept(x: Kept, checked: Checked, graph: nx.DiGraph, key: str) -> str:
+    """Where a value is kept, and how many bytes it takes if every text is as long as it may be."""
+    limit = "" if x.limit is None else f", limit {megabytes(x.limit)}"
+    size = bytes_kept(graph, key, checked.recipe, checked.facts.rows)
+    halves = x.dtype in ("bf16", "fp16")
+    takes = f", {megabytes(size // 2 if halves else size)} at full length" if size and checked.facts.rows else ""
+    return f'"{x.folder}"{f" as {x.dtype}" if x.dtype else ""}{takes}{limit}'
 
 
 def _projections(graphs: Iterable[Graph]) -> tuple[ProjectionPlan, ...]:

@@ -71,6 +71,16 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class AutoCache:
+    """A folder for the values that brewgraph chooses to keep, and the most bytes that it may take."""
+
+    path: str
+    limit: int | None
+    place: Span = field(compare=False, repr=False)
+    name: str = "auto"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole spec. `equations` holds scalars and lists of them by full name: `soft`, `ner/soft`. `modules` are the
     imported Python modules.
@@ -91,6 +101,7 @@ class Recipe:
     """Named projections."""
     places: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
     """The place of each equation's name."""
+    auto_cache: AutoCache | None = None
 
     @property
     def student(self) -> v.ModelDeclaration:
@@ -114,6 +125,13 @@ class Recipe:
     def loss(self) -> Value:
         """The loss of the first task: the only one in a spec without stages and tasks."""
         return self.stages[0].tasks[0].loss
+
+    @property
+    def caches(self) -> dict[str, v.Cached | AutoCache]:
+        """What the spec keeps on disk, by name."""
+        kept = (x for value in self.values() for x in v.walk(value) if isinstance(x, v.Cached))
+        auto = (self.auto_cache,) if self.auto_cache is not None else ()
+        return {x.name: x for x in (*kept, *auto)}
 
     def values(self) -> Iterator[Value]:
         """Every value that the spec computes: of its equations, its losses, its reports."""

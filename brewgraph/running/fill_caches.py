@@ -9,7 +9,6 @@ from accelerate.utils import send_to_device
 
 from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import UsageError
-from brewgraph.recipe import values as v
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.run_identity import finished_teachers
 from brewgraph.running.spec_builder import SpecBuilder
@@ -27,7 +26,7 @@ def fill_caches(
     An interrupted call goes on where it stopped. Several ranks share the batches. Raises `UsageError` for a spec
     without a `cache`, or whose teachers are specs that are not trained yet.
     """
-    if not any(isinstance(x, v.Cached) for value in checked.recipe.values() for x in v.walk(value)):
+    if not checked.recipe.caches:
         help = 'write `cache NAME = big.logits at "folder"`, and use NAME in the loss'
         raise UsageError(f"{Path(checked.recipe.source.name).name} keeps nothing on disk: {help}")
     teachers = finished_teachers(checked, (), runs, allow_python=allow_python)

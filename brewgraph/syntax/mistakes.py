@@ -36,6 +36,8 @@ FORMS = {
     "stage": "stage NAME for 3 epochs { … }",
     "train": "train { epochs = 3 }",
 }
+AUTO = 'cache auto at "path" limit 20 GB'
+"""The other form of a `cache`."""
 _OPERATORS = ("+", "-", "*", "/", "**", "->")
 
 
@@ -269,7 +271,7 @@ def _wants_operand(place: Place) -> bool:
     last = place.before[-1]
     if last.text == "via" and len(place.before) > 1:
         return ends(place.before[-2])
-    if last.text == "at" and place.first == "cache" and len(place.before) > 3:
+    if last.text == "at" and place.first == "cache" and len(place.before) > 2:
         return ends(place.before[-2])
     if last.text == "input" and len(place.before) > 1 and place.before[-2].text == "@":
         return True
@@ -380,6 +382,12 @@ def _equals(place: Place, level: list[str]) -> tuple[str, str]:
 def _in_a_cache(place: Place, form: str) -> tuple[str, str] | None:
     """The clauses around the path of a `cache`."""
     words = [x.text for x in place.before]
+    if words[1:2] == ["auto"] and words[2:3] not in (["="], []):
+        if words[-1] == "limit":
+            return "expected a size after `limit`", f"write `{AUTO}`; the limit may be left out"
+        return f"`{place.here}` cannot follow the path of a cache here", f"write `{AUTO}`; the limit may be left out"
+    if words[1:] == ["auto"] and place.here != "=":
+        return "expected `at` and a path after `cache auto`", f"write `{AUTO}`; the limit may be left out"
     if "at" not in words[3:]:
         return (f"the path comes before `{place.here}`", form) if place.here in ("as", "limit") else None
     if words[-1] == "at":

@@ -220,6 +220,16 @@ class _Builder:
     def text(self, token: Token) -> t.String:
         return t.String(str(token)[1:-1], span=self.token(token))
 
+    def name(self, token: Token) -> t.Name:
+        return t.Name(str(token), span=self.token(token))
+
+    def place_on_disk(self, path: Token, dtype: Token | None, limit: Token | None) -> dict[str, Any]:
+        return {
+            "path": self.text(path),
+            "dtype": None if dtype is None else self.name(dtype),
+            "limit": None if limit is None else self.size(limit),
+        }
+
     def size(self, token: Token) -> t.Size:
         number, unit = str(token)[:-2], str(token)[-2:]
         return t.Size(round(float(number) * 1000 ** (1 + "KMGT".index(unit[0].upper()))), span=self.token(token))
@@ -250,10 +260,10 @@ class _Builder:
     on_student = partialmethod(_model, "student")
 
     def on_cache(self, c: list[Any], span: Span) -> t.Cache:
-        dtype = None if c[3] is None else t.Name(str(c[3]), span=self.token(c[3]))
-        limit = None if c[4] is None else self.size(c[4])
-        value, path = self.node(c[1]), self.text(c[2])
-        return t.Cache(**self.named(c[0]), value=value, path=path, dtype=dtype, limit=limit, span=span)
+        return t.Cache(**self.named(c[0]), value=self.node(c[1]), **self.place_on_disk(*c[2:]), span=span)
+
+    def on_auto_cache(self, c: list[Any], span: Span) -> t.AutoCache:
+        return t.AutoCache(self.name(c[0]), **self.place_on_disk(*c[1:]), span=span)
 
     def on_sample(self, c: list[Any], span: Span) -> t.Sample:
         return t.Sample(self.node(c[0]), self.node(c[1]), self.nodes(c[2:]), span=span)

@@ -245,6 +245,15 @@ class Cache(Named):
     limit: Size | None
 
 
+class AutoCache(Statement):
+    """`cache auto at "folder"`; `word` is the name behind `cache`, which must be `auto`."""
+
+    word: Name
+    path: String
+    dtype: Name | None
+    limit: Size | None
+
+
 class Equation(Named):
     value: Expression
 

@@ -36,7 +36,7 @@ def test_a_code_without_a_page_has_its_family() -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("W299", "there is no code W299: did you mean `W209`?"),
+        ("W299", "there is no code W299: did you mean `W2"),
         ("B000", "there is no code B000: "),
         ("W20", "`W20` is not a code: did you mean `W"),
         ("everything", "`everything` is not a code: write `brewgraph explain W205`"),

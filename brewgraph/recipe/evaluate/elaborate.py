@@ -18,7 +18,7 @@ from brewgraph.recipe.evaluate.indexing import evaluate_index
 from brewgraph.recipe.evaluate.scope import Scope, enter, warn_of_hidden, warn_of_strays
 from brewgraph.recipe.evaluate.stages import make_stages, own_settings, settle_train
 from brewgraph.recipe.label_types import MASKED
-from brewgraph.recipe.recipe import Recipe, Stage
+from brewgraph.recipe.recipe import AutoCache, Recipe, Stage
 from brewgraph.recipe.settings.base import NumberFormat
 from brewgraph.recipe.values import Evaluated, Faulty, Group, Value, describe, each
 from brewgraph.source import Source, Span
@@ -161,6 +161,9 @@ class _Elaboration(Evaluator):
         if self.collector.failed:
             return None
         equations = self._equations()
+        auto_cache = self._auto_cache()
+        if self.collector.failed:
+            return None
         params = {n: self.root.values[n] for n, s in self.root.statements.items() if isinstance(s, t.Param)}
         return Recipe(
             source=self.source,
@@ -174,8 +177,17 @@ class _Elaboration(Evaluator):
             modules=tuple(self.library.modules),
             open=tuple(self.open),
             projections=MappingProxyType(self.projections),
+            auto_cache=auto_cache,
             places=MappingProxyType({name: s.name_span for name, (_, s) in equations.items()}),
         )
+
+    def _auto_cache(self) -> AutoCache | None:
+        for s in self.root.auto_caches:
+            with suppress(Faulty), self.inside(self.root):
+                path = self.evaluate(s.path)
+                assert isinstance(path, str)
+                return AutoCache(path, _limit(self, s), s.path.span)
+        return None
 
     def _stages(self, outer: Written) -> tuple[Stage, ...]:
         try:
@@ -277,14 +289,11 @@ def _evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
     """The value of a `cache` statement: its expression, or each of its members, with the folder."""
     value, path = e.evaluate_all((s.value, s.path))
     assert isinstance(path, str)
-    dtype, limit = None if s.dtype is None else s.dtype.id, None if s.limit is None else s.limit.value
+    dtype, limit = None if s.dtype is None else s.dtype.id, _limit(e, s)
     formats = get_args(NumberFormat)
     if s.dtype is not None and dtype not in formats:
         help = f"{suggest(s.dtype.id, formats)}; without `as`, values keep the format in which they are computed"
         raise e.fault("B122", f"no number format `{dtype}`", s.dtype.span, help=help)
-    if s.limit is not None and limit == 0:
-        help = "leave `limit` out, or write `limit 20 GB`"
-        raise e.fault("B122", "the limit must be positive", s.limit.span, help=help)
     if isinstance(value, v.Row):
         row = f"{value.take.model}.{value.take.feature.name}"
         help = f"select layers: `{row}[4]`, `{row}[0, 4, 8]`, or `{row}[:]` for all"
@@ -301,6 +310,13 @@ def _evaluate_cache(e: Evaluator, s: t.Cache, name: str) -> Evaluated:
         return v.Cached(x.kind, x, name, path, dtype, limit, place=s.path.span, span=x.span)
 
     return keep(value)
+
+
+def _limit(e: Evaluator, s: t.Cache | t.AutoCache) -> int | None:
+    if s.limit is not None and s.limit.value == 0:
+        help = "leave `limit` out, or write `limit 20 GB`"
+        raise e.fault("B122", "the limit must be positive", s.limit.span, help=help)
+    return None if s.limit is None else s.limit.value
 
 
 def _refusals(e: Evaluator, value: Value) -> Iterator[tuple[str, str, str]]:

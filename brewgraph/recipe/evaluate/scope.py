@@ -66,6 +66,7 @@ class Scope(Namespace):
     """Of a call: what was written for each parameter, and the scope in which it was written."""
     trains: list[t.Train] = field(default_factory=list)
     samples: list[t.Sample] = field(default_factory=list)
+    auto_caches: list[t.AutoCache] = field(default_factory=list)
 
     def full(self, name: str, joint: str = ".") -> str:
         """A name of this scope as it is called from outside."""
@@ -234,6 +235,7 @@ OUTSIDE = {
     t.Task: ("task", ("spec", "import", "stage")),
     t.Sample: ("sample", ("spec", "import", "stage")),
     t.Train: ("train", ("spec", "import", "stage")),
+    t.AutoCache: ("cache", ("spec", "import")),
     t.Head: ("head", ()),
 }
 """Statements that may not stand everywhere: their keyword, and the bodies that may hold them."""
@@ -254,8 +256,22 @@ def enter(scope: Scope, statements: Sequence[t.Statement], collector: Collector,
         elif isinstance(s, t.Sample):
             _check_once(s, scope.samples, "sample", collector)
             scope.samples.append(s)
+        elif isinstance(s, t.AutoCache):
+            _check_auto(s, collector)
+            _check_once(s, scope.auto_caches, "cache", collector)
+            scope.auto_caches.append(s)
         elif isinstance(s, t.Named) and _is_free(scope, s, collector):
             _enter_named(scope, s, collector, library)
+
+
+def _check_auto(s: t.AutoCache, collector: Collector) -> None:
+    """B010 for the statement of another cache that lacks its value, B122 for a format that would round by itself."""
+    if s.word.id != "auto":
+        help = f'write `cache {s.word.id} = EXPRESSION at "path"`; or `cache auto at "path"` to have values chosen'
+        collector.add("B010", f"expected `=` and a value after `cache {s.word.id}`", s.word.span, help=help)
+    if s.dtype is not None:
+        help = "leave `as` out; name the values to round: `cache NAME = EXPRESSION at … as bf16`"
+        collector.add("B122", "`cache auto` keeps values as they are computed", s.dtype.span, help=help)
 
 
 def _check_once(s: t.Statement, earlier: Sequence[t.Statement], keyword: str, collector: Collector) -> None:
