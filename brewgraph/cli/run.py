@@ -67,6 +67,7 @@ def command(
         raise typer.Exit(1)
     from brewgraph.cli.progress import make_reporter
     from brewgraph.running.run import Options, run_checked
+    from brewgraph.training.signals import INTERRUPTIONS, Terminated
 
     options = Options(out, runs, force, dry_run, without_teacher, allow_python, skip)
     if profile:
@@ -78,10 +79,9 @@ def command(
         return
     try:
         result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
-    except KeyboardInterrupt as interrupt:
-        without = ", without --force" if force else ""
-        next_run = f": {interrupt}" if str(interrupt) else ""
-        raise KeyboardInterrupt(f"interrupted; run the same command again{without}{next_run}") from None
+    except INTERRUPTIONS as interruption:
+        what = "terminated" if isinstance(interruption, Terminated) else "interrupted"
+        raise type(interruption)(f"{what}; {str(interruption) or 'run the same command again'}") from None
     if main:
         folder = None if dry_run else result.folder
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))

@@ -28,6 +28,7 @@ from brewgraph.training.folder import RunFolder, display_path, folder_size, runs
 from brewgraph.training.loop import train
 from brewgraph.training.processes import on_main_process, this_process
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.signals import INTERRUPTIONS
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,22 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
     try:
         rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
-    except KeyboardInterrupt:
-        saved = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
-        resumes = "it resumes from the last checkpoint"
-        raise KeyboardInterrupt(resumes if saved else "no checkpoint exists yet, so training starts anew") from None
+    except INTERRUPTIONS as interruption:
+        same = f"run the same command again{', without --force' if options.force else ''}"
+        raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
     content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
     on_main_process(lambda: folder.write_json("finished.json", content))
     for path in (folder.checkpoints, folder.baseline.checkpoints):
         on_main_process(partial(shutil.rmtree, path, ignore_errors=True))
     return RunResult(folder.path, rows, fresh=True)
+
+
+def _what_follows(folder: RunFolder, name: str) -> str:
+    """What the same command does after an interruption."""
+    for part, title in ((folder, name), (folder.baseline, f"{name} without its teacher")):
+        if checkpoints := part.complete_checkpoints():
+            return f"{title} resumes at step {checkpoints[-1][0]:,}"
+    return "no checkpoint exists yet, so training starts anew"
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -21,10 +20,11 @@ from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, write_checksums
 from brewgraph.training.loop import train
 from brewgraph.training.processes import make_accelerator
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.state_files import read_state
 from brewgraph.training.work import Material, StageWork
 from tests.small import metrics, project, rows, write_rows, write_spec
 
@@ -226,7 +226,8 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     folder = RunFolder(tmp_path / "stopped")
     assert [step for step, _ in folder.complete_checkpoints()] == [3, 4]
     newest = folder.checkpoints / "step-000004"
-    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-10])
+    size = (newest / "state.json").stat().st_size - 10
+    os.truncate(newest / "state.json", size)
     shutil.copytree(folder.checkpoints / "step-000003", folder.checkpoints / "step-000009")
     (folder.checkpoints / "step-000009" / "complete.json").unlink()
     (folder.checkpoints / ".step-000005.part").mkdir()
@@ -246,9 +247,15 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
         distiller, DataCache(builder).material(builder.checked, *builder.recipe.tasks[0]), checked.recipe.train
     )
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
-    assert said == ["resumed at step 3"]
+    assert [text.replace(str(folder.checkpoints), "") for text in said] == [
+        "the checkpoint /step-000009 is damaged: complete.json cannot be read; step-000003 is used instead",
+        f"the checkpoint /step-000004 is damaged: state.json has {size:,} bytes and should have {size + 10:,}; "
+        "step-000003 is used instead",
+        "resumed at step 3",
+    ]
     assert metrics(folder.path) == whole[1]
-    assert [step for step, _ in folder.complete_checkpoints()] == [4, 5]
+    assert [step for step, _ in folder.complete_checkpoints()] == [5, 6]
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000005", "step-000006"]
     assert not list(folder.checkpoints.glob(".*.part"))
 
 
@@ -274,8 +281,9 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
         training(spec, tmp_path / "out", resume=True)
 
 
-def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
-    """A state file that pickles a call is refused, and the call is not made."""
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_checkpoint_never_runs_code(name: str, tmp_path: Path) -> None:
+    """A state file that pickles a call is refused, although its checksum is right, and the call is not made."""
 
     class Evil:
         def __reduce__(self) -> Any:
@@ -284,13 +292,41 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     spec = project(tmp_path, train="steps = 5; save_steps = 1 steps")
     training(spec, tmp_path / "out", stop_after=2)
     path = tmp_path / "out" / "checkpoints" / "step-000002"
-    torch.save(Evil(), path / "state.pt")
-    said = json.loads((path / "complete.json").read_text())
-    said["files"]["state.pt"] = (path / "state.pt").stat().st_size
-    (path / "complete.json").write_text(json.dumps(said))
-    with pytest.raises(RunError, match="step-000002` does not fit this run: Weights only load failed"):
+    torch.save(Evil(), path / name)
+    (path / "complete.json").unlink()
+    write_checksums(path, 2)
+    with pytest.raises(RunError, match="step-000002` does not fit this run: .*; start anew with --force"):
         training(spec, tmp_path / "out", resume=True)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "student/model.safetensors", "complete.json"])
+def test_a_damaged_checkpoint_is_passed_over(name: str, tmp_path: Path) -> None:
+    """One bit that changed is found by the checksum; the run goes on from the checkpoint before, or begins anew."""
+    spec = project(tmp_path, train=SAVING)
+    whole = training(spec, tmp_path / "whole")
+    for kept in (2, 1):
+        out = tmp_path / f"stopped-{kept}"
+        training(spec, out, stop_after=3)
+        for path in sorted((out / "checkpoints").glob("step-*"))[-1 : -1 - (3 - kept) : -1]:
+            content = bytearray((path / name).read_bytes())
+            content[len(content) // 2] ^= 16
+            (path / name).write_bytes(content)
+        assert RunFolder(out).newest_checkpoint()[0] == (out / "checkpoints" / "step-000002" if kept == 2 else None)
+        again = training(spec, out, resume=True)
+        assert again[1] == whole[1]
+        assert all(torch.equal(value, whole[0][key]) for key, value in again[0].items())
+
+
+def test_a_checkpoint_that_was_not_renamed_yet_is_used(tmp_path: Path) -> None:
+    """Its files are whole: the process ended between writing and renaming."""
+    spec = project(tmp_path, train=SAVING)
+    training(spec, tmp_path / "out", stop_after=3)
+    folder = RunFolder(tmp_path / "out")
+    (folder.checkpoints / "step-000003").rename(folder.checkpoints / ".step-000003.part")
+    assert folder.newest_checkpoint() == (folder.checkpoints / ".step-000003.part", [])
+    (folder.checkpoints / ".step-000003.part" / "complete.json").unlink()
+    assert folder.newest_checkpoint() == (folder.checkpoints / "step-000002", [])
 
 
 # ── faults and settings ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -357,7 +393,7 @@ def test_the_best_of_a_specs_students_is_kept(tmp_path: Path) -> None:
     train = 'steps = 6; eval_steps = 2 steps; metric_for_best_model = "accuracy"; normalise = micro'
     weights, lines = training(project(tmp_path, train=train), tmp_path / "out")
     scores = {line["step"]: line["dev"]["accuracy"] for line in lines if "dev" in line}
-    kept = torch.load(RunFolder(tmp_path / "out").best / "state.pt", weights_only=True)
+    kept = read_state(RunFolder(tmp_path / "out").best)
     assert list(scores) == [2, 4, 6]
     assert kept["step"] == max(scores, key=lambda step: (scores[step], -step))
     assert all(torch.equal(value, kept["module"][name]) for name, value in weights.items())
