@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -15,7 +15,7 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 
 from brewgraph.checking.check import Checked
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.data_cache import DataCache, head_of
@@ -24,7 +24,8 @@ from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
 from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
-from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder
+from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder, write_text
+from brewgraph.training.lock import locked
 from brewgraph.training.loop import train
 from brewgraph.training.processes import on_main_process, this_process
 from brewgraph.training.reporter import Reporter
@@ -95,24 +96,42 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         folder = RunFolder(options.out or home / identity.folder_name)
     else:
         folder = teacher_folder(identity.folder_name, checked.folder, options.runs, near)
-    with_baseline = checked.recipe.has_baseline and not options.without_teacher
-    rows = _finished(folder, identity.hash, options)
-    if rows is not None and (not with_baseline or folder.baseline.finished is not None):
-        again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
-        reporter.say(f"{display_path(folder.path)} is already finished{again}")
-        return RunResult(folder.path, rows, fresh=False)
-    resume = folder.resolved is not None and not options.force
+    if (rows := _finished(folder, builder, identity, options)) is None:
+        on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
+        with locked(folder.path, reporter.say) if this_process().is_main_process else nullcontext():
+            # what another process may have done since
+            since = on_main_process(lambda: _finished(folder, builder, identity, options))
+            rows = broadcast_object_list([since])[0]
+            if rows is None:
+                return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
+    if this_process().is_main_process:
+        _remove_leftovers(folder)
+    again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
+    reporter.say(f"{display_path(folder.path)} is already finished{again}")
+    return RunResult(folder.path, rows, fresh=False)
+
+
+def _run_owned(
+    builder: SpecBuilder,
+    folder: RunFolder,
+    identity: Identity,
+    options: Options,
+    reporter: Reporter,
+    near: tuple[Path, ...],
+) -> RunResult:
+    """Run a spec in a folder that this process owns: its teachers first, which look for their runs in `near`, too."""
+    checked = builder.checked
+    resume = folder.begun and not options.force
     for note in builder.notes():
         reporter.say(note)
-    on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
     below = replace(options, out=None, force=False, without_teacher=False)
     for name, other in checked.others.items():
         reporter.say(f"teacher {name}: {Path(other.recipe.source.name).name}")
-        result = _run(builder.other(name), below, reporter, (*(near or ()), home))
+        result = _run(builder.other(name), below, reporter, near)
         builder.teachers[name] = result.folder / "student"
         builder.drop_other(name)
     if not resume:
-        on_main_process(folder.clear)
+        on_main_process(lambda: folder.clear(identity.hash))
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
     try:
         rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
@@ -121,9 +140,17 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
     content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
     on_main_process(lambda: folder.write_json("finished.json", content))
-    for path in (folder.checkpoints, folder.baseline.checkpoints):
+    for path in folder.all_checkpoints:
         on_main_process(partial(shutil.rmtree, path, ignore_errors=True))
     return RunResult(folder.path, rows, fresh=True)
+
+
+def _remove_leftovers(folder: RunFolder) -> None:
+    """Remove checkpoints of a finished run that was ended before it could, unless another process uses the folder."""
+    if any(path.exists() for path in folder.all_checkpoints):
+        with suppress(RunError, OSError), locked(folder.path, lambda text: None):
+            for path in folder.all_checkpoints:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _what_follows(folder: RunFolder, name: str) -> str:
@@ -219,24 +246,29 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[ScoreRow, ...] | None:
+def _finished(
+    folder: RunFolder, builder: SpecBuilder, identity: Identity, options: Options
+) -> tuple[ScoreRow, ...] | None:
     """The table of a finished run of the same hash. Raises `UsageError` for a folder with anything else in it."""
     if options.force:
         return None
     resolved, finished = folder.resolved, folder.finished
     what = ""
-    if resolved is not None and resolved.get("hash") != run_hash:
+    if resolved is not None and resolved.get("hash") != identity.hash:
         what = f"holds another run (hash {resolved.get('hash')})"
-    elif resolved is None and options.out is not None and folder.path.is_dir() and any(folder.path.iterdir()):
+    elif resolved is None and options.out is not None and folder.holds_anything:
         what = "is not empty and holds no run"
     if what:
         raise UsageError(f"{display_path(folder.path)} {what}; choose another --out, or --force")
-    return None if finished is None else tuple(ScoreRow(**row) for row in finished["table"])
+    with_baseline = builder.recipe.has_baseline and not options.without_teacher
+    if finished is None or (with_baseline and folder.baseline.finished is None):
+        return None
+    return tuple(ScoreRow(**row) for row in finished["table"])
 
 
 def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, builder: SpecBuilder) -> None:
     recipe = checked.recipe
-    (folder.path / "spec.brew").write_text(recipe.source.text, encoding="utf-8")
+    write_text(folder.path / "spec.brew", recipe.source.text)
     tasks = {
         task.name: {
             "data": task.data[0],

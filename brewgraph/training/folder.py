@@ -11,6 +11,7 @@ RUN/
   projections.safetensors    the finished projections
   alone/           with `baseline = true`: the same of the student without its teacher
   finished.json    the closing table, written last: a run without it is unfinished
+  .lock            the process that runs in the folder (lock.py)
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from xxhash import xxh3_128
 from brewgraph.diagnostics import RunError
 
 _BASELINE = "alone"
+LOCK = ".lock"
+"""The file that names the process which runs in a folder."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def all_checkpoints(self) -> tuple[Path, Path]:
+        """The folders of checkpoints, also of the baseline."""
+        return self.checkpoints, self.baseline.checkpoints
 
     @property
     def best(self) -> Path:
@@ -89,9 +97,20 @@ class RunFolder:
                 f"choose another folder with {option}"
             ) from error
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
+    @property
+    def begun(self) -> bool:
+        """Whether a run has begun here, with nothing left of an earlier one."""
+        return self.resolved is not None and not self.resolved.get("clearing")
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether there is anything in the folder but the lock of a run."""
+        return self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
+
+    def clear(self, run_hash: str) -> None:
+        """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""
+        self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
+        for name in ("finished.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
         for path in (self.checkpoints, self.student, self.board, self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)

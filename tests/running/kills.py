@@ -69,7 +69,7 @@ def result(folder: Path) -> dict[str, Any]:
     files: dict[str, Any] = {}
     for path in sorted((folder / "runs").rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or "tfevents" in name or name.endswith("resolved.json"):
+        if path.is_dir() or "tfevents" in name or path.name in ("resolved.json", ".lock"):
             continue
         files[name] = path.read_bytes()
         if path.name == "finished.json":
