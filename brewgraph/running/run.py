@@ -9,7 +9,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
@@ -18,6 +17,7 @@ from brewgraph.checking.check import Checked
 from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
+from brewgraph.running.changes import changes_of_circumstances, changes_of_habits, changes_since, circumstances
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
@@ -121,7 +121,9 @@ def _run_owned(
 ) -> RunResult:
     """Run a spec in a folder that this process owns: its teachers first, which look for their runs in `near`, too."""
     checked = builder.checked
-    resume = folder.begun and not options.force
+    resume = folder.begun and not options.force and folder.has_progress
+    if resume:
+        _say_changes(folder, builder, reporter)
     for note in builder.notes():
         reporter.say(note)
     below = replace(options, out=None, force=False, without_teacher=False)
@@ -143,6 +145,22 @@ def _run_owned(
     for path in folder.all_checkpoints:
         on_main_process(partial(shutil.rmtree, path, ignore_errors=True))
     return RunResult(folder.path, rows, fresh=True)
+
+
+def _say_changes(folder: RunFolder, builder: SpecBuilder, reporter: Reporter) -> None:
+    """Report settings that changed since the run was interrupted and train nothing else. Raises `UsageError` for what
+    changed and could change its numbers.
+    """
+    where = display_path(folder.path)
+    if changes := list(changes_of_circumstances(folder, builder.skip)):
+        anew = "with --force" if len(builder.checked.parents) == 1 else f"by deleting {where}"
+        raise UsageError(
+            f"the run in {where} was interrupted, and would not continue exactly:\n"
+            + "".join(f"  ~ {change}\n" for change in changes)
+            + f"restore that, or begin anew {anew}"
+        )
+    for change in changes_of_habits(folder, builder.checked):
+        reporter.say(f"since {where} was interrupted: {change}, which changes nothing that is trained")
 
 
 def _remove_leftovers(folder: RunFolder) -> None:
@@ -255,11 +273,13 @@ def _finished(
     resolved, finished = folder.resolved, folder.finished
     what = ""
     if resolved is not None and resolved.get("hash") != identity.hash:
-        what = f"holds another run (hash {resolved.get('hash')})"
+        changes = [f"\n  {change}" for change in changes_since(folder, builder.checked, identity.prints)]
+        what = f"holds another run (hash {resolved.get('hash')}){':' if changes else ''}{''.join(changes)}"
+        what += "\n" if changes else "; "
     elif resolved is None and options.out is not None and folder.holds_anything:
-        what = "is not empty and holds no run"
+        what = "is not empty and holds no run; "
     if what:
-        raise UsageError(f"{display_path(folder.path)} {what}; choose another --out, or --force")
+        raise UsageError(f"{display_path(folder.path)} {what}choose another --out, or --force")
     with_baseline = builder.recipe.has_baseline and not options.without_teacher
     if finished is None or (with_baseline and folder.baseline.finished is None):
         return None
@@ -292,8 +312,6 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
             "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
             "tasks": tasks,
             "fingerprints": dict(identity.prints),
-            "versions": {
-                name: version(name) for name in ("brewgraph", "torch", "transformers", "accelerate", "datasets")
-            },
+            "circumstances": circumstances(builder.skip),
         },
     )

@@ -103,6 +103,12 @@ class RunFolder:
         return self.resolved is not None and not self.resolved.get("clearing")
 
     @property
+    def has_progress(self) -> bool:
+        """Whether there is something to resume: a checkpoint, or a finished part."""
+        parts = (self, self.baseline)
+        return any(part.finished is not None or bool(part.complete_checkpoints()) for part in parts)
+
+    @property
     def holds_anything(self) -> bool:
         """Whether there is anything in the folder but the lock of a run."""
         return self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
