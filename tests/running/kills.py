@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,16 @@ def repeated(folder: Path) -> Iterator[str]:
         yield from (f"{path}: {line}" for line in set(lines) if lines.count(line) > 1)
 
 
-def trial(base: Path, folder: Path, number: int, seconds: float, whole: dict[str, Any]) -> str:
-    """Run, send a signal after so many seconds, run again; "" if all is as it should be, else what is not."""
+def phase(log: str) -> str:
+    """What a process was doing last, by its log."""
+    trainings = [line for line in log.splitlines() if line.startswith("training ")]
+    return trainings[-1].removeprefix("training ").rpartition(":")[0] if trainings else "before training"
+
+
+def trial(base: Path, folder: Path, number: int, seconds: float, whole: dict[str, Any], phases: Counter[str]) -> str:
+    """Run, send a signal after so many seconds, run again; "" if all is as it should be, else what is not. The phase
+    in which the signal came is counted.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder)
     log = folder / "log"
@@ -97,6 +106,7 @@ def trial(base: Path, folder: Path, number: int, seconds: float, whole: dict[str
     time.sleep(seconds)
     os.kill(process, number)
     code, last = ended(process), (log.read_text().splitlines() or [""])[-1]
+    phases[phase(log.read_text()) if code else "finished"] += 1
     if code and number != signal.SIGKILL and (code != 128 + number or "run the same command again" not in last):
         return f"exit code {code}: {log.read_text()}"
     for _ in range(2):  # the second time everything is finished
@@ -133,15 +143,16 @@ def main() -> int:
     assert whole == result(scratch / "first")
     print(f"undisturbed: {lengths[-1]:.1f} s, {len(whole)} files", flush=True)
     for name, number in NAMES.items():
-        good = 0
+        good, phases = 0, Counter[str]()
         for i in range(count := getattr(options, name)):
             seconds = chance.uniform(0, lengths[-1])
-            fault = trial(scratch / "base", scratch / "trial", number, seconds, whole)
+            fault = trial(scratch / "base", scratch / "trial", number, seconds, whole, phases)
             good += not fault
             if fault:
                 print(f"SIG{name.upper()} {i} after {seconds:.2f} s: {fault}", flush=True)
         if count:
-            print(f"SIG{name.upper()}: {good} of {count} end to the bit as an undisturbed run", flush=True)
+            where = ", ".join(f"{what} {times}" for what, times in phases.most_common())
+            print(f"SIG{name.upper()}: {good} of {count} end to the bit as an undisturbed run ({where})", flush=True)
         failed += count - good
     if not failed:
         shutil.rmtree(scratch)

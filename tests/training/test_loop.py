@@ -100,16 +100,60 @@ state.destroy_process_group()
 """
 
 
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {root!r})
+from brewgraph.training import loop
+from brewgraph.training.signals import Terminated
+from tests.training.test_loop import training
+step = loop.StageRun._step
+def signalled(self, *rest):
+    step(self, *rest)
+    if self.state.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+loop.StageRun._step = signalled
+stopped = False
+try:
+    training(Path({spec!r}), Path({out!r}))
+except Terminated:
+    stopped = True
+(Path({out!r}) / f"stopped-{{os.environ['RANK']}}").write_text(str(stopped))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path) -> None:
+    """The run then goes on as one that was not stopped."""
+    spec = project(tmp_path, batch=8, train="steps = 6; save_steps = 50 steps")
+    whole = on_two_ranks(spec, tmp_path / "whole")
+    on_ranks(STOPPED, spec, tmp_path / "stopped")
+    assert [(tmp_path / "stopped" / f"stopped-{rank}").read_text() for rank in range(2)] == ["True", "True"]
+    assert [step for step, _ in RunFolder(tmp_path / "stopped").complete_checkpoints()] == [3]
+    again = on_two_ranks(spec, tmp_path / "stopped", ", resume=True")
+    for one, other in zip(whole, again, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
 def on_two_ranks(spec: Path, out: Path, options: str = "") -> list[State]:
     """Train on two processes on the CPU; the weights of each."""
+    on_ranks(WORKER, spec, out, options)
+    return [torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def on_ranks(worker: str, spec: Path, out: Path, options: str = "") -> None:
+    """Run a script on two processes on the CPU."""
     script = spec.parent / "worker.py"
     root = str(Path(__file__).resolve().parents[2])
-    script.write_text(WORKER.format(root=root, spec=str(spec), out=str(out), options=options))
+    script.write_text(worker.format(root=root, spec=str(spec), out=str(out), options=options))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
-    return [torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.slow
