@@ -24,6 +24,7 @@ from brewgraph.syntax.tree import Spec
 if TYPE_CHECKING:
     import networkx as nx
 
+    from brewgraph.display.diff import Side
     from brewgraph.facts.models import Facts, UnbuiltModelFacts
 
 Graphs = dict[tuple[str, str], "nx.DiGraph"]
@@ -73,6 +74,13 @@ class Checked:
         from brewgraph.graph.identity import hash_spec
 
         return hash_spec(self.recipe, self.graphs, self.identities, self.classes)
+
+    @property
+    def side(self) -> Side:
+        """The spec as one side of a comparison."""
+        from brewgraph.display.diff import Side
+
+        return Side(self.recipe, self.graphs, self.identities, self.classes, self.spec_hash)
 
     def with_graphs_of(self, recipe: Recipe, own: Mapping[str, str]) -> Checked:
         """The same check with the graphs of another recipe, and with these identities for some of the models."""

@@ -13,9 +13,7 @@ import typer
 from brewgraph.cli.options import Format, Set, Spec, check_spec
 from brewgraph.cli.output import painter, print_diagnostics
 from brewgraph.diagnostics import RunError
-from brewgraph.display.diff import Change, Comparison, Side, compare
-
-SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+from brewgraph.display.diff import SIGNS, Comparison, Side, compare
 
 
 def command(
@@ -56,7 +54,7 @@ def _side(path: str, sets: Sequence[str] | None) -> Side:
     print_diagnostics((d for d in checked.warnings if d.code == "W301"), sys.stderr)
     if not checked.graphs:
         raise RunError(f"the loss of {checked.recipe.source.name} is unknown until its models can be reached")
-    return Side(checked.recipe, checked.graphs, checked.identities, checked.classes, checked.spec_hash)
+    return checked.side
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
@@ -67,15 +65,5 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         yield f"hash {comparison.hashes[0]} -> {comparison.hashes[1]}"
     for change in comparison.changes:
         role = change.how if change.how in ("added", "removed") else "bold"
-        yield f"{paint(SIGNS[change.how], role)} {text_of(change)}"
+        yield f"{paint(SIGNS[change.how], role)} {change.text}"
     yield from (f"  {note}" for note in comparison.notes)
-
-
-def text_of(change: Change) -> str:
-    """A change in one line: `term soft: weight 1 -> 0.5`."""
-    where = f" in {change.where}" if change.where else ""
-    name = f"{change.subject} {change.name}".rstrip()
-    if change.how != "changed":
-        return f"{name}{where}: {change.after or change.before}"
-    aspect = f"{change.aspect} " if change.aspect else ""
-    return f"{name}{where}: {aspect}{change.before} -> {change.after}"

@@ -1,7 +1,7 @@
 """How commands print and end.
 
 The result of a command goes to stdout, progress, warnings and errors to stderr; the result of `check` is its
-diagnostics. Exit codes: 0 success, 1 fault in the spec, 2 usage, 3 the run failed, 130 interrupted.
+diagnostics. Exit codes: 0 success, 1 fault in the spec, 2 usage, 3 the run failed, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from brewgraph.display.cost import megabytes as megabytes
 from brewgraph.display.lines import count as count
 from brewgraph.display.lines import number as number
 from brewgraph.display.lines import table as table
+from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals, exit_code
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,10 +109,13 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            print(str(interrupt) or "interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
+            with caught_signals():
+                return command(*args, **kwargs)
+        except INTERRUPTIONS as interruption:
+            if os.environ.get("RANK", "0") == "0":
+                word = "terminated" if isinstance(interruption, Terminated) else "interrupted"
+                print(str(interruption) or word, file=sys.stderr)
+            raise typer.Exit(exit_code(interruption)) from None
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:

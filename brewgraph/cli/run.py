@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ import typer
 from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec, check_spec, parse_deny
 from brewgraph.cli.output import more_about, print_diagnostics, table, tally
 from brewgraph.display.lines import number
+from brewgraph.training.signals import INTERRUPTIONS, Terminated
 
 if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
     from brewgraph.running.table import ScoreRow
 
 
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Say of an interruption within the block how to go on."""
+    try:
+        yield
+    except INTERRUPTIONS as interruption:
+        what = "terminated" if isinstance(interruption, Terminated) else "interrupted"
+        raise type(interruption)(f"{what}; {str(interruption) or 'run the same command again'}") from None
+
+
+@_repeatable()
 def command(
     spec: Spec,
     set: Set = None,
@@ -76,12 +89,7 @@ def command(
         if main:
             print("\n".join(profile_text(measured)))
         return
-    try:
-        result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
-    except KeyboardInterrupt as interrupt:
-        without = ", without --force" if force else ""
-        next_run = f": {interrupt}" if str(interrupt) else ""
-        raise KeyboardInterrupt(f"interrupted; run the same command again{without}{next_run}") from None
+    result = run_checked(checked, options, make_reporter(sys.stderr, quiet=quiet or not main))
     if main:
         folder = None if dry_run else result.folder
         print("\n".join(summary(checked, result.table, folder, without_teacher=without_teacher)))

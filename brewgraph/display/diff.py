@@ -25,6 +25,8 @@ from brewgraph.recipe.settings.data_sources import Join
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.source import Span
 
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+"""The sign of a change in front of its text."""
 ALIKE = 0.4
 """Two terms that share less of what they are made of are not one term that was changed."""
 T = TypeVar("T")
@@ -62,6 +64,16 @@ class Change:
     after: str = ""
     where: str = ""
     lines: tuple[int, int] = (0, 0)
+
+    @property
+    def text(self) -> str:
+        """The change in one line: `term soft: weight 1 -> 0.5`."""
+        where = f" in {self.where}" if self.where else ""
+        name = f"{self.subject} {self.name}".rstrip()
+        if self.how != "changed":
+            return f"{name}{where}: {self.after or self.before}"
+        aspect = f"{self.aspect} " if self.aspect else ""
+        return f"{name}{where}: {aspect}{self.before} -> {self.after}"
 
 
 @dataclass(frozen=True)

@@ -5,29 +5,31 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 
 from brewgraph.checking.check import Checked
-from brewgraph.diagnostics import UsageError
+from brewgraph.diagnostics import RunError, UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
+from brewgraph.running.changes import changes_of_circumstances, changes_of_habits, changes_since, circumstances
 from brewgraph.running.data_cache import DataCache, head_of
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
 from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
-from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder
+from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder, write_text
+from brewgraph.training.lock import locked
 from brewgraph.training.loop import train
 from brewgraph.training.processes import on_main_process, this_process
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.signals import INTERRUPTIONS
 
 
 @dataclass(frozen=True)
@@ -94,36 +96,87 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         folder = RunFolder(options.out or home / identity.folder_name)
     else:
         folder = teacher_folder(identity.folder_name, checked.folder, options.runs, near)
-    with_baseline = checked.recipe.has_baseline and not options.without_teacher
-    rows = _finished(folder, identity.hash, options)
-    if rows is not None and (not with_baseline or folder.baseline.finished is not None):
-        again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
-        reporter.say(f"{display_path(folder.path)} is already finished{again}")
-        return RunResult(folder.path, rows, fresh=False)
-    resume = folder.resolved is not None and not options.force
+    if (rows := _finished(folder, builder, identity, options)) is None:
+        on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
+        with locked(folder.path, reporter.say) if this_process().is_main_process else nullcontext():
+            # what another process may have done since
+            since = on_main_process(lambda: _finished(folder, builder, identity, options))
+            rows = broadcast_object_list([since])[0]
+            if rows is None:
+                return _run_owned(builder, folder, identity, options, reporter, (*(near or ()), home))
+    if this_process().is_main_process:
+        _remove_leftovers(folder)
+    again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
+    reporter.say(f"{display_path(folder.path)} is already finished{again}")
+    return RunResult(folder.path, rows, fresh=False)
+
+
+def _run_owned(
+    builder: SpecBuilder,
+    folder: RunFolder,
+    identity: Identity,
+    options: Options,
+    reporter: Reporter,
+    near: tuple[Path, ...],
+) -> RunResult:
+    """Run a spec in a folder that this process owns: its teachers first, which look for their runs in `near`, too."""
+    checked = builder.checked
+    resume = folder.begun and not options.force and folder.has_progress
+    if resume:
+        _say_changes(folder, builder, reporter)
     for note in builder.notes():
         reporter.say(note)
-    on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
     below = replace(options, out=None, force=False, without_teacher=False)
     for name, other in checked.others.items():
         reporter.say(f"teacher {name}: {Path(other.recipe.source.name).name}")
-        result = _run(builder.other(name), below, reporter, (*(near or ()), home))
+        result = _run(builder.other(name), below, reporter, near)
         builder.teachers[name] = result.folder / "student"
         builder.drop_other(name)
     if not resume:
-        on_main_process(folder.clear)
+        on_main_process(lambda: folder.clear(identity.hash))
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
     try:
         rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
-    except KeyboardInterrupt:
-        saved = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
-        resumes = "it resumes from the last checkpoint"
-        raise KeyboardInterrupt(resumes if saved else "no checkpoint exists yet, so training starts anew") from None
+    except INTERRUPTIONS as interruption:
+        same = f"run the same command again{', without --force' if options.force else ''}"
+        raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
     content = {"hash": identity.hash, "table": [vars(row) for row in rows]}
     on_main_process(lambda: folder.write_json("finished.json", content))
-    for path in (folder.checkpoints, folder.baseline.checkpoints):
+    for path in folder.all_checkpoints:
         on_main_process(partial(shutil.rmtree, path, ignore_errors=True))
     return RunResult(folder.path, rows, fresh=True)
+
+
+def _say_changes(folder: RunFolder, builder: SpecBuilder, reporter: Reporter) -> None:
+    """Report settings that changed since the run was interrupted and train nothing else. Raises `UsageError` for what
+    changed and could change its numbers.
+    """
+    where = display_path(folder.path)
+    if changes := list(changes_of_circumstances(folder, builder.skip)):
+        anew = "with --force" if len(builder.checked.parents) == 1 else f"by deleting {where}"
+        raise UsageError(
+            f"the run in {where} was interrupted, and would not continue exactly:\n"
+            + "".join(f"  ~ {change}\n" for change in changes)
+            + f"restore that, or begin anew {anew}"
+        )
+    for change in changes_of_habits(folder, builder.checked):
+        reporter.say(f"since {where} was interrupted: {change}, which changes nothing that is trained")
+
+
+def _remove_leftovers(folder: RunFolder) -> None:
+    """Remove checkpoints of a finished run that was ended before it could, unless another process uses the folder."""
+    if any(path.exists() for path in folder.all_checkpoints):
+        with suppress(RunError, OSError), locked(folder.path, lambda text: None):
+            for path in folder.all_checkpoints:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _what_follows(folder: RunFolder, name: str) -> str:
+    """What the same command does after an interruption."""
+    for part, title in ((folder, name), (folder.baseline, f"{name} without its teacher")):
+        if checkpoints := part.complete_checkpoints():
+            return f"{title} resumes at step {checkpoints[-1][0]:,}"
+    return "no checkpoint exists yet, so training starts anew"
 
 
 # ── parts of a run ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,24 +264,31 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[ScoreRow, ...] | None:
+def _finished(
+    folder: RunFolder, builder: SpecBuilder, identity: Identity, options: Options
+) -> tuple[ScoreRow, ...] | None:
     """The table of a finished run of the same hash. Raises `UsageError` for a folder with anything else in it."""
     if options.force:
         return None
     resolved, finished = folder.resolved, folder.finished
     what = ""
-    if resolved is not None and resolved.get("hash") != run_hash:
-        what = f"holds another run (hash {resolved.get('hash')})"
-    elif resolved is None and options.out is not None and folder.path.is_dir() and any(folder.path.iterdir()):
-        what = "is not empty and holds no run"
+    if resolved is not None and resolved.get("hash") != identity.hash:
+        changes = [f"\n  {change}" for change in changes_since(folder, builder.checked, identity.prints)]
+        what = f"holds another run (hash {resolved.get('hash')}){':' if changes else ''}{''.join(changes)}"
+        what += "\n" if changes else "; "
+    elif resolved is None and options.out is not None and folder.holds_anything:
+        what = "is not empty and holds no run; "
     if what:
-        raise UsageError(f"{display_path(folder.path)} {what}; choose another --out, or --force")
-    return None if finished is None else tuple(ScoreRow(**row) for row in finished["table"])
+        raise UsageError(f"{display_path(folder.path)} {what}choose another --out, or --force")
+    with_baseline = builder.recipe.has_baseline and not options.without_teacher
+    if finished is None or (with_baseline and folder.baseline.finished is None):
+        return None
+    return tuple(ScoreRow(**row) for row in finished["table"])
 
 
 def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, builder: SpecBuilder) -> None:
     recipe = checked.recipe
-    (folder.path / "spec.brew").write_text(recipe.source.text, encoding="utf-8")
+    write_text(folder.path / "spec.brew", recipe.source.text)
     tasks = {
         task.name: {
             "data": task.data[0],
@@ -252,8 +312,6 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
             "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
             "tasks": tasks,
             "fingerprints": dict(identity.prints),
-            "versions": {
-                name: version(name) for name in ("brewgraph", "torch", "transformers", "accelerate", "datasets")
-            },
+            "circumstances": circumstances(builder.skip),
         },
     )

@@ -6,7 +6,6 @@ No generator is saved: everything random follows from the seed and the step.
 from __future__ import annotations
 
 import math
-import pickle
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -27,7 +27,8 @@ from brewgraph.models.loading import quiet_transformers
 from brewgraph.models.tokenization import as_loaded
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller
-from brewgraph.training.folder import RunFolder, replacing
+from brewgraph.training.folder import RunFolder, display_path, replacing, verify, write_checksums
+from brewgraph.training.state_files import read_state, write_state
 
 
 @dataclass
@@ -106,7 +107,8 @@ class State:
     """The state of a training; `identity` distinguishes it from every other training.
 
     `step` counts the optimizer steps of the whole run, `stage_step` those of the stage with index `stage`. `sums` are
-    loss and terms since the last line of metrics. `scaler` is that of fp16. `carried` are the projections by name at
+    loss and terms since the last line of metrics. `unevaluated` says that the step is done, and the evaluation that
+    follows it is not. `scaler` is that of fp16. `carried` are the projections by name at
     the end of earlier stages, from which a later stage that uses them continues.
     """
 
@@ -118,6 +120,7 @@ class State:
     step: int = 0
     stage: int = 0
     stage_step: int = 0
+    unevaluated: bool = False
     sums: Sums = field(default_factory=Sums)
     progress: Progress = field(default_factory=Progress)
     carried: dict[str, Tensor] = field(default_factory=dict)
@@ -175,6 +178,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "step": state.step,
             "stage": state.stage,
             "stage_step": state.stage_step,
+            "unevaluated": state.unevaluated,
             "sums": vars(state.sums),
             "progress": asdict(state.progress),
             "carried": state.carried,
@@ -185,7 +189,7 @@ def save_checkpoint(folder: RunFolder, state: State) -> None:
             "schedule": state.schedule.state_dict(),
             "scaler": state.scaler.state_dict() if state.scaler is not None else None,
         }
-        torch.save(content, path / "state.pt")
+        write_state(content, path)
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,7 @@ class SavedState:
             if state.scaler is not None:
                 state.scaler.load_state_dict(content["scaler"])
             state.step, state.stage, state.stage_step = content["step"], content["stage"], content["stage_step"]
+            state.unevaluated = content["unevaluated"]
             state.sums, state.progress = Sums(**content["sums"]), Progress(**content["progress"])
             state.carried = content["carried"]
 
@@ -217,11 +222,9 @@ _OTHER_TRAINING = "it belongs to another spec, other data or other settings"
 
 
 def read_checkpoint(path: Path, stages: int) -> SavedState:
-    """A checkpoint of a run with that many stages; only tensors, numbers and names are unpickled. Raises `RunError` if
-    the file cannot be read.
-    """
+    """A checkpoint of a run with that many stages. Raises `RunError` if the files are not one of this version."""
     with _fitting(path):
-        content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        content: Any = read_state(path)
         if content["stage"] not in range(stages):
             raise ValueError(_OTHER_TRAINING)
         return SavedState(path, content, content["stage"])
@@ -232,9 +235,11 @@ def _fitting(path: Path) -> Iterator[None]:
     """Report in one line why a checkpoint cannot be used."""
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, OSError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise RunError(f"the checkpoint `{path}` does not fit this run: {reason}; start anew with --force") from error
+        raise RunError(
+            f"the checkpoint `{display_path(path)}` does not fit this run: {reason}; start anew with --force"
+        ) from error
 
 
 class Keeper:
@@ -260,12 +265,20 @@ class Keeper:
         with replacing(self.folder.best) as temporary:
             save_student(distiller.student, temporary / "student")
             save_projections(distiller, temporary / "projections.safetensors")
-            torch.save(content, temporary / "state.pt")
+            write_state(content, temporary)
+            write_checksums(temporary, step)
 
-    def give_back(self, distiller: Distiller) -> None:
-        """Load the best weights of this stage, if there are any."""
-        best = self._held
-        if self.folder is not None and (path := self.folder.best / "state.pt").is_file():
-            best = torch.load(path, map_location="cpu", weights_only=True)
-        if best is not None and best["stage"] == self.stage:
-            distiller.load_state_dict(best["module"])
+    def give_back(self, distiller: Distiller, progress: Progress) -> None:
+        """Load the best weights of this stage, if it has any. Raises `RunError` if they were deleted or damaged."""
+        if progress.score is None:
+            return
+        best: Any = self._held
+        if self.folder is not None:
+            path = self.folder.best
+            if fault := verify(path):
+                raise RunError(f"the best student in `{display_path(path)}` {fault}; start anew with --force")
+            with _fitting(path):
+                best = read_state(path)
+        if best is None or (best["stage"], best["step"]) != (self.stage, progress.step):
+            raise RunError(f"the best student, of step {progress.step}, is missing; start anew with --force")
+        distiller.load_state_dict(best["module"])

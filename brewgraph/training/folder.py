@@ -4,19 +4,23 @@ RUN/
   spec.brew        the spec as it was run          resolved.json   params, hash, versions, models, data
   metrics.jsonl    a line per logging interval and per evaluation
   tensorboard/     the same numbers for TensorBoard, if the `board` extra is installed
-  checkpoints/step-000500/   student/ projections.safetensors state.pt complete.json
-  checkpoints/best/          with `metric_for_best_model`: student/ projections.safetensors state.pt of the best so far
+  checkpoints/step-000500/   student/ projections.safetensors state.safetensors state.json, and complete.json, which
+                             holds size and checksum of each of them
+  checkpoints/best/          with `metric_for_best_model`: the same of the best so far
   student/         the finished student, as save_pretrained writes it, with its tokenizer
   projections.safetensors    the finished projections
   alone/           with `baseline = true`: the same of the student without its teacher
   finished.json    the closing table, written last: a run without it is unfinished
+  .lock            the process that runs in the folder (lock.py)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,9 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
 from brewgraph.diagnostics import RunError
 
 _BASELINE = "alone"
+LOCK = ".lock"
+"""The file that names the process which runs in a folder."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def all_checkpoints(self) -> tuple[Path, Path]:
+        """The folders of checkpoints, also of the baseline."""
+        return self.checkpoints, self.baseline.checkpoints
 
     @property
     def best(self) -> Path:
@@ -77,16 +90,33 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".write-test"
             probe.write_text("")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another process may have probed too
         except OSError as error:
             raise RunError(
                 f"the run folder `{display_path(self.path)}` cannot be written: {error.strerror}; "
                 f"choose another folder with {option}"
             ) from error
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for name in ("finished.json", "metrics.jsonl", "resolved.json", "spec.brew", "projections.safetensors"):
+    @property
+    def begun(self) -> bool:
+        """Whether a run has begun here, with nothing left of an earlier one."""
+        return self.resolved is not None and not self.resolved.get("clearing")
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether there is something to resume: a checkpoint, or a finished part."""
+        parts = (self, self.baseline)
+        return any(part.finished is not None or bool(part.complete_checkpoints()) for part in parts)
+
+    @property
+    def holds_anything(self) -> bool:
+        """Whether there is anything in the folder but the lock of a run."""
+        return self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
+
+    def clear(self, run_hash: str) -> None:
+        """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""
+        self.write_json("resolved.json", {"hash": run_hash, "clearing": True})
+        for name in ("finished.json", "metrics.jsonl", "spec.brew", "projections.safetensors"):
             (self.path / name).unlink(missing_ok=True)
         for path in (self.checkpoints, self.student, self.board, self.baseline.path):
             shutil.rmtree(path, ignore_errors=True)
@@ -99,16 +129,19 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json_text(line) + "\n")
 
-    def truncate_log(self, step: int) -> None:
-        """Drop the lines after a step, which a resumed run writes again, and a line that a crash cut short."""
+    def truncate_log(self, step: int, *, unevaluated: bool = False) -> None:
+        """Drop the lines after a step, which a resumed run writes again, and a line that a crash cut short; of an
+        `unevaluated` step also the lines of its evaluation.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+        for line in path.read_bytes().split(b"\n"):
+            with suppress(ValueError, KeyError, TypeError):
+                content = json.loads(line)
+                if content["step"] + (unevaluated and "dev" in content) <= step:
+                    kept.append(line.decode("utf-8") + "\n")
         write_text(path, "".join(kept))
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,36 +149,39 @@ class RunFolder:
     @contextmanager
     def writing_checkpoint(self, step: int) -> Iterator[Path]:
         """A temporary folder that becomes the checkpoint when the block succeeds."""
+        if (self.path / "metrics.jsonl").exists():
+            sync(self.path / "metrics.jsonl")  # so that no line before the checkpoint is lost
         with replacing(self.checkpoints / f"step-{step:06d}") as temporary:
             yield temporary
-            files = sorted(path for path in temporary.rglob("*") if path.is_file())
-            sizes = {str(path.relative_to(temporary)): path.stat().st_size for path in files}
-            for file in files:
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
-            write_text(temporary / "complete.json", json.dumps({"step": step, "files": sizes}, indent=1))
-        if os.name == "posix":  # have the names in the folder written to disk, as `fsync` has a file's content
-            descriptor = os.open(self.checkpoints, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            write_checksums(temporary, step)
 
     def complete_checkpoints(self) -> list[tuple[int, Path]]:
-        """The complete checkpoints with their steps, oldest first: every file has the size that was written."""
-        complete = []
-        for path in self.checkpoints.glob("step-*"):
-            content = read_json(path / "complete.json")
-            if content is not None and all(
-                (path / f).is_file() and (path / f).stat().st_size == size for f, size in content["files"].items()
-            ):
-                complete.append((int(content["step"]), path))
-        return sorted(complete)
+        """The checkpoints with their steps, oldest first, whose files have the sizes that were written."""
+        sized = ((path, verify(path, content=False)) for path in self._checkpoint_folders())
+        return sorted((_step(path), path) for path, fault in sized if not fault)
 
-    def rotate(self, keep: int) -> None:
-        """Remove all but the last `keep` complete checkpoints, and incomplete ones."""
-        for _, path in self.complete_checkpoints()[:-keep]:
-            shutil.rmtree(path)
+    def newest_checkpoint(self) -> tuple[Path | None, list[tuple[Path, str]]]:
+        """The newest checkpoint whose content is what was written; and each newer one, with what is wrong with it."""
+        damaged: list[tuple[Path, str]] = []
+        for path in sorted(self._checkpoint_folders(), key=_step, reverse=True):
+            if not (fault := verify(path)):
+                return path, damaged
+            damaged.append((path, fault))
+        return None, damaged
+
+    def _checkpoint_folders(self) -> list[Path]:
+        """Checkpoints, also one that was written whole and not renamed yet."""
+        folders = [*self.checkpoints.glob("step-*"), *self.checkpoints.glob(".step-*.part")]
+        return [x for x in folders if _step(x) >= 0 and (x.name[0] != "." or (x / "complete.json").is_file())]
+
+    def rotate(self, keep: int, newest: int) -> None:
+        """Remove all but the last `keep` complete checkpoints up to the step `newest`, which was written last, and
+        incomplete ones. Those of later steps are damaged ones that were passed over.
+        """
+        complete = [path for step, path in self.complete_checkpoints() if step <= newest]
+        for path in self.checkpoints.glob("step-*"):
+            if path not in complete[-keep:]:
+                shutil.rmtree(path)
         for path in self.checkpoints.glob(".*.part"):
             shutil.rmtree(path)
 
@@ -159,6 +195,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     yield temporary
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+    sync(folder.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -169,6 +206,66 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content written to the disk, or the names in a folder."""
+    if path.is_dir() and os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ── checksums ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_checksums(folder: Path, step: int) -> None:
+    """Have a folder's files written to the disk, then their sizes and checksums in `complete.json`."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        sync(path)
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "xxh3": _checksum(path)}
+    write_text(folder / "complete.json", json_text({"step": step, "files": files}, indent=1))
+
+
+def verify(folder: Path, *, content: bool = True) -> str:
+    """What is wrong with a folder of `write_checksums`, "" if nothing is; without `content` only sizes are compared."""
+    complete = read_json(folder / "complete.json")
+    try:
+        if complete is None:
+            raise ValueError
+        for name, wanted in complete["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"has no file {name}"
+            if path.stat().st_size != wanted["size"]:
+                return f"is damaged: {name} has {path.stat().st_size:,} bytes and should have {wanted['size']:,}"
+            if content and _checksum(path) != wanted["xxh3"]:
+                return f"is damaged: the checksum of {name} does not match"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "is damaged: complete.json cannot be read"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
+
+
+def _step(checkpoint: Path) -> int:
+    """The step in a checkpoint's name; -1 without one."""
+    name = re.fullmatch(r"step-(\d+)|[.]step-(\d+)[.]part", checkpoint.name)
+    return -1 if name is None else int(name[1] or name[2])
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, xxh3_128).hexdigest()
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def json_text(content: Any, indent: int | None = None) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 
 from brewgraph.data.batching.order import derive_seed, is_idle
@@ -31,10 +31,11 @@ from brewgraph.recipe.label_types import LOSS
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_checkpoint, save_checkpoint
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, display_path
 from brewgraph.training.optimizer import build_optimizer, build_schedule
-from brewgraph.training.processes import make_accelerator, this_process
+from brewgraph.training.processes import largest_of_ranks, make_accelerator, on_main_process, this_process
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.signals import INTERRUPTIONS, Signals, caught_signals
 from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
 
 
@@ -67,23 +68,34 @@ def train(
     Without a `folder` nothing is written. `resume` continues from the folder's newest checkpoint. `stop_after` is a
     total number of steps after which training ends early, as by an interruption. Each stage's `make` builds a
     distiller, which is released at the end of its stage.
+
+    A run with a folder that gets SIGINT or SIGTERM ends its step, or breaks its evaluation off, writes a checkpoint and
+    raises `KeyboardInterrupt` or `Terminated`, on all ranks at the same step.
     """
     process = this_process()
     placed = [place_stage(i, work, process.process_index, process.num_processes) for i, work in enumerate(stages)]
-    checkpoints = folder.complete_checkpoints() if folder is not None and resume else []
-    saved = read_checkpoint(checkpoints[-1][1], len(placed)) if checkpoints else None
-    training = _Training(
-        placed, student, folder, reporter if process.is_main_process else Reporter(), name, stop_after, saved
-    )
-    try:
-        for stage in placed[saved.stage if saved is not None else 0 :]:
-            outcome = training.stage(stage)
-            if not outcome.finished or (stop_after is not None and outcome.step >= stop_after):
-                break
-        return replace(outcome, finished=outcome.finished and stage is placed[-1])
-    finally:
-        if training.board is not None:
-            training.board.close()
+    reporter = reporter if process.is_main_process else Reporter()
+    saved = _newest(folder, len(placed), reporter) if folder is not None and resume else None
+    with caught_signals() as signals:
+        training = _Training(placed, student, folder, reporter, name, stop_after, saved, signals)
+        try:
+            for stage in placed[saved.stage if saved is not None else 0 :]:
+                outcome = training.stage(stage)
+                if not outcome.finished or (stop_after is not None and outcome.step >= stop_after):
+                    break
+            return replace(outcome, finished=outcome.finished and stage is placed[-1])
+        finally:
+            if training.board is not None:
+                training.board.close()
+
+
+def _newest(folder: RunFolder, stages: int, reporter: Reporter) -> SavedState | None:
+    """The newest checkpoint whose content is what was written; a damaged one is reported. The first rank chooses."""
+    newest, damaged = broadcast_object_list([on_main_process(folder.newest_checkpoint)])[0] or (None, [])
+    follows = "training starts anew" if newest is None else f"{newest.name} is used instead"
+    for path, fault in damaged:
+        reporter.say(f"the checkpoint {display_path(path)} {fault}; {follows}")
+    return None if newest is None else read_checkpoint(newest, stages)
 
 
 @dataclass
@@ -97,6 +109,7 @@ class _Training:
     name: str
     stop_after: int | None
     saved: SavedState | None
+    signals: Signals
     step: int = 0
     carried: dict[str, Tensor] = field(default_factory=dict)
     board: Board | None = None
@@ -121,10 +134,12 @@ class _Training:
             where = f" of stage {placed.work.name}" if placed.work.name else ""
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
-        board = self._open_board(state.step, accelerator)
+        board = self._open_board(state, accelerator)
         wrapped = accelerator.prepare_model(Whole(distiller))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
         run = StageRun(self, placed, state, wrapped, board, accelerator)
+        if not fresh:
+            run.saved = run.place
         if fresh and placed.index and self.folder is not None:
             run.save()  # so that earlier stages are not repeated
         if fresh and accelerator.is_main_process:
@@ -156,14 +171,14 @@ class _Training:
         state.carried = self.carried
         return state
 
-    def _open_board(self, step: int, accelerator: Accelerator) -> Board:
-        """The board of the run; the first stage drops what an earlier run wrote after this step."""
+    def _open_board(self, state: State, accelerator: Accelerator) -> Board:
+        """The board of the run; the first stage drops what an earlier run wrote after this state."""
         main = accelerator.is_main_process
         if self.board is None:
             accelerator.wait_for_everyone()
             if self.folder is not None and main:
-                self.folder.truncate_log(step)
-            self.board = Board(self.folder.board if self.folder is not None and main else None, step)
+                self.folder.truncate_log(state.step, unevaluated=state.unevaluated)
+            self.board = Board(self.folder.board if self.folder is not None and main else None, state.step)
         return self.board
 
 
@@ -198,6 +213,8 @@ class StageRun:
         self, training: _Training, placed: Placed, state: State, wrapped: Any, board: Board, accelerator: Accelerator
     ):
         self.student, self.folder, self.reporter = training.student, training.folder, training.reporter
+        self.signals, self.is_last = training.signals, placed is training.placed[-1]
+        self.saved: tuple[int, bool] | None = None
         self.placed, self.state, self.wrapped, self.board, self.accelerator = placed, state, wrapped, board, accelerator
         self.work, self.settings, self.length = placed.work, placed.work.settings, placed.length
         self.distiller = state.distiller
@@ -216,47 +233,66 @@ class StageRun:
         state, settings, total = self.state, self.settings, self.length.steps
         evaluate_every = max(1, settings.eval_steps.steps(total, self.length.per_epoch))
         save_every = max(1, settings.save_steps.steps(total, self.length.per_epoch))
+        self.signals.deferring = self.folder is not None and settings.save_on_signal
+        self._stop_if_asked()
         for task, batches in self._steps():
-            self._step(task, batches)
+            if not state.unevaluated:
+                self._step(task, batches)
             step = state.stage_step
             saving = self.folder is not None and step % save_every == 0 and step < total
-            if saving or step % self.check_every == 0 or step == total:
-                self._check_finite(task, batches)
-            self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
-            if step % evaluate_every == 0 or step == total:
+            if not state.unevaluated:
+                if saving or step % self.check_every == 0 or step == total:
+                    self._check_finite(task, batches)
+                self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
+                state.unevaluated = step % evaluate_every == 0 or step == total
+                self._stop_if_asked()
+            if state.unevaluated:
                 self._evaluate()
                 if state.progress.exhausted(settings) and state.sums.steps:
                     self._report(task, batches, due=True)
+                self._stop_if_asked()
             if saving:
                 self.save()
             if stop_after is not None and state.step >= stop_after and step < total:
                 return False
+        if self.is_last and self.folder is not None:
+            self.save()  # so that what follows the training, if it is interrupted, does not repeat it
         if settings.load_best_model_at_end:
             self.accelerator.wait_for_everyone()
-            self.keeper.give_back(self.distiller)
+            self.keeper.give_back(self.distiller, state.progress)
             self.scores = dict(state.progress.scores) or self.scores
         return True
 
     def _steps(self) -> Iterator[tuple[str, list[Any]]]:
-        """The task and the micro-batches of each remaining step, on the device.
+        """The task and the micro-batches of each remaining step, on the device, and of a step of which only the
+        evaluation remains.
 
         Each task continues in its own order: the draw tells how often it was drawn before.
         """
         state, index = self.state, self.placed.index
-        drawn = self.work.drawn(index, state.stage_step)
+        drawn = self.work.drawn(index, state.stage_step - state.unevaluated)
         streams: dict[str, Iterator[list[Any]]] = {}
-        while state.stage_step < self.length.steps and not state.progress.exhausted(self.settings):
-            task = self.work.task(index, state.stage_step)
+        while not state.progress.exhausted(self.settings):
+            step = state.stage_step - state.unevaluated
+            if step >= self.length.steps:
+                return
+            task = self.work.task(index, step)
             if task not in streams:
                 streams[task] = micro_batches(self.placed.feeds[task], self.settings.accumulate, drawn[task])
+            self.distiller.progress = step / self.length.steps
             yield task, [send_to_device(batch, self.device) for batch in next(streams[task])]
+
+    def _stop_if_asked(self) -> None:
+        """On a signal to any rank, write a checkpoint and raise what belongs to the signal, on all ranks."""
+        if self.signals.deferring and (number := largest_of_ranks(self.signals.number)):
+            self.save()
+            self.signals.end(number)
 
     # ── a step ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _step(self, task: str, batches: list[Any]) -> None:
         """One optimizer step on this rank's share of the global batch."""
         accelerator, state = self.accelerator, self.state
-        self.distiller.progress = state.stage_step / self.length.steps
         self._seed()
         counts, share = self._counts(task, batches), 1.0
         if self.settings.normalise == "micro":
@@ -387,10 +423,35 @@ class StageRun:
     def _evaluate(self) -> None:
         """Score the student on every task, record the scores, and keep the student if it is the best so far.
 
+        A signal breaks the evaluation off, and a resumed run begins with it. Several ranks finish it first.
+        """
+        try:
+            with self.signals.at_once() if self.world == 1 else nullcontext():
+                values_of = self._values()
+        except INTERRUPTIONS:
+            if self.signals.deferring:
+                self.save()
+            raise
+        self.scores = {}
+        for task, values in values_of.items():
+            self._write(task, {"dev": values})
+            self.scores |= {full_name(task, name): value for name, value in values.items()}
+        if self.scores:
+            self.reporter.evaluated(self.state.stage_step, self.scores)
+        self.state.unevaluated = False
+        metric = self.settings.metric_for_best_model
+        if metric is None:
+            return
+        value = self._metric(metric)
+        if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
+            self._keep()
+
+    def _values(self) -> dict[str, dict[str, float]]:
+        """What the dev split of each task says of the student, for tasks that have one.
+
         A task without scores is evaluated on its losses; so is every task if the loss decides which student is best.
         """
-        self.scores = {}
-        metric = self.settings.metric_for_best_model
+        metric, values_of = self.settings.metric_for_best_model, {}
         for task, material in self.work.materials.items():
             values: dict[str, float] = {}
             if self.settings.report:
@@ -401,15 +462,8 @@ class StageRun:
             if material.has_losses and (not scored or metric == full_name(task, LOSS) or metric == LOSS):
                 values |= losses_on_dev(self.distiller, task, material, self.accelerator)
             if values:
-                self._write(task, {"dev": values})
-                self.scores |= {full_name(task, name): value for name, value in values.items()}
-        if self.scores:
-            self.reporter.evaluated(self.state.stage_step, self.scores)
-        if metric is None:
-            return
-        value = self._metric(metric)
-        if self.state.progress.take(value, self.state.step, dict(self.scores), self.settings):
-            self._keep()
+                values_of[task] = values
+        return values_of
 
     def _demand_a_metric(self) -> None:
         """Raise `RunError` before training, not at its first evaluation, if nothing will ever be scored."""
@@ -434,16 +488,24 @@ class StageRun:
             self.keeper.keep(self.distiller, self.state.step)
         self.accelerator.wait_for_everyone()
 
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Where the run is: its step, and whether the evaluation that follows it remains."""
+        return self.state.step, self.state.unevaluated
+
     def save(self) -> None:
-        """Write a checkpoint with the sums over all ranks."""
+        """Write a checkpoint with the sums over all ranks, unless the last one is of the same place."""
         assert self.folder is not None
+        if self.place == self.saved:
+            return
         mine = self.state.sums
         self.state.sums = Sums(mine.gathered(self.accelerator), mine.steps, mine.seen)
         if self.main:
             save_checkpoint(self.folder, self.state)
-            self.folder.rotate(self.settings.save_total_limit)
+            self.folder.rotate(self.settings.save_total_limit, self.state.step)
         self.state.sums = mine
         self.accelerator.wait_for_everyone()
+        self.saved = self.place
 
 
 class Board:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 import datasets
@@ -16,6 +17,7 @@ from accelerate.utils import (
     GradientAccumulationPlugin,
     parse_flag_from_env,
 )
+from torch import distributed
 
 from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
@@ -39,6 +41,21 @@ def on_main_process(action: Callable[[], T]) -> T | None:
     result = action() if process.is_main_process else None
     process.wait_for_everyone()
     return result
+
+
+def largest_of_ranks(value: int) -> int:
+    """The largest value of all ranks. It is exchanged on the CPU, so that no accelerator has to finish its work."""
+    if this_process().num_processes == 1 or not distributed.is_initialized():
+        return value
+    largest = torch.tensor([value])
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=_cpu_group(distributed.group.WORLD))
+    return int(largest)
+
+
+@lru_cache(maxsize=1)
+def _cpu_group(world: distributed.ProcessGroup) -> distributed.ProcessGroup:
+    """A group of all ranks that exchanges tensors of the CPU."""
+    return world if distributed.get_backend(world) == "gloo" else distributed.new_group(backend="gloo")
 
 
 def own_share(rows: datasets.Dataset) -> datasets.Dataset:

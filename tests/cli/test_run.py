@@ -190,7 +190,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr("brewgraph.running.run._train", later)
     result = command("run", spec, "--quiet", "--force")
-    said = "interrupted; run the same command again, without --force: it resumes from the last checkpoint\n"
+    said = "interrupted; run the same command again: teacher resumes at step 1\n"
     assert (result.exit_code, result.stderr) == (130, said)
 
 

@@ -164,7 +164,7 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     """Another run, or files that are no run, are not overwritten; --force leaves strange files alone."""
     spec = project(tmp_path, train="steps = 1")
     bg.run(spec, out=tmp_path / "out")
-    with pytest.raises(bg.UsageError, match=r"out holds another run \(hash \w+\); choose another --out, or --force"):
+    with pytest.raises(bg.UsageError, match=r"out holds another run \(hash \w+\):\n  ~ term soft: T 4 -> 8\nchoose"):
         bg.run(spec, out=tmp_path / "out", T=8)
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -16,6 +16,7 @@ from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
 from brewgraph.training.checkpoint import Progress
 from brewgraph.training.folder import RunFolder
+from brewgraph.training.state_files import read_state
 from brewgraph.training.work import StageWork
 from tests.training.toy import EVERY, TASKS, Student, Toy, material, run, settings, two_stages, weights
 
@@ -66,7 +67,7 @@ def test_the_best_student_is_what_remains(
         written = [line["dev"]["f1"] for line in log if "dev" in line]
         assert written == [None if math.isnan(value) else value for value in values]
     if out is not None:
-        said = torch.load(RunFolder(out).best / "state.pt", weights_only=True)
+        said = read_state(RunFolder(out).best)
         assert (said["step"], said["stage"]) == (best + 1, 0)
         assert (RunFolder(out).best / "student" / "model.safetensors").is_file()
         assert (RunFolder(out).best / "projections.safetensors").is_file()

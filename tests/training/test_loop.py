@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -21,10 +20,11 @@ from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Train
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder
-from brewgraph.training.folder import RunFolder
+from brewgraph.training.folder import RunFolder, write_checksums
 from brewgraph.training.loop import train
 from brewgraph.training.processes import make_accelerator
 from brewgraph.training.reporter import Reporter
+from brewgraph.training.state_files import read_state
 from brewgraph.training.work import Material, StageWork
 from tests.small import metrics, project, rows, write_rows, write_spec
 
@@ -100,16 +100,60 @@ state.destroy_process_group()
 """
 
 
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {root!r})
+from brewgraph.training import loop
+from brewgraph.training.signals import Terminated
+from tests.training.test_loop import training
+step = loop.StageRun._step
+def signalled(self, *rest):
+    step(self, *rest)
+    if self.state.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+loop.StageRun._step = signalled
+stopped = False
+try:
+    training(Path({spec!r}), Path({out!r}))
+except Terminated:
+    stopped = True
+(Path({out!r}) / f"stopped-{{os.environ['RANK']}}").write_text(str(stopped))
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path: Path) -> None:
+    """The run then goes on as one that was not stopped."""
+    spec = project(tmp_path, batch=8, train="steps = 6; save_steps = 50 steps")
+    whole = on_two_ranks(spec, tmp_path / "whole")
+    on_ranks(STOPPED, spec, tmp_path / "stopped")
+    assert [(tmp_path / "stopped" / f"stopped-{rank}").read_text() for rank in range(2)] == ["True", "True"]
+    assert [step for step, _ in RunFolder(tmp_path / "stopped").complete_checkpoints()] == [3]
+    again = on_two_ranks(spec, tmp_path / "stopped", ", resume=True")
+    for one, other in zip(whole, again, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
 def on_two_ranks(spec: Path, out: Path, options: str = "") -> list[State]:
     """Train on two processes on the CPU; the weights of each."""
+    on_ranks(WORKER, spec, out, options)
+    return [torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def on_ranks(worker: str, spec: Path, out: Path, options: str = "") -> None:
+    """Run a script on two processes on the CPU."""
     script = spec.parent / "worker.py"
     root = str(Path(__file__).resolve().parents[2])
-    script.write_text(WORKER.format(root=root, spec=str(spec), out=str(out), options=options))
+    script.write_text(worker.format(root=root, spec=str(spec), out=str(out), options=options))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
-    return [torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.slow
@@ -226,7 +270,8 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
     folder = RunFolder(tmp_path / "stopped")
     assert [step for step, _ in folder.complete_checkpoints()] == [3, 4]
     newest = folder.checkpoints / "step-000004"
-    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-10])
+    size = (newest / "state.json").stat().st_size - 10
+    os.truncate(newest / "state.json", size)
     shutil.copytree(folder.checkpoints / "step-000003", folder.checkpoints / "step-000009")
     (folder.checkpoints / "step-000009" / "complete.json").unlink()
     (folder.checkpoints / ".step-000005.part").mkdir()
@@ -246,9 +291,15 @@ def test_incomplete_checkpoints_are_ignored_and_old_ones_rotate(tmp_path: Path) 
         distiller, DataCache(builder).material(builder.checked, *builder.recipe.tasks[0]), checked.recipe.train
     )
     train([stage], "tiny", folder, Listening(), name="x", resume=True)
-    assert said == ["resumed at step 3"]
+    assert [text.replace(str(folder.checkpoints), "") for text in said] == [
+        "the checkpoint /step-000009 is damaged: complete.json cannot be read; step-000003 is used instead",
+        f"the checkpoint /step-000004 is damaged: state.json has {size:,} bytes and should have {size + 10:,}; "
+        "step-000003 is used instead",
+        "resumed at step 3",
+    ]
     assert metrics(folder.path) == whole[1]
-    assert [step for step, _ in folder.complete_checkpoints()] == [4, 5]
+    assert [step for step, _ in folder.complete_checkpoints()] == [5, 6]
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000005", "step-000006"]
     assert not list(folder.checkpoints.glob(".*.part"))
 
 
@@ -274,8 +325,9 @@ def test_another_runs_checkpoint_is_refused(tmp_path: Path) -> None:
         training(spec, tmp_path / "out", resume=True)
 
 
-def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
-    """A state file that pickles a call is refused, and the call is not made."""
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_checkpoint_never_runs_code(name: str, tmp_path: Path) -> None:
+    """A state file that pickles a call is refused, although its checksum is right, and the call is not made."""
 
     class Evil:
         def __reduce__(self) -> Any:
@@ -284,13 +336,41 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     spec = project(tmp_path, train="steps = 5; save_steps = 1 steps")
     training(spec, tmp_path / "out", stop_after=2)
     path = tmp_path / "out" / "checkpoints" / "step-000002"
-    torch.save(Evil(), path / "state.pt")
-    said = json.loads((path / "complete.json").read_text())
-    said["files"]["state.pt"] = (path / "state.pt").stat().st_size
-    (path / "complete.json").write_text(json.dumps(said))
-    with pytest.raises(RunError, match="step-000002` does not fit this run: Weights only load failed"):
+    torch.save(Evil(), path / name)
+    (path / "complete.json").unlink()
+    write_checksums(path, 2)
+    with pytest.raises(RunError, match="step-000002` does not fit this run: .*; start anew with --force"):
         training(spec, tmp_path / "out", resume=True)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "student/model.safetensors", "complete.json"])
+def test_a_damaged_checkpoint_is_passed_over(name: str, tmp_path: Path) -> None:
+    """One bit that changed is found by the checksum; the run goes on from the checkpoint before, or begins anew."""
+    spec = project(tmp_path, train=SAVING)
+    whole = training(spec, tmp_path / "whole")
+    for kept in (2, 1):
+        out = tmp_path / f"stopped-{kept}"
+        training(spec, out, stop_after=3)
+        for path in sorted((out / "checkpoints").glob("step-*"))[-1 : -1 - (3 - kept) : -1]:
+            content = bytearray((path / name).read_bytes())
+            content[len(content) // 2] ^= 16
+            (path / name).write_bytes(content)
+        assert RunFolder(out).newest_checkpoint()[0] == (out / "checkpoints" / "step-000002" if kept == 2 else None)
+        again = training(spec, out, resume=True)
+        assert again[1] == whole[1]
+        assert all(torch.equal(value, whole[0][key]) for key, value in again[0].items())
+
+
+def test_a_checkpoint_that_was_not_renamed_yet_is_used(tmp_path: Path) -> None:
+    """Its files are whole: the process ended between writing and renaming."""
+    spec = project(tmp_path, train=SAVING)
+    training(spec, tmp_path / "out", stop_after=3)
+    folder = RunFolder(tmp_path / "out")
+    (folder.checkpoints / "step-000003").rename(folder.checkpoints / ".step-000003.part")
+    assert folder.newest_checkpoint() == (folder.checkpoints / ".step-000003.part", [])
+    (folder.checkpoints / ".step-000003.part" / "complete.json").unlink()
+    assert folder.newest_checkpoint() == (folder.checkpoints / "step-000002", [])
 
 
 # ── faults and settings ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -357,7 +437,7 @@ def test_the_best_of_a_specs_students_is_kept(tmp_path: Path) -> None:
     train = 'steps = 6; eval_steps = 2 steps; metric_for_best_model = "accuracy"; normalise = micro'
     weights, lines = training(project(tmp_path, train=train), tmp_path / "out")
     scores = {line["step"]: line["dev"]["accuracy"] for line in lines if "dev" in line}
-    kept = torch.load(RunFolder(tmp_path / "out").best / "state.pt", weights_only=True)
+    kept = read_state(RunFolder(tmp_path / "out").best)
     assert list(scores) == [2, 4, 6]
     assert kept["step"] == max(scores, key=lambda step: (scores[step], -step))
     assert all(torch.equal(value, kept["module"][name]) for name, value in weights.items())

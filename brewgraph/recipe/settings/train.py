@@ -134,6 +134,9 @@ class Train(Settings):
     eval_steps: Period = Field(default=Length(1.0, "epoch"), description="how often to evaluate")
     save_steps: Period = Field(default=Length(1.0, "epoch"), description="how often to write a checkpoint")
     save_total_limit: PositiveInt = Field(default=2, description="how many checkpoints are kept")
+    save_on_signal: bool = Field(
+        default=True, description="write a checkpoint on Ctrl-C and SIGTERM, after the step; false: end at once"
+    )
     logging_steps: PositiveInt = Field(default=20, description="optimizer steps between two lines of metrics.jsonl")
     report: tuple[str, ...] = Field(
         default=(), description="further values to record at logging and evaluation, beside those of the loss"

@@ -1,0 +1,79 @@
+"""What changed since a run began: its spec in meaning, its data and models by content, passes and versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from brewgraph.checking.check import Checked, check, check_names
+from brewgraph.diagnostics import BrewError
+from brewgraph.display.diff import SIGNS, compare
+from brewgraph.graph.identity import QUIET
+from brewgraph.recipe.recipe import Recipe
+from brewgraph.source import Source
+from brewgraph.training.folder import RunFolder
+
+_LIBRARIES = ("brewgraph", "torch", "transformers", "accelerate", "datasets")
+
+
+def circumstances(skip: Collection[str]) -> dict[str, str]:
+    """What changes the last bits of a run and not its hash: the versions of libraries, and skipped passes."""
+    return {**{name: version(name) for name in _LIBRARIES}, "skipped passes": ", ".join(sorted(skip)) or "none"}
+
+
+def changes_of_circumstances(folder: RunFolder, skip: Collection[str]) -> Iterator[str]:
+    """What changed of the circumstances since the run in a folder began, a line for each."""
+    before = (folder.resolved or {}).get("circumstances", {})
+    for name, now in circumstances(skip).items():
+        if before.get(name) != now:
+            yield f"{name} {before.get(name, 'unknown')} -> {now}"
+
+
+def changes_since(folder: RunFolder, checked: Checked, prints: Mapping[str, str]) -> Iterator[str]:
+    """What differs between the run in a folder and a spec whose data and models have these prints, a line for each;
+    nothing if the spec of the run can no longer be read. Of equal specs only one may learn without its teacher.
+    """
+    resolved = folder.resolved or {}
+    try:
+        text = (folder.path / "spec.brew").read_text(encoding="utf-8")
+        source = Source(text, str(Path(resolved["folder"]) / Path(checked.recipe.source.name).name))
+        before = check_names(source, resolved["params"])
+    except (OSError, KeyError, ValueError, BrewError):
+        return
+    with suppress(BrewError):  # a model of it may be gone
+        then = check(source, resolved["params"])
+        if then.graphs and checked.graphs:
+            yield from (f"{SIGNS[change.how]} {change.text}" for change in compare(then.side, checked.side).changes)
+    contents = [
+        {_subject(recipe, key): value for key, value in of.items()}
+        for recipe, of in ((before, resolved.get("fingerprints", {})), (checked.recipe, prints))
+    ]
+    for name, value in contents[0].items():
+        if contents[1].get(name, value) != value:
+            yield f"~ {name}: content"
+
+
+def changes_of_habits(folder: RunFolder, checked: Checked) -> Iterator[str]:
+    """Settings that change nothing that is trained, and differ from those of the run in a folder."""
+    stages = (folder.resolved or {}).get("stages", {})
+    for stage in checked.recipe.stages:
+        before, now = stages.get(stage.name, {}), stage.train.model_dump(mode="json")
+        for name in sorted(QUIET & before.keys()):
+            if before[name] != now[name]:
+                yield f"{name} {before[name]} -> {now[name]}"
+
+
+def _subject(recipe: Recipe, key: str) -> str:
+    """What a print in `Identity` is of: `data d`, `teacher bert`, `student tiny`, `module losses`."""
+    match = re.match(r"(data |module |)(\d+)", key)
+    assert match is not None
+    kind, position = match.groups()
+    if kind == "module ":
+        return f"module {recipe.modules[int(position)]}"
+    if kind == "data ":
+        return f"data {list(recipe.data)[int(position)]}"
+    model = list(recipe.models.values())[int(position)]
+    return f"{model.role} {model.name}"

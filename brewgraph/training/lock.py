@@ -1,0 +1,119 @@
+"""One run folder, one run: a lock that names its owner and outlives no process.
+
+The owner's host, process id and start time stand in a file of the folder, on which the process holds a lock of the
+operating system while it runs. A free lock alone does not prove that nobody owns the folder: on a network file system
+other machines may not see it. So the owner counts as alive until its process is gone from this machine; the start time
+tells a new process with a reused id from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from brewgraph.diagnostics import RunError
+from brewgraph.training.folder import LOCK, display_path
+
+try:
+    import fcntl
+except ImportError:  # on Windows the file alone decides
+    fcntl = None  # type: ignore[assignment]
+
+_CLOCK = 2.0
+"""Seconds by which two readings of one start time may differ: the system derives it from its clock."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process: its host, its id there, and when it started, in seconds since 1970."""
+
+    host: str
+    process: int
+    started: float
+
+    @classmethod
+    def this(cls) -> Owner:
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    @classmethod
+    def read(cls, text: str) -> Owner | None:
+        """The owner in a lock file; None for an empty file, or one that a crash left unfinished."""
+        try:
+            content = json.loads(text)
+            return cls(str(content["host"]), int(content["process"]), float(content["started"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs, or ran, on this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process of this machine is the owner."""
+        try:
+            return bool(abs(psutil.Process(self.process).create_time() - self.started) < _CLOCK)
+        except (psutil.NoSuchProcess, ValueError, OverflowError):
+            return False
+        except psutil.AccessDenied:
+            return True
+
+
+@contextmanager
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Own a run folder within the block. Raises `RunError` if another process does; a dead owner is reported."""
+    path = folder / LOCK
+    descriptor = _lock(path)
+    try:
+        owner = Owner.read(os.read(descriptor, 4096).decode("utf-8", "replace"))
+        if owner is not None:
+            if not owner.is_here:
+                raise RunError(
+                    f"{display_path(folder)} belongs to process {owner.process} on {owner.host}; wait for it, or if "
+                    f"it has ended, delete {display_path(path)}"
+                )
+            if owner.is_alive and owner.process != os.getpid():
+                raise RunError(_in_use(folder, owner))
+            say(f"process {owner.process}, which ran in {display_path(folder)}, is gone; this process takes over")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(Owner.this())).encode(), 0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the folder may be gone
+                path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """A descriptor of the lock file, with the lock where the file system has locks. Raises `RunError`."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                owner = Owner.read(os.read(descriptor, 4096).decode("utf-8", "replace"))
+                os.close(descriptor)
+                raise RunError(_in_use(path.parent, owner)) from None
+            # file systems without locks: the content decides
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # its owner has just deleted it
+
+
+def _in_use(folder: Path, owner: Owner | None) -> str:
+    who = "another process" if owner is None else f"process {owner.process} on {owner.host}"
+    return f"{display_path(folder)} is in use by {who}; wait for it, or choose another folder with --out or --runs"
