@@ -33,7 +33,7 @@ def fill_caches(
     teachers = finished_teachers(checked, (), runs, allow_python=allow_python)
     builder = SpecBuilder(checked, teachers=teachers, allow_python=allow_python, scored=False)
     process, counts = this_process(), dict[str, tuple[int, int, int]]()
-    for index, work in enumerate(DataCache(builder).stages(checked)):
+    for index, work in enumerate(DataCache(builder, reporter.say).stages(checked)):
         accelerator, distiller = make_accelerator(work.settings), work.make()
         try:
             distiller.to(accelerator.device)

@@ -48,7 +48,7 @@ def profile_run(checked: Checked, options: Options, reporter: Reporter) -> StepP
     """Train the first stage for some steps and profile them. Keeps nothing but the trace. Raises as `run_checked`."""
     with scratch_folder() as scratch:
         builder = short_builder(checked, WARM + STEPS + 1, options, scratch)
-        data_cache = DataCache(builder)
+        data_cache = DataCache(builder, reporter.say)
         what = builder.checked.without_teachers() if options.without_teacher else builder.checked
         home = runs_folder(checked.folder, options.runs)
         trace = home / f"{identify(builder).folder_name}.profile.json"

@@ -70,7 +70,7 @@ class BatchOrder(Sampler[list[int]]):
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | numpy.ndarray | None = None,
         by_length: bool = False,
     ):
         if rows < 0 or not 0 <= rank < world or (isinstance(batch, int) and batch < 1):
