@@ -30,7 +30,7 @@ def fill_caches(
     if not any(isinstance(x, v.Cached) for value in checked.recipe.values() for x in v.walk(value)):
         help = 'write `cache NAME = big.logits at "folder"`, and use NAME in the loss'
         raise UsageError(f"{Path(checked.recipe.source.name).name} keeps nothing on disk: {help}")
-    teachers = finished_teachers(checked, (), runs, allow_python=allow_python)
+    teachers = finished_teachers(checked, (), runs, option="--runs", allow_python=allow_python)
     builder = SpecBuilder(checked, teachers=teachers, allow_python=allow_python, scored=False)
     process, counts = this_process(), dict[str, tuple[int, int, int]]()
     for index, work in enumerate(DataCache(builder, reporter.say).stages(checked)):

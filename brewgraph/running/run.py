@@ -219,7 +219,12 @@ def _finished(folder: RunFolder, run_hash: str, options: Options) -> tuple[Score
     what = ""
     if resolved is not None and resolved.get("hash") != run_hash:
         what = f"holds another run (hash {resolved.get('hash')})"
-    elif resolved is None and options.out is not None and folder.path.is_dir() and any(folder.path.iterdir()):
+    elif (
+        resolved is None
+        and options.out is not None
+        and folder.path.is_dir()
+        and {*folder.path.iterdir()} - {folder.trace}
+    ):
         what = "is not empty and holds no run"
     if what:
         raise UsageError(f"{display_path(folder.path)} {what}; choose another --out, or --force")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import networkx as nx
+import psutil
 import torch
 from torch import nn
 
@@ -25,6 +27,7 @@ from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import can_score, logits_of, model_inputs, own_view
+from brewgraph.training.processes import this_process
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import in_order
 
@@ -211,24 +214,42 @@ def _compare(
 
 ROUNDED_ROWS = 32
 """Rows of the training data that both models read, where there are so many."""
+_ROOM = 1.5
+"""Free memory that a copy in fp32 needs, as a multiple of its weights: its outputs and its loading take some, too."""
 
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
-    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32, which is loaded for it once."""
+    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32.
+
+    The main process loads it in fp32 for that, one teacher after the other, where there is memory for it, and frees it.
+    """
     builder = data_cache.builder
-    for model in builder.recipe.teachers:
+    for model in builder.recipe.teachers if this_process().is_main_process else ():
         data = next(iter(data_used(builder.recipe)[model.name]), None)
         if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
             continue
-        batch = own_view(model.name, _first_batch(data_cache, data, model.name))
-        lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
-        sizes = zip(lower, exact, strict=True)
-        count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
-        error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
-        reporter.say(
-            f"teacher {model.name} in {model.source.number_format}: on {count} rows its outputs are "
-            f"{error:.2%} (relative rms) off those in fp32"
-        )
+        title = f"teacher {model.name} in {model.source.number_format}"
+        size = 4 * sum(p.numel() for p in builder.model(model.name).parameters())
+        free = psutil.virtual_memory().available
+        if free < _ROOM * size:
+            reporter.say(
+                f"{title}: what rounding costs is not measured; in fp32 it takes {size / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB are free"
+            )
+            continue
+        error, count = _rounding_error(data_cache, data, model.name)
+        reporter.say(f"{title}: on {count} rows its outputs are {error:.2%} (relative rms) off those in fp32")
+
+
+def _rounding_error(data_cache: DataCache, data: str, name: str) -> tuple[float, int]:
+    """The relative rms by which a teacher's outputs are off those in fp32, and on how many rows."""
+    builder = data_cache.builder
+    batch = own_view(name, _first_batch(data_cache, data, name))
+    lower, exact = _outputs(builder.model(name), batch), _outputs(builder.exact(name), batch)
+    gc.collect()  # modules refer to each other in circles, and the copy should not wait for a collection
+    count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
+    pairs = zip(lower, exact, strict=True)
+    return max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in pairs), count
 
 
 def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:

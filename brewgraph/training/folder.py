@@ -10,6 +10,7 @@ RUN/
   projections.safetensors    the finished projections
   alone/           with `baseline = true`: the same of the student without its teacher
   finished.json    the closing table, written last: a run without it is unfinished
+  profile.json     the trace of `run --profile`, before or after the run
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class RunFolder:
     @property
     def board(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def trace(self) -> Path:
+        return self.path / "profile.json"
 
     @property
     def baseline(self) -> RunFolder:
