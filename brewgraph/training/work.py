@@ -16,12 +16,12 @@ import numpy
 import torch
 from torch import nn
 
-from brewgraph.data.batching.order import BatchOrder, derive_seed, fewest_tokens, loader, mark_idle
+from brewgraph.data.batching.order import BatchOrder, derive_seed, loader, mark_idle
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import RunError, suggest
 from brewgraph.recipe.label_types import CLASS, LabelType
-from brewgraph.recipe.length import Length
+from brewgraph.recipe.length import Length, fewest_tokens
 from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller, parameter_name
