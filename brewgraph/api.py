@@ -110,7 +110,7 @@ class CheckedRecipe:
         from brewgraph.running.spec_builder import SpecBuilder, check_unchanged
 
         home = None if runs is None else Path(runs)
-        teachers = finished_teachers(self._checked, models, home, allow_python=allow_python)
+        teachers = finished_teachers(self._checked, models, home, option="build(runs=…)", allow_python=allow_python)
         builder = SpecBuilder(
             self._checked, modules=models, teachers=teachers, allow_python=allow_python, skip=skip, scored=False
         )

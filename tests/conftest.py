@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("BREWGRAPH_FACTS", "off")  # what is known of a model is found out by every test for itself
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="brewgraph-datasets-")  # encodings are kept there
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 os.environ.pop("BREWGRAPH_RUNS", None)
 os.environ.pop("COLUMNS", None)  # which says that somebody looks at a terminal of this width
 

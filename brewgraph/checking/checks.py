@@ -14,8 +14,9 @@ from brewgraph.diagnostics import Collector, SourceFault, UsageError, listing, s
 from brewgraph.paths import CACHE_SUFFIX, locate
 from brewgraph.recipe import values as v
 from brewgraph.recipe.label_types import CLASS, LOSS, NONE, SPANS, TAGS
+from brewgraph.recipe.length import Length, check_batch
 from brewgraph.recipe.recipe import Recipe, Task, columns_used, data_of, data_used, without_teacher
-from brewgraph.recipe.settings.data_sources import Batches
+from brewgraph.recipe.settings.data_sources import LONGEST, Batches
 from brewgraph.recipe.settings.metric_names import missing_metrics, validate_metric
 from brewgraph.source import Span
 
@@ -340,6 +341,26 @@ def check_lengths(context: CheckContext) -> None:
             context.collector.add("B320", message, data.place("max_length"), help=help)
 
 
+def check_batches(context: CheckContext) -> None:
+    """B413: a batch of tokens has room for the longest example, as far as its words tell; a run counts its tokens."""
+    limits: dict[str, int] = {}
+    for _, facts, data in context.readers():
+        if not isinstance(data.source.batch, Length):
+            continue
+        try:
+            known = (facts.positions, data.source.max_length or facts.token_facts.longest or LONGEST)
+        except SourceFault:
+            continue  # reported where the model is declared
+        own = min(limit for limit in (*known, data.source.max_length or LONGEST) if limit is not None)
+        limits[data.name] = min(own, limits.get(data.name, own))
+    for name, limit in limits.items():
+        data, of_data = context.recipe.data[name], context.facts.data_facts[name]
+        try:
+            check_batch(data.source.batch, min(limit, of_data.words if of_data is not None else 0), "at least ")
+        except SourceFault as fault:
+            context.collector.add(fault.code, fault.message, data.place(fault.field), help=fault.help)
+
+
 def check_inputs(context: CheckContext) -> None:
     """B337, B338: the tokenizer, the data or `inputs` supply every argument that a model's forward needs, and the
     forward takes every argument that `inputs` names.
@@ -518,6 +539,7 @@ CHECKS: tuple[Check, ...] = (
     check_teachers,
     check_built,
     check_lengths,
+    check_batches,
     check_starts,
     check_inputs,
     check_tokenizers,

@@ -14,6 +14,7 @@ import typer
 
 from brewgraph.cli.options import Deny, Quiet, Set, SkipPass, Spec, check_spec, parse_deny
 from brewgraph.cli.output import more_about, print_diagnostics, table, tally
+from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import number
 from brewgraph.training.signals import INTERRUPTIONS, Terminated
 
@@ -54,7 +55,8 @@ def command(
         bool, typer.Option("--allow-python", help="Let the spec import Python modules beside it.")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Time some steps by node of the loss; keeps only the trace of them.")
+        bool,
+        typer.Option("--profile", help="Time some steps by node of the loss; keeps only profile.json in the folder."),
     ] = False,
     skip_pass: SkipPass = None,
     deny: Deny = None,
@@ -64,6 +66,9 @@ def command(
 
     A finished run is not repeated; an interrupted one resumes from its last checkpoint.
     """
+    if profile and (dry_run or force):
+        other, why = ("--dry-run", "each trains a few steps") if dry_run else ("--force", "it repeats no run")
+        raise UsageError(f"--profile and {other} exclude each other ({why}): leave one of them out")
     denied_codes, skip = parse_deny(deny), tuple(skip_pass or ())
     if skip:
         from brewgraph.graph.optimize import check_names as check_passes

@@ -121,7 +121,8 @@ class Outline:
 class TokenFacts:
     """What a check asks of a tokenizer: the model arguments that it gives (`inputs`), whether it can pad batches, the
     ids that it appends to every text (`behind`), whether it adds a token that can mean "no answer" (`null`), whether it
-    loses the spaces between words (`joins`).
+    loses the spaces between words (`joins`), the most tokens of a text by its own account (`longest`, None for any
+    number).
     """
 
     fingerprint: str
@@ -130,6 +131,7 @@ class TokenFacts:
     behind: tuple[int, ...]
     null: bool
     joins: bool
+    longest: int | None = None
 
     @classmethod
     def of(cls, tokens: Tokens) -> TokenFacts:
@@ -137,7 +139,9 @@ class TokenFacts:
             return cls(tokens.fingerprint, tokens.inputs, pads=True, behind=(), null=True, joins=False)
         tokenizer = tokens.load()
         behind, null, joins = ids_behind(tokenizer), marks_nothing(tokenizer), joins_words(tokenizer)
-        return cls(tokens.fingerprint, tokens.inputs, tokens.padding is not None, behind, null, joins)
+        longest = int(tokenizer.model_max_length)  # without a limit a number that no format of facts holds
+        limit = longest if longest < 2**31 else None
+        return cls(tokens.fingerprint, tokens.inputs, tokens.padding is not None, behind, null, joins, limit)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from brewgraph.models.loading import planned_copy
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
-from brewgraph.recipe.settings.data_sources import Batches, DataSource
+from brewgraph.recipe.settings.data_sources import LONGEST, Batches, DataSource
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder, data_of, models_of
@@ -238,7 +238,6 @@ def _trainable(checked: Checked, stage: Stage) -> tuple[int, int] | None:
 # ── costs of a batch ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-LONGEST = 512
 PRECISIONS = {"fp16": torch.bfloat16, "bf16": torch.bfloat16}
 """The type that a CPU computes in for a precision; all of these take two bytes."""
 

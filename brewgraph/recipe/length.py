@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brewgraph.diagnostics import SourceFault
+
 
 @dataclass(frozen=True)
 class Length:
@@ -27,3 +29,24 @@ class Length:
     def __str__(self) -> str:
         plural = "" if self.value == 1 else "s"
         return f"{self.value * 100:g}%" if self.unit == "share" else f"{self.value:.12g} {self.unit}{plural}"
+
+
+def fewest_tokens(longest: int) -> int:
+    """The least number of tokens of a batch: batches are cut between rows, the longest of which has so many tokens."""
+    return 2 * longest - 1
+
+
+def too_few_tokens(tokens: int, longest: str) -> str:
+    """Why a batch of so few tokens cannot be; `longest` says how many the longest example has."""
+    return (
+        f"the longest example has {longest} tokens, and batches are cut between examples: a batch of {tokens} tokens "
+        "is too small"
+    )
+
+
+def check_batch(batch: int | Length, longest: int, at_least: str = "") -> None:
+    """Raise `SourceFault` B413 if a batch of tokens is too small for an example with so many, or `at_least` so many."""
+    if isinstance(batch, Length) and batch.value < (fewest := fewest_tokens(longest)):
+        help = f"use `batch={fewest} tokens` or more, or a smaller `max_length`"
+        message = too_few_tokens(int(batch.value), f"{at_least}{longest}")
+        raise SourceFault("B413", message, help=help, field="batch")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import datasets
@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from brewgraph.checking.check import Checked
-from brewgraph.data.batching.order import fewest_tokens, too_few_tokens
 from brewgraph.data.encoding.encode import Collator, Encoding, encode, row_lengths
+from brewgraph.data.encoding.kept import encode_kept
 from brewgraph.data.encoding.texts import IGNORED
 from brewgraph.diagnostics import SourceFault
 from brewgraph.digest import digest
@@ -21,23 +21,23 @@ from brewgraph.graph.container import info, of_kind
 from brewgraph.models.fake.shapes import positions
 from brewgraph.models.padding import padding_side
 from brewgraph.models.tokenization import tokenizer_fingerprint
-from brewgraph.recipe.length import Length
+from brewgraph.recipe.length import Length, check_batch
 from brewgraph.recipe.numbers import at_progress
 from brewgraph.recipe.recipe import Sample, Stage, Task, columns_used, words_used
+from brewgraph.recipe.settings.data_sources import LONGEST
 from brewgraph.recipe.values import takes_in
 from brewgraph.running.spec_builder import SpecBuilder, blaming, data_of
 from brewgraph.runtime.distiller import Distiller
 from brewgraph.training.work import Draw, Feed, Material, RowFeed, StageWork, TensorFeed
 
-_LONGEST = 512
-"""Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
-
 
 class DataCache:
-    """The data of a builder's spec. Each split is encoded once per set of tokenizers and lengths."""
+    """The data of a builder's spec. Each split is encoded once per set of tokenizers and lengths, and kept from one run
+    to the next (`data/encoding/kept.py`); `say` gets a warning where it cannot be kept.
+    """
 
-    def __init__(self, builder: SpecBuilder):
-        self.builder, self.recipe = builder, builder.recipe
+    def __init__(self, builder: SpecBuilder, say: Callable[[str], None] = lambda text: None):
+        self.builder, self.recipe, self.say = builder, builder.recipe, say
         self._encodings: dict[tuple[str, int, bool], Encoding] = {}
         self._splits: dict[tuple[str, str, tuple[int, ...]], datasets.Dataset] = {}
 
@@ -83,9 +83,19 @@ class DataCache:
         """A split as token ids; only sentences to train on are truncated."""
         key = (data, name, tuple(map(id, encodings)))
         if key not in self._splits:
-            rows = self.builder.examples(data).splits[name]
+            examples, source = self.builder.examples(data), self.recipe.data[data].source
+            rows = examples.splits[name]
             with blaming(self.recipe.data[data]):
-                self._splits[key] = self.encode(data, rows, encodings, whole=name != "train")
+                self._splits[key] = encode_kept(
+                    rows,
+                    encodings,
+                    digest(examples.fingerprint, name),
+                    [tokenizer_fingerprint(self.builder.tokenizer(encoding.key)) for encoding in encodings],
+                    source=source,
+                    words=data in words_used(self.recipe),
+                    whole=name != "train",
+                    say=self.say,
+                )
                 if name == "train" and "answers" in rows.column_names and self._reads_labels(data):
                     check_answers(data, rows, self._splits[key])
         return self._splits[key]
@@ -159,7 +169,8 @@ class DataCache:
             rows = self.split(name, "train", encodings)
             feeds[name] = RowFeed(rows, training, source.batch)
             with blaming(self.recipe.data[name]):
-                check_batch(source.batch, rows)
+                if isinstance(source.batch, Length):
+                    check_batch(source.batch, int(row_lengths(rows).max(initial=0)))
             if name == first:
                 dev = builder.examples(name).splits.get("dev")
                 encoded = None if dev is None else self.split(name, "dev", encodings)
@@ -204,17 +215,9 @@ def check_answers(data: str, split: datasets.Dataset, rows: datasets.Dataset) ->
         raise SourceFault("B412", message, help=help, field="max_length")
 
 
-def check_batch(batch: int | Length, rows: datasets.Dataset) -> None:
-    """Raise `SourceFault` B413 if a batch of tokens is too small for the longest row."""
-    longest = 0 if isinstance(batch, int) else max(row_lengths(rows), default=0)
-    if not isinstance(batch, int) and batch.value < fewest_tokens(longest):
-        help = f"use `batch={fewest_tokens(longest)} tokens` or more, or a smaller `max_length`"
-        raise SourceFault("B413", too_few_tokens(int(batch.value), longest), help=help, field="batch")
-
-
 def token_limit(tokenizer: PreTrainedTokenizerBase, module: nn.Module, asked: int | None) -> int:
     """The longest encoding: the limit of the spec, else of the tokenizer, and at most the model's positions."""
-    limit = asked or min(_LONGEST, int(tokenizer.model_max_length))
+    limit = asked or min(LONGEST, int(tokenizer.model_max_length))
     available = positions(module)
     return limit if available is None else min(limit, available)
 

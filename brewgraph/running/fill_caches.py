@@ -29,10 +29,10 @@ def fill_caches(
     if not checked.recipe.caches:
         help = 'write `cache NAME = big.logits at "folder"`, and use NAME in the loss'
         raise UsageError(f"{Path(checked.recipe.source.name).name} keeps nothing on disk: {help}")
-    teachers = finished_teachers(checked, (), runs, allow_python=allow_python)
+    teachers = finished_teachers(checked, (), runs, option="--runs", allow_python=allow_python)
     builder = SpecBuilder(checked, teachers=teachers, allow_python=allow_python, scored=False)
     process, counts = this_process(), dict[str, tuple[int, int, int]]()
-    for index, work in enumerate(DataCache(builder).stages(checked)):
+    for index, work in enumerate(DataCache(builder, reporter.say).stages(checked)):
         accelerator, distiller = make_accelerator(work.settings), work.make()
         try:
             distiller.to(accelerator.device)

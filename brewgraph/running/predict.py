@@ -408,7 +408,7 @@ class RebuiltLoss:
         try:
             self.checked: Checked = check(source, run.recipe.params)
             home = run.folder.whole.path.parent
-            teachers = finished_teachers(self.checked, (), home, allow_python=allow_python)
+            teachers = finished_teachers(self.checked, (), home, option="", allow_python=allow_python)
             self.builder = SpecBuilder(self.checked, teachers=teachers, allow_python=allow_python, scored=False)
             needed = {m for m in self.checked.recipe.models if self.builder.runs(m)}
             if gone := [m for m in needed if self.checked.recipe.models[m].source.averaged is not None]:

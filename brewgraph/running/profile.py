@@ -17,8 +17,9 @@ from brewgraph.running.data_cache import DataCache
 from brewgraph.running.run import Options, scratch_folder, short_builder
 from brewgraph.running.run_identity import identify
 from brewgraph.runtime.program import MARK
-from brewgraph.training.folder import runs_folder
+from brewgraph.training.folder import RunFolder, runs_folder
 from brewgraph.training.loop import train
+from brewgraph.training.processes import on_main_process
 from brewgraph.training.reporter import Reporter
 
 WARM, STEPS = 3, 8
@@ -45,13 +46,16 @@ class StepProfile:
 
 
 def profile_run(checked: Checked, options: Options, reporter: Reporter) -> StepProfile:
-    """Train the first stage for some steps and profile them. Keeps nothing but the trace. Raises as `run_checked`."""
+    """Train the first stage for some steps and profile them. Keeps nothing but the trace, in the folder of the run.
+    Raises as `run_checked`.
+    """
     with scratch_folder() as scratch:
         builder = short_builder(checked, WARM + STEPS + 1, options, scratch)
-        data_cache = DataCache(builder)
+        data_cache = DataCache(builder, reporter.say)
         what = builder.checked.without_teachers() if options.without_teacher else builder.checked
-        home = runs_folder(checked.folder, options.runs)
-        trace = home / f"{identify(builder).folder_name}.profile.json"
+        name = identify(builder, "alone" if options.without_teacher else "").folder_name
+        folder = RunFolder(options.out or runs_folder(checked.folder, options.runs) / name)
+        on_main_process(lambda: folder.prepare("--out" if options.out else "--runs"))
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         with profile(activities=activities, schedule=schedule(wait=0, warmup=WARM, active=STEPS, repeat=1)) as running:
             work = data_cache.stages(what)[:1]
@@ -65,9 +69,8 @@ def profile_run(checked: Checked, options: Options, reporter: Reporter) -> StepP
             )
         events = list(running.events() or ())
         nodes, step, steps = _times(events)
-        home.mkdir(parents=True, exist_ok=True)
-        running.export_chrome_trace(str(trace))
-    return StepProfile(tuple(nodes), step, steps, trace)
+        on_main_process(lambda: running.export_chrome_trace(str(folder.trace)))
+    return StepProfile(tuple(nodes), step, steps, folder.trace)
 
 
 class _Stepping(Reporter):

@@ -186,7 +186,7 @@ def _train(
     builder: SpecBuilder, folder: RunFolder, alone: bool, reporter: Reporter, *, resume: bool
 ) -> tuple[ScoreRow, ...]:
     """Train the student, and with `baseline = true` the same student without its teacher; then compare the models."""
-    data_cache, recipe = DataCache(builder), builder.recipe
+    data_cache, recipe = DataCache(builder, reporter.say), builder.recipe
     checked, student, name = builder.checked, recipe.student.name, Path(recipe.source.name).stem
     trained: dict[str, Trained] = {}
 

@@ -70,10 +70,11 @@ def folder_of_teacher(other: SpecBuilder, runs: Path | None, near: tuple[Path, .
 
 
 def finished_teachers(
-    checked: Checked, replaced: Collection[str], runs: Path | None = None, *, allow_python: bool = False
+    checked: Checked, replaced: Collection[str], runs: Path | None = None, *, option: str, allow_python: bool = False
 ) -> dict[str, Path]:
     """The folders of the students that `brew(...)` models stand for, but of those `replaced` by the caller's modules.
-    Raises `UsageError` for the first whose run is not finished.
+    Raises `UsageError` for the first whose run is not finished; it says with which `option`, if any, the caller names
+    the folder of runs.
     """
     folders = {}
     home = runs_folder(checked.folder, runs)
@@ -87,7 +88,7 @@ def finished_teachers(
             command = " ".join(["brewgraph run", spec, *(f"--set {param}={value}" for param, value in params.items())])
             raise UsageError(
                 f"`{name}` is not trained yet: run `{command}` first; no finished run of it is in "
-                f"{display_path(folder.path.parent)}; `build(runs=…)` names another folder"
+                f"{display_path(folder.path.parent)}" + (f"; `{option}` names another folder" if option else "")
             )
         folders[name] = folder.student
     return folders

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import networkx as nx
+import psutil
 import torch
 from torch import nn
 
@@ -28,6 +30,7 @@ from brewgraph.recipe.settings.data_sources import DataSource
 from brewgraph.recipe.values import ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.training.evaluation import can_score, logits_of, model_inputs, own_view
+from brewgraph.training.processes import this_process
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import in_order
 
@@ -230,28 +233,43 @@ def _compare(
 
 ROUNDED_ROWS = 32
 """Rows of the training data that both models read, where there are so many."""
+_ROOM = 1.5
+"""Free memory that a copy in fp32 needs, as a multiple of its weights: its outputs and its loading take some, too."""
 
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
-    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32, which is loaded for it once."""
+    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32.
+
+    The main process loads it in fp32 for that, one teacher after the other, where there is memory for it, and frees it.
+    """
     builder = data_cache.builder
-    for model in builder.recipe.teachers:
+    for model in builder.recipe.teachers if this_process().is_main_process else ():
         data = next(iter(data_used(builder.recipe)[model.name]), None)
         if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
             continue
-        identity = builder.outputs_identity(model.name, data)
+        title = f"teacher {model.name} in {model.source.number_format}"
         find = partial(_rounding, data_cache, model.name, data)
-        count, error = Memory.of_user().recall(identity, tuple[int, float], find)
-        reporter.say(
-            f"teacher {model.name} in {model.source.number_format}: on {count} rows its outputs are "
-            f"{error:.2%} (relative rms) off those in fp32"
-        )
+        try:
+            count, error = Memory.of_user().recall(builder.outputs_identity(model.name, data), tuple[int, float], find)
+        except _NoRoom as fault:
+            reporter.say(f"{title}: what rounding costs is not measured; {fault}")
+        else:
+            reporter.say(f"{title}: on {count} rows its outputs are {error:.2%} (relative rms) off those in fp32")
+
+
+class _NoRoom(Exception):
+    """A copy in fp32 would take more memory than is free."""
 
 
 def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float]:
     """How many rows a teacher read, and the relative rms of its outputs against those in fp32 on them."""
-    batch, builder = own_view(name, _first_batch(data_cache, data, name)), data_cache.builder
-    lower, exact = (_outputs(module, batch) for module in (awake(builder.model(name)), builder.exact(name)))
+    builder = data_cache.builder
+    size = 4 * sum(p.numel() for p in builder.model(name).parameters())
+    if (free := psutil.virtual_memory().available) < _ROOM * size:
+        raise _NoRoom(f"in fp32 it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+    batch = own_view(name, _first_batch(data_cache, data, name))
+    lower, exact = _outputs(awake(builder.model(name)), batch), _outputs(builder.exact(name), batch)
+    gc.collect()  # modules refer to each other in circles, and the copy should not wait for a collection
     count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
     pairs = zip(lower, exact, strict=True)
     return count, max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in pairs)

@@ -12,6 +12,7 @@ RUN/
   alone/           with `baseline = true`: the same of the student without its teacher
   finished.json    the closing table, written last: a run without it is unfinished
   .lock            the process that runs in the folder (lock.py)
+  profile.json     the trace of `run --profile`, before or after the run
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def trace(self) -> Path:
+        return self.path / "profile.json"
+
+    @property
     def baseline(self) -> RunFolder:
         """The folder of the same student trained without its teachers."""
         return RunFolder(self.path / _BASELINE)
@@ -110,8 +115,8 @@ class RunFolder:
 
     @property
     def holds_anything(self) -> bool:
-        """Whether there is anything in the folder but the lock of a run."""
-        return self.path.is_dir() and any(path.name != LOCK for path in self.path.iterdir())
+        """Whether there is anything in the folder but the lock of a run and a trace, which may be made before it."""
+        return self.path.is_dir() and any(path.name not in (LOCK, self.trace.name) for path in self.path.iterdir())
 
     def clear(self, run_hash: str) -> None:
         """Remove what an earlier run left, for the run of this hash. If that is broken off, the run is not `begun`."""

@@ -12,15 +12,16 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import datasets
+import numpy
 import torch
 from torch import nn
 
-from brewgraph.data.batching.order import BatchOrder, derive_seed, fewest_tokens, loader, mark_idle
+from brewgraph.data.batching.order import BatchOrder, derive_seed, loader, mark_idle
 from brewgraph.data.encoding.encode import row_lengths
 from brewgraph.data.sources.tensor_batches import ReadyBatches
 from brewgraph.diagnostics import RunError, suggest
 from brewgraph.recipe.label_types import CLASS, LabelType
-from brewgraph.recipe.length import Length
+from brewgraph.recipe.length import Length, fewest_tokens
 from brewgraph.recipe.recipe import Frozen
 from brewgraph.recipe.settings.train import Train
 from brewgraph.runtime.distiller import Distiller, parameter_name
@@ -234,7 +235,7 @@ class RowFeed:
         )
 
     @cached_property
-    def _lengths(self) -> list[int] | None:
+    def _lengths(self) -> numpy.ndarray | None:
         return row_lengths(self.dataset) if self.group_by_length or not isinstance(self.batch, int) else None
 
 
@@ -280,8 +281,9 @@ def in_order(rows: datasets.Dataset, collator: Any, batch: int | Length, *, by_l
     """
     lengths = row_lengths(rows) if by_length or isinstance(batch, Length) else None
     if isinstance(batch, Length):
-        batch = replace(batch, value=max(batch.value, fewest_tokens(max(lengths or [1]))))
-    order = BatchOrder(len(rows), batch, shuffle=False, lengths=lengths or None, by_length=by_length)
+        assert lengths is not None
+        batch = replace(batch, value=max(batch.value, fewest_tokens(int(lengths.max(initial=1)))))
+    order = BatchOrder(len(rows), batch, shuffle=False, lengths=lengths, by_length=by_length)
     return loader(rows, order, at_epoch(collator, 0))
 
 

@@ -378,6 +378,18 @@ def test_nothing_to_fill(world: Path) -> None:
     assert "keeps nothing on disk: write `cache NAME" in result.stderr
 
 
+def test_an_untrained_teacher(world: Path) -> None:
+    """The remedy names what this command can do about it."""
+    path = spec(world, *VALUES["logits"], cached=True)
+    text = path.read_text()
+    (world / "teacher.brew").write_text(PLAIN.format(loss="ce(d.labels -> tiny.logits)"))
+    path.write_text(text.replace('hf("bert")', 'brew("teacher.brew")'))
+    result = command("cache", str(path), "--runs", "elsewhere")
+    assert result.exit_code == 2
+    remedy = "no finished run of it is in elsewhere; `--runs` names another folder"
+    assert f"`bert` is not trained yet: run `brewgraph run teacher.brew` first; {remedy}" in result.stderr
+
+
 def test_values_kept_in_bf16(world: Path) -> None:
     """Half the bytes, rounded from the first epoch on, another hash: a second run reads the numbers of the first."""
     path = spec(world, *VALUES["hidden"], cached=True)

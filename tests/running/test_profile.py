@@ -53,6 +53,36 @@ def test_the_command(world: Path) -> None:
     result = command("run", "spec.brew", "--profile")
     assert result.exit_code == 0, result.stderr
     assert "forward of bert" in result.stdout
-    (trace,) = (world / "runs").iterdir()
+    (trace,) = (world / "runs").glob("*/*")
+    assert trace.name == "profile.json"
     events = json.loads(trace.read_text())["traceEvents"]
     assert {x["name"] for x in events} >= {"brewgraph: forward of bert", "brewgraph: kd(bert.logits -> tiny.logits)"}
+
+
+def test_out_names_the_folder_of_the_trace(world: Path) -> None:
+    """A run into the same folder goes on as into an empty one, and leaves the trace there."""
+    result = command("run", "spec.brew", "--profile", "--out", "here")
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in (world / "here").iterdir()] == ["profile.json"]
+    assert f"trace: {Path('here/profile.json')}" in result.stdout
+    assert not (world / "runs").exists()
+    (world / "spec.brew").write_text(SPEC.format(batch=2).replace("epochs = 1", "steps = 1"))
+    result = command("run", "spec.brew", "--out", "here", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert {"profile.json", "finished.json"} < {path.name for path in (world / "here").iterdir()}
+    (world / "taken").write_text("a file")
+    result = command("run", "spec.brew", "--profile", "--out", "taken")
+    assert result.exit_code == 3
+    assert "the run folder `taken` cannot be written" in result.stderr
+    assert "choose another folder with --out" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "why"), [("--dry-run", "each trains a few steps"), ("--force", "it repeats no run")]
+)
+def test_options_that_say_nothing_about_a_profile(world: Path, option: str, why: str) -> None:
+    """They are refused rather than ignored."""
+    result = command("run", "spec.brew", "--profile", option)
+    assert result.exit_code == 2
+    assert f"--profile and {option} exclude each other ({why}): leave one of them out" in result.stderr
+    assert not (world / "runs").exists()

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from brewgraph.diagnostics import RunError
-from brewgraph.recipe.length import Length
+from brewgraph.recipe.length import Length, fewest_tokens, too_few_tokens
 
 
 def derive_seed(*parts: str | float) -> int:
@@ -70,7 +70,7 @@ class BatchOrder(Sampler[list[int]]):
         drop_last: bool = False,
         rank: int = 0,
         world: int = 1,
-        lengths: Sequence[int] | None = None,
+        lengths: Sequence[int] | numpy.ndarray | None = None,
         by_length: bool = False,
     ):
         if rows < 0 or not 0 <= rank < world or (isinstance(batch, int) and batch < 1):
@@ -87,7 +87,9 @@ class BatchOrder(Sampler[list[int]]):
         else:
             self.tokens, longest = int(batch.value), int(self.lengths.max(initial=1))
             if self.tokens < fewest_tokens(longest):
-                raise RunError(too_few_tokens(self.tokens, longest))
+                raise RunError(
+                    f"{too_few_tokens(self.tokens, str(longest))}, it needs at least {fewest_tokens(longest)}"
+                )
             # cut between rows, a batch of this share of all tokens has at most `tokens`
             self.count = math.ceil(int(self.lengths.sum()) / (self.tokens - longest + 1))
             self.batch = math.ceil(rows / max(1, self.count))
@@ -154,19 +156,6 @@ class BatchOrder(Sampler[list[int]]):
         cuts = numpy.maximum.accumulate(cuts - number) + number
         cuts = numpy.minimum(numpy.maximum(cuts, number), self.rows - self.count + number)
         return numpy.split(order, cuts)
-
-
-def fewest_tokens(longest: int) -> int:
-    """The least number of tokens of a batch: batches are cut between rows, the longest of which has so many tokens."""
-    return 2 * longest - 1
-
-
-def too_few_tokens(tokens: int, longest: int) -> str:
-    """Why a batch of so few tokens cannot be."""
-    return (
-        f"the longest example has {longest} tokens, and batches are cut between examples: a batch of {tokens} tokens "
-        f"is too small, it needs at least {fewest_tokens(longest)}"
-    )
 
 
 def loader(dataset: datasets.Dataset, order: BatchOrder, collator: Callable[[list[Any]], Any]) -> DataLoader[Any]:

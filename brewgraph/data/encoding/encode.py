@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy
 import pyarrow
+import pyarrow.compute
 from transformers import BatchEncoding
 
 from brewgraph.data.batching.augmentation import check_augmentations, mask_of, split_words
@@ -29,7 +30,6 @@ from brewgraph.data.encoding.texts import (
     word_spans,
     words_of_tokens,
 )
-from brewgraph.data.sources.rows import quiet
 from brewgraph.diagnostics import SourceFault
 from brewgraph.recipe.label_types import NONE, SPANS, TAGS
 from brewgraph.recipe.settings.data_sources import DataSource, Join, Squad, Text
@@ -37,7 +37,7 @@ from brewgraph.recipe.settings.data_sources import DataSource, Join, Squad, Text
 __all__ = ["Collator", "Encoding", "encode", "row_lengths", "train_wordpiece"]
 
 _CHUNK = 1000
-"""Questions or lines that are tokenised together."""
+"""Rows, questions, lines or blocks that are tokenised together; of more, no lists of Python are in memory."""
 _FEATURES = {
     **dict.fromkeys(("input_ids", "words", "word_of"), datasets.List(datasets.Value("int32"))),
     **dict.fromkeys(("start", "end", "null"), datasets.Value("int64")),
@@ -71,6 +71,19 @@ def encode(
     Raises `SourceFault` B407 where `max_length` leaves no room for text, B404 where no row is left, B410 for an
     augmentation that the data or a tokenizer does not allow.
     """
+    tables = encoded_chunks(split, encodings, source=source, words=words, whole=whole)
+    return datasets.Dataset(datasets.table.InMemoryTable(pyarrow.concat_tables(tables)))
+
+
+def encoded_chunks(
+    split: datasets.Dataset,
+    encodings: Sequence[Encoding],
+    *,
+    source: DataSource | None = None,
+    words: bool = False,
+    whole: bool = False,
+) -> Iterator[pyarrow.Table]:
+    """The rows of `encode` in tables of one schema, each of some thousand rows, at least one. Raises as `encode`."""
     first = source.parts[0] if isinstance(source, Join) else source
     augment = getattr(first, "augment", ())
     kind = next((x for x in (SPANS, TAGS) if x.column in split.column_names), NONE)
@@ -82,22 +95,49 @@ def encode(
             message = "plain text is changed token by token: several tokenizers would not see the same words"
             help = "leave `augment` out, or let all models share a tokenizer: `tokenizer=…`"
             raise SourceFault("B410", message, help=help, field="augment")
-        return _dataset(encode_blocks(split, encodings, first, words), split.features)
+        return _tables(encode_blocks(split, encodings, first, words), split.features)
     if kind == SPANS:
         if not isinstance(first, Squad):
             raise ValueError("questions are cut into windows as their source says: encode(…, source=…)")
-        return _dataset(encode_windows(split, encodings, first, words), split.features)
+        return _tables(encode_windows(split, encodings, first, words), split.features)
     if "words" in split.column_names and whole:
         for encoding in encodings:
             check_room(encoding, 1)
         split = cut_sentences(split, encodings)
-    return _encode_rows(split, encodings, words=words, texts=bool(augment))
+    return _tables(_encode_rows(split, encodings, words=words, texts=bool(augment)), split.features)
 
 
-def row_lengths(encoded: datasets.Dataset) -> list[int]:
-    """Tokens of each row of `encode`, in its longest encoding."""
+def gives_one_row_each(split: datasets.Dataset, source: DataSource | None, *, whole: bool) -> bool:
+    """Whether `encode` gives one row for each of a split's, so that its encodings do not depend on each other."""
+    first = source.sources[0] if source is not None else None
+    cut = SPANS.column in split.column_names or ("words" in split.column_names and whole)
+    return not isinstance(first, Text) and not cut
+
+
+def row_lengths(encoded: datasets.Dataset) -> numpy.ndarray:
+    """Tokens of each row of `encode`, in its longest encoding: int64, (rows)."""
     columns = [column for column in encoded.column_names if column.endswith("/input_ids")]
-    return [max(map(len, row)) for row in zip(*(encoded[column][:] for column in columns), strict=True)]
+    ids = encoded.select_columns(columns).with_format("arrow")[:]
+    lengths = [pyarrow.compute.list_value_length(ids[column]).to_numpy() for column in columns]
+    longest: numpy.ndarray = numpy.maximum.reduce(lengths).astype(numpy.int64)
+    return longest
+
+
+Columns = Mapping[str, Sequence[Any]]
+"""Some rows of an encoding: the values of each column."""
+
+
+def _tables(chunks: Iterator[Columns], kept: datasets.Features) -> Iterator[pyarrow.Table]:
+    """Chunks of rows in Arrow; `kept` has the features of the columns kept from examples."""
+    for columns in chunks:
+        features = {column: kept.get(column) or _feature(column.rpartition("/")[2]) for column in columns}
+        schema = datasets.Features(features).arrow_schema
+        # straight to arrow: `from_dict` inspects every number by itself, which takes many times as long
+        yield pyarrow.table([pyarrow.array(columns[x.name], type=x.type) for x in schema], schema=schema)
+
+
+def _feature(name: str) -> datasets.Value | datasets.List:
+    return _FEATURES.get(name, datasets.List(datasets.Value("int8")))
 
 
 # ── one row for each example ─────────────────────────────────────────────────────────────────────────────────────────
@@ -105,51 +145,22 @@ def row_lengths(encoded: datasets.Dataset) -> list[int]:
 
 def _encode_rows(
     split: datasets.Dataset, encodings: Sequence[Encoding], *, words: bool, texts: bool
-) -> datasets.Dataset:
+) -> Iterator[Columns]:
     sentences = "words" in split.column_names
     columns = ["words"] if sentences else [c for c in ("text_0", "text_1") if c in split.column_names]
     kept = [c for c in split.column_names if c in KEPT or c.startswith("column/") or (texts and c in columns)]
-    tags = "tags" in split.column_names
-    features = {column: split.features[column] for column in kept}
     for encoding in encodings:
         check_room(encoding, len(columns))
-        names = [*encoding.tokenizer(*([""] * len(columns)))]
-        names += ["words"] if words or sentences else []
-        names += ["labels"] if tags else []
-        features |= {f"{encoding.key}/{name}": _feature(name) for name in names}
-
-    def tokenise(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        made: dict[str, list[Any]] = {}
+    for begin in range(0, max(1, len(split)), _CHUNK):
+        rows = split[begin : begin + _CHUNK]
+        made = {name: rows[name] for name in kept}
         for encoding in encodings:
             if sentences:
-                encoded = encode_sentences(encoding, batch["words"], batch.get("tags"), batch.get("tagged"))
+                encoded = encode_sentences(encoding, rows["words"], rows.get("tags"), rows.get("tagged"))
             else:
-                encoded = encode_texts(encoding, [batch[column] for column in columns], words=words)
+                encoded = encode_texts(encoding, [rows[column] for column in columns], words=words)
             made |= {f"{encoding.key}/{name}": values for name, values in encoded.items()}
-        return made
-
-    with quiet():
-        return split.map(
-            tokenise,
-            batched=True,
-            remove_columns=[column for column in split.column_names if column not in kept],
-            features=datasets.Features(features),
-            keep_in_memory=True,
-            load_from_cache_file=False,
-        )
-
-
-def _dataset(columns: dict[str, list[Any]], kept: datasets.Features) -> datasets.Dataset:
-    """The columns of windows or blocks as rows; `kept` has the features of the columns kept from examples."""
-    features = {column: kept.get(column) or _feature(column.rpartition("/")[2]) for column in columns}
-    schema = datasets.Features(features).arrow_schema
-    # straight to arrow: `from_dict` inspects every number by itself, which takes many times as long
-    arrays = [pyarrow.array(columns[field.name], type=field.type) for field in schema]
-    return datasets.Dataset(datasets.table.InMemoryTable(pyarrow.table(arrays, schema=schema)))
-
-
-def _feature(name: str) -> datasets.Value | datasets.List:
-    return _FEATURES.get(name, datasets.List(datasets.Value("int8")))
+        yield made
 
 
 # ── windows of questions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,8 +193,8 @@ class _Window:
 
 def encode_windows(
     split: datasets.Dataset, encodings: Sequence[Encoding], source: Squad, words: bool
-) -> dict[str, list[Any]]:
-    """Columns of the windows of all questions, in their order, named as in `encode`.
+) -> Iterator[Columns]:
+    """The windows of all questions, in their order, columns named as in `encode`.
 
     The first encoding's tokenizer cuts the context; the others see the same characters, each up to its own length.
     Offsets count characters of the whole context. `null` is the token for no answer; if some question of the split has
@@ -194,19 +205,15 @@ def encode_windows(
     cut = _cut(encodings[0], split["text_0"][:], source.max_query_length)
     _check_stride(encodings[0], cut, source)
     has_null = not all(answers["start"] for answers in split["answers"][:])
-    columns: dict[str, list[Any]] = {}
-
-    def add(name: str, value: object) -> None:
-        columns.setdefault(name, []).append(value)
-
     for begin in range(0, len(split), _CHUNK):
+        columns: dict[str, list[Any]] = {}
         chunk = split[begin : begin + _CHUNK]
         questions, contexts = cut[begin : begin + _CHUNK], chunk["text_1"]
         whole = [(question, text, (0, len(text))) for question, text in zip(questions, contexts, strict=True)]
         windows = _windows(encodings[0], whole, source.stride)
         for row, _ in windows:
             for name in kept:
-                add(name, chunk[name][row])
+                columns.setdefault(name, []).append(chunk[name][row])
         pieces = [(questions[row], contexts[row], window.stretch) for row, window in windows]
         for encoding in encodings:
             views = windows if encoding is encodings[0] else _windows(encoding, pieces, None)
@@ -218,8 +225,8 @@ def encode_windows(
                 if words:
                     labels["words"] = _words(*piece, view)
                 for name, values in (view.inputs | labels).items():
-                    add(f"{encoding.key}/{name}", values)
-    return columns
+                    columns.setdefault(f"{encoding.key}/{name}", []).append(values)
+        yield columns
 
 
 def _plain(encoding: Encoding, texts: Sequence[str]) -> BatchEncoding:
@@ -373,8 +380,8 @@ _LEAST = 2
 
 def encode_blocks(
     split: datasets.Dataset, encodings: Sequence[Encoding], source: Text, words: bool
-) -> dict[str, list[Any]]:
-    """Columns of all blocks, in the order of the text, named as in `encode`; `index` counts the blocks.
+) -> Iterator[Columns]:
+    """All blocks, in the order of the text, columns named as in `encode`; `index` counts the blocks.
 
     With one encoding every block but the last is full. With several the first one's tokenizer cuts between words, and
     the others see the same pieces of text, each up to its own length; for `mask` each row also has the words of its
@@ -389,23 +396,25 @@ def encode_blocks(
     lines = split["text_0"][:]
     text = "".join(f"{line}\n" for line in lines)
     ids, spans = _tokens(first, lines)
-    parts = list(itertools.pairwise(_cuts(text, spans[:, 0], _room(first, source), between_words=several)))
-    stretches = [(int(spans[a, 0]), int(spans[b, 0]) if b < len(spans) else len(text)) for a, b in parts]
-    columns: dict[str, list[Any]] = {"index": list(range(len(parts)))}
-    of_text = [word_spans(text[a:b]) for a, b in stretches] if words or (source.mask and several) else []
-    for encoding in encodings:
-        if encoding is first:
-            rows = [(ids[a:b].tolist(), (spans[a:b] - spans[a, 0]).tolist()) for a, b in parts]
-            inputs, offsets = _with_affixes(encoding, rows)
-        else:
-            inputs, offsets = _tokenise(encoding, [text[a:b] for a, b in stretches])
-        columns |= {f"{encoding.key}/{name}": values for name, values in inputs.items()}
-        pairs = list(zip(of_text, offsets, strict=False))
-        if words:
-            columns[f"{encoding.key}/words"] = [word_places(block, row) for block, row in pairs]
-        if source.mask and several:
-            columns[f"{encoding.key}/word_of"] = [words_of_tokens(block, row) for block, row in pairs]
-    return columns
+    cuts = _cuts(text, spans[:, 0], _room(first, source), between_words=several)
+    for begin in range(0, len(cuts) - 1, _CHUNK):
+        parts = list(itertools.pairwise(cuts[begin : begin + _CHUNK + 1]))
+        stretches = [(int(spans[a, 0]), int(spans[b, 0]) if b < len(spans) else len(text)) for a, b in parts]
+        columns: dict[str, Sequence[Any]] = {"index": range(begin, begin + len(parts))}
+        of_text = [word_spans(text[a:b]) for a, b in stretches] if words or (source.mask and several) else []
+        for encoding in encodings:
+            if encoding is first:
+                rows = [(ids[a:b].tolist(), (spans[a:b] - spans[a, 0]).tolist()) for a, b in parts]
+                inputs, offsets = _with_affixes(encoding, rows)
+            else:
+                inputs, offsets = _tokenise(encoding, [text[a:b] for a, b in stretches])
+            columns |= {f"{encoding.key}/{name}": values for name, values in inputs.items()}
+            pairs = list(zip(of_text, offsets, strict=False))
+            if words:
+                columns[f"{encoding.key}/words"] = [word_places(block, row) for block, row in pairs]
+            if source.mask and several:
+                columns[f"{encoding.key}/word_of"] = [words_of_tokens(block, row) for block, row in pairs]
+        yield columns
 
 
 def _with_affixes(
@@ -449,14 +458,16 @@ def _tokens(encoding: Encoding, lines: Sequence[str]) -> tuple[numpy.ndarray, nu
     """The ids of all lines, one after the other, and the characters of each token (N, 2), line ends counted."""
     ids: list[numpy.ndarray] = []
     spans: list[numpy.ndarray] = []
+    place = numpy.int32 if sum(map(len, lines)) + len(lines) < 2**31 else numpy.int64
     at = 0
     for begin in range(0, len(lines), _CHUNK):
         chunk = [f"{line}\n" for line in lines[begin : begin + _CHUNK]]
         made = _plain(encoding, chunk)
-        for line, row, offsets in zip(chunk, made["input_ids"], made["offset_mapping"], strict=True):
-            ids.append(numpy.array(row, dtype=numpy.int64))
-            spans.append(numpy.array(offsets, dtype=numpy.int64).reshape(-1, 2) + at)
-            at += len(line)
+        starts = [at, *(at + total for total in itertools.accumulate(map(len, chunk)))]
+        offsets = (numpy.array(row, dtype=place).reshape(-1, 2) for row in made["offset_mapping"])
+        ids.append(numpy.array([*itertools.chain.from_iterable(made["input_ids"])], dtype=numpy.int32))
+        spans.append(numpy.concatenate([row + start for row, start in zip(offsets, starts, strict=False)]))
+        at = starts[-1]
     return numpy.concatenate(ids), numpy.concatenate(spans)
 
 

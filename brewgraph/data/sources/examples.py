@@ -92,7 +92,8 @@ def _joined_facts(source: Join, folder: Path) -> DataFacts:
     twice = dict.fromkeys(column for part in parts for column in part.twice)
     counts = {field: sum(part.unanswerable.get(field, 0) for part in parts) for field in fields}
     lost = {field: count for field, count in counts.items() if count}
-    return DataFacts(classes, tuple(columns), rows, tuple(twice), seen, alike, lost)
+    longest = max(part.words for part in parts)
+    return DataFacts(classes, tuple(columns), rows, tuple(twice), seen, alike, lost, longest)
 
 
 def texts(examples: Examples) -> list[str]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import datasets
 
 
+_WORD = r"[^\s]*[A-Za-z0-9][^\s]*"
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a source holds: `splits` with the columns of `Examples` but `index`, the class names in the order of the
@@ -45,7 +48,8 @@ class DataFacts:
 
     `rows` may be empty, where only preparing the data tells them. `twice` are columns whose name occurs twice in the
     training file, `seen` the classes of training rows (None: unknown); `alike` means that there are several rows, all
-    with one label. `unanswerable` counts the questions of each split without an answer.
+    with one label. `unanswerable` counts the questions of each split without an answer. `words` are those of the
+    longest training example, 0 where only preparing the data tells them: its tokens are at least as many.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +59,7 @@ class DataFacts:
     seen: tuple[str, ...] | None = None
     alike: bool = False
     unanswerable: dict[str, int] = field(default_factory=dict)
+    words: int = 0
 
 
 @singledispatch
@@ -86,7 +91,23 @@ def facts_by_reading(source: Settings, folder: Path) -> DataFacts:
         seen=tuple(name for number, name in enumerate(whole.classes) if number in numbers) or None,
         alike=len(labels) > 1 and all(label == labels[0] for label in labels),
         unanswerable={split: count for split, rows in whole.splits.items() if (count := unanswerable(rows))},
+        words=_longest(train),
     )
+
+
+def _longest(train: datasets.Dataset) -> int:
+    """The words of the longest example, of a question those of its context; a word has a letter or a digit."""
+    import pyarrow.compute
+
+    texts = [name for name in ("text_0", "text_1") if name in train.column_names]
+    names = texts[-1:] if "answers" in train.column_names else texts or ["words"]
+    table = train.select_columns(names).with_format("arrow")[:]
+    if names == ["words"]:
+        counts = [pyarrow.compute.list_value_length(table["words"])]
+    else:
+        counts = [pyarrow.compute.count_substring_regex(table[name], _WORD) for name in names]
+    total = counts[0] if len(counts) == 1 else pyarrow.compute.add(*counts)
+    return int(pyarrow.compute.max(total).as_py() or 0)
 
 
 facts = singledispatch(facts_by_reading)

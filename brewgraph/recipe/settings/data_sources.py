@@ -35,6 +35,9 @@ from brewgraph.recipe.label_types import (
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.settings.base import EachOnce, Settings, Share
 
+LONGEST = 512
+"""Tokens per example if neither the spec, the tokenizer nor the model sets a limit."""
+
 
 class DataSource(Settings):
     """What every data source answers, whatever it reads. What differs by source is an answer here or a handler in

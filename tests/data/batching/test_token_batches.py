@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import brewgraph as bg
-from brewgraph.data.batching.order import BatchOrder, fewest_tokens
+from brewgraph.data.batching.order import BatchOrder
 from brewgraph.diagnostics import RunError, SpecError
-from brewgraph.recipe.length import Length
+from brewgraph.recipe.length import Length, fewest_tokens
 from tests.small import metrics, rows, write_pair, write_rows
 
 
@@ -121,6 +121,37 @@ def test_a_batch_that_cannot_be(world: Path, batch: str, code: str, words: str) 
     (found,) = error.value.diagnostics
     assert found.code == code
     assert words in found.message
+
+
+@pytest.mark.parametrize(("length", "batch", "fewest"), [("", "20 tokens", 23), (", max_length=9", "16 tokens", 17)])
+def test_a_check_finds_a_batch_that_an_example_exceeds(world: Path, length: str, batch: str, fewest: int) -> None:
+    """As far as words tell: the longest of the data has 12, with or without a `max_length`; a length that cuts every
+    example short enough is none.
+    """
+    path = spec(world, batch)
+    path.write_text(path.read_text().replace(", max_length=32", length))
+    (found,) = bg.check(path)
+    assert (found.code, found.span.text) == ("B413", batch)
+    assert found.message.startswith(f"the longest example has at least {(fewest + 1) // 2} tokens, and batches are cut")
+    assert found.help == f"use `batch={fewest} tokens` or more, or a smaller `max_length`"
+    path.write_text(path.read_text().replace(f"batch={batch}{length}", f"batch={batch}, max_length=8"))
+    assert bg.check(path) == ()
+    assert bg.run(path).fresh
+
+
+def test_a_run_counts_tokens_before_it_trains(world: Path) -> None:
+    """Words that fall into many tokens: only encoding them tells, for the model's own limit, too."""
+    write_rows(world / "train.jsonl", [{"text": "a-" * 60, "label": "good"}, *rows(9)])
+    for length, longest in ((", max_length=32", 32), ("", 40)):  # the tiny models have 40 positions
+        path = spec(world, "60 tokens")
+        path.write_text(path.read_text().replace(", max_length=32", length))
+        assert bg.check(path) == ()
+        with pytest.raises(SpecError) as error:
+            bg.run(path)
+        (found,) = error.value.diagnostics
+        assert found.code == "B413"
+        assert found.message.startswith(f"the longest example has {longest} tokens")
+        assert found.help == f"use `batch={2 * longest - 1} tokens` or more, or a smaller `max_length`"
 
 
 @pytest.mark.parametrize("change", ["save_steps = 40 tokens", "epochs = 40 tokens"])

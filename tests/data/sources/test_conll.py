@@ -57,7 +57,7 @@ def test_sentences(tmp_path: Path, packed: bool) -> None:
     }
     assert found.notes == ()
     assert facts(source, tmp_path) == DataFacts(
-        found.classes, ("words", "tags", "sent_id"), {"train": 2}, seen=("O", "B-LOC", "I-LOC", "B-PER")
+        found.classes, ("words", "tags", "sent_id"), {"train": 2}, seen=("O", "B-LOC", "I-LOC", "B-PER"), words=4
     )
     assert texts(found) == ["Alice visited New York", "# unbelievable"]
 

@@ -96,6 +96,7 @@ def test_every_format_gives_the_same_examples(tmp_path: Path, suffix: str, packe
         ("premise", "hypothesis", "label", "id"),
         {"train": 3, "dev": 2},
         seen=("maybe", "no", "yes"),
+        words=6,
     )
 
 
@@ -391,7 +392,7 @@ def test_a_local_folder_for_the_hub(tmp_path: Path) -> None:
     parts = open_examples(Hub(name="set", train="train[:80%]", dev="train[80%:]"), tmp_path)
     assert parts.splits["train"]["text_0"][:] == list("abcdefgh")
     assert parts.splits["dev"]["text_0"][:] == ["i", "j"]
-    known = DataFacts(("bad", "good", "unseen"), ("text", "label"), {"train": 10}, seen=("bad", "good"))
+    known = DataFacts(("bad", "good", "unseen"), ("text", "label"), {"train": 10}, seen=("bad", "good"), words=1)
     assert facts(Hub(name="set"), tmp_path) == known
     rows.select(range(2)).to_parquet(folder / "validation-00000-of-00001.parquet")
     assert len(open_examples(Hub(name="./set"), tmp_path).splits["dev"]) == 2

@@ -51,7 +51,7 @@ def test_one_after_the_other(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert found.fingerprint == join_examples([open_examples(a, tmp_path), open_examples(b, tmp_path)]).fingerprint
     assert found.fingerprint != open_examples(Join(parts=(b, a)), tmp_path).fingerprint
     rows = {"train": 5, "dev": 2}
-    assert facts(source, tmp_path) == DataFacts(found.classes, ("text", "label"), rows, seen=found.classes)
+    assert facts(source, tmp_path) == DataFacts(found.classes, ("text", "label"), rows, seen=found.classes, words=2)
     assert capfd.readouterr() == ("", "")
 
 

@@ -65,7 +65,7 @@ def test_questions(tmp_path: Path, name: str) -> None:
         "index": [0, 1, 2],
     }
     columns = ("id", "question", "context", "answers")
-    assert facts(source, tmp_path) == DataFacts((), columns, {"train": 3}, unanswerable={"train": 1})
+    assert facts(source, tmp_path) == DataFacts((), columns, {"train": 3}, unanswerable={"train": 1}, words=23)
     both = Join(parts=(source, write(tmp_path, article(ASKED[2]), "other.json")))
     assert facts(both, tmp_path).unanswerable == {"train": 2}
     assert facts(write(tmp_path, article(ASKED[0]), "all.json"), tmp_path).unanswerable == {}
