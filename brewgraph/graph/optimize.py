@@ -240,9 +240,9 @@ def chunk_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(tuple(group) for group in groups if group))
 
 
-def _is_by_token(graph: Graph, key: str, scalars: Collection[str]) -> bool:
-    """Whether a value is logits over a vocabulary, or computed for each token by itself from its logits: then a chunk of
-    tokens is enough. A loss is a sum over tokens.
+def _is_by_token(graph: Graph, key: str, scalars: set[str]) -> bool:
+    """Whether a value is logits over a vocabulary, or computed for each token by itself from its logits: then a chunk
+    of tokens is enough. A loss is a sum over tokens.
     """
     x = node(graph, key)
     if isinstance(x, n.Loss):
@@ -261,8 +261,8 @@ def _is_by_token(graph: Graph, key: str, scalars: Collection[str]) -> bool:
     return False
 
 
-def _fits_in_chunks(graph: Graph, key: str, inside: set[str], scalars: Collection[str]) -> bool:
-    """Whether a value reads some logits that are split, nothing else that learns, and is itself read in chunks alone."""
+def _fits_in_chunks(graph: Graph, key: str, inside: set[str], scalars: set[str]) -> bool:
+    """Whether a value reads some logits that are split, nothing else that learns, and is read in chunks alone."""
     x = node(graph, key)
     if not isinstance(x, n.Loss) and not all(user in inside for user in graph.successors(key)):
         return False
@@ -276,7 +276,8 @@ def _fits_in_chunks(graph: Graph, key: str, inside: set[str], scalars: Collectio
         case _:
             values = x.inputs
     whole = [used for used in values if used not in inside and used not in scalars]
-    if not inside.intersection(values) or any((node(graph, used).shape or ())[:2] != ("batch", "length") for used in whole):
+    shapes = [node(graph, used).shape or () for used in whole]
+    if not inside.intersection(values) or any(shape[:2] != ("batch", "length") for shape in shapes):
         return False
     return all(forward.role != "student" for _, forward in of_kind(graph, n.Forward, used_by(graph, whole)))
 
@@ -296,8 +297,8 @@ def release_values(graph: Graph) -> Graph:
 
 def running_order(graph: Graph) -> list[str]:
     """The order in which a program runs: whatever can be computed, then a forward of the student, then one of a
-    teacher; ties by key. So the values of one teacher can be released before the next one runs. Where the first value of
-    a group of chunks can be computed, all of them can.
+    teacher; ties by key. So the values of one teacher can be released before the next one runs. Where the first value
+    of a group of chunks can be computed, all of them can.
     """
 
     def place(key: str) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from brewgraph.runtime.instructions import Instruction, Step
 from brewgraph.runtime.kernels import fast_kernels
 from brewgraph.runtime.layouts import Padded, Slots, SplitLogits
 
-CHUNK = 1 << 23
+CHUNK = 1 << 22
 """The most logits of a model that are held at once."""
 
 Head: TypeAlias = tuple[Tensor, Tensor, Tensor | None]

@@ -26,8 +26,8 @@ _ELEMENTWISE = frozenset(
 
 @dataclass(frozen=True)
 class Decoder:
-    """The last linear layer of a model, by its path, and the methods of a tensor that its output goes through, each with
-    its arguments: `(("div", (30.0,)), ("tanh", ()), ("mul", (30.0,)))`.
+    """The last linear layer of a model, by its path, and the methods of a tensor that its output goes through, each
+    with its arguments: `(("div", (30.0,)), ("tanh", ()), ("mul", (30.0,)))`.
     """
 
     path: str
