@@ -14,9 +14,11 @@ from brewgraph.graph.optimize import (
     all_reached,
     check_names,
     features_of,
+    is_over_vocabulary,
     pack_tokens,
     running_order,
     skip_scheduled_zeros,
+    split_vocabularies,
     truncate_models,
 )
 from brewgraph.recipe.features import Feature
@@ -43,6 +45,8 @@ class ModelReach(Protocol):
     def attention_layers(self) -> int: ...
     @property
     def padded_because(self) -> str: ...
+    @property
+    def whole_because(self) -> str: ...
     @property
     def names(self) -> frozenset[str]: ...
     def depth(self, features: Collection[Feature]) -> LayerCount | None: ...
@@ -166,9 +170,26 @@ def _padded(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
     return (*first, *sorted(set(reasons)))
 
 
+def _whole(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
+    """Whose logits over a vocabulary are computed a chunk of tokens at a time, and why the others are whole."""
+    split, reasons = [], []
+    for _, tap in of_kind(graph, n.Tap, execution_order(graph)):
+        if not is_over_vocabulary(tap):
+            continue
+        model = reach(tap.model)
+        reason = "" if tap.split else "something other than a mean over tokens reads them, or a cache keeps them"
+        reason = reason or ("nothing is known of its head" if model is None else model.whole_because)
+        split += [] if reason else [tap.model]
+        reasons += [f"the logits of {tap.model} are held as a whole: {reason}"] if reason else []
+    names = sorted(set(split))
+    first = [f"the logits of {listing(names)} are computed a chunk of tokens at a time"] if names else []
+    return (*first, *sorted(set(reasons)))
+
+
 NOTES: Mapping[str, Callable[[Graph, ReachOf], tuple[str, ...]]] = {
     truncate_models.__name__: _uncut,
     pack_tokens.__name__: _padded,
+    split_vocabularies.__name__: _whole,
 }
 """What there is to say of a pass beside counts."""
 

@@ -130,11 +130,16 @@ class Forward(Node, content=("role", "identity", "passing", "columns")):
 
 
 class Tap(Node):
-    """A feature of a forward. Scores over positions are very low at padding, unless `padding` counts."""
+    """A feature of a forward. Scores over positions are very low at padding, unless `padding` counts.
+
+    Logits that are `split` are computed a chunk of tokens at a time, inside the losses that read them. This is how they
+    are computed, and no part of the content.
+    """
 
     model: str
     feature: Feature
     padding: bool = False
+    split: bool = False
 
     forward = Operand(0)
     """The `Forward` that gives it."""

@@ -26,6 +26,9 @@ from brewgraph.graph.container import (
     used_by,
 )
 from brewgraph.graph.scalars import linear_inputs, scalar_keys, scalar_values
+from brewgraph.ops import OPERATIONS, TRANSFORMS
+from brewgraph.ops.alone import BUILT_IN
+from brewgraph.ops.registry import is_own
 from brewgraph.recipe.features import Feature
 
 # ── terms of weight zero ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,6 +199,89 @@ def features_of(graph: Graph, forward: str) -> frozenset[Feature]:
     return frozenset(tap.feature for _, tap in of_kind(graph, n.Tap, graph.successors(forward)))
 
 
+# ── vocabularies ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VOCABULARY = 4096
+"""The number of classes from which logits are not held as a whole."""
+
+
+def split_vocabularies(graph: Graph) -> Graph:
+    """Compute logits over a vocabulary a chunk of tokens at a time, inside the losses that read them."""
+    scalars = scalar_keys(graph)
+    inside = {key for key in graph if _is_by_token(graph, key, scalars)}
+    while outside := {key for key in inside if not _fits_in_chunks(graph, key, inside, scalars)}:
+        inside -= outside
+    split = {key: replace(x, split=True) for key, x in of_kind(graph, n.Tap, sorted(inside))}
+    return rewritten(graph, {**nodes_of(graph), **split})
+
+
+def is_over_vocabulary(tap: n.Tap) -> bool:
+    """Whether a feature is logits over a vocabulary, for each token."""
+    match tap.feature.name, tap.shape:
+        case "logits", ("batch", "length", int(classes)):
+            return classes >= VOCABULARY
+    return False
+
+
+def chunk_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
+    """What is computed from split logits up to the losses, a chunk of tokens at a time: keys in the order of execution,
+    values that share logits in one group.
+    """
+    taps = {key for key, tap in of_kind(graph, n.Tap) if tap.split}
+    readers: set[str] = set()
+    waiting = [user for tap in taps for user in graph.successors(tap)]
+    while waiting:
+        key = waiting.pop()
+        if key not in readers:
+            readers.add(key)
+            waiting += [] if isinstance(node(graph, key), n.Loss) else graph.successors(key)
+    parts = nx.connected_components(graph.subgraph(taps | readers).to_undirected())
+    groups = ([key for key in execution_order(graph) if key in part & readers] for part in parts)
+    return tuple(sorted(tuple(group) for group in groups if group))
+
+
+def _is_by_token(graph: Graph, key: str, scalars: set[str]) -> bool:
+    """Whether a value is logits over a vocabulary, or computed for each token by itself from its logits: then a chunk
+    of tokens is enough. A loss is a sum over tokens.
+    """
+    x = node(graph, key)
+    if isinstance(x, n.Loss):
+        by_token = x.reduced and x.unit in ("token", "label") and is_own(OPERATIONS[x.operation].module)
+        return by_token and scalars >= set(x.arguments.values())
+    if key in info(graph).caches or (x.shape or ())[:2] != ("batch", "length"):
+        return False
+    match x:
+        case n.Tap():
+            return is_over_vocabulary(x) and x.feature.head is None
+        case n.Transform():
+            own = x.name in BUILT_IN or is_own(TRANSFORMS[x.name].module)
+            return own and not (x.mixes or x.masked or x.entry) and scalars >= set(x.arguments.values())
+        case n.Combine():
+            return x.position is None and len(x.shape or ()) == 3
+    return False
+
+
+def _fits_in_chunks(graph: Graph, key: str, inside: set[str], scalars: set[str]) -> bool:
+    """Whether a value reads some logits that are split, nothing else that learns, and is read in chunks alone."""
+    x = node(graph, key)
+    if not isinstance(x, n.Loss) and not all(user in inside for user in graph.successors(key)):
+        return False
+    match x:
+        case n.Tap():
+            return True
+        case n.Loss():
+            values: Iterable[str] = (x.source, x.target)
+        case n.Transform():
+            values = x.values
+        case _:
+            values = x.inputs
+    whole = [used for used in values if used not in inside and used not in scalars]
+    shapes = [node(graph, used).shape or () for used in whole]
+    if not inside.intersection(values) or any(shape[:2] != ("batch", "length") for shape in shapes):
+        return False
+    return all(forward.role != "student" for _, forward in of_kind(graph, n.Forward, used_by(graph, whole)))
+
+
 # ── values and parameters ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -211,14 +297,25 @@ def release_values(graph: Graph) -> Graph:
 
 def running_order(graph: Graph) -> list[str]:
     """The order in which a program runs: whatever can be computed, then a forward of the student, then one of a
-    teacher; ties by key. So the values of one teacher can be released before the next one runs.
+    teacher; ties by key. So the values of one teacher can be released before the next one runs. Where the first value
+    of a group of chunks can be computed, all of them can.
     """
 
     def place(key: str) -> tuple[int, str]:
         x = node(graph, key)
         return (0 if not isinstance(x, n.Forward) else 1 if x.role == "student" else 2), key
 
-    return list(nx.lexicographical_topological_sort(graph, place))
+    return list(nx.lexicographical_topological_sort(_with_groups(graph), place))
+
+
+def _with_groups(graph: Graph) -> Graph:
+    """The graph with more edges: what one value of a group of chunks needs, all of them wait for."""
+    ordered: Graph = nx.DiGraph(graph.edges)
+    ordered.add_nodes_from(graph)
+    for group in chunk_groups(graph):
+        needs = {used for key in group for used in node(graph, key).inputs} - set(group)
+        ordered.add_edges_from((used, key) for used in needs for key in group)
+    return ordered
 
 
 def releases(graph: Graph, running: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -241,6 +338,7 @@ PASSES: tuple[Pass, ...] = (
     truncate_models,
     narrow_attention,
     pack_tokens,
+    split_vocabularies,
     freeze_unreached,
     release_values,
 )

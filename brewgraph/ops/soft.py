@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from brewgraph.ops.closed_form import soft_loss
 from brewgraph.ops.registry import operation
 from brewgraph.ops.tensors import log, per_item, softmax_over_keys
 
@@ -44,6 +45,8 @@ def ce(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
         logits_X_C = target / per_item(T, target)
         loss_X = F.cross_entropy(logits_X_C.flatten(0, -2), source.flatten(), reduction="none", ignore_index=-100)
         return loss_X.view_as(source)
+    if _has_closed_form(source, target, T, kinds):
+        return soft_loss(source, target, per_item(T, source), entropy=True)
     p, _ = _distribution(source, T, kinds[:1], layout)
     _, log_q = _distribution(target, T, kinds[1:], layout)
     return _over_heads(-(p * log_q).sum(-1))
@@ -64,6 +67,8 @@ def kl(source: Any, target: Any, *, T: Any = 1.0, layout: Any = None, kinds: tup
     There is no factor T²; `kd` has it. Probabilities, those of attention and of relations too, are taken as they are;
     attention scores go through a softmax over the keys that are no padding. Attention is averaged over heads.
     """
+    if _has_closed_form(source, target, T, kinds):
+        return soft_loss(source, target, per_item(T, source), entropy=False)
     p, log_p = _distribution(source, T, kinds[:1], layout)
     _, log_q = _distribution(target, T, kinds[1:], layout)
     return _over_heads((p * (log_p - log_q)).sum(-1))
@@ -108,6 +113,13 @@ def bce(source: Any, target: Any, *, T: Any = 1.0, kinds: tuple[str, ...] = ("ta
         p_X_C = source if source.dim() == target.dim() else source.unsqueeze(-1)
     logits_X_C = target / per_item(T, target)
     return F.binary_cross_entropy_with_logits(logits_X_C, p_X_C.to(logits_X_C.dtype), reduction="none").mean(-1)
+
+
+def _has_closed_form(source: Any, target: Any, T: Any, kinds: tuple[str, ...]) -> bool:
+    """Whether both sides are logits, of which the target's alone learn."""
+    logits = kinds == ("logits", "logits") if kinds else source.dim() < 4
+    learns = source.requires_grad or getattr(T, "requires_grad", False)
+    return logits and not learns and source.shape == target.shape and source.dtype == target.dtype
 
 
 def _distribution(x: Any, T: Any, kinds: tuple[str, ...], layout: Any) -> tuple[Any, Any]:

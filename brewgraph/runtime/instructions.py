@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,14 @@ from brewgraph.models.capture.packing import Packing
 from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel, can_end_early, may_draw, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
+from brewgraph.models.structure.decoder import Decoder
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
 from brewgraph.ops.registry import UNITS, is_own
 from brewgraph.recipe import numbers
+from brewgraph.recipe.features import Feature
 from brewgraph.recipe.numbers import schedule_value
-from brewgraph.runtime.layouts import Packed, Padded, Slots, hide_padding, label_mask, token_mask
+from brewgraph.runtime.layouts import Packed, Padded, Slots, SplitLogits, hide_padding, label_mask, token_mask
 
 Batch = Mapping[str, Any]
 NOT_INPUTS = frozenset({"labels", "index", "start", "end", "null", "first", "words", "offsets", "weights"})
@@ -63,21 +65,26 @@ def forward_instruction(
     taps: Mapping[int, n.Tap],
     data: str,
     packing: Packing | None = None,
+    decoder: Decoder | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
     `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
-    back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards.
+    back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards. Split
+    logits are left to whoever reads them: the forward ends before its `decoder`, behind which nothing is drawn.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
     trainable = forward.role == "student"
     name, columns, side = forward.model, forward.columns, padding_side(model)
-    wanted = frozenset(tap.feature for tap in taps.values())
+    layer = cast(nn.Linear, model.get_submodule(decoder.path)) if decoder is not None else None
+    takes = {slot: enters(decoder) if decoder is not None and x.split else x.feature for slot, x in taps.items()}
+    wanted = frozenset(takes.values())
     heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
     low = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-    stops = forward.stops and capture.can_stop(wanted) and not (trainable and may_draw(model))
+    before = decoder is not None and enters(decoder) in wanted
+    stops = capture.can_stop(wanted) and (before or (forward.stops and not (trainable and may_draw(model))))
 
     def run_forward(step: Step) -> None:
         encoding = step.slots[source]
@@ -116,7 +123,11 @@ def forward_instruction(
         else:
             inside = set()
         for slot, tap in taps.items():
-            value = values[tap.feature]
+            value = values[takes[slot]]
+            if decoder is not None and layer is not None and takes[slot] != tap.feature:
+                hidden_BLH = value if shift_B is None else moved(value, -shift_B, [1])
+                step.slots[slot] = SplitLogits(hidden_BLH, layer, decoder, full=low is not None)
+                continue
             if low is not None and value.dtype == low:  # losses are computed in fp32
                 value = value.float()
             if tap.feature in inside and tokens is not None:
@@ -130,6 +141,11 @@ def forward_instruction(
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
+
+
+def enters(decoder: Decoder) -> Feature:
+    """What enters the last linear layer of a model."""
+    return Feature("tap", path=decoder.path, input=True)
 
 
 def _token_axes(tap: n.Tap) -> list[int]:

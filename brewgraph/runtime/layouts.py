@@ -1,6 +1,7 @@
 """The layout of tokens in the tensors of a batch, and what depends on it: Gram matrices, masks, counts, masked sums.
 
 A value has a row for each place of a batch (`Padded` says which are real), or, as `Packed`, for each real token alone.
+Logits over a vocabulary may be `SplitLogits`, which are computed where they are read.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from brewgraph.diagnostics import RunError, listing
 from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens, is_zero_outside
+from brewgraph.models.structure.decoder import Decoder
 
 HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
@@ -68,12 +71,35 @@ class Packed:
         return self._padded
 
 
+@dataclass(frozen=True)
+class SplitLogits:
+    """Logits over a vocabulary that are not computed yet, of hidden states (B, L, H) and the last linear layer of their
+    model. `full` brings them to fp32.
+    """
+
+    hidden_BLH: Tensor
+    layer: nn.Linear
+    decoder: Decoder
+    full: bool = False
+
+    def of(self, product: Tensor) -> Tensor:
+        """Logits of what the layer gives."""
+        logits = self.decoder.finish(product)
+        return logits.float() if self.full else logits
+
+    def padded(self) -> Tensor:
+        """All of them: (B, L, V)."""
+        return self.of(F.linear(self.hidden_BLH, self.layer.weight, self.layer.bias))
+
+
 class Slots(list[Any]):
-    """The values of a step. Who reads one gets it padded, who can work on packed ones asks for `raw` or `rows`."""
+    """The values of a step. Who reads one gets it padded and whole; who can work on packed or split ones asks for `raw`
+    or `rows`.
+    """
 
     def __getitem__(self, i: Any) -> Any:
         x = super().__getitem__(i)
-        return x.padded() if isinstance(x, Packed) else x
+        return x.padded() if isinstance(x, Packed | SplitLogits) else x
 
     def raw(self, i: int) -> Any:
         return super().__getitem__(i)

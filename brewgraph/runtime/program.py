@@ -17,18 +17,21 @@ from brewgraph.data.batching.order import is_idle
 from brewgraph.display.equation import spell
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, node, of_kind, used_by
-from brewgraph.graph.optimize import all_reached, needed, reached, releases, running_order
+from brewgraph.graph.optimize import all_reached, chunk_groups, needed, reached, releases, running_order
 from brewgraph.graph.scalars import Horizon, scalar_keys
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
+from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.heads import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
+from brewgraph.models.structure.decoder import Decoder
 from brewgraph.runtime.instructions import (
     NOT_INPUTS,
     Batch,
     Instruction,
     Step,
     base_of,
+    enters,
     first_tensor,
     forward_instruction,
     loss_call,
@@ -39,6 +42,7 @@ from brewgraph.runtime.instructions import (
 from brewgraph.runtime.kept_values import cached_values
 from brewgraph.runtime.kernels import fast_kernels
 from brewgraph.runtime.layouts import Packed, Padded, Slots
+from brewgraph.runtime.vocabulary import chunked
 
 __all__ = ["NOT_INPUTS", "Batch", "Program"]
 SHARED = frozenset({"example", "batch"})
@@ -88,6 +92,7 @@ class Program:
         self._data_of_counted: list[set[str]] = []
         self.captures: dict[str, Capture] = {}
         self.packings: dict[str, Packing] = {}
+        self.decoders: dict[str, Decoder] = {}
         self._parameters_of, self._anatomies = parameters_of, anatomies or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
         for key, tap in of_kind(graph, n.Tap, self.order):
@@ -107,6 +112,7 @@ class Program:
                 self.scalars.append(instruction)
             else:
                 self.instructions[key] = instruction
+        self._groups = {key: group for group in chunk_groups(graph) for key in group}
         guards = (self.info.guards or {}).items()
         self.guards = [(key, [self.slot[weight] for weight in weights]) for key, weights in guards]
         self.objective = self.slot[self.info.objective]
@@ -228,9 +234,16 @@ class Program:
         running = frozenset(running)
         released = releases(self.graph, running) if self.info.released else {}
         steps: list[tuple[str, Instruction, tuple[int, ...]]] = []
+        grouped: set[str] = set()
         for key in self.order:
             instruction = self.instructions.get(key)
-            if key not in running or instruction is None:
+            if key not in running or instruction is None or key in grouped:
+                continue
+            if key in self._groups:
+                group = [x for x in self._groups[key] if x in running]
+                grouped.update(group)
+                gone = tuple(self.slot[used] for x in group for used in released.get(x, ()))
+                steps.append((key, self._chunked(group), gone))
                 continue
             if isinstance(current := node(self.graph, key), n.Forward) and not running.issuperset(self._taps[key]):
                 instruction = self._forward(key, current, {tap for tap in self._taps[key] if tap in running})
@@ -239,6 +252,15 @@ class Program:
                 (key, cached.keep, ()) for cached in self.caches if cached.made_by == key and cached.key in running
             ]
         return tuple(steps)
+
+    def _chunked(self, group: list[str]) -> Instruction:
+        """The call of values that are computed a chunk of tokens at a time."""
+        inputs = dict.fromkeys(used for key in group for used in node(self.graph, key).inputs if used not in group)
+        masks = [self.slot[key] for key, _ in of_kind(self.graph, n.Mask, inputs)]
+        scalars = [self.slot[key] for key in inputs if node(self.graph, key).shape == ()]
+        values = [i for key in inputs if (i := self.slot[key]) not in masks and i not in scalars]
+        losses = [self.slot[key] for key, _ in of_kind(self.graph, n.Loss, group)]
+        return chunked([self.instructions[key] for key in group], values, masks, scalars, losses)
 
     def _zeros(self, dead: tuple[str, ...]) -> tuple[nn.Parameter, ...]:
         """The parameters that gradients would reach if everything ran, but do not reach now."""
@@ -257,6 +279,11 @@ class Program:
                 features = tuple(tap.feature for tap in self._taps[key].values())
                 anatomy = self._anatomies.get(current.model)
                 model, all_eager = self.models[current.model], not current.narrow
+                if any(tap.split for tap in self._taps[key].values()):
+                    decoder = Reach(model, anatomy).decoder
+                    if isinstance(decoder, Decoder):
+                        self.decoders[key] = decoder
+                        features += (enters(decoder),)
                 capture = self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
                 if current.packed and isinstance(packing := packing_of(model, capture.anatomy), Packing):
                     self.packings[key] = packing
@@ -280,8 +307,8 @@ class Program:
         assert isinstance(entry, n.Input)
         slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
-        capture, packing = self.captures[key], self.packings.get(key)
-        return forward_instruction(forward, model, capture, source, slots, entry.data, packing)
+        capture, packing, decoder = self.captures[key], self.packings.get(key), self.decoders.get(key)
+        return forward_instruction(forward, model, capture, source, slots, entry.data, packing, decoder)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """The place of the count of these units among all counts."""

@@ -14,9 +14,10 @@ from brewgraph.display.equation import spell
 from brewgraph.graph import nodes as n
 from brewgraph.graph.canonical import CANONICAL, Pass, canonical
 from brewgraph.graph.container import info, node, nodes_of, of_kind, rewritten
-from brewgraph.graph.optimize import PASSES, SKIPPABLE, running_order
+from brewgraph.graph.optimize import PASSES, SKIPPABLE, VOCABULARY, running_order, split_vocabularies
+from brewgraph.recipe.features import Feature, Shape
 from tests.graph.graphs import SIZES, raw
-from tests.recipe.specs import HEAD
+from tests.recipe.specs import HEAD, FakeFacts
 
 FILE = Path(__file__).with_name("passes.txt")
 ALL: dict[str, Pass] = {rewrite.__name__: rewrite for rewrite in (*CANONICAL, *PASSES)}
@@ -45,12 +46,22 @@ def examples() -> Iterator[Example]:
 
 def before(example: Example) -> nx.DiGraph:
     """The graph that a pass gets: as it was built, or canonical; of the merging pass, with equal nodes apart."""
-    sizes = {**SIZES, "two": SIZES["teacher"]}
-    built = raw(f"{HEAD}{example.before}\n", sizes)
     rewrite = ALL[example.rewrite]
+    sizes = WRITERS if rewrite is split_vocabularies else {**SIZES, "two": SIZES["teacher"]}
+    built = raw(f"{HEAD}{example.before}\n", sizes)
     if rewrite not in SKIPPABLE:
         return built
     return canonical(built, merged=rewrite in PASSES)
+
+
+class Writer(FakeFacts):
+    """A language model: logits of each token over a vocabulary."""
+
+    def shape(self, feature: Feature) -> Shape:
+        return ("batch", "length", VOCABULARY) if feature.name == "logits" else super().shape(feature)
+
+
+WRITERS = {"teacher": Writer(12, 768), "student": Writer(3, 384)}
 
 
 class Name(n.Node, label="{0.name}"):
@@ -85,6 +96,9 @@ def remarks(graph: nx.DiGraph) -> Iterator[str]:
         flags = [name for name in ("stops", "narrow", "packed") if getattr(forward, name)]
         forwards.append(" ".join([", ".join(taps), *(f"({flag})" for flag in flags)]))
     yield f"forwards: {'; '.join(sorted(forwards))}"
+    split = sorted(spell(graph, key) for key, tap in of_kind(graph, n.Tap) if tap.split)
+    if split:
+        yield f"split: {', '.join(split)}"
     if known.reached is not None:
         yield f"reached: {', '.join(sorted([*map(str, known.reached.features), *known.reached.sites]))}"
     if known.kept is not None:

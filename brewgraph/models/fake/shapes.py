@@ -44,6 +44,7 @@ from brewgraph.models.structure.anatomy import (
     simple_shape,
     symbols,
 )
+from brewgraph.models.structure.decoder import Decoder, decoder_of
 from brewgraph.models.structure.read_class import FLAGS, dissect, watching
 from brewgraph.recipe.features import ROWS, Feature, Shape
 
@@ -418,6 +419,16 @@ class Reach:
     def padded_because(self) -> str:
         """Why its layers cannot run on packed tokens; empty where they may."""
         return self.anatomy.padded_because
+
+    @cached_property
+    def decoder(self) -> Decoder | str:
+        """The last linear layer of a language model, or why its logits cannot be computed from it alone."""
+        return decoder_of(self.model, lambda: run_on_fakes(self.model, Sizes(2, 5, 5), _INPUTS))
+
+    @property
+    def whole_because(self) -> str:
+        """Why its logits cannot be computed a chunk of tokens at a time; empty where they can."""
+        return self.decoder if isinstance(self.decoder, str) else ""
 
     @property
     def names(self) -> frozenset[str]:
