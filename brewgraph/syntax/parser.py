@@ -66,9 +66,7 @@ def _report_too_large(source: Source, what: str, at: int, collector: Collector) 
         collector.add("B012", "nested too deeply", span, help="split it into several equations")
         return
     message = f"the spec is too long: at most {LONGEST:,} characters, and {MOST_LEXEMES:,} words, signs and lines"
-    collector.add(
-        "B014", message, span, help="move parts into specs of their own, and `import` them; put data in a file"
-    )
+    collector.add("B014", message, span, help="move parts into specs of their own and `import` them")
 
 
 def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> list[t.Statement]:

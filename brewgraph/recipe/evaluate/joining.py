@@ -34,10 +34,11 @@ def pair(
     """
 
     def check_size(outer: Evaluated, inner: Evaluated) -> None:
-        if isinstance(outer, Group) and isinstance(inner, Group):
-            if (size := len(outer.items or ()) * inner.size) > v.MOST_PARTS:
-                message = f"this makes a table of {size:,} members, more than {v.MOST_PARTS:,}"
-                raise fault("B016", message, place, help="reduce one of the lists first")
+        if not isinstance(outer, Group) or not isinstance(inner, Group):
+            return
+        if (size := len(outer.items or ()) * inner.size) > v.MOST_PARTS:
+            message = f"this makes a table of {size:,} members, more than {v.MOST_PARTS:,}"
+            raise fault("B016", message, place, help="reduce one of the lists first")
 
     def each_left(kind: str = kind) -> Group:
         check_size(left, right)
