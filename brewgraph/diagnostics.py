@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from brewgraph.source import Source, Span
@@ -181,12 +182,18 @@ class BrewWarning(UserWarning):
         return warning
 
 
+MOST_ERRORS = 100
+"""The number of errors after which a check reads no further."""
+
+
 @dataclass
 class Collector:
     """Collects the diagnostics of one check, and the `ignore` comments of the specs that it reads."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     ignores: list[Ignore] = field(default_factory=list)
+    _added: set[Diagnostic] = field(default_factory=set, repr=False)
+    _errors: int = 0
 
     def add(
         self, code: str, message: str, span: Span, *, help: str = "", note: str = "", labels: tuple[Label, ...] = ()
@@ -194,8 +201,21 @@ class Collector:
         if code == "B901" and not help:
             help = "not supported in this version; remove it"
         diagnostic = Diagnostic(code, message, span, help, note, labels)
-        if diagnostic not in self.diagnostics:
-            self.diagnostics.append(diagnostic)
+        if len(self._added) != len(self.diagnostics):
+            self._added = set(self.diagnostics)
+        if diagnostic in self._added or self.is_full:
+            return
+        self.diagnostics.append(diagnostic)
+        self._added.add(diagnostic)
+        self._errors += diagnostic.severity == "error"
+        if self.is_full:
+            message = f"this is error {MOST_ERRORS}: what follows is not checked"
+            self.diagnostics.append(Diagnostic("B015", message, span, "correct these errors first"))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many errors that nothing more is added: whoever looks for others may stop."""
+        return self._errors >= MOST_ERRORS
 
     def withdraw(self, code: str, span: Span) -> None:
         """Remove a diagnostic that a later error repeats."""
@@ -241,6 +261,8 @@ _FAR, _NEAR = 0.6, 0.72
 """The similarity that two words need: `steps` and `stage` have .6, `logit` and `logits` .91."""
 _CUT = 3
 """The fewest letters of an abbreviation."""
+_LONGEST, _COMPARED = 100, 1000
+"""The most letters of a word to compare, and the most known words to compare it with."""
 
 
 def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
@@ -250,7 +272,12 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
     """
     import difflib
 
+    if len(word) > _LONGEST:
+        return None
+
     def nearness(other: str) -> float:
+        if len(other) > _LONGEST:
+            return 0.0
         if _joined(word) == _joined(other):
             return 1.0
         parts = sorted(re.split("[-_]", other.casefold()))
@@ -266,7 +293,7 @@ def closest(word: str, known: Iterable[str]) -> tuple[str, float] | None:
         slip = ratio >= _NEAR or (ratio >= _FAR and (sorted(word) == sorted(other) or _is_slip(word, other)))
         return ratio if slip else 0.0
 
-    near = [(other, share) for other in known if other != word and (share := nearness(other))]
+    near = [(other, share) for other in islice(known, _COMPARED) if other != word and (share := nearness(other))]
     return max(near, key=lambda pair: (pair[1], pair[0]), default=None)
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+MOST_BYTES = 1 << 23
+"""As much of a file as is read: far more than a spec may have, and not all of /dev/zero."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -19,7 +22,8 @@ class Source:
     @classmethod
     def read(cls, path: str | Path) -> Source:
         """Read a UTF-8 file. `OSError` and `EncodingError` are the caller's to explain."""
-        return cls.of(Path(path).read_bytes(), str(path), f"`{path}`")
+        with Path(path).open("rb") as file:
+            return cls.of(file.read(MOST_BYTES), str(path), f"`{path}`")
 
     @classmethod
     def of(cls, raw: bytes, name: str, shown: str) -> Source:

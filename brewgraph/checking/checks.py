@@ -330,6 +330,17 @@ def check_built(context: CheckContext) -> None:
             context.facts.models[model.name] = None  # for the checks that follow
 
 
+def check_weights(context: CheckContext) -> None:
+    """B315: weights are tensors, and loading them runs nothing."""
+    for model, facts in context.models():
+        if not model.source.has_configuration:
+            continue
+        try:
+            facts.check_weights()
+        except SourceFault as fault:
+            context.facts.report(model, fault)
+
+
 def check_lengths(context: CheckContext) -> None:
     """B320: no model gets more tokens than it has positions."""
     for model, facts, data in context.readers():
@@ -538,6 +549,7 @@ DATA_CHECKS: tuple[Check, ...] = (check_columns, check_labels)
 CHECKS: tuple[Check, ...] = (
     check_teachers,
     check_built,
+    check_weights,
     check_lengths,
     check_batches,
     check_starts,

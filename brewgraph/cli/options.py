@@ -13,7 +13,7 @@ import typer
 from brewgraph.cli.complete import params, passes, runs, specs, warnings
 from brewgraph.cli.output import hush, print_diagnostics
 from brewgraph.diagnostics import UsageError, suggest
-from brewgraph.source import EncodingError, Source, is_call
+from brewgraph.source import MOST_BYTES, EncodingError, Source, is_call
 
 if TYPE_CHECKING:
     from brewgraph.checking.check import Checked
@@ -60,6 +60,8 @@ SkipPass = Annotated[
     ),
 ]
 
+_LONGEST_NUMBER = 19
+"""Characters: what is longer is a float, or infinite."""
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
@@ -85,7 +87,7 @@ def parse_value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text):
-        return int(text)
+        return int(text) if len(text) <= _LONGEST_NUMBER else float(text)
     if _FLOAT.fullmatch(text):
         return float(text)
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
@@ -123,7 +125,7 @@ def read(path: str) -> Source:
 def read_stdin() -> Source:
     """The content of stdin. Raises `UsageError` if it is not UTF-8."""
     try:
-        return Source.of(sys.stdin.buffer.read(), "<stdin>", "standard input")
+        return Source.of(sys.stdin.buffer.read(MOST_BYTES), "<stdin>", "standard input")
     except EncodingError as error:
         raise UsageError(str(error)) from error
 

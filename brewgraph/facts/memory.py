@@ -99,7 +99,7 @@ def _read(path: Path, kind: type[T]) -> tuple[T] | Refusal | None:
         if "refused" in content:
             return cast(Refusal, _adapter(Refusal).validate_python(content["refused"]))
         return (_adapter(cast(Any, kind)).validate_python(content["found"]),)
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
         return None
 
 

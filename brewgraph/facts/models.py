@@ -14,7 +14,15 @@ from brewgraph.diagnostics import Collector, SourceFault, listing
 from brewgraph.digest import digest
 from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.models.structure.anatomy import RESULTS, CallSignature, FeatureRecord, FeatureTable, Recorded
-from brewgraph.models.task_heads import AUTO_CLASSES, Head, headless, label_type_of, missing_head, saved_names
+from brewgraph.models.task_heads import (
+    AUTO_CLASSES,
+    Head,
+    check_pickles,
+    headless,
+    label_type_of,
+    missing_head,
+    saved_names,
+)
 from brewgraph.models.tokenization import (
     Tokens,
     ids_behind,
@@ -300,6 +308,12 @@ class UnbuiltModelFacts:
         identity = None if request.identity is None else digest("head", request.identity, sorted(names))
         if missing := self.memory.recall(identity, str, lambda: missing_head(self.shapes.model, names) or ""):
             raise headless(checkpoint, missing)
+
+    def check_weights(self) -> None:
+        """Raise `SourceFault` B315 if the weights are pickled with anything but tensors."""
+        source = self.request.source
+        if source.name is not None and source.pretrained:
+            check_pickles(local(source.name, self.request.folder), source.revision)
 
     def check_start(self, donor: UnbuiltModelFacts, name: str) -> None:
         """Raise `SourceFault` B303 or B316 if this model, called `name`, cannot start from the donor's layers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -171,11 +173,52 @@ def _fit_kinds(config: PreTrainedConfig, before: int | None, overrides: Collecti
         setattr(config, key, settings[key][:now] if now < before else getattr(longer, key))
 
 
+_COUNTS = ((re.compile(r"layer|block|stage|depth"), 512), (re.compile(r"expert|num_labels"), 100_000))
+"""Settings that count modules or classes, each of which takes time and memory before any weight is read, with the
+most of them that are built.
+"""
+_LARGEST_CONFIG = 1 << 24
+"""Bytes."""
+
+
+def _beyond(settings: Mapping[str, Any]) -> tuple[str, int, int] | None:
+    """A setting that asks for more modules or classes than are built: its name, its value, and the most."""
+    for key, value in settings.items():
+        most = next((most for name, most in _COUNTS if name.search(key)), None)
+        if most is not None and isinstance(value, int | float) and value > most:
+            return key, int(min(value, 1 << 62)), most
+        if isinstance(value, Mapping) and (beyond := _beyond(value)) is not None:
+            return beyond
+    return None
+
+
+def _check_file(name: str) -> None:
+    """SourceFault B310 for a config.json that is no object, or that asks for far too much."""
+    path = Path(name, "config.json")
+    if not path.is_file():
+        return
+    what, beyond = "it is not an object of settings", None
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it has more than {_LARGEST_CONFIG:,} bytes")
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+            if (beyond := _beyond(content)) is None:
+                return
+            what = f"`{beyond[0]}` is {beyond[1]:,}, and at most {beyond[2]:,} are built"
+    except (OSError, ValueError) as error:
+        what = first_line(error)
+    except RecursionError:
+        what = "it is nested too deeply"
+    help = "copy the folder again: save_pretrained writes it"
+    raise SourceFault("B310", f"config.json in the folder `{name}` cannot be used: {what}", help=help, field="name")
+
+
 @lru_cache(maxsize=32)
 def _read_config(name: str, revision: str | None, _stamp: object) -> PreTrainedConfig:
+    _check_file(name)
     try:
-        return cast(PreTrainedConfig, AutoConfig.from_pretrained(name, revision=revision))
-    except (OSError, ValueError, KeyError) as error:
+        return cast(PreTrainedConfig, AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         if Path(name).is_dir():
             message = f"the folder `{name}` holds no model: {first_line(error)}"
             help = "it needs config.json, weights and a tokenizer, as save_pretrained writes them"
@@ -247,6 +290,10 @@ def _refusals(kind: str) -> Iterator[None]:
 def _check_overrides(source: Hf, config: PreTrainedConfig, name: str) -> None:
     """transformers takes any keyword in silence; a name that the configuration lacks is a fault here."""
     keys = set(config.to_dict()) | set(config.attribute_map)
+    if (beyond := _beyond(source.config)) is not None:
+        key, value, most = beyond
+        message = f"`{key}` is {value:,}, and at most {most:,} are built"
+        raise SourceFault("B313", message, field=key, help="write a smaller number")
     for key in source.config:
         if key in _DECIDED:
             help = instead("configuration", key, Hf.model_fields)

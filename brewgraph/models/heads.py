@@ -18,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from brewgraph.diagnostics import SourceFault, UsageError, listing
-from brewgraph.models.task_heads import Head
+from brewgraph.models.task_heads import AUTO_CLASSES, Head
 
 _INDEX = "heads.json"
 """The file that maps the folders of a saved model to their auto classes."""
@@ -140,16 +140,29 @@ class HeadedModel(nn.Module):
             message = f"the folder `{folder}` holds no model with heads"
             raise SourceFault("B315", message, field="name", help=f"it needs {_INDEX}")
         heads = {
-            name: getattr(transformers, auto_class).from_pretrained(Path(folder) / name)
+            name: getattr(transformers, auto_class).from_pretrained(Path(folder) / name, trust_remote_code=False)
             for name, auto_class in auto_classes.items()
         }
         return cls(heads, auto_classes)
 
 
 def saved_heads(folder: Path | str) -> dict[str, str]:
-    """The heads in a folder that `HeadedModel.save` wrote, with their auto classes; empty for another folder."""
+    """The heads in a folder that `HeadedModel.save` wrote, with their auto classes; empty for another folder.
+
+    SourceFault B315 for an index that holds anything else.
+    """
     index = Path(folder) / _INDEX
-    return dict(json.loads(index.read_text(encoding="utf-8"))) if index.is_file() else {}
+    if not index.is_file():
+        return {}
+    try:
+        heads = dict(json.loads(index.read_text(encoding="utf-8")))
+        sound = all(name.isidentifier() and auto_class in AUTO_CLASSES.values() for name, auto_class in heads.items())
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        message = f"`{_INDEX}` in `{folder}` does not name heads and their classes"
+        raise SourceFault("B315", message, field="name", help="copy the folder again, or train the model again")
+    return heads
 
 
 def build_heads(

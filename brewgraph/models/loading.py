@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -27,6 +29,7 @@ from brewgraph.models.heads import build_heads, remove_modules, saved_heads, tru
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.task_heads import headless, name_classes
+from brewgraph.models.tokenization import first_line
 from brewgraph.ops.python_files import import_allowed
 from brewgraph.recipe.settings.model_sources import Python
 
@@ -141,9 +144,10 @@ def _load(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=DTYPES[description.number_format],
+            trust_remote_code=False,
         )
-    except OSError as error:
-        message = f"no weights can be loaded from `{checkpoint}`: {str(error).splitlines()[0]}"
+    except (OSError, UnpicklingError, SafetensorError) as error:
+        message = f"no weights can be loaded from `{checkpoint}`: {first_line(error)}"
         help = "the folder needs model.safetensors, as save_pretrained writes it"
         raise SourceFault("B315", message, help=help, field="name") from error
     _check_loaded(model, report, description, frozen)
@@ -153,7 +157,7 @@ def _load(
 def saved_vocabulary(folder: Path | str) -> int:
     """The vocabulary size of a saved student."""
     heads = saved_heads(folder)
-    config = AutoConfig.from_pretrained(Path(folder, next(iter(heads))) if heads else folder)
+    config = AutoConfig.from_pretrained(Path(folder, next(iter(heads))) if heads else folder, trust_remote_code=False)
     return int(config.get_text_config().vocab_size)
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Collection, Sequence
+import re
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
-from pickletools import genops
-from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile, ZipFile
+from pickletools import OpcodeInfo, genops
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
@@ -154,6 +157,12 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}
 """Last parts of names that transformers renames when it loads them."""
 
 
+_WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+"""Files with weights, or an index of several, in the order in which from_pretrained looks for them."""
+
+
 def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
     """The names of the tensors in a folder, or in the downloaded files of a hub name: from the header of
     model.safetensors, the index of several files, or the pickle of pytorch_model.bin, which is read and never run.
@@ -163,20 +172,72 @@ def saved_names(checkpoint: str, revision: str | None = None) -> frozenset[str]:
     folder = _folder_of(checkpoint, revision)
     if folder is None or (folder / "adapter_config.json").exists():
         return frozenset()
+    one = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     try:
-        # in the order in which from_pretrained looks for them
-        if (one := folder / "model.safetensors").is_file():
+        if one is None:
+            return frozenset()
+        if one.suffix == ".safetensors":
             with safe_open(one, "np") as file:
                 return frozenset(file.keys())
-        if (folder / "model.safetensors.index.json").is_file():
-            index = folder / "model.safetensors.index.json"
-        elif (one := folder / "pytorch_model.bin").is_file():
-            return _pickled_names(one)
-        else:
-            index = folder / "pytorch_model.bin.index.json"
-        return frozenset(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, BadZipFile, SafetensorError):
+        if one.suffix == ".bin":
+            return frozenset(argument for _, argument, _ in _operations(one) if isinstance(argument, str))
+        return frozenset(json.loads(one.read_text(encoding="utf-8"))["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile, SafetensorError):
         return frozenset()
+
+
+def check_pickles(checkpoint: str, revision: str | None = None) -> None:
+    """SourceFault B315 if loading pickled weights (pytorch_model.bin, alone or in parts; adapter_model.bin) would need
+    anything but tensors. The pickles are read and never run.
+    """
+    folder = _folder_of(checkpoint, revision)
+    for path in _pickles(folder) if folder is not None else ():
+        shown = f"`{path.name}` of `{checkpoint}`"
+        try:
+            for operation, argument, _ in _operations(path):
+                if operation.name in _FOREIGN_OPERATIONS:
+                    raise _foreign(f"{shown} is pickled in a way that torch does not load as weights")
+                called = str(argument).replace(" ", ".")
+                if operation.name == "GLOBAL" and not _OF_TENSORS.fullmatch(called):
+                    raise _foreign(f"{shown} holds more than tensors: loading it would call `{called}`")
+        except FileNotFoundError:
+            continue  # which from_pretrained reports
+        except (OSError, ValueError, KeyError, BadZipFile, EOFError, zlib.error, RuntimeError) as error:
+            message = f"{shown} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            raise SourceFault("B315", message, field="name", help="copy the folder again, or save it again") from error
+
+
+_OF_TENSORS = re.compile(
+    r"collections\.(OrderedDict|Counter)|_codecs\.encode|torch\.(\w+\.)*\w+(Storage|Tensor)|torch\.(Tensor|Size|device)"
+    r"|torch\.(q?u?int\d\w*|b?float\d\w*|complex\d+|bits\d\w*|bool|per_\w+)|torch\.serialization\._get_layout"
+    r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.nn\.parameter\.Parameter"
+    r"|builtins\.(bytearray|complex|set)"
+)
+"""What the pickle of a state dict calls: the part of torch's own list for `weights_only` that builds tensors."""
+_FOREIGN_OPERATIONS = frozenset({"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID"})
+"""Operations of pickles that `weights_only` refuses and that can run something."""
+
+
+def _pickles(folder: Path) -> list[Path]:
+    """The pickled files that loading a folder would read."""
+    name = next((name for name in _WEIGHTS if (folder / name).is_file()), "")
+    names = [name] if name.endswith(".bin") else []
+    if name.endswith(".bin.index.json"):
+        try:
+            names = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            names = []  # which from_pretrained reports
+    if (folder / "adapter_model.bin").is_file() and not (folder / "adapter_model.safetensors").is_file():
+        names.append("adapter_model.bin")
+    return [folder / name for name in names if isinstance(name, str)]
+
+
+def _foreign(message: str) -> SourceFault:
+    help = (
+        "convert it where you trust it: `torch.load(…, weights_only=False)`, then save the tensors alone with "
+        "`safetensors.torch.save_file(state_dict, …)` as model.safetensors"
+    )
+    return SourceFault("B315", message, field="name", help=help)
 
 
 def _folder_of(checkpoint: str, revision: str | None) -> Path | None:
@@ -193,11 +254,27 @@ def _folder_of(checkpoint: str, revision: str | None) -> Path | None:
     return Path(file).parent if isinstance(file, str) else None
 
 
-def _pickled_names(path: Path) -> frozenset[str]:
-    """The texts in the pickle of a file that `torch.save` wrote, which include the names of the tensors."""
-    with ZipFile(path) as file:
-        pickle = file.read(next(name for name in file.namelist() if name.endswith("/data.pkl")))
-    return frozenset(argument for _, argument, _ in genops(pickle) if isinstance(argument, str))
+_LARGEST_PICKLE = 32 << 20
+"""Bytes: the pickle of a state dict names its tensors, whose numbers are elsewhere in the file."""
+
+
+def _operations(path: Path) -> Iterator[tuple[OpcodeInfo, Any, int | None]]:
+    """The operations of the pickles in a file that `torch.save` wrote, each with its argument; nothing is run.
+
+    Since torch 1.6 a file is a zip with one of them; before, four stood one after the other in front of the numbers.
+    Raises `ValueError` for any other file.
+    """
+    if is_zipfile(path):
+        with ZipFile(path) as file:
+            inside = next((x for x in file.infolist() if x.filename.endswith("/data.pkl")), None)
+            if inside is None or inside.file_size > _LARGEST_PICKLE:
+                raise ValueError("it is no file of `torch.save`")
+            yield from genops(file.read(inside))
+        return
+    with path.open("rb") as plain:
+        head = BytesIO(plain.read(_LARGEST_PICKLE))
+    for _ in range(4):  # a magic number, the version, the machine's sizes, the objects
+        yield from genops(head)
 
 
 def missing_head(model: nn.Module, names: frozenset[str]) -> str | None:

@@ -132,7 +132,9 @@ def _load_tokenizer(name: str, revision: str | None, _stamp: object) -> PreTrain
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         local_help, hub_help = "name one: tokenizer=…", "connect to the hub, or name a local folder: tokenizer=…"
         message = f"no tokenizer can be loaded from `{name}`: {first_line(error)}"

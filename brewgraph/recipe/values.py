@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard, TypeVar, dataclass_transform
+from functools import cached_property
+from typing import ClassVar, TypeGuard, TypeVar, dataclass_transform
 
 from brewgraph.ops import DeclaredTransform, Operation
 from brewgraph.recipe.features import Feature
@@ -83,6 +84,16 @@ class Value:
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True)(cls)
+
+    size: ClassVar[int] = 1
+    """The number of values that `walk` gives."""
+    height: ClassVar[int] = 1
+    """How many values stand inside each other."""
+
+    def __post_init__(self) -> None:
+        if inside := parts(self):
+            object.__setattr__(self, "size", 1 + sum(part.size for part in inside))
+            object.__setattr__(self, "height", 1 + max(part.height for part in inside))
 
 
 class Take(Value):
@@ -243,6 +254,11 @@ class Group:
     def __iter__(self) -> Iterator[Evaluated]:
         return iter(self.items or ())
 
+    @cached_property
+    def size(self) -> int:
+        """The number of members of all lists inside, and of their parts."""
+        return 1 + sum(map(size_of, self))
+
     def map(self, function: Callable[[Evaluated], Evaluated]) -> Group:
         """The function applied to each member."""
         return self if self.items is None else replace(self, items=each(function, self.items))
@@ -303,6 +319,19 @@ Evaluated = (
 )
 # fmt: on
 """Whatever an expression evaluates to."""
+
+
+MOST_PARTS, HIGHEST = 50_000, 250
+"""The most members and parts of a value, where those that occur several times count each time, and the most that stand
+inside each other.
+"""
+
+
+def size_of(value: object) -> int:
+    """The number of members and parts of a value, those that occur several times counted each time."""
+    if isinstance(value, Value | Group):
+        return value.size
+    return len(value) if isinstance(value, tuple) else 1
 
 
 def leaves(value: Evaluated) -> Iterator[Evaluated]:

@@ -88,7 +88,7 @@ def load_student(task: FinishedTask) -> Student:
     model = None
     if is_scored(task):  # transformers would silently give a missing head random weights
         with quiet_transformers():
-            model = getattr(transformers, label_type.auto_class).from_pretrained(folder)
+            model = getattr(transformers, label_type.auto_class).from_pretrained(folder, trust_remote_code=False)
     if model is None or not can_score(model, label_type, task.classes):
         raise UsageError(f"the student in `{folder}` has no head for the labels of `{task.data.name}`")
     tokenizer = load_tokenizer(str(task.student))
@@ -105,7 +105,9 @@ def is_scored(task: FinishedTask) -> bool:
 def _config(folder: Path) -> Any:
     """The configuration of the model in a folder; None for a custom module."""
     with quiet_transformers():
-        return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+        return (
+            AutoConfig.from_pretrained(folder, trust_remote_code=False) if (folder / "config.json").is_file() else None
+        )
 
 
 def _kind(config: Any) -> str:

@@ -21,28 +21,46 @@ _BEGINS = re.compile(r"""^[ \t]*(--(?=-*(?:\s|$))|//|%|REM(?= +\w)|/\*|<!--|\"{3
 def without_foreign_comments(source: Source, collector: Collector) -> Source:
     """The spec with spaces in place of such comments, so that the rest is parsed; each is a fault, B010."""
     text, at, said = source.text, 0, -1
-    while found := _BEGINS.search(text, at):
+    before, kept = _Before(text), [""]
+    unclosed: set[str] = set()
+    while (found := _BEGINS.search(text, at)) and not collector.is_full:
         begin, mark = found.start(1), found[1]
-        if mark == "--" and _goes_on(text[:begin]):
+        if mark == "--" and before.goes_on(begin):
             at = found.end()
             continue
-        closed = text.find(_ENDS[mark], found.end()) if mark in _ENDS else -1
+        closed = text.find(_ENDS[mark], found.end()) if mark in _ENDS and mark not in unclosed else -1
+        if closed < 0:
+            unclosed.add(mark)
         line_end = text.find("\n", closed if closed >= 0 else begin)
         end = len(text) if line_end < 0 else line_end
         if text[said:begin].strip() or said < 0:
             help = "comments start with `#`" + (", on each line" if mark in _ENDS else "")
             collector.add("B010", f"`{mark}` does not start a comment", Span(source, begin, found.end()), help=help)
-        text = text[:begin] + re.sub(r"[^\n]", " ", text[begin:end]) + text[end:]
-        at = said = end
-    return source if said < 0 else Source(text, source.name)
+        kept += [text[max(said, 0) : begin], re.sub(r"[^\n]", " ", text[begin:end])]
+        at = said = before.at = end
+    return source if said < 0 else Source("".join(kept) + text[said:], source.name)
 
 
-def _goes_on(text: str) -> bool:
-    """Whether a text ends inside parentheses or brackets, or behind an operator, so that `-- x` is an operand."""
-    pieces, faults = lexemes(text)
-    last = next((x for x in reversed(pieces) if not x.is_blank), None)
-    opened = [text[fault.start] for fault in faults if fault.kind == "unclosed"]
-    return (last is not None and last.kind == "operator") or (bool(opened) and opened[-1] in "([")
+class _Before:
+    """The code before a place in a text, which is read once, from one place to the next; comments in between are left
+    out by moving `at`.
+    """
+
+    def __init__(self, text: str):
+        self.text, self.at = text, 0
+        self.opened: list[str] = []
+        self.last: Lexeme | None = None
+
+    def goes_on(self, end: int) -> bool:
+        """Whether the code ends inside parentheses or brackets, or behind an operator, so that `-- x` is an operand."""
+        for piece in lexemes(self.text, self.at, end)[0]:
+            if piece.kind == "open":
+                self.opened.append(piece.text)
+            elif piece.kind == "close" and self.opened:
+                self.opened.pop()
+            self.last = self.last if piece.is_blank else piece
+        self.at = end
+        return (self.last is not None and self.last.kind == "operator") or self.opened[-1:] in (["("], ["["])
 
 
 _MEANT = re.compile(r"#\s*brew\s*:")

@@ -136,8 +136,15 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
     rows = [FormatRow()]
     waiting: Token | None = None  # a `;` that is printed only if a statement follows on the same row
 
+    at = reached = 0
+
     def column(offset: int) -> int:
-        return len(text[text.rfind("\n", 0, offset) + 1 : offset].expandtabs(TAB))
+        """The column of an offset behind the last one that was asked for."""
+        nonlocal at, reached
+        _, newline, piece = text[at:offset].rpartition("\n")
+        begin = 0 if newline else reached
+        at, reached = offset, begin - begin % TAB + len((" " * (begin % TAB) + piece).expandtabs(TAB))
+        return reached
 
     for token in tokens:
         row, lexeme = rows[-1], token.lexeme
@@ -160,9 +167,9 @@ def _cut(text: str, pieces: list[Lexeme]) -> list[FormatRow]:
                 row.tokens.append(waiting)
             waiting = None
             row.tokens.append(token)
-            row.code_end = column(lexeme.end)
             if token.role == "equals":
                 row.equals_column = row.equals_column or column(lexeme.start)
+            row.code_end = column(lexeme.end)
             if token.text == "{" and lexeme.start in wide:
                 rows.append(FormatRow())
     return rows

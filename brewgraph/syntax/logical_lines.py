@@ -28,8 +28,10 @@ _LEXEME = re.compile(
     re.VERBOSE,
 )
 PARTNER = {"(": ")", "[": "]", "{": "}"}
-_GOES_ON = re.compile(r"(?:[ \t\f\r\n]|#[^\n]*\n)*[-+*/]")
-"""An operator at the beginning of the next line that holds code."""
+_BLANK = re.compile(r"(?:[ \t\f\r\n]+|#[^\n]*\n)*")
+"""What stands before the next line that holds code."""
+MOST_LEXEMES, LONGEST, DEEPEST = 40_000, 1_000_000, 64
+"""The most lexemes (white space apart) and characters of a spec, and the most brackets inside each other."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
     faults: list[BracketFault] = []
     opened: list[Lexeme] = []
     previous: Lexeme | None = None
+    blank_until = -1
     for match in _LEXEME.finditer(text, start, stop):
         lexeme = Lexeme(match.lastgroup or "other", match.group(), match.start())
         if lexeme.kind == "open":
@@ -86,13 +89,33 @@ def lexemes(text: str, start: int = 0, end: int | None = None) -> tuple[list[Lex
         elif lexeme.kind == "newline":
             inside = bool(opened) and opened[-1].text != "{"
             after = previous is not None and previous.kind == "operator"
-            goes_on = _GOES_ON.match(text, lexeme.end, stop) is not None
+            if lexeme.end > blank_until:  # once for all line breaks before the next line with code
+                blank_until = _BLANK.match(text, lexeme.end, stop).end()  # type: ignore[union-attr]  # matches nothing, too
+            goes_on = blank_until < stop and text[blank_until] in "-+*/"
             lexeme = replace(lexeme, breaks=not (inside or after or goes_on))
         result.append(lexeme)
         if not lexeme.is_blank:
             previous = lexeme
     faults += [BracketFault("unclosed", x.start, x.end) for x in opened]
     return result, faults
+
+
+def too_large(text: str) -> tuple[str, int] | None:
+    """What is beyond the limits of a spec, and where: `long` or `deep`. None for a spec within them."""
+    if len(text) > LONGEST:
+        return "long", LONGEST
+    depth = count = 0
+    for match in _LEXEME.finditer(text):
+        count += match.lastgroup != "space"
+        if count > MOST_LEXEMES:
+            return "long", match.start()
+        if match.lastgroup == "open":
+            depth += 1
+            if depth > DEEPEST:
+                return "deep", match.start()
+        elif match.lastgroup == "close":
+            depth = max(0, depth - 1)
+    return None
 
 
 def blank(pieces: list[Lexeme]) -> str:

@@ -18,7 +18,17 @@ from brewgraph.syntax import tree as t
 from brewgraph.syntax.comments import find_ignores, without_foreign_comments
 from brewgraph.syntax.foreign import instead
 from brewgraph.syntax.grammar import grammar
-from brewgraph.syntax.logical_lines import BracketFault, Lexeme, blank, lexemes, resplit, split
+from brewgraph.syntax.logical_lines import (
+    LONGEST,
+    MOST_LEXEMES,
+    BracketFault,
+    Lexeme,
+    blank,
+    lexemes,
+    resplit,
+    split,
+    too_large,
+)
 from brewgraph.syntax.mistakes import FORMS, explain, opens_mapping
 
 KEYWORDS = frozenset(FORMS)
@@ -26,6 +36,10 @@ KEYWORDS = frozenset(FORMS)
 
 def parse(source: Source, collector: Collector) -> t.Spec:
     """Parse a whole spec. Faults go to `collector`; the tree holds the valid statements."""
+    whole = Span(source, 0, len(source.text))
+    if (beyond := too_large(source.text)) is not None:
+        _report_too_large(source, *beyond, collector)
+        return t.Spec((), span=whole)
     source = without_foreign_comments(source, collector)
     pieces, faults = lexemes(source.text)
     find_ignores(source, pieces, collector)
@@ -37,11 +51,22 @@ def parse(source: Source, collector: Collector) -> t.Spec:
             pass  # once more, statement by statement, to find every fault
     statements: list[t.Statement] = []
     for start, end in split(pieces):
+        if collector.is_full:
+            break
         try:
             statements += _parse_chunk(source, start, end, collector)
         except RecursionError:
             collector.add("B012", "nested too deeply", Span(source, start, end), help="split it into several equations")
     return t.Spec(tuple(statements), span=whole)
+
+
+def _report_too_large(source: Source, what: str, at: int, collector: Collector) -> None:
+    span = Span(source, at, min(at + 1, len(source.text)))
+    if what == "deep":
+        collector.add("B012", "nested too deeply", span, help="split it into several equations")
+        return
+    message = f"the spec is too long: at most {LONGEST:,} characters, and {MOST_LEXEMES:,} words, signs and lines"
+    collector.add("B014", message, span, help="move parts into specs of their own and `import` them")
 
 
 def _parse_chunk(source: Source, start: int, end: int, collector: Collector) -> list[t.Statement]:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import datasets
+import numpy
 import pandas
+from pyarrow import parquet
 
 from brewgraph.data.sources.reader import Contents, DataFacts, facts, read, stamp
 from brewgraph.diagnostics import SourceFault, listing, suggest
@@ -37,6 +39,8 @@ _LOOK = 65536
 """Bytes of a file that tell its form."""
 _BLOCK = 1 << 20
 """Bytes that are decoded together."""
+_UNPACKED, _RATIO = 1 << 27, 200
+"""A file may unpack to so many bytes, or to so many times its size: text packs to a twentieth at best."""
 
 CUT_SHORT = "look at the file: one that was cut short, or has another format than its name says?"
 
@@ -172,12 +176,16 @@ def read_table(quoting: bool | None, name: str, path: Path, field: str, _stamp: 
         try:
             if FORMATS[suffix] != "parquet":
                 _check_utf8(name, path, field)
+            if FORMATS[suffix] == "json":
+                _check_depth(name, path, field)
             if FORMATS[suffix] == "csv":
                 options, twice = _csv_layout(path, suffix, field, quoted)
             if FORMATS[suffix] == "parquet" and path.name.endswith(".gz"):  # the one reader that does not unpack
-                with gzip.open(path) as packed:
+                with _opened(path) as packed:
                     path = Path(cache) / path.name.removesuffix(".gz")
                     path.write_bytes(packed.read())
+            if FORMATS[suffix] == "parquet":
+                _check_rows(name, path, field)
             rows = datasets.load_dataset(
                 FORMATS[suffix],
                 data_files={field: glob.escape(path.as_posix())},
@@ -226,6 +234,10 @@ def read_hub(source: Hub, folder: Path) -> dict[str, Split]:
 def _read_hub(source: Hub, folder: Path, _stamp: object) -> dict[str, Split]:
     name, local = source.name, locate(source.name, folder, "name").is_dir()
     with quiet(), tempfile.TemporaryDirectory(prefix="brewgraph-") as cache:
+        for path in sorted(locate(name, folder).rglob("*")) if local else ():
+            if FORMATS.get(plain_suffix(path.name)) == "json" and path.is_file():
+                _check_utf8(path.name, path, "name")
+                _check_depth(path.name, path, "name")
         builder = _builder(source, folder, cache)
         try:
             builder.download_and_prepare()
@@ -325,6 +337,28 @@ def _check_utf8(name: str, path: Path, field: str) -> None:
         read_text(name, path, field)
 
 
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_DEEPEST = 500
+"""How many lists and objects may stand inside each other: deeper ones end the process in the reader of JSON."""
+
+
+def _check_depth(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for JSON that is nested too deeply, by lines or as a whole."""
+    with _opened(path) as file:
+        lines = file if plain_suffix(path.name) == ".jsonl" else (file.read(),)
+        for line in lines:
+            if line.count(b"[") + line.count(b"{") <= _DEEPEST:
+                continue
+            signs = numpy.frombuffer(_TEXT.sub(b"", line), dtype=numpy.uint8)
+            opens, closes = (numpy.isin(signs, numpy.frombuffer(x, dtype=numpy.uint8)) for x in (b"[{", b"]}"))
+            if (
+                numpy.cumsum(opens.astype(numpy.int8) - closes.astype(numpy.int8), dtype=numpy.int64).max(initial=0)
+                > _DEEPEST
+            ):
+                message = f"`{name}` has values nested in more than {_DEEPEST} lists"
+                raise SourceFault("B404", message, help=CUT_SHORT, field=field)
+
+
 def no_rows(place: str, field: str) -> SourceFault:
     """The fault of a split without a single row."""
     help = f"name a file or split with rows for `{field}`"
@@ -342,6 +376,8 @@ def _bad_line(path: Path, suffix: str) -> str:
                     json.loads(line)
     except ValueError as error:
         return f"line {count}: {getattr(error, 'msg', error)}"
+    except RecursionError:
+        return f"line {count} holds values nested too deeply"
     except OSError:
         pass  # no gzip file after all: the reader's own words say so
     return ""
@@ -349,7 +385,30 @@ def _bad_line(path: Path, suffix: str) -> str:
 
 def _opened(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where its name ends in `.gz`."""
-    return cast(IO[bytes], gzip.open(path)) if path.name.endswith(".gz") else path.open("rb")
+    return cast(IO[bytes], _Unpacked(path)) if path.name.endswith(".gz") else path.open("rb")
+
+
+class _Unpacked(gzip.GzipFile):
+    """A gzipped file. Raises `OSError` where it unpacks to far more than text and numbers ever do."""
+
+    def __init__(self, path: Path):
+        super().__init__(path, "rb")
+        self._most = max(_UNPACKED, _RATIO * path.stat().st_size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes; all of them if negative."""
+        content = super().read(self._most + 1 if size is None or size < 0 else size)
+        if self.tell() > self._most:
+            raise OSError(f"it unpacks to more than {_RATIO} times its size")
+        return content
+
+
+def _check_rows(name: str, path: Path, field: str) -> None:
+    """SourceFault B404 for a parquet file that says it has far more rows than bytes: each is made when it is read."""
+    rows, size = parquet.read_metadata(path).num_rows, path.stat().st_size
+    if rows > max(_UNPACKED, _RATIO * size):
+        message = f"`{name}` says that it has {rows:,} rows, in {size:,} bytes"
+        raise SourceFault("B404", message, help=CUT_SHORT, field=field)
 
 
 def _is_empty(error: BaseException | None) -> bool:
@@ -464,7 +523,7 @@ def _form_of(text: str, suffix: str) -> str:
     if text[:1] in ("{", "["):
         whole = None
         for piece in (lines[0], text) if len(lines) > 1 else (text,):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 whole = whole or json.loads(piece)
         data = whole.get("data") if isinstance(whole, dict) else None
         if isinstance(data, list) and data and isinstance(data[0], dict) and "paragraphs" in data[0]:

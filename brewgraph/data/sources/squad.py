@@ -56,7 +56,7 @@ def _read(name: str, path: Path, field: str, _stamp: object) -> tuple[datasets.D
     text = read_text(name, path, field)
     try:
         whole = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         check_form(name, text, field, "squad")
         line, what = getattr(error, "lineno", 1), getattr(error, "msg", error)
         message = f"`{name}` cannot be read as json: line {line}: {what}"

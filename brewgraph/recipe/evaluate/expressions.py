@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, Label, SourceFault, listing, suggest
@@ -19,6 +19,9 @@ from brewgraph.syntax import tree as t
 from brewgraph.syntax.foreign import instead
 
 FEATURE_KINDS = {**SINGLES, **ROWS}
+_DEEPEST, _SPLIT = 64, "split it into several equations"
+"""How many expressions may stand inside each other, through names and calls, and the remedy."""
+_LONGEST_TEXT = 100_000
 FactsOf = Callable[[v.ModelDeclaration], ModelFacts | None]
 """What is known of a model before its weights are loaded, or None."""
 
@@ -43,6 +46,8 @@ class Evaluator:
         self.models: dict[str, v.ModelDeclaration] = {}
         self.data: dict[str, v.DataDeclaration] = {}
         self.projections: dict[str, v.Projector] = {}
+        self.depth = 0
+        """How many expressions are in evaluation, inside each other."""
         self.path: list[tuple[Scope, str]] = []
         """The stack of names in evaluation."""
         self.frames: list[Span] = []
@@ -88,6 +93,25 @@ class Evaluator:
 
     def evaluate(self, x: t.Expression, side: str | None = None) -> Evaluated:
         """The value of an expression; `side` is `from` or `to` inside an arrow, and picks a layer map's column."""
+        if self.depth == _DEEPEST:
+            raise self.fault("B012", "nested too deeply", x.span, help=_SPLIT)
+        self.depth += 1
+        try:
+            value = self._evaluate(x, side)
+        finally:
+            self.depth -= 1
+        if (size := v.size_of(value)) > v.MOST_PARTS:
+            raise self.too_many(size, x.span)
+        if isinstance(value, Value) and value.height > v.HIGHEST:
+            raise self.fault("B012", "nested too deeply", x.span, help="add up many terms as a list: `sum([a, b, c])`")
+        return value
+
+    def too_many(self, size: int, place: Span) -> Faulty:
+        """The fault of a value that is too large."""
+        message = f"this has {size:,} members and parts, more than {v.MOST_PARTS:,}"
+        return self.fault("B016", message, place, help="lists that hold lists multiply: build a smaller one")
+
+    def _evaluate(self, x: t.Expression, side: str | None) -> Evaluated:
         match x:
             case t.Constant():
                 if isinstance(x.value, float) and math.isinf(x.value):
@@ -117,13 +141,31 @@ class Evaluator:
             case t.Negative():
                 return combine("*", -1, self.evaluate(x.operand, side), x.span, self.fault)
             case t.Binary():
-                left, right = self.evaluate_all((x.left, x.right), side)
-                return combine(x.operator, left, right, x.span, self.fault)
+                return self._binary(x, side)
             case t.Arrow():
                 return self._arrow(x)
             case t.Via():
                 return self.via(x, side)
         raise AssertionError(f"no meaning for {type(x).__name__}")
+
+    def _binary(self, x: t.Binary, side: str | None) -> Evaluated:
+        """`a + b + c`, however long: joined from the left, with the faults of all operands."""
+        chain = [x]
+        while isinstance(left := chain[-1].left, t.Binary):
+            chain.append(left)
+        value: Evaluated | Faulty = Faulty()
+        with suppress(Faulty):
+            value = self.evaluate(chain[-1].left, side)
+        for part in reversed(chain):
+            try:
+                right = self.evaluate(part.right, side)
+                if not isinstance(value, Faulty):
+                    value = combine(part.operator, value, right, part.span, self.fault)
+            except Faulty as fault:
+                value = fault
+        if isinstance(value, Faulty):
+            raise value
+        return value
 
     def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
         """A list or a tuple."""
@@ -157,6 +199,8 @@ class Evaluator:
 
     def value_of(self, name: str, place: Span) -> Evaluated:
         """The value of a name, evaluated on first use."""
+        if self.collector.is_full:
+            raise Faulty
         for scope in self.current.outward():
             if name in scope.values or name in scope.statements or name in scope.faulty:
                 return self.value_inside(scope, name, place)
@@ -246,8 +290,12 @@ class Evaluator:
                 raise self.fault("B202", message, place, help="name a `param`, or a `let` of a number or a string")
             return str(value)
 
-        texts = iter(each(filled, re.finditer(IN_TEXT, x.value)))
-        return re.sub(IN_TEXT, lambda _: next(texts), x.value)
+        texts = each(filled, re.finditer(IN_TEXT, x.value))
+        if (length := len(x.value) + sum(map(len, texts))) > _LONGEST_TEXT:
+            message = f"this text has {length:,} characters with its values, more than {_LONGEST_TEXT:,}"
+            raise self.fault("B016", message, x.span, help="write a shorter text")
+        rest = iter(texts)
+        return re.sub(IN_TEXT, lambda _: next(rest), x.value)
 
     def _arrow(self, x: t.Arrow) -> Evaluated:
         source, target = each(self.evaluate, (x.source, x.target), ("from", "to"))

@@ -37,6 +37,9 @@ def pick(e: Evaluator, value: Evaluated, x: t.Index, side: str | None) -> Evalua
     if isinstance(value, Group) and value.items and all(isinstance(i, v.Row | Group) for i in value):
         has_rows = any(isinstance(i, v.Row) for i in value)
         if has_rows or value.axis.kind == "models":
+            one = pick(e, value.items[0], x, side)  # with as many members as the others
+            if (size := len(value.items) * v.size_of(one)) > v.MOST_PARTS:
+                raise e.too_many(size, x.span)
             return value.map(lambda item: pick(e, item, x, side))
     if isinstance(value, v.Row):
         return _from_row(e, value, x, side)

@@ -33,10 +33,19 @@ def pair(
     own.
     """
 
+    def check_size(outer: Evaluated, inner: Evaluated) -> None:
+        if not isinstance(outer, Group) or not isinstance(inner, Group):
+            return
+        if (size := len(outer.items or ()) * inner.size) > v.MOST_PARTS:
+            message = f"this makes a table of {size:,} members, more than {v.MOST_PARTS:,}"
+            raise fault("B016", message, place, help="reduce one of the lists first")
+
     def each_left(kind: str = kind) -> Group:
+        check_size(left, right)
         return _each(left, lambda a: function(a, right), kind, place)
 
     def each_right(kind: str = kind) -> Group:
+        check_size(right, left)
         return _each(right, lambda b: function(left, b), kind, place)
 
     if not isinstance(left, Group):
