@@ -203,6 +203,25 @@ class Distiller(nn.Module):
             live |= {id(p) for p in self.parameters_of(all_reached(program.graph)).values()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in live]
 
+    def reaches_all(self) -> bool:
+        """Whether every step of every task gives each trained parameter a gradient, so that ranks need not look which
+        have none. Not where that depends on a draw or a batch: layers left out at random, experts chosen by a router.
+        """
+        configs = (getattr(module, "config", None) for module in self.student.modules())
+        settings = {k: x for config in configs if config is not None for k, x in vars(config).items()}
+        if any(
+            x and not name.startswith("_") and ("layerdrop" in name or "expert" in name) for name, x in settings.items()
+        ):
+            return False
+        trained = {id(p) for p in self.parameters() if p.requires_grad}
+        for program in self.programs.values():
+            goal = all_reached(program.graph)
+            if self._reach.parameters(goal.features) is None:
+                return False
+            if not trained <= {id(p) for p in self.parameters_of(goal).values()}:
+                return False
+        return True
+
     def _task(self, task: str | None) -> str:
         if task is None and len(self.programs) == 1:
             return next(iter(self.programs))

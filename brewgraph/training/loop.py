@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, send_to_device
 from torch import Tensor, nn
 
 from brewgraph.data.batching.order import derive_seed, is_idle
@@ -135,6 +135,7 @@ class _Training:
             self.reporter.say(f"resumed at step {state.step}{where}")
             self.saved = None
         board = self._open_board(state, accelerator)
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=not distiller.reaches_all())
         wrapped = accelerator.prepare_model(Whole(distiller))
         state.optimizer = accelerator.prepare_optimizer(state.optimizer)
         run = StageRun(self, placed, state, wrapped, board, accelerator)

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import (
-    DistributedDataParallelKwargs,
     DistributedType,
     GradientAccumulationPlugin,
     parse_flag_from_env,
@@ -80,7 +79,6 @@ def make_accelerator(settings: Train) -> Accelerator:
         mixed_precision=precision,
         # the loss is divided here: a setting of `accelerate launch` must not divide it again
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
     if accelerator.distributed_type in sharded:

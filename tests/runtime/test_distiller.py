@@ -13,6 +13,7 @@ import torch
 from transformers import BatchEncoding
 
 import brewgraph as bg
+from brewgraph.training.work import unreached_frozen
 from tests.small import LOSS, classifier, project
 
 
@@ -50,6 +51,26 @@ def test_teachers_stand_beside_the_module(tmp_path: Path) -> None:
     distiller(batch()).loss.backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert any(p.grad is not None for p in distiller.student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("soft + 0.3 * hard", True), ("sum(hidden) + after(50%) * soft", True), ("sum(hidden)", True)],
+)
+def test_ranks_look_for_unused_parameters_only_where_they_must(tmp_path: Path, loss: str, expected: bool) -> None:
+    """What no term reaches is frozen, and a term that is off now gives zeros: then every step reaches everything that
+    is trained, which a backward pass confirms. Not so where layers are left out at random, or without the freezing.
+    """
+    distiller = build(tmp_path, loss=loss)
+    with unreached_frozen(distiller):
+        assert distiller.reaches_all() is expected
+        distiller(batch()).loss.backward()
+        assert all(p.grad is not None for p in distiller.parameters() if p.requires_grad)
+        distiller.student.config.layerdrop = 0.1
+        assert not distiller.reaches_all()
+    del distiller.student.config.layerdrop
+    if loss == "sum(hidden)":  # its pooler and classifier are in no term
+        assert not distiller.reaches_all()
 
 
 def test_nothing_of_a_step_is_kept(tmp_path: Path) -> None:
