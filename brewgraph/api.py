@@ -187,6 +187,9 @@ def run(
     A run is saved in `runs/` beside its spec, or in the folder that `runs` or the variable BREWGRAPH_RUNS names.
     Warnings are those of `load`. Progress goes to the reporter: by default a bar in a notebook, else Python's logging
     under the name `brewgraph` at the level INFO.
+
+    In the main thread Ctrl-C raises `KeyboardInterrupt`, and SIGTERM `SystemExit` with the code 143, once the current
+    step is done and a checkpoint is written, from which the same call resumes.
     """
     from brewgraph.running.run import Options, run_checked
     from brewgraph.training.reporter import LogReporter, NotebookReporter, in_notebook

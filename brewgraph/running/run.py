@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,8 +25,16 @@ from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
 from brewgraph.running.teacher_check import check_teachers_agree, report_rounding
 from brewgraph.training.checkpoint import load_student, save_projections, save_student
-from brewgraph.training.folder import RunFolder, display_path, folder_size, runs_folder, teacher_folder, write_text
-from brewgraph.training.lock import locked
+from brewgraph.training.folder import (
+    RunFolder,
+    display_path,
+    folder_size,
+    json_text,
+    runs_folder,
+    teacher_folder,
+    write_text,
+)
+from brewgraph.training.lock import is_owned, locked
 from brewgraph.training.loop import train
 from brewgraph.training.processes import on_main_process, this_process
 from brewgraph.training.reporter import Reporter
@@ -124,6 +133,8 @@ def _run_owned(
     resume = folder.begun and not options.force and folder.has_progress
     if resume:
         _say_changes(folder, builder, reporter)
+    elif options.out is None and this_process().is_main_process:
+        _say_left_behind(folder, builder, identity, reporter)
     for note in builder.notes():
         reporter.say(note)
     below = replace(options, out=None, force=False, without_teacher=False)
@@ -161,6 +172,25 @@ def _say_changes(folder: RunFolder, builder: SpecBuilder, reporter: Reporter) ->
         )
     for change in changes_of_habits(folder, builder.checked):
         reporter.say(f"since {where} was interrupted: {change}, which changes nothing that is trained")
+
+
+def _say_left_behind(folder: RunFolder, builder: SpecBuilder, identity: Identity, reporter: Reporter) -> None:
+    """Report the last interrupted run of an earlier state of this spec with the same params, and what changed since."""
+    stem, checked = identity.folder_name.rpartition("-")[0], builder.checked
+    about = {"folder": str(checked.folder.resolve()), "params": json.loads(json_text(dict(checked.recipe.params)))}
+    others = []
+    for path in folder.path.parent.glob("*/resolved.json"):
+        other = RunFolder(path.parent)
+        if other.path.name.rpartition("-")[0] != stem or other.path == folder.path or other.finished is not None:
+            continue
+        content = other.resolved or {}
+        if all(content.get(key) == value for key, value in about.items()) and other.has_progress:
+            others.append((path.stat().st_mtime, other))
+    if not others or is_owned((left := max(others, key=lambda pair: pair[0])[1]).path):
+        return
+    if changes := list(changes_since(left, checked, identity.prints)):
+        lines = "".join(f"\n  {change}" for change in changes)
+        reporter.say(f"{display_path(left.path)} was interrupted, and is not continued, because this changed:{lines}")
 
 
 def _remove_leftovers(folder: RunFolder) -> None:

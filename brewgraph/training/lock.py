@@ -68,6 +68,15 @@ class Owner:
             return True
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether a process of another machine, or a live one of this machine, owns a folder."""
+    try:
+        owner = Owner.read((folder / LOCK).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return False
+    return owner is not None and (not owner.is_here or owner.is_alive)
+
+
 @contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Own a run folder within the block. Raises `RunError` if another process does; a dead owner is reported."""

@@ -246,12 +246,12 @@ class StageRun:
                     self._check_finite(task, batches)
                 self._report(task, batches, due=step % settings.logging_steps == 0 or step == total)
                 state.unevaluated = step % evaluate_every == 0 or step == total
-                self._stop_if_asked()
+                self._stop_if_asked(task, batches)
             if state.unevaluated:
                 self._evaluate()
                 if state.progress.exhausted(settings) and state.sums.steps:
                     self._report(task, batches, due=True)
-                self._stop_if_asked()
+                self._stop_if_asked(task, batches)
             if saving:
                 self.save()
             if stop_after is not None and state.step >= stop_after and step < total:
@@ -283,9 +283,12 @@ class StageRun:
             self.distiller.progress = step / self.length.steps
             yield task, [send_to_device(batch, self.device) for batch in next(streams[task])]
 
-    def _stop_if_asked(self) -> None:
-        """On a signal to any rank, write a checkpoint and raise what belongs to the signal, on all ranks."""
+    def _stop_if_asked(self, task: str = "", batches: Sequence[Any] = ()) -> None:
+        """On a signal to any rank, write a checkpoint and raise what belongs to the signal, on all ranks. The task and
+        its batches are those of the last step.
+        """
         if self.signals.deferring and (number := largest_of_ranks(self.signals.number)):
+            self._check_finite(task, batches)
             self.save()
             self.signals.end(number)
 
@@ -342,7 +345,7 @@ class StageRun:
         counts = torch.stack([self.distiller.count(batch, task=task) for batch in batches]).sum(0)
         return self.accelerator.reduce(counts, "sum") if self.world > 1 else counts
 
-    def _check_finite(self, task: str, batches: list[Any]) -> None:
+    def _check_finite(self, task: str = "", batches: Sequence[Any] = ()) -> None:
         """Stop if a loss is not finite. Its rows are known if every step is checked, as on a CPU, at no cost."""
         for which, sums in self.state.sums.values.items():
             if bool(torch.isfinite(sums["loss"])):
@@ -431,6 +434,7 @@ class StageRun:
                 values_of = self._values()
         except INTERRUPTIONS:
             if self.signals.deferring:
+                self._check_finite()
                 self.save()
             raise
         self.scores = {}

@@ -85,6 +85,29 @@ def test_another_spec_in_the_folder_of_a_run_is_refused(spec: Path, change: Any,
         assert reporter.said == ["resumed at step 2"]
 
 
+def test_a_changed_spec_says_which_run_it_leaves_behind(spec: Path) -> None:
+    """In the folder of all runs: an interrupted one of the same params, that nobody continues just now."""
+    with pytest.raises(KeyboardInterrupt):
+        bg.run(spec, reporter=Interrupting())
+    (left,) = Path("runs").iterdir()
+    other_data(spec.parent)
+    reporter = Steps()
+    bg.run(spec, T=8, dry_run=True, reporter=reporter)
+    bg.run(spec, T=8, reporter=reporter)
+    assert reporter.said == ["one step, one evaluation and one save succeeded; " + reporter.said[0].partition("; ")[2]]
+    reporter = Steps()
+    result = bg.run(spec, reporter=reporter)
+    assert reporter.said == [
+        f"{left} was interrupted, and is not continued, because this changed:\n  ~ data d: content"
+    ]
+    assert result.folder != left
+    assert [step for step, _ in RunFolder(left).complete_checkpoints()] == [1, 2]
+    parent = psutil.Process(os.getppid())
+    (left / LOCK).write_text(json.dumps(asdict(Owner(Owner.this().host, parent.pid, parent.create_time()))))
+    bg.run(spec, force=True, reporter=(reporter := Steps()))
+    assert reporter.said == []
+
+
 def test_a_run_without_its_teacher_is_another_run(spec: Path) -> None:
     """Although its spec is the same."""
     with pytest.raises(bg.UsageError, match=r"out holds another run \(hash \w+\); choose another --out, or --force"):

@@ -11,6 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_runs_that_are_killed_and_repeated_end_to_the_bit(tmp_path: Path) -> None:
     """With everything on that a resumed run must continue."""
     command = [sys.executable, "-m", "tests.running.kills", "--kill", "4", "--term", "2", "--int", "2"]

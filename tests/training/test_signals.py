@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from brewgraph.diagnostics import RunError
 from brewgraph.recipe.length import Length
 from brewgraph.training import loop, signals
 from brewgraph.training.folder import RunFolder
@@ -187,4 +188,26 @@ def test_without_a_folder_or_the_setting_a_signal_ends_at_once(tmp_path: Path) -
     for folder, changes in ((None, {}), (tmp_path / "run", off)):
         with pytest.raises(Terminated):
             run(one(Student(), **changes), folder, At(2, send(signal.SIGTERM)))
+    assert RunFolder(tmp_path / "run").complete_checkpoints() == []
+
+
+def test_a_loss_that_is_no_number_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where losses are checked at the logging interval only, as on a GPU, also before the checkpoint of a signal."""
+    forward, make = Toy.forward, loop.StageRun.__init__
+
+    def broken(self: Toy, *arguments: Any, **named: Any) -> Any:
+        output = forward(self, *arguments, **named)
+        if self.progress >= 0.5:
+            output.loss = output.loss * float("nan")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return output
+
+    def seldom(self: Any, *arguments: Any) -> None:
+        make(self, *arguments)
+        self.check_every = 100
+
+    monkeypatch.setattr(Toy, "forward", broken)
+    monkeypatch.setattr(loop.StageRun, "__init__", seldom)
+    with pytest.raises(RunError, match="the loss is not a finite number at step 4"):
+        run(one(Student(), save_steps=NEVER, logging_steps=100, eval_steps=NEVER), tmp_path / "run")
     assert RunFolder(tmp_path / "run").complete_checkpoints() == []
