@@ -175,7 +175,7 @@ class UnbuiltModelFacts:
     def auto_class(self) -> str:
         return self.outline.auto_class
 
-    @property
+    @cached_property
     def tokens(self) -> Tokens:
         """The model's tokenizer. Its path depends on the spec's folder and is not remembered."""
         request = self.request
