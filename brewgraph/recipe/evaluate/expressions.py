@@ -421,7 +421,9 @@ class Evaluator:
 
 def _in_one_sum(first: Evaluated, whole: Evaluated) -> Evaluated:
     """A sum whose `first` operand is a sum of losses without a name, as one sum of all their terms."""
-    sums = isinstance(first, v.Combine) and isinstance(whole, v.Combine) and first.operator == whole.operator == "+"
-    if not sums or whole.kind != "loss" or first.kind != "loss" or whole.operands[0] is not first:
+    if not (isinstance(first, v.Combine) and isinstance(whole, v.Combine)):
+        return whole
+    added = first.operator == whole.operator == "+" and first.kind == whole.kind == "loss"
+    if not added or whole.operands[0] is not first:
         return whole
     return replace(whole, operands=(*first.operands, *whole.operands[1:]))
