@@ -48,13 +48,14 @@ class Subject:
 
 def learning(value: Value) -> Iterator[Value]:
     """A value and what it is made from, as far as its gradient reaches."""
-    yield value
-    if isinstance(value, v.Transform) and value.declared.stops:
-        return
-    if isinstance(value, v.Combine) and value.operator == "*" and any(map(is_zero, value.operands)):
-        return
-    for part in v.parts(value):
-        yield from learning(part)
+    waiting = [value]
+    while waiting:
+        yield (part := waiting.pop())
+        if isinstance(part, v.Transform) and part.declared.stops:
+            continue
+        if isinstance(part, v.Combine) and part.operator == "*" and any(map(is_zero, part.operands)):
+            continue
+        waiting.extend(reversed(v.parts(part)))
 
 
 def is_zero(value: Value) -> bool:
@@ -87,7 +88,7 @@ def weighted(value: Value, weight: float, progress: float) -> Iterator[tuple[v.A
     elif isinstance(value, v.Transform) and value.declared.mean == "batch":
         yield from weighted(value.values[0], weight, progress)
     elif isinstance(value, v.Combine):
-        scalars = [at(operand, progress) for operand in value.operands]
+        scalars = [at(x, progress) if x.kind in WEIGHTS else None for x in value.operands]
         for operand, scalar, factor in zip(value.operands, scalars, factors(value.operator, scalars), strict=True):
             if scalar is None and factor is not None:
                 yield from weighted(operand, weight * factor, progress)
@@ -139,12 +140,15 @@ def find_dead_losses(subject: Subject) -> Iterator[Diagnostic]:
 
 def _cancels(loss: Value, live: list[Value]) -> bool:
     """Whether a sum of matches is always zero, whatever their values: the weights of equal matches sum to zero."""
-    sums: dict[tuple[float, v.Apply], float] = defaultdict(float)
+    seen: set[v.Apply] = set()
     for moment in MOMENTS:
+        sums: dict[v.Apply, float] = defaultdict(float)
         for x, weight in weighted(loss, 1.0, moment):
-            sums[moment, x] += weight
-    whole = {x for x in live if isinstance(x, v.Apply)} <= {x for _, x in sums}
-    return whole and all(abs(total) < 1e-12 for total in sums.values())
+            sums[x] += weight
+        if any(abs(total) >= 1e-12 for total in sums.values()):
+            return False
+        seen.update(sums)
+    return {x for x in live if isinstance(x, v.Apply)} <= seen
 
 
 def find_unread_weights(subject: Subject) -> Iterator[Diagnostic]:

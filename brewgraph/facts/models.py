@@ -183,7 +183,7 @@ class UnbuiltModelFacts:
     def auto_class(self) -> str:
         return self.outline.auto_class
 
-    @property
+    @cached_property
     def tokens(self) -> Tokens:
         """The model's tokenizer. Its path depends on the spec's folder and is not remembered."""
         request = self.request
@@ -491,7 +491,8 @@ class FactsBook:
         message = f"`{model.name}` orders its classes differently from the data; its logits will be reordered"
         help = f"no action needed: {', '.join(labels[:6])} becomes {', '.join(classes[:6])}"
         self.collector.add("W304", message, model.span, help=help)
-        return replace(facts, order=tuple(labels.index(label) for label in classes))
+        places = {label: place for place, label in enumerate(labels)}
+        return replace(facts, order=tuple(places[label] for label in classes))
 
     def _as_its_teacher(
         self, model: ModelDeclaration, source: Hf, classes: tuple[str, ...]

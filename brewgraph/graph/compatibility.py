@@ -142,9 +142,9 @@ def check_joined(context: Context, x: v.Combine, shapes: Sequence[Shape], *, com
         other = next(shape for shape in shapes if shape != shapes[0])
         message = f"shapes differ: {show_shape(shapes[0])} and {show_shape(other)}"
         context.collector.add("B204", message, x.span, help="only values of one shape can be joined")
-    takes = v.takes_in(x)
     along_tokens = x.kind != "values" and comparable and any("length" in shape for shape in shapes)
-    if not along_tokens or not takes or (other_take := _stranger(context, takes)) is None:
+    takes = v.takes_in(x) if along_tokens else []
+    if not takes or (other_take := _stranger(context, takes)) is None:
         return same
     first = takes[0]
     notes = [f"(batch, length@{take.model}, …)" for take in (first, other_take)]

@@ -65,10 +65,8 @@ class GraphInfo:
 def assemble(nodes: Mapping[str, Node], info: GraphInfo) -> Graph:
     """A frozen graph of these nodes."""
     graph: Graph = nx.DiGraph(info=info)
-    for key, node in nodes.items():
-        graph.add_node(key, node=node)
-    for key, node in nodes.items():
-        graph.add_edges_from((used, key) for used in node.inputs)
+    graph.add_nodes_from((key, {"node": node}) for key, node in nodes.items())
+    graph.add_edges_from((used, key) for key, node in nodes.items() for used in node.inputs)
     frozen: Graph = nx.freeze(graph)
     return frozen
 

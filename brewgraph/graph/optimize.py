@@ -132,10 +132,12 @@ def _products(graph: Graph) -> dict[str, list[str]]:
     scalars = dict.fromkeys(scalar_keys(graph), 1.0)
     linear = {info(graph).objective}
     products: dict[str, list[str]] = {}
+    inputs: dict[str, Collection[str]] = {}
     for key in reversed(execution_order(graph)):
         x = node(graph, key)
-        if all(user in linear and key in linear_inputs(node(graph, user), scalars) for user in graph.successors(key)):
+        if all(user in linear and key in inputs[user] for user in graph.successors(key)):
             linear.add(key)
+            inputs[key] = frozenset(linear_inputs(x, scalars))
             if isinstance(x, n.Combine) and x.operator == "*" and x.shape == () and key not in scalars:
                 products[key] = [used for used in x.inputs if used in scalars]
     return {key: weights for key, weights in products.items() if weights}

@@ -353,10 +353,11 @@ def members(value: Evaluated) -> Iterator[Value]:
 
 
 def walk(value: Value) -> Iterator[Value]:
-    """A value and everything that it is made from."""
-    yield value
-    for part in parts(value):
-        yield from walk(part)
+    """A value and everything that it is made from, itself first, then its parts one after the other."""
+    waiting = [value]
+    while waiting:
+        yield (part := waiting.pop())
+        waiting.extend(reversed(parts(part)))
 
 
 def takes_in(*values: Value) -> list[Take]:

@@ -280,7 +280,8 @@ class SpecBuilder:
             names = getattr(getattr(module, "config", None), "id2label", None) or {}
             labels, classes = tuple(names.values()), self.checked.facts.classes_of(name)
             if labels != classes and sorted(labels) == sorted(classes) and len(set(labels)) == len(labels):
-                put_in_order(module, [labels.index(label) for label in classes])
+                places = {label: place for place, label in enumerate(labels)}
+                put_in_order(module, [places[label] for label in classes])
         return module
 
     def _build(self, model: ModelDeclaration, *, exact: bool = False) -> nn.Module:

@@ -9,7 +9,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from lark import Token
+from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from brewgraph.diagnostics import Collector, Label
@@ -217,6 +217,8 @@ class _Builder:
     def node(self, tree: Any) -> Any:
         if tree is None:
             return None
+        if tree.data == "binary":
+            return self._binary(tree)
         span, children = self.span(tree.meta), tree.children
         if tree.data in _SEVERAL:
             return _SEVERAL[tree.data](self.nodes(children), span=span)
@@ -229,6 +231,18 @@ class _Builder:
         if issubclass(kind, t.Named):
             return kind(*parts, name_span=self.token(children[0]), span=span)
         return kind(*parts, span=span)
+
+    def _binary(self, tree: Any) -> t.Expression:
+        """A chain of operators, however long: its left sides stand in each other."""
+        chain = []
+        while isinstance(tree, Tree) and tree.data == "binary":
+            chain.append(tree)
+            tree = tree.children[0]
+        left: t.Expression = self.node(tree)
+        for one in reversed(chain):
+            _, operator, right = one.children
+            left = t.Binary(left, str(operator), self.node(right), span=self.span(one.meta))
+        return left
 
     def nodes(self, trees: list[Any]) -> tuple[Any, ...]:
         return tuple(self.node(x) for x in trees if x is not None)

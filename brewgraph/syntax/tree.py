@@ -6,7 +6,7 @@ Equality ignores spans.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import dataclass_transform
 
 from brewgraph.source import Span
@@ -24,17 +24,18 @@ class Node:
 
     def children(self) -> Iterator[Node]:
         """The nodes directly below, in the order of the text."""
-        for entry in fields(self):
-            value = getattr(self, entry.name)
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
             for member in value if isinstance(value, tuple) else (value,):
                 if isinstance(member, Node):
                     yield member
 
     def walk(self) -> Iterator[Node]:
         """This node and every node below it, parents first."""
-        yield self
-        for child in self.children():
-            yield from child.walk()
+        waiting: list[Node] = [self]
+        while waiting:
+            yield (node := waiting.pop())
+            waiting.extend(reversed([*node.children()]))
 
 
 # ── expressions ──────────────────────────────────────────────────────────────────────────────────────────────────────

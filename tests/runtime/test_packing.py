@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import brewgraph as bg
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.structure.read_class import dissect
+from tests.conftest import REPOSITORY
 from tests.models.tiny import RECORDED, SETTINGS
 from tests.runtime.test_padding import HIDDEN, LABELS, MAPS, SIDES, SPEC, TEXTS, model, project, word_level
 
 PACKED = set(RECORDED)
-PADDED = {"deberta-v2": "interface", "xlnet": "interface", "t5": "2 stacks"}
 INSIDE = 'mse(big @ "{layer}" -> tiny @ "{layer}")'
 
 
@@ -80,6 +81,21 @@ def test_packed_is_padded(kind: str, more: str, tmp_path: Path) -> None:
     assert places_seen(padded, whole("right")) == {(5, 16)}
 
 
+def documented() -> dict[str, str]:
+    """What docs/speed.md says of each architecture: yes, or why it does not pack."""
+    rows = re.findall(
+        r"^\| [^|]+ \| `([^|]+)` \| ([^|]+) \|$", (REPOSITORY / "docs/speed.md").read_text(), re.MULTILINE
+    )
+    return {kind: word.removeprefix("no: ") for kind, word in rows[1:]}  # behind the head of the table
+
+
+def test_the_table_of_architectures_is_complete() -> None:
+    """Each has a row, and what is said to pack is what is tested for equality above."""
+    rows = documented()
+    assert rows.keys() == SETTINGS.keys()
+    assert {kind for kind, word in rows.items() if word == "yes"} == PACKED
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_which_models_pack(kind: str) -> None:
     """Models whose attention runs through transformers' interface do; others say why not, and keep no hook."""
@@ -89,7 +105,7 @@ def test_which_models_pack(kind: str) -> None:
     if isinstance(found, Packing):
         found.release()
     else:
-        assert PADDED[kind] in found
+        assert documented()[kind] == found
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     assert net.config._attn_implementation != "brewgraph"
 

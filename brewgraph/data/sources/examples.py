@@ -188,7 +188,8 @@ def _prepared(rows: datasets.Dataset, names: tuple[str, ...], classes: tuple[str
     rows = rows.remove_columns("index")
     if names == classes:
         return rows
-    places = numpy.array([classes.index(name) for name in names], dtype=numpy.int64)
+    place_of = {name: place for place, name in enumerate(classes)}
+    places = numpy.array([place_of[name] for name in names], dtype=numpy.int64)
     if "tags" in rows.column_names:
         return _replaced(rows, "tags", [places[tags].tolist() for tags in rows["tags"][:]])
     if isinstance(rows.features["label"], datasets.Value):

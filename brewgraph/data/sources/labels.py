@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import datasets
@@ -60,10 +61,15 @@ class Classes:
     by_name: bool
     marks: bool = False
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each class."""
+        return places_of(self.names)
+
     def place(self, value: Label, feature: FeatureType, number: Label | None = None) -> int | None:
         """The place of a label; None where it is none of them."""
         if self.by_name:
-            return place_of(value, feature, self.names, number)
+            return place_of(value, feature, self.places, number)
         return int(value) if not isinstance(value, str) and value < len(self.names) else None
 
 
@@ -110,8 +116,9 @@ def _find_classes(train: Split, column: str, asked: Sequence[str] | None) -> Cla
     feature = train.rows.features[column]
     values = _present(train, column)
     numbers = _numbers(train, values)
+    places = places_of(asked or ())
     if asked is not None and all(
-        place_of(value, feature, asked, numbers.get(value)) is not None for value in dict.fromkeys(values)
+        place_of(value, feature, places, numbers.get(value)) is not None for value in dict.fromkeys(values)
     ):
         return Classes(tuple(asked), by_name=True)
     checked = _checked(train, values, by_name=not isinstance(feature, datasets.ClassLabel))
@@ -141,7 +148,8 @@ def _find_several(train: Split, columns: Sequence[str], asked: Sequence[str] | N
         classes = Classes(names, by_name=False, marks=True)
         _encode_several(train, columns, classes)  # every list of the same length
         return classes
-    if asked is not None and all(place_of(value, feature, asked) is not None for value in set(values)):
+    places = places_of(asked or ())
+    if asked is not None and all(place_of(value, feature, places) is not None for value in set(values)):
         return Classes(tuple(asked), by_name=True)
     if not isinstance(values[0], str):
         for row, numbers in enumerate(rows, 1):
@@ -253,8 +261,8 @@ def _encode_several(split: Split, columns: Sequence[str], classes: Classes) -> l
     return encoded
 
 
-def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: Label | None = None) -> int | None:
-    """The place of a label among names by its written form; None where it is none of them.
+def place_of(value: Label, feature: FeatureType, places: Mapping[str, int], number: Label | None = None) -> int | None:
+    """The place of a label by its written form, given that of each name; None where it is none of them.
 
     A truth value is written `true` or `false`, a whole number without a point, a number of the data's own list by its
     name there. A text of a column that holds numbers may also be named by its `number`: `1.0` by `1`.
@@ -267,7 +275,12 @@ def place_of(value: Label, feature: FeatureType, names: Sequence[str], number: L
         forms = [value] if number is None else [value, str(number)]
     else:
         forms = [str(int(value) if value == int(value) else value)] if math.isfinite(value) else []
-    return next((names.index(form) for form in forms if form in names), None)
+    return next((places[form] for form in forms if form in places), None)
+
+
+def places_of(names: Sequence[str]) -> dict[str, int]:
+    """The place of each name."""
+    return {name: place for place, name in enumerate(names)}
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 from brewgraph.diagnostics import Collector, Label, SourceFault, listing, suggest
@@ -149,23 +149,27 @@ class Evaluator:
         raise AssertionError(f"no meaning for {type(x).__name__}")
 
     def _binary(self, x: t.Binary, side: str | None) -> Evaluated:
-        """`a + b + c`, however long: joined from the left, with the faults of all operands."""
+        """A chain of operators, however long: a sum of losses is one value with all its terms. All faults are found."""
         chain = [x]
-        while isinstance(left := chain[-1].left, t.Binary):
-            chain.append(left)
-        value: Evaluated | Faulty = Faulty()
-        with suppress(Faulty):
-            value = self.evaluate(chain[-1].left, side)
-        for part in reversed(chain):
+        while isinstance(inner := chain[-1].left, t.Binary):
+            chain.append(inner)
+        fault: Faulty | None = None
+        total: Evaluated = None
+        try:
+            total = self.evaluate(chain[-1].left, side)
+        except Faulty as error:
+            fault = error
+        for place, one in enumerate(reversed(chain)):
             try:
-                right = self.evaluate(part.right, side)
-                if not isinstance(value, Faulty):
-                    value = combine(part.operator, value, right, part.span, self.fault)
-            except Faulty as fault:
-                value = fault
-        if isinstance(value, Faulty):
-            raise value
-        return value
+                right = self.evaluate(one.right, side)
+                if fault is None:
+                    made = combine(one.operator, total, right, one.span, self.fault)
+                    total = _in_one_sum(total, made) if place else made
+            except Faulty as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
+        return total
 
     def _several(self, x: t.List | t.Tuple, side: str | None) -> Evaluated:
         """A list or a tuple."""
@@ -263,7 +267,7 @@ class Evaluator:
     def data_in_scope(self, place: Span) -> v.DataDeclaration:
         """The one data set of the innermost body that declares any."""
         for scope in self.current.outward(through_calls=True):
-            names = [n for n, s in scope.statements.items() if isinstance(s, t.Data)]
+            names = scope.data
             if len(names) > 1:
                 which = f"name the model's input: `{place.text.split('.')[0].split('(')[0]}({names[0]}).…`"
                 raise self.fault("B112", f"there are several data sets here: {listing(names)}", place, help=which)
@@ -443,3 +447,13 @@ class Evaluator:
         if fault.code == "B306":
             return self.fault(fault.code, fault.message, model.span, help=fault.help or "correct the configuration")
         return self.fault(fault.code, fault.message, place, help=fault.help)
+
+
+def _in_one_sum(first: Evaluated, whole: Evaluated) -> Evaluated:
+    """A sum whose `first` operand is a sum of losses without a name, as one sum of all their terms."""
+    if not (isinstance(first, v.Combine) and isinstance(whole, v.Combine)):
+        return whole
+    added = first.operator == whole.operator == "+" and first.kind == whole.kind == "loss"
+    if not added or whole.operands[0] is not first:
+        return whole
+    return replace(whole, operands=(*first.operands, *whole.operands[1:]))

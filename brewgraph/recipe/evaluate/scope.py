@@ -52,6 +52,8 @@ class Scope(Namespace):
     function: t.Function | None = None
     statement: t.Task | t.Stage | t.Import | None = None
     statements: dict[str, t.Named] = field(default_factory=dict)
+    data: list[str] = field(default_factory=list)
+    """The names of statements that declare data."""
     functions: dict[str, t.Function] = field(default_factory=dict)
     values: dict[str, Evaluated] = field(default_factory=dict)
     faulty: list[str] = field(default_factory=list)
@@ -304,6 +306,8 @@ def _enter_named(scope: Scope, s: t.Named, collector: Collector, library: Librar
                 scope.faulty.append(s.name)
         case _:
             scope.statements[s.name] = s
+            if isinstance(s, t.Data):
+                scope.data.append(s.name)
 
 
 def _may_stand(scope: Scope, s: t.Statement, collector: Collector) -> bool:
@@ -364,7 +368,7 @@ def word_of(s: t.Statement, keyword: str) -> Span:
 
 def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) -> None:
     """W406 for an unused constant that is named like a setting, here or in other tools."""
-    read: set[str] = set()
+    read = {"loss"}
     for node in spec.walk():
         if isinstance(node, t.Name | t.Attribute):
             read.add(node.id if isinstance(node, t.Name) else node.name)
@@ -372,7 +376,7 @@ def warn_of_strays(scopes: Iterable[Scope], spec: t.Spec, collector: Collector) 
             read.update(re.findall(IN_TEXT, node.value))
     for scope in scopes:
         for name, statement in scope.statements.items():
-            if name in (*read, "loss") or not isinstance(statement, t.Equation | t.Let):
+            if name in read or not isinstance(statement, t.Equation | t.Let):
                 continue
             if isinstance(statement.value, t.Constant | t.String | t.Percent | t.Duration):
                 is_own, entry = name in foreign_words()["own setting"], foreign_words()["setting"].get(name)

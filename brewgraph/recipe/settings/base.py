@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 from pydantic import (
@@ -42,7 +43,8 @@ def setting_text(value: Any) -> str:
 def _each_once(value: Any) -> Any:
     """A list of names: at least one, none twice."""
     if isinstance(value, tuple | list):
-        twice = next((x for n, x in enumerate(value) if x in value[:n]), None)
+        counts = Counter(x if isinstance(x, str) else repr(x) for x in value)
+        twice = next((x for x, count in counts.items() if count > 1), None)
         if twice is not None or not value:
             raise ValueError("the list is empty" if twice is None else f"`{twice}` is named twice")
     return value
