@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _SHOWN = 60
 
 CACHE_SUFFIX = ".lmdb"
 """How the name of a file ends that keeps values on disk."""
+
+FACTS = "BREWGRAPH_FACTS"
+"""The variable of the environment that names the folder of facts; `off` for none."""
 
 
 def locate(name: str, folder: Path, field: str | None = None) -> Path:
@@ -64,6 +68,27 @@ def write_file(path: Path, text: str) -> None:
     check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def facts_folder() -> Path | None:
+    """The folder of what is remembered of models, data and this machine; None where nothing is to be kept."""
+    setting = os.environ.get(FACTS, "")
+    if setting.lower() == "off":
+        return None
+    if setting:
+        return Path(setting).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("brewgraph") / "facts"
+
+
+def keep_fact(path: Path, text: str) -> None:
+    """Write a fact, whole or not at all. A folder that cannot be written keeps none."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.replace(file.name, path)
 
 
 def no_path(name: str) -> str:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -24,10 +23,9 @@ from pydantic import TypeAdapter, ValidationError
 from brewgraph.diagnostics import Refusal, SourceFault
 from brewgraph.digest import digest
 from brewgraph.models.tokenization import describing_files, stamp_of
+from brewgraph.paths import facts_folder, keep_fact
 
 T = TypeVar("T")
-
-VARIABLE = "BREWGRAPH_FACTS"
 
 _BY_CHANCE = frozenset({"B311", "B314", "B405"})
 """Faults that depend on the network: a later check may not find them."""
@@ -49,14 +47,7 @@ class Memory:
     @classmethod
     def of_user(cls) -> Memory:
         """The memory of the user who runs this process."""
-        setting = os.environ.get(VARIABLE, "")
-        if setting.lower() == "off":
-            return cls(None)
-        if setting:
-            return cls(Path(setting).expanduser())
-        import platformdirs
-
-        return cls(platformdirs.user_cache_path("brewgraph") / "facts")
+        return cls(facts_folder())
 
     def recall(self, identity: str | None, kind: type[T], find: Callable[[], T]) -> T:
         """The fact of this identity and type, read from the folder, or found now and kept. A `SourceFault` that `find`
@@ -80,11 +71,8 @@ class Memory:
         return fact
 
     def _write(self, path: Path, content: Any) -> None:
+        keep_fact(path, json.dumps(content, ensure_ascii=False))
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False)
-            os.replace(file.name, path)
             files = [entry.path for entry in os.scandir(path.parent)]
             if len(files) > _KEPT:
                 for old in sorted(files, key=os.path.getmtime)[: _KEPT // 5]:

@@ -1,18 +1,21 @@
-"""Kernels for fp32 on a CPU: matrix products, chosen by measurement once per process, and dropout.
+"""Kernels for fp32 on a CPU: matrix products, chosen by measurement once per machine, and dropout.
 
 torch sends `linear` to the BLAS library that it was built with. On many processors oneDNN computes the same product
-faster, to the same precision. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off` keeps torch's
-kernels.
+faster, to the same precision. The choice is kept with the facts on disk, by processor, number of threads and version of
+torch. Dropout draws four chances from each random number. `BREWGRAPH_KERNELS=off` keeps torch's kernels.
 """
 
 from __future__ import annotations
 
+import json
+import platform
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +23,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from brewgraph.digest import digest
 from brewgraph.models.capture.attention import fast_kernels_are_on, keep_mask
+from brewgraph.paths import facts_folder, keep_fact
 
 WORTHWHILE = 1.2
 """How many times as fast oneDNN has to be."""
@@ -131,9 +136,33 @@ def _fits(x: Any, weight: Any, bias: Any = None) -> bool:
 
 @cache
 def _onednn_is_faster() -> bool:
-    """One product of a usual size on both kernels in turn: the values agree, and oneDNN is faster by `WORTHWHILE`."""
+    """Whether oneDNN is to compute the products: measured on this machine, or read from disk where that was done."""
     if not torch.backends.mkldnn.is_available():
         return False
+    folder, machine = facts_folder(), (_processor(), torch.get_num_threads(), torch.__version__, WORTHWHILE)
+    if folder is None:
+        return _measured()
+    path = folder / f"kernels-{digest(*machine)}.json"
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(known, dict) and isinstance(known.get("onednn"), bool):
+            return cast(bool, known["onednn"])
+    choice = _measured()
+    keep_fact(path, json.dumps({"onednn": choice, "machine": machine}))
+    return choice
+
+
+def _processor() -> str:
+    """The model of this machine's processor."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _measured() -> bool:
+    """One product of a usual size on both kernels in turn: the values agree, and oneDNN is faster by `WORTHWHILE`."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(size, generator=generator) for size in ((512, 768), (768, 768)))
     kernels: tuple[Callable[..., Tensor], ...] = (F.linear, _product)

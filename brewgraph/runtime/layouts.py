@@ -6,13 +6,15 @@ Logits over a vocabulary may be `SplitLogits`, which are computed where they are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from brewgraph.diagnostics import RunError, listing
@@ -21,6 +23,10 @@ from brewgraph.models.structure.decoder import Decoder
 
 HIDDEN_SCORE = -1e4
 """A score whose exponential is zero, and finite: zero times its logarithm is zero, in half precision too."""
+
+
+_PART = 1 << 13
+"""So many numbers of each tensor are compared at a time."""
 
 
 class _Shield(torch.autograd.Function):
@@ -54,6 +60,54 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         x_BLH: Tensor = ctx.saved_tensors[0]
         return (gradients[0] + gradients[0].transpose(-1, -2)) @ x_BLH
+
+
+class _Distances(torch.autograd.Function):
+    """Sums of squared differences of all pairs of two stacks, S and T tensors of one size, to (S, T), as one product
+    instead of S T differences: Σ a² + Σ b² - 2 a·b.
+
+    In double precision, a part of the tensors at a time: where a and b are close, the difference of these sums would
+    lose their digits. With G the gradient of the result, da = 2 (ΣG a - G b), and the same for b.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> Tensor:
+        ctx.count = count
+        ctx.save_for_backward(*tensors)
+        first = tensors[0]
+        sums_ST = first.new_zeros(count, len(tensors) - count, dtype=torch.float64)
+        for part in _parts(first):
+            a_SM, b_TM = _stacked(tensors[:count], part), _stacked(tensors[count:], part)
+            squares_S, squares_T = a_SM.square().sum(1), b_TM.square().sum(1)
+            sums_ST += squares_S[:, None] + squares_T - 2 * (a_SM @ b_TM.t())
+        return sums_ST.clamp_min_(0).to(first.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        tensors, count, g_ST = ctx.saved_tensors, ctx.count, gradients[0].double()
+        needed = ctx.needs_input_grad[1:]
+        results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
+        for part in _parts(tensors[0]):
+            a_SM, b_TM = _stacked(tensors[:count], part), _stacked(tensors[count:], part)
+            to_a = 2 * (g_ST.sum(1)[:, None] * a_SM - g_ST @ b_TM) if any(needed[:count]) else ()
+            to_b = 2 * (g_ST.sum(0)[:, None] * b_TM - g_ST.t() @ a_SM) if any(needed[count:]) else ()
+            for result, values in [
+                *zip(results[:count], to_a, strict=False),
+                *zip(results[count:], to_b, strict=False),
+            ]:
+                result.view(-1)[part] = values.to(result.dtype)
+        return None, *(result if wanted else None for result, wanted in zip(results, needed, strict=True))
+
+
+def _parts(x: Tensor) -> Iterator[slice]:
+    """Parts of the numbers of a tensor that fit into a cache."""
+    return (slice(begin, begin + _PART) for begin in range(0, x.numel(), _PART))
+
+
+def _stacked(tensors: Sequence[Tensor], part: slice) -> Tensor:
+    """A part of each tensor, in double precision."""
+    return torch.stack([x.reshape(-1)[part] for x in tensors]).double()
 
 
 @dataclass
@@ -160,6 +214,16 @@ class Padded:
         """Inner products of the channels of `x` and of `y`, averaged over an example's real tokens: (B, H, G)."""
         products_BHG = self.clean(x_BLH).transpose(-1, -2) @ self.clean(y_BLG)
         return products_BHG / self.lengths(x_BLH)[:, None, None]
+
+    def distances(self, source: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+        """Mean squared differences of each of S tensors (B, L, H) with each of T, over real tokens: (S, T)."""
+        first = source[0]
+        if first.device.type == "mps" or isinstance(first, FakeTensor):  # without double precision, or without numbers
+            pairs = [[self.mean((a - b).square().mean(-1), "token") for b in target] for a in source]
+            return torch.stack([torch.stack(row) for row in pairs])
+        sums_ST: Tensor = _Distances.apply(len(source), *map(self.clean, (*source, *target)))
+        tokens = first.shape[:2].numel() if self.mask_BL is None else self.mask_BL.sum().clamp_min(1)
+        return sums_ST / (tokens * first.shape[-1])
 
     def clean(self, x_BL_: Tensor) -> Tensor:
         """The same with zeros for padded tokens: (B, L, …)."""

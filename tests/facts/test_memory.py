@@ -15,8 +15,9 @@ import pytest
 import brewgraph.data.sources.examples
 from brewgraph.diagnostics import Diagnostic, SourceFault, SpecError
 from brewgraph.facts import memory as module
-from brewgraph.facts.memory import VARIABLE, Memory, print_of_model
+from brewgraph.facts.memory import Memory, print_of_model
 from brewgraph.facts.models import Request, print_of_data
+from brewgraph.paths import FACTS
 from brewgraph.recipe.settings.data_sources import Files, Glue, Hub
 from tests.faults.agreement import AGREEMENT
 from tests.faults.classes import classes
@@ -43,7 +44,7 @@ def world(tmp_path: Path) -> Path:
 @pytest.fixture
 def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which facts are kept during this test."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "facts"))
+    monkeypatch.setenv(FACTS, str(tmp_path / "facts"))
     return tmp_path / "facts"
 
 
@@ -78,12 +79,12 @@ def test_a_second_check_finds_nothing_out(world: Path, facts: Path, monkeypatch:
     tap = 'tap t = big @ "encoder.layer.0.output"\ntap u = tiny @ "encoder.layer.0.atention"\n'
     specs = [f"{SAVED}{DATA}loss = {term} + ce(d.labels -> tiny.logits)\n" for term in terms]
     specs.append(f"{SAVED}{DATA}{tap}loss = mse(t -> u via linear) + ce(d.labels -> tiny.logits)\n")
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(FACTS, "off")
     first = [said(spec, world) for spec in specs]
     assert [sorted({d.code for d in found if d.severity == "error"}) for found in first] == [
         [], ["B204"], ["B206"], [], ["B301"],
     ]  # fmt: skip
-    monkeypatch.setenv(VARIABLE, str(facts))
+    monkeypatch.setenv(FACTS, str(facts))
     assert said(specs[0], world) == first[0]
     forbid(monkeypatch)
     assert [said(spec, world) for spec in specs] == first
@@ -129,9 +130,9 @@ def test_every_fault_is_the_same_from_memory(world: Path, facts: Path, monkeypat
     texts += [HEAD.replace(e.old, new) + LOSS for e in HEADS for new in (e.wrong, e.right)]
     assert len(texts) > 300
     assert len(classes()) > 30
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(FACTS, "off")
     plain = [said(text, world) for text in texts]
-    monkeypatch.setenv(VARIABLE, str(facts))
+    monkeypatch.setenv(FACTS, str(facts))
     for _ in range(2):
         assert [said(text, world) for text in texts] == plain
     assert len(list(facts.iterdir())) > 20
@@ -271,11 +272,11 @@ def test_old_facts_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_facts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the user's cache, in the folder that is named, or nowhere."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(FACTS, str(tmp_path))
     assert Memory.of_user().folder == tmp_path
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(FACTS, "off")
     assert Memory.of_user().folder is None
-    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv(FACTS)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if sys.platform == "linux":
         assert Memory.of_user().folder == tmp_path / "brewgraph" / "facts"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import keep_mask
+from brewgraph.paths import FACTS
 from brewgraph.runtime import kernels
 from brewgraph.runtime.kernels import FastKernels, fast_kernels
 
@@ -83,6 +86,45 @@ def test_the_measurement_does_not_ask_for_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16), fast_kernels():
         pass
     assert isinstance(kernels._onednn_is_faster(), bool)
+
+
+def test_the_choice_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured once for a processor, a number of threads and a version of torch; a damaged file is written again."""
+    measured: list[bool] = []
+
+    def measure(choice: bool) -> None:
+        """The next process, whose measurement would say this."""
+        kernels._onednn_is_faster.cache_clear()
+        monkeypatch.setattr(kernels, "_measured", lambda: measured.append(choice) or choice)
+
+    monkeypatch.setenv(FACTS, str(tmp_path / "facts"))
+    try:
+        measure(True)
+        assert kernels._onednn_is_faster()
+        measure(False)
+        assert kernels._onednn_is_faster()
+        assert measured == [True]
+        (file,) = (tmp_path / "facts").iterdir()
+        for damaged in (b"", b'{"onednn"', b"[]", b'{"onednn": 1}', b"\xff\xfe"):
+            file.write_bytes(damaged)
+            measure(False)
+            assert not kernels._onednn_is_faster()
+            assert json.loads(file.read_text())["onednn"] is False
+        assert len(measured) == 6
+        monkeypatch.setattr(torch, "__version__", "another")
+        measure(True)
+        assert kernels._onednn_is_faster()
+        assert len(list((tmp_path / "facts").iterdir())) == 2
+        monkeypatch.setenv(FACTS, "off")
+        measure(False)
+        assert not kernels._onednn_is_faster()
+        assert len(list((tmp_path / "facts").iterdir())) == 2
+        (tmp_path / "a file").touch()
+        monkeypatch.setenv(FACTS, str(tmp_path / "a file"))
+        measure(True)
+        assert kernels._onednn_is_faster()
+    finally:
+        kernels._onednn_is_faster.cache_clear()
 
 
 def test_only_what_needs_it_gets_a_gradient() -> None:

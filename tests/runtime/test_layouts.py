@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from brewgraph.models.capture.attention import PackedTokens, is_zero_outside
+from brewgraph.runtime import layouts
 from brewgraph.runtime.layouts import Packed, Padded, Slots
 
 MASK = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0]]).bool()
@@ -65,3 +67,32 @@ def test_batches_with_next_to_no_padding_stay_padded() -> None:
     assert Padded(full, "tokens").tokens is None
     assert Padded(MASK, "tokens").tokens is not None
     assert Padded(MASK, "none").tokens is None
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("apart", [1.0, 1e-3])
+def test_distances_of_stacks_are_those_of_pairs(apart: float, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean squared differences over real tokens, and gradients for both sides, against each pair by itself in double
+    precision; also where values are large and close, as hidden states of a student that has learned."""
+    monkeypatch.setattr(layouts, "_PART", 50)
+    torch.manual_seed(0)
+    mask = torch.tensor([[True, True, False], [True, False, False]]) if masked else None
+    base = 5 * torch.randn(2, 3, 16)
+    source, target = ([(base + apart * torch.randn(2, 3, 16)).requires_grad_() for _ in range(n)] for n in (3, 2))
+    weights = torch.rand(3, 2)
+    found = Padded(mask).distances(source, target)
+    grads = torch.autograd.grad((found * weights).sum(), [*source, *target])
+    exact = [x.detach().double().requires_grad_() for x in (*source, *target)]
+    pairs = [[Padded(mask).mean((a - b).square().mean(-1), "token") for b in exact[3:]] for a in exact[:3]]
+    wanted = torch.stack([torch.stack(row) for row in pairs])
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=0)
+    for gradient, other in zip(grads, torch.autograd.grad((wanted * weights).sum(), exact), strict=True):
+        assert (gradient.double() - other).norm() <= 1e-6 * other.norm()
+
+
+def test_distances_of_a_student_alone() -> None:
+    """A teacher gets no gradient, and a value with itself is no distance apart."""
+    teacher, student = torch.randn(2, 3, 8), torch.randn(2, 3, 8, requires_grad=True)
+    Padded(None).distances([teacher, teacher], [student])[0, 0].backward()
+    torch.testing.assert_close(student.grad, 2 * (student.detach() - teacher) / teacher.numel())
+    assert Padded(None).distances([teacher], [teacher]).item() <= 1e-14
