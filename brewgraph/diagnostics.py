@@ -19,7 +19,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from brewgraph.source import Source, Span
+from brewgraph.source import Source, Span, visible
 
 
 @dataclass(frozen=True)
@@ -324,28 +324,31 @@ def render(diagnostic: Diagnostic, paint: Any = None, width: int | None = None) 
     paint = paint or (lambda text, role: text)
     severity = diagnostic.severity
     line, column = diagnostic.span.position
-    marks = [(diagnostic.span, "^", diagnostic.note)] + [(x.span, "-", x.text) for x in diagnostic.labels]
+    marks = [(diagnostic.span, "^", visible(diagnostic.note))]
+    marks += [(x.span, "-", visible(x.text)) for x in diagnostic.labels]
     here = [m for m in marks if m[0].source == diagnostic.span.source]
     rows = sorted({m[0].position[0] for m in here})
     gutter = len(str(max(rows)))
     bar = paint(" " * gutter + " |", "place")
     out = [
         paint(f"{severity}[{diagnostic.code}]", severity)
-        + _words(f": {diagnostic.message}", len(f"{severity}[{diagnostic.code}]"), 4, width),
-        paint(" " * gutter + "--> ", "place") + f"{diagnostic.span.source.name}:{line}:{column}",
+        + _words(f": {visible(diagnostic.message)}", len(f"{severity}[{diagnostic.code}]"), 4, width),
+        paint(" " * gutter + "--> ", "place") + f"{visible(diagnostic.span.source.name)}:{line}:{column}",
         bar,
     ]
     for row in rows:
-        text = diagnostic.span.source.line(row)
+        text = visible(diagnostic.span.source.line(row))
         begin, shown = _cut(text, [m for m in here if m[0].position[0] == row], width and width - gutter - 3)
         out.append(paint(f"{row:>{gutter}} |", "place") + f" {shown}")
         out.extend(bar + " " + under for under in _underline(shown, row, here, severity, paint, begin))
     for span, _, words in marks:
         if span.source != diagnostic.span.source:
             at_line, at_column = span.position
-            out.append(paint(" " * gutter + " = ", "place") + f"{words} {span.source.name}:{at_line}:{at_column}")
+            out.append(
+                paint(" " * gutter + " = ", "place") + f"{words} {visible(span.source.name)}:{at_line}:{at_column}"
+            )
     if diagnostic.help:
-        words = _words(diagnostic.help, gutter + 9, gutter + 9, width)
+        words = _words(visible(diagnostic.help), gutter + 9, gutter + 9, width)
         out += [bar, paint(" " * gutter + " = ", "place") + paint("help: ", "help") + words]
     return "\n".join(out)
 

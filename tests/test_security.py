@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from brewgraph.checking.check import check_names
-from brewgraph.diagnostics import SpecError
+from brewgraph.cli.output import Terminal
+from brewgraph.diagnostics import SpecError, render
 from brewgraph.source import MOST_BYTES, Source
 from brewgraph.syntax.format import format_source
-from tests.faults.world import HEAD, LOSS, add_model, find, make_world
+from tests.faults.world import HEAD, LOSS, add_model, find, make_world, whole
 
 # ── a spec cannot exhaust time or memory ─────────────────────────────────────────────────────────────────────────────
 
@@ -274,3 +276,33 @@ def test_a_folder_of_rows_that_are_nested_without_end_is_a_diagnostic(world: Pat
     text = HEAD.replace('files(train="train.jsonl"', 'hub("./deep"')
     (fault,) = find(text + LOSS, world)
     assert (fault.code, fault.span.text) == ("B404", '"./deep"')
+
+
+# ── what is shown commands no terminal ───────────────────────────────────────────────────────────────────────────────
+
+HOSTILE = "\x1b]0;title\x07\x1b[2Jx\x9b\u202ey"
+
+
+def test_a_diagnostic_shows_control_characters_and_does_not_send_them(world: Path) -> None:
+    """In the line of the spec, in a name of a file, and in a label of the data, with the marks below their text."""
+    rows = [{"text": "a", "label": label} for label in (f"n{HOSTILE}", f"n{HOSTILE} ", "y") * 2]
+    (world / "hostile.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checked = whole(HEAD.replace("train.jsonl", "hostile.jsonl") + LOSS, world)
+    shown = "".join(map(render, checked.warnings))
+    shown += "".join(
+        map(render, find(f'{HEAD}let s = "{HOSTILE}"; x = big.nothing\nteacher b = hf("./{HOSTILE}")\n{LOSS}', world))
+    )
+    assert not set("\x1b\x07\x9b\u202e") & set(shown)
+    assert shown.count("\u241b]0;title\u2407\u241b[2Jx\ufffd\ufffdy") >= 3
+    assert f"{' ' * len(HOSTILE)}                     ^^^^^^^\n" in shown
+
+
+def test_a_terminal_obeys_only_our_own_colours() -> None:
+    """Whatever is printed: what moves the cursor or sets the title is shown; files and pipes get all as it is."""
+    stream = StringIO()
+    terminal = Terminal(stream)
+    terminal.write(f"\x1b[1;31merror\x1b[0m {HOSTILE}\x1b[8mhidden\rover\n")
+    assert (
+        stream.getvalue()
+        == "\x1b[1;31merror\x1b[0m \u241b]0;title\u2407\u241b[2Jx\ufffd\ufffdy\u241b[8mhidden\u240dover\n"
+    )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from brewgraph.cli.output import reported
+from brewgraph.cli.output import Terminal, reported
 from brewgraph.diagnostics import suggest
 
 COMMANDS: dict[str, str] = {
@@ -133,6 +133,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # do not fail on a character that the terminal lacks
+    sys.stdout, sys.stderr = (Terminal(x) if x.isatty() else x for x in (sys.stdout, sys.stderr))
     # only the requested command, also of a line to complete: loading all takes longer than formatting a spec
     line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
     application([*sys.argv[1:], *line.split()])(prog_name="brewgraph")

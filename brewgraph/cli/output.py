@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import ParamSpec, TextIO, TypeVar
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
@@ -21,6 +22,7 @@ from brewgraph.display.cost import megabytes as megabytes
 from brewgraph.display.lines import count as count
 from brewgraph.display.lines import number as number
 from brewgraph.display.lines import table as table
+from brewgraph.source import visible
 from brewgraph.training.signals import INTERRUPTIONS, Terminated, caught_signals, exit_code
 
 P = ParamSpec("P")
@@ -30,6 +32,27 @@ _COLOURS = {
     "error": "1;31", "warning": "1;33", "place": "1;34", "caret": "1;31", "second": "34", "help": "1;36",
     "added": "32", "removed": "31", "bold": "1",
 }  # fmt: skip
+
+
+_COMMAND = re.compile(rf"\033\[(?:{'|'.join({*_COLOURS.values(), '0'})})m|[^\033]+|\033")
+"""What brewgraph itself sends to a terminal, and the text in between."""
+
+
+class Terminal:
+    """A stream to a terminal that obeys nothing but brewgraph's own colours: texts of data, of models and of libraries
+    may hold other commands, which are shown and not run.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        pieces = (x if len(x) > 1 and x[0] == "\033" else visible(x) for x in _COMMAND.findall(text))
+        self.stream.write("".join(pieces))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 _LEAST = 30

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from brewgraph.cli.output import coloured
+from brewgraph.cli.output import Terminal, coloured
+from brewgraph.source import visible
 from brewgraph.training.reporter import Reporter, TimedReporter, duration, scores_text, terms_text
 
 
@@ -47,12 +48,13 @@ class LiveReporter(Reporter):
     def __init__(self, stream: TextIO):
         from rich.console import Console
 
-        self.console = Console(file=stream, highlight=False, no_color=not coloured(stream), soft_wrap=True)
+        file = stream.stream if isinstance(stream, Terminal) else stream  # the bar moves the cursor
+        self.console = Console(file=file, highlight=False, no_color=not coloured(stream), soft_wrap=True)
         self.progress: Any = None
         self.task: Any = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(visible(text), markup=False)
 
     def begin(self, name: str, steps: int, done: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -66,7 +68,7 @@ class LiveReporter(Reporter):
             console=self.console,
         )
         self.progress.start()
-        self.task = self.progress.add_task(name, total=steps, completed=done, terms="")
+        self.task = self.progress.add_task(visible(name), total=steps, completed=done, terms="")
 
     def step(self, step: int, loss: float | None, terms: Mapping[str, float]) -> None:
         if loss is None:
