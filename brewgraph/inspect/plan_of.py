@@ -29,6 +29,7 @@ from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.data_sources import Batches, DataSource
+from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder, data_of, models_of
@@ -241,19 +242,22 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     """The cost of a batch of each task, or in words why it is unknown; `skip` names passes to leave out."""
     by_task: dict[tuple[str, str], Cost | str] = {}
     cache: dict[object, Cost | str] = {}
-    precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
+    settings = {stage.name: stage.train for stage in checked.recipe.stages}
     for name, graph in checked.graphs.items():
-        sources = [checked.recipe.data[d].source for d in data_of(graph)]
-        # the cost of a loss depends on batch sizes and precision, its hash does not
-        key = (info(graph).objective, precisions[name[0]], *((source.batch, source.max_length) for source in sources))
+        sources, train = [checked.recipe.data[d].source for d in data_of(graph)], settings[name[0]]
+        # the cost of a loss depends on batch sizes, precision and checkpointing, its hash does not
+        sizes = [(source.batch, source.max_length) for source in sources]
+        key = (info(graph).objective, train.precision, train.gradient_checkpointing, *sizes)
         if key not in cache:
-            cache[key] = cost(checked, graph, precisions[name[0]], skip)
+            cache[key] = cost(checked, graph, train, skip)
         by_task[name] = cache[key]
     return by_task
 
 
-def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
-    """The cost of a batch of this graph, the largest one of ready tensors; if it is unknown, the reason in words."""
+def cost(checked: Checked, graph: nx.DiGraph, train: Train, skip: Collection[str] = ()) -> Cost | str:
+    """The cost of a batch of this graph, the largest one of ready tensors, in a stage with these settings; if it is
+    unknown, the reason in words.
+    """
     recipe = checked.recipe
     names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
     sources = {name: recipe.data[name].source for name in data_of(graph)}
@@ -275,9 +279,12 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
         largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
         batch = example_batch(graph, models, types, classes, shapes, largest)
     student = checked.facts(recipe.student)
-    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(precision)
+    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(train.precision)
+    again = train.gradient_checkpointing
     try:
-        return count_step(graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip)
+        return count_step(
+            graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip, recompute=again
+        )
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"

@@ -312,6 +312,7 @@ class SpecBuilder:
             close = suggest(stage, there) if isinstance(stage, str) else ""
             raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
         name = names[0] if stage is None else stage
+        settings = of.recipe.stages[names.index(name)].train
         merging, student = merge_equal_nodes.__name__ not in self.skip, self.recipe.student.name
         everywhere = (of.graphs, of.reports) if merging else (of.unmerged, of.unmerged_reports)
         graphs, reports, optimized = (
@@ -336,6 +337,7 @@ class SpecBuilder:
             reach=self._student_reach(),
             skip=self.skip,
             folder=self.checked.folder,
+            recompute=settings.gradient_checkpointing,
         )
 
     def optimized(self, checked: Checked | None = None) -> dict[tuple[str, str], nx.DiGraph]:

@@ -42,15 +42,17 @@ def count_step(
     *,
     reach: Reach | None = None,
     skip: Collection[str] = (),
+    recompute: bool = False,
 ) -> Cost:
-    """The cost of a step of a graph on a batch; models and batch are of fake tensors of `mode`.
+    """The cost of a step of a graph on a batch; models and batch are of fake tensors of `mode`. With `recompute` the
+    student's layers run again in the backward pass.
 
     Raises whatever the models or the maths raise where they read values of fake tensors.
     """
     shape, forwards = first_shape(batch), list[ForwardCost]()
     graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))  # nothing may reach a cache on disk
     with mode:
-        distiller = Distiller(graph, models, student, reach=reach, skip=skip)
+        distiller = Distiller(graph, models, student, reach=reach, skip=skip, recompute=recompute)
         try:
             with ExitStack() as stack:
                 for model in models.values():

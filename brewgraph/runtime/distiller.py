@@ -24,6 +24,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, nodes_of, of_kind
 from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
+from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
@@ -78,7 +79,8 @@ class Distiller(nn.Module):
     that an earlier stage has trained; by default they are made from `seed`. `averages` are the teachers that follow the
     student, by name. `anatomies` are those of teachers that were loaded without unneeded layers, as they are with them;
     `reach` tells what of the student a feature reaches. `skip` are passes that are left out, by name; `optimized` are
-    the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec.
+    the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec. With
+    `recompute` the student's layers run again in the backward pass, which saves memory.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Distiller(nn.Module):
         skip: Collection[str] = (),
         optimized: Mapping[str, Graph] | None = None,
         folder: Path = Path(),
+        recompute: bool = False,
     ):
         super().__init__()
         self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -128,6 +131,7 @@ class Distiller(nn.Module):
         }
         self._checks = {task: BatchCheck(graph, models) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
+        self._end_recomputing = recompute_layers(self.student) if recompute else None
         self.train()
         self._built = True
 
@@ -286,6 +290,8 @@ class Distiller(nn.Module):
         """Remove all hooks from the models and restore their modes; teachers are no longer frozen."""
         for program in (*self.programs.values(), *self.reports.values()):
             program.remove()
+        if self._end_recomputing is not None:
+            self._end_recomputing()
         for modules, parameters in self._before:
             for module, training in modules:
                 module.training = training

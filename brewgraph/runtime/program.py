@@ -21,6 +21,7 @@ from brewgraph.graph.optimize import all_reached, needed, reached, releases, run
 from brewgraph.graph.scalars import Horizon, scalar_keys
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
+from brewgraph.models.capture.recompute import entered_again
 from brewgraph.models.heads import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.runtime.instructions import (
@@ -138,7 +139,7 @@ class Program:
         listing = self._listings.get((dead, held)) or self._list(dead, held)
         for key in dead:
             slots[self.slot[key]] = 0.0
-        with fast_kernels():
+        with entered_again(fast_kernels):
             profiled = torch.autograd._profiler_enabled()
             for key, instruction, released in listing.steps:
                 with record_function(MARK + self._title(key)) if profiled else _NOTHING:

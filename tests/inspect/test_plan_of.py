@@ -131,6 +131,18 @@ def test_stages_of_one_loss_cost_what_their_own_batches_do() -> None:
 
 
 @pytest.mark.usefixtures("data")
+def test_recomputed_layers_keep_less_and_cost_more() -> None:
+    """What is counted with `gradient_checkpointing` is again within 10 % and 25 % of what torch counts."""
+    kept, again = (checked(f"loss = soft + hard\ntrain {{ {word} }}") for word in ("", "gradient_checkpointing = true"))
+    (one,), cost = costs(kept).values(), compare(again, *real_step(again))
+    assert isinstance(one, Cost)
+    assert cost.kept < 0.6 * one.kept
+    assert cost.peak < one.peak
+    assert one.forward == cost.forward
+    assert cost.backward > 1.3 * one.backward
+
+
+@pytest.mark.usefixtures("data")
 def test_what_is_not_known_says_why() -> None:
     """A module of Python code has no configuration; nothing is guessed."""
     of = checked('teacher own = python("pkg.mod:factory")\nloss = hard + mse(own.hidden[1] -> small.hidden[2])')

@@ -115,6 +115,9 @@ class Train(Settings):
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
     schedule: Linear | Cosine | Constant | Slanted = Field(default=Linear(), description="of the learning rate")
     precision: NumberFormat = Field(default="fp32", description="autocast of student and losses")
+    gradient_checkpointing: bool = Field(
+        default=False, description="run the student's layers again in the backward pass: less memory, more time"
+    )
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient norm of student and projections together"
