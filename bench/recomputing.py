@@ -1,4 +1,4 @@
-"""What `gradient_checkpointing` saves and costs: a step of a student with it and without it, each in a process of its own.
+"""What `gradient_checkpointing` saves and costs: a step of a student with it and without it, in a process each.
 
     python bench/recomputing.py --layers 12 --batch 16 --length 128
 

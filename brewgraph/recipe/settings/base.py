@@ -30,7 +30,8 @@ NumberFormat = Literal["fp32", "bf16", "fp16"]
 def setting_text(value: Any) -> str:
     """A setting as a spec writes it."""
     if isinstance(value, Settings):
-        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        values = ((name, getattr(value, name)) for name in type(value).model_fields)
+        inner = ", ".join(f"{name}={setting_text(x)}" for name, x in values if x is not None)
         return f"{type(value).__name__.lower()}({inner})"
     if isinstance(value, bool) or value is None:
         return str(value).lower()

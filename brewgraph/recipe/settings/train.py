@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -37,6 +38,20 @@ class Adamw(Settings):
     correct_bias: bool = Field(
         default=True, description="correct the bias of the running means; false: as BERT was trained"
     )
+    fused: bool | None = Field(
+        default=None,
+        description="one kernel for the whole step, or none; default: on a CPU true, elsewhere what torch chooses",
+    )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # hashes are made of it: how a step is computed does not count
+        return [(key, value) for key, value in super().__repr_args__() if key != "fused"]
+
+    @model_validator(mode="after")
+    def _has_a_kernel(self) -> Adamw:
+        if self.fused and not self.correct_bias:
+            raise ValueError("fused=true does not go with correct_bias=false, which has no fused kernel; remove one")
+        return self
 
 
 class Sgd(Settings):
