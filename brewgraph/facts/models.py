@@ -655,7 +655,7 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
         if model.source.spec is not None:
             known[name] = digest(model.role, other_spec(model))
         elif model.source.averaged is not None:
-            source = model.source.model_dump(exclude={"model"})
+            source = model.source.model_dump(exclude={"model", *model.source.placing})
             known[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.averaged))
         else:
             text = repr(_settled(model.source, identity, recipe.models))

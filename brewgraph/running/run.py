@@ -100,6 +100,7 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         again = "; --force runs it again" if len(checked.parents) == 1 else ""  # which teachers do not
         reporter.say(f"{display_path(folder.path)} is already finished{again}")
         return RunResult(folder.path, rows, fresh=False)
+    builder.check_machine()
     resume = folder.resolved is not None and not options.force
     for note in builder.notes():
         reporter.say(note)
@@ -191,6 +192,7 @@ def short_builder(
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
     builder = SpecBuilder(checked, allow_python=options.allow_python, skip=options.skip)
+    builder.check_machine()
     near = (*near, runs_folder(checked.folder, options.runs))
     for name, other in checked.others.items():
         folder = folder_of_teacher(builder.other(name), options.runs, near)

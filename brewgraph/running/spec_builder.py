@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import networkx as nx
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +26,8 @@ from brewgraph.graph.optimize import check_names, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, Shapes
-from brewgraph.models.loading import Without, build_model, build_python, put_in_order, saved_vocabulary
+from brewgraph.models.loading import DTYPES, Without, build_model, build_python, put_in_order, saved_vocabulary
+from brewgraph.models.places import check_format, find_device
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import load_tokenizer
@@ -37,6 +40,7 @@ from brewgraph.recipe.settings.model_sources import Ema, Python
 from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
 from brewgraph.training.evaluation import can_score
+from brewgraph.training.processes import this_process
 
 
 @contextmanager
@@ -202,8 +206,24 @@ class SpecBuilder:
         """A model with its weights."""
         if name not in self.models:
             with blaming(self.recipe.models[name]):
-                self.models[name] = self._module(name) or self._build(self.recipe.models[name])
+                module = self._module(name) or self._build(self.recipe.models[name])
+            place = self.places.get(name)
+            self.models[name] = module if place is None else module.to(place)
         return self.models[name]
+
+    @cached_property
+    def places(self) -> dict[str, torch.device]:
+        """The devices of teachers that do not run where the student does. Raises `RunError` for a missing one."""
+        teachers = ((x.name, x.source.device) for x in self.recipe.teachers)
+        return {name: find_device(name, device) for name, device in teachers if device is not None}
+
+    def check_machine(self) -> None:
+        """Raise `RunError` if this machine lacks the device of a teacher, or that device its number format."""
+        for model in self.recipe.teachers:
+            if (number_format := model.source.number_format) != "fp32":
+                place = self.places.get(model.name, this_process().device)
+                check_format(model.name, DTYPES[number_format], place)
+        _ = self.places
 
     def _module(self, name: str) -> nn.Module | None:
         """The caller's module for a model. The classes of a teacher are put in the order of the data's, by name."""
@@ -338,6 +358,7 @@ class SpecBuilder:
             skip=self.skip,
             folder=self.checked.folder,
             recompute=settings.gradient_checkpointing,
+            places={m: place for m, place in self.places.items() if m in models},
         )
 
     def optimized(self, checked: Checked | None = None) -> dict[tuple[str, str], nx.DiGraph]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard, TypeVar
 
@@ -80,7 +81,8 @@ class Distiller(nn.Module):
     student, by name. `anatomies` are those of teachers that were loaded without unneeded layers, as they are with them;
     `reach` tells what of the student a feature reaches. `skip` are passes that are left out, by name; `optimized` are
     the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec. With
-    `recompute` the student's layers run again in the backward pass, which saves memory.
+    `recompute` the student's layers run again in the backward pass, which saves memory. `places` are the devices of
+    teachers that stay where they are when the module is moved.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Distiller(nn.Module):
         optimized: Mapping[str, Graph] | None = None,
         folder: Path = Path(),
         recompute: bool = False,
+        places: Mapping[str, torch.device] | None = None,
     ):
         super().__init__()
         self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -111,6 +114,8 @@ class Distiller(nn.Module):
         self.horizon = Horizon()
         """The steps of training and of an epoch, for schedules that count steps or epochs."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
+        places = dict(places or {})
+        self._places = {id(models[name]): place for name, place in places.items()}
         self._before = [
             ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
             for teacher in self._teachers
@@ -121,15 +126,16 @@ class Distiller(nn.Module):
         self._reach = reach or Reach(self.student)
         optimized = optimized or optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(info(graph).frozen for graph in optimized.values())
+        shared: dict[str, Any] = {"anatomies": anatomies, "folder": folder, "places": places}
         self.programs = {
-            task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies, folder=folder)
+            task: Program(graph, models, modules, parameters_of=self.parameters_of, **shared)
             for task, graph in optimized.items()
         }
         self.reports = {
-            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies, folder=folder)
+            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, **shared)
             for task, graph in reported.items()
         }
-        self._checks = {task: BatchCheck(graph, models) for task, graph in optimized.items()}
+        self._checks = {task: BatchCheck(graph, models, places) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
         self._end_recomputing = recompute_layers(self.student) if recompute else None
         self.train()
@@ -283,7 +289,7 @@ class Distiller(nn.Module):
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         for teacher in self._teachers:
-            teacher._apply(fn)
+            teacher._apply(partial(_without_moving, fn) if id(teacher) in self._places else fn)
         return self
 
     def release(self) -> None:
@@ -297,6 +303,11 @@ class Distiller(nn.Module):
                 module.training = training
             for parameter, requires_grad in parameters:
                 parameter.requires_grad_(requires_grad)
+
+
+def _without_moving(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A tensor in the type that `fn` gives it, on its own device."""
+    return x.to(fn(x.new_empty(0)).dtype)
 
 
 _ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
@@ -344,11 +355,12 @@ class BatchCheck:
     """What the batches of a graph must be, given its models.
 
     `inputs` are the data sets as models read them, each with whether a loss asks which of its tokens are real;
-    `classes` the columns that losses take as class indices, each with the number of classes.
+    `classes` the columns that losses take as class indices, each with the number of classes. Batches are moved to
+    models that are `placed` on a device of their own.
     """
 
-    def __init__(self, graph: Graph, models: Mapping[str, nn.Module]):
-        self.models, self.nodes = models, nodes_of(graph)
+    def __init__(self, graph: Graph, models: Mapping[str, nn.Module], placed: Collection[str] = ()):
+        self.models, self.nodes, self.placed = models, nodes_of(graph), placed
         nodes = self.nodes.values()
         masked = {used for x in nodes if isinstance(x, n.Mask) and x.which != "labels" for used in x.inputs}
         read = masked | {x.entry for x in nodes if isinstance(x, n.Forward)}
@@ -468,7 +480,8 @@ class BatchCheck:
             ids, device = encoding.get(_IDS), next((p.device for p in model.parameters()), None)
             for key in (*_TOKENS, "labels"):
                 value = encoding.get(key)
-                if isinstance(value, Tensor) and device is not None and value.device != device:
+                moved = name in self.placed or device is None
+                if isinstance(value, Tensor) and not moved and value.device != device:
                     yield f'`{key}` is on {value.device} and `{name}` on {device}: batch["{key}"].to("{device}")'
             if not _readable(ids):
                 continue

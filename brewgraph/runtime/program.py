@@ -69,7 +69,7 @@ class Program:
 
     `parameters_of` gives the parameters that gradients reach, by name: for graphs whose terms may be left out.
     `anatomies` are those of models that were loaded without unneeded layers, as they are with them. Folders of caches
-    are relative to `folder`.
+    are relative to `folder`. `places` are the devices of models that stay on one of their own.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Program:
         parameters_of: ParametersOf | None = None,
         anatomies: Mapping[str, Anatomy] | None = None,
         folder: Path = Path(),
+        places: Mapping[str, torch.device] | None = None,
     ):
         self.graph, self.models, self.projections, self.info = graph, models, projections, info(graph)
         self.order = running_order(graph)
@@ -89,7 +90,7 @@ class Program:
         self._data_of_counted: list[set[str]] = []
         self.captures: dict[str, Capture] = {}
         self.packings: dict[str, Packing] = {}
-        self._parameters_of, self._anatomies = parameters_of, anatomies or {}
+        self._parameters_of, self._anatomies, self._places = parameters_of, anatomies or {}, places or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
         for key, tap in of_kind(graph, n.Tap, self.order):
             self._taps[tap.forward][key] = tap
@@ -282,7 +283,8 @@ class Program:
         slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
         capture, packing = self.captures[key], self.packings.get(key)
-        return forward_instruction(forward, model, capture, source, slots, entry.data, packing)
+        place = self._places.get(forward.model)
+        return forward_instruction(forward, model, capture, source, slots, entry.data, packing, place)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """The place of the count of these units among all counts."""

@@ -219,6 +219,9 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
             place = arguments["model"][1]
             e.collector.add("B331", f"`{student.name}` is no student to average", place, help=help)
         heads = heads or student.heads
+    if made.device is not None and s.role == "student":
+        help = "leave `device` out; `accelerate launch` decides where a run trains"
+        e.fault("B117", f"`{s.name}` is trained, and has no device of its own", arguments["device"][1], help=help)
     if isinstance(made, Hf):
         if (made.name is None) == (made.model_type is None):
             help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'

@@ -18,7 +18,7 @@ from pydantic import (
 from brewgraph.recipe.label_types import (
     Task,
 )
-from brewgraph.recipe.settings.base import EachOnce, NumberFormat, Settings
+from brewgraph.recipe.settings.base import DeviceName, EachOnce, NumberFormat, Settings
 
 
 class Layers(Settings):
@@ -50,6 +50,11 @@ class ModelSource(Settings):
     """Whether the source itself holds a model's configuration: it takes heads, adapters, layers of another model."""
     is_known: ClassVar[bool] = True
     """Whether anything is known of the model before it is built."""
+    placing: ClassVar[frozenset[str]] = frozenset({"device"})
+
+    device: DeviceName | None = Field(
+        default=None, description='where a teacher runs: "cpu", "cuda", "cuda:1"; default: where the student does'
+    )
 
     @property
     def checkpoint(self) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -43,9 +42,7 @@ class Adamw(Settings):
         description="one kernel for the whole step, or none; default: on a CPU true, elsewhere what torch chooses",
     )
 
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        # hashes are made of it: how a step is computed does not count
-        return [(key, value) for key, value in super().__repr_args__() if key != "fused"]
+    placing: ClassVar[frozenset[str]] = frozenset({"fused"})
 
     @model_validator(mode="after")
     def _has_a_kernel(self) -> Adamw:
