@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from brewgraph.checking.check import Checked
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.data.sources.tensor_batches import largest_batch
-from brewgraph.display.cost import Cost, megabytes
+from brewgraph.display.cost import Cost, DeviceMemory, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
@@ -24,7 +24,7 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
 from brewgraph.graph.optimize import check_names, drop_dead_terms
 from brewgraph.models.fake.shapes import Reach, empty_model
-from brewgraph.models.loading import planned_copy
+from brewgraph.models.loading import DTYPES, planned_copy
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -58,7 +58,10 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
         data=tuple(data.values()),
         parts=tuple(parts) if graphs else None,
         projections=_projections(graphs.values()) if graphs else None,
-        stages=tuple(_stage(checked, stage, data) for stage in recipe.stages),
+        stages=tuple(
+            _stage(checked, stage, data, counted, [m for m in recipe.models if m not in idle])
+            for stage in recipe.stages
+        ),
     )
 
 
@@ -187,7 +190,13 @@ def _projections(graphs: Iterable[Graph]) -> tuple[ProjectionPlan, ...]:
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _stage(checked: Checked, stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
+def _stage(
+    checked: Checked,
+    stage: Stage,
+    data: Mapping[str, DataPlan],
+    counted: Mapping[tuple[str, str], Cost | str],
+    used: Collection[str],
+) -> StagePlan:
     draws = ""
     if stage.sample is not None and len(stage.tasks) > 1:
         names = ", ".join(task.name for task in stage.tasks)
@@ -197,7 +206,44 @@ def _stage(checked: Checked, stage: Stage, data: Mapping[str, DataPlan]) -> Stag
     values = ((name, getattr(stage.train, name)) for name in type(stage.train).model_fields)
     settings = tuple((name, setting_text(value)) for name, value in values if value is not None and value != ())
     frozen = tuple(one_line(x.span.text) for x in stage.freeze)
-    return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, _trainable(checked, stage))
+    trainable = _trainable(checked, stage)
+    costs = [cost for (name, _), cost in counted.items() if name == stage.name]
+    memory = _memory(checked, stage, trainable, costs, used) if trainable is not None else ()
+    return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, trainable, memory)
+
+
+def _memory(
+    checked: Checked, stage: Stage, trainable: tuple[int, int], costs: Collection[Cost | str], used: Collection[str]
+) -> tuple[DeviceMemory, ...]:
+    """The memory of a stage by device, that of the student first. Gradients and optimizers are in fp32."""
+    models = [checked.recipe.models[name] for name in used]
+    devices = dict.fromkeys(["", *(model.source.device or "" for model in models)])
+    known = [cost for cost in costs if isinstance(cost, Cost)]
+    memories = []
+    for device in devices:
+        here = [model for model in models if (model.source.device or "") == device]
+        weights = [(x.name, size) for x in here if (size := _weights(checked, x)) is not None]
+        projections = sum(x.parameters or 0 for x in _projections(checked.graphs.values())) if not device else 0
+        weights += [("projections", 4 * projections)] if projections else []
+        learning = 4 * sum(trainable) if not device else 0
+        peaks = [dict(cost.elsewhere).get(device, 0) if device else cost.peak for cost in known]
+        memories.append(
+            DeviceMemory(
+                device,
+                tuple(weights),
+                learning,
+                learning * stage.train.optimizer.means,
+                max(peaks) if known and len(known) == len(costs) else None,
+                tuple(x.name for x in here if _weights(checked, x) is None),
+            )
+        )
+    return tuple(memories)
+
+
+def _weights(checked: Checked, model: ModelDeclaration) -> int | None:
+    """The bytes of a model's weights; None where nothing is known of it."""
+    facts = checked.facts(model)
+    return None if facts is None else facts.parameters * DTYPES[model.source.number_format].itemsize
 
 
 def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
@@ -281,10 +327,12 @@ def cost(checked: Checked, graph: nx.DiGraph, train: Train, skip: Collection[str
     student = checked.facts(recipe.student)
     reach, dtype = student.reach if student is not None else None, PRECISIONS.get(train.precision)
     again = train.gradient_checkpointing
+    places = {name: place for name in names if (place := recipe.models[name].source.device) is not None}
     try:
         return count_step(
-            graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip, recompute=again
-        )
+            graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip, recompute=again,
+            places=places,
+        )  # fmt: skip
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"

@@ -44,6 +44,11 @@ class Adamw(Settings):
 
     placing: ClassVar[frozenset[str]] = frozenset({"fused"})
 
+    @property
+    def means(self) -> int:
+        """Running means that it keeps of each parameter."""
+        return 2
+
     @model_validator(mode="after")
     def _has_a_kernel(self) -> Adamw:
         if self.fused and not self.correct_bias:
@@ -57,6 +62,11 @@ class Sgd(Settings):
     lr: PositiveFloat = Field(default=0.05, description="learning rate at its highest")
     momentum: NonNegativeFloat = Field(default=0.0, description="share of the last step that is kept")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="decay per step, added to the gradient")
+
+    @property
+    def means(self) -> int:
+        """Running means that it keeps of each parameter."""
+        return 1 if self.momentum else 0
 
 
 def _length(value: Any) -> Length:
