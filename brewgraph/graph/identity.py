@@ -18,7 +18,7 @@ from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
 QUIET = frozenset({
-    "logging_steps", "save_steps", "save_total_limit", "baseline", "report", "gradient_checkpointing",
+    "logging_steps", "save_steps", "save_total_limit", "baseline", "report", "gradient_checkpointing", "compile",
 })  # fmt: skip
 """Settings that change nothing that is trained."""
 NAMING = frozenset({"freeze", "metric_for_best_model"})

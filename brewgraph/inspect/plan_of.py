@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 
 import networkx as nx
@@ -18,11 +19,11 @@ from brewgraph.display.cost import Cost, DeviceMemory, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
-from brewgraph.display.savings import PassSavings, savings
+from brewgraph.display.savings import COMPILED, PassSavings, savings
 from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
-from brewgraph.graph.optimize import check_names, drop_dead_terms
+from brewgraph.graph.optimize import check_names, drop_dead_terms, pack_tokens
 from brewgraph.models.fake.shapes import Reach, empty_model
 from brewgraph.models.loading import DTYPES, planned_copy
 from brewgraph.recipe.length import Length
@@ -166,7 +167,14 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
         facts = checked.facts(checked.recipe.models[model])
         return facts.reach if facts is not None else None
 
-    return {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
+    saved = {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
+    compiled = {stage.name for stage in checked.recipe.stages if stage.train.compile}
+    return {
+        (stage, task): tuple(
+            replace(x, notes=(COMPILED,)) if stage in compiled and x.name == pack_tokens.__name__ else x for x in every
+        )
+        for (stage, task), every in saved.items()
+    }
 
 
 def _kept(x: Kept) -> str:

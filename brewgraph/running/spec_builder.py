@@ -358,6 +358,7 @@ class SpecBuilder:
             skip=self.skip,
             folder=self.checked.folder,
             recompute=settings.gradient_checkpointing,
+            compiled=settings.compile,
             places={m: place for m, place in self.places.items() if m in models},
         )
 

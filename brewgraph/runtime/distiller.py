@@ -25,11 +25,13 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, nodes_of, of_kind
 from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
+from brewgraph.models.capture.compiled import compile_layers
 from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy
+from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.instructions import Batch, base_of
 from brewgraph.runtime.program import Program
@@ -82,7 +84,7 @@ class Distiller(nn.Module):
     `reach` tells what of the student a feature reaches. `skip` are passes that are left out, by name; `optimized` are
     the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec. With
     `recompute` the student's layers run again in the backward pass, which saves memory. `places` are the devices of
-    teachers that stay where they are when the module is moved.
+    teachers that stay where they are when the module is moved. With `compiled` the layers of all models are compiled.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Distiller(nn.Module):
         folder: Path = Path(),
         recompute: bool = False,
         places: Mapping[str, torch.device] | None = None,
+        compiled: bool = False,
     ):
         super().__init__()
         self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -126,6 +129,8 @@ class Distiller(nn.Module):
         self._reach = reach or Reach(self.student)
         optimized = optimized or optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(info(graph).frozen for graph in optimized.values())
+        graphs_run = (*optimized.values(), *reported.values())
+        self._undo = [self._compile(name, model, graphs_run, anatomies) for name, model in models.items() if compiled]
         shared: dict[str, Any] = {"anatomies": anatomies, "folder": folder, "places": places}
         self.programs = {
             task: Program(graph, models, modules, parameters_of=self.parameters_of, **shared)
@@ -137,7 +142,7 @@ class Distiller(nn.Module):
         }
         self._checks = {task: BatchCheck(graph, models, places) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
-        self._end_recomputing = recompute_layers(self.student) if recompute else None
+        self._undo += [recompute_layers(self.student)] if recompute else []
         self.train()
         self._built = True
 
@@ -175,6 +180,16 @@ class Distiller(nn.Module):
                 raise
             raise RunError(reason) from error
         return DistillerOutput(loss=loss, terms=terms)
+
+    def _compile(
+        self, name: str, model: nn.Module, graphs: Iterable[Graph], anatomies: Mapping[str, Anatomy] | None
+    ) -> Callable[[], None]:
+        """Compile the layers of a model that no feature is taken inside of."""
+        anatomy = (anatomies or {}).get(name) or dissect(model)
+        features = {x.feature for graph in graphs for _, x in of_kind(graph, n.Tap) if x.model == name}
+        present = dict(model.named_modules())
+        tapped = [anatomy.site(feature).path for feature in features]
+        return compile_layers(model, [path for path in anatomy.every_layer if path in present], tapped)
 
     # ── what a built loss cannot do ──────────────────────────────────────────────────────────────────────────────────
 
@@ -296,8 +311,8 @@ class Distiller(nn.Module):
         """Remove all hooks from the models and restore their modes; teachers are no longer frozen."""
         for program in (*self.programs.values(), *self.reports.values()):
             program.remove()
-        if self._end_recomputing is not None:
-            self._end_recomputing()
+        while self._undo:
+            self._undo.pop()()
         for modules, parameters in self._before:
             for module, training in modules:
                 module.training = training

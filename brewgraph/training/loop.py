@@ -130,6 +130,8 @@ class _Training:
         if fresh and accelerator.is_main_process:
             run.keeper.forget()
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
+        if placed.work.settings.compile and accelerator.device.type == "cpu":
+            self.reporter.say("`compile = true` gains nothing on a CPU: compiled layers stay padded and take longer")
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)

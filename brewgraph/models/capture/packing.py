@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens
+from brewgraph.models.capture.compiled import is_compiled
 from brewgraph.models.capture.recompute import entered_again, recomputes_otherwise
 from brewgraph.models.heads import evaluating, trunk_of
 from brewgraph.models.padding import padding_side
@@ -159,7 +160,7 @@ def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
         return anatomy.padded_because
     if parameter is None or parameter.device.type == "meta" or type(parameter.data) is not Tensor:
         return "its weights are not loaded"
-    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+    if is_compiled(model):
         return "it is compiled"
     try:
         packing = Packing(model, anatomy)

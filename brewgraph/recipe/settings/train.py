@@ -140,6 +140,9 @@ class Train(Settings):
     gradient_checkpointing: bool = Field(
         default=False, description="run the student's layers again in the backward pass: less memory, more time"
     )
+    compile: bool = Field(
+        default=False, description="compile the layers of all models with torch.compile; they stay padded"
+    )
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient norm of student and projections together"
@@ -201,6 +204,8 @@ class Train(Settings):
         for name in ("load_best_model_at_end", "early_stopping_patience"):
             if self.metric_for_best_model is None and getattr(self, name):
                 raise ValueError(f"{name} needs metric_for_best_model")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing do not go together; remove one")
         if self.epochs is not None and self.steps is not None:
             raise ValueError("set epochs or steps, not both")
         return self
