@@ -26,6 +26,7 @@ from brewgraph.graph.container import Graph, Kept, execution_order, info, node, 
 from brewgraph.graph.optimize import check_names, drop_dead_terms, pack_tokens
 from brewgraph.models.fake.shapes import Reach, empty_model
 from brewgraph.models.loading import DTYPES, planned_copy
+from brewgraph.models.quantizing import quantized_bytes
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
@@ -251,7 +252,10 @@ def _memory(
 def _weights(checked: Checked, model: ModelDeclaration) -> int | None:
     """The bytes of a model's weights; None where nothing is known of it."""
     facts = checked.facts(model)
-    return None if facts is None else facts.parameters * DTYPES[model.source.number_format].itemsize
+    dtype = DTYPES[model.source.number_format]
+    if facts is None or model.source.quantization is None:
+        return None if facts is None else facts.parameters * dtype.itemsize
+    return quantized_bytes(facts.shapes.model, model.source.quantization, dtype)
 
 
 def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:

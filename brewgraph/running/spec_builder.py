@@ -28,6 +28,7 @@ from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, Shapes
 from brewgraph.models.loading import DTYPES, Without, build_model, build_python, put_in_order, saved_vocabulary
 from brewgraph.models.places import check_format, find_device
+from brewgraph.models.quantizing import check_quantizer
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.tokenization import load_tokenizer
@@ -208,18 +209,24 @@ class SpecBuilder:
             with blaming(self.recipe.models[name]):
                 module = self._module(name) or self._build(self.recipe.models[name])
             place = self.places.get(name)
-            self.models[name] = module if place is None else module.to(place)
+            moves = place is not None and (name in self.modules or self.recipe.models[name].source.quantization is None)
+            self.models[name] = module.to(place) if moves else module
         return self.models[name]
 
     @cached_property
     def places(self) -> dict[str, torch.device]:
-        """The devices of teachers that do not run where the student does. Raises `RunError` for a missing one."""
-        teachers = ((x.name, x.source.device) for x in self.recipe.teachers)
-        return {name: find_device(name, device) for name, device in teachers if device is not None}
+        """The devices of teachers that stay where they are: where the spec says, or where a quantized one is loaded.
+        Raises `RunError` for a device that this machine lacks.
+        """
+        places = {x.name: find_device(x.name, x.source.device) for x in self.recipe.teachers if x.source.device}
+        quantized = (x.name for x in self.recipe.teachers if x.source.quantization and x.name not in self.modules)
+        return {**dict.fromkeys(quantized, this_process().device), **places}
 
     def check_machine(self) -> None:
-        """Raise `RunError` if this machine lacks the device of a teacher, or that device its number format."""
+        """Raise `RunError` if this machine lacks the device or the library of a teacher, or its device the format."""
         for model in self.recipe.teachers:
+            if model.source.quantization is not None and model.name not in self.modules:
+                check_quantizer(model.name, model.source.quantization)
             if (number_format := model.source.number_format) != "fp32":
                 place = self.places.get(model.name, this_process().device)
                 check_format(model.name, DTYPES[number_format], place)
@@ -254,18 +261,21 @@ class SpecBuilder:
         if not self.reads_tensors_only(model.name):
             description = self._with_vocabulary(model, description)
         if exact:
-            description = replace(description, number_format="fp32")
+            description = replace(description, number_format="fp32", quantization=None)
+        if description.quantization is not None:
+            check_quantizer(model.name, description.quantization)
         donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
         frozen = model.role == "teacher"
         without = self._without(model, description) if frozen else None
-        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
+        place = self.places.get(model.name) if description.quantization is not None else None
+        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without, device=place)
 
     def _donor(self, name: str) -> nn.Module:
         """The model whose layers another one starts from, in fp32."""
-        return self.model(name) if self.recipe.models[name].source.number_format == "fp32" else self.exact(name)
+        return self.exact(name) if self.recipe.models[name].source.is_rounded else self.model(name)
 
     def exact(self, name: str) -> nn.Module:
-        """A model in fp32, whatever its `dtype`, built anew on each call."""
+        """A model in fp32, whatever its `dtype` and `quantize`, built anew on each call."""
         return self._build(self.recipe.models[name], exact=True)
 
     def _without(self, model: ModelDeclaration, description: ModelDescription) -> Without | None:

@@ -214,21 +214,34 @@ ROUNDED_ROWS = 32
 
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
-    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32, which is loaded for it once."""
+    """Say for each teacher in bf16, fp16 or fewer bits how far its outputs are from those in fp32, which is loaded for
+    it once, and how far its predictions are: the Kullback-Leibler divergence from the exact distribution over classes.
+    """
     builder = data_cache.builder
     for model in builder.recipe.teachers:
         data = next(iter(data_used(builder.recipe)[model.name]), None)
-        if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
+        if not model.source.is_rounded or data is None or not builder.runs(model.name):
             continue
         batch = own_view(model.name, _first_batch(data_cache, data, model.name))
-        lower, exact = (_outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name)))
+        (lower, guesses), (exact, truth) = (
+            _outputs(module, batch) for module in (builder.model(model.name), builder.exact(model.name))
+        )
         sizes = zip(lower, exact, strict=True)
         count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
         error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in sizes)
+        divergence = max([divergence_of(*pair) for pair in zip(guesses, truth, strict=True)], default=None)
+        cost = "" if divergence is None else f", its predictions {divergence:.2g} nats (KL)"
+        kind = model.source.quantization or model.source.number_format
         reporter.say(
-            f"teacher {model.name} in {model.source.number_format}: on {count} rows its outputs are "
-            f"{error:.2%} (relative rms) off those in fp32"
+            f"teacher {model.name} in {kind}: on {count} rows its outputs are "
+            f"{error:.2%} (relative rms) off those in fp32{cost}"
         )
+
+
+def divergence_of(rounded: torch.Tensor, exact: torch.Tensor) -> float:
+    """KL(exact || rounded) of the distributions over classes, in nats: logits (…, C), the mean over all but C."""
+    log_q, log_p = rounded.log_softmax(-1), exact.log_softmax(-1)
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
 
 
 def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:
@@ -244,9 +257,18 @@ def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, An
     return batch
 
 
-def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> list[torch.Tensor]:
-    parameter = next(module.parameters())
+def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """All that a model returns for real tokens, and its logits over several classes, in fp32 on the CPU."""
+    parameter = next(p for p in module.parameters() if p.is_floating_point())
     inputs = model_inputs(module, batch, parameter.device)
     inputs = {key: x.to(parameter.dtype) if x.is_floating_point() else x for key, x in inputs.items()}
+    mask = inputs.get("attention_mask")
     with evaluating(module), torch.no_grad():
-        return real_outputs(module(**inputs), inputs.get("attention_mask"))
+        output = module(**inputs)
+    heads = getattr(output, "heads", None) or {"": output}
+    logits = [{"logits": x} for part in heads.values() if (x := getattr(part, "logits", None)) is not None]
+    every, guesses = (
+        [x.cpu() for x in values]
+        for values in (real_outputs(output, mask), [x for part in logits for x in real_outputs(part, mask)])
+    )
+    return every, [x for x in guesses if x.shape[-1] > 1]
