@@ -33,7 +33,7 @@ from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder
 from brewgraph.training.optimizer import build_optimizer, build_schedule
-from brewgraph.training.processes import make_accelerator, this_process
+from brewgraph.training.processes import make_accelerator, this_process, without_effect
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
 
@@ -130,8 +130,8 @@ class _Training:
         if fresh and accelerator.is_main_process:
             run.keeper.forget()
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
-        if placed.work.settings.compile and accelerator.device.type == "cpu":
-            self.reporter.say("`compile = true` gains nothing on a CPU: compiled layers stay padded and take longer")
+        for note in without_effect(placed.work.settings, accelerator.device):
+            self.reporter.say(note)
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)

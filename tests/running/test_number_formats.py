@@ -17,10 +17,12 @@ from brewgraph.graph.scalars import Horizon
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.places import check_format
 from brewgraph.recipe.features import Feature
+from brewgraph.recipe.settings.train import Train
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.runtime.instructions import Step, forward_instruction
 from brewgraph.runtime.layouts import Slots
 from brewgraph.source import Source, Span
+from brewgraph.training import processes
 from brewgraph.training.reporter import Reporter
 from tests.small import metrics, write_pair
 
@@ -117,6 +119,24 @@ def test_formats_that_cannot_be(world: Path, change: str, code: str, help: str) 
     (found,) = error.value.diagnostics
     assert found.code == code
     assert help in found.help
+
+
+def test_a_precision_that_a_machine_lacks(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU fp16 is fp32, and the run says so; a device that refuses a precision ends the run in one line."""
+    said = Said()
+    path = spec(world, "")
+    path.write_text(path.read_text().replace("train { epochs = 2", "train { precision = fp16; steps = 1"))
+    bg.run(path, reporter=said)
+    assert len([line for line in said.lines if line.startswith("`precision = fp16` needs a GPU")]) == 1
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ValueError("bf16 mixed precision requires PyTorch >= 1.10 and a supported device.")
+
+    monkeypatch.setattr(processes, "Accelerator", refuse)
+    with pytest.raises(
+        RunError, match=r"`cpu` cannot compute with `precision = bf16`: choose another, or leave it out"
+    ):
+        processes.make_accelerator(Train(precision="bf16"))
 
 
 # ── places ───────────────────────────────────────────────────────────────────────────────────────────────────────────
