@@ -304,7 +304,10 @@ class Distiller(nn.Module):
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         for teacher in self._teachers:
-            teacher._apply(partial(_without_moving, fn) if id(teacher) in self._places else fn)
+            if id(teacher) not in self._places:
+                teacher._apply(fn)
+            elif any(fn(p.new_empty(0)).dtype != p.dtype for p in teacher.parameters() if p.is_floating_point()):
+                teacher._apply(partial(_without_moving, fn))
         return self
 
     def release(self) -> None:

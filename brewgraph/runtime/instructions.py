@@ -98,7 +98,7 @@ def forward_instruction(
             raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
         if place is not None:
             home = first_tensor(encoding).device
-            inputs = {key: x.to(place, non_blocking=True) for key, x in inputs.items()}
+            inputs = {key: x.to(place) for key, x in inputs.items()}
         if low is not None:
             inputs = {key: x.to(low) if x.is_floating_point() else x for key, x in inputs.items()}
         shift_B = padding_shift(inputs, side)

@@ -64,7 +64,7 @@ def recompute_layers(model: nn.Module) -> Callable[[], None]:
             "`accumulate = 4` needs less memory, too"
         )
     config, cached = trunk.config, getattr(trunk.config, "use_cache", None)
-    # its name before transformers 5.13 or so
+    # older transformers speak of gradient checkpointing
     enable = getattr(trunk, "activation_checkpointing_enable", None) or trunk.gradient_checkpointing_enable
     disable = getattr(trunk, "activation_checkpointing_disable", None) or trunk.gradient_checkpointing_disable
     enable({"use_reentrant": False, "context_fn": both_runs})
