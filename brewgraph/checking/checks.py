@@ -185,6 +185,18 @@ def check_starts(context: CheckContext) -> None:
                 context.collector.add(fault.code, fault.message, model.place("init"), help=help)
 
 
+def check_recomputed(context: CheckContext) -> None:
+    """B342: with `gradient_checkpointing = true` the layers of the student can run again."""
+    student = context.recipe.student
+    facts = context.facts(student)
+    for stage in context.recipe.stages if facts is not None and not facts.outline.recomputes else ():
+        if stage.train.gradient_checkpointing:
+            message = f"the layers of `{student.name}` cannot run again: its architecture does not support it"
+            help = "remove `gradient_checkpointing`; a smaller `batch` with `accumulate = 4` needs less memory, too"
+            place = stage.places.get("gradient_checkpointing", context.recipe.train_span)
+            context.collector.add("B342", message, place, help=help)
+
+
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -553,6 +565,7 @@ CHECKS: tuple[Check, ...] = (
     check_lengths,
     check_batches,
     check_starts,
+    check_recomputed,
     check_inputs,
     check_tokenizers,
     check_own_tokens,

@@ -22,7 +22,8 @@ class Cost:
     FLOPs are multiplications and additions, as torch's `FlopCounterMode` counts them: only matrix products,
     convolutions and attention. `peak` is the most bytes that a step holds at once beside parameters, their gradients,
     the optimizer and the batch; `kept` are those alive between the forward and the backward pass: activations that
-    gradients need, and teachers' values that losses compare.
+    gradients need, and teachers' values that losses compare. Both are those where the student runs; `elsewhere` gives
+    the most bytes that a step holds on each other device.
     """
 
     batch: int
@@ -32,11 +33,33 @@ class Cost:
     peak: int
     kept: int
     forwards: tuple[ForwardCost, ...]
+    elsewhere: tuple[tuple[str, int], ...] = ()
 
     @property
     def losses(self) -> int:
         """FLOPs of projections and losses in the forward pass."""
         return self.forward - sum(f.flops for f in self.forwards)
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on one device in a stage, `device` being empty where the student runs: the weights of each model, without
+    buffers, of those whose number is known; gradients and what the optimizer keeps per parameter of student and
+    projections; the most activations of any of the stage's batches (None: not counted or not known). `unknown` are
+    models of which nothing is known before they are built.
+    """
+
+    device: str
+    weights: tuple[tuple[str, int], ...]
+    gradients: int
+    optimizer: int
+    activations: int | None
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """All that is known."""
+        return sum(size for _, size in self.weights) + self.gradients + self.optimizer + (self.activations or 0)
 
 
 def flops(number: int) -> str:

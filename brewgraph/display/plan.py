@@ -9,7 +9,7 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
-from brewgraph.display.cost import Cost, flops, megabytes
+from brewgraph.display.cost import Cost, DeviceMemory, flops, megabytes
 from brewgraph.display.equation import TermPlan
 from brewgraph.display.lines import MONO, count, table
 from brewgraph.recipe.length import Length
@@ -114,7 +114,8 @@ class PartPlan:
 @dataclass(frozen=True)
 class StagePlan:
     """The length of a stage, in optimizer steps (None: rows not known), how its tasks are drawn, what is frozen, and
-    how many parameters of the student and of projections it trains (None: not known).
+    how many parameters of the student and of projections it trains (None: not known), and its memory by device, the
+    student's first.
     """
 
     name: str
@@ -123,6 +124,7 @@ class StagePlan:
     draws: str
     freeze: tuple[str, ...]
     trainable: tuple[int, int] | None = None
+    memory: tuple[DeviceMemory, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,9 @@ def _sections(plan: Plan) -> Iterator[tuple[str, Iterable[str]]]:
             yield f"saved{title} by", _table(part.saved)
     yield "projections", _projections(plan)
     yield "trained", _trained(plan)
+    for stage in plan.stages:
+        if stage.memory:
+            yield f"memory{f' of stage {stage.name}' if stage.name else ''}", _table(map(_memory, stage.memory))
     first, *later = plan.stages
     yield f"stage {first.name}" if first.name else "training", _table(_settings(first))
     for stage in later:
@@ -424,6 +429,18 @@ def _trained(plan: Plan) -> Iterator[str]:
         parts = f"{student:,} of {plan.student.name} + {projections:,} of projections"
         where = f" in stage {stage.name}" if several else ""
         yield from _broken(f"{student + projections:,} parameters{where}" + (f" ({parts})" if projections else ""), 2)
+
+
+def _memory(memory: DeviceMemory) -> tuple[str, str]:
+    """A device and its bytes: all of them, and what they are."""
+    sizes = [size for _, size in memory.weights]
+    names = [f"{name} {megabytes(size)}" if sizes[1:] else name for name, size in memory.weights]
+    parts = [f"weights {megabytes(sum(sizes))} ({', '.join(names)})"] if names else []
+    kinds = (("gradients", memory.gradients), ("optimizer", memory.optimizer), ("activations", memory.activations))
+    parts += [f"{kind} {megabytes(size)}" for kind, size in kinds if size]
+    parts += ["activations not counted"] if memory.activations is None else []
+    parts += [f"{name} is not known before it is built" for name in memory.unknown]
+    return memory.device or "student's device", f"{megabytes(memory.total)}: {', '.join(parts)}"
 
 
 def _settings(stage: StagePlan) -> list[tuple[str, str]]:

@@ -186,6 +186,8 @@ def _whole(graph: Graph, reach: ReachOf) -> tuple[str, ...]:
     return (*first, *sorted(set(reasons)))
 
 
+COMPILED = "no model runs on real tokens alone: compiled layers stay padded, and on a CPU take longer than others"
+"""What there is to say of packing where layers are compiled."""
 NOTES: Mapping[str, Callable[[Graph, ReachOf], tuple[str, ...]]] = {
     truncate_models.__name__: _uncut,
     pack_tokens.__name__: _padded,

@@ -92,7 +92,8 @@ class Request:
 class Outline:
     """What a check asks of a model description. `labels` are its own classes; `vocabularies` gives, by head ("" without
     one), the size of logits over a vocabulary; `limit` is the maximum number of tokens; `reads_end` is the id of the
-    token at which the head classifies a text, if it does; `label_type` is that of a text classifier's configuration.
+    token at which the head classifies a text, if it does; `label_type` is that of a text classifier's configuration;
+    `recomputes` tells whether its layers can run again in the backward pass.
     """
 
     auto_class: str
@@ -103,6 +104,7 @@ class Outline:
     classifies_tokens: bool
     reads_end: int | None
     label_type: LabelType
+    recomputes: bool
 
     @classmethod
     def of(cls, model: ModelDescription) -> Outline:
@@ -111,6 +113,7 @@ class Outline:
         config = model.config
         limit, end = getattr(config, "max_position_embeddings", None), getattr(config, "eos_token_id", None)
         classifies = model.auto_class == CLASS.auto_class
+        built = model.model_class._model_mapping.get(type(config), None)
         # the classifiers of encoder-decoders pool at `eos_token_id`
         reads_end = classifies and getattr(config, "is_encoder_decoder", False) and isinstance(end, int)
         return cls(
@@ -122,6 +125,7 @@ class Outline:
             type(config) in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
             end if reads_end else None,
             label_type_of(config) if classifies else NONE,
+            getattr(built, "supports_gradient_checkpointing", True),
         )
 
 
@@ -676,7 +680,7 @@ def identities(recipe: Recipe, other_spec: Callable[[ModelDeclaration], str]) ->
         if model.source.spec is not None:
             known[name] = digest(model.role, other_spec(model))
         elif model.source.averaged is not None:
-            source = model.source.model_dump(exclude={"model"})
+            source = model.source.model_dump(exclude={"model", *model.source.placing})
             known[name] = digest(model.role, "ema", sorted(source.items()), identity(model.source.averaged))
         else:
             text = repr(_settled(model.source, identity, recipe.models))

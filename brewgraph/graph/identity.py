@@ -17,7 +17,10 @@ from brewgraph.recipe import values as v
 from brewgraph.recipe.numbers import COMMUTES
 from brewgraph.recipe.recipe import Frozen, Recipe, Stage, Task
 
-QUIET = frozenset({"logging_steps", "save_steps", "save_total_limit", "save_on_signal", "baseline", "report"})
+QUIET = frozenset({
+    "logging_steps", "save_steps", "save_total_limit", "save_on_signal", "baseline", "report", "gradient_checkpointing",
+    "compile",
+})  # fmt: skip
 """Settings that change nothing that is trained."""
 NAMING = frozenset({"freeze", "metric_for_best_model"})
 """Settings that hold names of the spec."""

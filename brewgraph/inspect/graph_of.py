@@ -33,14 +33,14 @@ def explain(checked: Checked, name: str) -> tuple[Explained, ...]:
     """What a name of the spec means in each task that uses it. A term's cost is that of a step on it alone."""
     from brewgraph.inspect.plan_of import cost
 
-    precision = checked.recipe.train.precision
+    train = checked.recipe.train
     known: dict[str, Cost | str] = {}
 
     def cost_of(graph: nx.DiGraph, key: str | None) -> Cost | str:
         objective = info(graph).objective if key is None else key
         if objective not in known:
             nodes = {k: node(graph, k) for k in graph}
-            known[objective] = cost(checked, prune_to_objective(assemble(nodes, GraphInfo(objective, {}))), precision)
+            known[objective] = cost(checked, prune_to_objective(assemble(nodes, GraphInfo(objective, {}))), train)
         return known[objective]
 
     statements = parse(checked.recipe.source, Collector()).statements

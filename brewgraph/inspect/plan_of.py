@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 
 import networkx as nx
@@ -14,22 +15,24 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from brewgraph.checking.check import Checked
 from brewgraph.data.report import DataReport, data_report
 from brewgraph.data.sources.tensor_batches import largest_batch
-from brewgraph.display.cost import Cost, megabytes
+from brewgraph.display.cost import Cost, DeviceMemory, megabytes
 from brewgraph.display.equation import in_spec_order, spell, spell_out
 from brewgraph.display.lines import one_line
 from brewgraph.display.plan import DataPlan, ForwardPlan, HeadPlan, ModelPlan, PartPlan, Plan, ProjectionPlan, StagePlan
-from brewgraph.display.savings import PassSavings, savings
+from brewgraph.display.savings import COMPILED, PassSavings, savings
 from brewgraph.facts.models import UnbuiltModelFacts
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Kept, execution_order, info, node, of_kind
 from brewgraph.graph.cut import bytes_kept
-from brewgraph.graph.optimize import check_names, drop_dead_terms
+from brewgraph.graph.optimize import check_names, drop_dead_terms, pack_tokens
 from brewgraph.models.fake.shapes import Reach, empty_model
-from brewgraph.models.loading import planned_copy
+from brewgraph.models.loading import DTYPES, planned_copy
+from brewgraph.models.quantizing import quantized_bytes
 from brewgraph.recipe.length import Length
 from brewgraph.recipe.recipe import Stage
 from brewgraph.recipe.settings.base import setting_text
 from brewgraph.recipe.settings.data_sources import LONGEST, Batches, DataSource
+from brewgraph.recipe.settings.train import Train
 from brewgraph.recipe.values import DataDeclaration, ModelDeclaration
 from brewgraph.running.data_cache import DataCache
 from brewgraph.running.spec_builder import SpecBuilder, data_of, models_of
@@ -59,7 +62,10 @@ def plan_of(checked: Checked, *, cost: bool = True, skip: tuple[str, ...] = ()) 
         data=tuple(data.values()),
         parts=tuple(parts) if graphs else None,
         projections=_projections(graphs.values()) if graphs else None,
-        stages=tuple(_stage(checked, stage, data) for stage in recipe.stages),
+        stages=tuple(
+            _stage(checked, stage, data, counted, [m for m in recipe.models if m not in idle])
+            for stage in recipe.stages
+        ),
     )
 
 
@@ -164,7 +170,14 @@ def savings_of(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[st
         facts = checked.facts(checked.recipe.models[model])
         return facts.reach if facts is not None else None
 
-    return {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
+    saved = {name: savings(graph, reach, skip) for name, graph in checked.unmerged.items()}
+    compiled = {stage.name for stage in checked.recipe.stages if stage.train.compile}
+    return {
+        (stage, task): tuple(
+            replace(x, notes=(COMPILED,)) if stage in compiled and x.name == pack_tokens.__name__ else x for x in every
+        )
+        for (stage, task), every in saved.items()
+    }
 
 
 def _kept(x: Kept, checked: Checked, graph: nx.DiGraph, key: str) -> str:
@@ -192,7 +205,13 @@ def _projections(graphs: Iterable[Graph]) -> tuple[ProjectionPlan, ...]:
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _stage(checked: Checked, stage: Stage, data: Mapping[str, DataPlan]) -> StagePlan:
+def _stage(
+    checked: Checked,
+    stage: Stage,
+    data: Mapping[str, DataPlan],
+    counted: Mapping[tuple[str, str], Cost | str],
+    used: Collection[str],
+) -> StagePlan:
     draws = ""
     if stage.sample is not None and len(stage.tasks) > 1:
         names = ", ".join(task.name for task in stage.tasks)
@@ -202,7 +221,47 @@ def _stage(checked: Checked, stage: Stage, data: Mapping[str, DataPlan]) -> Stag
     values = ((name, getattr(stage.train, name)) for name in type(stage.train).model_fields)
     settings = tuple((name, setting_text(value)) for name, value in values if value is not None and value != ())
     frozen = tuple(one_line(x.span.text) for x in stage.freeze)
-    return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, _trainable(checked, stage))
+    trainable = _trainable(checked, stage)
+    costs = [cost for (name, _), cost in counted.items() if name == stage.name]
+    memory = _memory(checked, stage, trainable, costs, used) if trainable is not None else ()
+    return StagePlan(stage.name, settings, _steps(stage, data), draws, frozen, trainable, memory)
+
+
+def _memory(
+    checked: Checked, stage: Stage, trainable: tuple[int, int], costs: Collection[Cost | str], used: Collection[str]
+) -> tuple[DeviceMemory, ...]:
+    """The memory of a stage by device, that of the student first. Gradients and optimizers are in fp32."""
+    models = [checked.recipe.models[name] for name in used]
+    devices = dict.fromkeys(["", *(model.source.device or "" for model in models)])
+    known = [cost for cost in costs if isinstance(cost, Cost)]
+    memories = []
+    for device in devices:
+        here = [model for model in models if (model.source.device or "") == device]
+        weights = [(x.name, size) for x in here if (size := _weights(checked, x)) is not None]
+        projections = sum(x.parameters or 0 for x in _projections(checked.graphs.values())) if not device else 0
+        weights += [("projections", 4 * projections)] if projections else []
+        learning = 4 * sum(trainable) if not device else 0
+        peaks = [dict(cost.elsewhere).get(device, 0) if device else cost.peak for cost in known]
+        memories.append(
+            DeviceMemory(
+                device,
+                tuple(weights),
+                learning,
+                learning * stage.train.optimizer.means,
+                max(peaks) if known and len(known) == len(costs) else None,
+                tuple(x.name for x in here if _weights(checked, x) is None),
+            )
+        )
+    return tuple(memories)
+
+
+def _weights(checked: Checked, model: ModelDeclaration) -> int | None:
+    """The bytes of a model's weights; None where nothing is known of it."""
+    facts = checked.facts(model)
+    dtype = DTYPES[model.source.number_format]
+    if facts is None or model.source.quantization is None:
+        return None if facts is None else facts.parameters * dtype.itemsize
+    return quantized_bytes(facts.shapes.model, model.source.quantization, dtype)
 
 
 def _steps(stage: Stage, data: Mapping[str, DataPlan]) -> int | None:
@@ -246,19 +305,22 @@ def costs(checked: Checked, skip: Collection[str] = ()) -> Mapping[tuple[str, st
     """The cost of a batch of each task, or in words why it is unknown; `skip` names passes to leave out."""
     by_task: dict[tuple[str, str], Cost | str] = {}
     cache: dict[object, Cost | str] = {}
-    precisions = {stage.name: stage.train.precision for stage in checked.recipe.stages}
+    settings = {stage.name: stage.train for stage in checked.recipe.stages}
     for name, graph in checked.graphs.items():
-        sources = [checked.recipe.data[d].source for d in data_of(graph)]
-        # the cost of a loss depends on batch sizes and precision, its hash does not
-        key = (info(graph).objective, precisions[name[0]], *((source.batch, source.max_length) for source in sources))
+        sources, train = [checked.recipe.data[d].source for d in data_of(graph)], settings[name[0]]
+        # the cost of a loss depends on batch sizes, precision and checkpointing, its hash does not
+        sizes = [(source.batch, source.max_length) for source in sources]
+        key = (info(graph).objective, train.precision, train.gradient_checkpointing, *sizes)
         if key not in cache:
-            cache[key] = cost(checked, graph, precisions[name[0]], skip)
+            cache[key] = cost(checked, graph, train, skip)
         by_task[name] = cache[key]
     return by_task
 
 
-def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Collection[str] = ()) -> Cost | str:
-    """The cost of a batch of this graph, the largest one of ready tensors; if it is unknown, the reason in words."""
+def cost(checked: Checked, graph: nx.DiGraph, train: Train, skip: Collection[str] = ()) -> Cost | str:
+    """The cost of a batch of this graph, the largest one of ready tensors, in a stage with these settings; if it is
+    unknown, the reason in words.
+    """
     recipe = checked.recipe
     names = list(dict.fromkeys([*models_of(graph), recipe.student.name]))
     sources = {name: recipe.data[name].source for name in data_of(graph)}
@@ -280,9 +342,14 @@ def cost(checked: Checked, graph: nx.DiGraph, precision: str = "fp32", skip: Col
         largest = {d: largest_batch(source, checked.folder) for d, source in ready.items()}
         batch = example_batch(graph, models, types, classes, shapes, largest)
     student = checked.facts(recipe.student)
-    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(precision)
+    reach, dtype = student.reach if student is not None else None, PRECISIONS.get(train.precision)
+    again = train.gradient_checkpointing
+    places = {name: place for name in names if (place := recipe.models[name].source.device) is not None}
     try:
-        return count_step(graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip)
+        return count_step(
+            graph, models, recipe.student.name, batch, mode, dtype, reach=reach, skip=skip, recompute=again,
+            places=places,
+        )  # fmt: skip
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         return f"it does not run without weights ({type(error).__name__}: {first[:80]})"

@@ -44,7 +44,7 @@ class ModelDescription:
 
     With `heads` (by name), the model is a `HeadedModel` and `auto_class` that of its trunk alone. An `adapter` is
     trained instead of the trunk. `order` reorders its classes, by their places in the configuration; empty for none.
-    `number_format` is that of its weights in memory.
+    `number_format` is that of its weights in memory, `quantization` how those of its linear layers are rounded.
     """
 
     auto_class: str
@@ -57,6 +57,7 @@ class ModelDescription:
     adapter: Lora | None = None
     order: tuple[int, ...] = ()
     number_format: str = "fp32"
+    quantization: str | None = None
 
     @property
     def model_class(self) -> Any:
@@ -136,6 +137,7 @@ def describe_model(
         heads=dict(heads or {}),
         adapter=source.adapter,
         number_format=source.number_format,
+        quantization=source.quantization,
     )
 
 

@@ -26,6 +26,7 @@ from brewgraph.models.adapters import add_adapter
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.fake.shapes import empty_model
 from brewgraph.models.heads import build_heads, remove_modules, saved_heads, trunk_of
+from brewgraph.models.quantizing import quantization_config
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.models.task_heads import headless, name_classes
@@ -47,11 +48,13 @@ def build_model(
     frozen: bool = False,
     donors: dict[str, nn.Module] | None = None,
     without: Without | None = None,
+    device: torch.device | None = None,
 ) -> nn.Module:
     """The model with its weights: from its checkpoint, or random from `seed`; then layers copied from a donor, then its
     adapter. The modules `without` are neither built nor read from the checkpoint.
 
-    A `frozen` model is never trained, so the checkpoint must hold all its weights. Global generators are restored.
+    A `frozen` model is never trained, so the checkpoint must hold all its weights. A quantized one is loaded on its
+    `device`, where it stays. Global generators are restored.
     """
     with _seeded(seed), quiet_transformers():
         if description.heads:
@@ -62,10 +65,11 @@ def build_model(
             model: Any = build_heads(description.config, description.heads, make)
         else:
             auto_class = description.model_class if without is None else without.model_class
-            model = _load(description, auto_class, description.config, frozen)
+            model = _load(description, auto_class, description.config, frozen, device=device)
             if without is not None:
                 model.__class__ = without.whole
-        model = model.to(DTYPES[description.number_format])
+        if description.quantization is None:
+            model = model.to(DTYPES[description.number_format])
         if description.init is not None:
             donor = (donors or {})[description.init.model]
             log.info("init: %s", copy_layers(model, donor, description.init.layers))
@@ -128,7 +132,12 @@ class Without:
 
 
 def _load(
-    description: ModelDescription, auto_class: Any, config: PretrainedConfig, frozen: bool, head: str | None = None
+    description: ModelDescription,
+    auto_class: Any,
+    config: PretrainedConfig,
+    frozen: bool,
+    head: str | None = None,
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
     """One transformers model; for one `head` of several, from that head's folder if the checkpoint has it."""
     if description.checkpoint is None:
@@ -136,6 +145,10 @@ def _load(
     checkpoint = description.checkpoint
     if head is not None and head in saved_heads(checkpoint):
         checkpoint = str(Path(checkpoint) / head)
+    dtype, more = DTYPES[description.number_format], dict[str, Any]()
+    if description.quantization is not None:
+        more["quantization_config"] = quantization_config(description.quantization, dtype)
+        more["device_map"] = {"": device or torch.device("cpu")}
     try:
         model, report = auto_class.from_pretrained(
             checkpoint,
@@ -143,8 +156,9 @@ def _load(
             revision=description.revision,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            dtype=DTYPES[description.number_format],
+            dtype=dtype,
             trust_remote_code=False,
+            **more,
         )
     except (OSError, UnpicklingError, SafetensorError) as error:
         message = f"no weights can be loaded from `{checkpoint}`: {first_line(error)}"

@@ -130,6 +130,7 @@ def _run_owned(
 ) -> RunResult:
     """Run a spec in a folder that this process owns: its teachers first, which look for their runs in `near`, too."""
     checked = builder.checked
+    builder.check_machine()
     resume = folder.begun and not options.force and folder.has_progress
     if resume:
         _say_changes(folder, builder, reporter)
@@ -274,6 +275,7 @@ def short_builder(
     train_ = checked.recipe.train.model_copy(update=short)
     checked = replace(checked, recipe=replace(checked.recipe, train=train_, stages=stages))
     builder = SpecBuilder(checked, allow_python=options.allow_python, skip=options.skip)
+    builder.check_machine()
     near = (*near, runs_folder(checked.folder, options.runs))
     for name, other in checked.others.items():
         folder = folder_of_teacher(builder.other(name), options.runs, near)

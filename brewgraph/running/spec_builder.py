@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import networkx as nx
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -26,7 +28,17 @@ from brewgraph.graph.optimize import check_names, needed, truncate_models
 from brewgraph.models.description import ModelDescription
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, Shapes
-from brewgraph.models.loading import Without, build_model, build_outline, build_python, put_in_order, saved_vocabulary
+from brewgraph.models.loading import (
+    DTYPES,
+    Without,
+    build_model,
+    build_outline,
+    build_python,
+    put_in_order,
+    saved_vocabulary,
+)
+from brewgraph.models.places import check_format, find_device
+from brewgraph.models.quantizing import check_quantizer
 from brewgraph.models.standby import stand_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
@@ -41,6 +53,7 @@ from brewgraph.recipe.values import Declaration, ModelDeclaration
 from brewgraph.runtime.distiller import Distiller, make_projections, optimize_all, projection_nodes
 from brewgraph.runtime.store import keep_digest, weights_digest
 from brewgraph.training.evaluation import can_score
+from brewgraph.training.processes import this_process
 
 
 @contextmanager
@@ -206,7 +219,10 @@ class SpecBuilder:
         if name not in self.models:
             with blaming(self.recipe.models[name]):
                 model = self.recipe.models[name]
-                self.models[name] = self._module(name) or self._standing_by(model) or self._build(model)
+                module = self._module(name) or self._standing_by(model) or self._build(model)
+            place = self.places.get(name)
+            moves = place is not None and (name in self.modules or model.source.quantization is None)
+            self.models[name] = module.to(place) if moves else module
         return self.models[name]
 
     def _standing_by(self, model: ModelDeclaration) -> nn.Module | None:
@@ -236,7 +252,9 @@ class SpecBuilder:
         """Whether a teacher with a checkpoint, loaded as it is, is read only through values that are kept on disk."""
         description = self.description(model.name)
         plain = model.role == "teacher" and model.name not in (*self.modules, *self._donors)
-        if not plain or description is None or description.heads or description.adapter or description.init:
+        if not plain or description is None or description.quantization is not None:
+            return False
+        if description.heads or description.adapter or description.init:
             return False
         graphs = (*self.optimized().values(), *self.checked.reports.values())
         read = (x for graph in graphs for _, x in of_kind(graph, n.Forward, needed(graph, info(graph).caches)))
@@ -269,9 +287,28 @@ class SpecBuilder:
         without = self._without(model, description)
         return digest(
             *prints, description.auto_class, description.config.to_json_string(), list(description.order),
-            description.number_format, repr(description.heads), repr(description.adapter), repr(description.init),
+            description.number_format, description.quantization, repr(description.heads), repr(description.adapter), repr(description.init),
             list(without.paths if without else ()),
         )  # fmt: skip
+
+    @cached_property
+    def places(self) -> dict[str, torch.device]:
+        """The devices of teachers that stay where they are: where the spec says, or where a quantized one is loaded.
+        Raises `RunError` for a device that this machine lacks.
+        """
+        places = {x.name: find_device(x.name, x.source.device) for x in self.recipe.teachers if x.source.device}
+        quantized = (x.name for x in self.recipe.teachers if x.source.quantization and x.name not in self.modules)
+        return {**dict.fromkeys(quantized, this_process().device), **places}
+
+    def check_machine(self) -> None:
+        """Raise `RunError` if this machine lacks the device or the library of a teacher, or its device the format."""
+        for model in self.recipe.teachers:
+            if model.source.quantization is not None and model.name not in self.modules:
+                check_quantizer(model.name, model.source.quantization)
+            if (number_format := model.source.number_format) != "fp32":
+                place = self.places.get(model.name, this_process().device)
+                check_format(model.name, DTYPES[number_format], place)
+        _ = self.places
 
     def _module(self, name: str) -> nn.Module | None:
         """The caller's module for a model. The classes of a teacher are put in the order of the data's, by name."""
@@ -295,11 +332,14 @@ class SpecBuilder:
             return average.module
         description = self._settled(model)
         if exact:
-            description = replace(description, number_format="fp32")
+            description = replace(description, number_format="fp32", quantization=None)
+        if description.quantization is not None:
+            check_quantizer(model.name, description.quantization)
         donors = {description.init.model: self._donor(description.init.model)} if description.init else {}
         frozen = model.role == "teacher"
         without = self._without(model, description) if frozen else None
-        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without)
+        place = self.places.get(model.name) if description.quantization is not None else None
+        return build_model(description, seed=seed, frozen=frozen, donors=donors, without=without, device=place)
 
     def _settled(self, model: ModelDeclaration) -> ModelDescription:
         """The description of a model now that trained teachers and tokenizers are known."""
@@ -319,10 +359,10 @@ class SpecBuilder:
 
     def _donor(self, name: str) -> nn.Module:
         """The model whose layers another one starts from, in fp32."""
-        return self.model(name) if self.recipe.models[name].source.number_format == "fp32" else self.exact(name)
+        return self.exact(name) if self.recipe.models[name].source.is_rounded else self.model(name)
 
     def exact(self, name: str) -> nn.Module:
-        """A model in fp32, whatever its `dtype`, built anew on each call."""
+        """A model in fp32, whatever its `dtype` and `quantize`, built anew on each call."""
         return self._build(self.recipe.models[name], exact=True)
 
     def _without(self, model: ModelDeclaration, description: ModelDescription) -> Without | None:
@@ -388,6 +428,7 @@ class SpecBuilder:
             close = suggest(stage, there) if isinstance(stage, str) else ""
             raise UsageError(f"the spec has no stage `{stage}`: {close or remedy}")
         name = names[0] if stage is None else stage
+        settings = of.recipe.stages[names.index(name)].train
         merging, student = merge_equal_nodes.__name__ not in self.skip, self.recipe.student.name
         everywhere = (of.graphs, of.reports) if merging else (of.unmerged, of.unmerged_reports)
         graphs, reports, optimized = (
@@ -412,6 +453,9 @@ class SpecBuilder:
             reach=self._student_reach(),
             skip=self.skip,
             folder=self.checked.folder,
+            recompute=settings.gradient_checkpointing,
+            compiled=settings.compile,
+            places={m: place for m, place in self.places.items() if m in models},
         )
 
     def optimized(self, checked: Checked | None = None) -> dict[tuple[str, str], nx.DiGraph]:

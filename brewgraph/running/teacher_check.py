@@ -238,41 +238,56 @@ _ROOM = 1.5
 
 
 def report_rounding(data_cache: DataCache, reporter: Reporter) -> None:
-    """Say for each teacher in bf16 or fp16 how far its outputs are from those in fp32.
+    """Say for each teacher in bf16, fp16 or fewer bits how far its outputs are from those in fp32, and its predictions:
+    the Kullback-Leibler divergence from the exact distribution over classes.
 
     The main process loads it in fp32 for that, one teacher after the other, where there is memory for it, and frees it.
     """
     builder = data_cache.builder
     for model in builder.recipe.teachers if this_process().is_main_process else ():
         data = next(iter(data_used(builder.recipe)[model.name]), None)
-        if model.source.number_format == "fp32" or data is None or not builder.runs(model.name):
+        if not model.source.is_rounded or data is None or not builder.runs(model.name):
             continue
-        title = f"teacher {model.name} in {model.source.number_format}"
+        title = f"teacher {model.name} in {model.source.quantization or model.source.number_format}"
         find = partial(_rounding, data_cache, model.name, data)
         try:
-            count, error = Memory.of_user().recall(builder.outputs_identity(model.name, data), tuple[int, float], find)
+            identity = builder.outputs_identity(model.name, data)
+            count, error, divergence = Memory.of_user().recall(identity, tuple[int, float, float | None], find)
         except _NoRoom as fault:
             reporter.say(f"{title}: what rounding costs is not measured; {fault}")
-        else:
-            reporter.say(f"{title}: on {count} rows its outputs are {error:.2%} (relative rms) off those in fp32")
+            continue
+        cost = "" if divergence is None else f", its predictions {divergence:.2g} nats (KL)"
+        reporter.say(f"{title}: on {count} rows its outputs are {error:.2%} (relative rms) off those in fp32{cost}")
 
 
 class _NoRoom(Exception):
     """A copy in fp32 would take more memory than is free."""
 
 
-def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float]:
-    """How many rows a teacher read, and the relative rms of its outputs against those in fp32 on them."""
+def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float, float | None]:
+    """How many rows a teacher read, the relative rms of its outputs against those in fp32 on them, and the divergence of
+    its predictions, if it makes any.
+    """
     builder = data_cache.builder
     size = 4 * sum(p.numel() for p in builder.model(name).parameters())
     if (free := psutil.virtual_memory().available) < _ROOM * size:
         raise _NoRoom(f"in fp32 it takes {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     batch = own_view(name, _first_batch(data_cache, data, name))
-    lower, exact = _outputs(awake(builder.model(name)), batch), _outputs(builder.exact(name), batch)
+    (lower, guesses), (exact, truth) = (
+        _outputs(module, batch) for module in (awake(builder.model(name)), builder.exact(name))
+    )
     gc.collect()  # modules refer to each other in circles, and the copy should not wait for a collection
     count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
-    pairs = zip(lower, exact, strict=True)
-    return count, max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in pairs)
+    error = max(
+        float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in zip(lower, exact, strict=True)
+    )
+    return count, error, max([divergence_of(*pair) for pair in zip(guesses, truth, strict=True)], default=None)
+
+
+def divergence_of(rounded: torch.Tensor, exact: torch.Tensor) -> float:
+    """KL(exact || rounded) of the distributions over classes, in nats: logits (…, C), the mean over all but C."""
+    log_q, log_p = rounded.log_softmax(-1), exact.log_softmax(-1)
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
 
 
 def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, Any]:
@@ -288,9 +303,18 @@ def _first_batch(data_cache: DataCache, data: str, name: str) -> Mapping[str, An
     return batch
 
 
-def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> list[torch.Tensor]:
-    parameter = next(module.parameters())
+def _outputs(module: nn.Module, batch: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """All that a model returns for real tokens, and its logits over several classes, in fp32 on the CPU."""
+    parameter = next(p for p in module.parameters() if p.is_floating_point())
     inputs = model_inputs(module, batch, parameter.device)
     inputs = {key: x.to(parameter.dtype) if x.is_floating_point() else x for key, x in inputs.items()}
+    mask = inputs.get("attention_mask")
     with evaluating(module), torch.no_grad():
-        return real_outputs(module(**inputs), inputs.get("attention_mask"))
+        output = module(**inputs)
+    heads = getattr(output, "heads", None) or {"": output}
+    logits = [{"logits": x} for part in heads.values() if (x := getattr(part, "logits", None)) is not None]
+    every, guesses = (
+        [x.cpu() for x in values]
+        for values in (real_outputs(output, mask), [x for part in logits for x in real_outputs(part, mask)])
+    )
+    return every, [x for x in guesses if x.shape[-1] > 1]

@@ -7,6 +7,7 @@ CPU; a GPU's fused attention keeps less where there is dropout.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -42,15 +43,19 @@ def count_step(
     *,
     reach: Reach | None = None,
     skip: Collection[str] = (),
+    recompute: bool = False,
+    places: Mapping[str, str] | None = None,
 ) -> Cost:
-    """The cost of a step of a graph on a batch; models and batch are of fake tensors of `mode`.
+    """The cost of a step of a graph on a batch; models and batch are of fake tensors of `mode`. With `recompute` the
+    student's layers run again in the backward pass; `places` are the devices of teachers that do not run where the
+    student does.
 
     Raises whatever the models or the maths raise where they read values of fake tensors.
     """
     shape, forwards = first_shape(batch), list[ForwardCost]()
     graph = rewritten(graph, nodes_of(graph), replace(info(graph), caches={}))  # nothing may reach a cache on disk
     with mode:
-        distiller = Distiller(graph, models, student, reach=reach, skip=skip)
+        distiller = Distiller(graph, models, student, reach=reach, skip=skip, recompute=recompute)
         try:
             with ExitStack() as stack:
                 for model in models.values():
@@ -61,17 +66,20 @@ def count_step(
                 flops, live = Flops(), LiveBytes()
                 for name, model in models.items():
                     stack.enter_context(_watched(name, model, flops, forwards))
+                    if places is not None and name in places:
+                        stack.enter_context(_elsewhere(places[name], model, live))
                 stack.enter_context(flops)
                 stack.enter_context(live)
                 with torch.autocast("cpu", dtype=precision or torch.bfloat16, enabled=precision is not None):
                     loss = distiller(batch).loss
-                forward, kept = flops.get_total_flops(), live.now
+                forward, kept = flops.get_total_flops(), live.now[_HERE]
                 loss.backward()
                 del loss
         finally:
             distiller.release()
     backward = flops.get_total_flops() - forward
-    return Cost(*shape, forward, backward, live.peak, kept, tuple(forwards))
+    elsewhere = tuple((place, size) for place, size in live.peak.items() if place != _HERE)
+    return Cost(*shape, forward, backward, live.peak[_HERE], kept, tuple(forwards), elsewhere)
 
 
 def _drop_gradient(parameter: Tensor) -> None:
@@ -107,6 +115,23 @@ def _watched(name: str, model: nn.Module, flops: Flops, forwards: list[ForwardCo
             handle.remove()
 
 
+@contextmanager
+def _elsewhere(place: str, model: nn.Module, live: LiveBytes) -> Iterator[None]:
+    """Count what a model's forward makes on its own device; what is left of it afterwards is moved to the student's."""
+    original = model.forward
+
+    @wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with live.on(place):
+            return original(*args, **kwargs)
+
+    model.forward = forward
+    try:
+        yield
+    finally:
+        model.forward = original
+
+
 class Flops(FlopCounterMode):
     """FLOPs of a whole step, not by module: for that torch's hooks would keep every part of the graph, also what no
     loss reaches, until the backward pass is over.
@@ -128,12 +153,27 @@ class _NoModules(ModuleTracker):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors that were made inside and are alive: `now`, and the most at any time, `peak`."""
+    """Bytes of the tensors that were made inside and are alive, by device: `now`, and the most at any time, `peak`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
-        self._sizes: dict[int, int] = {}
+        self.now: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self._device = _HERE
+        self._sizes: dict[int, tuple[str, int]] = {}
+
+    @contextmanager
+    def on(self, device: str) -> Iterator[None]:
+        """Tensors that are made in the block are on this device; those that outlive it move to the student's."""
+        self._device = device
+        try:
+            yield
+        finally:
+            self._device = _HERE
+            for place, (where, size) in list(self._sizes.items()):
+                if where == device:
+                    self._drop(place)
+                    self._add(place, size)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         inputs = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
@@ -141,14 +181,18 @@ class LiveBytes(TorchDispatchMode):
         for x in tree_leaves(out):
             if isinstance(x, Tensor) and (place := _place(x)) not in inputs and place not in self._sizes:
                 storage = x.untyped_storage()
-                self._sizes[place] = storage.nbytes()
-                self.now += self._sizes[place]
-                self.peak = max(self.peak, self.now)
+                self._add(place, storage.nbytes())
                 weakref.finalize(storage, self._drop, place)
         return out
 
+    def _add(self, place: int, size: int) -> None:
+        self._sizes[place] = self._device, size
+        self.now[self._device] += size
+        self.peak[self._device] = max(self.peak[self._device], self.now[self._device])
+
     def _drop(self, place: int) -> None:
-        self.now -= self._sizes.pop(place, 0)
+        device, size = self._sizes.pop(place, (_HERE, 0))
+        self.now[device] -= size
 
 
 def _place(x: Tensor) -> int:
@@ -156,6 +200,8 @@ def _place(x: Tensor) -> int:
     return place
 
 
+_HERE = ""
+"""The device of the student."""
 _ON_CPU: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
         lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),

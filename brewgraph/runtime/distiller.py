@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard, TypeVar
 
@@ -24,10 +25,13 @@ from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, nodes_of, of_kind
 from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
+from brewgraph.models.capture.compiled import compile_layers
+from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
 from brewgraph.models.structure.anatomy import Anatomy
+from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
 from brewgraph.runtime.instructions import Batch, base_of
 from brewgraph.runtime.program import Program
@@ -78,7 +82,9 @@ class Distiller(nn.Module):
     that an earlier stage has trained; by default they are made from `seed`. `averages` are the teachers that follow the
     student, by name. `anatomies` are those of teachers that were loaded without unneeded layers, as they are with them;
     `reach` tells what of the student a feature reaches. `skip` are passes that are left out, by name; `optimized` are
-    the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec.
+    the graphs after the others, if they are known. Folders of caches are relative to `folder`, that of the spec. With
+    `recompute` the student's layers run again in the backward pass, which saves memory. `places` are the devices of
+    teachers that stay where they are when the module is moved. With `compiled` the layers of all models are compiled.
     """
 
     def __init__(
@@ -96,6 +102,9 @@ class Distiller(nn.Module):
         skip: Collection[str] = (),
         optimized: Mapping[str, Graph] | None = None,
         folder: Path = Path(),
+        recompute: bool = False,
+        places: Mapping[str, torch.device] | None = None,
+        compiled: bool = False,
     ):
         super().__init__()
         self.graphs: dict[str, Graph] = {"": graphs} if isinstance(graphs, nx.DiGraph) else dict(graphs)
@@ -108,6 +117,8 @@ class Distiller(nn.Module):
         self.horizon = Horizon()
         """The steps of training and of an epoch, for schedules that count steps or epochs."""
         self._teachers = tuple(model for name, model in models.items() if name != student)
+        places = dict(places or {})
+        self._places = {id(models[name]): place for name, place in places.items()}
         self._before = [
             ([(m, m.training) for m in teacher.modules()], [(p, p.requires_grad) for p in teacher.parameters()])
             for teacher in self._teachers
@@ -118,16 +129,20 @@ class Distiller(nn.Module):
         self._reach = reach or Reach(self.student)
         optimized = optimized or optimize_all(self.graphs, self._reach, skip)
         self.frozen = any(info(graph).frozen for graph in optimized.values())
+        graphs_run = (*optimized.values(), *reported.values())
+        self._undo = [self._compile(name, model, graphs_run, anatomies) for name, model in models.items() if compiled]
+        shared: dict[str, Any] = {"anatomies": anatomies, "folder": folder, "places": places}
         self.programs = {
-            task: Program(graph, models, modules, parameters_of=self.parameters_of, anatomies=anatomies, folder=folder)
+            task: Program(graph, models, modules, parameters_of=self.parameters_of, **shared)
             for task, graph in optimized.items()
         }
         self.reports = {
-            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, anatomies=anatomies, folder=folder)
+            task: Program(optimize(graph, {*skip, *LOSS_ONLY}), models, modules, **shared)
             for task, graph in reported.items()
         }
-        self._checks = {task: BatchCheck(graph, models) for task, graph in optimized.items()}
+        self._checks = {task: BatchCheck(graph, models, places) for task, graph in optimized.items()}
         self._averages = dict(averages or {})
+        self._undo += [recompute_layers(self.student)] if recompute else []
         self.train()
         self._built = True
 
@@ -165,6 +180,16 @@ class Distiller(nn.Module):
                 raise
             raise RunError(reason) from error
         return DistillerOutput(loss=loss, terms=terms)
+
+    def _compile(
+        self, name: str, model: nn.Module, graphs: Iterable[Graph], anatomies: Mapping[str, Anatomy] | None
+    ) -> Callable[[], None]:
+        """Compile the layers of a model that no feature is taken inside of."""
+        anatomy = (anatomies or {}).get(name) or dissect(model)
+        features = {x.feature for graph in graphs for _, x in of_kind(graph, n.Tap) if x.model == name}
+        present = dict(model.named_modules())
+        tapped = [anatomy.site(feature).path for feature in features]
+        return compile_layers(model, [path for path in anatomy.every_layer if path in present], tapped)
 
     # ── what a built loss cannot do ──────────────────────────────────────────────────────────────────────────────────
 
@@ -298,18 +323,28 @@ class Distiller(nn.Module):
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
         for teacher in self._teachers:
-            teacher._apply(fn)
+            if id(teacher) not in self._places:
+                teacher._apply(fn)
+            elif any(fn(p.new_empty(0)).dtype != p.dtype for p in teacher.parameters() if p.is_floating_point()):
+                teacher._apply(partial(_without_moving, fn))
         return self
 
     def release(self) -> None:
         """Remove all hooks from the models and restore their modes; teachers are no longer frozen."""
         for program in (*self.programs.values(), *self.reports.values()):
             program.remove()
+        while self._undo:
+            self._undo.pop()()
         for modules, parameters in self._before:
             for module, training in modules:
                 module.training = training
             for parameter, requires_grad in parameters:
                 parameter.requires_grad_(requires_grad)
+
+
+def _without_moving(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A tensor in the type that `fn` gives it, on its own device."""
+    return x.to(fn(x.new_empty(0)).dtype)
 
 
 _ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
@@ -357,11 +392,12 @@ class BatchCheck:
     """What the batches of a graph must be, given its models.
 
     `inputs` are the data sets as models read them, each with whether a loss asks which of its tokens are real;
-    `classes` the columns that losses take as class indices, each with the number of classes.
+    `classes` the columns that losses take as class indices, each with the number of classes. Batches are moved to
+    models that are `placed` on a device of their own.
     """
 
-    def __init__(self, graph: Graph, models: Mapping[str, nn.Module]):
-        self.models, self.nodes = models, nodes_of(graph)
+    def __init__(self, graph: Graph, models: Mapping[str, nn.Module], placed: Collection[str] = ()):
+        self.models, self.nodes, self.placed = models, nodes_of(graph), placed
         nodes = self.nodes.values()
         masked = {used for x in nodes if isinstance(x, n.Mask) and x.which != "labels" for used in x.inputs}
         read = masked | {x.entry for x in nodes if isinstance(x, n.Forward)}
@@ -481,7 +517,8 @@ class BatchCheck:
             ids, device = encoding.get(_IDS), next((p.device for p in model.parameters()), None)
             for key in (*_TOKENS, "labels"):
                 value = encoding.get(key)
-                if isinstance(value, Tensor) and device is not None and value.device != device:
+                moved = name in self.placed or device is None
+                if isinstance(value, Tensor) and not moved and value.device != device:
                     yield f'`{key}` is on {value.device} and `{name}` on {device}: batch["{key}"].to("{device}")'
             if not _readable(ids):
                 continue

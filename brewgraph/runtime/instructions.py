@@ -66,12 +66,14 @@ def forward_instruction(
     data: str,
     packing: Packing | None = None,
     decoder: Decoder | None = None,
+    place: torch.device | None = None,
 ) -> Instruction:
     """The call of a model on its encoding, with exactly the tensors that its forward names.
 
     `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
     back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards. Split
-    logits are left to whoever reads them: the forward ends before its `decoder`, behind which nothing is drawn.
+    logits are left to whoever reads them: the forward ends before its `decoder`, behind which nothing is drawn. A model
+    with a `place` of its own gets its inputs there, and its features go back to the device of the batch.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
@@ -101,6 +103,9 @@ def forward_instruction(
         missing = sorted(required - inputs.keys() - ({main} if "inputs_embeds" in inputs else set()))
         if missing:
             raise RunError(f"the forward of `{name}` needs {listing(missing)}, but the batch has {listing(encoding)}")
+        if place is not None:
+            home = first_tensor(encoding).device
+            inputs = {key: x.to(place) for key, x in inputs.items()}
         if low is not None:
             inputs = {key: x.to(low) if x.is_floating_point() else x for key, x in inputs.items()}
         shift_B = padding_shift(inputs, side)
@@ -132,11 +137,16 @@ def forward_instruction(
                 value = value.float()
             if tap.feature in inside and tokens is not None:
                 if shift_B is None:
-                    step.slots[slot] = Packed(value, tokens)
+                    if place is None:
+                        step.slots[slot] = Packed(value, tokens)
+                    else:
+                        step.slots[slot] = Packed(value.to(home), tokens.to(home))
                     continue
                 value = tokens.unpack(value)
             if shift_B is not None:
                 value = moved(value, -shift_B, _token_axes(tap))
+            if place is not None:
+                value = value.to(home)
             hidden = tap.feature.name in ("start", "end") and not tap.padding
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 

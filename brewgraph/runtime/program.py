@@ -21,6 +21,7 @@ from brewgraph.graph.optimize import all_reached, chunk_groups, needed, reached,
 from brewgraph.graph.scalars import Horizon, scalar_keys
 from brewgraph.models.capture.capture import Capture
 from brewgraph.models.capture.packing import Packing, packing_of
+from brewgraph.models.capture.recompute import entered_again
 from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.heads import may_draw
 from brewgraph.models.structure.anatomy import Anatomy
@@ -72,7 +73,7 @@ class Program:
 
     `parameters_of` gives the parameters that gradients reach, by name: for graphs whose terms may be left out.
     `anatomies` are those of models that were loaded without unneeded layers, as they are with them. Folders of caches
-    are relative to `folder`.
+    are relative to `folder`. `places` are the devices of models that stay on one of their own.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Program:
         parameters_of: ParametersOf | None = None,
         anatomies: Mapping[str, Anatomy] | None = None,
         folder: Path = Path(),
+        places: Mapping[str, torch.device] | None = None,
     ):
         self.graph, self.models, self.projections, self.info = graph, models, projections, info(graph)
         self.order = running_order(graph)
@@ -93,7 +95,7 @@ class Program:
         self.captures: dict[str, Capture] = {}
         self.packings: dict[str, Packing] = {}
         self.decoders: dict[str, Decoder] = {}
-        self._parameters_of, self._anatomies = parameters_of, anatomies or {}
+        self._parameters_of, self._anatomies, self._places = parameters_of, anatomies or {}, places or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
         for key, tap in of_kind(graph, n.Tap, self.order):
             self._taps[tap.forward][key] = tap
@@ -144,7 +146,7 @@ class Program:
         listing = self._listings.get((dead, held)) or self._list(dead, held)
         for key in dead:
             slots[self.slot[key]] = 0.0
-        with fast_kernels():
+        with entered_again(fast_kernels):
             profiled = torch.autograd._profiler_enabled()
             for key, instruction, released in listing.steps:
                 with record_function(MARK + self._title(key)) if profiled else _NOTHING:
@@ -279,7 +281,8 @@ class Program:
                 features = tuple(tap.feature for tap in self._taps[key].values())
                 anatomy = self._anatomies.get(current.model)
                 model, all_eager = self.models[current.model], not current.narrow
-                if any(tap.split for tap in self._taps[key].values()):
+                splits = any(tap.split for tap in self._taps[key].values())
+                if splits and current.model not in self._places:  # chunks are multiplied where the losses are
                     decoder = Reach(model, anatomy).decoder
                     if isinstance(decoder, Decoder):
                         self.decoders[key] = decoder
@@ -308,7 +311,8 @@ class Program:
         slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
         capture, packing, decoder = self.captures[key], self.packings.get(key), self.decoders.get(key)
-        return forward_instruction(forward, model, capture, source, slots, entry.data, packing, decoder)
+        place = self._places.get(forward.model)
+        return forward_instruction(forward, model, capture, source, slots, entry.data, packing, decoder, place)
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """The place of the count of these units among all counts."""

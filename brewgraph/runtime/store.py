@@ -14,7 +14,7 @@ import inspect
 import os
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from threading import RLock
@@ -24,6 +24,7 @@ import lmdb
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from xxhash import xxh3_64_intdigest
 
 from brewgraph.diagnostics import RunError
@@ -245,7 +246,8 @@ def weights_digest(model: nn.Module) -> str:
             hashed.update(repr((path, type(module).__qualname__, _text(type(module)), sorted(plain.items()))).encode())
     for name, tensor in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(_bytes(tensor.detach().cpu()))
+        for part in _plain_parts(tensor.detach()):
+            hashed.update(_bytes(part.cpu()))
     return hashed.hexdigest()
 
 
@@ -257,6 +259,15 @@ def keep_digest(model: nn.Module, weights: str) -> None:
 _kept_digests: WeakKeyDictionary[nn.Module, tuple[tuple[tuple[int, int], ...], str]] = WeakKeyDictionary()
 _LIBRARIES = frozenset({"torch", "transformers", "brewgraph"})
 """Packages whose modules follow from class, configuration and weights."""
+
+
+def _plain_parts(x: Tensor) -> Iterator[Tensor]:
+    """A tensor, or those that a quantized one is made of."""
+    if not is_traceable_wrapper_subclass(x):
+        yield x
+        return
+    for name in x.__tensor_flatten__()[0]:
+        yield from _plain_parts(getattr(x, name))
 
 
 def _bytes(x: Tensor) -> memoryview:

@@ -33,7 +33,13 @@ from brewgraph.training.checkpoint import Keeper, SavedState, State, Sums, read_
 from brewgraph.training.evaluation import is_scored, losses_on_dev, report_on_dev, score
 from brewgraph.training.folder import RunFolder, display_path
 from brewgraph.training.optimizer import build_optimizer, build_schedule
-from brewgraph.training.processes import largest_of_ranks, make_accelerator, on_main_process, this_process
+from brewgraph.training.processes import (
+    largest_of_ranks,
+    make_accelerator,
+    on_main_process,
+    this_process,
+    without_effect,
+)
 from brewgraph.training.reporter import Reporter
 from brewgraph.training.signals import INTERRUPTIONS, Signals, caught_signals
 from brewgraph.training.work import Placed, StageWork, frozen, micro_batches, place_stage, unreached_frozen
@@ -146,6 +152,8 @@ class _Training:
         if fresh and accelerator.is_main_process:
             run.keeper.forget()
         title = f"{self.name}: {placed.work.name}" if placed.work.name else self.name
+        for note in without_effect(placed.work.settings, accelerator.device):
+            self.reporter.say(note)
         self.reporter.begin(title, placed.length.steps, state.stage_step)
         distiller.train()
         finished = run.run(self.stop_after)

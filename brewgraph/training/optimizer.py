@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 
+from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Adamw, Constant, Cosine, Slanted, Train
 
 _SCHEDULES = {Cosine: "cosine", Constant: "constant_with_warmup"}
@@ -75,10 +76,25 @@ def build_optimizer(
         listed, (lr, betas, eps) = list(groups.values()), (optimizer.lr, optimizer.betas, optimizer.eps)
         if not optimizer.correct_bias:
             return BertAdamw(listed, lr=lr, betas=betas, eps=eps)
-        # one pass over each parameter instead of ten, which matters for large embeddings on a CPU
-        on_cpu = all(p.device.type == "cpu" for p in module.parameters())
-        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=True if on_cpu else None)
+        devices = {p.device for group in listed for p in group["params"]}
+        if optimizer.fused:
+            _demand_fused(devices)
+        # on a CPU one pass over each parameter instead of ten, which matters for large embeddings
+        fused = optimizer.fused if optimizer.fused is not None else all(d.type == "cpu" for d in devices) or None
+        return torch.optim.AdamW(listed, lr=lr, betas=betas, eps=eps, fused=fused)
     return torch.optim.SGD(list(groups.values()), lr=optimizer.lr, momentum=optimizer.momentum)
+
+
+def _demand_fused(devices: Iterable[torch.device]) -> None:
+    """Raise `RunError` for a device whose fused kernel cannot take a step on one number."""
+    for device in devices:
+        probe = nn.Parameter(torch.zeros(1, device=device))
+        probe.grad = torch.zeros_like(probe)
+        try:
+            torch.optim.AdamW([probe], fused=True).step()
+        except (RuntimeError, NotImplementedError) as error:
+            message = f"AdamW has no fused kernel on the device `{device.type}`: remove `fused=true`"
+            raise RunError(message) from error
 
 
 def layer_depths(student: nn.Module) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TypeVar
 
@@ -68,18 +68,26 @@ def own_share(rows: datasets.Dataset) -> datasets.Dataset:
 def make_accelerator(settings: Train) -> Accelerator:
     """Devices, ranks and precision, as the machine and `accelerate launch` give them.
 
-    Raises `RunError` if parameters would be sharded over ranks, which checkpoints do not support.
+    Raises `RunError` if parameters would be sharded over ranks, which checkpoints do not support, or if the device
+    lacks the precision.
     """
     this_process()
     precision = "no" if settings.precision == "fp32" else settings.precision
     if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         # accelerate keeps one precision per process and refuses a second, which another stage may have
         AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        # the loss is divided here: a setting of `accelerate launch` must not divide it again
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
-    )
+    try:
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            # the loss is divided here: a setting of `accelerate launch` must not divide it again
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False),
+        )
+    except ValueError as error:
+        if f"{precision} mixed precision" not in str(error):
+            raise
+        place = this_process().device.type
+        message = f"this machine's `{place}` cannot compute with `precision = {precision}`"
+        raise RunError(f"{message}: choose another, or leave it out ({error})") from error
     sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
     if accelerator.distributed_type in sharded:
         kind = accelerator.distributed_type.value
@@ -87,3 +95,13 @@ def make_accelerator(settings: Train) -> Accelerator:
             f"{kind} is not supported yet: launch with plain data parallelism (`accelerate launch --multi_gpu`)"
         )
     return accelerator
+
+
+def without_effect(settings: Train, device: torch.device) -> Iterator[str]:
+    """What there is to say of settings that do nothing on this device."""
+    if device.type != "cpu":
+        return
+    if settings.precision == "fp16":
+        yield "`precision = fp16` needs a GPU: on a CPU this run computes in fp32; `precision = bf16` works on both"
+    if settings.compile:
+        yield "`compile = true` gains nothing on a CPU: compiled layers stay padded and take longer"

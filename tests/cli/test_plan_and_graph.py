@@ -65,6 +65,11 @@ projections
 trained
   7,394 parameters (6,306 of small + 1,088 of projections)
 
+memory
+  student's device  {total}: weights 132.6 kB (big 103.0 kB, small 25.2 kB,
+                    projections 4.4 kB), gradients 29.6 kB, optimizer 59.2 kB,
+                    activations {peak}
+
 training
   steps             2
   optimizer         adamw(lr=5e-05, betas=[0.9, 0.999], eps=1e-08,
@@ -116,7 +121,9 @@ def test_a_plan_says_what_will_happen(tiny: Path):
     result = command("plan", str(tiny))
     assert (result.exit_code, result.stderr) == (0, "")
     memory = next(line for line in result.stdout.splitlines() if line.startswith("  memory "))
-    wanted = PLAN.format(spec=tiny, memory=" ".join(memory.split()[1:]))
+    peak = " ".join(memory.split()[1:3])
+    total = f"{132.624 + 29.576 + 59.152 + float(peak.split()[0]):.1f} kB"
+    wanted = PLAN.format(spec=tiny, memory=" ".join(memory.split()[1:]), peak=peak, total=total)
     assert " ".join(result.stdout.split()).startswith(" ".join(wanted.split()))
     assert re.fullmatch(r"  memory    [\d.]+ kB at most, [\d.]+ kB of it between forward and backward", memory)
 

@@ -251,7 +251,17 @@ def test_a_notebook_shows_all_that_a_terminal_does():
     shown = found._repr_html_()
     page = ElementTree.fromstring(shown)
     titles = [x.text for x in page.iter("summary")]
-    assert titles == ["models", "data", "loss", "each batch runs", "saved by", "projections", "trained", "training"]
+    assert titles == [
+        "models",
+        "data",
+        "loss",
+        "each batch runs",
+        "saved by",
+        "projections",
+        "trained",
+        "memory",
+        "training",
+    ]
     sections = dict(zip(titles, ("".join(x.itertext()) for x in page.iter("pre")), strict=True))
     assert "0.5 * cos(big.hidden[2] -> small.hidden[1] via linear(16 -> 32))" in sections["loss"]
     assert 'labels=["a<b>",' in sections["models"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import brewgraph as bg
 from brewgraph.checking.check import Checked
 from brewgraph.data.sources.tensor_batches import open_batches
-from brewgraph.display.cost import Cost
-from brewgraph.inspect.plan_of import costs
+from brewgraph.display.cost import Cost, DeviceMemory
+from brewgraph.inspect.plan_of import costs, plan_of
 from brewgraph.recipe.label_types import CLASS
 from brewgraph.runtime.count_cost import example_batch
 from brewgraph.runtime.distiller import Distiller
@@ -128,6 +129,51 @@ def test_stages_of_one_loss_cost_what_their_own_batches_do() -> None:
     assert (one.batch, two.batch, three.batch) == (16, 4, 16)
     assert one.forward == 4 * two.forward == three.forward
     assert three.peak < 0.9 * one.peak
+
+
+@pytest.mark.usefixtures("data")
+def test_recomputed_layers_keep_less_and_cost_more() -> None:
+    """What is counted with `gradient_checkpointing` is again within 10 % and 25 % of what torch counts."""
+    kept, again = (checked(f"loss = soft + hard\ntrain {{ {word} }}") for word in ("", "gradient_checkpointing = true"))
+    (one,), cost = costs(kept).values(), compare(again, *real_step(again))
+    assert isinstance(one, Cost)
+    assert cost.kept < 0.6 * one.kept
+    assert cost.peak < one.peak
+    assert one.forward == cost.forward
+    assert cost.backward > 1.3 * one.backward
+
+
+@pytest.mark.usefixtures("data")
+def test_memory_by_device() -> None:
+    """Weights, gradients, what the optimizer keeps and activations; a teacher counts on its own device, at its format."""
+
+    def memories(text: str, teacher: str = "", train: str = "") -> tuple[DeviceMemory, ...]:
+        spec = SPEC.format(more=f"loss = {text}\ntrain {{ {train} }}").replace("big = hf(", f"big = hf({teacher}")
+        of = bg.loads(spec)._checked
+        (stage,) = plan_of(of).stages
+        return stage.memory
+
+    (one,) = memories("soft + sum(hidden)")
+    plan = plan_of(checked("loss = soft + sum(hidden)"), cost=False)
+    sizes = [4 * (model.parameters or 0) for model in plan.models]
+    projections = 4 * 2 * (32 * 64 + 64)  # two linear maps with biases
+    assert one.weights == (("big", sizes[0]), ("small", sizes[1]), ("projections", projections))
+    assert one.gradients == sizes[1] + projections
+    assert plan.stages[0].memory[0].activations is None
+    assert one.optimizer == 2 * one.gradients
+    here, there = memories("soft + sum(hidden)", 'device="cuda:1", dtype="bf16", ', "optimizer = sgd(lr=0.1)")
+    assert (here.device, there.device) == ("", "cuda:1")
+    assert (here.weights, here.optimizer) == (one.weights[1:], 0)
+    assert (there.weights, there.gradients, there.optimizer) == ((("big", sizes[0] // 2),), 0, 0)
+    assert here.activations is not None
+    assert one.activations is not None
+    # a teacher's forward needs more than its logits and hidden states, which are kept where the student is
+    assert 0 < (there.activations or 0) < one.activations
+    assert here.activations < one.activations
+    (less,) = memories("soft + sum(hidden)", "", "gradient_checkpointing = true")
+    assert less.activations is not None
+    assert less.activations < one.activations
+    assert replace(less, activations=0) == replace(one, activations=0)
 
 
 @pytest.mark.usefixtures("data")

@@ -9,11 +9,23 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.initialization import no_init_weights
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
-from brewgraph.diagnostics import SpecError
+from brewgraph.diagnostics import RunError, SpecError
+from brewgraph.graph import nodes as n
+from brewgraph.graph.scalars import Horizon
+from brewgraph.models.capture.capture import Capture
+from brewgraph.models.places import check_format
+from brewgraph.recipe.features import Feature
+from brewgraph.recipe.settings.train import Train
 from brewgraph.running.spec_builder import SpecBuilder
+from brewgraph.runtime.instructions import Step, forward_instruction
+from brewgraph.runtime.layouts import Slots
+from brewgraph.source import Source, Span
+from brewgraph.training import processes
 from brewgraph.training.reporter import Reporter
 from tests.small import metrics, write_pair
 
@@ -144,3 +156,130 @@ def test_formats_that_cannot_be(world: Path, change: str, code: str, help: str) 
     (found,) = error.value.diagnostics
     assert found.code == code
     assert help in found.help
+
+
+def test_a_precision_that_a_machine_lacks(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU fp16 is fp32, and the run says so; a device that refuses a precision ends the run in one line."""
+    said = Said()
+    path = spec(world, "")
+    path.write_text(path.read_text().replace("train { epochs = 2", "train { precision = fp16; steps = 1"))
+    bg.run(path, reporter=said)
+    assert len([line for line in said.lines if line.startswith("`precision = fp16` needs a GPU")]) == 1
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ValueError("bf16 mixed precision requires PyTorch >= 1.10 and a supported device.")
+
+    monkeypatch.setattr(processes, "Accelerator", refuse)
+    with pytest.raises(
+        RunError, match=r"`cpu` cannot compute with `precision = bf16`: choose another, or leave it out"
+    ):
+        processes.make_accelerator(Train(precision="bf16"))
+
+
+# ── places ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def placed(world: Path, device: str, name: str = "placed.brew", more: str = "") -> Path:
+    """The spec with the teacher on this device."""
+    path = spec(world, "", name)
+    path.write_text(path.read_text().replace('hf("bert")', f'hf("bert", device="{device}"{more})'))
+    return path
+
+
+def test_a_device_changes_neither_the_hash_nor_a_number(world: Path) -> None:
+    """The teacher stays where it is while the rest moves; losses are the same."""
+    plain, other = (check(read_spec(path)) for path in (spec(world, "", "exact.brew"), placed(world, "cuda:1")))
+    assert plain.spec_hash == other.spec_hash
+    there = bg.run(placed(world, "cpu"), out=world / "there")
+    here = bg.run(spec(world, "", "exact.brew"), out=world / "here")
+    losses = [[line["loss"] for line in metrics(x.folder) if "loss" in line] for x in (there, here)]
+    assert losses[0] == losses[1]
+    distiller = bg.load(placed(world, "cpu")).build()
+    distiller.to(device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in distiller.parameters()} == {("meta", torch.float64)}
+    (teacher,) = distiller.teachers
+    assert {(p.device.type, p.dtype) for p in teacher.parameters()} == {("cpu", torch.float64)}
+
+
+def test_averages_have_places_too(world: Path) -> None:
+    """The average of the student stays on its device; its hash has no device."""
+    path = spec(world, "", "mean.brew")
+    teacher = "teacher mean = ema(tiny, decay=0.9{})\ndata d"
+    loss = "loss = mse(mean.logits -> tiny.logits) + "
+    path.write_text(path.read_text().replace("loss = ", loss).replace("data d", teacher.format(', device="cpu"')))
+    distiller = bg.load(path).build()
+    other = path.with_name("other.brew")
+    other.write_text(path.read_text().replace(', device="cpu"', ""))
+    assert check(read_spec(path)).spec_hash == check(read_spec(other)).spec_hash
+    distiller.to("meta")
+    assert sorted({p.device.type for p in teacher.parameters()}.pop() for teacher in distiller.teachers) == [
+        "cpu",
+        "meta",
+    ]
+    assert bg.run(path).folder.exists()
+
+
+class Small(torch.nn.Module):
+    """One linear map of token ids, without memory for its weights."""
+
+    def __init__(self, place: torch.device):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4, bias=False, device=place)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.linear(input_ids.float())
+
+
+def test_inputs_and_features_move() -> None:
+    """A forward with a place gets its inputs there and gives its features where the batch is: on fake devices."""
+    nowhere, place, seen = Span(Source(""), 0, 0), torch.device("cuda:1"), set[str]()
+    with FakeTensorMode(), no_init_weights():
+        teacher = Small(place)
+        teacher.linear.register_forward_pre_hook(lambda module, args: seen.add(str(args[0].device)))
+        feature = Feature("tap", path="linear")
+        tap = n.Tap(("f",), "big", feature, shape=None, span=nowhere)
+        forward = n.Forward(("x",), "big", "teacher", "", shape=None, span=nowhere)
+        run = forward_instruction(forward, teacher, Capture(teacher, [feature]), 1, {0: tap}, "d", None, place)
+        step = Step({}, Slots([None, {"input_ids": torch.ones(2, 4, dtype=torch.long)}]), 0.0, None, Horizon())
+        run(step)
+    assert seen == {"cuda:1"}
+    assert str(step.slots[0].device) == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 8, reason="a machine with this device")
+def test_devices_that_are_not_there(world: Path) -> None:
+    """A legal device passes every check; a run on a machine without it ends at once and names what there is."""
+    path = placed(world, "cuda:9")
+    check(read_spec(path))
+    with pytest.raises(RunError, match=r"the teacher `bert` is to run on `cuda:9`, .*it has `?cpu.*leave `device` out"):
+        bg.run(path)
+    assert not list(world.glob("runs/*/checkpoints/*"))
+    with pytest.raises(RunError, match="cuda:9"):
+        bg.load(path).build()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (('hf("bert")', 'hf("bert", device="gpu")'), "B122", "unknown device `gpu`; torch has cpu, cuda"),
+        (('hf("bert")', 'hf("bert", device="cuda:one")'), "B122", "unknown device `cuda:one`"),
+        (('hf("tiny")', 'hf("tiny", device="cpu")'), "B117", "`tiny` is trained, and has no device of its own"),
+    ],
+)
+def test_devices_that_cannot_be(world: Path, change: tuple[str, str], code: str, message: str) -> None:
+    """Found when the spec is checked."""
+    path = spec(world, "")
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(SpecError) as error:
+        check(read_spec(path))
+    (found,) = error.value.diagnostics
+    assert found.code == code
+    assert message in found.message
+    assert found.help
+
+
+def test_formats_that_a_device_cannot_compute_in() -> None:
+    """Nothing multiplies these eight bits on a CPU."""
+    check_format("bert", torch.bfloat16, torch.device("cpu"))
+    with pytest.raises(RunError, match=r"`bert` cannot compute in float8_e4m3fn on `cpu`: leave `dtype` out"):
+        check_format("bert", torch.float8_e4m3fn, torch.device("cpu"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from brewgraph.diagnostics import RunError
 from brewgraph.recipe.settings.train import Adamw, Slanted, Train
 from brewgraph.recipe.values import Length
 from brewgraph.training.optimizer import BertAdamw, build_optimizer, build_schedule, layer_depths, slanted
@@ -44,15 +45,12 @@ def test_its_state_comes_back() -> None:
 
 def test_one_pass_over_each_parameter_is_torchs_adamw() -> None:
     """On a CPU the fused kernel runs: eight clipped steps with decay end within float32 rounding of the plain one's."""
-    settings = Train(optimizer=Adamw(lr=0.01, weight_decay=0.1))
     ends = []
-    for fused in (True, False):
+    for fused in (None, True, False):
+        settings = Train(optimizer=Adamw(lr=0.01, weight_decay=0.1, fused=fused))
         model = nn.ModuleDict({"student": classifier("bert")}).train(False)
         optimizer = build_optimizer(model, settings, {})
-        assert optimizer.defaults["fused"] is True
-        if not fused:
-            groups = [{**group, "fused": False} for group in optimizer.param_groups]
-            optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999), eps=1e-8, fused=False, foreach=False)
+        assert optimizer.defaults["fused"] is (fused is not False)
         parameters = [p for name, p in model.named_parameters() if "key.bias" not in name]
         generator = torch.Generator().manual_seed(0)
         for _ in range(8):
@@ -66,9 +64,21 @@ def test_one_pass_over_each_parameter_is_torchs_adamw() -> None:
         ends.append([p.detach() for p in parameters])
     start = nn.ModuleDict({"student": classifier("bert")})
     moved = [p.detach() for name, p in start.named_parameters() if "key.bias" not in name]
-    for one, other, before in zip(*ends, moved, strict=True):
+    for default, one, other, before in zip(*ends, moved, strict=True):
+        assert torch.equal(default, one)
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
         assert float((one - before).abs().max()) > 0.01
+
+
+def test_kernels_that_do_not_exist() -> None:
+    """Named before the first step for a device, when the spec is read for an optimizer; no hash depends on the kernel."""
+    module = nn.ModuleDict({"student": nn.Linear(2, 2, device="meta")})
+    assert build_optimizer(module, Train(optimizer=Adamw()), {}).defaults["fused"] is None  # torch decides
+    with pytest.raises(RunError, match="no fused kernel on the device `meta`: remove `fused=true`"):
+        build_optimizer(module, Train(optimizer=Adamw(fused=True)), {})
+    with pytest.raises(ValueError, match=r"fused=true does not go with correct_bias=false"):
+        Adamw(fused=True, correct_bias=False)
+    assert repr(Adamw(fused=True)) == repr(Adamw())
 
 
 @pytest.mark.parametrize("optimizer", [Adamw(lr=0.1), Adamw(lr=0.1, correct_bias=False)])

@@ -186,6 +186,10 @@ class PackedTokens:
         self._places_N = self.mask_BL.flatten().nonzero().squeeze(1)
         self._kinds: dict[int, tuple[Tensor, str]] = {}
 
+    def to(self, device: torch.device) -> PackedTokens:
+        """The same tokens on another device."""
+        return self if self.mask_BL.device == device else PackedTokens(self.mask_BL.to(device))
+
     def is_padded(self, x: Tensor) -> bool:
         """Whether a tensor has a row for each place: (B, L, …) or (1, L, …)."""
         return x.dim() > 1 and x.shape[0] in (1, len(self.mask_BL)) and x.shape[1] == self.mask_BL.shape[1]

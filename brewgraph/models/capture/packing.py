@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 from brewgraph.diagnostics import SourceFault
 from brewgraph.models.capture import attention
 from brewgraph.models.capture.attention import WORTHWHILE, PackedTokens
+from brewgraph.models.capture.compiled import is_compiled
+from brewgraph.models.capture.recompute import entered_again, recomputes_otherwise
 from brewgraph.models.heads import evaluating, trunk_of
 from brewgraph.models.padding import padding_side
 from brewgraph.models.structure.anatomy import Anatomy
@@ -54,18 +56,25 @@ class Packing:
 
     @contextmanager
     def packed(self, mask_BL: Tensor) -> Iterator[PackedTokens | None]:
-        """Pack the forwards inside the block. None, and they run padded, if the batch has next to no padding, or if
-        gradient checkpointing runs the layers again, outside the block.
+        """Pack the forwards inside the block, and their layers where they run again in the backward pass. None, and
+        they run padded, if the batch has next to no padding, or if layers run again that were told so by others.
         """
         real = int(mask_BL.sum())
-        runs_again = torch.is_grad_enabled() and any(m.gradient_checkpointing for m in self._checkpointing)
+        runs_again = torch.is_grad_enabled() and any(map(recomputes_otherwise, self._checkpointing))
         if runs_again or not real or real > WORTHWHILE * mask_BL.numel():
             yield None
             return
-        self._tokens = PackedTokens(mask_BL)
+        tokens = PackedTokens(mask_BL)
+        with entered_again(lambda: self._on(tokens)):
+            yield tokens
+
+    @contextmanager
+    def _on(self, tokens: PackedTokens) -> Iterator[None]:
+        """Inside, the layers run on these tokens."""
+        self._tokens = tokens
         try:
-            with attention.on(self._tokens):
-                yield self._tokens
+            with attention.on(tokens):
+                yield
         finally:
             self._tokens = None
 
@@ -151,7 +160,7 @@ def _install(model: nn.Module, anatomy: Anatomy) -> Packing | str:
         return anatomy.padded_because
     if parameter is None or parameter.device.type == "meta" or type(parameter.data) is not Tensor:
         return "its weights are not loaded"
-    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+    if is_compiled(model):
         return "it is compiled"
     try:
         packing = Packing(model, anatomy)

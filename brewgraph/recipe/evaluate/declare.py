@@ -219,6 +219,9 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
             place = arguments["model"][1]
             e.collector.add("B331", f"`{student.name}` is no student to average", place, help=help)
         heads = heads or student.heads
+    if made.device is not None and s.role == "student":
+        help = "leave `device` out; `accelerate launch` decides where a run trains"
+        e.fault("B117", f"`{s.name}` is trained, and has no device of its own", arguments["device"][1], help=help)
     if isinstance(made, Hf):
         if (made.name is None) == (made.model_type is None):
             help = 'hf("name or folder"), or hf(model_type="bert", …) for a model from scratch'
@@ -227,6 +230,14 @@ def declare_model(e: Evaluator, s: t.Model, name: str) -> v.ModelDeclaration:
             help = "leave `dtype` out; `train { precision = bf16 }` computes in bf16 with weights in fp32"
             message = f"`{s.name}` is trained, and its weights stay in fp32"
             e.fault("B117", message, arguments["dtype"][1], help=help)
+        elif made.quantize is not None and s.role == "student":
+            help = "leave `quantize` out; quantize the student once it is trained"
+            message = f"`{s.name}` is trained, and rounded weights cannot be"
+            e.fault("B117", message, arguments["quantize"][1], help=help)
+        elif made.quantize is not None and (made.is_random or made.init or made.adapter or heads):
+            help = 'save the model first, and name its folder: hf("folder", quantize=…)'
+            message = "only weights that are loaded as they were saved can be quantized"
+            e.fault("B123", message, arguments["quantize"][1], help=help)
         elif "revision" in arguments and made.name is None:
             place = arguments["revision"][1]
             e.fault("B123", "a model from scratch has no revision", place, help="remove `revision`")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -22,16 +23,39 @@ class Settings(BaseModel):
     """Name of the field that collects keyword arguments which are no field, or None where they are a fault."""
     bare: ClassVar[frozenset[str]] = frozenset()
     """Fields that are words and may stand bare: `problem_type=regression`."""
+    placing: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how or where something is computed, not what."""
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        # hashes are made of it
+        return [(name, value) for name, value in super().__repr_args__() if name not in self.placing]
 
 
 NumberFormat = Literal["fp32", "bf16", "fp16"]
 """Number formats of models, of what is computed, and of what is kept on disk."""
 
 
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "npu", "mlu", "musa")
+"""Types of devices, by torch's names."""
+
+
+def _device(value: Any) -> Any:
+    """A device as torch spells it. Whether a machine has it, only a run on that machine can tell."""
+    kind, colon, number = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if kind not in DEVICES or (colon and not number.isdecimal()):
+        raise ValueError(f"unknown device `{value}`; torch has {', '.join(DEVICES)}, each with a number or without")
+    return value
+
+
+DeviceName = Annotated[str, BeforeValidator(_device)]
+"""A device by its type, and behind a colon its number."""
+
+
 def setting_text(value: Any) -> str:
     """A setting as a spec writes it."""
     if isinstance(value, Settings):
-        inner = ", ".join(f"{k}={setting_text(getattr(value, k))}" for k in type(value).model_fields)
+        values = ((name, getattr(value, name)) for name in type(value).model_fields)
+        inner = ", ".join(f"{name}={setting_text(x)}" for name, x in values if x is not None)
         return f"{type(value).__name__.lower()}({inner})"
     if isinstance(value, bool) or value is None:
         return str(value).lower()

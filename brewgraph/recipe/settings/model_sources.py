@@ -18,7 +18,7 @@ from pydantic import (
 from brewgraph.recipe.label_types import (
     Task,
 )
-from brewgraph.recipe.settings.base import EachOnce, NumberFormat, Settings
+from brewgraph.recipe.settings.base import DeviceName, EachOnce, NumberFormat, Settings
 
 
 class Layers(Settings):
@@ -50,6 +50,11 @@ class ModelSource(Settings):
     """Whether the source itself holds a model's configuration: it takes heads, adapters, layers of another model."""
     is_known: ClassVar[bool] = True
     """Whether anything is known of the model before it is built."""
+    placing: ClassVar[frozenset[str]] = frozenset({"device"})
+
+    device: DeviceName | None = Field(
+        default=None, description='where a teacher runs: "cpu", "cuda", "cuda:1"; default: where the student does'
+    )
 
     @property
     def checkpoint(self) -> str | None:
@@ -102,6 +107,16 @@ class ModelSource(Settings):
         return "fp32"
 
     @property
+    def quantization(self) -> str | None:
+        """How its weights are quantized: `int8` or `nf4`."""
+        return None
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether it computes with other weights than it was saved with."""
+        return self.number_format != "fp32" or self.quantization is not None
+
+    @property
     def weights(self) -> str:
         """Where its weights come from, in words."""
         raise NotImplementedError
@@ -139,6 +154,9 @@ class Hf(ModelSource):
     dtype: NumberFormat | None = Field(
         default=None, description="number format of a teacher's weights and of its forward; default: fp32"
     )
+    quantize: Literal["int8", "nf4"] | None = Field(
+        default=None, description="weights of a teacher's linear layers in 8 bits (torchao) or 4 (bitsandbytes)"
+    )
     inputs: dict[str, str] = Field(
         default_factory=dict, description="data columns for arguments of its forward: {token_type_ids: column}"
     )
@@ -148,7 +166,8 @@ class Hf(ModelSource):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # hashes are made of it: what is left out does not count
-        return [(key, value) for key, value in super().__repr_args__() if (key, value) != ("dtype", None)]
+        optional = ("dtype", "quantize")
+        return [(key, x) for key, x in super().__repr_args__() if key not in optional or x is not None]
 
     @property
     def checkpoint(self) -> str | None:
@@ -178,13 +197,19 @@ class Hf(ModelSource):
     def weights(self) -> str:
         if self.init is not None:
             return f"layers {', '.join(map(str, self.init.layers))} of {self.init.model}, the rest random"
-        return ("random weights" if self.is_random else f"the weights of {self.name}") + (
-            f", in {self.dtype}" if self.dtype else ""
+        return (
+            ("random weights" if self.is_random else f"the weights of {self.name}")
+            + (f", in {self.dtype}" if self.dtype else "")
+            + (f", quantized to {self.quantize}" if self.quantize else "")
         )
 
     @property
     def number_format(self) -> str:
         return self.dtype or "fp32"
+
+    @property
+    def quantization(self) -> str | None:
+        return self.quantize
 
 
 class Bigru(Hf):

@@ -37,6 +37,23 @@ class Adamw(Settings):
     correct_bias: bool = Field(
         default=True, description="correct the bias of the running means; false: as BERT was trained"
     )
+    fused: bool | None = Field(
+        default=None,
+        description="one kernel for the whole step, or none; default: on a CPU true, elsewhere what torch chooses",
+    )
+
+    placing: ClassVar[frozenset[str]] = frozenset({"fused"})
+
+    @property
+    def means(self) -> int:
+        """Running means that it keeps of each parameter."""
+        return 2
+
+    @model_validator(mode="after")
+    def _has_a_kernel(self) -> Adamw:
+        if self.fused and not self.correct_bias:
+            raise ValueError("fused=true does not go with correct_bias=false, which has no fused kernel; remove one")
+        return self
 
 
 class Sgd(Settings):
@@ -45,6 +62,11 @@ class Sgd(Settings):
     lr: PositiveFloat = Field(default=0.05, description="learning rate at its highest")
     momentum: NonNegativeFloat = Field(default=0.0, description="share of the last step that is kept")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="decay per step, added to the gradient")
+
+    @property
+    def means(self) -> int:
+        """Running means that it keeps of each parameter."""
+        return 1 if self.momentum else 0
 
 
 def _length(value: Any) -> Length:
@@ -115,6 +137,12 @@ class Train(Settings):
     optimizer: Adamw | Sgd = Field(default=Adamw(), description="adamw(lr=…) or sgd(lr=…)")
     schedule: Linear | Cosine | Constant | Slanted = Field(default=Linear(), description="of the learning rate")
     precision: NumberFormat = Field(default="fp32", description="autocast of student and losses")
+    gradient_checkpointing: bool = Field(
+        default=False, description="run the student's layers again in the backward pass: less memory, more time"
+    )
+    compile: bool = Field(
+        default=False, description="compile the layers of all models with torch.compile; they stay padded"
+    )
     accumulate: PositiveInt = Field(default=1, description="batches per optimizer step")
     max_grad_norm: PositiveFloat | None = Field(
         default=1.0, description="clip the gradient norm of student and projections together"
@@ -179,6 +207,8 @@ class Train(Settings):
         for name in ("load_best_model_at_end", "early_stopping_patience"):
             if self.metric_for_best_model is None and getattr(self, name):
                 raise ValueError(f"{name} needs metric_for_best_model")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing do not go together; remove one")
         if self.epochs is not None and self.steps is not None:
             raise ValueError("set epochs or steps, not both")
         return self

@@ -1,0 +1,122 @@
+"""`compile = true`: layers are compiled one by one, and give taps and losses what they gave before."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import brewgraph as bg
+from brewgraph.checking.check import check, read_spec
+from brewgraph.diagnostics import RunError, SpecError
+from brewgraph.models.capture import compiled
+from brewgraph.models.capture.compiled import is_compiled
+from brewgraph.models.structure.read_class import dissect
+from brewgraph.training.reporter import Reporter
+from tests.models.tiny import RECORDED
+from tests.runtime.test_packing import places_seen, step, whole
+from tests.runtime.test_padding import project
+from tests.runtime.test_recompute import ALONE, INSIDE, recomputed
+
+FAST = ("bert", "gpt2", "albert")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch itself
+    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+]
+
+
+def spec(tmp_path: Path, kind: str, more: str = "") -> Path:
+    """A spec of two models of this architecture, without dropout."""
+    path = project(tmp_path, kind, "right")
+    if more:
+        path.write_text(path.read_text().replace("+ sum(", f"+ {more} + sum("))
+    return path
+
+
+def compare(path: Path) -> tuple[Any, Any]:
+    """Loss and gradients with the setting are those without it; both distillers."""
+    plain, other = bg.load(path).build(), bg.load(recomputed(path, "compile = true")).build()
+    other.load_state_dict(plain.state_dict())
+    batch = whole("right")
+    (loss, gradients), (again, others) = step(plain, batch), step(other, batch)
+    assert again == pytest.approx(loss, rel=1e-5)
+    assert gradients.keys() == others.keys()
+    scale = max(float(g.abs().max()) for g in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=name)
+    return plain, other
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) for kind in RECORDED]
+)
+def test_nothing_changes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced, forward and backward, without the compiler itself, with taps inside of layers, which then run as they
+    are; all layers stay padded.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    _, distiller = compare(spec(tmp_path, kind, INSIDE.format(path=ALONE[kind]) if kind in ALONE else ""))
+    layers = [distiller.student.get_submodule(path) for path in dissect(distiller.student).layer_paths]
+    # attention is taken from the second layer, so that it runs as it is; ALBERT has one layer for all, and packs it
+    assert [is_compiled(layer) for layer in layers] == ([False] if kind == "albert" else [True, False, True])
+    assert places_seen(distiller, whole("right")) == {(1, 43) if kind == "albert" else (5, 16)}
+    distiller.release()
+    assert not any(map(is_compiled, (distiller.student, *distiller.teachers)))
+
+
+@pytest.mark.slow
+def test_the_compiler(tmp_path: Path) -> None:
+    """The same, compiled."""
+    compare(spec(tmp_path, "bert"))
+
+
+def test_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting is no part of the hash; a run evaluates and saves as ever."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    path = spec(tmp_path, "bert")
+    other = recomputed(path, "compile = true")
+    assert check(read_spec(path)).spec_hash == check(read_spec(other)).spec_hash
+    said: list[str] = []
+
+    class Says(Reporter):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    names = [
+        sorted(p.name for p in (bg.run(x, out=tmp_path / x.stem, reporter=Says()).folder / "student").iterdir())
+        for x in (path, other)
+    ]
+    assert names[0] == names[1]
+    assert len([line for line in said if "compile" in line]) == 1
+    plans = [" ".join(str(bg.load(x).plan(cost=False)).split()) for x in (path, other)]
+    assert ["compiled layers stay padded" in plan for plan in plans] == [False, True]
+
+
+def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names what is missing and what to do."""
+
+    class InductorError(Exception):
+        __module__ = "torch._inductor.exc"
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise InductorError("No working C++ compiler found in cl: None\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda forward: fail)
+    distiller = bg.load(recomputed(spec(tmp_path, "bert"), "compile = true")).build()
+    with pytest.raises(
+        RunError, match=r"^torch cannot compile .*No working C\+\+ compiler found.*remove `compile = tr"
+    ):
+        distiller(whole("right"))
+    assert not compiled._is_of_compiler(ValueError("of the model"))
+
+
+def test_not_both(tmp_path: Path) -> None:
+    """Layers that run again are not compiled."""
+    path = recomputed(spec(tmp_path, "bert"), "compile = true; gradient_checkpointing = true")
+    with pytest.raises(SpecError) as error:
+        check(read_spec(path))
+    (diagnostic,) = error.value.diagnostics
+    assert "do not go together; remove one" in diagnostic.message
