@@ -285,10 +285,11 @@ class SpecBuilder:
             return None
         description = self._settled(model)
         without = self._without(model, description)
+        build = description.heads, description.adapter, description.init, description.quantization
+        config, paths = description.config.to_json_string(), without.paths if without else ()
         return digest(
-            *prints, description.auto_class, description.config.to_json_string(), list(description.order),
-            description.number_format, description.quantization, repr(description.heads), repr(description.adapter), repr(description.init),
-            list(without.paths if without else ()),
+            *prints, description.auto_class, config, list(description.order), description.number_format, repr(build),
+            list(paths),
         )  # fmt: skip
 
     @cached_property

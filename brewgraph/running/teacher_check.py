@@ -265,8 +265,8 @@ class _NoRoom(Exception):
 
 
 def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float, float | None]:
-    """How many rows a teacher read, the relative rms of its outputs against those in fp32 on them, and the divergence of
-    its predictions, if it makes any.
+    """How many rows a teacher read; on them the relative rms of its outputs against those in fp32, and the divergence
+    of its predictions, if it makes any.
     """
     builder = data_cache.builder
     size = 4 * sum(p.numel() for p in builder.model(name).parameters())
@@ -278,9 +278,8 @@ def _rounding(data_cache: DataCache, name: str, data: str) -> tuple[int, float, 
     )
     gc.collect()  # modules refer to each other in circles, and the copy should not wait for a collection
     count = len(next(x for x in batch.values() if isinstance(x, torch.Tensor)))
-    error = max(
-        float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in zip(lower, exact, strict=True)
-    )
+    pairs = zip(lower, exact, strict=True)
+    error = max(float((one - other).norm() / other.norm().clamp_min(1e-12)) for one, other in pairs)
     return count, error, max([divergence_of(*pair) for pair in zip(guesses, truth, strict=True)], default=None)
 
 
