@@ -113,7 +113,8 @@ def measure(folder: Path, options: argparse.Namespace, loss: str, precision: str
 def page(found: Mapping[tuple[str, str], Mapping[str, float]], options: argparse.Namespace) -> Iterator[str]:
     """The section of docs/speed.md."""
     yield f"Llamas of 6 and 3 layers, V = {options.vocabulary:,}, {options.rows} x {options.length} tokens, forward and"
-    yield f"backward, on one thread, torch {version('torch')}. Ratios are chunks over whole logits.\n"
+    yield f"backward, on one thread, torch {version('torch')}. Steps of each side: {options.rounds * options.steps}."
+    yield "Ratios are chunks over whole logits.\n"
     yield "| loss | | memory | processor time | peak of chunks, of whole logits | losses apart |"
     yield "|---|---|---|---|---|---|"
     for (loss, precision), x in found.items():

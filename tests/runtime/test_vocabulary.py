@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 import brewgraph as bg
+from brewgraph.inspect.plan_of import savings_of
 from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.structure.decoder import Decoder
 from brewgraph.runtime import vocabulary
@@ -38,6 +39,8 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "roberta": (AutoModelForMaskedLM, _BERT | _QUIET),
     "distilbert": (AutoModelForMaskedLM, {"n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 40,
                    "dropout": 0.0, "attention_dropout": 0.0}),
+    "mobilebert": (AutoModelForMaskedLM, _BERT | _QUIET | {"embedding_size": 8, "intra_bottleneck_size": 8,
+                   "true_hidden_size": 8}),
     "opt": (AutoModelForCausalLM, _BERT | {"ffn_dim": 24, "dropout": 0.0, "attention_dropout": 0.0}),
 }  # fmt: skip
 """Language models, without dropout: with tied and untied weights, heads that transform before, softcap and scales."""
@@ -130,7 +133,7 @@ def both(spec: Path) -> tuple[Distiller, Distiller]:
 
 
 @pytest.mark.parametrize("loss", ["soft", "soft + 0.5 * hard"])
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("kind", sorted(SETTINGS.keys() - {"mobilebert"}))
 def test_chunks_are_whole_logits(kind: str, loss: str, tmp_path: Path) -> None:
     """Every head, with one loss and with two on the same logits, in fp32."""
     chunks, whole = both(project(tmp_path, kind, loss))
@@ -348,3 +351,21 @@ def test_decoders_that_are_not_found(tmp_path: Path) -> None:
 
     net.__class__ = Shifted
     assert "follows its last linear layer" in Reach(net).whole_because
+
+
+def test_the_plan_says_whose_logits_are_split(tmp_path: Path) -> None:
+    """And why the others are whole: what reads them, or their head."""
+
+    def said(kind: str, loss: str) -> tuple[str, ...]:
+        (saved,) = savings_of(bg.load(project(tmp_path / kind, kind, loss))._checked).values()
+        return next(x.notes for x in saved if x.name == "split_vocabularies")
+
+    for kind in ("gpt2", "mobilebert"):
+        (tmp_path / kind).mkdir()
+    assert said("gpt2", "soft") == ("the logits of `big` and `tiny` are computed a chunk of tokens at a time",)
+    first, second = said("gpt2", WHOLE["probabilities"])
+    assert first.startswith("the logits of big are held as a whole: something other than a mean over tokens reads them")
+    assert second.startswith("the logits of tiny are held as a whole")
+    assert said("mobilebert", "hard") == (
+        "the logits of tiny are held as a whole: its logits are not the output of its last linear layer",
+    )
