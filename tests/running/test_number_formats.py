@@ -239,7 +239,7 @@ def test_inputs_and_features_move() -> None:
         feature = Feature("tap", path="linear")
         tap = n.Tap(("f",), "big", feature, shape=None, span=nowhere)
         forward = n.Forward(("x",), "big", "teacher", "", shape=None, span=nowhere)
-        run = forward_instruction(forward, teacher, Capture(teacher, [feature]), 1, {0: tap}, "d", None, place)
+        run = forward_instruction(forward, teacher, Capture(teacher, [feature]), 1, {0: tap}, "d", None, place=place)
         step = Step({}, Slots([None, {"input_ids": torch.ones(2, 4, dtype=torch.long)}]), 0.0, None, Horizon())
         run(step)
     assert seen == {"cuda:1"}
