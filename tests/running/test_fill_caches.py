@@ -284,7 +284,9 @@ def test_the_spec_is_the_same_one(world: Path) -> None:
     cached = check(read_spec(spec(world, *VALUES["logits"], cached=True)))
     assert cached.spec_hash == plain.spec_hash
     assert list(info(bg.load(world / "spec.brew").graph).caches.values()) == [Kept("kept", "store")]
-    assert plan_of(cached, cost=False).parts[0].caches == (("kept", "bert.logits", '"store", 240 bytes at full length'),)
+    assert plan_of(cached, cost=False).parts[0].caches == (
+        ("kept", "bert.logits", '"store", 240 bytes at full length'),
+    )
 
 
 @pytest.mark.parametrize("value", ["logits", "hidden", "mean", "doubt"])
