@@ -100,13 +100,13 @@ def step_of(path: Path, tokens: int) -> Callable[[], None]:
 
 
 def medians(sides: Sequence[Callable[[], None]], steps: int) -> list[float]:
-    """The seconds of each side, which take turns."""
+    """The seconds of a core that each side takes; they take turns."""
     times: list[list[float]] = [[] for _ in sides]
     for _ in range(steps + 2):
         for side, seconds in zip(sides, times, strict=True):
-            begin = time.perf_counter()
+            begin = time.process_time()
             side()
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(time.process_time() - begin)
     return [statistics.median(seconds[2:]) for seconds in times]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from brewgraph.checking.checks import CHECKS, DATA_CHECKS, CheckContext
 from brewgraph.diagnostics import Collector, Diagnostic, SourceFault, SpecError, UsageError, suggest
+from brewgraph.graph.garbage import no_collections
 from brewgraph.paths import locate, shown
 from brewgraph.recipe import values as v
 from brewgraph.recipe.evaluate.elaborate import elaborate
@@ -197,27 +196,13 @@ def _parsed(source: Source, params: Mapping[str, Any]) -> tuple[Spec, Recipe, Co
 
 def check(source: Source, params: Mapping[str, Any] | None = None) -> Checked:
     """Check a spec against its models and data, before any weight is loaded. Raises `SpecError`."""
-    with _no_collections():
+    with no_collections():
         try:
             return _check(source, params or {}, (), {})
         except RecursionError:
             help = "write a sum of many terms in one equation, `loss = a + b + c`, or as a list: `sum([a, b, c])`"
             place = Span(source, 0, len(source.text.partition("\n")[0]))
             raise SpecError([Diagnostic("B012", "its equations are nested too deeply", place, help)]) from None
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Nothing is searched for garbage meanwhile: a check makes many objects that stay, and each search goes through the
-    millions that torch and transformers consist of, which takes most of the time of a long spec.
-    """
-    were_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if were_on:
-            gc.enable()
 
 
 _Cache = dict[Any, Checked]

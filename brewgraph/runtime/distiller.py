@@ -23,6 +23,7 @@ from brewgraph.diagnostics import RunError, UsageError, listing
 from brewgraph.digest import digest
 from brewgraph.graph import nodes as n
 from brewgraph.graph.container import Graph, Reached, info, nodes_of, of_kind
+from brewgraph.graph.garbage import no_collections
 from brewgraph.graph.optimize import LOSS_ONLY, all_reached, drop_dead_terms, optimize, skip_scheduled_zeros
 from brewgraph.graph.scalars import Horizon, objective_weights
 from brewgraph.models.capture.compiled import compile_layers
@@ -355,7 +356,8 @@ def optimize_all(graphs: Mapping[Name, Graph], student: Reach, skip: Collection[
 
     No term is left out where a run on fake tensors cannot tell which parameters that would leave without a gradient.
     """
-    optimized = {task: optimize(graph, skip) for task, graph in graphs.items()}
+    with no_collections():
+        optimized = {task: optimize(graph, skip) for task, graph in graphs.items()}
     partial = [graph for graph in optimized.values() if info(graph).kept is not None or info(graph).guards]
     features = frozenset[Feature]().union(*(all_reached(graph).features for graph in partial))
     if partial and student.parameters(features) is None:
