@@ -146,7 +146,8 @@ def decode(raw: bytes, name: str) -> str:
 _HIDDEN = {
     **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"},
     0x7F: "\u2421",
-    **dict.fromkeys([*range(0x80, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+    **dict.fromkeys([*range(0x80, 0xA0), 0x061C, 0x200E, 0x200F], "\ufffd"),
+    **dict.fromkeys([*range(0x2028, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
 }  # fmt: skip
 """Characters that a terminal obeys, or that reorder a line, and what is shown in place of each."""
 

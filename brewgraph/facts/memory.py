@@ -82,7 +82,8 @@ class Memory:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False)
+                body = json.dumps(content, ensure_ascii=False)
+                file.write(f"{digest(body)}\n{body}")
             os.replace(file.name, path)
             files = [entry.path for entry in os.scandir(path.parent)]
             if len(files) > _KEPT:
@@ -93,7 +94,10 @@ class Memory:
 def _read(path: Path, kind: type[T]) -> tuple[T] | Refusal | None:
     """The content of a file; None if there is no file or it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
+        if digest(body) != checksum:
+            return None
+        content = json.loads(body)
         os.utime(path)
         if "refused" in content:
             return cast(Refusal, _adapter(Refusal).validate_python(content["refused"]))

@@ -19,6 +19,7 @@ from brewgraph.diagnostics import UsageError
 from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.data_cache import DataCache, head_of
+from brewgraph.running.run_faults import explained
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
@@ -114,7 +115,8 @@ def _run(builder: SpecBuilder, options: Options, reporter: Reporter, near: tuple
         on_main_process(folder.clear)
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
     try:
-        rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
+        with explained(folder):
+            rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
     except KeyboardInterrupt:
         saved = folder.complete_checkpoints() or folder.baseline.complete_checkpoints()
         resumes = "it resumes from the last checkpoint"
