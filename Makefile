@@ -8,13 +8,15 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.brewgraph-ready
 
-.PHONY: help quickstart test test-all lint types check grammar wheel bench clean
+FUZZ ?= 5000
+.PHONY: help quickstart test test-all fuzz lint types check grammar wheel bench clean
 
 help:
 	@echo "make quickstart   set up, train a teacher, distil a student, compare (about three minutes of training);"
 	@echo "                  the runs go to specs/quickstart/runs"
 	@echo "make test         set up, run the tests but the slow ones"
 	@echo "make test-all     set up, run every test"
+	@echo "make fuzz         set up, try many random specs and damaged files (some minutes; FUZZ=50000 tries more)"
 	@echo "make lint types   ruff, import-linter, deptry; mypy"
 	@echo "make grammar      work the parser's table out again, after a change of grammar/brew.lark"
 	@echo "make wheel        build the package into dist/"
@@ -30,6 +32,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+fuzz: $(READY)
+	BREWGRAPH_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 lint: $(READY)
 	$(BIN)/ruff check .

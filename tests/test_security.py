@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import shutil
@@ -14,11 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import brewgraph
 from brewgraph.checking.check import check_names
 from brewgraph.cli.output import Terminal
-from brewgraph.diagnostics import SpecError, render
+from brewgraph.diagnostics import SourceFault, SpecError, render
+from brewgraph.models.heads import saved_heads
 from brewgraph.source import MOST_BYTES, Source
 from brewgraph.syntax.format import format_source
+from tests.cli.tiny import command
 from tests.faults.world import HEAD, LOSS, add_model, find, make_world, whole
 
 # ── a spec cannot exhaust time or memory ─────────────────────────────────────────────────────────────────────────────
@@ -306,3 +310,81 @@ def test_a_terminal_obeys_only_our_own_colours() -> None:
         stream.getvalue()
         == "\x1b[1;31merror\x1b[0m \u241b]0;title\u2407\u241b[2Jx\ufffd\ufffdy\u241b[8mhidden\u240dover\n"
     )
+
+
+# ── code of folders, and what is written ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_command_before_a_run_runs_code_or_writes_beside_the_spec(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with code of its own, a module, a script and pickles: all stay as they are, and nothing new is there."""
+    trace, code = world / "ran", "open({!r}, 'w')\nraise SystemExit('code was run')\n"
+    shutil.copytree(world / "saved", folder := world / "bringing_code")
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": classes}))
+    tokens = json.loads((folder / "tokenizer_config.json").read_text())
+    tokens |= {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    for path in (folder / "evil.py", world / "mine.py", world / "sitecustomize.py"):
+        path.write_text(code.format(str(trace)))
+    with (world / "mine.py").open("a") as file:
+        file.write('@brewgraph.ops.operation(takes={"logits": "logits"}, source="…")\ndef near(a, b): ...\n')
+    torch.save(Foreign(trace), folder / "training_args.bin")
+    (world / "hostile.brew").write_text("import mine\n" + SPEC.format(name="bringing_code"))
+    before = {path: path.stat().st_mtime_ns for path in world.rglob("*") if path.is_file()}
+    monkeypatch.chdir(world)
+    for words in ("check", "plan", "graph", "fmt --check", "explain"):
+        more = ("b",) if words == "explain" else ()
+        result = command(*words.split(), "hostile.brew", *more)
+        assert "code was run" not in result.output
+    assert not trace.exists()
+    assert {path: path.stat().st_mtime_ns for path in world.rglob("*") if path.is_file()} == before
+
+
+def test_every_call_that_could_load_code_says_no() -> None:
+    """`from_pretrained` of an auto class, wherever it stands in the package."""
+    calls = [
+        (path.name, call)
+        for path in Path(brewgraph.__file__).parent.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "from_pretrained"
+    ]
+    assert len(calls) >= 6
+    for name, call in calls:
+        of_auto = not ast.unparse(call.func.value).startswith("type(")  # the student's own class
+        says = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        assert not of_auto or says.get("trust_remote_code") == "False", name
+
+
+def test_a_data_set_with_a_script_is_refused(world: Path) -> None:
+    """Even where it holds rows as well."""
+    (world / "scripted").mkdir()
+    (world / "scripted" / "scripted.py").write_text("raise SystemExit('code was run')\n")
+    (world / "scripted" / "train.jsonl").write_text('{"text": "a", "label": "y"}\n')
+    (fault,) = find(HEAD.replace('files(train="train.jsonl"', 'hub("./scripted"') + LOSS, world)
+    assert (fault.code, "scripts are no longer supported" in fault.message) == ("B404", True)
+
+
+@pytest.mark.parametrize(
+    "index", ['{"../../x": "AutoModel"}', '{"ner": "pipeline"}', "[]", "{", "[" * 10**5, '{"ner": 3}']
+)
+def test_an_index_of_heads_names_heads_and_known_classes_alone(index: str, tmp_path: Path) -> None:
+    """It comes with the folder of a run."""
+    (tmp_path / "heads.json").write_text(index)
+    with pytest.raises(SourceFault, match="does not name heads"):
+        saved_heads(tmp_path)
+
+
+def test_pages_and_pictures_escape_names_and_texts(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path of a tap, a value of a param and a file's name that would be tags."""
+    monkeypatch.chdir(world)
+    name = "<img src=x onerror=alert(1)>.brew"
+    (world / name).write_text(HEAD + 'tap t = big @ "pooler"\nlet s = "</script><script>alert(1)</script>"\n' + LOSS)
+    for to in ("page.html", "picture.svg"):
+        result = command("graph", name, "--out", to)
+        assert result.exit_code == 0, result.output
+        content = (world / to).read_text()
+        assert "<img src=x" not in content
+        assert "<script>alert" not in content

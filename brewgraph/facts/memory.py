@@ -71,7 +71,8 @@ class Memory:
         return fact
 
     def _write(self, path: Path, content: Any) -> None:
-        keep_fact(path, json.dumps(content, ensure_ascii=False))
+        body = json.dumps(content, ensure_ascii=False)
+        keep_fact(path, f"{digest(body)}\n{body}")
         with suppress(OSError):
             files = [entry.path for entry in os.scandir(path.parent)]
             if len(files) > _KEPT:
@@ -82,7 +83,10 @@ class Memory:
 def _read(path: Path, kind: type[T]) -> tuple[T] | Refusal | None:
     """The content of a file; None if there is no file or it cannot be read."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        checksum, _, body = path.read_text(encoding="utf-8").partition("\n")
+        if digest(body) != checksum:
+            return None
+        content = json.loads(body)
         os.utime(path)
         if "refused" in content:
             return cast(Refusal, _adapter(Refusal).validate_python(content["refused"]))

@@ -155,7 +155,7 @@ def saved_heads(folder: Path | str) -> dict[str, str]:
     if not index.is_file():
         return {}
     try:
-        heads = dict(json.loads(index.read_text(encoding="utf-8")))
+        heads: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))
         sound = all(name.isidentifier() and auto_class in AUTO_CLASSES.values() for name, auto_class in heads.items())
     except (ValueError, TypeError, AttributeError, RecursionError):
         sound = False

@@ -20,6 +20,7 @@ from brewgraph.display.lines import html_table, table
 from brewgraph.graph.container import info
 from brewgraph.running.changes import changes_of_circumstances, changes_of_habits, changes_since, circumstances
 from brewgraph.running.data_cache import DataCache, head_of
+from brewgraph.running.run_faults import explained
 from brewgraph.running.run_identity import Identity, folder_of_teacher, identify
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.table import ScoreRow, Trained, cells_of, compare
@@ -148,7 +149,8 @@ def _run_owned(
         on_main_process(lambda: folder.clear(identity.hash))
     on_main_process(lambda: _write_resolved(folder, checked, identity, builder))
     try:
-        rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
+        with explained(folder):
+            rows = _train(builder, folder, options.without_teacher, reporter, resume=resume)
     except INTERRUPTIONS as interruption:
         same = f"run the same command again{', without --force' if options.force else ''}"
         raise type(interruption)(f"{same}: {_what_follows(folder, Path(checked.recipe.source.name).stem)}") from None
