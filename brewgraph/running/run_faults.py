@@ -18,8 +18,9 @@ _FULL = re.compile(r"no space left|file too large|unexpected pos|write failed|St
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EDQUOT, errno.EIO})
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 _REMEDIES = (
-    "use smaller batches, `batch=…` of the data, and `accumulate = …` of them, which is the same step; shorter "
-    "texts, `max_length=…`; or `precision = bf16`; `brewgraph plan` shows the bytes beforehand"
+    "use smaller batches, `batch=…` of the data, and `accumulate = …` of them, which is the same step; "
+    "`gradient_checkpointing = true`; shorter texts, `max_length=…`; or `precision = bf16`; `brewgraph plan` shows the "
+    "bytes beforehand"
 )
 
 

@@ -13,10 +13,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, 
 
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import Diagnostic, SpecError
-from brewgraph.facts.memory import VARIABLE
 from brewgraph.inspect.plan_of import costs
 from brewgraph.models.fake.shapes import Shapes, accepted, positions
 from brewgraph.models.task_heads import missing_head, saved_names
+from brewgraph.paths import FACTS
 from brewgraph.running.data_cache import token_limit
 from tests.models.tiny import SETTINGS, tiny_config
 from tests.small import LABELS, classifier, save, tokenizer, write_data
@@ -174,7 +174,7 @@ def in_the_cache(cache: Path, folder: Path, name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("memory", ["off", "on"])
 def test_a_teacher_from_a_bare_encoder(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check finds that its head would be random, what loading finds too, and each way out of it is sound."""
-    monkeypatch.setenv(VARIABLE, "off" if memory == "off" else str(tmp_path / "facts"))
+    monkeypatch.setenv(FACTS, "off" if memory == "off" else str(tmp_path / "facts"))
     write_data(tmp_path)
     whole = classifier()
     save(tmp_path / "head")

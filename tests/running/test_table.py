@@ -141,6 +141,7 @@ def test_the_table_is_scored_on_test_where_there_is_one(tmp_path: Path, monkeypa
 def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Teacher, student and baseline share a tokenizer: training, evaluation and the closing table read one encoding."""
     spec = project(tmp_path, train="steps = 2; baseline = true")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     seen = []
     encode = DataCache.encode
 
