@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import brewgraph as bg
-from brewgraph.running.data_cache import DataCache
+from brewgraph.data.encoding.encode import encoded_chunks
 from brewgraph.running.table import TimedBatch, faster, measure, spread
 from tests.running.test_run import Steps
 from tests.small import project, rows, save, write_data, write_rows
@@ -143,13 +143,12 @@ def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.Monke
     spec = project(tmp_path, train="steps = 2; baseline = true")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     seen = []
-    encode = DataCache.encode
 
-    def counted(self: DataCache, data: str, split: datasets.Dataset, *args: Any, **more: Any) -> datasets.Dataset:
-        seen.append((data, split.num_rows, split[0]["index"]))
-        return encode(self, data, split, *args, **more)
+    def counted(split: datasets.Dataset, *args: Any, **more: Any) -> Any:
+        seen.append((split.num_rows, split[0]["text"]))
+        return encoded_chunks(split, *args, **more)
 
-    monkeypatch.setattr(DataCache, "encode", counted)
+    monkeypatch.setattr("brewgraph.data.encoding.kept.encoded_chunks", counted)
     monkeypatch.setattr("brewgraph.running.run.check_teachers_agree", lambda *_: None)
     result = bg.run(spec)
     assert [row.name for row in result.table] == ["bert", "tiny alone", "tiny"]
