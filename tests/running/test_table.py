@@ -145,7 +145,7 @@ def test_a_run_encodes_each_split_once(tmp_path: Path, monkeypatch: pytest.Monke
     seen = []
 
     def counted(split: datasets.Dataset, *args: Any, **more: Any) -> Any:
-        seen.append((split.num_rows, split[0]["text"]))
+        seen.append((split.num_rows, split[0]["index"]))
         return encoded_chunks(split, *args, **more)
 
     monkeypatch.setattr("brewgraph.data.encoding.kept.encoded_chunks", counted)
