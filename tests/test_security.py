@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
+from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
@@ -382,9 +383,15 @@ def test_pages_and_pictures_escape_names_and_texts(world: Path, monkeypatch: pyt
     monkeypatch.chdir(world)
     name = "<img src=x onerror=alert(1)>.brew"
     (world / name).write_text(HEAD + 'tap t = big @ "pooler"\nlet s = "</script><script>alert(1)</script>"\n' + LOSS)
-    for to in ("page.html", "picture.svg"):
-        result = command("graph", name, "--out", to)
+    for to, format in (("page.html", "html"), ("picture.svg", "svg")):
+        result = command("graph", name, "--format", format, "--out", to)
         assert result.exit_code == 0, result.output
         content = (world / to).read_text()
-        assert "<img src=x" not in content
+        assert f"<{format}" in content
+        tags: list[str] = []
+        reader = HTMLParser()
+        reader.handle_starttag = lambda tag, _: tags.append(tag)  # type: ignore[method-assign]
+        reader.feed(content)
+        assert "img" not in tags
+        assert tags.count("script") == (2 if format == "html" else 0)  # what the page does, and its data
         assert "<script>alert" not in content
