@@ -75,7 +75,8 @@ class Shown:
         data = json.dumps({"parts": list(self.graphs), "pictures": pictures}, ensure_ascii=False)
         filled = {
             "TITLE": escape(self.title), "HASH": escape(self.hash), "LIGHT": colours(LIGHT), "DARK": colours(DARK),
-            "SANS": SANS, "MONO": MONO, "RULES": RULES, "GROUPS": "\n".join(groups), "DATA": data.replace("<", r"\u003c"),
+            "SANS": SANS, "MONO": MONO, "RULES": RULES, "GROUPS": "\n".join(groups),
+            "DATA": data.replace("<", r"\u003c"),
         }  # fmt: skip
         parts = files("brewgraph.display").joinpath("page.html").read_text(encoding="utf-8").split("__")
         # one pass over the template: the texts may hold its marks
