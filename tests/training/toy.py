@@ -75,7 +75,7 @@ class Toy(nn.Module):
         return torch.tensor([float(len(batch["labels"]))])
 
     def reaches_all(self) -> bool:
-        return len(self.projections) == 1
+        return False  # a step of one task leaves the parts of the others
 
     def weights(self, task: str = "") -> dict[str, float]:
         return {"hard": 1.0, "soft": 0.5}
