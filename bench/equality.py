@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -67,13 +67,12 @@ def run(folder: Path, unit: str, way: str, batch: int) -> dict[str, Tensor]:
     spec.write_text(text, encoding="utf-8")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     if "resumed" in way:
-        first = subprocess.Popen(
-            command(spec, out, ranks, options), env=environment, start_new_session=True, stderr=subprocess.PIPE
-        )
-        while first.poll() is None and not (out / "checkpoints" / "step-000003" / "complete.json").exists():
-            time.sleep(0.01)
+        first = subprocess.Popen(command(spec, out, ranks, options), env=environment, stdout=subprocess.DEVNULL)
+        while first.poll() is None and not list((out / "checkpoints").glob("step-*/complete.json")):
+            time.sleep(0.001)
         if first.poll() is None:
-            os.killpg(first.pid, signal.SIGKILL)
+            for process in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
+                process.kill()
         first.wait()
         ranks = 1
     done = subprocess.run(command(spec, out, ranks, options), env=environment, capture_output=True, text=True)
