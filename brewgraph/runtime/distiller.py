@@ -30,6 +30,7 @@ from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
+from brewgraph.models.standby import awake, changes_format
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
@@ -158,7 +159,8 @@ class Distiller(nn.Module):
 
     @property
     def teachers(self) -> tuple[nn.Module, ...]:
-        return self._teachers
+        """The teachers, with the weights of those that stand by."""
+        return tuple(map(awake, self._teachers))
 
     @property
     def identity(self) -> str:
@@ -325,7 +327,7 @@ class Distiller(nn.Module):
         for teacher in self._teachers:
             if id(teacher) not in self._places:
                 teacher._apply(fn)
-            elif any(fn(p.new_empty(0)).dtype != p.dtype for p in teacher.parameters() if p.is_floating_point()):
+            elif changes_format(fn, teacher):
                 teacher._apply(partial(_without_moving, fn))
         return self
 
@@ -344,7 +346,7 @@ class Distiller(nn.Module):
 
 def _without_moving(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A tensor in the type that `fn` gives it, on its own device."""
-    return x.to(fn(x.new_empty(0)).dtype)
+    return x.to(fn(x.new_empty(0, device="cpu")).dtype)
 
 
 _ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
