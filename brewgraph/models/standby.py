@@ -18,6 +18,11 @@ def awake(model: nn.Module) -> nn.Module:
     return model
 
 
+def stands_by(model: nn.Module) -> bool:
+    """Whether a model waits for its weights."""
+    return model in _waiting
+
+
 def changes_format(change: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> bool:
     """Whether a change of tensors gives any weight of a model, wherever it is, another number format."""
     formats = {x.dtype for x in model.parameters() if x.is_floating_point()}

@@ -516,7 +516,8 @@ class BatchCheck:
             name, model, encoding = entry.model, self.models.get(entry.model), _encoding(batch, entry)
             if model is None:
                 continue
-            ids, device = encoding.get(_IDS), next((p.device for p in model.parameters()), None)
+            ids = encoding.get(_IDS)
+            device = next((p.device for p in model.parameters() if not p.is_meta), None)  # of one that stands by none
             for key in (*_TOKENS, "labels"):
                 value = encoding.get(key)
                 moved = name in self.placed or device is None

@@ -5,6 +5,7 @@ its own values.
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.functional import kl_div
 from transformers import AutoModelForSequenceClassification
 
 import brewgraph as bg
+from brewgraph.diagnostics import RunError
 from brewgraph.runtime.distiller import Distiller
 from tests.small import WORDS, save, tokenizer, write_data
 
@@ -76,3 +78,22 @@ def test_moved_and_in_another_number_format(build: Callable[..., Distiller], opt
     teacher, student = (model(**batch()).logits for model in (distiller.teachers[0], distiller.student))
     assert double is not None
     assert torch.isclose(double, kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean"))
+
+
+def test_loaded_at_its_first_forward(build: Callable[..., Distiller], tmp_path: Path) -> None:
+    """Its layers run packed from the first batch on: the loss has the bits of a loaded teacher's."""
+    distiller = build()
+    shutil.rmtree(tmp_path / "store")
+    loss = distiller(batch()).loss
+    assert distiller.cached() == {"auto": (2, 0, 0)}
+    assert [packing is not None for packing in distiller.program.packings.values()] == [True, True]
+    path = tmp_path / "spec.brew"
+    path.write_text(path.read_text().replace('cache auto at "store"\n', ""))
+    assert torch.equal(loss, bg.load(path).build()(batch()).loss)
+
+
+def test_a_fault_of_the_batch(build: Callable[..., Distiller]) -> None:
+    """Is explained by what is wrong with it, not by where a model is that is not loaded."""
+    wrong = {"bert": batch(), "tiny": batch() | {"input_ids": batch()["input_ids"] + 500}}
+    with pytest.raises(RunError, match=r"`input_ids` holds 5\d\d, and `tiny` has 120 tokens"):
+        build()(wrong)
