@@ -74,8 +74,8 @@ def forward_instruction(
     `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
     back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards. Split
     logits are left to whoever reads them: the forward ends before its `decoder`, behind which nothing is drawn. A model
-    with a `place` of its own gets its inputs there, and its features go back to the device of the batch. One that stands
-    by is loaded before its packing is asked for.
+    with a `place` of its own gets its inputs there, and its features go back to the device of the batch. A model that
+    stands by is loaded before its packing is asked for.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)

@@ -289,7 +289,7 @@ class Program:
                     if isinstance(decoder, Decoder):
                         self.decoders[key] = decoder
                         features += (enters(decoder),)
-                capture = self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
+                self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
                 if current.packed and not stands_by(model):
                     self._packing(key, model)
                 return self._forward(key, current, set(self._taps[key]))
