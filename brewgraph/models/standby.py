@@ -18,17 +18,29 @@ def awake(model: nn.Module) -> nn.Module:
     return model
 
 
+def stands_by(model: nn.Module) -> bool:
+    """Whether a model waits for its weights."""
+    return model in _waiting
+
+
+def changes_format(change: Callable[[torch.Tensor], torch.Tensor], model: nn.Module) -> bool:
+    """Whether a change of tensors gives any weight of a model, wherever it is, another number format."""
+    formats = {x.dtype for x in model.parameters() if x.is_floating_point()}
+    return any(change(torch.empty(0, dtype=known)).dtype != known for known in formats)
+
+
 def stand_by(outline: nn.Module, load: Callable[[], nn.Module]) -> nn.Module:
     """The `outline`, a model on the meta device, which takes the tensors of the model that `load` gives before its
     first forward. Modules, hooks and configuration stay the outline's.
 
-    It is moved between devices and number formats as any model is; what was asked of it before is done then.
+    It may be moved between devices before, which is done then. Another number format gives other values than those on
+    disk, so that it is loaded for it.
     """
     postponed: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
     def postpone(change: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
         postponed.append(change)
-        return outline
+        return awake(outline) if changes_format(change, outline) else outline
 
     def wake() -> None:
         loaded = load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,21 +13,37 @@ from brewgraph.diagnostics import BrewError
 from brewgraph.display.diff import SIGNS, compare
 from brewgraph.graph.identity import QUIET
 from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.settings.train import Train
 from brewgraph.source import Source
 from brewgraph.training.folder import RunFolder
 
 _LIBRARIES = ("brewgraph", "torch", "transformers", "accelerate", "datasets")
 
 
-def circumstances(skip: Collection[str]) -> dict[str, str]:
-    """What changes the last bits of a run and not its hash: the versions of libraries, and skipped passes."""
-    return {**{name: version(name) for name in _LIBRARIES}, "skipped passes": ", ".join(sorted(skip)) or "none"}
+def circumstances(recipe: Recipe, skip: Collection[str]) -> dict[str, str]:
+    """What changes the last bits of a run and not its hash: the versions of libraries, skipped passes, and the settings
+    that choose devices and kernels.
+    """
+    devices = [f"{x.name} on {x.source.device}" for x in recipe.teachers if x.source.device is not None]
+    return {
+        **{name: version(name) for name in _LIBRARIES},
+        "skipped passes": ", ".join(sorted(skip)) or "none",
+        "devices": ", ".join(devices) or "none",
+        "compile": _by_stage(recipe, lambda train: train.compile),
+        "fused": _by_stage(recipe, lambda train: getattr(train.optimizer, "fused", None)),
+    }
 
 
-def changes_of_circumstances(folder: RunFolder, skip: Collection[str]) -> Iterator[str]:
+def _by_stage(recipe: Recipe, setting: Callable[[Train], bool | None]) -> str:
+    """A setting in the words of a spec, of each stage that has a name."""
+    values = ((stage.name, str(setting(stage.train)).lower()) for stage in recipe.stages)
+    return ", ".join(f"{name} {value}" if name else value for name, value in values)
+
+
+def changes_of_circumstances(folder: RunFolder, recipe: Recipe, skip: Collection[str]) -> Iterator[str]:
     """What changed of the circumstances since the run in a folder began, a line for each."""
     before = (folder.resolved or {}).get("circumstances", {})
-    for name, now in circumstances(skip).items():
+    for name, now in circumstances(recipe, skip).items():
         if before.get(name) != now:
             yield f"{name} {before.get(name, 'unknown')} -> {now}"
 
@@ -58,10 +74,10 @@ def changes_since(folder: RunFolder, checked: Checked, prints: Mapping[str, str]
 
 def changes_of_habits(folder: RunFolder, checked: Checked) -> Iterator[str]:
     """Settings that change nothing that is trained, and differ from those of the run in a folder."""
-    stages = (folder.resolved or {}).get("stages", {})
+    stages, known = (folder.resolved or {}).get("stages", {}), circumstances(checked.recipe, ()).keys()
     for stage in checked.recipe.stages:
         before, now = stages.get(stage.name, {}), stage.train.model_dump(mode="json")
-        for name in sorted(QUIET & before.keys()):
+        for name in sorted(QUIET & before.keys() - known):
             if before[name] != now[name]:
                 yield f"{name} {before[name]} -> {now[name]}"
 

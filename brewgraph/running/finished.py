@@ -57,10 +57,11 @@ class FinishedRun:
         """A task by its name; the only task without one. Raises `UsageError`."""
         if name is None and len(self.tasks) == 1:
             return next(iter(self.tasks.values()))
+        names = [task or '""' for task in self.tasks]  # a stage without tasks has one of no name
         if name is None:
-            raise UsageError(f"the run has several tasks: choose one by --task, {listing(self.tasks)}")
+            raise UsageError(f"the run has several tasks: choose one by --task, {listing(names)}")
         if name not in self.tasks:
-            there = f"it has {listing(self.tasks)}" if any(self.tasks) else "its spec has no tasks"
+            there = f"it has {listing(names)}" if any(self.tasks) else "its spec has no tasks"
             raise UsageError(f"the run has no task `{name}`: {suggest(name, self.tasks) or there}")
         return self.tasks[name]
 

@@ -98,7 +98,9 @@ def load_student(task: FinishedTask) -> Student:
 
 
 def is_scored(task: FinishedTask) -> bool:
-    """Whether the student has a head for the labels of its data; otherwise only its losses can be evaluated."""
+    """Whether the student has a head for the labels of its texts; otherwise only its losses can be evaluated."""
+    if task.data.source.holds_tensors:
+        return False
     return bool(task.label_type) and _kind(_config(task.model)).endswith(task.label_type.ends)
 
 
@@ -151,8 +153,18 @@ def split_rows(examples: Examples, split: str) -> datasets.Dataset:
 
 def text_columns(task: FinishedTask) -> tuple[str, ...]:
     """The names of an example's texts: the columns of the data, `question` and `context`, or `text`."""
-    source = task.data.source.sources[0]
+    source = _source_of_texts(task)
     return source.text_columns or facts(source, task.folder).columns[:-1]
+
+
+def _source_of_texts(task: FinishedTask) -> DataSource:
+    """The source that other texts are laid out like: the first of joined data sets."""
+    if task.data.source.holds_tensors:
+        raise UsageError(
+            f"`{task.data.name}` holds batches of tensors, and `predict` reads texts: load the student in "
+            f"`{task.student}` with transformers, and run it on your tensors"
+        )
+    return task.data.source.sources[0]
 
 
 def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[str] = ()) -> datasets.Dataset:
@@ -160,7 +172,7 @@ def read_like(task: FinishedTask, path: Path, *, labelled: bool, more: Sequence[
     if not path.is_file():
         near = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file `{path}`; {suggest(path.name, near)}".rstrip("; "))
-    source = task.data.source.sources[0]  # a file is laid out like the first of joined data sets
+    source = _source_of_texts(task)
     columns = source.text_columns or facts(source, task.folder).columns
     like = source.of_file(str(path), columns, task.classes, labelled=labelled)
     try:

@@ -166,7 +166,7 @@ def _say_changes(folder: RunFolder, builder: SpecBuilder, reporter: Reporter) ->
     changed and could change its numbers.
     """
     where = display_path(folder.path)
-    if changes := list(changes_of_circumstances(folder, builder.skip)):
+    if changes := list(changes_of_circumstances(folder, builder.recipe, builder.skip)):
         anew = "with --force" if len(builder.checked.parents) == 1 else f"by deleting {where}"
         raise UsageError(
             f"the run in {where} was interrupted, and would not continue exactly:\n"
@@ -346,6 +346,6 @@ def _write_resolved(folder: RunFolder, checked: Checked, identity: Identity, bui
             "data": {name: d.source.model_dump(mode="json", serialize_as_any=True) for name, d in recipe.data.items()},
             "tasks": tasks,
             "fingerprints": dict(identity.prints),
-            "circumstances": circumstances(builder.skip),
+            "circumstances": circumstances(recipe, builder.skip),
         },
     )

@@ -31,6 +31,7 @@ from brewgraph.models.capture.recompute import recompute_layers
 from brewgraph.models.ema import EmaTeacher
 from brewgraph.models.fake.shapes import Reach, accepted, positions
 from brewgraph.models.heads import trunk_of
+from brewgraph.models.standby import awake, changes_format
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.recipe.features import Feature
@@ -159,7 +160,8 @@ class Distiller(nn.Module):
 
     @property
     def teachers(self) -> tuple[nn.Module, ...]:
-        return self._teachers
+        """The teachers, with the weights of those that stand by."""
+        return tuple(map(awake, self._teachers))
 
     @property
     def identity(self) -> str:
@@ -326,7 +328,7 @@ class Distiller(nn.Module):
         for teacher in self._teachers:
             if id(teacher) not in self._places:
                 teacher._apply(fn)
-            elif any(fn(p.new_empty(0)).dtype != p.dtype for p in teacher.parameters() if p.is_floating_point()):
+            elif changes_format(fn, teacher):
                 teacher._apply(partial(_without_moving, fn))
         return self
 
@@ -345,7 +347,7 @@ class Distiller(nn.Module):
 
 def _without_moving(fn: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A tensor in the type that `fn` gives it, on its own device."""
-    return x.to(fn(x.new_empty(0)).dtype)
+    return x.to(fn(x.new_empty(0, device="cpu")).dtype)
 
 
 _ANOTHER = "build another from the recipe, and load its weights: `other.load_state_dict(distiller.state_dict())`"
@@ -516,7 +518,8 @@ class BatchCheck:
             name, model, encoding = entry.model, self.models.get(entry.model), _encoding(batch, entry)
             if model is None:
                 continue
-            ids, device = encoding.get(_IDS), next((p.device for p in model.parameters()), None)
+            ids = encoding.get(_IDS)
+            device = next((p.device for p in model.parameters() if not p.is_meta), None)  # of one that stands by none
             for key in (*_TOKENS, "labels"):
                 value = encoding.get(key)
                 moved = name in self.placed or device is None

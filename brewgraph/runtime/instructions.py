@@ -23,6 +23,7 @@ from brewgraph.models.capture.packing import Packing
 from brewgraph.models.fake.shapes import accepted
 from brewgraph.models.heads import HeadedModel, can_end_early, may_draw, trunk_of
 from brewgraph.models.padding import moved, moved_inputs, padding_shift, padding_side
+from brewgraph.models.standby import awake
 from brewgraph.models.structure.decoder import Decoder
 from brewgraph.ops import OPERATIONS, TEMPERATURES, TRANSFORMS
 from brewgraph.ops.alone import BUILT_IN
@@ -64,7 +65,7 @@ def forward_instruction(
     source: int,
     taps: Mapping[int, n.Tap],
     data: str,
-    packing: Packing | None = None,
+    find_packing: Callable[[], Packing | None] | None = None,
     decoder: Decoder | None = None,
     place: torch.device | None = None,
 ) -> Instruction:
@@ -73,7 +74,8 @@ def forward_instruction(
     `taps` are its features by their slots. Padding is moved to the side that the model expects, and features are moved
     back. A forward that stops ends with its last feature, unless it would have drawn random numbers afterwards. Split
     logits are left to whoever reads them: the forward ends before its `decoder`, behind which nothing is drawn. A model
-    with a `place` of its own gets its inputs there, and its features go back to the device of the batch.
+    with a `place` of its own gets its inputs there, and its features go back to the device of the batch. A model that
+    stands by is loaded before its packing is asked for.
     """
     names, rest, required = accepted(model)
     main = getattr(trunk_of(model), "main_input_name", None)
@@ -111,6 +113,8 @@ def forward_instruction(
         shift_B = padding_shift(inputs, side)
         if shift_B is not None:
             inputs = moved_inputs(inputs, shift_B)
+        awake(model)
+        packing = find_packing() if find_packing is not None else None
         output = None  # stays so where the forward ends early
         until = wanted if stops and can_end_early(model) else ()
         learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from brewgraph.models.capture.packing import Packing, packing_of
 from brewgraph.models.capture.recompute import entered_again
 from brewgraph.models.fake.shapes import Reach
 from brewgraph.models.heads import may_draw
+from brewgraph.models.standby import stands_by
 from brewgraph.models.structure.anatomy import Anatomy
 from brewgraph.models.structure.decoder import Decoder
 from brewgraph.runtime.instructions import (
@@ -93,7 +95,7 @@ class Program:
         self.counted: list[tuple[str, str | None, str]] = []
         self._data_of_counted: list[set[str]] = []
         self.captures: dict[str, Capture] = {}
-        self.packings: dict[str, Packing] = {}
+        self.packings: dict[str, Packing | None] = {}
         self.decoders: dict[str, Decoder] = {}
         self._parameters_of, self._anatomies, self._places = parameters_of, anatomies or {}, places or {}
         self._taps: dict[str, dict[str, n.Tap]] = defaultdict(dict)
@@ -287,9 +289,9 @@ class Program:
                     if isinstance(decoder, Decoder):
                         self.decoders[key] = decoder
                         features += (enters(decoder),)
-                capture = self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
-                if current.packed and isinstance(packing := packing_of(model, capture.anatomy), Packing):
-                    self.packings[key] = packing
+                self.captures[key] = Capture(model, features, anatomy, all_eager=all_eager)
+                if current.packed and not stands_by(model):
+                    self._packing(key, model)
                 return self._forward(key, current, set(self._taps[key]))
             case n.Tap() | n.Temperature():
                 return None  # a forward fills the slots of its features, a loss computes its temperature
@@ -310,9 +312,16 @@ class Program:
         assert isinstance(entry, n.Input)
         slots = {self.slot[tap]: x for tap, x in self._taps[key].items() if tap in taps}
         model, source = self.models[forward.model], self.slot[forward.entry]
-        capture, packing, decoder = self.captures[key], self.packings.get(key), self.decoders.get(key)
-        place = self._places.get(forward.model)
+        capture, decoder, place = self.captures[key], self.decoders.get(key), self._places.get(forward.model)
+        packing = partial(self._packing, key, model) if forward.packed else None
         return forward_instruction(forward, model, capture, source, slots, entry.data, packing, decoder, place)
+
+    def _packing(self, key: str, model: nn.Module) -> Packing | None:
+        """What packs a forward, tried once its model has weights; None where it runs padded."""
+        if key not in self.packings:
+            packing = packing_of(model, self.captures[key].anatomy)
+            self.packings[key] = packing if isinstance(packing, Packing) else None
+        return self.packings[key]
 
     def _place(self, unit: str, mask: str | None, data: str) -> int:
         """The place of the count of these units among all counts."""
@@ -335,7 +344,8 @@ class Program:
         for capture in self.captures.values():
             capture.remove()
         while self.packings:
-            self.packings.popitem()[1].release()
+            if (packing := self.packings.popitem()[1]) is not None:
+                packing.release()
 
 
 def _projected(projection: nn.Module, x: Tensor | Packed) -> Tensor | Packed:

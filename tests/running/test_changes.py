@@ -148,6 +148,21 @@ def test_other_versions_and_passes_do_not_continue_a_run(spec: Path) -> None:
     assert not bg.run(spec, out="out").fresh
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("steps = 4", "steps = 4; compile = true"), "compile false -> true"),
+        (("adamw(", "adamw(fused=false, "), "fused none -> false"),
+        (('hf("bert"', 'hf("bert", device="cpu"'), "devices none -> bert on cpu"),
+    ],
+)
+def test_other_devices_and_kernels_do_not_continue_a_run(spec: Path, change: tuple[str, str], line: str) -> None:
+    """They round otherwise, and compiled layers draw other dropout."""
+    edit(spec, change)
+    with pytest.raises(bg.UsageError, match=f"would not continue exactly:\n  ~ {line}\nrestore that"):
+        bg.run(spec, out="out")
+
+
 def test_settings_that_train_nothing_may_change(spec: Path) -> None:
     """It is said, and the run goes on."""
     edit(spec, ("logging_steps = 1", "logging_steps = 2"))

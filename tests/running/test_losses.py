@@ -143,25 +143,23 @@ def test_weights_on_dev_are_those_of_the_end(tmp_path: Path) -> None:
     assert last["loss"] == pytest.approx(last["soft"] + 0.25 * last["inner"], rel=1e-6)
 
 
-def test_ready_batches_are_evaluated_on_their_dev_file(tmp_path: Path) -> None:
-    """As one whole: two batches of unequal size give what one of all rows gives."""
+@pytest.mark.parametrize("labels", [", labels=none", ""])
+def test_ready_batches_are_evaluated_on_their_dev_file(tmp_path: Path, labels: str) -> None:
+    """As one whole: two batches of unequal size give what one of all rows gives. They hold no texts to predict."""
     teacher(tmp_path / "big")
     ids = torch.randint(5, 100, (6, 7), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[:2, 4:] = 0
     folder = tmp_path / "ready"
     folder.mkdir()
-    save_file({"0.input_ids": ids, "0.attention_mask": mask}, folder / "batches.safetensors")
+    fields = {"input_ids": ids, "attention_mask": mask} | ({} if labels else {"labels": ids[:, 0] % 2})
+    save_file({f"0.{key}": x for key, x in fields.items()}, folder / "batches.safetensors")
     parts = {
-        f"{n}.{key}": x[rows].clone()
-        for n, rows in enumerate((slice(0, 2), slice(2, 6)))
-        for key, x in (("input_ids", ids), ("attention_mask", mask))
+        f"{n}.{key}": x[rows].clone() for n, rows in enumerate((slice(0, 2), slice(2, 6))) for key, x in fields.items()
     }
     save_file(parts, folder / "dev.safetensors")
     spec = SPEC.format(size=4, train="logging_steps = 1; steps = 1; optimizer = sgd(lr=1e-12)")
-    lines = [
-        'data d = batches("ready", labels=none)' if line.startswith("data d") else line for line in spec.splitlines()
-    ]
+    lines = [f'data d = batches("ready"{labels})' if line.startswith("data d") else line for line in spec.splitlines()]
     path = tmp_path / "s.brew"
     path.write_text(
         "\n".join(lines).replace(
@@ -174,6 +172,11 @@ def test_ready_batches_are_evaluated_on_their_dev_file(tmp_path: Path) -> None:
     assert dev_lines(result.folder)[0]["loss"] == pytest.approx(line["loss"], rel=1e-5)
     found = json.loads(invoke("eval", str(result.folder), "--format", "json").stdout)
     assert (found["examples"], found["scores"]["loss"]) == (6, pytest.approx(line["loss"], rel=1e-5))
+    predicted = invoke("predict", str(result.folder), "--text", "one")
+    assert predicted.exit_code == 2
+    assert predicted.stderr.startswith(
+        "error: `d` holds batches of tensors, and `predict` reads texts: load the student"
+    )
 
 
 @pytest.mark.slow

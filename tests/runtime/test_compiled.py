@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.diagnostics import RunError, SpecError
 from brewgraph.models.capture import compiled
 from brewgraph.models.capture.compiled import is_compiled
+from brewgraph.models.fake.shapes import Reach
+from brewgraph.models.structure.decoder import Decoder
 from brewgraph.models.structure.read_class import dissect
 from brewgraph.training.reporter import Reporter
 from tests.models.tiny import RECORDED
@@ -93,6 +96,21 @@ def test_whole_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len([line for line in said if "compile" in line]) == 1
     plans = [" ".join(str(bg.load(x).plan(cost=False)).split()) for x in (path, other)]
     assert ["compiled layers stay padded" in plan for plan in plans] == [False, True]
+
+
+def test_fake_tensors_enter_no_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last layer of a language model is looked for on them; compiled code would read memory that is not there."""
+
+    def enters(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("compiled code runs")
+
+    monkeypatch.setattr(torch, "compile", lambda forward: enters)
+    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=2, n_head=2, vocab_size=120)
+    model = AutoModelForCausalLM.from_config(config)
+    compiled.compile_layers(model, dissect(model).layer_paths)
+    assert isinstance(Reach(model).decoder, Decoder)
+    with pytest.raises(AssertionError):
+        model(torch.ones(1, 2, dtype=torch.long))
 
 
 def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from brewgraph.diagnostics import RunError
 
@@ -43,6 +44,8 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     traced = torch.compile(forward)
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        if _get_current_dispatch_mode() is not None:  # fake tensors have no memory for compiled code to read
+            return forward(*args, **kwargs)
         try:
             with torch._C.DisableTorchFunction():  # kernels of this package are no part of what is compiled
                 return traced(*args, **kwargs)
