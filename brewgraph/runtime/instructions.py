@@ -82,13 +82,22 @@ def forward_instruction(
     trainable = forward.role == "student"
     name, columns, side = forward.model, forward.columns, padding_side(model)
     layer = cast(nn.Linear, model.get_submodule(decoder.path)) if decoder is not None else None
-    takes = {slot: enters(decoder) if decoder is not None and x.split else x.feature for slot, x in taps.items()}
-    wanted = frozenset(takes.values())
-    heads = tuple(sorted({feature.head for feature in wanted if feature.head is not None}))
+    heads = tuple(sorted({tap.feature.head for tap in taps.values() if tap.feature.head is not None}))
     extra: dict[str, Any] = {"heads": heads} if isinstance(model, HeadedModel) else {}
     low = next((p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-    before = decoder is not None and enters(decoder) in wanted
-    stops = capture.can_stop(wanted) and (before or (forward.stops and not (trainable and may_draw(model))))
+
+    def plan(decoder: Decoder | None) -> tuple[dict[int, Feature], frozenset[Feature], bool]:
+        """The features that fill the slots, and whether the forward can end with them."""
+        takes = {slot: enters(decoder) if decoder is not None and x.split else x.feature for slot, x in taps.items()}
+        wanted = frozenset(takes.values())
+        before = decoder is not None and enters(decoder) in wanted
+        return (
+            takes,
+            wanted,
+            capture.can_stop(wanted) and (before or (forward.stops and not (trainable and may_draw(model)))),
+        )
+
+    usual, whole = plan(decoder), plan(None)
 
     def run_forward(step: Step) -> None:
         encoding = step.slots[source]
@@ -115,6 +124,7 @@ def forward_instruction(
             inputs = moved_inputs(inputs, shift_B)
         awake(model)
         packing = find_packing() if find_packing is not None else None
+        takes, wanted, stops = whole if layer is not None and _is_hooked(layer) else usual
         output = None  # stays so where the forward ends early
         until = wanted if stops and can_end_early(model) else ()
         learning = torch.set_grad_enabled(trainable and torch.is_grad_enabled())
@@ -155,6 +165,13 @@ def forward_instruction(
             step.slots[slot] = hide_padding(value, encoding) if hidden else value
 
     return run_forward
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether a module computes more than its class says: it has hooks of its user's, or another forward."""
+    hooks = (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values())
+    foreign = (hook for hook in hooks if not getattr(hook, "__module__", "").startswith("brewgraph."))
+    return "forward" in vars(layer) or next(foreign, None) is not None
 
 
 def enters(decoder: Decoder) -> Feature:

@@ -328,6 +328,18 @@ def test_reports_without_gradients(tmp_path: Path) -> None:
     assert one["soft"].item() == pytest.approx(other["soft"].item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_hooks_on_the_last_layer_count(tmp_path: Path, role: str) -> None:
+    """Also those that its user sets after the loss is built, of which no run on fake tensors knew."""
+    one, other = both(project(tmp_path, "gpt2", "soft + hard"))
+    before = step(one)[0]
+    for distiller in (one, other):
+        net: Any = distiller.student if role == "student" else distiller.teachers[0]
+        net.lm_head.register_forward_hook(lambda module, args, output: 2 * output)
+    assert not torch.isclose(step(one)[0], before)
+    assert_same(one, other)
+
+
 def test_decoders_that_are_not_found(tmp_path: Path) -> None:
     """A last layer with more behind it than functions of each logit keeps its logits whole, and the plan says why."""
     net = model("gpt2", 0)
