@@ -21,7 +21,7 @@ QUIET = frozenset({
     "logging_steps", "save_steps", "save_total_limit", "save_on_signal", "baseline", "report", "gradient_checkpointing",
     "compile",
 })  # fmt: skip
-"""Settings that change nothing that is trained."""
+"""Settings that change nothing that is trained but by rounding."""
 NAMING = frozenset({"freeze", "metric_for_best_model"})
 """Settings that hold names of the spec."""
 

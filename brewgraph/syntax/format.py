@@ -109,7 +109,8 @@ def _tokens(pieces: list[Lexeme]) -> Iterator[Token]:
 def _role(piece: Lexeme, before: Token, begins: bool, opened: list[str]) -> str:
     """The role of a lexeme after the token `before`, inside the brackets `opened`."""
     text, innermost = piece.text, opened[-1] if opened else ""
-    opens_mapping = text == "{" and before.role in _BEFORE_A_VALUE
+    sampled = before.role == "keyword" and before.text == "sample"  # a list of tasks follows, no block
+    opens_mapping = text == "{" and (before.role in _BEFORE_A_VALUE or sampled)
     if text in "{}" and not opens_mapping and all(x == "{" for x in opened):
         return "brace"
     if piece.kind in ("open", "close"):
@@ -291,16 +292,21 @@ def _align_equals(rows: list[FormatRow]) -> None:
             if at is not None and row.tokens[at] in _own(row.tokens):
                 row.equals = row.indent + len(_spaced(row.tokens[:at])) + 1
     for group in _groups(rows, lambda row: None if row.equals is None else row.equals_column):
-        widest = max(row.equals or 0 for row in group)
+        widest = max(_width(row.code[: row.equals or 0]) for row in group)
         for row in group:
             at = row.equals or 0
-            row.code = row.code[:at] + " " * (widest - at) + row.code[at:]
+            row.code = row.code[:at] + " " * (widest - _width(row.code[:at])) + row.code[at:]
 
 
 def _align_comments(rows: list[FormatRow]) -> None:
     """Trailing comments that shared a column still do; the longest row keeps its gap, at least two spaces."""
     for group in _groups(rows, lambda row: row.comment_column if row.comment and row.tokens else None):
         gap = max(2, min(row.comment_column - row.code_end for row in group))
-        place = max(len(row.code) for row in group) + gap
+        place = max(_width(row.code) for row in group) + gap
         for row in group:
-            row.code = row.code.ljust(place) + row.comment
+            row.code += " " * (place - _width(row.code)) + row.comment
+
+
+def _width(code: str) -> int:
+    """The columns that a row's code takes, with the tabs in its strings."""
+    return len(code.expandtabs(TAB))

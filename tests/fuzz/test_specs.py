@@ -37,6 +37,9 @@ FINDS = [
     "/*\n" * 120,
     "-- x\n" * 120,
     "y = [" + ",".join(["1"] * 19_990) + "]",
+    "sample {a: 1 -\n2} ~ 3\n",
+    'x = f(  #\n"naïve\t→") [:from\t#\n**a]\n',
+    'y = a(b +  #\n"a\tb"    #\n+ c)\n',
 ]
 """Texts that once gave another error than a diagnostic, or a layout that was not stable."""
 
