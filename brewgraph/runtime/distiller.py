@@ -236,10 +236,8 @@ class Distiller(nn.Module):
         have none. Not where that depends on a draw or a batch: layers left out at random, experts chosen by a router.
         """
         configs = (getattr(module, "config", None) for module in self.student.modules())
-        settings = {k: x for config in configs if config is not None for k, x in vars(config).items()}
-        if any(
-            x and not name.startswith("_") and ("layerdrop" in name or "expert" in name) for name, x in settings.items()
-        ):
+        active = (k for config in configs if config is not None for k, x in vars(config).items() if x and k[0] != "_")
+        if any("layerdrop" in name or "expert" in name for name in active):
             return False
         trained = {id(p) for p in self.parameters() if p.requires_grad}
         for program in self.programs.values():
