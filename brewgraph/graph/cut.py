@@ -18,10 +18,9 @@ from brewgraph.graph.nodes import Bundle, Combine, Forward, Input, Mask, Node, N
 from brewgraph.ops import TRANSFORMS
 from brewgraph.recipe.label_types import MASKED
 from brewgraph.recipe.recipe import Recipe
+from brewgraph.recipe.settings.data_sources import LONGEST
 
 Name = TypeVar("Name", bound=Hashable)
-LONGEST = 512
-"""Tokens of the longest text where the data set names no `max_length`."""
 _START, _END = "start", "end"
 
 
@@ -90,8 +89,7 @@ def _is_fixed(x: Node, recipe: Recipe) -> bool:
     match x:
         case Input():
             source = recipe.data[x.data].source
-            augmented = any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,)))
-            return not augmented and source.label_type != MASKED
+            return not source.is_augmented and source.label_type != MASKED
         case Forward():
             return x.role == "teacher" and recipe.models[x.model].source.averaged is None
         case Tap():

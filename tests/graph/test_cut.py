@@ -10,7 +10,7 @@ import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
 from brewgraph.display.equation import spell
 from brewgraph.graph.container import info
-from tests.small import save, write_data
+from tests.small import save, write_pair
 
 MODELS = 'teacher bert = hf("bert")\nteacher other = hf("other")\nstudent tiny = hf("tiny")\n'
 DATA = 'data d = files(train="train.jsonl", dev="dev.jsonl", batch=4, max_length={length}{more})\n'
@@ -22,10 +22,8 @@ HIDDEN = "mse(bert.hidden[2] -> tiny.hidden[1] via linear) + kd(other.logits -> 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    save(tmp_path / "bert", width=32, seed=1)
+    write_pair(tmp_path)
     save(tmp_path / "other", width=16, seed=3)
-    save(tmp_path / "tiny", layers=1, seed=2)
     return tmp_path
 
 
@@ -86,7 +84,7 @@ def test_a_named_cache_stays(world: Path) -> None:
 
 
 def test_one_choice_for_all_stages(world: Path) -> None:
-    """A value of two stages is kept once, and a run with a chosen cache has the losses of one without."""
+    """A value that both read is kept for both, beside what only one of them reads."""
     stages = (
         f"stage one {{\nloss = {RELATION}\n}}\nstage two {{\nloss = kd(bert.logits -> tiny.logits) + {RELATION}\n}}\n"
     )

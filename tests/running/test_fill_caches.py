@@ -26,7 +26,7 @@ from brewgraph.runtime.program import Program
 from brewgraph.runtime.store import Store
 from brewgraph.training.reporter import Reporter
 from tests.cli.tiny import command
-from tests.small import metrics, rows, save, write_data, write_rows
+from tests.small import metrics, rows, save, write_pair, write_rows
 
 PLAIN = """teacher bert = hf("bert")
 student tiny = hf("tiny")
@@ -66,10 +66,8 @@ class Said(Reporter):
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, two teachers, and a student without dropout."""
     monkeypatch.chdir(tmp_path)
-    write_data(tmp_path)
-    save(tmp_path / "bert", width=32, seed=1)
+    write_pair(tmp_path)
     save(tmp_path / "other", width=16, seed=3)
-    save(tmp_path / "tiny", layers=1, seed=2)
     return tmp_path
 
 

@@ -258,6 +258,18 @@ def test_devices_that_are_not_there(world: Path) -> None:
         bg.load(path).build()
 
 
+def refused(world: Path, change: tuple[str, str], code: str, message: str) -> None:
+    """A check of the spec with one part replaced ends with one diagnostic, which has a remedy."""
+    path = spec(world, "")
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(SpecError) as error:
+        check(read_spec(path))
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.code == code
+    assert message in diagnostic.message
+    assert diagnostic.help
+
+
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
@@ -268,14 +280,7 @@ def test_devices_that_are_not_there(world: Path) -> None:
 )
 def test_devices_that_cannot_be(world: Path, change: tuple[str, str], code: str, message: str) -> None:
     """Found when the spec is checked."""
-    path = spec(world, "")
-    path.write_text(path.read_text().replace(*change))
-    with pytest.raises(SpecError) as error:
-        check(read_spec(path))
-    (found,) = error.value.diagnostics
-    assert found.code == code
-    assert message in found.message
-    assert found.help
+    refused(world, change, code, message)
 
 
 def test_formats_that_a_device_cannot_compute_in() -> None:

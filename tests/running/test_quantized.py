@@ -21,13 +21,13 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 import brewgraph as bg
 from brewgraph.checking.check import check, read_spec
-from brewgraph.diagnostics import RunError, SpecError
+from brewgraph.diagnostics import RunError
 from brewgraph.models import loading
 from brewgraph.running import spec_builder
 from brewgraph.running.spec_builder import SpecBuilder
 from brewgraph.running.teacher_check import divergence_of
 from brewgraph.runtime.store import weights_digest
-from tests.running.test_number_formats import Said, spec
+from tests.running.test_number_formats import Said, refused, spec
 from tests.small import metrics, write_pair
 
 STEPS = 16
@@ -154,14 +154,7 @@ def test_a_library_that_is_missing(world: Path, scheme: str, library: str, monke
 )
 def test_what_cannot_be_quantized(world: Path, change: tuple[str, str], code: str, message: str) -> None:
     """Found when the spec is checked."""
-    path = spec(world, "")
-    path.write_text(path.read_text().replace(*change))
-    with pytest.raises(SpecError) as error:
-        check(read_spec(path))
-    (diagnostic,) = error.value.diagnostics
-    assert diagnostic.code == code
-    assert message in diagnostic.message
-    assert diagnostic.help
+    refused(world, change, code, message)
 
 
 def test_its_bytes(world: Path) -> None:

@@ -347,7 +347,7 @@ def _refusals(e: Evaluator, value: Value) -> Iterator[tuple[str, str, str]]:
     for x in parts:  # data that change every epoch, so that no cached value would be read again
         if isinstance(x, v.Take | v.Column):
             source, help = e.data[x.data].source, "remove the `cache`, or what changes the data"
-            if any(getattr(part, "augment", ()) for part in getattr(source, "parts", (source,))):
+            if source.is_augmented:
                 yield "B242", f"`augment` changes the texts of `{x.data}` every epoch", help
             if source.label_type == MASKED:
                 yield "B242", f"the words of `{x.data}` that are masked change every epoch", help

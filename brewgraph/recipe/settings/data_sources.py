@@ -86,6 +86,11 @@ class DataSource(Settings):
         return None
 
     @property
+    def is_augmented(self) -> bool:
+        """Whether `augment` changes texts of it every epoch."""
+        return any(getattr(part, "augment", ()) for part in self.sources)
+
+    @property
     def text_columns(self) -> tuple[str, ...] | None:
         """The columns of the texts, as a file of the same layout has them; None where only its facts tell them."""
         return ("text",)
